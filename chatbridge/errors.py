@@ -1,0 +1,62 @@
+"""Every error that chatbridge raises on purpose; each says what is wrong, where, and what to do.
+
+The command line prints these without a traceback and exits 1; anything else is a bug and shows one.
+
+    ChatbridgeError
+    ├── ConfigError          bots.yaml: one or many complaints, each file:line:column
+    ├── PluginError          a plugin that is broken, missing or clashes with another
+    ├── TemplateError        a template that can't be rendered, or doesn't fit the model
+    ├── StoreError           the database can't be opened, read or written
+    ├── CommandError         a chat command or its argument is wrong; shown to the person
+    └── BackendError         anything about running a model
+        ├── ModelLoadError   the model can't be loaded; says why and what would work
+        ├── PromptTooLong    the prompt can't fit the context even after trimming
+        ├── InvalidRequest   a request that the backend can't serve; other requests go on
+        └── WorkerDied       the worker process ended twice under one request
+"""
+
+from __future__ import annotations
+
+
+class ChatbridgeError(Exception):
+    """The root of the tree above; its text is meant for people."""
+
+
+class ConfigError(ChatbridgeError):
+    """One or more complaints about a configuration file, one a line."""
+
+
+class PluginError(ChatbridgeError):
+    """A plugin is broken, missing, or clashes with another by name."""
+
+
+class TemplateError(ChatbridgeError):
+    """A template can't be rendered, or does not fit the model it is used with."""
+
+
+class StoreError(ChatbridgeError):
+    """The database can't be opened, read or written."""
+
+
+class CommandError(ChatbridgeError):
+    """A chat command can't be carried out; the text is shown to the person who typed it."""
+
+
+class BackendError(ChatbridgeError):
+    """A model can't be loaded or a request can't be served."""
+
+
+class ModelLoadError(BackendError):
+    """The model can't be loaded; the text says why and what would work."""
+
+
+class PromptTooLong(BackendError):
+    """The prompt does not fit the model's context, even with all history left out."""
+
+
+class InvalidRequest(BackendError):
+    """This one request can't be served (an id outside the vocabulary, an impossible option)."""
+
+
+class WorkerDied(BackendError):
+    """The process that runs the model ended under a request, and again under its one retry."""

@@ -1,0 +1,163 @@
+"""The values that cross chatbridge's borders: what people say, and what models answer.
+
+Plain frozen dataclasses; they know no model, no chat service and no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who wrote a message, as the chat service names them."""
+
+    id: str
+    name: str
+    is_bot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """Where a message was written. `parent` is the channel that a thread or topic belongs to."""
+
+    id: str
+    name: str = ""
+    kind: Literal["private", "group", "terminal"] = "private"
+    parent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that came with a message."""
+
+    name: str
+    media_type: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a frontend hands to the bridge.
+
+    `id` is the chat service's own message id (messages are deduplicated by it);
+    `reply_to` is the id of the message it answers; `sent_at` is in seconds since the epoch;
+    `language` is the person's client language ("en", "zh-CN"…) if the service tells it.
+    """
+
+    id: str
+    channel: Channel
+    author: Author
+    text: str
+    sent_at: float = 0.0
+    mentions_bot: bool = False
+    reply_to: str | None = None
+    attachments: tuple[Attachment, ...] = ()
+    language: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A model's answer as it is kept: the exact ids that were sampled, and the text that people saw.
+
+    The raw text of the answer is `decode(tokens) + tail`; `tail` is what remains of a token that a stop string
+    cut in two. `text` is what was shown (no hidden thinking, no blanks around it). `vocabulary` names the
+    tokenizer (`ModelInfo.vocabulary`) that `tokens` belong to; with any other model only `text` is used.
+    """
+
+    text: str
+    tokens: tuple[int, ...] = ()
+    tail: str = ""
+    vocabulary: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One entry of a conversation, as templates see it.
+
+    `name` is the speaker's name in a group chat, empty where it is not shown. `trusted` text comes from the
+    configuration; everything else was typed by somebody. `reply` is set for an assistant's kept answer.
+    """
+
+    role: Role
+    text: str
+    name: str = ""
+    trusted: bool = False
+    reply: Reply | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a loaded model says about itself.
+
+    `context_length`: tokens per conversation, prompt and reply together. `max_batch`: rows that one step takes.
+    `max_states`: how many states may exist at once (None: as memory allows). `fingerprint`: models with equal
+    fingerprints compute equal states from equal tokens. `vocabulary`: tokenizers with equal ones give equal ids.
+    `eos`: every id that ends a reply. `bos`: the id that a prompt begins with, None if this model wants none.
+    `specials`: control tokens by their text. `details`: what is really in use, in words ("quantisation": "q8_0").
+    """
+
+    name: str
+    architecture: str
+    context_length: int
+    vocab_size: int
+    fingerprint: str
+    vocabulary: str
+    eos: tuple[int, ...]
+    bos: int | None = None
+    max_batch: int = 16
+    max_states: int | None = None
+    can_trim: bool = True
+    specials: Mapping[str, int] = field(default_factory=dict)
+    chat_template: str | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+FinishReason = Literal["end", "stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one answer cost: counts in tokens, times in seconds.
+
+    `prompt` = `cached` (taken from a kept state) + `read` (evaluated for this answer).
+    """
+
+    prompt: int = 0
+    cached: int = 0
+    generated: int = 0
+    queued_seconds: float = 0.0
+    first_token_seconds: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def read(self) -> int:
+        return self.prompt - self.cached
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decoding speed after the first token; 0 where it can't be told."""
+        decoding = self.seconds - self.first_token_seconds
+        return (self.generated - 1) / decoding if self.generated > 1 and decoding > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How an answer ended: by the model's end token, a stop string, the length limit, or a person."""
+
+    reason: FinishReason
+    reply: Reply
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of an answer. `text` is complete UTF-8 to append; the last chunk, and only it, has `finish`."""
+
+    text: str = ""
+    thinking: bool = False
+    finish: Finish | None = None
