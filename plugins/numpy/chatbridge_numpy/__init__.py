@@ -1,0 +1,1 @@
+"""Runs LLaMA-architecture GGUF files in plain NumPy."""
