@@ -8,8 +8,9 @@ it continuous batching, prefix reuse, cancellation, streaming text, crash isolat
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+from uuid import uuid4
 
 from chatbridge.prompts.segments import Prompt, Tokenizer
 from chatbridge.sampling import Sampling
@@ -31,6 +32,7 @@ class Request:
     """
 
     prompt: Prompt
+    id: str = field(default_factory=lambda: uuid4().hex)
     turns: tuple[Turn, ...] = ()
     sampling: Sampling = Sampling()
     stop: tuple[str, ...] = ()
@@ -46,9 +48,16 @@ class Backend(Protocol):
     def info(self) -> ModelInfo: ...
 
     def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
-        """Stream the answer; the last chunk carries `finish`. Closing the generator cancels the request.
+        """Stream the answer; the last chunk carries `finish`. Closing the generator abandons the request.
 
         Raises: BackendError (or a subclass), before or between chunks.
+        """
+        ...
+
+    def cancel(self, request_id: str) -> None:
+        """End a request early: its stream finishes with reason "cancelled" and the reply as far as it came.
+
+        An id that is unknown or has ended already is ignored.
         """
         ...
 
