@@ -1,0 +1,5 @@
+"""`python -m chatbridge` is the same as `chatbridge`."""
+
+from chatbridge.cli import main
+
+main()

@@ -1,0 +1,78 @@
+"""The command line. One file per command, imported when it is run, so that `--help` stays quick."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from chatbridge.errors import ChatbridgeError
+
+# The help lines stand here, beside the names, so that listing the commands imports none of them.
+COMMANDS = {
+    "check": "Check bots.yaml and list every complaint.",
+    "doctor": "Look over this machine, the plugins and the settings; say what to do.",
+    "plugins": "List plugins, what each offers, and the broken ones.",
+    "repl": "Talk to a model in this terminal.",
+    "run": "Start the bots of bots.yaml.",
+    "schema": "Print the JSON Schema of bots.yaml for editors.",
+    "templates": "List prompt templates, or show one at work.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports `chatbridge.cli.<name>` when one is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*COMMANDS, *self._plugin_commands()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS:
+            command = import_module(f"chatbridge.cli.{cmd_name}").command
+            assert isinstance(command, click.Command)
+            return command
+        return self._plugin_commands().get(cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # click's own version asks each command for its help line and would import them all.
+        helps = {name: command.get_short_help_str(limit=70) for name, command in self._plugin_commands().items()}
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted({**helps, **COMMANDS}.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from chatbridge.plugins import did_you_mean
+
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            error.message += did_you_mean(args[0], self.list_commands(ctx))
+            raise
+
+    def _plugin_commands(self) -> dict[str, click.Command]:
+        """What plugins add through `register_commands`; a plugin can't take a name of ours."""
+        if "plugins" not in self.__dict__:
+            from chatbridge.plugins import Plugins
+
+            self.plugins = Plugins()
+            self.plugins.add_commands(self)
+        return self.commands
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="chatbridge", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Put local language models into chat rooms: Discord, Telegram and this terminal."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; our own errors are printed without a traceback and end with status 1."""
+    try:
+        cli(arguments, prog_name="chatbridge")
+    except ChatbridgeError as error:
+        click.echo(f"chatbridge: {error}", err=True)
+        sys.exit(1)
+    return 0
