@@ -1,0 +1,166 @@
+"""Joins frontends to models: takes messages in, decides what they ask for, and hands out answers.
+
+Knows bots, their settings and their conversations; knows no chat service and no engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import ValidationError
+
+from chatbridge.commands import CommandContext, parse
+from chatbridge.config import BotSettings, ChannelSettings, ModelSettings, Settings
+from chatbridge.dialogue import Answer, Dialogue, LiveTurn
+from chatbridge.errors import CommandError, ConfigError
+from chatbridge.models import LoadProgress, Models
+from chatbridge.plugins import Plugins, did_you_mean
+from chatbridge.store import Store
+from chatbridge.texts import pick_language
+from chatbridge.types import Channel, Message
+
+if TYPE_CHECKING:
+    from chatbridge.config import SettingsSource
+
+log = logging.getLogger(__name__)
+
+
+class Bridge:
+    """All bots of one program, on shared models and one store. Use it as an async context manager.
+
+        async with Bridge(source, plugins) as bridge:
+            turn = await bridge.bot("guild").receive(message)
+
+    `source.current` is read anew for every message, so that a changed bots.yaml needs no restart.
+    """
+
+    store: Store
+
+    def __init__(
+        self, source: SettingsSource, plugins: Plugins, *, on_progress: LoadProgress | None = None
+    ) -> None:
+        self.source = source
+        self.plugins = plugins
+        self.models = Models(plugins, on_progress)
+        self._bots: dict[str, Bot] = {}
+
+    async def __aenter__(self) -> Self:
+        self.store = await Store.open(self.settings.store)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.models.aclose()
+        await self.store.aclose()
+
+    @property
+    def settings(self) -> Settings:
+        return self.source.current
+
+    def bot(self, name: str) -> Bot:
+        """The bot of that name; one that bots.yaml does not mention (the terminal's) has the top-level defaults."""
+        return self._bots.setdefault(name, Bot(self, name))
+
+    async def run(self, names: Iterable[str] = ()) -> None:
+        """Serve the named bots, or all, until cancelled. One bot that fails does not stop the others.
+
+        Raises: ConfigError for a bot that bots.yaml does not have, or if there is none at all.
+        """
+        bots = self.settings.bots
+        chosen = list(names) or list(bots)
+        for name in chosen:
+            if name not in bots:
+                raise ConfigError(f"bots.yaml has no bot {name!r}{did_you_mean(name, bots)}")
+        if not chosen:
+            raise ConfigError("bots.yaml has no bots; add one under `bots:`, or talk to a model by `chatbridge repl`")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.source.watch())
+            for name in chosen:
+                group.create_task(self._serve(name, bots[name]))
+
+    async def _serve(self, name: str, settings: BotSettings) -> None:
+        frontend = self.plugins.require_frontend(settings.frontend)
+        wait = _FIRST_WAIT
+        while True:
+            log.info("bot %s: %s starts", name, settings.frontend)
+            try:
+                await frontend.run(settings.options, self.bot(name))
+            except Exception:
+                log.exception("bot %s: %s ended by an error; starting again in %d s", name, settings.frontend, wait)
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, _LONGEST_WAIT)
+            else:
+                log.info("bot %s: %s ended", name, settings.frontend)
+                return
+
+
+_FIRST_WAIT, _LONGEST_WAIT = 1, 300
+"""Seconds between restarts of a frontend that fails; doubled each time."""
+
+
+class Bot:
+    """One bot: what a frontend talks to."""
+
+    def __init__(self, bridge: Bridge, name: str) -> None:
+        self.bridge = bridge
+        self.name = name
+        self._dialogues: dict[str, Dialogue] = {}
+
+    @property
+    def settings(self) -> BotSettings | None:
+        """This bot's entry in bots.yaml, if it has one."""
+        return self.bridge.settings.bots.get(self.name)
+
+    def dialogue(self, channel: Channel) -> Dialogue:
+        """The conversation in that channel."""
+        return self._dialogues.setdefault(channel.id, Dialogue(self, channel))
+
+    async def receive(self, message: Message) -> Answer | LiveTurn | None:
+        """What the bot does about a message: an answer of a command, a model's answer on its way, or nothing.
+
+        Raises: CommandError, whose text is for the person.
+        """
+        settings = self.effective(message.channel)
+        language = pick_language(settings.language, message.language, message.text)
+        dialogue = self.dialogue(message.channel)
+        if (call := parse(message.text)) is not None:
+            return await self._command(call, CommandContext(dialogue, message, language))
+        if not self._wanted(message, settings):
+            return None
+        return dialogue.send(message, language)
+
+    def effective(self, channel: Channel, overrides: Mapping[str, Any] | None = None) -> ChannelSettings:
+        """The settings of a channel, with what a conversation has set for itself on top."""
+        settings = self.bridge.settings.channel(self.name, channel, overrides=overrides)
+        return settings
+
+    def model(self, settings: ChannelSettings) -> ModelSettings:
+        """How the channel's model is loaded. Raises ConfigError where bots.yaml has it no longer."""
+        models = self.bridge.settings.models
+        if settings.model not in models:
+            known = did_you_mean(settings.model, models)
+            raise ConfigError(f"bots.yaml has no model {settings.model!r}{known} /model picks another one")
+        return models[settings.model]
+
+    async def _command(self, call: tuple[str, str], context: CommandContext) -> Answer | LiveTurn | None:
+        name, argument = call
+        command = self.bridge.plugins.chat_commands.get(name)
+        if command is None:
+            raise context.error("unknown_command", name=name, hint=context.hint(name, self.bridge.plugins.chat_commands))
+        if command.terminal_only and context.message.channel.kind != "terminal":
+            raise context.error("terminal_only", name=name)
+        result = await command.run(context, argument)
+        return Answer(result) if isinstance(result, str) else result
+
+    def _wanted(self, message: Message, settings: ChannelSettings) -> bool:
+        wanted = self.bridge.plugins.hook.should_reply(message=message, settings=settings)
+        if wanted is not None:
+            return bool(wanted)
+        if message.author.is_bot or settings.reply_to == "never":
+            return False
+        return settings.reply_to == "always" or message.mentions_bot or message.channel.kind != "group"

@@ -1,0 +1,252 @@
+"""The chat commands, `/name argument`, the same in every frontend. Knows dialogues; frontends show what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chatbridge.errors import ChatbridgeError, CommandError
+from chatbridge.texts import hint, say
+
+if TYPE_CHECKING:
+    from chatbridge.dialogue import Dialogue, LiveTurn
+    from chatbridge.types import Message
+
+
+@dataclass(frozen=True, slots=True)
+class CommandContext:
+    """What a command works on: the conversation, the message that called it, and the person's language."""
+
+    dialogue: Dialogue
+    message: Message
+    language: str
+
+    def say(self, key: str, /, **values: object) -> str:
+        return say(self.language, key, **values)
+
+    def error(self, key: str, /, **values: object) -> CommandError:
+        return CommandError(self.say(key, **values))
+
+    def hint(self, name: str, known: Iterable[str]) -> str:
+        return hint(self.language, next(iter(difflib.get_close_matches(name, list(known), n=1)), None))
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCommand:
+    """What `register_chat_commands` returns.
+
+    `run(context, argument)` is an async function that returns text to show, or a turn to stream. It raises
+    CommandError with a text for the person. `argument` says what may follow the name, for people.
+    `terminal_only` commands touch this machine's files.
+    """
+
+    name: str
+    summary: str
+    summary_zh: str
+    run: Callable[[CommandContext, str], Awaitable[str | LiveTurn]]
+    argument: str = ""
+    terminal_only: bool = False
+
+
+def parse(text: str) -> tuple[str, str] | None:
+    """The name and the argument of a message that is a command, else None. A path such as /usr/bin is none."""
+    match = re.fullmatch(r"/([A-Za-z][\w-]*)(?:\s+(.*?))?\s*", text, re.DOTALL)
+    return (match[1].lower(), match[2] or "") if match else None
+
+
+async def _help(context: CommandContext, argument: str) -> str:
+    commands = context.dialogue.bot.bridge.plugins.chat_commands
+    lines = [context.say("help")]
+    for command in commands.values():
+        usage = f"/{command.name} {command.argument}".rstrip()
+        lines.append(f"- `{usage}`: {command.summary_zh if context.language == 'zh' else command.summary}")
+    return "\n".join(lines)
+
+
+async def _reset(context: CommandContext, argument: str) -> str:
+    await context.dialogue.reset()
+    return context.say("was_reset")
+
+
+async def _regenerate(context: CommandContext, argument: str) -> LiveTurn:
+    return context.dialogue.regenerate(context.language)
+
+
+async def _continue(context: CommandContext, argument: str) -> LiveTurn:
+    return context.dialogue.go_on(context.language)
+
+
+async def _edit(context: CommandContext, argument: str) -> LiveTurn:
+    return context.dialogue.edit(_needed(context, argument, "edit", "TEXT"), context.language)
+
+
+async def _undo(context: CommandContext, argument: str) -> str:
+    node = await context.dialogue.undo(context.language)
+    return context.say("undone", text=node.text)
+
+
+async def _branch(context: CommandContext, argument: str) -> str:
+    dialogue = context.dialogue
+    if not argument:
+        return await _branches(context)
+    if re.fullmatch(r"c\d+", argument):
+        known = await dialogue.store.conversations(dialogue.bot.name, dialogue.channel.id)
+        if any(conversation.id == int(argument[1:]) for conversation in known):
+            await dialogue.store.make_current(int(argument[1:]))
+            return context.say("branch_taken", id=argument)
+    conversation = await dialogue.conversation()
+    for leaf in await dialogue.store.leaves(conversation.id):
+        if str(leaf.id) == argument:
+            await dialogue.store.set_head(conversation.id, leaf.id)
+            return context.say("branch_taken", id=argument)
+    raise context.error("no_branch", id=argument)
+
+
+async def _branches(context: CommandContext) -> str:
+    dialogue = context.dialogue
+    conversation = await dialogue.conversation()
+    lines = [context.say("branches")]
+    for leaf in await dialogue.store.leaves(conversation.id):
+        mark = "*" if leaf.id == conversation.head else "-"
+        lines.append(f"{mark} {leaf.id}: {_short(leaf.text)}")
+    others = await dialogue.store.conversations(dialogue.bot.name, dialogue.channel.id)
+    earlier = [other for other in others if other.id != conversation.id and other.head is not None]
+    if earlier:
+        lines.append(context.say("earlier"))
+        lines += [f"- c{other.id}: {_short(other.title)}" for other in earlier[:10]]
+    return "\n".join(lines)
+
+
+async def _model(context: CommandContext, argument: str) -> str:
+    models = context.dialogue.bot.bridge.settings.models
+    settings = await context.dialogue.settings()
+    if not argument:
+        return context.say("model_now", name=settings.model, known=", ".join(models))
+    _known(context, "model", argument, models)
+    await context.dialogue.override("model", argument)
+    return context.say("model_set", name=argument)
+
+
+async def _template(context: CommandContext, argument: str) -> str:
+    templates = context.dialogue.bot.templates
+    settings = await context.dialogue.settings()
+    if not argument:
+        return context.say("template_now", name=settings.template or "-", known=", ".join(templates))
+    _known(context, "template", argument, templates)
+    await context.dialogue.override("template", argument)
+    return context.say("template_set", name=argument)
+
+
+async def _system(context: CommandContext, argument: str) -> str:
+    if argument:
+        await context.dialogue.override("system", argument)
+        return context.say("system_set")
+    settings = await context.dialogue.settings()
+    return context.say("system_now", text=settings.system) if settings.system else context.say("system_none")
+
+
+async def _set(context: CommandContext, argument: str) -> str:
+    from chatbridge.overrides import describe, override
+
+    key, _, value = argument.partition(" ")
+    if not value.strip():
+        settings = await context.dialogue.settings()
+        return context.say("set_usage", values=describe(settings))
+    conversation = await context.dialogue.conversation()
+    changed = override(context, conversation.overrides, key, value.strip())
+    await context.dialogue.store.set_overrides(conversation.id, changed)
+    return context.say("set_done", key=key, value=value.strip())
+
+
+async def _stop(context: CommandContext, argument: str) -> str:
+    return context.say("stopped" if context.dialogue.stop() else "nothing_to_stop")
+
+
+async def _stats(context: CommandContext, argument: str) -> str:
+    dialogue = context.dialogue
+    lines = [context.say("stats_history", count=len(await dialogue.path()))]
+    if dialogue.last is None or dialogue.last.finish is None:
+        return "\n".join([*lines, context.say("stats_none")])
+    usage = dialogue.last.finish.usage
+    lines.append(
+        context.say(
+            "stats",
+            model=dialogue.last.model,
+            prompt=usage.prompt,
+            cached=usage.cached,
+            read=usage.read,
+            generated=usage.generated,
+            speed=usage.tokens_per_second,
+            first=usage.first_token_seconds,
+        )
+    )
+    backend = dialogue.bot.bridge.models.loaded().get(dialogue.last.model)
+    if backend is not None:
+        lines += [f"- {key}: {value}" for key, value in backend.info.details.items()]
+    return "\n".join(lines)
+
+
+async def _save(context: CommandContext, argument: str) -> str:
+    path = Path(_needed(context, argument, "save", "FILE")).expanduser()
+    conversation = await context.dialogue.conversation()
+    exported = await context.dialogue.store.export(conversation.id)
+    text = json.dumps(exported, ensure_ascii=False, indent=1)
+    try:
+        await asyncio.to_thread(path.write_text, text, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}") from error
+    return context.say("saved", path=path)
+
+
+async def _load(context: CommandContext, argument: str) -> str:
+    path = Path(_needed(context, argument, "load", "FILE")).expanduser()
+    try:
+        exported = json.loads(await asyncio.to_thread(path.read_text, encoding="utf-8"))
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise CommandError(f"{path}: {error}") from error
+    dialogue = context.dialogue
+    await dialogue.store.restore(dialogue.bot.name, dialogue.channel.id, exported)
+    return context.say("loaded", count=len(await dialogue.path()), path=path)
+
+
+def _needed(context: CommandContext, argument: str, name: str, what: str) -> str:
+    if not argument:
+        raise context.error("needs_argument", name=name, argument=what)
+    return argument
+
+
+def _known(context: CommandContext, what: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        raise context.error("unknown_name", what=context.say(what), name=name, hint=context.hint(name, known))
+
+
+def _short(text: str, limit: int = 60) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+BUILTIN = (
+    ChatCommand("help", "list the commands", "列出全部命令", _help),
+    ChatCommand("reset", "begin a new conversation", "开始新的对话", _reset),
+    ChatCommand("regenerate", "answer the last message once more", "重新回答上一条消息", _regenerate),
+    ChatCommand("continue", "go on with the last answer", "继续上一个回答", _continue),
+    ChatCommand("edit", "put another text in place of your last message", "修改您的上一条消息", _edit, "TEXT"),
+    ChatCommand("undo", "take your last message and its answer back", "撤销上一条消息和回答", _undo),
+    ChatCommand("branch", "list the branches, or go to one", "列出分支或切换分支", _branch, "[ID]"),
+    ChatCommand("model", "show or change the model", "查看或更换模型", _model, "[NAME]"),
+    ChatCommand("template", "show or change the prompt template", "查看或更换提示模板", _template, "[NAME]"),
+    ChatCommand("system", "show or set the system text", "查看或设置系统提示", _system, "[TEXT]"),
+    ChatCommand("set", "change a setting of this conversation", "修改本对话的设置", _set, "KEY VALUE"),
+    ChatCommand("stop", "stop the answer and keep what came", "停止回答并保留已有内容", _stop),
+    ChatCommand("stats", "what the last answer cost", "上一个回答的统计", _stats),
+    ChatCommand("save", "write the conversation to a file", "把对话保存到文件", _save, "FILE", terminal_only=True),
+    ChatCommand("load", "read a conversation from a file", "从文件载入对话", _load, "FILE", terminal_only=True),
+)

@@ -1,0 +1,77 @@
+"""Everything that the core says to people in a chat, in English and Chinese. Knows no command and no frontend."""
+
+from __future__ import annotations
+
+import re
+
+_TEXTS: dict[str, tuple[str, str]] = {
+    "left_out": (
+        "({count} earlier messages no longer fit the model's context and were left out.)",
+        "（较早的 {count} 条消息超出了模型的上下文，已不再发送给模型。）",
+    ),
+    "not_changed": ("This message was answered already.", "这条消息已经回答过了。"),
+    "was_reset": ("A new conversation begins. The old one is kept: /branch lists it.", "已开始新的对话。旧对话保留着，可用 /branch 查看。"),
+    "nothing_to_regenerate": ("There is no message to answer yet.", "还没有可以回答的消息。"),
+    "nothing_to_continue": ("There is no answer to go on with.", "没有可以继续的回答。"),
+    "nothing_to_edit": ("There is no message of yours to edit.", "没有可以修改的消息。"),
+    "nothing_to_undo": ("There is nothing to undo.", "没有可以撤销的内容。"),
+    "undone": ("Taken back: {text}", "已撤销：{text}"),
+    "stopped": ("Stopped.", "已停止。"),
+    "nothing_to_stop": ("Nothing is being answered right now.", "现在没有正在生成的回答。"),
+    "branches": ("Branches of this conversation (* is the current one); /branch ID goes there:", "本对话的分支（* 为当前分支），用 /branch ID 切换："),
+    "earlier": ("Earlier conversations; /branch cID goes there:", "更早的对话，用 /branch cID 切换："),
+    "branch_taken": ("Now on branch {id}.", "已切换到分支 {id}。"),
+    "no_branch": ("There is no branch {id!r} here; /branch lists them.", "这里没有分支 {id!r}，用 /branch 查看。"),
+    "model_now": ("Model: {name}. Known: {known}.", "当前模型：{name}。可用：{known}。"),
+    "model_set": ("The next answer comes from {name}.", "下一个回答将由 {name} 生成。"),
+    "template_now": ("Template: {name}. Known: {known}.", "当前模板：{name}。可用：{known}。"),
+    "template_set": ("The next prompt uses the template {name}.", "下一次提示将使用模板 {name}。"),
+    "unknown_name": ("There is no {what} {name!r}{hint}", "没有名为 {name!r} 的{what}{hint}"),
+    "model": ("model", "模型"),
+    "template": ("template", "模板"),
+    "system_now": ("System text: {text}", "系统提示：{text}"),
+    "system_none": ("No system text is set here; the template's own is used.", "这里没有设置系统提示，使用模板自带的。"),
+    "system_set": ("The system text is set for this conversation.", "已为本对话设置系统提示。"),
+    "set_usage": ("Say /set KEY VALUE. Now: {values}", "用法：/set 键 值。当前：{values}"),
+    "set_done": ("{key} is {value} in this conversation.", "本对话中 {key} 为 {value}。"),
+    "set_unknown": ("There is no setting {key!r}{hint} Known: {known}.", "没有名为 {key!r} 的设置{hint} 可用：{known}。"),
+    "set_bad": ("{key} can't be {value!r}: {why}.", "{key} 不能是 {value!r}：{why}。"),
+    "saved": ("Saved to {path}.", "已保存到 {path}。"),
+    "loaded": ("Loaded {count} messages from {path}.", "已从 {path} 载入 {count} 条消息。"),
+    "needs_argument": ("Say /{name} {argument}.", "用法：/{name} {argument}"),
+    "terminal_only": ("/{name} works in the terminal only.", "/{name} 只能在终端中使用。"),
+    "unknown_command": ("There is no command /{name}{hint} /help lists all.", "没有命令 /{name}{hint} 输入 /help 查看全部命令。"),
+    "help": ("Commands:", "命令："),
+    "stats_none": ("No answer yet in this conversation.", "本对话还没有回答。"),
+    "stats": (
+        "{model}: prompt {prompt} tokens (cached {cached}, read {read}), answer {generated} tokens at "
+        "{speed:.1f} tokens/s, first token after {first:.2f} s.",
+        "{model}：提示 {prompt} 个 token（缓存 {cached}，新读 {read}），回答 {generated} 个 token，"
+        "每秒 {speed:.1f} 个，首个 token 用时 {first:.2f} 秒。",
+    ),
+    "stats_history": ("History: {count} messages.", "历史：{count} 条消息。"),
+    "trouble": ("Sorry, I can't answer right now: {why}", "抱歉，现在无法回答：{why}"),
+    "hint": ("; did you mean {name!r}?", "；您是想输入 {name!r} 吗？"),
+    "no_hint": (".", "。"),
+}  # fmt: skip
+
+LANGUAGES = ("en", "zh")
+
+
+def say(language: str, key: str, /, **values: object) -> str:
+    """The text called `key` in "en" or "zh", with its values filled in."""
+    return _TEXTS[key][LANGUAGES.index(language)].format(**values)
+
+
+def hint(language: str, close: str | None) -> str:
+    """The end of a sentence: a guess at what was meant, or a full stop."""
+    return say(language, "hint", name=close) if close else say(language, "no_hint")
+
+
+def pick_language(setting: str, client: str, text: str) -> str:
+    """The language to speak: the channel's setting, else the person's client, else the script they write in."""
+    if setting in LANGUAGES:
+        return setting
+    if client:
+        return "zh" if client.lower().startswith("zh") else "en"
+    return "zh" if re.search(r"[\u3400-\u9fff]", text) else "en"
