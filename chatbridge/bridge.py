@@ -77,7 +77,9 @@ class Bridge:
             if name not in bots:
                 raise ConfigError(f"bots.yaml has no bot {name!r}{did_you_mean(name, bots)}")
         if not chosen:
-            raise ConfigError("bots.yaml has no bots; add one under `bots:`, or talk to a model by `chatbridge repl`")
+            raise ConfigError(
+                "bots.yaml has no bots; add one under `bots:`, or talk to a model by `chatbridge repl`"
+            )
         async with asyncio.TaskGroup() as group:
             group.create_task(self.source.watch())
             for name in chosen:
@@ -91,7 +93,9 @@ class Bridge:
             try:
                 await frontend.run(settings.options, self.bot(name))
             except Exception:
-                log.exception("bot %s: %s ended by an error; starting again in %d s", name, settings.frontend, wait)
+                log.exception(
+                    "bot %s: %s ended by an error; starting again in %d s", name, settings.frontend, wait
+                )
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, _LONGEST_WAIT)
             else:
@@ -151,7 +155,9 @@ class Bot:
         name, argument = call
         command = self.bridge.plugins.chat_commands.get(name)
         if command is None:
-            raise context.error("unknown_command", name=name, hint=context.hint(name, self.bridge.plugins.chat_commands))
+            raise context.error(
+                "unknown_command", name=name, hint=context.hint(name, self.bridge.plugins.chat_commands)
+            )
         if command.terminal_only and context.message.channel.kind != "terminal":
             raise context.error("terminal_only", name=name)
         result = await command.run(context, argument)

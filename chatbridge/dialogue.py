@@ -147,9 +147,7 @@ class Dialogue:
 
         async def begin() -> Task:
             old = await self._last("user", "nothing_to_edit", language)
-            return Task(
-                await self.store.append(old.conversation, "user", text, parent=old.parent, name=old.name)
-            )
+            return Task(await self.store.append(old.conversation, "user", text, parent=old.parent, name=old.name))
 
         return LiveTurn(self, language, begin)
 

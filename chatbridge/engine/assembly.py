@@ -1,0 +1,174 @@
+"""Turns token ids into the text that people see: whole characters, no stop strings, no blanks around.
+
+Done once, here, for every backend. Knows bytes and strings; knows no model and no chat service.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from chatbridge.types import Reply
+
+Decode = Callable[[Sequence[int]], bytes]
+
+OPEN, CLOSE = "<think>", "</think>"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text to append for the person; `thinking` for what the model says to itself."""
+
+    text: str
+    thinking: bool = False
+
+
+class Assembly:
+    """The text of one reply as it grows.
+
+    `stop`: strings that end the reply; they are never shown, not even in part. `thinking`: the prompt has opened a
+    think block already. What was pieced together is always exactly `reply(...).text`.
+    """
+
+    def __init__(self, decode: Decode, stop: Sequence[str] = (), *, thinking: bool = False) -> None:
+        self.stopped = False
+        self._decode = decode
+        self._stop = tuple(text for text in stop if text)
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._tokens: list[int] = []
+        self._raw = ""
+        self._ends: list[int | None] = []  # len(_raw) after each token; None inside a character
+        self._split = _ThinkSplitter(thinking)
+        self._passed = 0  # how much of _raw the splitter has seen
+        self._answer = _Trimmed()
+        self._thoughts = _Trimmed()
+
+    @property
+    def holding(self) -> bool:
+        """Whether the last token may be the beginning of a stop string."""
+        return _partial(self._raw, self._stop) > 0
+
+    def push(self, token: int) -> list[Piece]:
+        """Take in one more token and return what can be shown now. Sets `stopped` at a stop string."""
+        before = len(self._raw)
+        self._raw += self._utf8.decode(self._decode([token]))
+        self._tokens.append(token)
+        whole = not self._utf8.getstate()[0]
+        self._ends.append(len(self._raw) if whole else None)
+        if (cut := self._find_stop(before)) is not None:
+            self._raw = self._raw[:cut]
+            self.stopped = True
+        return self._release(0 if self.stopped else _partial(self._raw, self._stop))
+
+    def finish(self) -> list[Piece]:
+        """What was held back and can be shown after all, now that nothing follows."""
+        if not self.stopped:
+            self._raw += self._utf8.decode(b"", final=True)
+        pieces = self._release(0)
+        return _joined([*pieces, *self._sort(self._split.finish())])
+
+    def reply(self, vocabulary: str) -> Reply:
+        """The reply so far, as it is kept."""
+        kept = len(self._tokens)
+        tail = ""
+        if self.stopped:
+            ends = [(i + 1, end) for i, end in enumerate(self._ends) if end is not None and end <= len(self._raw)]
+            kept, end = ends[-1] if ends else (0, 0)
+            tail = self._raw[end:]
+        return Reply(self._answer.text, tuple(self._tokens[:kept]), tail, vocabulary)
+
+    def _find_stop(self, before: int) -> int | None:
+        found = []
+        for stop in self._stop:
+            start = max(0, before - len(stop) + 1)
+            if (at := self._raw.find(stop, start)) >= 0:
+                found.append(at)
+        return min(found, default=None)
+
+    def _release(self, held: int) -> list[Piece]:
+        end = len(self._raw) - held
+        fresh, self._passed = self._raw[self._passed : end], max(end, self._passed)
+        return _joined(self._sort(self._split.feed(fresh)))
+
+    def _sort(self, pieces: list[Piece]) -> list[Piece]:
+        return [
+            Piece(text, piece.thinking)
+            for piece in pieces
+            if (text := (self._thoughts if piece.thinking else self._answer).add(piece.text))
+        ]
+
+
+class _Trimmed:
+    """Text without blanks around: leading ones are dropped, later ones wait until something follows."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._blanks = ""
+
+    def add(self, text: str) -> str:
+        text = self._blanks + text
+        if not self.text:
+            text = text.lstrip()
+        shown = text.rstrip()
+        self._blanks = text[len(shown) :]
+        self.text += shown
+        return shown
+
+
+class _ThinkSplitter:
+    """Tells a leading `<think>…</think>` from the answer after it; holds back what may be a tag."""
+
+    def __init__(self, thinking: bool) -> None:
+        self._state = "thinking" if thinking else "begin"
+        self._buffer = ""
+
+    def feed(self, text: str) -> list[Piece]:
+        if self._state == "answer":
+            return [Piece(text)] if text else []
+        self._buffer += text
+        if self._state == "begin":
+            head = self._buffer.lstrip()
+            if head.startswith(OPEN):
+                self._state, self._buffer = "thinking", head[len(OPEN) :]
+            elif OPEN.startswith(head):
+                return []
+            else:
+                return self._become_answer()
+        thought, tag, rest = self._buffer.partition(CLOSE)
+        if tag:
+            self._state, self._buffer = "answer", ""
+            return [Piece(thought, thinking=True), Piece(rest)]
+        held = _partial(thought, (CLOSE,))
+        self._buffer = thought[len(thought) - held :]
+        return [Piece(thought[: len(thought) - held], thinking=True)]
+
+    def finish(self) -> list[Piece]:
+        if self._state == "thinking":
+            return [Piece(self._buffer, thinking=True)]
+        return self._become_answer()
+
+    def _become_answer(self) -> list[Piece]:
+        self._state = "answer"
+        text, self._buffer = self._buffer, ""
+        return [Piece(text)] if text else []
+
+
+def _partial(text: str, patterns: Sequence[str]) -> int:
+    """The length of the longest end of `text` that begins one of the patterns without completing it."""
+    longest = max((len(pattern) - 1 for pattern in patterns), default=0)
+    for length in range(min(longest, len(text)), 0, -1):
+        if any(pattern.startswith(text[-length:]) for pattern in patterns if len(pattern) > length):
+            return length
+    return 0
+
+
+def _joined(pieces: list[Piece]) -> list[Piece]:
+    """Neighbours of the same kind put together."""
+    joined: list[Piece] = []
+    for piece in pieces:
+        if joined and joined[-1].thinking == piece.thinking:
+            joined[-1] = Piece(joined[-1].text + piece.text, piece.thinking)
+        else:
+            joined.append(piece)
+    return joined

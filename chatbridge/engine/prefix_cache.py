@@ -1,0 +1,158 @@
+"""Keeps states of finished requests, so that the next one need not read again what a state has read before.
+
+Identity is the tuple of token ids that a state has consumed, never a conversation's name: equal tokens mean equal
+state, so channels share without knowing of each other. Knows no model and no request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from chatbridge.engine.contract import ModelState
+
+BLOCK = 32
+"""Tokens per hashed block: prefixes are found by hash, and then compared token by token."""
+
+
+@dataclass(slots=True, eq=False)
+class Kept:
+    """One kept state and the ids it has consumed."""
+
+    tokens: tuple[int, ...]
+    state: ModelState
+
+
+@dataclass(slots=True)
+class PrefixCache:
+    """The kept states of one model, least recently used first.
+
+    `can_trim`: whether a state can forget its last tokens; if not, it only serves prompts that begin with all of
+    its tokens. `max_bytes` and `max_states` bound what is kept; what goes over is released, oldest first.
+    """
+
+    can_trim: bool
+    max_bytes: int
+    max_states: int
+    hits: int = 0
+    evictions: int = 0
+    _kept: dict[Kept, None] = field(default_factory=dict)
+    _blocks: dict[int, set[Kept]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(kept.state.nbytes for kept in self._kept)
+
+    def take(self, prompt: Sequence[int]) -> tuple[ModelState | None, int]:
+        """A state for `prompt`, the caller's own, and how many of its tokens it has consumed.
+
+        At least one token is always left to evaluate, since only evaluating yields the next one's logits.
+        """
+        kept, length = self._find(tuple(prompt))
+        if kept is None or length == 0:
+            return None, 0
+        self.hits += 1
+        if length == len(kept.tokens):
+            # All of it is wanted, and the request will bring it back longer: no copy. A state that can't trim is
+            # copied all the same, since a regeneration wants to come back to exactly this point.
+            if self.can_trim:
+                self._drop(kept)
+                return kept.state, length
+            self._touch(kept)
+            return kept.state.fork(), length
+        self._touch(kept)
+        state = kept.state.fork()
+        state.trim(length)
+        return state, length
+
+    def put(self, tokens: Sequence[int], state: ModelState) -> None:
+        """Keep a state that has consumed `tokens`; it belongs to the cache from now on."""
+        fresh = Kept(tuple(tokens), state)
+        if not fresh.tokens:
+            state.release()
+            return
+        for kept in self._covered(fresh.tokens):
+            self._drop(kept)
+            kept.state.release()
+        self._kept[fresh] = None
+        for block in _hashes(fresh.tokens):
+            self._blocks.setdefault(block, set()).add(fresh)
+        self.shrink(self.max_states)
+
+    def shrink(self, states: int) -> None:
+        """Release the least recently used until at most `states` are left and the bytes fit."""
+        while self._kept and (len(self._kept) > states or self.nbytes > self.max_bytes):
+            oldest = next(iter(self._kept))
+            self._drop(oldest)
+            oldest.state.release()
+            self.evictions += 1
+
+    def clear(self) -> None:
+        self.shrink(0)
+
+    def _find(self, prompt: tuple[int, ...]) -> tuple[Kept | None, int]:
+        best, longest = None, 0
+        for kept in self._candidates(prompt):
+            length = min(common_prefix(kept.tokens, prompt), len(prompt) - 1)
+            if not self.can_trim and length < len(kept.tokens):
+                continue
+            if length > longest:
+                best, longest = kept, length
+        return best, longest
+
+    def _candidates(self, prompt: tuple[int, ...]) -> Iterator[Kept]:
+        """Those worth comparing, longest shared blocks first; all of them where no block is shared."""
+        levels = [self._blocks[block] for block in _hashes(prompt) if block in self._blocks]
+        if self.can_trim:
+            yield from levels[-1] if levels else self._kept
+            return
+        # A state that can't trim may be shorter than the best match: every level has its own candidates.
+        for level in reversed(levels):
+            yield from level
+        yield from (kept for kept in self._kept if len(kept.tokens) < BLOCK)
+
+    def _covered(self, tokens: tuple[int, ...]) -> list[Kept]:
+        """Kept states that a state of `tokens` makes superfluous."""
+        return [
+            kept
+            for kept in self._kept
+            if (len(kept.tokens) <= len(tokens) if self.can_trim else len(kept.tokens) == len(tokens))
+            and tokens[: len(kept.tokens)] == kept.tokens
+        ]
+
+    def _touch(self, kept: Kept) -> None:
+        del self._kept[kept]
+        self._kept[kept] = None
+
+    def _drop(self, kept: Kept) -> None:
+        del self._kept[kept]
+        for block in _hashes(kept.tokens):
+            holders = self._blocks[block]
+            holders.discard(kept)
+            if not holders:
+                del self._blocks[block]
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many leading tokens two sequences share (halving, since slices compare at C speed)."""
+    low, high = 0, min(len(a), len(b))
+    if a[:high] == b[:high]:
+        return high
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _hashes(tokens: tuple[int, ...]) -> Iterator[int]:
+    """A hash for each whole block, which stands for all tokens up to its end."""
+    running = 0
+    for start in range(0, len(tokens) - BLOCK + 1, BLOCK):
+        running = hash((running, tokens[start : start + BLOCK]))
+        yield running

@@ -1,0 +1,105 @@
+"""Picks the next token from a row of logits, in NumPy; for every backend whose engine has no sampler of its own.
+
+Knows no model. Draw n of a seeded answer depends on the seed and n alone, so that an answer which a new worker takes
+over goes on exactly as it would have.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatbridge.sampling import Sampling
+
+Floats = NDArray[np.float64]
+
+
+class LogitsSampler:
+    """The sampler of one request.
+
+    `prompt`: every id before the next one, for penalties. `generated`: how many of them belong to this answer.
+    """
+
+    def __init__(self, sampling: Sampling, prompt: Sequence[int] = (), generated: int = 0) -> None:
+        self._sampling = sampling
+        self._seen = list(prompt)
+        self._drawn = generated
+        self._seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
+        self._bias_ids = np.fromiter(sampling.logit_bias, dtype=np.int64, count=len(sampling.logit_bias))
+        self._bias = np.fromiter(sampling.logit_bias.values(), dtype=np.float64, count=len(sampling.logit_bias))
+
+    def sample(self, logits: NDArray[np.floating]) -> int:
+        """The next id, from logits of shape [vocabulary]; the sampler remembers it for penalties."""
+        scores = self._adjusted(logits)
+        token = int(np.argmax(scores)) if self._sampling.temperature == 0 else self._draw(scores)
+        self._seen.append(token)
+        self._drawn += 1
+        return token
+
+    def probabilities(self, logits: NDArray[np.floating]) -> tuple[NDArray[np.int64], Floats]:
+        """The ids that the next draw chooses from and their probabilities, likeliest first."""
+        return self._narrowed(self._adjusted(logits))
+
+    def _adjusted(self, logits: NDArray[np.floating]) -> Floats:
+        options = self._sampling
+        scores = logits.astype(np.float64)
+        if self._bias_ids.size:
+            scores[self._bias_ids] += self._bias
+        if options.repeat_penalty == 1 and not options.presence_penalty and not options.frequency_penalty:
+            return scores
+        counts = Counter(self._seen[-options.penalty_window :])  # a window of 0 is everything
+        ids = np.fromiter(counts, dtype=np.int64, count=len(counts))
+        times = np.fromiter(counts.values(), dtype=np.float64, count=len(counts))
+        seen = scores[ids]
+        seen = np.where(seen > 0, seen / options.repeat_penalty, seen * options.repeat_penalty)
+        scores[ids] = seen - options.presence_penalty - options.frequency_penalty * times
+        return scores
+
+    def _narrowed(self, scores: Floats) -> tuple[NDArray[np.int64], Floats]:
+        options = self._sampling
+        if 0 < options.top_k < scores.size:
+            ids = np.argpartition(scores, -options.top_k)[-options.top_k :]
+        else:
+            ids = np.arange(scores.size)
+        ids = ids[np.lexsort((ids, -scores[ids]))]  # likeliest first; equal ones by id, so that draws repeat
+        chances = _softmax(scores[ids])
+        if options.typical_p < 1:
+            kept = _typical(chances, options.typical_p)
+            ids, chances = ids[kept], chances[kept] / chances[kept].sum()
+        if options.top_p < 1:
+            count = int(np.searchsorted(np.cumsum(chances), options.top_p)) + 1
+            ids, chances = ids[:count], chances[:count]
+        if options.min_p > 0:
+            ids = ids[chances >= options.min_p * chances[0]]
+        return ids, _softmax(scores[ids] / options.temperature)
+
+    def _draw(self, scores: Floats) -> int:
+        ids, chances = self._narrowed(scores)
+        at = int(np.searchsorted(np.cumsum(chances), self._uniform(), side="right"))
+        return int(ids[min(at, ids.size - 1)])
+
+    def _uniform(self) -> float:
+        """A number in [0, 1) from the seed and the count of draws."""
+        message = self._seed.to_bytes(8, "little") + self._drawn.to_bytes(8, "little")
+        return (int.from_bytes(blake2b(message, digest_size=8).digest(), "little") >> 11) / (1 << 53)
+
+
+def _softmax(scores: Floats) -> Floats:
+    weights = np.exp(scores - scores.max())
+    weights /= weights.sum()
+    return weights
+
+
+def _typical(chances: Floats, share: float) -> NDArray[np.int64]:
+    """Positions kept by locally typical sampling (Meister et al. 2022), in their order of likelihood."""
+    with np.errstate(divide="ignore"):
+        surprise = -np.log(chances)
+    entropy = float(np.sum(chances * np.where(chances > 0, surprise, 0)))
+    order = np.argsort(np.abs(surprise - entropy), kind="stable")
+    count = int(np.searchsorted(np.cumsum(chances[order]), share)) + 1
+    return np.sort(order[:count])

@@ -1,0 +1,203 @@
+"""A model whose next token is a hash of every token it has seen: a wrong cache or a mixed-up batch changes the text.
+
+For tests of anything that runs a `LocalModel`. It also keeps its callers to the contract and raises AssertionError
+where they break it. Knows nothing of language.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from chatbridge.config.options import Options
+from chatbridge.engine.contract import BackendType, LocalModel, Progress, Row
+from chatbridge.engine.sampler import LogitsSampler
+from chatbridge.errors import ModelLoadError
+from chatbridge.sampling import Sampling
+from chatbridge.types import ModelInfo
+
+LETTERS = 256
+SPECIALS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
+VOCABULARY = LETTERS + len(SPECIALS)
+BOS, EOS = LETTERS, LETTERS + 1
+
+
+class ToyTokenizer:
+    """One id for each byte, and a few control tokens behind them."""
+
+    def encode(self, text: str, *, start: bool) -> list[int]:
+        return list(text.encode("utf-8", "replace"))
+
+    def special(self, token: str) -> int | None:
+        return LETTERS + SPECIALS.index(token) if token in SPECIALS else None
+
+    def decode(self, tokens: Sequence[int]) -> bytes:
+        return bytes(token for token in tokens if token < LETTERS)
+
+
+@dataclass(slots=True, eq=False)
+class ToyState:
+    """A running hash for each length; `live` counts the states of a model that are not released."""
+
+    model: ToyModel
+    digests: list[bytes]
+    released: bool = False
+
+    @property
+    def length(self) -> int:
+        return len(self.digests) - 1
+
+    @property
+    def nbytes(self) -> int:
+        return 8 * len(self.digests)
+
+    def fork(self) -> ToyState:
+        assert not self.released, "a released state was forked"
+        return self.model.own(ToyState(self.model, list(self.digests)))
+
+    def trim(self, length: int) -> None:
+        assert self.model.info.can_trim, "a state that can't trim was trimmed"
+        assert not self.released, "a released state was trimmed"
+        assert 0 <= length <= self.length, f"can't trim {self.length} tokens to {length}"
+        del self.digests[length + 1 :]
+
+    def save(self) -> bytes:
+        return b"".join(self.digests)
+
+    def release(self) -> None:
+        assert not self.released, "a state was released twice"
+        self.released = True
+        self.model.live -= 1
+
+    def consume(self, tokens: Sequence[int]) -> bytes:
+        for token in tokens:
+            self.digests.append(_digest(self.digests[-1], token))
+        return self.digests[-1]
+
+
+@dataclass(slots=True, eq=False)
+class ToyModel:
+    """A `LocalModel` without a model.
+
+    Its letters are a to z and blanks; `eos_every`: about one token in so many ends the reply. `fail_on` and
+    `crash_on`: consuming this byte raises an error or kills the process by `crash_signal`.
+    """
+
+    context_length: int = 4096
+    max_batch: int = 16
+    max_states: int | None = None
+    can_trim: bool = True
+    eos_every: int = 40
+    fail_on: int | None = None
+    crash_file: str = ""
+    crash_signal: int = signal.SIGTERM
+    crash_after: int = 0
+    live: int = 0
+    steps: list[list[int]] = field(default_factory=list)
+    tokenizer: ToyTokenizer = field(default_factory=ToyTokenizer)
+    info: ModelInfo = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.info = ModelInfo(
+            name="toy",
+            architecture="toy",
+            context_length=self.context_length,
+            vocab_size=VOCABULARY,
+            fingerprint=f"toy-{self.eos_every}",
+            vocabulary="toy-bytes",
+            bos=BOS,
+            eos=(EOS,),
+            max_batch=self.max_batch,
+            max_states=self.max_states,
+            can_trim=self.can_trim,
+            specials={name: LETTERS + i for i, name in enumerate(SPECIALS)},
+        )
+
+    def own(self, state: ToyState) -> ToyState:
+        self.live += 1
+        assert self.max_states is None or self.live <= self.max_states, "more states than max_states"
+        return state
+
+    def new_state(self, saved: bytes | None = None) -> ToyState:
+        size = len(_START)
+        digests = [saved[i : i + size] for i in range(0, len(saved), size)] if saved else [_START]
+        return self.own(ToyState(self, digests))
+
+    def new_sampler(self, sampling: Sampling, prompt: Sequence[int], generated: int) -> LogitsSampler:
+        return LogitsSampler(sampling, prompt, generated)
+
+    def step(self, rows: Sequence[Row]) -> list[list[int]]:
+        assert 0 < len(rows) <= self.max_batch, f"{len(rows)} rows in a step"
+        assert len({id(row.state) for row in rows}) == len(rows), "one state in two rows"
+        self.steps.append([len(row.tokens) for row in rows])
+        if self.fail_on is not None and any(self.fail_on in row.tokens for row in rows):
+            raise ValueError(f"this model chokes on {self.fail_on}")
+        self._maybe_crash()
+        return [self._row(row) for row in rows]
+
+    def close(self) -> None:
+        assert self.live == 0, f"{self.live} states were never released"
+
+    def _row(self, row: Row) -> list[int]:
+        state: Any = row.state
+        assert not state.released, "a released state was stepped"
+        assert len(row.tokens) > 0, "a row without tokens"
+        assert state.length + len(row.tokens) <= self.context_length, "longer than the context"
+        digest = state.consume(row.tokens)
+        return [] if row.sampler is None else [row.sampler.sample(self.logits(digest))]
+
+    def logits(self, digest: bytes) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Scores from a hash: five likely letters, and now and then the end."""
+        scores = np.full(VOCABULARY, -20.0)
+        for rank, byte in enumerate(digest[:5]):
+            scores[_ALPHABET[byte % len(_ALPHABET)]] = 5.0 - rank
+        if int.from_bytes(digest[5:], "little") % self.eos_every == 0:
+            scores[EOS] = 30.0
+        return scores
+
+    def _maybe_crash(self) -> None:
+        # The file remembers, over restarts of the worker, how often to crash still.
+        if not self.crash_file or len(self.steps) != self.crash_after:
+            return
+        with open(self.crash_file, "r+", encoding="ascii") as file:
+            left = int(file.read() or 0)
+            file.seek(0)
+            file.write(str(max(0, left - 1)).zfill(3))
+        if left > 0:
+            os.kill(os.getpid(), self.crash_signal)
+
+
+class ToyOptions(Options):
+    """Keys that a model of the `toy` backend accepts."""
+
+    context_length: int = 4096
+    can_trim: bool = True
+    eos_every: int = 40
+    crash_file: str = ""
+    crash_signal: int = signal.SIGTERM
+    crash_after: int = 0
+    fail_load: str = ""
+
+
+def load_toy(options: ToyOptions, progress: Progress) -> LocalModel:
+    """Make a toy model; `fail_load` makes loading fail with that text."""
+    progress(0.5, "inventing letters")
+    if options.fail_load:
+        raise ModelLoadError(options.fail_load)
+    return ToyModel(**options.model_dump(exclude={"fail_load"}))
+
+
+toy = BackendType("toy", ToyOptions, "a model for tests whose next letter is a hash of all before", load=load_toy)
+
+_ALPHABET = b"abcdefghijklmnopqrstuvwxyz     \n"
+_START = b"\0" * 8
+
+
+def _digest(before: bytes, token: int) -> bytes:
+    return blake2b(before + token.to_bytes(4, "little"), digest_size=8).digest()
