@@ -19,7 +19,8 @@ Origin = Literal["template", "person"]
 class Special:
     """A control token by its text (`<|im_end|>`), or by its part: `bos`, `eos`.
 
-    `bos` becomes nothing where the model wants none. `eos` is the first of `ModelInfo.eos`.
+    `bos` becomes nothing where the model wants none. `eos` is the first of `ModelInfo.eos`. The empty token is a
+    border: it gives no id, and the text on either side is tokenised by itself.
     """
 
     token: str
@@ -61,7 +62,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, tokens: Sequence[int]) -> bytes:
-        """The bytes that ids stand for, control tokens giving none; concatenating pieces equals decoding the whole."""
+        """The bytes that ids stand for, control tokens giving none; decoded pieces joined equal the whole."""
         ...
 
 
@@ -94,6 +95,8 @@ def encode(prompt: Prompt, tokenizer: Tokenizer, *, bos: int | None, eos: int | 
 
 
 def _special(token: str, tokenizer: Tokenizer, bos: int | None, eos: int | None) -> list[int]:
+    if not token:
+        return []
     if token == "bos":
         return [] if bos is None else [bos]
     found = eos if token == "eos" else tokenizer.special(token)
