@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from chatbridge.prompts.doctor import Finding as Finding
     from chatbridge.prompts.doctor import diagnose as diagnose
     from chatbridge.prompts.doctor import suggest_preset as suggest_preset
-    from chatbridge.prompts.fit import Fitted as Fitted
-    from chatbridge.prompts.fit import fit as fit
+    from chatbridge.prompts.fitting import Fitted as Fitted
+    from chatbridge.prompts.fitting import fit as fit
     from chatbridge.prompts.guard import neutralise as neutralise
-    from chatbridge.prompts.presets import presets as presets
-    from chatbridge.prompts.render import Rendered as Rendered
-    from chatbridge.prompts.render import render as render
+    from chatbridge.prompts.builtin import presets as presets
+    from chatbridge.prompts.rendering import Rendered as Rendered
+    from chatbridge.prompts.rendering import render as render
     from chatbridge.prompts.segments import Prompt as Prompt
     from chatbridge.prompts.segments import Special as Special
     from chatbridge.prompts.segments import Text as Text
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from chatbridge.prompts.template import resolve as resolve
 
 # Loaded on first use: the engine's contract needs the segments alone, without pydantic and Jinja.
+# No module is called as a public name is: importing it would put the module in the name's place.
 _HOME = {
     "doctor": ("Finding", "diagnose", "suggest_preset"),
-    "fit": ("Fitted", "fit"),
+    "fitting": ("Fitted", "fit"),
     "guard": ("neutralise",),
-    "presets": ("presets",),
-    "render": ("Rendered", "render"),
+    "builtin": ("presets",),
+    "rendering": ("Rendered", "render"),
     "segments": ("Prompt", "Special", "Text", "Tokenizer", "Tokens"),
     "template": ("Template", "resolve"),
 }

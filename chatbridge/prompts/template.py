@@ -14,7 +14,7 @@ from chatbridge.errors import TemplateError
 from chatbridge.plugins import did_you_mean
 from chatbridge.prompts import formats
 
-FORMATS = ("begin", "system_turn", "user", "single", "assistant", "generate", "generate_masked", "name_format")
+FORMATS = ("begin", "system_turn", "user", "single", "assistant", "generate", "lead")
 OWN = "model"
 """The value of `jinja` that stands for the model's own chat template."""
 
@@ -50,7 +50,8 @@ class Template(BaseModel):
         "keep", description="keep: text as it is; strip: no blanks around it; collapse: also no empty lines in it."
     )
     masks: tuple[str, ...] = Field((), description="Control tokens that trusted text may contain, as [MASK].")
-    generate_masked: str = Field("", description="In the place of `generate` where the text has a mask.")
+    generate_mask_last: str = Field("", description="In the place of `generate` where the text ends with a mask.")
+    generate_mask_inside: str = Field("", description="In the place of `generate` where a mask is inside.")
     stop: tuple[str, ...] = Field((), description="Texts that end an answer.")
     stop_tokens: tuple[str, ...] = Field((), description="Control tokens that end an answer, too.")
     headers: tuple[str, ...] = Field((), description="More role headers that people can't write.")
@@ -69,7 +70,7 @@ class Template(BaseModel):
             raise ValueError("a control token can't stand beside a speaker's name")
         return value
 
-    @field_validator("begin", "generate", "generate_masked")
+    @field_validator("begin", "generate", "generate_mask_last", "generate_mask_inside")
     @classmethod
     def _has_no_text(cls, value: str) -> str:
         formats.check(value)

@@ -1,0 +1,176 @@
+"""Looks a template over for the model it is used with, and says in words what is wrong and which preset fits.
+
+Knows what models say about themselves, no tokenizer and no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from chatbridge.errors import TemplateError
+from chatbridge.prompts.guard import guard_of
+from chatbridge.prompts.builtin import presets
+from chatbridge.prompts.rendering import Rendered, render
+from chatbridge.prompts.segments import Prompt, Special, Text
+from chatbridge.prompts.template import FORMATS, Template
+from chatbridge.types import ModelInfo, Turn
+
+SAMPLE = (
+    Turn("system", "Be brief.", trusted=True),
+    Turn("user", "Hello!"),
+    Turn("assistant", "Hi."),
+    Turn("user", "How are you?"),
+)
+"""A conversation with every role, to look at a template by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about a template and a model. An `error` makes answers fail, a `warning` makes them worse."""
+
+    severity: Literal["error", "warning"]
+    message: str
+    remedy: str
+
+
+def diagnose(template: Template, info: ModelInfo) -> list[Finding]:
+    """Everything that is wrong between a template and a model; nothing where they fit."""
+    fits = suggest_preset(info)
+    remedy = f"set template: {fits}" if fits and fits != template.name else "choose or write a template that fits"
+    try:
+        rendered = render(template, SAMPLE, info=info)
+    except TemplateError as error:
+        return [
+            Finding("error", f"the template {template.name!r} can't be used with {info.name!r}: {error}", remedy)
+        ]
+    return [
+        *_beginning(template, info, rendered.prompt),
+        *_controls(info, rendered, remedy),
+        *_plain_controls(info, rendered.prompt),
+        *_endings(info, rendered),
+        *_other_template(template, info, rendered.prompt, fits),
+    ]
+
+
+def suggest_preset(info: ModelInfo) -> str | None:
+    """The preset that fits best to what a model says about itself, or None if it says too little."""
+    if info.chat_template:
+        return "model"
+    words = f"{info.name} {info.architecture} {' '.join(info.details.values())}".lower().replace("_", "-")
+    for preset, hints in _BY_TOKENS.items():
+        if all(token in info.specials for token in hints):
+            return "glm-130b" if preset == "chatglm-6b" and "130b" in words else preset
+    if "rwkv" in words and (info.vocab_size >= _WORLD_VOCABULARY or "world" in words):
+        return "rwkv-world"
+    for preset, alternatives in _BY_NAME.items():
+        if any(all(word in words for word in alternative) for alternative in alternatives):
+            return preset
+    return None
+
+
+_WORLD_VOCABULARY = 65525
+"""RWKV World models have 65536 rows; Raven and Pile models 50277."""
+
+_BY_TOKENS = {
+    "llama-3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    "chatml": ("<|im_start|>", "<|im_end|>"),
+    "chatglm-6b": ("[gMASK]", "<sop>"),
+}
+# The first that matches wins: narrow names stand before those that they contain.
+_BY_NAME: dict[str, tuple[tuple[str, ...], ...]] = {
+    "chinese-alpaca": (("chinese", "alpaca"),),
+    "alpaca-lora": (("alpaca-lora",),),
+    "alpaca": (("alpaca",),),
+    "belle-llama-ext": (("belle", "ext"),),
+    "belle-bloom": (("belle",), ("bloom",)),
+    "rwkv-raven-zh": (("rwkv", "chn"), ("rwkv", "chinese"), ("raven", "-zh")),
+    "rwkv-raven": (("rwkv",), ("raven",)),
+    "vicuna": (("vicuna",),),
+    "mistral": (("mistral", "instruct"), ("mixtral", "instruct")),
+    "llama-2": (("llama-2", "chat"), ("llama2", "chat")),
+}
+
+
+def _beginning(template: Template, info: ModelInfo, prompt: Prompt) -> Iterator[Finding]:
+    for first, second in pairwise(prompt):
+        if first == second == Special("bos"):
+            yield Finding("error", "a prompt has two BOS in a row", "leave {bos} out of `begin` or of `user`")
+    if info.bos is not None and prompt[:1] != (Special("bos"),) and not _is_published(template):
+        yield Finding("warning", "prompts do not begin with the BOS that the model wants", 'set begin: "{bos}"')
+
+
+def _controls(info: ModelInfo, rendered: Rendered, remedy: str) -> Iterator[Finding]:
+    used = [segment.token for segment in rendered.prompt if isinstance(segment, Special)]
+    for token in dict.fromkeys((*used, *rendered.stop_tokens)):
+        if token == "eos" and not info.eos:
+            yield Finding("error", "the template writes {eos}, and the model names no end token", remedy)
+        elif token not in ("", "bos", "eos") and token not in info.specials:
+            yield Finding("error", f"the model has no control token {token!r}, which the template uses", remedy)
+
+
+def _plain_controls(info: ModelInfo, prompt: Prompt) -> Iterator[Finding]:
+    literal = "\0".join(part.text for part in prompt if isinstance(part, Text) and part.origin == "template")
+    for token, number in info.specials.items():
+        if token and token in literal:
+            better = "{bos}" if number == info.bos else "{eos}" if number in info.eos[:1] else f"{{token:{token}}}"
+            yield Finding(
+                "warning",
+                f"the template writes {token!r} as plain text, and the model has it as a control token",
+                f"write {better}",
+            )
+
+
+def _endings(info: ModelInfo, rendered: Rendered) -> Iterator[Finding]:
+    if not info.eos and not rendered.stop and not rendered.stop_tokens:
+        yield Finding("warning", "nothing ends an answer but its greatest length", "set `stop` or `stop_tokens`")
+    for text in rendered.stop:
+        if text in info.specials:
+            yield Finding(
+                "warning",
+                f"the stop string {text!r} is a control token, which has no text",
+                "put it in `stop_tokens`",
+            )
+
+
+def _other_template(template: Template, info: ModelInfo, prompt: Prompt, fits: str | None) -> Iterator[Finding]:
+    if fits is None or (template.jinja is not None and fits != "model"):
+        return
+    known = presets()[fits]
+    if fits == "model":
+        try:
+            own = render(known, SAMPLE, info=info).prompt
+        except TemplateError:
+            return  # what the model brings is of no use: any template is better
+        if _shape(own, info) != _shape(prompt, info):
+            message = f"the model's own chat template writes prompts otherwise than {template.name!r} does"
+            yield Finding("warning", message, "set template: model, unless the other form is meant")
+    elif guard_of(known) != guard_of(template) or _tokens(known, info) != _tokens(template, info):
+        message = f"the model looks like one for the template {fits!r}, and {template.name!r} is used"
+        yield Finding("warning", message, f"set template: {fits}, unless the other form is meant")
+
+
+def _shape(prompt: Prompt, info: ModelInfo) -> list[str]:
+    """The prompt as one row of texts and token ids, however its control tokens are named."""
+    ids = {"bos": info.bos, "eos": info.eos[0] if info.eos else None}
+    row: list[str] = []
+    for part in prompt:
+        if isinstance(part, Special):
+            row.append(f"#{ids.get(part.token, info.specials.get(part.token))}")
+        elif isinstance(part, Text) and row and not row[-1].startswith("#"):
+            row[-1] += part.text
+        elif isinstance(part, Text):
+            row.append(part.text)
+    return row
+
+
+def _tokens(template: Template, info: ModelInfo) -> set[str]:
+    prompt = render(template, SAMPLE, info=info).prompt
+    return {part.token for part in prompt if isinstance(part, Special)} - {"bos", "eos", ""}
+
+
+def _is_published(template: Template) -> bool:
+    """Whether the formats are a preset's, which may rightly want no BOS."""
+    return any(all(getattr(template, f) == getattr(preset, f) for f in FORMATS) for preset in presets().values())

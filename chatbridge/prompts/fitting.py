@@ -1,0 +1,63 @@
+"""Fits a conversation to the context: which turns stay, so that the prompt has room and its beginning stays stable.
+
+Old turns go in blocks, half of them at a time: leaving out one a message would change the beginning of every prompt,
+and the model would have to read all of it anew each time. Knows no template and no tokenizer; it is told the counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from chatbridge.errors import PromptTooLong
+from chatbridge.types import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The turns that fit. `dropped`: how many stay out; `start`: the index of the first kept one, for next time."""
+
+    turns: tuple[Turn, ...]
+    dropped: int
+    start: int
+
+
+async def fit(
+    turns: Sequence[Turn],
+    *,
+    count: Callable[[list[Turn]], Awaitable[int]],
+    context_length: int,
+    reserve: int,
+    start: int = 0,
+) -> Fitted:
+    """The longest end of a conversation, in blocks, whose prompt leaves `reserve` tokens for the answer.
+
+    `count`: how many tokens the prompt of these turns has. `start`: what the last fit of this conversation returned,
+    so that prompts go on beginning at the same turn. System turns and everything from the last message on stay.
+    Raises: PromptTooLong where the last message does not even fit alone.
+    """
+    spoken = [at for at, turn in enumerate(turns) if turn.role != "system"]
+    asked = max((at for at in spoken if turns[at].role == "user"), default=spoken[-1] if spoken else 0)
+    room = context_length - reserve
+    start = _not_at_an_answer(turns, min(start, asked), asked)
+    while True:
+        kept = [turn for at, turn in enumerate(turns) if turn.role == "system" or at >= start]
+        tokens = await count(kept)
+        if tokens <= room:
+            return Fitted(tuple(kept), len(turns) - len(kept), start)
+        old = [at for at in spoken if start <= at < asked]
+        if not old:
+            raise PromptTooLong(
+                f"the message and the system text are {tokens} tokens long, and {max(0, room)} fit: the context "
+                f"has {context_length}, of which {reserve} are kept for the answer; shorten the message, or set a "
+                "larger context_length or smaller max_tokens"
+            )
+        half = old[len(old) // 2] if len(old) > 1 else asked
+        start = _not_at_an_answer(turns, half, asked)
+
+
+def _not_at_an_answer(turns: Sequence[Turn], start: int, asked: int) -> int:
+    """`start`, or the next message after it: an answer makes no sense without its question."""
+    if start == 0:
+        return 0
+    return next((at for at in range(start, asked) if turns[at].role == "user"), asked)

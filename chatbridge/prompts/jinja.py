@@ -1,0 +1,297 @@
+"""Renders by a Jinja chat template, as models bring them, without letting it see what people wrote.
+
+The template gets unique private marks for the contents; its output is cut at them. What lies between is the
+template's own text, in which the model's control tokens are looked for. Environment and functions are those that
+Hugging Face's documentation for chat templates promises.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from chatbridge.errors import TemplateError
+from chatbridge.prompts.bodies import Body, Words
+from chatbridge.prompts.formats import Control, Part, Place
+from chatbridge.prompts.guard import Guard, guard_against
+from chatbridge.prompts.rendering import Rendered, tidied
+from chatbridge.prompts.segments import Prompt, Segment, Special, Text
+from chatbridge.prompts.template import OWN, Template
+from chatbridge.types import ModelInfo, Role, Turn
+
+# Private-use characters have no upper case; the blanks around tell whether the template strips its contents; and
+# the backslash does not survive quoting as JSON, whose quotes a person could otherwise close.
+_MARK = "\u2003\ue000{}\\\ue001\u2003"
+_MARKED = re.compile("(\u2003?)\ue000([\ue100-\uf8ff]+)\\\\\ue001(\u2003?)")
+_BOS, _EOS = "\ue002", "\ue003"
+_JOINT = "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """One entry for the template: its role, and which contents it is made of."""
+
+    role: Role
+    contents: tuple[int, ...]
+
+    def __or__(self, other: _Message) -> _Message:
+        return _Message(other.role, (*self.contents, *other.contents))
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """A place in the template's output: which content goes there, and whether it is stripped left and right."""
+
+    index: int
+    lstrip: bool
+    rstrip: bool
+
+
+_Piece = str | Special | _Content
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """One way to tell the template about the conversation, and what to say where it is not the plain one."""
+
+    messages: tuple[_Message, ...]
+    note: str = ""
+
+
+@dataclass(slots=True)
+class _Chat:
+    """A template at work for one model."""
+
+    source: str
+    info: ModelInfo
+    _compiled: jinja2.Template = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._compiled = _compile(self.source)
+
+    def write(self, messages: Sequence[_Message], *, generate: bool) -> list[_Piece]:
+        """The pieces of the prompt. Raises TemplateError unless every content is there exactly once."""
+        told = [{"role": entry.role, "content": _JOINT.join(map(_mark, entry.contents))} for entry in messages]
+        try:
+            output = self._compiled.render(
+                messages=told,
+                add_generation_prompt=generate,
+                bos_token=_BOS if self.info.bos is not None else "",
+                eos_token=_EOS if self.info.eos else "",
+                tools=None,
+                documents=None,
+            )
+        except TemplateError:
+            raise
+        except Exception as error:
+            raise TemplateError(f"the model's chat template fails: {type(error).__name__}: {error}") from error
+        pieces = self._cut(output)
+        found = sorted(piece.index for piece in pieces if isinstance(piece, _Content))
+        wanted = sorted(index for message in messages for index in message.contents)
+        if found != wanted:
+            lost = next(entry.role for entry in messages if any(found.count(i) != 1 for i in entry.contents))
+            raise TemplateError(
+                f"the model's chat template does not give the text of a {lost} turn back exactly once; choose "
+                "another template with `template:` (chatbridge templates lists them)"
+            )
+        return pieces
+
+    def _cut(self, output: str) -> list[_Piece]:
+        pieces: list[_Piece] = []
+        end = 0
+        for match in _MARKED.finditer(output):
+            pieces += [*self._controls(output[end : match.start()]), _content(match)]
+            end = match.end()
+        return [*pieces, *self._controls(output[end:])]
+
+    def _controls(self, text: str) -> list[_Piece]:
+        """The template's own text, with its control tokens told apart, the longest first."""
+        names = sorted((name for name in self.info.specials if name), key=len, reverse=True)
+        split = re.split("(" + "|".join(map(re.escape, (_BOS, _EOS, *names))) + ")", text)
+        return [self._control(piece) if at % 2 else piece for at, piece in enumerate(split) if piece]
+
+    def _control(self, token: str) -> Special:
+        bos = token == _BOS or (self.info.bos is not None and self.info.specials.get(token) == self.info.bos)
+        return Special("bos" if bos else "eos" if token == _EOS else token)
+
+
+def render_jinja(
+    template: Template,
+    system: Sequence[Turn],
+    spoken: Sequence[tuple[Role, Body]],
+    info: ModelInfo,
+    variables: Mapping[str, str],
+    continue_last: bool,
+) -> Rendered:
+    """See `chatbridge.prompts.rendering.render`."""
+    source = source_of(template, info)
+    chat = _Chat(source, info)
+    guard, stop_tokens = learn(source, info, (*template.headers, *template.stop))
+    words = Words(template, guard, variables, info.vocabulary)
+    plans = _plans([role for role, _ in spoken], bool(system))
+    pieces, note = _first_that_works(chat, plans, generate=not continue_last)
+    if continue_last:
+        last = max(at for at, piece in enumerate(pieces) if isinstance(piece, _Content))
+        pieces = pieces[: last + 1]
+    segments: list[Segment] = []
+    for piece in pieces:
+        if isinstance(piece, str):
+            segments.append(Text(piece))
+        elif isinstance(piece, Special):
+            segments.append(piece)
+        elif piece.index >= 0:
+            start = _starts_line(segments)
+            if piece.index == len(spoken):
+                said = words.system(system, line_start=start)
+            else:
+                role, body = spoken[piece.index]
+                write = words.answered if role == "assistant" else words.said
+                said = write(body, line_start=start)
+            segments += _stripped(said, piece)
+    notes = (note,) if note else ()
+    return Rendered(_one_bos(segments, info), template.stop, (*template.stop_tokens, *stop_tokens), notes)
+
+
+def source_of(template: Template, info: ModelInfo) -> str:
+    """The Jinja source. Raises TemplateError if it should be the model's own and the model has none."""
+    if template.jinja != OWN:
+        return template.jinja or ""
+    if not info.chat_template:
+        from chatbridge.prompts.doctor import suggest_preset
+
+        fits = suggest_preset(info)
+        hint = f"template: {fits} fits it" if fits else "set `template:` (chatbridge templates lists them)"
+        raise TemplateError(f"the model {info.name!r} brings no chat template of its own; {hint}")
+    return info.chat_template
+
+
+def learn(source: str, info: ModelInfo, headers: Sequence[str] = ()) -> tuple[Guard, tuple[str, ...]]:
+    """What a template is like, from samples: the headers it writes, and the control tokens that end an answer."""
+    vocabulary = _Vocabulary(info.bos, info.eos, tuple(info.specials.items()))
+    return _learn(source, vocabulary, tuple(headers))
+
+
+@dataclass(frozen=True, slots=True)
+class _Vocabulary:
+    """The part of a ModelInfo that a template can see; unlike that, it can be a key."""
+
+    bos: int | None
+    eos: tuple[int, ...]
+    specials: tuple[tuple[str, int], ...]
+
+
+@lru_cache(maxsize=32)
+def _learn(source: str, vocabulary: _Vocabulary, headers: tuple[str, ...]) -> tuple[Guard, tuple[str, ...]]:
+    info = ModelInfo("", "", 0, 0, "", "", vocabulary.eos, vocabulary.bos, specials=dict(vocabulary.specials))
+    chat = _Chat(source, info)
+    written: list[list[Part]] = []
+    ends: dict[str, None] = {}
+    for system in (True, False):
+        roles: list[Role] = ["user", "assistant", "user", "assistant", "user"]
+        pieces, _ = _first_that_works(chat, _plans(roles, system), generate=True)
+        written.append([_as_part(piece) for piece in pieces])
+        for piece, after in pairwise(pieces):
+            answered = isinstance(piece, _Content) and piece.index in (1, 3)
+            if answered and isinstance(after, Special) and after.token in info.specials:
+                ends[after.token] = None
+    return guard_against(written, headers), tuple(ends)
+
+
+def _as_part(piece: _Piece) -> Part:
+    if isinstance(piece, Special):
+        return Control(piece.token)
+    return piece if isinstance(piece, str) else Place("text")
+
+
+def _plans(roles: Sequence[Role], system: bool) -> list[_Plan]:
+    """Ways to tell the conversation, the plain one first. The system text has the index after the turns'."""
+    turns = [_Message(role, (at,)) for at, role in enumerate(roles)]
+    plans = []
+    if system:
+        text = _Message("system", (len(turns),))
+        plans.append(_Plan((text, *turns)))
+        note = "the model's chat template takes no system text: it stands before the first message instead"
+        if turns and turns[0].role == "user":
+            plans.append(_Plan((text | turns[0], *turns[1:]), note))
+        else:
+            plans.append(_Plan((_Message("user", text.contents), *turns), note))
+    else:
+        plans.append(_Plan(tuple(turns)))
+        if turns and turns[0].role == "assistant":
+            note = "the model's chat template wants a message first: an empty one stands before the answer"
+            plans.append(_Plan((_Message("user", (-1,)), *turns), note))
+    return plans
+
+
+def _first_that_works(chat: _Chat, plans: Sequence[_Plan], *, generate: bool) -> tuple[list[_Piece], str]:
+    failed: TemplateError | None = None
+    for plan in plans:
+        try:
+            return chat.write(plan.messages, generate=generate), plan.note
+        except TemplateError as error:
+            failed = failed or error
+    raise failed or TemplateError("there is nothing to render")
+
+
+def _mark(index: int) -> str:
+    return _MARK.format("".join(chr(0xE100 + int(digit)) for digit in str(index + 1)))
+
+
+def _content(match: re.Match[str]) -> _Content:
+    index = int("".join(str(ord(char) - 0xE100) for char in match[2])) - 1
+    return _Content(index, lstrip=not match[1], rstrip=not match[3])
+
+
+def _stripped(said: list[Segment], place: _Content) -> list[Segment]:
+    """The words with their outer blanks taken off as the template did; an answer's own ids stay as they are."""
+    said = list(tidied(said))
+    if said and place.lstrip and isinstance(said[0], Text):
+        said[0] = Text(said[0].text.lstrip(), said[0].origin)
+    if said and place.rstrip and isinstance(said[-1], Text):
+        said[-1] = Text(said[-1].text.rstrip(), said[-1].origin)
+    return said
+
+
+def _starts_line(segments: Sequence[Segment]) -> bool:
+    last = segments[-1] if segments else None
+    return not isinstance(last, Text) or not last.text.rpartition("\n")[2].strip()
+
+
+def _one_bos(segments: Sequence[Segment], info: ModelInfo) -> Prompt:
+    """The prompt with one BOS at its beginning, if the model wants one."""
+    prompt = tidied(segments)
+    while prompt[:1] == (Special("bos"),):
+        prompt = prompt[1:]
+    return prompt if info.bos is None else (Special("bos"), *prompt)
+
+
+@lru_cache(maxsize=32)
+def _compile(source: str) -> jinja2.Template:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
+    try:
+        return environment.from_string(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise TemplateError(f"the chat template can't be read: line {error.lineno}: {error.message}") from error
+
+
+def _to_json(value: Any, indent: int | None = None, **options: Any) -> str:
+    # Jinja's own filter escapes for HTML.
+    return json.dumps(value, ensure_ascii=False, indent=indent, **options)
+
+
+def _refuse(message: object) -> NoReturn:
+    raise TemplateError(f"the model's chat template refuses this conversation: {message}")

@@ -1,0 +1,180 @@
+"""Turns a conversation into a prompt of segments by a template. Knows no tokenizer and no backend.
+
+What people wrote is never parsed, neither for control tokens nor for braces: it is put between the parts of a format.
+`bodies` makes it safe; `jinja` renders by the models' own chat templates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from chatbridge.errors import TemplateError
+from chatbridge.prompts import formats
+from chatbridge.prompts.bodies import Body, Words
+from chatbridge.prompts.formats import Control, Part, Place
+from chatbridge.prompts.guard import guard_of
+from chatbridge.prompts.lookalikes import LINE_END
+from chatbridge.prompts.segments import Prompt, Segment, Special, Text, Tokens
+from chatbridge.prompts.template import Template
+from chatbridge.types import ModelInfo, Role, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A prompt, and what ends the answer to it. `notes`: what the template could not say as it was asked to."""
+
+    prompt: Prompt
+    stop: tuple[str, ...] = ()
+    stop_tokens: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def render(
+    template: Template,
+    turns: Sequence[Turn],
+    *,
+    info: ModelInfo,
+    variables: Mapping[str, str] | None = None,
+    continue_last: bool = False,
+) -> Rendered:
+    """The prompt after which the model answers `turns`.
+
+    System turns go first; without any, the template's own `system` does. Neighbouring turns of a role are joined.
+    `variables`: values for {user} {channel} {bot} {date} {time} in trusted system text. `continue_last`: the last
+    turn is an unfinished answer, and the model goes on right behind it.
+    Raises: TemplateError where the template can't express the conversation.
+    """
+    if continue_last and (not turns or turns[-1].role != "assistant"):
+        raise TemplateError("only an answer can be continued, and the conversation does not end with one")
+    system = [turn for turn in turns if turn.role == "system" and turn.text.strip()]
+    if not system and template.system:
+        system = [Turn("system", template.system, trusted=True)]
+    spoken = joined([turn for turn in turns if turn.role != "system"], (variables or {}).get("bot", ""))
+    if template.jinja is not None:
+        from chatbridge.prompts.jinja import render_jinja
+
+        return render_jinja(template, system, spoken, info, variables or {}, continue_last)
+    words = Words(template, guard_of(template), variables or {}, info.vocabulary)
+    writer = _Writer(words, system)
+    writer.conversation(spoken, continue_last)
+    return Rendered(tidied(writer.segments), template.stop, template.stop_tokens)
+
+
+def joined(turns: Sequence[Turn], bot: str = "") -> list[tuple[Role, Body]]:
+    """The conversation with neighbouring turns of one role as one, each with the speakers known by then."""
+    bodies: list[tuple[Role, Body]] = []
+    names = [bot] if bot else []
+    for turn in turns:
+        if turn.name and turn.name not in names:
+            names.append(turn.name)
+        together: tuple[Turn, ...] = (turn,)
+        if bodies and bodies[-1][0] == turn.role:
+            together = (*bodies.pop()[1].turns, turn)
+        bodies.append((turn.role, Body(together, tuple(names))))
+    return bodies
+
+
+def tidied(segments: Iterable[Segment]) -> Prompt:
+    """The segments without empty ones, texts of one origin put together."""
+    tidy: list[Segment] = []
+    for segment in segments:
+        last = tidy[-1] if tidy else None
+        if isinstance(segment, Text) and isinstance(last, Text) and segment.origin == last.origin:
+            tidy[-1] = Text(last.text + segment.text, segment.origin)
+        elif segment not in (Text(""), Text("", "person"), Tokens(())):
+            tidy.append(segment)
+    return tuple(tidy)
+
+
+class _Writer:
+    """Writes one prompt by a template's formats, and knows whether it stands where a line begins."""
+
+    def __init__(self, words: Words, system: Sequence[Turn]) -> None:
+        self.segments: list[Segment] = []
+        self._words = words
+        self._template = words.template
+        self._system = system
+        self._round = 0
+
+    def conversation(self, spoken: Sequence[tuple[Role, Body]], continue_last: bool) -> None:
+        template = self._template
+        roles = [role for role, _ in spoken]
+        alone = roles == ["user"] or (continue_last and roles == ["user", "assistant"])
+        lone = formats.parse(template.single) if template.single is not None and alone else None
+        user = formats.parse(template.user)
+        assistant = formats.parse(template.assistant)
+        place = assistant.index(Place("text"))
+        masks = self._masks(spoken)
+
+        self._parts(formats.parse(template.begin), None)
+        inside = Place("system") in (user if lone is None else lone) and "user" in roles
+        if self._system and not inside:
+            self._system_turn()
+        for at, (role, body) in enumerate(spoken):
+            if role == "user":
+                self._parts(user if lone is None else lone, body)
+                self._round += 1
+            elif continue_last and at == len(spoken) - 1:
+                self._open(() if lone is not None else assistant[:place], masks)
+                self._words_of("assistant", body)
+            else:
+                self._parts(assistant, body, "assistant")
+        if not continue_last:
+            self._open(() if lone is not None else assistant[:place], masks)
+
+    def _open(self, opening: Sequence[Part], masks: str) -> None:
+        self._parts(opening, None)
+        self._parts(formats.parse(masks or self._template.generate), None)
+
+    def _parts(self, parts: Sequence[Part], body: Body | None, role: Role = "user") -> None:
+        for part in parts:
+            if isinstance(part, str):
+                self._write(Text(part))
+            elif isinstance(part, Control):
+                self._write(Special(part.token))
+            elif part.name == "round":
+                # An answer belongs to the round of the message before it.
+                self._write(Text(str(self._round if role == "user" else max(0, self._round - 1))))
+            elif part.name == "system":
+                self._system_turn()
+            elif part.name == "text" and body is not None:
+                self._words_of(role, body)
+
+    def _system_turn(self) -> None:
+        if not self._system:
+            return
+        for part in formats.parse(self._template.system_turn):
+            if part == Place("text"):
+                self._write(*self._words.system(self._system, line_start=self._line_start()))
+            else:
+                self._parts((part,), None)
+        self._system = ()
+
+    def _words_of(self, role: Role, body: Body) -> None:
+        say = self._words.said if role == "user" else self._words.answered
+        self._write(*say(body, line_start=self._line_start()))
+
+    def _write(self, *segments: Segment) -> None:
+        self.segments.extend(segment for segment in segments if not isinstance(segment, Text) or segment.text)
+
+    def _line_start(self) -> bool:
+        """Whether only blanks stand between the last line end, or control token, and here."""
+        for segment in reversed(self.segments):
+            if not isinstance(segment, Text):
+                return isinstance(segment, Special)
+            *ended, rest = LINE_END.split(segment.text)
+            if rest.strip():
+                return False
+            if ended:
+                return True
+        return True
+
+    def _masks(self, spoken: Sequence[tuple[Role, Body]]) -> str:
+        """What stands for `generate` where trusted text has a mask for the model to fill in, else nothing."""
+        last = next((body.turns[-1] for role, body in reversed(spoken) if role == "user"), None)
+        if last is None or not last.trusted or not any(mask in last.text for mask in self._template.masks):
+            return ""
+        if self._words.tidy(last.text).endswith(self._template.masks):
+            return self._template.generate_mask_last
+        return self._template.generate_mask_inside
