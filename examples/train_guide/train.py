@@ -1,0 +1,224 @@
+"""Trains the guide from scratch, or goes on from a checkpoint. Torch on the CPU, or on a GPU if there is one.
+
+    python examples/train_guide/train.py --out runs/guide --minutes 60
+
+Writes `<out>/checkpoint.pt` every two minutes, `<out>/tokens.model`, and `<out>/loss.png`. Data are generated as they
+are needed, so no question comes twice but by chance. Knows the data and the network, not the file format.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+# Without these glibc gives freed memory back after every step, and training runs at a fraction of its speed.
+_ALLOCATOR = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "8589934592",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+if __name__ == "__main__" and os.environ.get("MALLOC_MMAP_MAX_") != "0" and sys.platform == "linux":
+    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **_ALLOCATOR})
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402, N812
+import vocabulary  # noqa: E402
+from dialogue import Writer  # noqa: E402
+from model import Guide, Shape  # noqa: E402
+
+TOKENS = 8192
+"""Tokens in a step, padding included."""
+
+SYSTEMS = ("You are a helpful assistant.", "You are the librarian.", "Be brief.", "你是一个有用的助手。", "你是图书管理员。")
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is made orthogonal by Newton-Schulz steps (Jordan et al. 2024); for hidden matrices."""
+
+    def __init__(self, parameters: list[torch.nn.Parameter], lr: float, momentum: float = 0.95) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                speed = state.setdefault("speed", torch.zeros_like(parameter))
+                speed.lerp_(parameter.grad, 1 - group["momentum"])
+                update = orthogonal(parameter.grad.lerp(speed, group["momentum"]))
+                rows, columns = parameter.shape
+                parameter.mul_(1 - group["lr"] * 0.01)
+                parameter.add_(update, alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
+
+
+def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """Roughly the nearest matrix whose singular values are all 1, by a quintic iteration."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
+
+
+def batches(words: vocabulary.Vocabulary, seed: int, short: float) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Ids and targets of dialogues of like length, padded; a target of -100 is not learned.
+
+    `short`: the share of single exchanges whose answer is cut after a few tokens. What tells intents apart stands
+    at an answer's beginning, so that more questions fit a step.
+    """
+    writer = Writer(seed)
+    while True:
+        pool = []
+        for dialogue in (writer.dialogue() for _ in range(4096)):
+            system = writer.rng.choice(SYSTEMS) if writer.rng.random() < 0.04 else ""
+            ids, learned = words.ids(dialogue, system)
+            if len(dialogue) == 1 and writer.rng.random() < short:
+                keep = learned.index(True) + 8
+                ids, learned = ids[:keep], learned[:keep]
+            pool.append((ids[: Shape().context], learned[: Shape().context]))
+        pool.sort(key=lambda row: len(row[0]))
+        groups: list[list[tuple[list[int], list[bool]]]] = [[]]
+        for row in pool:
+            if _padded(len(row[0])) * (len(groups[-1]) + 1) > TOKENS:
+                groups.append([])
+            groups[-1].append(row)
+        writer.rng.shuffle(groups)
+        for group in groups:
+            yield _tensors(group)
+
+
+def _padded(length: int) -> int:
+    return -(-length // 32) * 32
+
+
+def _tensors(group: list[tuple[list[int], list[bool]]]) -> tuple[torch.Tensor, torch.Tensor]:
+    length = _padded(max(len(ids) for ids, _ in group))
+    inputs = torch.zeros(len(group), length, dtype=torch.long)
+    targets = torch.full((len(group), length), -100)
+    for row, (ids, learned) in enumerate(group):
+        inputs[row, : len(ids)] = torch.tensor(ids)
+        wanted = torch.tensor(ids[1:])
+        targets[row, : len(ids) - 1] = wanted.where(torch.tensor(learned[1:]), -100)
+    return inputs, targets
+
+
+def schedule(share: float) -> float:
+    """The learning rate's factor over the run: a quick rise, a plateau, and a long fall over the last 40 %."""
+    return min(1.0, share / 0.01, max(0.0, 1 - share) / 0.4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint")
+    parser.add_argument("--minutes", type=float, default=60, help="how long to train")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    parser.add_argument("--warm-start", type=Path, help="begin from another checkpoint's weights and tokens")
+    parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--lr", type=float, default=1.0, help="factor on both learning rates")
+    parser.add_argument("--compile", action="store_true", help="use torch.compile (needs a C++ compiler)")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(options.seed)
+
+    tokens, checkpoint = options.out / "tokens.model", options.out / "checkpoint.pt"
+    if options.warm_start and not tokens.exists():
+        tokens.write_bytes((options.warm_start.parent / "tokens.model").read_bytes())
+    if not tokens.exists():
+        vocabulary.train(tokens)
+    words = vocabulary.Vocabulary(tokens)
+    shape = Shape(vocabulary=words.pieces.get_piece_size())
+    model = Guide(shape).to(device)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}, {words.pieces.get_piece_size()} pieces")
+
+    hidden = [p for layer in model.layers for p in layer.parameters() if p.dim() == 2]
+    others = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
+    optimizers = [Muon(hidden, lr=0.02), torch.optim.AdamW(others, lr=0.003, betas=(0.9, 0.95), weight_decay=0.0)]
+    bases = [group["lr"] * options.lr for optimizer in optimizers for group in optimizer.param_groups]
+    history: list[tuple[float, float]] = []
+    spent = 0.0
+    if options.resume:
+        saved = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(saved["model"])
+        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        history, spent = saved["history"], saved["spent"]
+    elif options.warm_start:
+        model.load_state_dict(torch.load(options.warm_start, weights_only=True)["model"])
+    run = torch.compile(model, dynamic=False) if options.compile else model
+
+    def save() -> None:
+        torch.save(
+            {
+                "model": model.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+                "shape": asdict(shape),
+                "history": history,
+                "spent": spent,
+            },
+            checkpoint.with_suffix(".new"),
+        )
+        checkpoint.with_suffix(".new").replace(checkpoint)
+
+    total = options.minutes * 60
+    source = batches(words, options.seed + len(history), short=0.7)
+    started = saved_at = told_at = time.monotonic()
+    seen, losses = 0, []
+    while spent < total:
+        inputs, targets = next(source)
+        factor = schedule(spent / total)
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        for group, base in zip(groups, bases, strict=True):
+            group["lr"] = base * factor
+        with torch.autocast(device, torch.bfloat16):
+            ids = inputs.to(device)
+            wanted = targets.to(device)
+            learned = wanted != -100
+            logits = model.head(run.hidden(ids)[learned]) if not options.compile else run(ids)[learned]
+            loss = F.cross_entropy(logits.float(), wanted[learned])
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        losses.append(loss.item())
+        seen += inputs.numel()
+        now = time.monotonic()
+        spent += now - started
+        started = now
+        if now - told_at > 10:
+            mean = sum(losses) / len(losses)
+            history.append((spent, mean))
+            bar = "#" * int(30 * spent / total)
+            print(f"[{bar:<30}] {spent / 60:5.1f}/{options.minutes:g} min  loss {mean:.4f}  {seen / (now - told_at):,.0f} tok/s",
+                  flush=True)  # fmt: skip
+            losses, seen, told_at = [], 0, now
+        if now - saved_at > 120:
+            save()
+            saved_at = now
+    save()
+    plot(history, options.out / "loss.png")
+
+
+def plot(history: list[tuple[float, float]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    axes.plot([spent / 60 for spent, _ in history], [loss for _, loss in history])
+    axes.set(xlabel="minutes", ylabel="loss on answers", yscale="log", title="guide: training loss")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
