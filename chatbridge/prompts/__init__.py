@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from chatbridge.prompts.builtin import presets as presets
     from chatbridge.prompts.doctor import Finding as Finding
     from chatbridge.prompts.doctor import diagnose as diagnose
     from chatbridge.prompts.doctor import suggest_preset as suggest_preset
     from chatbridge.prompts.fitting import Fitted as Fitted
     from chatbridge.prompts.fitting import fit as fit
     from chatbridge.prompts.guard import neutralise as neutralise
-    from chatbridge.prompts.builtin import presets as presets
     from chatbridge.prompts.rendering import Rendered as Rendered
     from chatbridge.prompts.rendering import render as render
     from chatbridge.prompts.segments import Prompt as Prompt

@@ -11,8 +11,8 @@ from itertools import pairwise
 from typing import Literal
 
 from chatbridge.errors import TemplateError
-from chatbridge.prompts.guard import guard_of
 from chatbridge.prompts.builtin import presets
+from chatbridge.prompts.guard import guard_of
 from chatbridge.prompts.rendering import Rendered, render
 from chatbridge.prompts.segments import Prompt, Special, Text
 from chatbridge.prompts.template import FORMATS, Template
@@ -49,7 +49,7 @@ def diagnose(template: Template, info: ModelInfo) -> list[Finding]:
     return [
         *_beginning(template, info, rendered.prompt),
         *_controls(info, rendered, remedy),
-        *_plain_controls(info, rendered.prompt),
+        *_plain_controls(template, info, rendered.prompt),
         *_endings(info, rendered),
         *_other_template(template, info, rendered.prompt, fits),
     ]
@@ -81,6 +81,8 @@ _BY_TOKENS = {
 }
 # The first that matches wins: narrow names stand before those that they contain.
 _BY_NAME: dict[str, tuple[tuple[str, ...], ...]] = {
+    "glm-130b": (("glm-130b",), ("glm130b",)),
+    "chatglm-6b": (("chatglm-6b",),),
     "chinese-alpaca": (("chinese", "alpaca"),),
     "alpaca-lora": (("alpaca-lora",),),
     "alpaca": (("alpaca",),),
@@ -91,6 +93,8 @@ _BY_NAME: dict[str, tuple[tuple[str, ...], ...]] = {
     "vicuna": (("vicuna",),),
     "mistral": (("mistral", "instruct"), ("mixtral", "instruct")),
     "llama-2": (("llama-2", "chat"), ("llama2", "chat")),
+    "llama-3": (("llama-3", "instruct"), ("llama3", "instruct")),
+    "chatml": (("chatml",), ("qwen",)),
 }
 
 
@@ -98,7 +102,7 @@ def _beginning(template: Template, info: ModelInfo, prompt: Prompt) -> Iterator[
     for first, second in pairwise(prompt):
         if first == second == Special("bos"):
             yield Finding("error", "a prompt has two BOS in a row", "leave {bos} out of `begin` or of `user`")
-    if info.bos is not None and prompt[:1] != (Special("bos"),) and not _is_published(template):
+    if info.bos is not None and prompt[:1] != (Special("bos"),) and _published(template) is None:
         yield Finding("warning", "prompts do not begin with the BOS that the model wants", 'set begin: "{bos}"')
 
 
@@ -111,8 +115,9 @@ def _controls(info: ModelInfo, rendered: Rendered, remedy: str) -> Iterator[Find
             yield Finding("error", f"the model has no control token {token!r}, which the template uses", remedy)
 
 
-def _plain_controls(info: ModelInfo, prompt: Prompt) -> Iterator[Finding]:
-    literal = "\0".join(part.text for part in prompt if isinstance(part, Text) and part.origin == "template")
+def _plain_controls(template: Template, info: ModelInfo, prompt: Prompt) -> Iterator[Finding]:
+    ours = [part.text for part in prompt if isinstance(part, Text) and part.origin == "template"]
+    literal = "\0".join([*ours, template.system])
     for token, number in info.specials.items():
         if token and token in literal:
             better = "{bos}" if number == info.bos else "{eos}" if number in info.eos[:1] else f"{{token:{token}}}"
@@ -147,7 +152,14 @@ def _other_template(template: Template, info: ModelInfo, prompt: Prompt, fits: s
         if _shape(own, info) != _shape(prompt, info):
             message = f"the model's own chat template writes prompts otherwise than {template.name!r} does"
             yield Finding("warning", message, "set template: model, unless the other form is meant")
-    elif guard_of(known) != guard_of(template) or _tokens(known, info) != _tokens(template, info):
+        return
+    used = _published(template)
+    if used is not None:
+        # ChatRWKV's forms were all trained; which of them is used is a matter of taste.
+        differs = used != fits and not (used.startswith("rwkv") and fits.startswith("rwkv"))
+    else:
+        differs = guard_of(known) != guard_of(template) or _tokens(known, info) != _tokens(template, info)
+    if differs:
         message = f"the model looks like one for the template {fits!r}, and {template.name!r} is used"
         yield Finding("warning", message, f"set template: {fits}, unless the other form is meant")
 
@@ -171,6 +183,11 @@ def _tokens(template: Template, info: ModelInfo) -> set[str]:
     return {part.token for part in prompt if isinstance(part, Special)} - {"bos", "eos", ""}
 
 
-def _is_published(template: Template) -> bool:
-    """Whether the formats are a preset's, which may rightly want no BOS."""
-    return any(all(getattr(template, f) == getattr(preset, f) for f in FORMATS) for preset in presets().values())
+def _published(template: Template) -> str | None:
+    """The preset that writes everything in the same formats; such a one may rightly want no BOS."""
+    alike = (
+        name
+        for name, preset in presets().items()
+        if all(getattr(preset, field) == getattr(template, field) for field in FORMATS)
+    )
+    return next(alike, None)

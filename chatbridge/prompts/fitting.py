@@ -1,7 +1,7 @@
-"""Fits a conversation to the context: which turns stay, so that the prompt has room and its beginning stays stable.
+"""Fits a conversation to the context: which turns stay, so that there is room and the prompt begins as before.
 
-Old turns go in blocks, half of them at a time: leaving out one a message would change the beginning of every prompt,
-and the model would have to read all of it anew each time. Knows no template and no tokenizer; it is told the counts.
+Old turns go in blocks, half of them at a time. Leaving out one a message would change how each prompt begins,
+and the model would have to read all of it anew. Knows no template and no tokenizer: it is told counts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from chatbridge.types import Turn
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The turns that fit. `dropped`: how many stay out; `start`: the index of the first kept one, for next time."""
+    """The turns that fit. `dropped`: how many stay out. `start`: the first kept one, for next time."""
 
     turns: tuple[Turn, ...]
     dropped: int
@@ -32,8 +32,9 @@ async def fit(
 ) -> Fitted:
     """The longest end of a conversation, in blocks, whose prompt leaves `reserve` tokens for the answer.
 
-    `count`: how many tokens the prompt of these turns has. `start`: what the last fit of this conversation returned,
-    so that prompts go on beginning at the same turn. System turns and everything from the last message on stay.
+    `count`: how many tokens the prompt of these turns has. `start`: what the last fit of this conversation gave (an
+    index of `turns`), so that prompts go on beginning there. System turns stay, and so does everything from the last
+    message on.
     Raises: PromptTooLong where the last message does not even fit alone.
     """
     spoken = [at for at, turn in enumerate(turns) if turn.role != "system"]

@@ -1,7 +1,7 @@
 """How text looks to a reader: characters that pass for one another, or that nobody sees, folded to one form.
 
-Unicode's compatibility forms come from the standard library; the table below adds letters and signs that merely look
-alike (the subject of Unicode Technical Standard 39), as far as role headers are written with them. Knows no template.
+Unicode's compatibility forms come from the standard library; the table below adds letters and signs that merely
+look alike (the subject of Unicode Technical Standard 39), as far as role headers need them. Knows no template.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Turns a conversation into a prompt of segments by a template. Knows no tokenizer and no backend.
 
-What people wrote is never parsed, neither for control tokens nor for braces: it is put between the parts of a format.
+What people wrote is never parsed, neither for control tokens nor for braces; it goes between a format's parts.
 `bodies` makes it safe; `jinja` renders by the models' own chat templates.
 """
 
