@@ -32,9 +32,9 @@ async def fit(
 ) -> Fitted:
     """The longest end of a conversation, in blocks, whose prompt leaves `reserve` tokens for the answer.
 
-    `count`: how many tokens the prompt of these turns has. `start`: what the last fit of this conversation gave (an
-    index of `turns`), so that prompts go on beginning there. System turns stay, and so does everything from the last
-    message on.
+    `count`: how many tokens the prompt of these turns has. `start`: what the last fit of the conversation gave, an
+    index of `turns`, so that prompts go on beginning there. System turns stay, and so does everything from
+    the last message on.
     Raises: PromptTooLong where the last message does not even fit alone.
     """
     spoken = [at for at, turn in enumerate(turns) if turn.role != "system"]

@@ -56,8 +56,8 @@ def test_alpaca(published: dict[str, Any], preset: str, recorded: str) -> None:
     # An instruction with an input is a persona that does one thing to whatever people write.
     task = changed(
         preset,
-        system="Below is an instruction that describes a task, paired with an input that provides further context. "
-        "Write a response that appropriately completes the request.",
+        system="Below is an instruction that describes a task, paired with an input that provides further context."
+        " Write a response that appropriately completes the request.",
         user=f"### Instruction:\n{with_input['instruction']}\n\n### Input:\n{{text}}\n\n",
     )
     assert write(task, user(with_input["input"])) == with_input["prompt"]
@@ -158,7 +158,8 @@ def test_llama_3() -> None:
     begin, end, eot = Special("<|start_header_id|>"), Special("<|end_header_id|>"), Special("<|eot_id|>")
     assert render(presets()["llama-3"], [Turn("system", "S", trusted=True), user(" a ")], info=INFO).prompt == (
         Special("bos"), begin, Text("system"), end, Text("\n\nS"), eot,
-        begin, Text("user"), end, Text("\n\n"), Text("a", "person"), eot, begin, Text("assistant"), end, Text("\n\n"),
+        begin, Text("user"), end, Text("\n\n"), Text("a", "person"), eot,
+        begin, Text("assistant"), end, Text("\n\n"),
     )  # fmt: skip
 
 

@@ -97,9 +97,8 @@ def families() -> Iterator[Family]:
     yield _sentencepiece("llama", FIXTURES / "llama/tokenizer.model", SentencePiece, bos=1, eos=2)
     chinese = FIXTURES / "llama/chinese-alpaca-lora/tokenizer.model"
     yield _sentencepiece("chinese-alpaca", chinese, SentencePiece, bos=1, eos=2)
-    yield _sentencepiece(
-        "chatglm", FIXTURES / "chatglm/chatglm-6b-tiny/ice_text.model", ChatGlm, bos=None, eos=425
-    )
+    chatglm = FIXTURES / "chatglm/chatglm-6b-tiny/ice_text.model"
+    yield _sentencepiece("chatglm", chatglm, ChatGlm, bos=None, eos=425)
     yield _byte_pairs("belle-bloom", FIXTURES / "belle-bloom/hf/tokenizer.json", bos=None, eos=2)
     yield _byte_pairs("rwkv", FIXTURES / "rwkv/toy_20B_style_tokenizer.json", bos=None, eos=0)
 
