@@ -1,0 +1,430 @@
+"""The store: every operation is one transaction on one writer thread, and durable when its await returns.
+
+Knows conversations and nodes; knows no model, no settings and no chat service.
+
+Durability: WAL with `synchronous=NORMAL`. A commit is in the operating system's hands when it returns, so nothing
+committed is lost when the program is killed or crashes; after a power failure the last moments may be missing, but
+the file is sound. `FULL` would wait for the disk at each message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from array import array
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from chatbridge.errors import StoreError
+from chatbridge.store.records import Conversation, Node
+from chatbridge.store.schema import migrate
+from chatbridge.types import Reply, Role
+
+T = TypeVar("T")
+
+BUSY_SECONDS = 5.0
+"""How long to wait for another program that is writing to the same file."""
+
+EXPORT_VERSION = 1
+
+
+class Store:
+    """Conversations in one SQLite file. `await Store.open(path)` makes one; close it with `aclose`."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._connection: sqlite3.Connection | None = None
+
+    @classmethod
+    async def open(cls, path: Path) -> Store:
+        """Open or create the file. Raises StoreError."""
+        store = cls(path)
+        try:
+            await store._run(store._connect)
+        except BaseException:
+            await store.aclose()
+            raise
+        return store
+
+    async def aclose(self) -> None:
+        """Wait for what is under way, then close the file."""
+
+        def close() -> None:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+        await asyncio.get_running_loop().run_in_executor(self._thread, close)
+        self._thread.shutdown()
+
+    # --- conversations -----------------------------------------------------------------------------------------
+
+    async def conversation(self, bot: str, channel: str) -> Conversation:
+        """The current conversation of a bot in a channel; a new one if there is none."""
+
+        def work(db: sqlite3.Connection) -> Conversation:
+            row = db.execute(
+                f"{_CONVERSATION} WHERE bot = ? AND channel = ? AND current", (bot, channel)
+            ).fetchone()
+            return _conversation(row) if row else _start(db, bot, channel)
+
+        return await self._write(work)
+
+    async def start(self, bot: str, channel: str) -> Conversation:
+        """Begin a new current conversation; the old one is kept."""
+        return await self._write(lambda db: _start(db, bot, channel))
+
+    async def get(self, conversation_id: int) -> Conversation:
+        """The conversation of that id. Raises StoreError."""
+        return await self._write(lambda db: _get(db, conversation_id))
+
+    async def conversations(
+        self, bot: str | None = None, channel: str | None = None, limit: int = 100
+    ) -> list[Conversation]:
+        """Conversations, newest first; of one bot or channel where given."""
+
+        def work(db: sqlite3.Connection) -> list[Conversation]:
+            rows = db.execute(
+                f"{_CONVERSATION} WHERE bot = coalesce(?, bot) AND channel = coalesce(?, channel) "
+                "ORDER BY id DESC LIMIT ?",
+                (bot, channel, limit),
+            )
+            return [_conversation(row) for row in rows]
+
+        return await self._write(work)
+
+    async def make_current(self, conversation_id: int) -> Conversation:
+        """Go on with an earlier conversation in its channel."""
+
+        def work(db: sqlite3.Connection) -> Conversation:
+            found = _get(db, conversation_id)
+            db.execute(
+                "UPDATE conversations SET current = 0 WHERE bot = ? AND channel = ? AND current",
+                (found.bot, found.channel),
+            )
+            db.execute("UPDATE conversations SET current = 1 WHERE id = ?", (conversation_id,))
+            return found
+
+        return await self._write(work)
+
+    async def set_head(self, conversation_id: int, node_id: int | None) -> None:
+        """Move to another node of the tree; None is before the first message."""
+        await self._set(conversation_id, "head", node_id)
+
+    async def set_trim(self, conversation_id: int, node_id: int | None) -> None:
+        """Remember at which node prompts begin from now on."""
+        await self._set(conversation_id, "trim", node_id)
+
+    async def set_overrides(self, conversation_id: int, overrides: Mapping[str, Any]) -> None:
+        """Replace the settings that this conversation has for itself."""
+        text = json.dumps(dict(overrides), ensure_ascii=False)
+
+        def work(db: sqlite3.Connection) -> None:
+            _get(db, conversation_id)
+            db.execute("UPDATE conversations SET overrides = ? WHERE id = ?", (text, conversation_id))
+
+        await self._write(work)
+
+    # --- nodes -------------------------------------------------------------------------------------------------
+
+    async def append(
+        self,
+        conversation_id: int,
+        role: Role,
+        text: str,
+        *,
+        parent: int | None,
+        name: str = "",
+        trusted: bool = False,
+        reply: Reply | None = None,
+        service_id: str | None = None,
+        partial: bool = False,
+    ) -> Node:
+        """Add a message below `parent` and make it the head.
+
+        A `service_id` that this conversation has seen before adds nothing: the node it has is returned.
+        """
+
+        def work(db: sqlite3.Connection) -> Node:
+            if service_id is not None:
+                row = db.execute(
+                    f"{_NODE} WHERE conversation = ? AND service_id = ?", (conversation_id, service_id)
+                ).fetchone()
+                if row:
+                    return _node(row)
+            if parent is not None:
+                _belongs(db, conversation_id, parent)
+            else:
+                _get(db, conversation_id)
+            values = (role, _storable(text), _storable(name), trusted, *_packed(reply), service_id, partial)
+            node_id = _insert(db, conversation_id, parent, time.time(), values)
+            db.execute("UPDATE conversations SET head = ? WHERE id = ?", (node_id, conversation_id))
+            return _node(db.execute(f"{_NODE} WHERE id = ?", (node_id,)).fetchone())
+
+        return await self._write(work)
+
+    async def update_reply(self, node_id: int, text: str, reply: Reply, partial: bool) -> None:
+        """Put a longer answer in the place of an unfinished one."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(
+                "UPDATE nodes SET text = ?, tokens = ?, tail = ?, vocabulary = ?, partial = ? WHERE id = ?",
+                (_storable(text), *_packed(reply), partial, node_id),
+            )
+
+        await self._write(work)
+
+    async def path(self, conversation_id: int, head: int | None = None) -> list[Node]:
+        """The messages from the first one to `head`, or to the conversation's own head."""
+
+        def work(db: sqlite3.Connection) -> list[Node]:
+            end = head if head is not None else _get(db, conversation_id).head
+            rows = db.execute(
+                "WITH RECURSIVE up (id, depth) AS (SELECT ?, 0 UNION ALL SELECT nodes.parent, depth + 1 "
+                f"FROM nodes JOIN up ON nodes.id = up.id WHERE nodes.parent IS NOT NULL) {_NODE} JOIN up USING (id) "
+                "WHERE conversation = ? ORDER BY depth DESC",
+                (end, conversation_id),
+            )
+            return [_node(row) for row in rows]
+
+        return await self._write(work)
+
+    async def children(self, conversation_id: int, node_id: int | None) -> list[Node]:
+        """What follows a node, oldest first; None for the first messages."""
+        return await self._write(
+            lambda db: [
+                _node(row)
+                for row in db.execute(
+                    f"{_NODE} WHERE conversation = ? AND parent IS ? ORDER BY id", (conversation_id, node_id)
+                )
+            ]
+        )
+
+    async def leaves(self, conversation_id: int) -> list[Node]:
+        """The ends of all branches, oldest first."""
+        return await self._write(
+            lambda db: [
+                _node(row)
+                for row in db.execute(
+                    f"{_NODE} WHERE conversation = ? AND id NOT IN "
+                    "(SELECT parent FROM nodes WHERE conversation = ? AND parent IS NOT NULL) ORDER BY id",
+                    (conversation_id, conversation_id),
+                )
+            ]
+        )
+
+    # --- files -------------------------------------------------------------------------------------------------
+
+    async def export(self, conversation_id: int) -> dict[str, Any]:
+        """The whole conversation with all its branches, ready for JSON."""
+
+        def work(db: sqlite3.Connection) -> dict[str, Any]:
+            found = _get(db, conversation_id)
+            rows = db.execute(f"{_NODE} WHERE conversation = ? ORDER BY id", (conversation_id,))
+            return {
+                "chatbridge": EXPORT_VERSION,
+                "head": found.head,
+                "overrides": dict(found.overrides),
+                "nodes": [_exported(_node(row)) for row in rows],
+            }
+
+        return await self._write(work)
+
+    async def restore(self, bot: str, channel: str, exported: Any) -> Conversation:
+        """Make an exported conversation the current one of a channel. Raises StoreError for anything else."""
+        if not isinstance(exported, dict) or exported.get("chatbridge") != EXPORT_VERSION:
+            raise StoreError(f"this is no conversation saved by chatbridge (format {EXPORT_VERSION})")
+
+        def work(db: sqlite3.Connection) -> Conversation:
+            fresh = _start(db, bot, channel)
+            ids: dict[int | None, int | None] = {None: None}
+            try:
+                for node in exported["nodes"]:
+                    reply = Reply(node["text"], **node["reply"]) if node["reply"] is not None else None
+                    values = (node["role"], node["text"], node["name"], node["trusted"], *_packed(reply))
+                    ids[node["id"]] = _insert(
+                        db, fresh.id, ids[node["parent"]], node["created"], (*values, None, node["partial"])
+                    )
+                head, overrides = ids[exported["head"]], json.dumps(dict(exported["overrides"]))
+            except (KeyError, TypeError, ValueError, OverflowError, sqlite3.IntegrityError) as error:
+                raise StoreError(f"the saved conversation is damaged: {type(error).__name__} {error}") from error
+            db.execute(
+                "UPDATE conversations SET head = ?, overrides = ? WHERE id = ?", (head, overrides, fresh.id)
+            )
+            return _get(db, fresh.id)
+
+        return await self._write(work)
+
+    # --- the thread --------------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        if not self._file.parent.is_dir():
+            raise StoreError(f"{self._file}: there is no folder {self._file.parent}; make it, or change `store:`")
+        self._connection = sqlite3.connect(
+            self._file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._connection.execute("PRAGMA foreign_keys = ON")
+        migrate(self._connection, str(self._file))
+
+    async def _set(self, conversation_id: int, column: str, node_id: int | None) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            if node_id is not None:
+                _belongs(db, conversation_id, node_id)
+            db.execute(f"UPDATE conversations SET {column} = ? WHERE id = ?", (node_id, conversation_id))
+
+        await self._write(work)
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` as one transaction on the store's thread."""
+
+        def transaction() -> T:
+            db = self._connection
+            if db is None:
+                raise StoreError(f"{self._file} is closed already")
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(db)
+                db.execute("COMMIT")
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+            return result
+
+        return await self._run(transaction)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        def guarded() -> T:
+            try:
+                return work()
+            except sqlite3.Error as error:
+                raise StoreError(f"{self._file}: {_in_words(error)}") from error
+
+        # Shielded: a caller that is cancelled must not leave a transaction half-way.
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, guarded))
+
+
+_CONVERSATION = (
+    "SELECT id, bot, channel, head, trim, overrides, created, "
+    "coalesce((SELECT text FROM nodes WHERE conversation = conversations.id ORDER BY id LIMIT 1), '') "
+    "FROM conversations"
+)
+_NODE = (
+    "SELECT nodes.id, conversation, parent, role, text, name, trusted, tokens, tail, vocabulary, service_id, "
+    "created, partial FROM nodes"
+)
+
+
+def _conversation(row: tuple[Any, ...]) -> Conversation:
+    return Conversation(*row[:5], overrides=json.loads(row[5]), created=row[6], title=row[7])
+
+
+def _node(row: tuple[Any, ...]) -> Node:
+    (
+        id_,
+        conversation,
+        parent,
+        role,
+        text,
+        name,
+        trusted,
+        tokens,
+        tail,
+        vocabulary,
+        service_id,
+        created,
+        partial,
+    ) = row
+    reply = None
+    if tokens is not None:
+        reply = Reply(text, tuple(array("I", tokens)), tail, vocabulary)
+    return Node(
+        id_, conversation, parent, role, text, name, bool(trusted), reply, service_id, created, bool(partial)
+    )
+
+
+def _packed(reply: Reply | None) -> tuple[bytes | None, str | None, str | None]:
+    if reply is None:
+        return None, None, None
+    return array("I", reply.tokens).tobytes(), _storable(reply.tail), reply.vocabulary
+
+
+def _storable(text: str) -> str:
+    """SQLite takes no lone surrogates, which some clients send."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _insert(
+    db: sqlite3.Connection, conversation_id: int, parent: int | None, created: float, values: tuple[Any, ...]
+) -> int:
+    cursor = db.execute(
+        "INSERT INTO nodes (conversation, parent, created, role, text, name, trusted, tokens, tail, vocabulary, "
+        "service_id, partial) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (conversation_id, parent, created, *values),
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def _start(db: sqlite3.Connection, bot: str, channel: str) -> Conversation:
+    db.execute("UPDATE conversations SET current = 0 WHERE bot = ? AND channel = ? AND current", (bot, channel))
+    cursor = db.execute(
+        "INSERT INTO conversations (bot, channel, created) VALUES (?, ?, ?)", (bot, channel, time.time())
+    )
+    assert cursor.lastrowid is not None
+    return _get(db, cursor.lastrowid)
+
+
+def _get(db: sqlite3.Connection, conversation_id: int) -> Conversation:
+    row = db.execute(f"{_CONVERSATION} WHERE id = ?", (conversation_id,)).fetchone()
+    if row is None:
+        raise StoreError(f"there is no conversation {conversation_id}")
+    return _conversation(row)
+
+
+def _belongs(db: sqlite3.Connection, conversation_id: int, node_id: int) -> None:
+    row = db.execute(
+        "SELECT 1 FROM nodes WHERE id = ? AND conversation = ?", (node_id, conversation_id)
+    ).fetchone()
+    if row is None:
+        raise StoreError(f"conversation {conversation_id} has no message {node_id}")
+
+
+def _exported(node: Node) -> dict[str, Any]:
+    reply = node.reply
+    return {
+        "id": node.id,
+        "parent": node.parent,
+        "role": node.role,
+        "text": node.text,
+        "name": node.name,
+        "trusted": node.trusted,
+        "created": node.created,
+        "partial": node.partial,
+        "reply": reply and {"tokens": list(reply.tokens), "tail": reply.tail, "vocabulary": reply.vocabulary},
+    }
+
+
+_WORDS = {
+    "SQLITE_BUSY": "another program is writing to it and does not let go; end that one, or name another file",
+    "SQLITE_CANTOPEN": "it can't be opened; look at the folder's and the file's permissions",
+    "SQLITE_READONLY": "it can't be written to; look at its permissions",
+    "SQLITE_NOTADB": "this is no SQLite database; name another file under `store:`",
+    "SQLITE_CORRUPT": "the database is damaged; move it away and start anew, or restore a backup",
+    "SQLITE_FULL": "the disk is full; make room and start again",
+    "SQLITE_IOERR": "the disk reports an error",
+}
+
+
+def _in_words(error: sqlite3.Error) -> str:
+    name = getattr(error, "sqlite_errorname", "")
+    for code, words in _WORDS.items():
+        if name.startswith(code):
+            return f"{words} ({error})"
+    return str(error)
