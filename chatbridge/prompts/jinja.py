@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, NoReturn
 
 import jinja2
@@ -135,10 +135,10 @@ def render_jinja(
     """See `chatbridge.prompts.rendering.render`."""
     source = source_of(template, info)
     chat = _Chat(source, info)
-    guard, stop_tokens = learn(source, info, (*template.headers, *template.stop))
-    words = Words(template, guard, variables, info.vocabulary)
     plans = _plans([role for role, _ in spoken], bool(system))
     pieces, note = _first_that_works(chat, plans, generate=not continue_last)
+    guard, stop_tokens = learn(source, info, (*template.headers, *template.stop))
+    words = Words(template, guard, variables, info.vocabulary)
     if continue_last:
         last = max(at for at, piece in enumerate(pieces) if isinstance(piece, _Content))
         pieces = pieces[: last + 1]
@@ -195,9 +195,12 @@ def _learn(source: str, vocabulary: _Vocabulary, headers: tuple[str, ...]) -> tu
     chat = _Chat(source, info)
     written: list[list[Part]] = []
     ends: dict[str, None] = {}
-    for system in (True, False):
+    for system, count in product((True, False), (5, 1)):
         roles: list[Role] = ["user", "assistant", "user", "assistant", "user"]
-        pieces, _ = _first_that_works(chat, _plans(roles, system), generate=True)
+        try:
+            pieces, _ = _first_that_works(chat, _plans(roles[:count], system), generate=True)
+        except TemplateError:
+            continue  # a template for one message, or without system text: the other samples tell
         written.append([_as_part(piece) for piece in pieces])
         for piece, after in pairwise(pieces):
             answered = isinstance(piece, _Content) and piece.index in (1, 3)

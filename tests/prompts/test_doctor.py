@@ -1,0 +1,108 @@
+"""The template doctor: nothing to say where all fits, and the right words where it does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chatbridge.prompts import Template, diagnose, presets, resolve, suggest_preset
+from chatbridge.types import ModelInfo
+
+LLAMA = {"<unk>": 0, "<s>": 1, "</s>": 2}
+CHATML = {**LLAMA, "<|im_start|>": 5, "<|im_end|>": 6}
+GLM = {"[gMASK]": 7, "<sop>": 8, "<eop>": 9, "[MASK]": 10, "[sMASK]": 11, "</s>": 2}
+OWN = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' + '\n' }}{% endfor %}" \
+      "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"  # fmt: skip
+
+
+def info(name: str = "toy", specials: dict[str, int] = LLAMA, **options: Any) -> ModelInfo:
+    values: dict[str, Any] = {"eos": (2,), "bos": 1, "architecture": "llama", "vocab_size": 32000, **options}
+    return ModelInfo(name=name, context_length=9, fingerprint="", vocabulary="", specials=specials, **values)
+
+
+def said(template: Template, model: ModelInfo) -> str:
+    return "\n".join(f"{one.severity}: {one.message} -> {one.remedy}" for one in diagnose(template, model))
+
+
+LLAMA_3 = {"<|start_header_id|>": 3, "<|end_header_id|>": 4, "<|eot_id|>": 5}
+FITTING = [
+    ("alpaca", info("alpaca-7b")),
+    ("alpaca-lora", info("llama-7b + alpaca-lora-7b")),
+    ("chinese-alpaca", info("chinese-alpaca-plus-7b")),
+    ("belle-bloom", info("bloomz", architecture="bloom", bos=None)),
+    ("belle-llama-ext", info("BELLE_LLaMA_EXT-7B")),
+    ("chatglm-6b", info("chatglm-6b", GLM, bos=None)),
+    ("glm-130b", info("glm-130b", GLM, bos=None)),
+    ("rwkv-raven", info("RWKV-4-Raven-7B-v11-Eng", {}, bos=None, vocab_size=50277)),
+    ("rwkv-raven-zh", info("RWKV-4-Raven-7B-v11-chn", {}, bos=None, vocab_size=50277)),
+    ("rwkv-world", info("rwkv", {}, bos=None, vocab_size=65536)),
+    ("llama-2", info("Llama-2-7B-Chat")),
+    ("llama-3", info("x", LLAMA_3)),
+    ("vicuna", info("vicuna-13b-v1.5")),
+    ("chatml", info("qwen", CHATML)),
+    ("mistral", info("Mistral-7B-Instruct-v0.1")),
+    ("model", info("x", CHATML, chat_template=OWN)),
+]
+
+
+@pytest.mark.parametrize(("preset", "model"), FITTING, ids=[preset for preset, _ in FITTING])
+def test_the_preset_that_fits_is_suggested_and_sound(preset: str, model: ModelInfo) -> None:
+    assert suggest_preset(model) == preset
+    assert said(presets()[preset], model) == ""
+
+
+def test_nothing_is_suggested_where_nothing_is_known() -> None:
+    assert suggest_preset(info("weights")) is None
+    assert said(presets()["alpaca"], info("weights")) == ""
+
+
+def test_control_tokens_that_the_model_lacks() -> None:
+    words = said(presets()["chatml"], info("alpaca-7b"))
+    assert (
+        "error: the model has no control token '<|im_start|>', which the template uses -> set template: alpaca"
+        in words
+    )
+    assert "warning: the model looks like one for the template 'alpaca', and 'chatml' is used" in words
+
+
+def test_one_bos() -> None:
+    double = resolve("mine", Template(extends="llama-2", begin="{bos}"), presets())
+    assert "error: a prompt has two BOS in a row" in said(double, info())
+    none = resolve("mine", Template(extends="alpaca", begin=""), presets())
+    assert 'do not begin with the BOS that the model wants -> set begin: "{bos}"' in said(none, info())
+    typed = resolve("mine", Template(extends="alpaca", begin="<s>"), presets())
+    assert "writes '<s>' as plain text, and the model has it as a control token -> write {bos}" in said(
+        typed, info()
+    )
+    in_system = resolve("mine", Template(extends="alpaca", system="Hi</s>"), presets())
+    assert "-> write {eos}" in said(in_system, info())
+
+
+def test_endings() -> None:
+    endless = Template(user="U: {text}\n", assistant="B: {text}\n")
+    assert "warning: nothing ends an answer but its greatest length" in said(endless, info(eos=()))
+    assert "error: the template writes {eos}, and the model names no end token" in said(
+        presets()["vicuna"], info(eos=())
+    )
+    odd = resolve("mine", Template(extends="alpaca", stop=["</s>"], stop_tokens=["<end>"]), presets())
+    assert "the stop string '</s>' is a control token" in said(odd, info())
+    assert "no control token '<end>'" in said(odd, info())
+
+
+def test_another_template_than_the_model_s_own() -> None:
+    model = info("x", CHATML, chat_template=OWN)
+    assert "the model's own chat template writes prompts otherwise than 'alpaca' does" in said(
+        presets()["alpaca"], model
+    )
+    assert said(presets()["chatml"], model) == ""  # the same prompts under another name
+    broken = info("alpaca", chat_template="{{ nothing.at.all }}")
+    assert said(presets()["alpaca"], broken) == ""
+    assert "error: the template 'model' can't be used with 'alpaca'" in said(presets()["model"], broken)
+
+
+def test_a_persona_is_no_other_template() -> None:
+    librarian = resolve("librarian", Template(extends="alpaca", system="You are the librarian."), presets())
+    assert said(librarian, info("alpaca-7b")) == ""
+    assert "'alpaca-lora'" in said(librarian, info("alpaca-lora"))
+    assert said(presets()["rwkv-raven-alice"], info("RWKV-4-Raven", {}, bos=None)) == ""
