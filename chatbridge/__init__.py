@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from chatbridge.commands import ChatCommand as ChatCommand
     from chatbridge.commands import CommandContext as CommandContext
     from chatbridge.config import ChannelSettings as ChannelSettings
+    from chatbridge.config import ConfigPath as ConfigPath
     from chatbridge.config import Options as Options
     from chatbridge.config import Secret as Secret
     from chatbridge.config import Settings as Settings
@@ -64,7 +65,7 @@ _HOME = {
     "bridge": ("Bot", "Bridge"),
     "bundled": ("guide_path",),
     "commands": ("ChatCommand", "CommandContext"),
-    "config": ("ChannelSettings", "Options", "Secret", "Settings"),
+    "config": ("ChannelSettings", "ConfigPath", "Options", "Secret", "Settings"),
     "dialogue": ("Answer", "FinishedTurn", "LiveTurn"),
     "engine.contract": ("Backend", "BackendType", "LocalModel", "ModelState", "Progress", "Request", "Row"),
     "engine.sampler": ("LogitsSampler",),

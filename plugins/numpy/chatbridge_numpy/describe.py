@@ -1,0 +1,72 @@
+"""Says what a loaded model is: the `ModelInfo` with everything that is really in use. Runs nothing."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import numpy as np
+
+from chatbridge import ModelInfo
+from chatbridge_numpy.gguf_file import GgufFile
+from chatbridge_numpy.params import Params
+from chatbridge_numpy.tokenizer import GgufTokenizer
+from chatbridge_numpy.weights import Weights
+
+
+def describe(
+    file: GgufFile,
+    params: Params,
+    weights: Weights,
+    tokenizer: GgufTokenizer,
+    context_length: int,
+    max_batch: int,
+) -> ModelInfo:
+    """What `NumpyModel.info` tells."""
+    vocabulary = tokenizer.vocabulary
+    per_token = 8 * params.layers * params.kv_heads * params.head
+    parameters = sum(int(np.prod(tensor.shape)) for tensor in file.tensors.values())
+    details = {
+        "file": str(file.path),
+        "quantisation": _quantisation(file),
+        "parameters": f"{parameters / 1e6:,.1f} M" if parameters < 1e9 else f"{parameters / 1e9:,.2f} B",
+        "memory": f"{weights.nbytes / 2**20:,.1f} MiB of weights as float32, "
+        f"{per_token / 2**10:,.1f} KiB a token of context",
+        "threads": os.environ.get("OPENBLAS_NUM_THREADS", "as the BLAS library chooses"),
+        "blas": _blas(),
+        "tokenizer": tokenizer.kind,
+    }
+    if params.ignored:
+        details["ignored metadata"] = ", ".join(params.ignored)
+    return ModelInfo(
+        name=str(file.metadata.get("general.name") or file.path.stem),
+        architecture="llama",
+        context_length=context_length,
+        vocab_size=vocabulary.size,
+        fingerprint=f"numpy-{file.fingerprint()}",
+        vocabulary=vocabulary.fingerprint,
+        eos=vocabulary.eos,
+        bos=vocabulary.bos,
+        max_batch=max_batch,
+        specials=vocabulary.specials,
+        chat_template=vocabulary.chat_template,
+        details=details,
+    )
+
+
+def _quantisation(file: GgufFile) -> str:
+    """The type of most weights, and the others behind it."""
+    sizes: Counter[str] = Counter()
+    for tensor in file.tensors.values():
+        if len(tensor.shape) > 1:
+            sizes[tensor.kind.lower()] += int(np.prod(tensor.shape))
+    (main, _), *others = sizes.most_common()
+    return f"{main} (with {', '.join(kind for kind, _ in others)})" if others else main
+
+
+def _blas() -> str:
+    try:
+        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index]
+        return f"{blas['name']} {blas['version']}"
+    except (KeyError, TypeError):  # a build of NumPy that tells less
+        return "unknown"

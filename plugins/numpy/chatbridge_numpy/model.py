@@ -1,0 +1,205 @@
+"""The arithmetic of a LLaMA model: many conversations' tokens in, one sampled token each out.
+
+Touvron et al. 2023 (arXiv 2302.13971), with grouped-query attention and Llama 3's rope factors. Knows weights and KV
+caches; knows no scheduling and no text.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatbridge import LogitsSampler, ModelInfo, ModelLoadError, Row, Sampling
+from chatbridge_numpy.describe import describe
+from chatbridge_numpy.gguf_file import Floats, GgufFile
+from chatbridge_numpy.params import Params, read_params
+from chatbridge_numpy.state import KVCache
+from chatbridge_numpy.tokenizer import GgufTokenizer, read_tokenizer
+from chatbridge_numpy.weights import Layer, Weights, read_weights
+
+MAX_BATCH = 32
+
+
+class NumpyModel:
+    """A `LocalModel`; see `load_model`."""
+
+    def __init__(self, info: ModelInfo, tokenizer: GgufTokenizer, params: Params, weights: Weights) -> None:
+        self.info = info
+        self.tokenizer = tokenizer
+        self._params = params
+        self._weights: Weights | None = weights
+        self._turns = params.frequencies(weights.rope_factors)
+
+    def new_state(self, saved: bytes | None = None) -> KVCache:
+        """An empty cache, or the saved one. Raises BackendError where `saved` is another model's."""
+        params = self._params
+        shape = (params.layers, 2, params.kv_heads, params.head)
+        state = KVCache(shape, self.info.context_length, self.info.fingerprint)
+        if saved is not None:
+            state.load(saved)
+        return state
+
+    def new_sampler(self, sampling: Sampling, prompt: Sequence[int], generated: int) -> LogitsSampler:
+        return LogitsSampler(sampling, prompt, generated)
+
+    def step(self, rows: Sequence[Row]) -> list[list[int]]:
+        """See `LocalModel.step`. Raises ValueError for ids and lengths that the caller should have checked."""
+        wanted = [i for i, row in enumerate(rows) if row.sampler is not None]
+        ends = np.cumsum([len(row.tokens) for row in rows])
+        hidden = self._forward(rows)
+        logits = self._logits(hidden[ends[wanted] - 1]) if wanted else ()
+        sampled: list[list[int]] = [[] for _ in rows]
+        for i, scores in zip(wanted, logits, strict=True):
+            sampler: Any = rows[i].sampler
+            sampled[i] = [sampler.sample(scores)]
+        return sampled
+
+    def logits(self, state: KVCache, tokens: Sequence[int]) -> Floats:
+        """Consume `tokens` and return the logits after each, shape [tokens, vocabulary]; for tests and comparisons."""
+        return self._logits(self._forward([Row(state, tokens, None)]))
+
+    def close(self) -> None:
+        self._weights = None
+
+    def _forward(self, rows: Sequence[Row]) -> Floats:
+        """What the last layer says of each row's tokens, all rows behind one another: [tokens, dim]."""
+        weights, params = self._open(), self._params
+        ids = self._checked(rows)
+        spans = []
+        start = 0
+        for row in rows:
+            state: Any = row.state
+            state.reserve(len(row.tokens))
+            spans.append((state, start, start + len(row.tokens)))
+            start += len(row.tokens)
+        positions = np.concatenate([np.arange(s.length, s.length + b - a) for s, a, b in spans])
+        # One complex number a pair turns it by its angle: the whole of rotary embedding is one multiplication.
+        turn = np.exp(1j * np.outer(positions, self._turns)).astype(np.complex64)[:, None]
+        x = weights.embedding[ids]
+        for number, layer in enumerate(weights.layers):
+            qkv = _rms_norm(x, layer.attention_norm, params.epsilon) @ layer.qkv
+            if layer.qkv_bias is not None:
+                qkv += layer.qkv_bias
+            attended = self._attention(qkv, turn, spans, number) @ layer.out
+            if layer.out_bias is not None:
+                attended += layer.out_bias
+            x += attended
+            x += _feed_forward(_rms_norm(x, layer.ffn_norm, params.epsilon), layer)
+        for state, a, b in spans:
+            state.length += b - a
+        return x
+
+    def _attention(
+        self, qkv: Floats, turn: NDArray[np.complex64], spans: list[tuple[KVCache, int, int]], number: int
+    ) -> Floats:
+        """Each token's queries over its own conversation's keys: [tokens, heads * head]."""
+        p = self._params
+        pairs = qkv.view(np.complex64).reshape(len(qkv), p.heads + 2 * p.kv_heads, p.head // 2)
+        pairs[:, : p.heads + p.kv_heads, : p.rope // 2] *= turn
+        heads = qkv.reshape(len(qkv), p.heads + 2 * p.kv_heads, p.head)
+        out = np.empty((len(qkv), p.heads, p.head), np.float32)
+        shared = p.heads // p.kv_heads
+        for state, a, b in spans:
+            count, end = b - a, state.length + b - a
+            kv = state.kv[number]
+            new = heads[a:b, p.heads :].reshape(count, 2, p.kv_heads, p.head)
+            kv[:, :, state.length : end] = new.transpose(1, 2, 0, 3)
+            q = heads[a:b, : p.heads].reshape(count, p.kv_heads, shared, p.head)
+            q = q.transpose(1, 2, 0, 3).reshape(p.kv_heads, shared * count, p.head)
+            scores = q @ kv[0, :, :end].transpose(0, 2, 1)
+            if count > 1:
+                future = np.triu(np.full((count, count), -np.inf, np.float32), 1)
+                scores.reshape(p.kv_heads, shared, count, end)[..., state.length :] += future
+            mixed = _softmax(scores) @ kv[1, :, :end]
+            out[a:b] = mixed.reshape(p.heads, count, p.head).transpose(1, 0, 2)
+        return out.reshape(len(qkv), -1)
+
+    def _logits(self, hidden: Floats) -> Floats:
+        weights = self._open()
+        scores: Floats = _rms_norm(hidden, weights.norm, self._params.epsilon) @ weights.output
+        return scores
+
+    def _checked(self, rows: Sequence[Row]) -> NDArray[np.int64]:
+        for row in rows:
+            if not row.tokens or row.state.length + len(row.tokens) > self.info.context_length:
+                raise ValueError(
+                    f"a row has {len(row.tokens)} tokens after {row.state.length}; it should have at least one, "
+                    f"and all must fit the context of {self.info.context_length}"
+                )
+        ids = np.concatenate([np.asarray(row.tokens, np.int64) for row in rows])
+        if ids.min() < 0 or ids.max() >= self.info.vocab_size:
+            raise ValueError(f"an id is outside the vocabulary of {self.info.vocab_size}")
+        return ids
+
+    def _open(self) -> Weights:
+        if self._weights is None:
+            raise ValueError("the model was closed")
+        return self._weights
+
+
+def load_model(path: Path, context_length: int | None, progress: Callable[[float, str], None]) -> NumpyModel:
+    """Load a GGUF file. `context_length`: None for the file's own. Raises ModelLoadError."""
+    progress(0.0, "opening the file")
+    file = GgufFile(path)
+    params = read_params(file.metadata, path)
+    if context_length is not None and context_length > params.context_length:
+        raise ModelLoadError(
+            f"context_length: {context_length} is more than the {params.context_length} tokens that {path.name} was "
+            f"trained for; leave it out, or give less"
+        )
+    _check_memory(file)
+    tokenizer = read_tokenizer(file.metadata, path)
+    weights = read_weights(file, params, progress)
+    if len(weights.embedding) != tokenizer.vocabulary.size:
+        raise ModelLoadError(
+            f"{path}: the tokenizer has {tokenizer.vocabulary.size} tokens and the model {len(weights.embedding)}; "
+            f"the file was converted wrongly"
+        )
+    progress(1.0, "ready")
+    info = describe(file, params, weights, tokenizer, context_length or params.context_length, MAX_BATCH)
+    return NumpyModel(info, tokenizer, params, weights)
+
+
+def _rms_norm(x: Floats, weight: Floats, epsilon: float) -> Floats:
+    square = np.einsum("td,td->t", x, x)[:, None]
+    scale = 1 / np.sqrt(square / np.float32(x.shape[1]) + np.float32(epsilon))
+    normed: Floats = x * scale
+    normed *= weight
+    return normed
+
+
+def _feed_forward(x: Floats, layer: Layer) -> Floats:
+    gate, up = x @ layer.gate_up
+    # silu(g) = g * sigmoid(g) = h * (1 + tanh h) with h = g/2: the gate's weights hold the half. tanh can't overflow.
+    active = np.tanh(gate)
+    active += 1
+    active *= gate
+    active *= up
+    down: Floats = active @ layer.down
+    return down
+
+
+def _softmax(scores: Floats) -> Floats:
+    """In place, over the last axis."""
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=-1, keepdims=True)
+    return scores
+
+
+def _check_memory(file: GgufFile) -> None:
+    """Refuse a model that can't fit, before the system kills the worker for it."""
+    needed = 4 * sum(int(np.prod(tensor.shape)) for tensor in file.tensors.values())
+    if not hasattr(os, "sysconf"):
+        return
+    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > have:
+        raise ModelLoadError(
+            f"{file.path}: its weights take {needed / 2**30:.1f} GiB in NumPy, and this machine has "
+            f"{have / 2**30:.1f} GiB; use backend: llama_cpp, which keeps them quantised"
+        )

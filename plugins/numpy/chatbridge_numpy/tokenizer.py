@@ -1,0 +1,111 @@
+"""The tokenizer that a GGUF file describes: text to ids and back. Knows no template and no model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from chatbridge import ModelLoadError
+from chatbridge_numpy.bpe import LETTERS, BpeEncoder
+from chatbridge_numpy.spm import SPACE, SpmEncoder
+from chatbridge_numpy.vocabulary import BYTE, UNKNOWN, USER_DEFINED, Vocabulary, read_vocabulary
+
+_UNKNOWN_TEXT = " ⁇ ".encode()  # as SentencePiece shows it
+
+
+class Encoder(Protocol):
+    """One way of cutting text into tokens."""
+
+    def prepare(self, text: str, *, start: bool) -> str: ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+
+class GgufTokenizer:
+    """A `Tokenizer`, safe to call from any thread. `kind`: in words, which one it is."""
+
+    def __init__(self, vocabulary: Vocabulary, encoder: Encoder, table: Sequence[bytes], kind: str) -> None:
+        self.vocabulary = vocabulary
+        self.kind = kind
+        self._encoder = encoder
+        self._table = table
+        self._whole = vocabulary.of_kind(USER_DEFINED)
+        longest_first = sorted(self._whole, key=len, reverse=True)
+        self._whole_pattern = re.compile("|".join(map(re.escape, longest_first))) if self._whole else None
+
+    def encode(self, text: str, *, start: bool) -> list[int]:
+        """The ids of plain text, never a control token's. Half characters (lone surrogates) become "?"."""
+        text = self._encoder.prepare(text.encode("utf-8", "replace").decode(), start=start)
+        if self._whole_pattern is None:
+            return self._encoder.encode(text)
+        ids: list[int] = []
+        at = 0
+        for match in self._whole_pattern.finditer(text):
+            ids += self._encoder.encode(text[at : match.start()])
+            ids.append(self._whole[match.group()])
+            at = match.end()
+        return ids + self._encoder.encode(text[at:])
+
+    def special(self, token: str) -> int | None:
+        """The id of a control token by its text."""
+        return self.vocabulary.specials.get(token)
+
+    def decode(self, tokens: Sequence[int]) -> bytes:
+        """The bytes of ids; control tokens have none."""
+        table = self._table
+        return b"".join([table[token] for token in tokens])
+
+
+def read_tokenizer(metadata: Mapping[str, Any], path: Path) -> GgufTokenizer:
+    """The tokenizer in a file's metadata. Raises ModelLoadError where it is incomplete or of another kind."""
+    vocabulary = read_vocabulary(metadata, path)
+    model = metadata.get("tokenizer.ggml.model")
+    if model == "llama":
+        scores = metadata.get("tokenizer.ggml.scores")
+        if scores is None or len(scores) != vocabulary.size or "tokenizer.ggml.token_type" not in metadata:
+            raise ModelLoadError(f"{path}: the tokenizer lacks the scores or the types of its tokens; convert it again")
+        prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
+        spm = SpmEncoder(vocabulary, scores, space_prefix=prefix)
+        return GgufTokenizer(vocabulary, spm, _table(vocabulary, _spm_bytes), "SentencePiece BPE")
+    if model == "gpt2":
+        merges = metadata.get("tokenizer.ggml.merges")
+        if not isinstance(merges, list):
+            raise ModelLoadError(f"{path}: the tokenizer lacks its merges; convert the model again")
+        pre = str(metadata.get("tokenizer.ggml.pre", "default"))
+        bpe = BpeEncoder(vocabulary, merges, pre, path)
+        return GgufTokenizer(vocabulary, bpe, _table(vocabulary, _bpe_bytes), f"byte-level BPE ({pre})")
+    raise ModelLoadError(
+        f"{path}: the tokenizer is of kind {model!r}, and the numpy backend knows 'llama' and 'gpt2'; use backend: "
+        f"llama_cpp"
+    )
+
+
+def _table(vocabulary: Vocabulary, plain: Any) -> list[bytes]:
+    """The bytes that each id stands for."""
+    hidden = set(vocabulary.specials.values())
+    table = []
+    for i, (piece, kind) in enumerate(zip(vocabulary.pieces, vocabulary.kinds, strict=True)):
+        if i in hidden:
+            table.append(b"")
+        elif kind == UNKNOWN:
+            table.append(_UNKNOWN_TEXT)
+        elif kind == BYTE:
+            table.append(bytes([int(piece[3:5], 16)]))
+        else:
+            table.append(plain(piece, kind))
+    return table
+
+
+def _spm_bytes(piece: str, kind: int) -> bytes:
+    return piece.replace(SPACE, " ").encode("utf-8", "surrogateescape")
+
+
+def _bpe_bytes(piece: str, kind: int) -> bytes:
+    if kind != USER_DEFINED and all(letter in _BYTES for letter in piece):
+        return bytes(_BYTES[letter] for letter in piece)
+    return piece.encode("utf-8", "surrogateescape")
+
+
+_BYTES = {letter: byte for byte, letter in enumerate(LETTERS)}

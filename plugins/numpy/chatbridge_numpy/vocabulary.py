@@ -1,0 +1,128 @@
+"""The tokens that a GGUF file lists: their text, their kinds, and which of them are control tokens.
+
+Knows `tokenizer.*` keys; knows no way of cutting text into tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chatbridge import ModelLoadError
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+
+# Tokens that end a reply wherever a vocabulary has them as control tokens, whatever `eos_token_id` says besides.
+_ENDS = (
+    "</s>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<|end|>",
+    "<|eot|>",
+    "<end_of_turn>",
+)
+_END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
+_CONTROL_KEYS = ("bos_token_id", *_END_KEYS, "padding_token_id", "seperator_token_id")  # sic
+_LOOKS_LIKE_CONTROL = re.compile(r"<\|[^|<>]*\|>|<｜[^｜<>]*｜>|</?s>")
+_PRE_WITH_BOS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "tekken")
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """`pieces`: each id's text as the file has it. `kinds`: one of the constants above for each.
+
+    `specials`: control tokens by text; no text ever becomes one of them. `fingerprint`: vocabularies with equal ones
+    cut text alike.
+    """
+
+    pieces: tuple[str, ...]
+    kinds: tuple[int, ...]
+    specials: Mapping[str, int]
+    bos: int | None
+    eos: tuple[int, ...]
+    chat_template: str | None
+    fingerprint: str
+
+    @property
+    def size(self) -> int:
+        return len(self.pieces)
+
+    def of_kind(self, *kinds: int) -> dict[str, int]:
+        """Ids by text, without the control tokens."""
+        barred = set(self.specials.values())
+        return {
+            piece: i
+            for i, (piece, kind) in enumerate(zip(self.pieces, self.kinds, strict=True))
+            if kind in kinds and i not in barred
+        }
+
+
+def read_vocabulary(metadata: Mapping[str, Any], path: Path) -> Vocabulary:
+    """The tokens in `metadata`. Raises ModelLoadError where they are missing or don't fit together."""
+    raw = metadata.get("tokenizer.ggml.tokens")
+    if not isinstance(raw, list) or not raw:
+        raise ModelLoadError(f"{path}: the file has no tokenizer; get one that was converted with its vocabulary")
+    pieces = tuple(piece.decode("utf-8", "surrogateescape") for piece in raw)
+    kinds = _numbers(metadata, "token_type", len(pieces), path) or (NORMAL,) * len(pieces)
+    named = {key: _id(metadata, key, len(pieces), path) for key in _CONTROL_KEYS}
+    special_ids = {i for i in named.values() if i is not None}
+    special_ids |= {i for i, kind in enumerate(kinds) if kind == CONTROL}
+    # Converters have marked control tokens as plain ones; a person who types such a text must not forge a turn.
+    special_ids |= {i for i, piece in enumerate(pieces) if kinds[i] != BYTE and _LOOKS_LIKE_CONTROL.fullmatch(piece)}
+    specials = {pieces[i]: i for i in sorted(special_ids)}
+    ends = [named[key] for key in _END_KEYS] + [specials.get(text) for text in _ENDS]
+    template = metadata.get("tokenizer.chat_template")
+    return Vocabulary(
+        pieces=pieces,
+        kinds=kinds,
+        specials=specials,
+        bos=named["bos_token_id"] if _wants_bos(metadata) else None,
+        eos=tuple(dict.fromkeys(i for i in ends if i is not None)),
+        chat_template=template if isinstance(template, str) else None,
+        fingerprint=_fingerprint(metadata),
+    )
+
+
+def _wants_bos(metadata: Mapping[str, Any]) -> bool:
+    default = (
+        metadata.get("tokenizer.ggml.model") == "llama" or metadata.get("tokenizer.ggml.pre") in _PRE_WITH_BOS
+    )
+    return bool(metadata.get("tokenizer.ggml.add_bos_token", default))
+
+
+def _id(metadata: Mapping[str, Any], key: str, size: int, path: Path) -> int | None:
+    found = metadata.get(f"tokenizer.ggml.{key}")
+    if found is None or found == 0xFFFFFFFF:  # how files write "none"
+        return None
+    if not isinstance(found, int) or not 0 <= found < size:
+        raise ModelLoadError(f"{path}: tokenizer.ggml.{key} is {found!r}, outside the vocabulary of {size} tokens")
+    return found
+
+
+def _numbers(metadata: Mapping[str, Any], key: str, size: int, path: Path) -> tuple[int, ...]:
+    found = metadata.get(f"tokenizer.ggml.{key}")
+    if found is None:
+        return ()
+    if len(found) != size:
+        raise ModelLoadError(f"{path}: the file lists {size} tokens and {len(found)} of tokenizer.ggml.{key}")
+    return tuple(int(number) for number in found)
+
+
+def _fingerprint(metadata: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for key in ("model", "pre", "add_space_prefix", "tokens", "scores", "token_type", "merges"):
+        value = metadata.get(f"tokenizer.ggml.{key}")
+        if isinstance(value, list):
+            value = b"".join(len(item).to_bytes(4, "little") + item for item in value)
+        elif hasattr(value, "tobytes"):
+            value = value.tobytes()
+        digest.update(f"{key}:".encode())
+        digest.update(value if isinstance(value, bytes) else repr(value).encode())
+    return f"gguf-{digest.hexdigest()[:32]}"

@@ -1,0 +1,143 @@
+"""The weights of a LLaMA model, laid out for speed. Knows the tensors' names and shapes; runs nothing.
+
+Matrices are kept as [in, out], so that `x @ w` reads them front to back: measured twice as fast for one row as the
+file's [out, in], and up to ten times for a few rows. What is always multiplied together lies in one matrix. Factors
+that are constant are multiplied in: 1/sqrt(head size) into the queries, 1/2 into the gates (see `silu` in model.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from chatbridge import ModelLoadError
+from chatbridge_numpy.gguf_file import Floats, GgufFile
+from chatbridge_numpy.params import Params
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One transformer block. Shapes, with q = heads * head and k = kv_heads * head:
+
+    `attention_norm`, `ffn_norm`: [dim]. `qkv`: [dim, q + 2k], its bias [q + 2k] or None. `out`: [q, dim].
+    `gate_up`: [2, dim, hidden]. `down`: [hidden, dim].
+    """
+
+    attention_norm: Floats
+    qkv: Floats
+    qkv_bias: Floats | None
+    out: Floats
+    out_bias: Floats | None
+    ffn_norm: Floats
+    gate_up: Floats
+    down: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """`embedding`: [vocabulary, dim]. `output`: [dim, vocabulary]; `tied` where it is the embedding again."""
+
+    embedding: Floats
+    layers: tuple[Layer, ...]
+    norm: Floats
+    output: Floats
+    tied: bool
+    rope_factors: Floats | None
+    nbytes: int
+
+
+def read_weights(file: GgufFile, params: Params, progress: Callable[[float, str], None]) -> Weights:
+    """All weights of `file` as float32. Raises ModelLoadError for what is missing, misshapen or unknown."""
+    reader = _Reader(file)
+    vocabulary = _rows_of_embedding(file)
+    embedding = reader.floats("token_embd.weight", vocabulary, params.dim)
+    layers = []
+    for i in range(params.layers):
+        layers.append(_layer(reader, f"blk.{i}", params))
+        progress((i + 1) / (params.layers + 1), "reading weights")
+    tied = "output.weight" not in file.tensors
+    output = embedding if tied else reader.floats("output.weight", vocabulary, params.dim)
+    factors = reader.optional("rope_freqs.weight", params.rope // 2)
+    weights = Weights(
+        embedding=embedding,
+        layers=tuple(layers),
+        norm=reader.floats("output_norm.weight", params.dim),
+        output=_turned(output),
+        tied=tied,
+        rope_factors=factors,
+        nbytes=4 * (reader.count + (vocabulary * params.dim if tied else 0)),
+    )
+    reader.refuse_leftovers()
+    return weights
+
+
+def _layer(reader: _Reader, at: str, params: Params) -> Layer:
+    dim, hidden = params.dim, params.hidden
+    queries, keys = params.heads * params.head, params.kv_heads * params.head
+    scale = np.float32(params.head**-0.5)
+    qkv = np.empty((dim, queries + 2 * keys), np.float32)
+    qkv[:, :queries] = reader.floats(f"{at}.attn_q.weight", queries, dim).T * scale
+    qkv[:, queries : queries + keys] = reader.floats(f"{at}.attn_k.weight", keys, dim).T
+    qkv[:, queries + keys :] = reader.floats(f"{at}.attn_v.weight", keys, dim).T
+    biases = [
+        reader.optional(f"{at}.attn_{part}.bias", size) for part, size in (("q", queries), ("k", keys), ("v", keys))
+    ]
+    bias = None
+    if any(part is not None for part in biases):
+        sizes = (queries, keys, keys)
+        filled = [np.zeros(n, np.float32) if part is None else part for n, part in zip(sizes, biases, strict=True)]
+        bias = np.concatenate([filled[0] * scale, *filled[1:]])
+    gate_up = np.empty((2, dim, hidden), np.float32)
+    gate_up[0] = reader.floats(f"{at}.ffn_gate.weight", hidden, dim).T * np.float32(0.5)
+    gate_up[1] = reader.floats(f"{at}.ffn_up.weight", hidden, dim).T
+    return Layer(
+        attention_norm=reader.floats(f"{at}.attn_norm.weight", dim),
+        qkv=qkv,
+        qkv_bias=bias,
+        out=_turned(reader.floats(f"{at}.attn_output.weight", dim, queries)),
+        out_bias=reader.optional(f"{at}.attn_output.bias", dim),
+        ffn_norm=reader.floats(f"{at}.ffn_norm.weight", dim),
+        gate_up=gate_up,
+        down=_turned(reader.floats(f"{at}.ffn_down.weight", dim, hidden)),
+    )
+
+
+class _Reader:
+    """Reads tensors and remembers which, so that none is passed over in silence."""
+
+    def __init__(self, file: GgufFile) -> None:
+        self.count = 0
+        self._file = file
+        self._left = {name for name in file.tensors if not name.endswith(".attn_rot_embd")}  # theta again
+
+    def floats(self, name: str, *shape: int) -> Floats:
+        self._left.discard(name)
+        values = self._file.floats(name, shape)
+        self.count += values.size
+        if not np.isfinite(values).all():
+            raise ModelLoadError(f"{self._file.path}: the tensor {name} holds values that are no numbers; get it anew")
+        return values
+
+    def optional(self, name: str, *shape: int) -> Floats | None:
+        return self.floats(name, *shape) if name in self._file.tensors else None
+
+    def refuse_leftovers(self) -> None:
+        if self._left:
+            some = ", ".join(sorted(self._left)[:3])
+            raise ModelLoadError(
+                f"{self._file.path}: the file has tensors that the numpy backend does not know ({some}), so it would "
+                f"compute something else than the model; use backend: llama_cpp"
+            )
+
+
+def _rows_of_embedding(file: GgufFile) -> int:
+    tensor = file.tensors.get("token_embd.weight")
+    if tensor is None:
+        raise ModelLoadError(f"{file.path}: the tensor token_embd.weight is missing; the file is incomplete")
+    return tensor.shape[0]
+
+
+def _turned(matrix: Floats) -> Floats:
+    return np.ascontiguousarray(matrix.T)
