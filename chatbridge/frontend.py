@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,17 @@ class FrontendType:
     `options`: a `chatbridge.Options` subclass whose fields are the keys that a bot of this frontend accepts.
     `run(options, bot)`: an async function that serves the bot until it is cancelled; it turns the service's
     events into `Message`s for `bot.receive` and shows what comes back.
+    `ids`: a regular expression that every id of a channel or person matches; `ids_hint` says in words what an id
+    looks like and where it is found.
     """
 
     name: str
     options: type[BaseModel]
     summary: str
     run: Callable[[Any, Bot], Awaitable[None]]
+    ids: str = r"\S(.*\S)?"
+    ids_hint: str = "it should have no blanks around it"
+
+    def check_id(self, id: str) -> str:
+        """What is wrong with an id of this service, in words; empty for a good one."""
+        return "" if re.fullmatch(self.ids, id, re.DOTALL) else self.ids_hint

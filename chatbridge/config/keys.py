@@ -1,0 +1,51 @@
+"""The core's own keys of bots.yaml where they stand beside a plugin's; for the reader and the JSON Schema."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from chatbridge.config.options import ConfigPath
+from chatbridge.config.settings import Access, ChannelSettings
+from chatbridge.prompts import Template
+from chatbridge.sampling import Sampling
+
+
+class ModelKeys(BaseModel):
+    """An entry of `models`, besides the backend's options."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    backend: Annotated[str, Field(description="What runs the model.")]
+    template: Annotated[str | None, Field(description="The template for this model, unless a channel sets one.")] = None
+    sampling: Annotated[Sampling, Field(description="How its answers are sampled, below a channel's.")] = Sampling()
+    max_batch: Annotated[
+        int | None, Field(ge=1, le=4096, description="Answers at a time; as many as the backend can unless set.")
+    ] = None
+
+
+class BotKeys(BaseModel):
+    """An entry of `bots`, besides the frontend's options."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    frontend: Annotated[str, Field(description="The chat service.")]
+    defaults: Annotated[ChannelSettings, Field(description="For all channels of this bot.")] = ChannelSettings()
+    channels: Annotated[dict[str, ChannelSettings], Field(description="By the service's channel id.")] = {}
+    allow: Annotated[Access, Field(description="Listen to these only.")] = Access()
+    deny: Annotated[Access, Field(description="Never listen to these.")] = Access()
+
+
+class TopKeys(BaseModel):
+    """The top of the file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    models: Annotated[dict[str, Any], Field(description="Models by the names that you give them.")] = {}
+    templates: Annotated[dict[str, Template], Field(description="Prompt templates of your own.")] = {}
+    defaults: Annotated[ChannelSettings, Field(description="For all channels of all bots.")] = ChannelSettings()
+    bots: Annotated[dict[str, Any], Field(description="Bots by the names that you give them.")] = {}
+    store: Annotated[
+        ConfigPath | None, Field(description="Where conversations are kept; chatbridge.sqlite3 beside this file.")
+    ] = None

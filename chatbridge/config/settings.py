@@ -1,0 +1,149 @@
+"""What bots.yaml says, as values: models, templates, bots, and how a channel's settings come together.
+
+Knows no YAML and no file; `reader` makes these values, and everything else uses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from chatbridge.prompts import Template
+from chatbridge.sampling import Sampling
+from chatbridge.types import Author, Channel
+
+
+def _id(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Id = Annotated[str, BeforeValidator(_id), Field(min_length=1)]
+"""A chat service's id; bots.yaml may write it as a number."""
+
+
+class ChannelSettings(BaseModel):
+    """How a bot behaves in a channel. In bots.yaml: `defaults` of the file or of a bot, and each of `channels`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Annotated[str, Field(description="A name under `models`; the first one there unless set.")] = ""
+    template: Annotated[
+        str | None, Field(description="A preset or a name under `templates`; the model's own unless set.")
+    ] = None
+    system: Annotated[str | None, Field(description="The system text; the template's own unless set.")] = None
+    sampling: Annotated[Sampling, Field(description="How answers are sampled.")] = Sampling()
+    reply_to: Annotated[
+        Literal["mentions", "always", "never"], Field(description="Which messages of a group are answered.")
+    ] = "mentions"
+    speaker_names: Annotated[
+        Literal["auto", "always", "never"], Field(description="Names before messages; auto: in groups only.")
+    ] = "auto"
+    language: Annotated[
+        Literal["auto", "en", "zh"], Field(description="What chatbridge's own lines are written in.")
+    ] = "auto"
+    thinking: Annotated[
+        Literal["hide", "show"], Field(description="Whether people see what is between <think> tags.")
+    ] = "hide"
+    history: Annotated[bool, Field(description="false: each message is answered by itself.")] = True
+
+    def merged(self, over: ChannelSettings) -> Self:
+        """These settings with what `over` sets explicitly on top.
+
+        Where `over` names another model and no template, the template is that model's own: one that was chosen
+        for the model before would not fit.
+        """
+        changes = {name: getattr(over, name) for name in over.model_fields_set}
+        if "sampling" in changes:
+            changes["sampling"] = self.sampling.merged(over.sampling)
+        if changes.get("model", self.model) != self.model:
+            changes.setdefault("template", None)
+        return self.model_copy(update=changes)
+
+
+class Access(BaseModel):
+    """Whom a bot listens to, or not. Several kinds together must all match under `allow`, any under `deny`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    users: Annotated[frozenset[Id], Field(description="Ids of people.")] = frozenset()
+    channels: Annotated[frozenset[Id], Field(description="Ids of channels.")] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """One entry of `models`. `options` is an instance of the backend's own options."""
+
+    name: str
+    backend: str
+    options: BaseModel
+    template: str | None = None
+    sampling: Sampling = Sampling()
+    max_batch: int | None = None
+
+    def loads_like(self, other: ModelSettings) -> bool:
+        """Whether a model loaded by the other settings is the very one that these ask for."""
+        mine = (self.name, self.backend, self.options, self.max_batch)
+        return mine == (other.name, other.backend, other.options, other.max_batch)
+
+
+@dataclass(frozen=True, slots=True)
+class BotSettings:
+    """One entry of `bots`. `options` is an instance of the frontend's own options."""
+
+    name: str
+    frontend: str
+    options: BaseModel
+    defaults: ChannelSettings = ChannelSettings()
+    channels: Mapping[str, ChannelSettings] = field(default_factory=dict)
+    allow: Access = Access()
+    deny: Access = Access()
+
+    def permits(self, author: Author, channel: Channel) -> bool:
+        """Whether the bot listens to that person in that channel; threads count as their channel."""
+        places = {channel.id, channel.parent}
+        if author.id in self.deny.users or places & self.deny.channels:
+            return False
+        return (not self.allow.users or author.id in self.allow.users) and (
+            not self.allow.channels or bool(places & self.allow.channels)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A whole bots.yaml. `templates`: presets, plugins' and own ones. `files`: what it was read from."""
+
+    models: Mapping[str, ModelSettings]
+    templates: Mapping[str, Template]
+    store: Path
+    defaults: ChannelSettings = ChannelSettings()
+    bots: Mapping[str, BotSettings] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+
+    def channel(self, bot: str, channel: Channel, *, overrides: Mapping[str, Any] | None = None) -> ChannelSettings:
+        """What applies in a channel of a bot: channel over bot over file over model.
+
+        `overrides`: what a conversation has set for itself, above all of them; keys and values as in bots.yaml.
+        Raises: pydantic.ValidationError for overrides that no version of chatbridge wrote.
+        """
+        own = self.bots.get(bot)
+        levels = [self.defaults]
+        if own is not None:
+            levels.append(own.defaults)
+            levels += [own.channels[id] for id in (channel.parent, channel.id) if id in own.channels and id]
+        if overrides:
+            levels.append(ChannelSettings.model_validate(overrides))
+        result = ChannelSettings(model=next(iter(self.models), ""))
+        for level in levels:
+            result = result.merged(level)
+        if (model := self.models.get(result.model)) is None:
+            return result
+        return result.model_copy(
+            update={
+                "template": result.template or model.template,
+                "sampling": model.sampling.merged(result.sampling),
+            }
+        )
