@@ -152,7 +152,7 @@ class _Reader:
         if "${" in text:
             self._document.substituted.add(place)
             return self._substituted(text, mark)
-        if node.style is not None:  # in quotes, or a block
+        if node.style:  # in quotes, or a block
             return text
         value, trap = plain_value(text)
         if trap:

@@ -1,0 +1,31 @@
+"""`chatbridge check`: reads bots.yaml and prints every complaint as file:line:column."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from chatbridge.errors import ConfigError
+
+
+@click.command("check")
+@click.argument("file", type=click.Path(path_type=Path), default="bots.yaml")
+def command(file: Path) -> None:
+    """Check FILE (bots.yaml unless given) and list every complaint.
+
+    Exits 0 where there is none, else 1. Loads no model and calls no chat service.
+    """
+    from chatbridge.config import load
+    from chatbridge.plugins import Plugins
+
+    try:
+        settings = load(file, Plugins())
+    except ConfigError as error:
+        click.echo(str(error))
+        count = len(str(error).splitlines())
+        click.echo(f"{count} {'mistake' if count == 1 else 'mistakes'} in {file}", err=True)
+        sys.exit(1)
+    models, bots = len(settings.models), len(settings.bots)
+    click.echo(f"{file}: good; {models} model{'s' * (models != 1)}, {bots} bot{'s' * (bots != 1)}")
