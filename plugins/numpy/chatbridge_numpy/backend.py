@@ -6,8 +6,8 @@ Knows neither the file format nor the arithmetic.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -34,19 +34,21 @@ class NumpyOptions(Options):
     context_length: Annotated[
         int | None, Field(ge=8, description="Tokens per conversation; without it, what the model was trained for.")
     ] = None
+    lora: Annotated[
+        ConfigPath | None, Field(description="A LoRA adapter as a GGUF file; it is merged into the weights.")
+    ] = None
     threads: Annotated[
-        int, Field(ge=1, le=1024, description="Processor cores to use; for models of a few megabytes, 1 is fastest.")
+        int, Field(ge=1, le=1024, description="Processor cores to use; 1 is fastest for a few megabytes.")
     ] = 1
 
 
 def load(options: NumpyOptions, progress: Callable[[float, str], None]) -> NumpyModel:
     """Read the file and return the model, with weights as float32. Raises ModelLoadError."""
-    for name in _THREAD_VARIABLES:
-        os.environ[name] = str(options.threads)  # BLAS reads these once, when NumPy is first imported
+    if "numpy" not in sys.modules:  # BLAS reads these once, when NumPy is first imported
+        os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(options.threads)))
     from chatbridge_numpy.model import load_model
 
-    path = guide_path() if options.path is None else Path(options.path)
-    return load_model(path, options.context_length, progress)
+    return load_model(options.path or guide_path(), options.context_length, options.lora, progress)
 
 
 numpy = BackendType(

@@ -1,7 +1,7 @@
 """Byte-level byte-pair encoding, as GPT-2, Llama 3 and Qwen use it: text cut by a pattern, bytes joined by rank.
 
-References: github.com/openai/gpt-2, encoder.py; the patterns are those of the models' own tokenizer.json. Knows one
-vocabulary; knows no control tokens.
+References: github.com/openai/gpt-2, encoder.py; the patterns are those of the models' own tokenizer.json. Knows
+one vocabulary; knows no control tokens.
 """
 
 from __future__ import annotations

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from hashlib import blake2b
 
 import numpy as np
 
 from chatbridge import ModelInfo
 from chatbridge_numpy.gguf_file import GgufFile
+from chatbridge_numpy.lora import Lora
 from chatbridge_numpy.params import Params
 from chatbridge_numpy.tokenizer import GgufTokenizer
 from chatbridge_numpy.weights import Weights
 
+MAX_BATCH = 32
+"""Conversations in one step; beyond it a step takes longer than people like to wait for a word."""
+
 
 def describe(
     file: GgufFile,
+    lora: Lora | None,
     params: Params,
     weights: Weights,
     tokenizer: GgufTokenizer,
     context_length: int,
-    max_batch: int,
 ) -> ModelInfo:
     """What `NumpyModel.info` tells."""
     vocabulary = tokenizer.vocabulary
@@ -36,6 +41,8 @@ def describe(
         "blas": _blas(),
         "tokenizer": tokenizer.kind,
     }
+    if lora is not None:
+        details["lora"] = str(lora)
     if params.ignored:
         details["ignored metadata"] = ", ".join(params.ignored)
     return ModelInfo(
@@ -43,15 +50,21 @@ def describe(
         architecture="llama",
         context_length=context_length,
         vocab_size=vocabulary.size,
-        fingerprint=f"numpy-{file.fingerprint()}",
+        fingerprint=f"numpy-{_fingerprint(file, lora)}",
         vocabulary=vocabulary.fingerprint,
         eos=vocabulary.eos,
         bos=vocabulary.bos,
-        max_batch=max_batch,
+        max_batch=MAX_BATCH,
         specials=vocabulary.specials,
         chat_template=vocabulary.chat_template,
         details=details,
     )
+
+
+def _fingerprint(file: GgufFile, lora: Lora | None) -> str:
+    if lora is None:
+        return file.fingerprint()
+    return blake2b(f"{file.fingerprint()}+{lora.fingerprint()}".encode(), digest_size=16).hexdigest()
 
 
 def _quantisation(file: GgufFile) -> str:
@@ -66,7 +79,7 @@ def _quantisation(file: GgufFile) -> str:
 
 def _blas() -> str:
     try:
-        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index]
+        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
         return f"{blas['name']} {blas['version']}"
     except (KeyError, TypeError):  # a build of NumPy that tells less
         return "unknown"

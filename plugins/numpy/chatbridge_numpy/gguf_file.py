@@ -24,13 +24,12 @@ Floats = NDArray[np.float32]
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MAX_DIMENSIONS = 4
-_SAMPLE = 4096
 
 _OTHER_FORMATS = {
     b"lmgg": "an old GGML file; make a GGUF file of it with llama.cpp's convert_llama_ggml_to_gguf.py",
     b"fmgg": "an old GGMF file; make a GGUF file of it with llama.cpp's convert_llama_ggml_to_gguf.py",
     b"tjgg": "an old GGJT file; make a GGUF file of it with llama.cpp's convert_llama_ggml_to_gguf.py",
-    b"algg": "an old LoRA adapter of llama.cpp, not a model",
+    b"algg": "an old LoRA adapter; make a GGUF file of it anew with llama.cpp's convert_lora_to_gguf.py",
     b"PK\3\4": "a PyTorch checkpoint; convert its model to GGUF, or load the folder with backend: transformers",
     b"vers": "a Git LFS pointer, not the file itself; run `git lfs pull`",
 }
@@ -58,7 +57,6 @@ class GgufFile:
         self._bytes = _mapped(path)
         header = _Header(path, self._bytes)
         self.metadata, infos = header.read()
-        self._header_size = header.at
         alignment = self.metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment <= 0:
             raise _damaged(path, f"general.alignment is {alignment!r}")
@@ -71,7 +69,10 @@ class GgufFile:
         return int(self._bytes.size)
 
     def floats(self, name: str, shape: tuple[int, ...]) -> Floats:
-        """A tensor as a float32 array of `shape`. Raises ModelLoadError where it is missing or of another shape."""
+        """A tensor as a float32 array of `shape`, the caller's own.
+
+        Raises ModelLoadError where it is missing, of another shape or not made of numbers.
+        """
         tensor = self.tensors.get(name)
         if tensor is None:
             raise ModelLoadError(f"{self.path}: the tensor {name} is missing; the file is incomplete")
@@ -84,22 +85,22 @@ class GgufFile:
         from gguf.quants import dequantize
 
         try:
-            values = dequantize(tensor.data.reshape(*shape[:-1], -1), GGMLQuantizationType[tensor.kind])
+            with np.errstate(all="ignore"):  # what is no number is looked for below
+                values = dequantize(tensor.data.reshape(*shape[:-1], -1), GGMLQuantizationType[tensor.kind])
         except NotImplementedError:
             raise ModelLoadError(
                 f"{self.path}: the tensor {name} is of type {tensor.kind}, which the numpy backend can't read; "
                 f"use backend: llama_cpp, or a file in q8_0, q4_0, f16 or f32"
             ) from None
-        return np.ascontiguousarray(values.reshape(shape), dtype=np.float32)
+        # A float32 tensor comes as a view into the file, which may be replaced under a running model: "W" copies it.
+        floats: Floats = np.require(values.reshape(shape), np.float32, ("C", "W"))
+        if not np.isfinite(floats).all():
+            raise _damaged(self.path, f"the tensor {name} holds values that are no numbers")
+        return floats
 
     def fingerprint(self) -> str:
-        """A hash of the size, the whole header and the two ends of every tensor: quick, and new with new weights."""
-        digest = hashlib.sha256(str(self.size).encode())
-        digest.update(self._bytes[: self._header_size])
-        for tensor in self.tensors.values():
-            digest.update(tensor.data[:_SAMPLE])
-            digest.update(tensor.data[-_SAMPLE:])
-        return digest.hexdigest()[:32]
+        """A hash of every byte of the file: a second for each gigabyte, which is little beside dequantising it."""
+        return hashlib.blake2b(self._bytes.data, digest_size=16).hexdigest()
 
     def _tensor(self, name: str, shape: tuple[int, ...], number: int, at: int) -> Tensor:
         from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
@@ -108,8 +109,8 @@ class GgufFile:
             kind = GGMLQuantizationType(number)
         except ValueError:
             raise ModelLoadError(
-                f"{self.path}: the tensor {name} is of type number {number}, which this version of the gguf package "
-                f"doesn't know; use backend: llama_cpp, or a file in q8_0, q4_0, f16 or f32"
+                f"{self.path}: the tensor {name} is of type number {number}, which this version of the gguf "
+                f"package doesn't know; use backend: llama_cpp, or a file in q8_0, q4_0, f16 or f32"
             ) from None
         block, size = GGML_QUANT_SIZES[kind]
         if shape[-1] % block:
@@ -129,7 +130,7 @@ class _Header:
     def __init__(self, path: Path, data: NDArray[np.uint8]) -> None:
         self.at = 0
         self._path = path
-        self._data = memoryview(data)
+        self._data = data.data
 
     def read(self) -> tuple[dict[str, Any], list[tuple[str, tuple[int, ...], int, int]]]:
         """All metadata, and name, shape, type and offset of each tensor."""
@@ -213,7 +214,7 @@ def _mapped(path: Path) -> NDArray[np.uint8]:
             raise ModelLoadError(f"{path}: this is no GGUF file; it has {path.stat().st_size} bytes")
         return np.memmap(path, dtype=np.uint8, mode="r")
     except FileNotFoundError:
-        raise ModelLoadError(f"{path}: there is no such file; give path: the GGUF file of a model") from None
+        raise ModelLoadError(f"{path}: there is no such file; give the path of a GGUF file") from None
     except IsADirectoryError:
         raise _folder(path) from None
     except OSError as error:
@@ -223,7 +224,9 @@ def _mapped(path: Path) -> NDArray[np.uint8]:
 
 
 def _folder(path: Path) -> ModelLoadError:
-    return ModelLoadError(f"{path}: this is a folder; give path: the GGUF file in it, or use backend: transformers")
+    return ModelLoadError(
+        f"{path}: this is a folder; give the GGUF file in it, or use backend: transformers for a whole folder"
+    )
 
 
 def _damaged(path: Path, what: str) -> ModelLoadError:

@@ -1,7 +1,7 @@
 """The arithmetic of a LLaMA model: many conversations' tokens in, one sampled token each out.
 
-Touvron et al. 2023 (arXiv 2302.13971), with grouped-query attention and Llama 3's rope factors. Knows weights and KV
-caches; knows no scheduling and no text.
+Touvron et al. 2023 (arXiv 2302.13971), with grouped-query attention and Llama 3's rope factors. Knows weights and
+KV caches; knows no scheduling and no text.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chatbridge import LogitsSampler, ModelInfo, ModelLoadError, Row, Sampling
+from chatbridge import InvalidRequest, LogitsSampler, ModelInfo, ModelLoadError, Row, Sampling
 from chatbridge_numpy.describe import describe
 from chatbridge_numpy.gguf_file import Floats, GgufFile
+from chatbridge_numpy.lora import Lora
 from chatbridge_numpy.params import Params, read_params
 from chatbridge_numpy.state import KVCache
 from chatbridge_numpy.tokenizer import GgufTokenizer, read_tokenizer
 from chatbridge_numpy.weights import Layer, Weights, read_weights
-
-MAX_BATCH = 32
 
 
 class NumpyModel:
@@ -45,6 +44,11 @@ class NumpyModel:
         return state
 
     def new_sampler(self, sampling: Sampling, prompt: Sequence[int], generated: int) -> LogitsSampler:
+        """See `LocalModel.new_sampler`. Raises InvalidRequest where `logit_bias` names an id that there isn't."""
+        if bad := [token for token in sampling.logit_bias if not 0 <= token < self.info.vocab_size]:
+            raise InvalidRequest(
+                f"logit_bias: {bad[0]} is no token id; this model's go from 0 to {self.info.vocab_size - 1}"
+            )
         return LogitsSampler(sampling, prompt, generated)
 
     def step(self, rows: Sequence[Row]) -> list[list[int]]:
@@ -60,7 +64,7 @@ class NumpyModel:
         return sampled
 
     def logits(self, state: KVCache, tokens: Sequence[int]) -> Floats:
-        """Consume `tokens` and return the logits after each, shape [tokens, vocabulary]; for tests and comparisons."""
+        """Consume `tokens` and return the logits after each, [tokens, vocabulary]; for comparing engines."""
         return self._logits(self._forward([Row(state, tokens, None)]))
 
     def close(self) -> None:
@@ -109,9 +113,8 @@ class NumpyModel:
             kv = state.kv[number]
             new = heads[a:b, p.heads :].reshape(count, 2, p.kv_heads, p.head)
             kv[:, :, state.length : end] = new.transpose(1, 2, 0, 3)
-            q = heads[a:b, : p.heads].reshape(count, p.kv_heads, shared, p.head)
-            q = q.transpose(1, 2, 0, 3).reshape(p.kv_heads, shared * count, p.head)
-            scores = q @ kv[0, :, :end].transpose(0, 2, 1)
+            q = heads[a:b, : p.heads].reshape(count, p.kv_heads, shared, p.head).transpose(1, 2, 0, 3)
+            scores = q.reshape(p.kv_heads, shared * count, p.head) @ kv[0, :, :end].transpose(0, 2, 1)
             if count > 1:
                 future = np.triu(np.full((count, count), -np.inf, np.float32), 1)
                 scores.reshape(p.kv_heads, shared, count, end)[..., state.length :] += future
@@ -142,26 +145,30 @@ class NumpyModel:
         return self._weights
 
 
-def load_model(path: Path, context_length: int | None, progress: Callable[[float, str], None]) -> NumpyModel:
-    """Load a GGUF file. `context_length`: None for the file's own. Raises ModelLoadError."""
+def load_model(
+    path: Path,
+    context_length: int | None = None,
+    lora: Path | None = None,
+    progress: Callable[[float, str], None] = lambda share, word: None,
+) -> NumpyModel:
+    """Load a GGUF file, with an adapter merged into it. `context_length`: None for the file's own.
+
+    Raises ModelLoadError.
+    """
     progress(0.0, "opening the file")
     file = GgufFile(path)
     params = read_params(file.metadata, path)
     if context_length is not None and context_length > params.context_length:
         raise ModelLoadError(
-            f"context_length: {context_length} is more than the {params.context_length} tokens that {path.name} was "
-            f"trained for; leave it out, or give less"
+            f"context_length: {context_length} is more than the {params.context_length} tokens that {path.name} "
+            f"was trained for; leave it out, or give less"
         )
     _check_memory(file)
     tokenizer = read_tokenizer(file.metadata, path)
-    weights = read_weights(file, params, progress)
-    if len(weights.embedding) != tokenizer.vocabulary.size:
-        raise ModelLoadError(
-            f"{path}: the tokenizer has {tokenizer.vocabulary.size} tokens and the model {len(weights.embedding)}; "
-            f"the file was converted wrongly"
-        )
+    adapter = None if lora is None else Lora(lora)
+    weights = read_weights(file, adapter, params, tokenizer.vocabulary.size, progress)
     progress(1.0, "ready")
-    info = describe(file, params, weights, tokenizer, context_length or params.context_length, MAX_BATCH)
+    info = describe(file, adapter, params, weights, tokenizer, context_length or params.context_length)
     return NumpyModel(info, tokenizer, params, weights)
 
 
@@ -175,7 +182,8 @@ def _rms_norm(x: Floats, weight: Floats, epsilon: float) -> Floats:
 
 def _feed_forward(x: Floats, layer: Layer) -> Floats:
     gate, up = x @ layer.gate_up
-    # silu(g) = g * sigmoid(g) = h * (1 + tanh h) with h = g/2: the gate's weights hold the half. tanh can't overflow.
+    # silu(g) = g * sigmoid(g) = h * (1 + tanh h) with h = g/2: the gate's weights hold the half. tanh can't
+    # overflow.
     active = np.tanh(gate)
     active += 1
     active *= gate

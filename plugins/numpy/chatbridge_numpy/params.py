@@ -85,7 +85,9 @@ def read_params(metadata: Mapping[str, Any], path: Path) -> Params:
             f"{path}: the architecture is {architecture!r}, and the numpy backend runs only 'llama'; use backend: "
             f"llama_cpp (pip install chatbridge-llama-cpp)"
         )
-    if metadata.get("split.count", 0) > 1:
+    if metadata.get("general.type") == "adapter":
+        raise ModelLoadError(f"{path}: this is an adapter, not a model; give it as lora: beside the path: of its model")
+    if metadata.get("split.count", 0) not in (0, 1):
         raise ModelLoadError(
             f"{path}: this is one of {metadata['split.count']} parts; join them with llama.cpp's "
             f"`llama-gguf-split --merge`, or use backend: llama_cpp"
@@ -121,7 +123,8 @@ class _Keys:
     """`llama.*` values, checked one at a time."""
 
     def __init__(self, metadata: Mapping[str, Any], path: Path) -> None:
-        self._values = {k.removeprefix("llama."): v for k, v in metadata.items() if k.startswith("llama.")}
+        llama = {key: value for key, value in metadata.items() if key.startswith("llama.")}
+        self._values = {key.removeprefix("llama."): _scalar(value) for key, value in llama.items()}
         self._path = path
 
     def wrong(self, key: str, why: str) -> ModelLoadError:
@@ -131,10 +134,8 @@ class _Keys:
         value = self._values.get(key, default)
         if value is None:
             raise ModelLoadError(f"{self._path}: the metadata lack llama.{key}; convert the model again")
-        if isinstance(value, np.ndarray):  # one value a layer; run if they are all alike
-            if value.size == 0 or (value != value[0]).any():
-                raise self.wrong(key, "differs between layers, which the numpy backend can't run; try llama_cpp")
-            value = value[0].item()
+        if isinstance(value, np.ndarray):
+            raise self.wrong(key, "differs between layers, which the numpy backend can't run; use llama_cpp")
         if not isinstance(value, int) or not 0 < value < 1 << 31:
             raise self.wrong(key, "should be a whole number above 0")
         return value
@@ -150,7 +151,7 @@ class _Keys:
     def rope_scale(self) -> float:
         kind = self._values.get("rope.scaling.type")
         if kind is None:  # files of 2023 have the factor alone
-            return self.number("rope.scale_linear", self.number("rope.scaling.factor", 1.0))
+            return self.number("rope.scaling.factor", self.number("rope.scale_linear", 1.0))
         if kind == "none":
             return 1.0
         if kind == "linear":
@@ -159,13 +160,21 @@ class _Keys:
 
     def refuse_changed_arithmetic(self) -> None:
         for key, neutral in _NEUTRAL.items():
-            if key in self._values and self._values[key] not in neutral:
-                raise self.wrong(key, "changes the arithmetic in a way the numpy backend lacks; try llama_cpp")
-        window = self._values.get("attention.sliding_window", 0)
-        if window and window < self.count("context_length"):
+            value = self._values.get(key, neutral[0])
+            if isinstance(value, np.ndarray) or value not in neutral:
+                raise self.wrong(key, "changes the arithmetic in a way the numpy backend lacks; use llama_cpp")
+        context = self.count("context_length")
+        if self._values.get("attention.sliding_window") and self.count("attention.sliding_window") < context:
             raise self.wrong("attention.sliding_window", "is shorter than the context; use backend: llama_cpp")
 
     def ignored(self) -> tuple[str, ...]:
         """Keys that nothing here reads, to be told."""
         known = _USED | _NEUTRAL.keys() | {"attention.sliding_window"}
         return tuple(f"llama.{key}" for key in self._values if key not in known)
+
+
+def _scalar(value: Any) -> Any:
+    """Some files have one value for each layer: they are one value if all are alike."""
+    if isinstance(value, np.ndarray) and value.size and (value == value[0]).all():
+        return value[0].item()
+    return value

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from operator import add
+from pathlib import Path
 
+from chatbridge import ModelLoadError
 from chatbridge_numpy.merging import merge
-from chatbridge_numpy.vocabulary import BYTE, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Vocabulary
+from chatbridge_numpy.vocabulary import BYTE, NORMAL, UNUSED, USER_DEFINED, Vocabulary
 
 SPACE = "▁"
 _CACHED_RUNS = 1 << 15
@@ -18,18 +20,26 @@ _LONGEST_CACHED = 64
 
 
 class SpmEncoder:
-    """Cuts text into the ids that SentencePiece gives. `scores`: one for each id; the highest pair is joined first."""
+    """Cuts text into the ids that SentencePiece gives.
 
-    def __init__(self, vocabulary: Vocabulary, scores: Sequence[float], *, space_prefix: bool) -> None:
+    `scores`: one for each id; the pair whose piece has the highest is joined first. `space_prefix`: whether a text
+    that starts gets a blank before it.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, scores: Sequence[float], path: Path, *, space_prefix: bool) -> None:
         self._ids = vocabulary.of_kind(NORMAL, USER_DEFINED)
         self._unused = vocabulary.of_kind(UNUSED)
         ranked = self._ids | self._unused
-        self._ranks = {piece: -float(scores[i]) for piece, i in ranked.items()}
+        self._ranks = {piece: -scores[i] for piece, i in ranked.items()}
         self._bytes = {int(piece[3:5], 16): i for piece, i in vocabulary.of_kind(BYTE).items()}
-        self._unknown = min(vocabulary.of_kind(UNKNOWN).values(), default=None)
+        if len(self._bytes) < 256:
+            raise ModelLoadError(
+                f"{path}: the vocabulary has {len(self._bytes)} of the 256 single bytes, so it can't write every "
+                f"text; take a model whose tokenizer was trained with byte fallback, as all of LLaMA's were"
+            )
         self._space_prefix = space_prefix
-        # Neighbours that no piece holds are never joined, so text can be cut between them beforehand: the pieces of
-        # short runs are remembered, and the result is exactly the same.
+        # Neighbours that no piece holds are never joined, so text can be cut between them beforehand: the pieces
+        # of short runs are remembered, and the result is exactly the same.
         self._joins = {piece[i : i + 2] for piece in ranked for i in range(len(piece) - 1)}
         self._cached = lru_cache(_CACHED_RUNS)(self._encode_run)
 
@@ -74,8 +84,5 @@ class SpmEncoder:
         return tuple(ids)
 
     def _piece(self, piece: str) -> list[int]:
-        if (found := self._ids.get(piece)) is not None:
-            return [found]
-        if self._bytes:
-            return [self._bytes[byte] for byte in piece.encode()]
-        return [] if self._unknown is None else [self._unknown]
+        found = self._ids.get(piece)
+        return [self._bytes[byte] for byte in piece.encode()] if found is None else [found]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from chatbridge import BackendError
 Floats = NDArray[np.float32]
 
 _MAGIC = b"chatbridge-numpy-kv-1\n"
+_DIGEST = 16
 _FIRST = 64
 """Tokens that a fresh cache has room for; it doubles when it is full."""
 
@@ -21,7 +21,8 @@ class KVCache:
     """Keys and values of every token consumed.
 
     `kv`: float32 of shape [layers, 2, KV heads, capacity, head size], so that one head's keys are one contiguous
-    matrix. `shape` is the same without the capacity. `fingerprint`: the model that it belongs to.
+    matrix. `shape` is the same without the capacity. `limit`: the capacity that it never exceeds, in tokens.
+    `fingerprint`: the model that it belongs to.
     """
 
     __slots__ = ("fingerprint", "kv", "length", "limit")
@@ -54,29 +55,37 @@ class KVCache:
         self.length = length
 
     def save(self) -> bytes:
-        used = self.kv[:, :, :, : self.length]
-        header = {"fingerprint": self.fingerprint, "shape": used.shape}
-        return b"".join((_MAGIC, json.dumps(header).encode(), b"\n", used.astype("<f4", copy=False).tobytes()))
+        body = self.kv[:, :, :, : self.length].astype("<f4", copy=False).tobytes()
+        return b"".join((_MAGIC, self._digest(body), body))
 
     def load(self, saved: bytes) -> None:
-        """Take over what `save` wrote. Raises BackendError where it is damaged or another model's."""
-        magic, (head, _, body) = saved[: len(_MAGIC)], saved[len(_MAGIC) :].partition(b"\n")
-        header: Any = json.loads(head) if magic == _MAGIC and head.startswith(b"{") and head.endswith(b"}") else {}
-        if header.get("fingerprint") != self.fingerprint:
-            raise BackendError("a saved state belongs to another model, or to none: leave it out and read the prompt")
-        layers, two, heads, length, size = header["shape"]
-        if (layers, two, heads, size) != (*self.kv.shape[:3], self.kv.shape[4]) or (
-            len(body) != 4 * layers * two * heads * length * size or length > self.limit
-        ):
-            raise BackendError("a saved state is damaged or longer than the context: leave it out")
+        """Take over what `save` wrote. Raises BackendError where it is damaged, too long or another model's."""
+        rest = memoryview(saved)[len(_MAGIC) :]
+        digest, body = rest[:_DIGEST], rest[_DIGEST:]
+        if not saved.startswith(_MAGIC) or self._digest(body) != digest:
+            raise BackendError(
+                "a saved state is damaged or belongs to another model: leave it out, and the prompt is read again"
+            )
+        layers, two, heads, _, size = self.kv.shape
+        values = np.frombuffer(body, "<f4").reshape(layers, two, heads, -1, size)
+        length = values.shape[3]
+        if length > self.limit:
+            raise BackendError(
+                f"a saved state has {length} tokens, more than context_length: {self.limit}; raise it, or leave the "
+                f"state out"
+            )
         self.length = 0
         self.reserve(length)
-        self.kv[:, :, :, :length] = np.frombuffer(body, "<f4").reshape(header["shape"])
+        self.kv[:, :, :, :length] = values
         self.length = length
 
     def release(self) -> None:
         self.length = 0
         self.kv = self.kv[:, :, :, :0].copy()
+
+    def _digest(self, body: bytes | memoryview) -> bytes:
+        """Stands for the model too, and so for the shape of `body`."""
+        return blake2b(body, digest_size=_DIGEST, key=self.fingerprint.encode()).digest()
 
     def _move(self, capacity: int) -> None:
         layers, two, heads, _, size = self.kv.shape

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from chatbridge import ModelLoadError
 from chatbridge_numpy.bpe import LETTERS, BpeEncoder
 from chatbridge_numpy.spm import SPACE, SpmEncoder
-from chatbridge_numpy.vocabulary import BYTE, UNKNOWN, USER_DEFINED, Vocabulary, read_vocabulary
+from chatbridge_numpy.vocabulary import BYTE, UNKNOWN, USER_DEFINED, Vocabulary, numbers, read_vocabulary
 
 _UNKNOWN_TEXT = " ⁇ ".encode()  # as SentencePiece shows it
 
@@ -63,11 +63,13 @@ def read_tokenizer(metadata: Mapping[str, Any], path: Path) -> GgufTokenizer:
     vocabulary = read_vocabulary(metadata, path)
     model = metadata.get("tokenizer.ggml.model")
     if model == "llama":
-        scores = metadata.get("tokenizer.ggml.scores")
-        if scores is None or len(scores) != vocabulary.size or "tokenizer.ggml.token_type" not in metadata:
-            raise ModelLoadError(f"{path}: the tokenizer lacks the scores or the types of its tokens; convert it again")
+        scores = numbers(metadata, "scores", vocabulary.size, path)
+        if not scores or "tokenizer.ggml.token_type" not in metadata:
+            raise ModelLoadError(
+                f"{path}: the tokenizer lacks the scores or the types of its tokens; convert the model again"
+            )
         prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
-        spm = SpmEncoder(vocabulary, scores, space_prefix=prefix)
+        spm = SpmEncoder(vocabulary, scores, path, space_prefix=prefix)
         return GgufTokenizer(vocabulary, spm, _table(vocabulary, _spm_bytes), "SentencePiece BPE")
     if model == "gpt2":
         merges = metadata.get("tokenizer.ggml.merges")
@@ -77,17 +79,16 @@ def read_tokenizer(metadata: Mapping[str, Any], path: Path) -> GgufTokenizer:
         bpe = BpeEncoder(vocabulary, merges, pre, path)
         return GgufTokenizer(vocabulary, bpe, _table(vocabulary, _bpe_bytes), f"byte-level BPE ({pre})")
     raise ModelLoadError(
-        f"{path}: the tokenizer is of kind {model!r}, and the numpy backend knows 'llama' and 'gpt2'; use backend: "
-        f"llama_cpp"
+        f"{path}: the tokenizer is of kind {model!r}, and the numpy backend knows 'llama' and 'gpt2'; use "
+        f"backend: llama_cpp"
     )
 
 
 def _table(vocabulary: Vocabulary, plain: Any) -> list[bytes]:
     """The bytes that each id stands for."""
-    hidden = set(vocabulary.specials.values())
     table = []
     for i, (piece, kind) in enumerate(zip(vocabulary.pieces, vocabulary.kinds, strict=True)):
-        if i in hidden:
+        if i in vocabulary.controls:
             table.append(b"")
         elif kind == UNKNOWN:
             table.append(_UNKNOWN_TEXT)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from chatbridge import ModelLoadError
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
@@ -31,6 +33,7 @@ _ENDS = (
 _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 _CONTROL_KEYS = ("bos_token_id", *_END_KEYS, "padding_token_id", "seperator_token_id")  # sic
 _LOOKS_LIKE_CONTROL = re.compile(r"<\|[^|<>]*\|>|<｜[^｜<>]*｜>|</?s>")
+_BYTE_PIECE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _PRE_WITH_BOS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "tekken")
 
 
@@ -38,13 +41,14 @@ _PRE_WITH_BOS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "tekken")
 class Vocabulary:
     """`pieces`: each id's text as the file has it. `kinds`: one of the constants above for each.
 
-    `specials`: control tokens by text; no text ever becomes one of them. `fingerprint`: vocabularies with equal ones
-    cut text alike.
+    `specials`: control tokens by text, `controls`: all their ids; no text ever becomes one of them. `fingerprint`:
+    vocabularies with equal ones cut text alike.
     """
 
     pieces: tuple[str, ...]
     kinds: tuple[int, ...]
     specials: Mapping[str, int]
+    controls: frozenset[int]
     bos: int | None
     eos: tuple[int, ...]
     chat_template: str | None
@@ -56,11 +60,10 @@ class Vocabulary:
 
     def of_kind(self, *kinds: int) -> dict[str, int]:
         """Ids by text, without the control tokens."""
-        barred = set(self.specials.values())
         return {
             piece: i
             for i, (piece, kind) in enumerate(zip(self.pieces, self.kinds, strict=True))
-            if kind in kinds and i not in barred
+            if kind in kinds and i not in self.controls
         }
 
 
@@ -70,19 +73,22 @@ def read_vocabulary(metadata: Mapping[str, Any], path: Path) -> Vocabulary:
     if not isinstance(raw, list) or not raw:
         raise ModelLoadError(f"{path}: the file has no tokenizer; get one that was converted with its vocabulary")
     pieces = tuple(piece.decode("utf-8", "surrogateescape") for piece in raw)
-    kinds = _numbers(metadata, "token_type", len(pieces), path) or (NORMAL,) * len(pieces)
+    kinds = tuple(map(int, numbers(metadata, "token_type", len(pieces), path))) or (NORMAL,) * len(pieces)
+    if bad := [p for p, kind in zip(pieces, kinds, strict=True) if kind == BYTE and not _BYTE_PIECE.fullmatch(p)]:
+        raise ModelLoadError(f"{path}: the token {bad[0]!r} is said to be a byte; the file was converted wrongly")
     named = {key: _id(metadata, key, len(pieces), path) for key in _CONTROL_KEYS}
-    special_ids = {i for i in named.values() if i is not None}
-    special_ids |= {i for i, kind in enumerate(kinds) if kind == CONTROL}
+    controls = {i for i in named.values() if i is not None}
+    controls |= {i for i, kind in enumerate(kinds) if kind == CONTROL}
     # Converters have marked control tokens as plain ones; a person who types such a text must not forge a turn.
-    special_ids |= {i for i, piece in enumerate(pieces) if kinds[i] != BYTE and _LOOKS_LIKE_CONTROL.fullmatch(piece)}
-    specials = {pieces[i]: i for i in sorted(special_ids)}
+    controls |= {i for i, piece in enumerate(pieces) if _LOOKS_LIKE_CONTROL.fullmatch(piece)}
+    specials = {pieces[i]: i for i in sorted(controls, reverse=True)}  # of twins the first
     ends = [named[key] for key in _END_KEYS] + [specials.get(text) for text in _ENDS]
     template = metadata.get("tokenizer.chat_template")
     return Vocabulary(
         pieces=pieces,
         kinds=kinds,
         specials=specials,
+        controls=frozenset(controls),
         bos=named["bos_token_id"] if _wants_bos(metadata) else None,
         eos=tuple(dict.fromkeys(i for i in ends if i is not None)),
         chat_template=template if isinstance(template, str) else None,
@@ -91,9 +97,7 @@ def read_vocabulary(metadata: Mapping[str, Any], path: Path) -> Vocabulary:
 
 
 def _wants_bos(metadata: Mapping[str, Any]) -> bool:
-    default = (
-        metadata.get("tokenizer.ggml.model") == "llama" or metadata.get("tokenizer.ggml.pre") in _PRE_WITH_BOS
-    )
+    default = metadata.get("tokenizer.ggml.model") == "llama" or metadata.get("tokenizer.ggml.pre") in _PRE_WITH_BOS
     return bool(metadata.get("tokenizer.ggml.add_bos_token", default))
 
 
@@ -106,13 +110,15 @@ def _id(metadata: Mapping[str, Any], key: str, size: int, path: Path) -> int | N
     return found
 
 
-def _numbers(metadata: Mapping[str, Any], key: str, size: int, path: Path) -> tuple[int, ...]:
+def numbers(metadata: Mapping[str, Any], key: str, size: int, path: Path) -> list[float]:
+    """A number for each token, or none at all. Raises ModelLoadError where there are more or fewer."""
     found = metadata.get(f"tokenizer.ggml.{key}")
     if found is None:
-        return ()
-    if len(found) != size:
-        raise ModelLoadError(f"{path}: the file lists {size} tokens and {len(found)} of tokenizer.ggml.{key}")
-    return tuple(int(number) for number in found)
+        return []
+    if not isinstance(found, np.ndarray) or len(found) != size or not np.isfinite(found).all():
+        raise ModelLoadError(f"{path}: tokenizer.ggml.{key} should be {size} numbers, one for each token")
+    values: list[float] = found.tolist()
+    return values
 
 
 def _fingerprint(metadata: Mapping[str, Any]) -> str:
@@ -121,7 +127,7 @@ def _fingerprint(metadata: Mapping[str, Any]) -> str:
         value = metadata.get(f"tokenizer.ggml.{key}")
         if isinstance(value, list):
             value = b"".join(len(item).to_bytes(4, "little") + item for item in value)
-        elif hasattr(value, "tobytes"):
+        elif isinstance(value, np.ndarray):
             value = value.tobytes()
         digest.update(f"{key}:".encode())
         digest.update(value if isinstance(value, bytes) else repr(value).encode())

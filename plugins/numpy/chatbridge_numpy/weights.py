@@ -1,8 +1,8 @@
 """The weights of a LLaMA model, laid out for speed. Knows the tensors' names and shapes; runs nothing.
 
 Matrices are kept as [in, out], so that `x @ w` reads them front to back: measured twice as fast for one row as the
-file's [out, in], and up to ten times for a few rows. What is always multiplied together lies in one matrix. Factors
-that are constant are multiplied in: 1/sqrt(head size) into the queries, 1/2 into the gates (see `silu` in model.py).
+file's [out, in], and up to ten times for a few rows. What is always multiplied together lies in one matrix. Constant
+factors are multiplied in: 1/sqrt(head size) into the queries, 1/2 into the gates (see `_feed_forward` in model.py).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from chatbridge import ModelLoadError
 from chatbridge_numpy.gguf_file import Floats, GgufFile
+from chatbridge_numpy.lora import Lora
 from chatbridge_numpy.params import Params
 
 
@@ -48,10 +49,18 @@ class Weights:
     nbytes: int
 
 
-def read_weights(file: GgufFile, params: Params, progress: Callable[[float, str], None]) -> Weights:
-    """All weights of `file` as float32. Raises ModelLoadError for what is missing, misshapen or unknown."""
-    reader = _Reader(file)
-    vocabulary = _rows_of_embedding(file)
+def read_weights(
+    file: GgufFile,
+    lora: Lora | None,
+    params: Params,
+    vocabulary: int,
+    progress: Callable[[float, str], None],
+) -> Weights:
+    """All weights of `file` as float32, for `vocabulary` tokens, with `lora` merged into them.
+
+    Raises ModelLoadError for what is missing, misshapen or unknown.
+    """
+    reader = _Reader(file, lora)
     embedding = reader.floats("token_embd.weight", vocabulary, params.dim)
     layers = []
     for i in range(params.layers):
@@ -67,7 +76,7 @@ def read_weights(file: GgufFile, params: Params, progress: Callable[[float, str]
         output=_turned(output),
         tied=tied,
         rope_factors=factors,
-        nbytes=4 * (reader.count + (vocabulary * params.dim if tied else 0)),
+        nbytes=4 * (reader.count + tied * vocabulary * params.dim),
     )
     reader.refuse_leftovers()
     return weights
@@ -81,21 +90,19 @@ def _layer(reader: _Reader, at: str, params: Params) -> Layer:
     qkv[:, :queries] = reader.floats(f"{at}.attn_q.weight", queries, dim).T * scale
     qkv[:, queries : queries + keys] = reader.floats(f"{at}.attn_k.weight", keys, dim).T
     qkv[:, queries + keys :] = reader.floats(f"{at}.attn_v.weight", keys, dim).T
-    biases = [
-        reader.optional(f"{at}.attn_{part}.bias", size) for part, size in (("q", queries), ("k", keys), ("v", keys))
-    ]
-    bias = None
-    if any(part is not None for part in biases):
-        sizes = (queries, keys, keys)
-        filled = [np.zeros(n, np.float32) if part is None else part for n, part in zip(sizes, biases, strict=True)]
-        bias = np.concatenate([filled[0] * scale, *filled[1:]])
+    qkv_bias = np.zeros(queries + 2 * keys, np.float32)
+    for part, begin, end in (("q", 0, queries), ("k", queries, queries + keys), ("v", queries + keys, None)):
+        bias = reader.optional(f"{at}.attn_{part}.bias", len(qkv_bias[begin:end]))
+        if bias is not None:
+            qkv_bias[begin:end] = bias
+    qkv_bias[:queries] *= scale
     gate_up = np.empty((2, dim, hidden), np.float32)
     gate_up[0] = reader.floats(f"{at}.ffn_gate.weight", hidden, dim).T * np.float32(0.5)
     gate_up[1] = reader.floats(f"{at}.ffn_up.weight", hidden, dim).T
     return Layer(
         attention_norm=reader.floats(f"{at}.attn_norm.weight", dim),
         qkv=qkv,
-        qkv_bias=bias,
+        qkv_bias=qkv_bias if qkv_bias.any() else None,
         out=_turned(reader.floats(f"{at}.attn_output.weight", dim, queries)),
         out_bias=reader.optional(f"{at}.attn_output.bias", dim),
         ffn_norm=reader.floats(f"{at}.ffn_norm.weight", dim),
@@ -107,36 +114,32 @@ def _layer(reader: _Reader, at: str, params: Params) -> Layer:
 class _Reader:
     """Reads tensors and remembers which, so that none is passed over in silence."""
 
-    def __init__(self, file: GgufFile) -> None:
+    def __init__(self, file: GgufFile, lora: Lora | None) -> None:
         self.count = 0
         self._file = file
+        self._lora = lora
         self._left = {name for name in file.tensors if not name.endswith(".attn_rot_embd")}  # theta again
 
     def floats(self, name: str, *shape: int) -> Floats:
         self._left.discard(name)
         values = self._file.floats(name, shape)
         self.count += values.size
-        if not np.isfinite(values).all():
-            raise ModelLoadError(f"{self._file.path}: the tensor {name} holds values that are no numbers; get it anew")
+        if self._lora is not None:
+            self._lora.add_to(name, values)
         return values
 
     def optional(self, name: str, *shape: int) -> Floats | None:
         return self.floats(name, *shape) if name in self._file.tensors else None
 
     def refuse_leftovers(self) -> None:
+        if self._lora is not None:
+            self._lora.refuse_leftovers()
         if self._left:
             some = ", ".join(sorted(self._left)[:3])
             raise ModelLoadError(
-                f"{self._file.path}: the file has tensors that the numpy backend does not know ({some}), so it would "
-                f"compute something else than the model; use backend: llama_cpp"
+                f"{self._file.path}: the file has tensors that the numpy backend does not know ({some}), so it "
+                f"would compute something else than the model; use backend: llama_cpp"
             )
-
-
-def _rows_of_embedding(file: GgufFile) -> int:
-    tensor = file.tensors.get("token_embd.weight")
-    if tensor is None:
-        raise ModelLoadError(f"{file.path}: the tensor token_embd.weight is missing; the file is incomplete")
-    return tensor.shape[0]
 
 
 def _turned(matrix: Floats) -> Floats:
