@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 from chatbridge.commands import CommandContext, parse
 from chatbridge.config import BotSettings, ChannelSettings, ModelSettings, Settings
 from chatbridge.dialogue import Answer, Dialogue, LiveTurn
-from chatbridge.errors import CommandError, ConfigError
+from chatbridge.errors import ConfigError
 from chatbridge.models import LoadProgress, Models
 from chatbridge.plugins import Plugins, did_you_mean
 from chatbridge.store import Store
@@ -25,6 +26,7 @@ from chatbridge.types import Channel, Message
 
 if TYPE_CHECKING:
     from chatbridge.config import SettingsSource
+    from chatbridge.prompts import Template
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +42,12 @@ class Bridge:
 
     store: Store
 
-    def __init__(
-        self, source: SettingsSource, plugins: Plugins, *, on_progress: LoadProgress | None = None
-    ) -> None:
+    def __init__(self, source: SettingsSource, plugins: Plugins, *, on_progress: LoadProgress | None = None) -> None:
         self.source = source
         self.plugins = plugins
         self.models = Models(plugins, on_progress)
+        self.looked_over: set[tuple[str, str]] = set()
+        """Pairs of template and model that the template doctor has seen."""
         self._bots: dict[str, Bot] = {}
 
     async def __aenter__(self) -> Self:
@@ -67,23 +69,40 @@ class Bridge:
         return self._bots.setdefault(name, Bot(self, name))
 
     async def run(self, names: Iterable[str] = ()) -> None:
-        """Serve the named bots, or all, until cancelled. One bot that fails does not stop the others.
+        """Serve the named bots, or all, until they end or this is cancelled. One that fails does not stop others.
 
+        A bot that a changed bots.yaml adds, takes out, or gives other options is started, stopped, or both.
         Raises: ConfigError for a bot that bots.yaml does not have, or if there is none at all.
         """
-        bots = self.settings.bots
-        chosen = list(names) or list(bots)
-        for name in chosen:
-            if name not in bots:
-                raise ConfigError(f"bots.yaml has no bot {name!r}{did_you_mean(name, bots)}")
-        if not chosen:
-            raise ConfigError(
-                "bots.yaml has no bots; add one under `bots:`, or talk to a model by `chatbridge repl`"
-            )
+        chosen = self._checked(names)
+        changed = asyncio.Event()
+        self.source.on_change(changed.set)
+        serving: dict[str, tuple[BotSettings, asyncio.Task[None]]] = {}
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.source.watch())
-            for name in chosen:
-                group.create_task(self._serve(name, bots[name]))
+            watching = group.create_task(self.source.watch())
+            while True:
+                changed.clear()
+                wanted = {name: bot for name, bot in self.settings.bots.items() if not chosen or name in chosen}
+                for name, (settings, task) in list(serving.items()):
+                    if name not in wanted or not wanted[name].serves_like(settings):
+                        log.info("bot %s: stopping, since bots.yaml has changed", name)
+                        task.cancel()
+                        await asyncio.wait([task])
+                        del serving[name]
+                for name in wanted.keys() - serving.keys():
+                    serving[name] = (wanted[name], group.create_task(self._serve(name, wanted[name])))
+                if not await _until_changed(changed, [task for _, task in serving.values()]):
+                    break
+            watching.cancel()
+
+    def _checked(self, names: Iterable[str]) -> set[str]:
+        bots = self.settings.bots
+        chosen = set(names)
+        for name in chosen - bots.keys():
+            raise ConfigError(f"bots.yaml has no bot {name!r}{did_you_mean(name, bots)}")
+        if not bots:
+            raise ConfigError("bots.yaml has no bots; add one under `bots:`, or talk to a model by `chatbridge repl`")
+        return chosen
 
     async def _serve(self, name: str, settings: BotSettings) -> None:
         frontend = self.plugins.require_frontend(settings.frontend)
@@ -93,14 +112,23 @@ class Bridge:
             try:
                 await frontend.run(settings.options, self.bot(name))
             except Exception:
-                log.exception(
-                    "bot %s: %s ended by an error; starting again in %d s", name, settings.frontend, wait
-                )
+                log.exception("bot %s: %s ended by an error; starting again in %d s", name, settings.frontend, wait)
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, _LONGEST_WAIT)
             else:
                 log.info("bot %s: %s ended", name, settings.frontend)
                 return
+
+
+async def _until_changed(changed: asyncio.Event, tasks: list[asyncio.Task[None]]) -> bool:
+    """Wait until the settings change (True), or all of the tasks have ended (False)."""
+    waiting = asyncio.create_task(changed.wait())
+    try:
+        while any(not task.done() for task in tasks) and not waiting.done():
+            await asyncio.wait([waiting, *(task for task in tasks if not task.done())], return_when="FIRST_COMPLETED")
+        return waiting.done()
+    finally:
+        waiting.cancel()
 
 
 _FIRST_WAIT, _LONGEST_WAIT = 1, 300
@@ -120,6 +148,11 @@ class Bot:
         """This bot's entry in bots.yaml, if it has one."""
         return self.bridge.settings.bots.get(self.name)
 
+    @property
+    def templates(self) -> Mapping[str, Template]:
+        """Every template by its name: presets, plugins', and those of bots.yaml."""
+        return self.bridge.settings.templates
+
     def dialogue(self, channel: Channel) -> Dialogue:
         """The conversation in that channel."""
         return self._dialogues.setdefault(channel.id, Dialogue(self, channel))
@@ -129,6 +162,11 @@ class Bot:
 
         Raises: CommandError, whose text is for the person.
         """
+        own = self.settings
+        if own is not None and not own.permits(message.author, message.channel):
+            return None
+        # Half characters, which some services let through, can be neither stored nor tokenised.
+        message = replace(message, text=message.text.encode("utf-8", "replace").decode())
         settings = self.effective(message.channel)
         language = pick_language(settings.language, message.language, message.text)
         dialogue = self.dialogue(message.channel)
@@ -140,8 +178,13 @@ class Bot:
 
     def effective(self, channel: Channel, overrides: Mapping[str, Any] | None = None) -> ChannelSettings:
         """The settings of a channel, with what a conversation has set for itself on top."""
-        settings = self.bridge.settings.channel(self.name, channel, overrides=overrides)
-        return settings
+        try:
+            return self.bridge.settings.channel(self.name, channel, overrides=overrides)
+        except ValidationError as error:
+            log.warning(
+                "bot %s, channel %s: settings of the conversation are left out: %s", self.name, channel.id, error
+            )
+            return self.bridge.settings.channel(self.name, channel)
 
     def model(self, settings: ChannelSettings) -> ModelSettings:
         """How the channel's model is loaded. Raises ConfigError where bots.yaml has it no longer."""
@@ -164,7 +207,7 @@ class Bot:
         return Answer(result) if isinstance(result, str) else result
 
     def _wanted(self, message: Message, settings: ChannelSettings) -> bool:
-        wanted = self.bridge.plugins.hook.should_reply(message=message, settings=settings)
+        wanted = self.bridge.plugins.ask("should_reply", message=message, settings=settings)
         if wanted is not None:
             return bool(wanted)
         if message.author.is_bot or settings.reply_to == "never":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chatbridge.errors import ChatbridgeError, CommandError
+from chatbridge.errors import CommandError
 from chatbridge.texts import hint, say
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ async def _stats(context: CommandContext, argument: str) -> str:
 
 
 async def _save(context: CommandContext, argument: str) -> str:
-    path = Path(_needed(context, argument, "save", "FILE")).expanduser()
+    path = _file(context, argument, "save")
     conversation = await context.dialogue.conversation()
     exported = await context.dialogue.store.export(conversation.id)
     text = json.dumps(exported, ensure_ascii=False, indent=1)
@@ -205,7 +205,7 @@ async def _save(context: CommandContext, argument: str) -> str:
 
 
 async def _load(context: CommandContext, argument: str) -> str:
-    path = Path(_needed(context, argument, "load", "FILE")).expanduser()
+    path = _file(context, argument, "load")
     try:
         exported = json.loads(await asyncio.to_thread(path.read_text, encoding="utf-8"))
     except OSError as error:
@@ -221,6 +221,10 @@ def _needed(context: CommandContext, argument: str, name: str, what: str) -> str
     if not argument:
         raise context.error("needs_argument", name=name, argument=what)
     return argument
+
+
+def _file(context: CommandContext, argument: str, name: str) -> Path:
+    return Path(_needed(context, argument, name, "FILE")).expanduser()
 
 
 def _known(context: CommandContext, what: str, name: str, known: Iterable[str]) -> None:

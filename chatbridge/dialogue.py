@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from chatbridge.compose import compose
+from chatbridge.compose import Composed, compose
 from chatbridge.errors import ChatbridgeError, CommandError
 from chatbridge.texts import say
 from chatbridge.types import Channel, Chunk, Finish, Message, Reply
@@ -123,7 +123,7 @@ class Dialogue:
             node = await self.store.append(
                 conversation.id,
                 "user",
-                message.text,
+                with_attachments(message),
                 parent=conversation.head,
                 name=message.author.name,
                 service_id=message.id,
@@ -228,20 +228,22 @@ class Dialogue:
                             came += "" if chunk.thinking else chunk.text
                             if chunk.finish is not None:
                                 turn.finish = chunk.finish
-                                await self._keep(task, chunk.finish.reply, chunk.finish.reason in _PARTIAL)
+                                await self._keep(task, composed, chunk.finish.reply, chunk.finish.reason in _PARTIAL)
                             yield chunk
                     finally:
                         if turn.finish is None and came:
                             # Whoever was listening is gone, or the model failed: what people saw is kept.
-                            before = task.unfinished.text if task.unfinished else ""
-                            await self._keep(task, Reply((before + came).strip()), partial=True)
+                            before = task.unfinished.text if task.unfinished and not composed.before else ""
+                            await self._keep(task, composed, Reply((before + came).strip()), partial=True)
         except ChatbridgeError as error:
             self._report(FinishedTurn(self.bot.name, self.channel, model, None, str(error)))
             raise
         if turn.finish is not None:
             self._report(FinishedTurn(self.bot.name, self.channel, model, turn.finish))
 
-    async def _keep(self, task: Task, reply: Reply, partial: bool) -> None:
+    async def _keep(self, task: Task, composed: Composed, reply: Reply, partial: bool) -> None:
+        if composed.before:  # its ids are another model's: from now on the answer is text
+            reply = Reply(f"{composed.before} {reply.text}")
         if task.unfinished is not None:
             await self.store.update_reply(task.unfinished.id, reply.text, reply, partial)
             return
@@ -256,7 +258,24 @@ class Dialogue:
 
     def _report(self, finished: FinishedTurn) -> None:
         self.last = finished
-        self.bot.bridge.plugins.notify("turn_finished", turn=finished)
+        self.bot.bridge.plugins.ask("turn_finished", turn=finished)
+
+
+def with_attachments(message: Message) -> str:
+    """The message's text, with attached text files behind it; of other files the model learns the name alone."""
+    parts = [message.text]
+    for file in message.attachments:
+        try:
+            content = file.data.decode() if _is_text(file.media_type) else ""
+        except UnicodeDecodeError:
+            content = ""
+        parts.append(f"[{file.name}]\n{content}" if content else f"[{file.name}, {file.media_type}]")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _is_text(media_type: str) -> bool:
+    kind = media_type.partition(";")[0].strip().lower()
+    return kind.startswith("text/") or kind.endswith(("json", "xml", "yaml", "javascript", "toml"))
 
 
 _PARTIAL = ("cancelled", "length")

@@ -67,7 +67,7 @@ class Models:
         # One lock a model: whoever comes second waits for the first one's load instead of starting another.
         async with self._locks.setdefault(settings.name, asyncio.Lock()):
             loaded = self._loaded.get(settings.name)
-            if loaded is not None and loaded.settings == settings:
+            if loaded is not None and loaded.settings.loads_like(settings):
                 return loaded
             if loaded is not None:
                 # The old one goes first where nobody uses it: two large models would not fit side by side.

@@ -11,7 +11,7 @@ import difflib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -94,14 +94,23 @@ class Plugins:
 
         return self._collect("chat_commands", {command.name: command for command in BUILTIN})
 
-    @property
-    def hook(self) -> pluggy.HookRelay:
-        return self._manager.hook
-
     def add_commands(self, cli: object) -> None:
         """Let each plugin add its own commands to the command line."""
         for name, call in self._implementations("register_commands"):
-            self._guard(name, lambda call=call: call(cli))
+            self._guard(name, partial(call, cli=cli))
+
+    def ask(self, hook: str, **arguments: object) -> Any:
+        """The first answer of a hook that is not None, newest plugin first; one that fails is logged and passed over.
+
+        Observers' hooks answer None, so this tells all of them.
+        """
+        for name, call in reversed(self._implementations(hook)):
+            try:
+                if (answer := call(**arguments)) is not None:
+                    return answer
+            except Exception:
+                log.exception("the plugin %s failed in %s", name, hook)
+        return None
 
     def records(self) -> list[PluginRecord]:
         """Every plugin, sound or broken, after asking each what it offers."""
@@ -155,8 +164,9 @@ class Plugins:
     # --- what plugins offer ------------------------------------------------------------------------------------
 
     def _implementations(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
+        """Each plugin's function for a hook, which takes the hook's arguments by name and leaves out what it lacks."""
         found = getattr(self._manager.hook, hook).get_hookimpls()
-        return [(impl.plugin_name, impl.function) for impl in found]
+        return [(impl.plugin_name, _taking_what_it_names(impl)) for impl in found]
 
     def _collect(self, kind: str, start: Mapping[str, T] | None = None) -> dict[str, T]:
         """Ask each plugin in turn, so that a failure or a clash is that plugin's alone."""
@@ -164,7 +174,7 @@ class Plugins:
         owners = dict.fromkeys(collected, "chatbridge itself")
         for plugin, call in self._implementations(f"register_{kind}"):
             # Gathered before any is taken: a generator that fails half-way offers nothing.
-            offered = self._guard(plugin, lambda call=call: {item.name: item for item in call()})
+            offered: dict[str, T] | None = self._guard(plugin, partial(_by_name, call))
             if not offered:
                 continue
             if clash := next((name for name in offered if name in owners), None):
@@ -202,6 +212,14 @@ class Plugins:
             raise PluginError(f"{kind} {name!r} needs its plugin: pip install {package}")
         have = ", ".join(sorted(known)) or "none"
         raise PluginError(f"there is no {kind} {name!r}{did_you_mean(name, known)} (installed: {have})")
+
+
+def _taking_what_it_names(impl: pluggy.HookImpl) -> Callable[..., Any]:
+    return lambda **arguments: impl.function(**{name: arguments[name] for name in impl.argnames})
+
+
+def _by_name(call: Callable[[], Iterable[Any]]) -> dict[str, Any]:
+    return {item.name: item for item in call()}
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

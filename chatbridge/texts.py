@@ -10,7 +10,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "（较早的 {count} 条消息超出了模型的上下文，已不再发送给模型。）",
     ),
     "not_changed": ("This message was answered already.", "这条消息已经回答过了。"),
-    "was_reset": ("A new conversation begins. The old one is kept: /branch lists it.", "已开始新的对话。旧对话保留着，可用 /branch 查看。"),
+    "was_reset": (
+        "A new conversation begins. The old one is kept: /branch lists it.",
+        "已开始新的对话。旧对话保留着，可用 /branch 查看。",
+    ),
     "nothing_to_regenerate": ("There is no message to answer yet.", "还没有可以回答的消息。"),
     "nothing_to_continue": ("There is no answer to go on with.", "没有可以继续的回答。"),
     "nothing_to_edit": ("There is no message of yours to edit.", "没有可以修改的消息。"),
@@ -18,7 +21,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "undone": ("Taken back: {text}", "已撤销：{text}"),
     "stopped": ("Stopped.", "已停止。"),
     "nothing_to_stop": ("Nothing is being answered right now.", "现在没有正在生成的回答。"),
-    "branches": ("Branches of this conversation (* is the current one); /branch ID goes there:", "本对话的分支（* 为当前分支），用 /branch ID 切换："),
+    "branches": (
+        "Branches of this conversation (* is the current one); /branch ID goes there:",
+        "本对话的分支（* 为当前分支），用 /branch ID 切换：",
+    ),
     "earlier": ("Earlier conversations; /branch cID goes there:", "更早的对话，用 /branch cID 切换："),
     "branch_taken": ("Now on branch {id}.", "已切换到分支 {id}。"),
     "no_branch": ("There is no branch {id!r} here; /branch lists them.", "这里没有分支 {id!r}，用 /branch 查看。"),
@@ -30,17 +36,26 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "model": ("model", "模型"),
     "template": ("template", "模板"),
     "system_now": ("System text: {text}", "系统提示：{text}"),
-    "system_none": ("No system text is set here; the template's own is used.", "这里没有设置系统提示，使用模板自带的。"),
+    "system_none": (
+        "No system text is set here; the template's own is used.",
+        "这里没有设置系统提示，使用模板自带的。",
+    ),
     "system_set": ("The system text is set for this conversation.", "已为本对话设置系统提示。"),
     "set_usage": ("Say /set KEY VALUE. Now: {values}", "用法：/set 键 值。当前：{values}"),
     "set_done": ("{key} is {value} in this conversation.", "本对话中 {key} 为 {value}。"),
-    "set_unknown": ("There is no setting {key!r}{hint} Known: {known}.", "没有名为 {key!r} 的设置{hint} 可用：{known}。"),
+    "set_unknown": (
+        "There is no setting {key!r}{hint} Known: {known}.",
+        "没有名为 {key!r} 的设置{hint} 可用：{known}。",
+    ),
     "set_bad": ("{key} can't be {value!r}: {why}.", "{key} 不能是 {value!r}：{why}。"),
     "saved": ("Saved to {path}.", "已保存到 {path}。"),
     "loaded": ("Loaded {count} messages from {path}.", "已从 {path} 载入 {count} 条消息。"),
     "needs_argument": ("Say /{name} {argument}.", "用法：/{name} {argument}"),
     "terminal_only": ("/{name} works in the terminal only.", "/{name} 只能在终端中使用。"),
-    "unknown_command": ("There is no command /{name}{hint} /help lists all.", "没有命令 /{name}{hint} 输入 /help 查看全部命令。"),
+    "unknown_command": (
+        "There is no command /{name}{hint} /help lists all.",
+        "没有命令 /{name}{hint} 输入 /help 查看全部命令。",
+    ),
     "help": ("Commands:", "命令："),
     "stats_none": ("No answer yet in this conversation.", "本对话还没有回答。"),
     "stats": (
@@ -53,7 +68,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "trouble": ("Sorry, I can't answer right now: {why}", "抱歉，现在无法回答：{why}"),
     "hint": ("; did you mean {name!r}?", "；您是想输入 {name!r} 吗？"),
     "no_hint": (".", "。"),
-}  # fmt: skip
+}
 
 LANGUAGES = ("en", "zh")
 

@@ -102,6 +102,10 @@ class BotSettings:
     allow: Access = Access()
     deny: Access = Access()
 
+    def serves_like(self, other: BotSettings) -> bool:
+        """Whether a frontend that runs by the other settings need not be started anew for these."""
+        return (self.frontend, self.options) == (other.frontend, other.options)
+
     def permits(self, author: Author, channel: Channel) -> bool:
         """Whether the bot listens to that person in that channel; threads count as their channel."""
         places = {channel.id, channel.parent}

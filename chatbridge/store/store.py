@@ -322,7 +322,8 @@ _NODE = (
 
 
 def _conversation(row: tuple[Any, ...]) -> Conversation:
-    return Conversation(*row[:5], overrides=json.loads(row[5]), created=row[6], title=row[7])
+    id_, bot, channel, head, trim, overrides, created, title = row
+    return Conversation(id_, bot, channel, head, trim, json.loads(overrides), created, title)
 
 
 def _node(row: tuple[Any, ...]) -> Node:

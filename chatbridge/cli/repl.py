@@ -1,0 +1,105 @@
+"""`chatbridge repl`: talk to a model in this terminal. Finds the settings and hands the talk to the `repl` frontend."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from chatbridge.config import SettingsSource
+    from chatbridge.plugins import Plugins
+
+
+@click.command("repl")
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The bots.yaml to use. Unless given, ./bots.yaml if there is one, else the bundled model.",
+)
+@click.option("-m", "--model", help="The model to talk to.")
+@click.option("-t", "--template", help="The prompt template to use.")
+@click.option("--system", metavar="TEXT", help="The system text to use.")
+@click.option("-p", "--prompt", help="Answer this one message and exit.")
+@click.option("-n", "--max-tokens", type=click.IntRange(min=1), help="The longest answer, in tokens.")
+@click.option(
+    "--resume",
+    metavar="[ID]",
+    is_flag=False,
+    flag_value="latest",
+    help="Go on with the latest conversation, or with that of this id.",
+)
+@click.option("--color", type=click.Choice(["auto", "always", "never"]), help="Whether to use colours.")
+def command(
+    config: Path | None,
+    model: str | None,
+    template: str | None,
+    system: str | None,
+    prompt: str | None,
+    max_tokens: int | None,
+    resume: str | None,
+    color: str | None,
+) -> None:
+    """Talk to a model in this terminal.
+
+    Lines from a pipe are answered one by one, as plain text. Exits 0 if all went well, 1 where something was not
+    answered, 2 for a wrong command line, 130 on Ctrl-C.
+    """
+    from chatbridge.plugins import Plugins
+
+    plugins = Plugins()
+    source = _source(config, plugins)
+    _check_name("model", model, source.current.models)
+    _check_name("template", template, source.current.templates)
+    words = {"model": model, "template": template, "system": system}
+    commands = [f"/{name} {value}" for name, value in words.items() if value]
+    if max_tokens is not None:
+        commands.append(f"/set max_tokens {max_tokens}")
+    given = {"prompt": prompt, "resume": resume, "color": color, "commands": tuple(commands) or None}
+    try:
+        asyncio.run(_talk(source, plugins, {key: value for key, value in given.items() if value is not None}))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+async def _talk(source: SettingsSource, plugins: Plugins, given: dict[str, Any]) -> None:
+    from chatbridge.bridge import Bridge
+
+    frontend = plugins.require_frontend("repl")
+    bots = source.current.bots.values()
+    own = next((bot for bot in bots if bot.frontend == frontend.name), None)
+    written = own.options.model_dump(exclude_unset=True) if own else {}
+    if commands := given.get("commands"):
+        given["commands"] = (*written.get("commands", ()), *commands)
+    options = frontend.options.model_validate({**written, **given})
+    async with Bridge(source, plugins) as bridge:
+        watch = asyncio.create_task(source.watch())
+        try:
+            await frontend.run(options, bridge.bot(own.name if own else "terminal"))
+        finally:
+            watch.cancel()
+
+
+def _source(config: Path | None, plugins: Plugins) -> SettingsSource:
+    from chatbridge.config import SettingsSource, default_settings
+
+    path = config or Path("bots.yaml")
+    if config is not None or path.exists():
+        return SettingsSource.of_file(path, plugins)
+    settings = default_settings(plugins)
+    settings.store.parent.mkdir(parents=True, exist_ok=True)
+    return SettingsSource(settings)
+
+
+def _check_name(what: str, name: str | None, known: Iterable[str]) -> None:
+    from chatbridge.plugins import did_you_mean
+
+    if name is not None and name not in known:
+        hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
+        raise click.BadParameter(f"there is no {what} {name!r}{hint}", param_hint=f"--{what}")
