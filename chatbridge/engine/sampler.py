@@ -14,6 +14,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from chatbridge.errors import BackendError
 from chatbridge.sampling import Sampling
 
 Floats = NDArray[np.float64]
@@ -34,7 +35,10 @@ class LogitsSampler:
         self._bias = np.fromiter(sampling.logit_bias.values(), dtype=np.float64, count=len(sampling.logit_bias))
 
     def sample(self, logits: NDArray[np.floating]) -> int:
-        """The next id, from logits of shape [vocabulary]; the sampler remembers it for penalties."""
+        """The next id, from logits of shape [vocabulary]; the sampler remembers it for penalties.
+
+        Raises: BackendError for logits without a greatest (NaN, or all minus infinity).
+        """
         scores = self._adjusted(logits)
         token = int(np.argmax(scores)) if self._sampling.temperature == 0 else self._draw(scores)
         self._seen.append(token)
@@ -50,23 +54,29 @@ class LogitsSampler:
         scores = logits.astype(np.float64)
         if self._bias_ids.size:
             scores[self._bias_ids] += self._bias
-        if options.repeat_penalty == 1 and not options.presence_penalty and not options.frequency_penalty:
-            return scores
+        if options.repeat_penalty != 1 or options.presence_penalty or options.frequency_penalty:
+            self._penalise(scores)
+        if not np.isfinite(scores.max()):
+            raise BackendError(f"the model's logits are no numbers to choose from (the greatest is {scores.max()})")
+        return scores
+
+    def _penalise(self, scores: Floats) -> None:
+        options = self._sampling
         counts = Counter(self._seen[-options.penalty_window :])  # a window of 0 is everything
         ids = np.fromiter(counts, dtype=np.int64, count=len(counts))
         times = np.fromiter(counts.values(), dtype=np.float64, count=len(counts))
         seen = scores[ids]
         seen = np.where(seen > 0, seen / options.repeat_penalty, seen * options.repeat_penalty)
         scores[ids] = seen - options.presence_penalty - options.frequency_penalty * times
-        return scores
 
     def _narrowed(self, scores: Floats) -> tuple[NDArray[np.int64], Floats]:
         options = self._sampling
-        if 0 < options.top_k < scores.size:
-            ids = np.argpartition(scores, -options.top_k)[-options.top_k :]
+        count = 1 if options.temperature == 0 else options.top_k
+        if 0 < count < scores.size:
+            ids = np.flatnonzero(scores >= np.partition(scores, -count)[-count])
         else:
-            ids = np.arange(scores.size)
-        ids = ids[np.lexsort((ids, -scores[ids]))]  # likeliest first; equal ones by id, so that draws repeat
+            ids, count = np.arange(scores.size), scores.size
+        ids = ids[np.lexsort((ids, -scores[ids]))][:count]  # likeliest first; of equal ones the first, always
         chances = _softmax(scores[ids])
         if options.typical_p < 1:
             kept = _typical(chances, options.typical_p)
@@ -76,7 +86,8 @@ class LogitsSampler:
             ids, chances = ids[:count], chances[:count]
         if options.min_p > 0:
             ids = ids[chances >= options.min_p * chances[0]]
-        return ids, _softmax(scores[ids] / options.temperature)
+        with np.errstate(over="ignore"):  # next to zero, all but the likeliest end at minus infinity
+            return ids, _softmax((scores[ids] - scores[ids[0]]) / (options.temperature or 1))
 
     def _draw(self, scores: Floats) -> int:
         ids, chances = self._narrowed(scores)
@@ -90,7 +101,7 @@ class LogitsSampler:
 
 
 def _softmax(scores: Floats) -> Floats:
-    weights = np.exp(scores - scores.max())
+    weights: Floats = np.exp(scores - scores.max())
     weights /= weights.sum()
     return weights
 
