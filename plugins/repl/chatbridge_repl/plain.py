@@ -1,0 +1,115 @@
+"""Shows a talk as plain text, for pipes and files: answers on stdout, everything else on stderr. Reads its lines.
+
+Knows no bot and no terminal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import os
+import re
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO
+
+from chatbridge import Chunk
+from chatbridge_repl.printable import printable
+from chatbridge_repl.waiting import Waiting
+
+
+class Plain:
+    """The `View` of a pipe. `squeeze` leaves blank lines out of answers, so that the answers to lines are lines."""
+
+    def __init__(self, out: TextIO, err: TextIO, waiting: Waiting, *, squeeze: bool) -> None:
+        self._out = out
+        self._err = err
+        self._waiting = waiting
+        self._squeeze = squeeze
+
+    @contextmanager
+    def answering(self) -> Iterator[PlainStream]:
+        self._waiting.start()
+        stream = PlainStream(self._out, self._waiting, squeeze=self._squeeze)
+        try:
+            yield stream
+        finally:
+            self._waiting.stop()
+            stream.close()
+
+    def answer(self, text: str) -> None:
+        stream = PlainStream(self._out, self._waiting, squeeze=self._squeeze)
+        stream.feed(Chunk(text))
+        stream.close()
+
+    def notice(self, text: str) -> None:
+        self.error(text)
+
+    def error(self, text: str) -> None:
+        self._waiting.stop()
+        self._err.write(f"chatbridge: {printable(text)}\n")
+        self._err.flush()
+
+
+class PlainStream:
+    """One answer, written as it comes; blanks are held back until it is known that they are not its end."""
+
+    def __init__(self, out: TextIO, waiting: Waiting, *, squeeze: bool) -> None:
+        self._out = out
+        self._waiting = waiting
+        self._squeeze = squeeze
+        self._held = ""
+        self._begun = False
+        self._thinking = False
+
+    def loading(self, model: str, share: float, doing: str) -> None:
+        self._waiting.loading(model, share, doing)
+
+    def feed(self, chunk: Chunk) -> None:
+        text = self._held + printable(chunk.text)
+        if chunk.text and self._begun and chunk.thinking != self._thinking:
+            text = f"\n{text.lstrip()}"
+        if not self._begun:
+            text = text.lstrip()
+        said = text.rstrip()
+        self._held = text[len(said) :]
+        if not said:
+            return
+        if self._squeeze:
+            said = re.sub(r"\s*\n", "\n", said)
+        self._waiting.stop()
+        self._begun, self._thinking = True, chunk.thinking
+        self._out.write(said)
+        self._out.flush()
+
+    def close(self) -> None:
+        if self._begun:
+            self._out.write("\n")
+            self._out.flush()
+
+
+async def lines(source: TextIO) -> AsyncIterator[str]:
+    """The lines of a file or pipe without their ends, as they come; blank ones are passed over."""
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def read() -> None:
+        # By the descriptor, on a thread of its own: nothing can end a read that waits, so it must be possible to
+        # leave it behind when the program ends, and a text file would hold a lock then.
+        decoder = codecs.getincrementaldecoder(source.encoding or "utf-8")("replace")
+        rest, ended = "", False
+        with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            while not ended:
+                data = os.read(source.fileno(), 65536)
+                ended = not data
+                *complete, rest = (rest + decoder.decode(data, ended)).split("\n")
+                for line in complete:
+                    loop.call_soon_threadsafe(queue.put_nowait, line)
+            loop.call_soon_threadsafe(queue.put_nowait, rest)
+            loop.call_soon_threadsafe(queue.put_nowait, None)
+
+    threading.Thread(target=read, daemon=True, name="stdin").start()
+    while (line := await queue.get()) is not None:
+        if line.strip():
+            yield line.rstrip("\r\n")

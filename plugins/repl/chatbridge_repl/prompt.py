@@ -1,0 +1,119 @@
+"""Reads what the person types, by prompt_toolkit: several lines, history, completion. Knows no model's answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+from prompt_toolkit.document import Document
+from prompt_toolkit.filters import is_searching
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.input import Input
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output import ColorDepth, Output
+from prompt_toolkit.styles import Style
+
+from chatbridge import Bot, ChannelSettings, Sampling
+
+Words = Callable[[str], Mapping[str, str]]
+"""What may follow a command, each with a word on it; the commands themselves for an empty name."""
+
+UNSET = ("model", "template", "system", "sampling", "reply_to")
+"""Settings that /set leaves alone: most have a command of their own."""
+
+FILES = ("save", "load")
+"""Commands that a path follows."""
+
+
+def prompt_session(
+    words: Words, history: Path, *, colors: bool, input: Input | None = None, output: Output | None = None
+) -> PromptSession[str]:
+    """The prompt; `prompt_async` raises EOFError for Ctrl-D, and KeyboardInterrupt for Ctrl-C on an empty line."""
+    return PromptSession(
+        [("class:prompt", "you> ")],
+        multiline=True,
+        prompt_continuation=[("class:prompt", "   . ")],
+        key_bindings=key_bindings(),
+        completer=ChatCompleter(words),
+        history=_history(history),
+        style=Style([("prompt", "bold ansicyan")]),
+        color_depth=None if colors else ColorDepth.DEPTH_1_BIT,
+        input=input,
+        output=output,
+    )
+
+
+def key_bindings() -> KeyBindings:
+    """Enter sends, Alt-Enter (or Esc, then Enter) breaks the line, Ctrl-C clears what was typed."""
+    keys = KeyBindings()
+
+    @keys.add("enter", filter=~is_searching)
+    def _send(event: KeyPressEvent) -> None:
+        event.current_buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    def _break(event: KeyPressEvent) -> None:
+        event.current_buffer.newline(copy_margin=False)
+
+    @keys.add("c-c", filter=~is_searching)
+    def _clear(event: KeyPressEvent) -> None:
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt())
+
+    return keys
+
+
+class ChatCompleter(Completer):
+    """Completes commands and what follows them."""
+
+    def __init__(self, words: Words) -> None:
+        self._words = words
+        self._paths = PathCompleter(expanduser=True)
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        match = re.fullmatch(r"/(?:([\w-]+)\s+)?(\S*)", document.text_before_cursor)
+        if match is None:
+            return
+        command, typed = match[1] or "", match[2]
+        if command in FILES:
+            yield from self._paths.get_completions(Document(typed), complete_event)
+            return
+        for word, meaning in self._words(command).items():
+            if word.startswith(typed):
+                yield Completion(word, -len(typed), display_meta=meaning)
+
+
+def words_of(bot: Bot, language: str) -> Words:
+    """What a bot's commands take, as the settings are at the time."""
+
+    def words(command: str) -> Mapping[str, str]:
+        settings = bot.bridge.settings
+        match command:
+            case "":
+                known = bot.bridge.plugins.chat_commands.values()
+                return {one.name: one.summary_zh if language == "zh" else one.summary for one in known}
+            case "model":
+                return {name: model.backend for name, model in settings.models.items()}
+            case "template":
+                return {name: template.summary for name, template in settings.templates.items()}
+            case "set":
+                fields = {**Sampling.model_fields, **ChannelSettings.model_fields}
+                return {name: field.description or "" for name, field in fields.items() if name not in UNSET}
+            case _:
+                return {}
+
+    return words
+
+
+def _history(path: Path) -> History:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # what people say to a model on their own computer is theirs alone
+    except OSError:  # a home that can't be written to takes the history away, not the talk
+        return InMemoryHistory()
+    return FileHistory(path)

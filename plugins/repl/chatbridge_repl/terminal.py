@@ -1,0 +1,139 @@
+"""Serves a bot in this terminal, in one of three ways: a prompt, one message, or the lines of a pipe.
+
+Puts the pieces of this folder together; knows little itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import io
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+from chatbridge import Author, Bot, ChatbridgeError
+from chatbridge_repl.interrupts import on_interrupt, without_echo
+from chatbridge_repl.options import ReplOptions
+from chatbridge_repl.plain import Plain, lines
+from chatbridge_repl.screen import Screen
+from chatbridge_repl.session import CHANNEL, Session
+from chatbridge_repl.texts import say, terminal_language
+from chatbridge_repl.waiting import Waiting
+
+if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
+
+LEAVE = ("/exit", "/quit")
+"""What people type who don't know of Ctrl-D; no chat commands, since other places have no way out."""
+
+
+async def run(options: ReplOptions, bot: Bot) -> None:
+    """Talk until the person leaves or the input ends.
+
+    Raises: ChatbridgeError where the one message, or one of the lines, was not answered.
+    """
+    wanted = bot.effective(CHANNEL).language
+    language = terminal_language(os.environ) if wanted == "auto" else wanted
+    interactive = options.prompt is None and sys.stdin.isatty() and sys.stdout.isatty()
+    view = _view(options, language, interactive=interactive)
+    session = Session(bot, view, _person(), language)
+    await session.begin(options.resume, options.commands)
+    if options.prompt is not None:
+        await session.send(options.prompt)
+    elif interactive and isinstance(view, Screen):
+        await _talk(session, view, bot)
+    else:
+        await _answer_lines(session, view)
+
+
+async def _talk(session: Session, screen: Screen, bot: Bot) -> None:
+    # prompt_toolkit takes a while to import, and only this way of talking needs it.
+    from chatbridge_repl.prompt import prompt_session, words_of
+
+    prompt = prompt_session(
+        words_of(bot, session.language),
+        Path(click.get_app_dir("chatbridge")) / "history",
+        colors=screen.console.color_system is not None and not screen.console.no_color,
+    )
+    screen.notice(say(session.language, "welcome", model=await session.model()))
+    with on_interrupt(session.interrupt):
+        while (text := await _read(prompt, screen, session.language)) is not None:
+            await _answer(session, screen, text)
+
+
+async def _read(prompt: PromptSession[str], screen: Screen, language: str) -> str | None:
+    """The next message; None if the person leaves."""
+    while True:
+        try:
+            text = await prompt.prompt_async()
+        except EOFError:
+            return None
+        except KeyboardInterrupt:
+            screen.notice(say(language, "leave"))
+            continue
+        if text.strip() in LEAVE:
+            return None
+        if text.strip():
+            return text
+
+
+async def _answer(session: Session, screen: Screen, text: str) -> None:
+    answering = asyncio.create_task(session.send(text))
+    with without_echo():
+        try:
+            await answering
+        except ChatbridgeError as error:
+            screen.error(str(error))
+        except asyncio.CancelledError:
+            this = asyncio.current_task()
+            if this is not None and this.cancelling():  # not the answer alone: the program ends
+                raise
+            screen.notice(say(session.language, "given_up"))
+
+
+async def _answer_lines(session: Session, view: Screen | Plain) -> None:
+    count = failed = 0
+    async for line in lines(sys.stdin):
+        count += 1
+        try:
+            await session.send(line)
+        except ChatbridgeError as error:
+            failed += 1
+            view.error(str(error))
+    if failed:
+        raise ChatbridgeError(say(session.language, "unanswered", failed=failed, count=count))
+
+
+def _view(options: ReplOptions, language: str, *, interactive: bool) -> Screen | Plain:
+    waiting = Waiting(Console(stderr=True), language)
+    one_message = options.prompt is not None
+    if options.color == "always" or interactive or (one_message and sys.stdout.isatty()):
+        return Screen(_console(options.color), waiting, language, status=interactive)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Windows writes pipes in an old code page: a letter that it lacks must not end the talk.
+        sys.stdout.reconfigure(errors="replace")
+    return Plain(sys.stdout, sys.stderr, waiting, squeeze=not one_message)
+
+
+def _console(color: str) -> Console:
+    if color == "never":
+        return Console(color_system=None, highlight=False)
+    if color == "always":
+        console = Console(force_terminal=True, no_color=False, highlight=False)
+        if console.color_system is None:  # a dumb terminal, or none; but always is always
+            console = Console(force_terminal=True, no_color=False, color_system="standard", highlight=False)
+        return console
+    return Console(highlight=False)
+
+
+def _person() -> Author:
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # a container may run as a number that has no name
+        name = "you"
+    return Author("terminal", name)
