@@ -1,4 +1,4 @@
-"""Makes GGUF files for the tests: from LLaMA checkpoints as Meta and Hugging Face wrote them, or of random weights.
+"""Makes GGUF files for the tests: from LLaMA checkpoints and adapters as they were published, or of random weights.
 
 Reads PyTorch's zip files without PyTorch, through an unpickler that builds nothing but arrays.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -19,6 +19,7 @@ import sentencepiece
 from gguf.quants import quantize
 
 Arrays = dict[str, np.ndarray]
+FIXTURES = Path(__file__).parent / "fixtures"
 BASE = {"layers": 2, "dim": 64, "hidden": 192, "heads": 4, "kv_heads": 4, "context": 96, "epsilon": 1e-6}
 
 
@@ -51,7 +52,7 @@ def _rebuild(storage: np.ndarray, offset: int, shape: tuple[int, ...], strides: 
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps)
 
 
-def from_meta(folder: Path) -> Arrays:
+def from_meta(path: Path) -> Arrays:
     """Meta's checkpoint under GGUF's names; its rotary pairs are neighbours already, as GGUF wants them."""
     names = {"tok_embeddings": "token_embd", "norm": "output_norm", "output": "output"}
     parts = {
@@ -66,7 +67,7 @@ def from_meta(folder: Path) -> Arrays:
         "ffn_norm": "ffn_norm",
     }
     renamed = {}
-    for name, array in read_torch(folder / "consolidated.00.pth").items():
+    for name, array in read_torch(path).items():
         stem = name.removesuffix(".weight")
         if stem in names:
             renamed[f"{names[stem]}.weight"] = array
@@ -76,33 +77,33 @@ def from_meta(folder: Path) -> Arrays:
     return renamed
 
 
-def from_hf(folder: Path, heads: int = 4) -> Arrays:
-    """Hugging Face's checkpoint under GGUF's names; q and k go back from halves to neighbouring pairs."""
-    names = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+def from_peft(path: Path, heads: int = 4) -> tuple[Arrays, Arrays]:
+    """A PEFT adapter under GGUF's names: its pairs of matrices, and whole tensors that replace the model's.
+
+    Hugging Face rotates halves: the rows of q and k go back to neighbouring pairs, as in the model itself.
+    """
+    names = {"embed_tokens": "token_embd.weight", "lm_head": "output.weight"}
     parts = {
-        "self_attn.q_proj": "attn_q",
-        "self_attn.k_proj": "attn_k",
-        "self_attn.v_proj": "attn_v",
-        "self_attn.o_proj": "attn_output",
-        "mlp.gate_proj": "ffn_gate",
-        "mlp.down_proj": "ffn_down",
-        "mlp.up_proj": "ffn_up",
-        "input_layernorm": "attn_norm",
-        "post_attention_layernorm": "ffn_norm",
+        "q_proj": "attn_q",
+        "k_proj": "attn_k",
+        "v_proj": "attn_v",
+        "o_proj": "attn_output",
+        "gate_proj": "ffn_gate",
+        "down_proj": "ffn_down",
+        "up_proj": "ffn_up",
     }
-    renamed = {}
-    for file in sorted(folder.glob("pytorch_model-*.bin")):
-        for name, array in read_torch(file).items():
-            stem = name.removesuffix(".weight")
-            if stem in names:
-                renamed[f"{names[stem]}.weight"] = array
-            elif name.endswith(".weight"):
-                _, _, number, part = stem.split(".", 3)
-                if parts[part] in ("attn_q", "attn_k"):
-                    rows, columns = array.shape
-                    array = array.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
-                renamed[f"blk.{number}.{parts[part]}.weight"] = array
-    return renamed
+    pairs, replaced = {}, {}
+    for name, array in read_torch(path).items():
+        words = name.removeprefix("base_model.model.").removesuffix(".weight").split(".")
+        if words[-1] in names:
+            replaced[names[words[-1]]] = array
+            continue
+        number, part, which = words[2], words[-2], words[-1].lower()
+        if part in ("q_proj", "k_proj") and which == "lora_b":
+            rows, rank = array.shape
+            array = array.reshape(heads, 2, rows // heads // 2, rank).swapaxes(1, 2).reshape(rows, rank)
+        pairs[f"blk.{number}.{parts[part]}.weight.{which}"] = array
+    return pairs, replaced
 
 
 def random_weights(
@@ -133,22 +134,26 @@ def random_weights(
     return arrays
 
 
-def spm_metadata(model: Path) -> dict[str, Any]:
-    """`tokenizer.ggml.*` of a SentencePiece file."""
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
-    size = processor.get_piece_size()
-    kinds = []
-    for i in range(size):
-        control, unknown, byte = processor.is_control(i), processor.is_unknown(i), processor.is_byte(i)
-        kinds.append(3 if control else 2 if unknown else 6 if byte else 5 if processor.is_unused(i) else 1)
+def spm_metadata(
+    processor: sentencepiece.SentencePieceProcessor, user_defined: Collection[str] = (), **more: Any
+) -> dict[str, Any]:
+    """`tokenizer.ggml.*` of a SentencePiece model, which does not tell which pieces are user-defined."""
+
+    def kind(i: int) -> int:
+        if processor.id_to_piece(i) in user_defined:
+            return 4
+        named = {3: processor.is_control, 2: processor.is_unknown, 6: processor.is_byte, 5: processor.is_unused}
+        return next((kind for kind, asked in named.items() if asked(i)), 1)
+
+    ids = range(processor.get_piece_size())
     return {
         "tokenizer.ggml.model": "llama",
-        "tokenizer.ggml.tokens": [processor.id_to_piece(i) for i in range(size)],
-        "tokenizer.ggml.scores": [processor.get_score(i) for i in range(size)],
-        "tokenizer.ggml.token_type": kinds,
+        "tokenizer.ggml.tokens": [processor.id_to_piece(i) for i in ids],
+        "tokenizer.ggml.scores": [processor.get_score(i) for i in ids],
+        "tokenizer.ggml.token_type": [kind(i) for i in ids],
         "tokenizer.ggml.bos_token_id": processor.bos_id(),
         "tokenizer.ggml.eos_token_id": processor.eos_id(),
-    }
+    } | {f"tokenizer.ggml.{key}": value for key, value in more.items()}
 
 
 def bpe_metadata(tokenizer_json: str, pre: str) -> dict[str, Any]:
