@@ -7,7 +7,7 @@ it continuous batching, prefix reuse, cancellation, streaming text, crash isolat
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
@@ -159,6 +159,7 @@ class BackendType:
     `options`: a `chatbridge.Options` subclass whose fields are the keys that a model of this backend accepts.
     Give exactly one of `load` (a module-level function that returns a `LocalModel`; it runs in the worker, which
     imports it by name) and `connect` (an async function that returns a `Backend`; it runs in the main process).
+    `facts`: what `chatbridge doctor` tells of the engine, as its version and build flags; may import the library.
     """
 
     name: str
@@ -166,6 +167,7 @@ class BackendType:
     summary: str
     load: Callable[[Any, Progress], LocalModel] | None = None
     connect: Callable[[Any], Any] | None = None
+    facts: Callable[[], Mapping[str, str]] | None = None
 
     def __post_init__(self) -> None:
         if (self.load is None) == (self.connect is None):

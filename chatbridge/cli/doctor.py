@@ -1,0 +1,148 @@
+"""`chatbridge doctor`: looks over this machine, the plugins, their engines and the settings; says what to do."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from chatbridge.errors import ChatbridgeError
+
+if TYPE_CHECKING:
+    from chatbridge.config import Settings
+    from chatbridge.plugins import Plugins
+
+_LITTLE_MEMORY, _LITTLE_DISK = 4 * 2**30, 2 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `state`: good, or what to see to by `remedy`: a warning or an error."""
+
+    about: str
+    what: str
+    state: str = "good"
+    remedy: str = ""
+
+
+@click.command("doctor")
+@click.option("-c", "--config", type=click.Path(path_type=Path), help="The bots.yaml to look at.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def command(config: Path | None, as_json: bool) -> None:
+    """Look over this machine, the plugins and the settings; say what to do.
+
+    Exits 1 where something is wrong that keeps chatbridge from working, else 0.
+    """
+    findings = list(look(config))
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False, indent=2))
+    else:
+        for finding in findings:
+            click.echo(_line(finding))
+    sys.exit(any(finding.state == "error" for finding in findings))
+
+
+def look(config: Path | None) -> Iterator[Finding]:
+    """Everything there is to say, in order."""
+    from chatbridge.plugins import Plugins
+
+    plugins = Plugins()
+    yield from _machine()
+    yield from _plugins(plugins)
+    yield from _engines(plugins)
+    yield from _settings(config, plugins)
+
+
+def _machine() -> Iterator[Finding]:
+    from chatbridge import __version__, machine
+
+    yield Finding("chatbridge", __version__)
+    yield Finding("python", f"{platform.python_version()} ({sys.executable})")
+    yield Finding("system", f"{platform.system()} {platform.release()} {platform.machine()}")
+    yield Finding("processor", machine.processor())
+    features = machine.cpu_features()
+    yield Finding("instructions", ", ".join(features) or "none that speed models up are known")
+    total, free = machine.memory()
+    if not total:
+        yield Finding("memory", "can't be told on this system")
+    else:
+        what = f"{machine.size(total)}" + (f", {machine.size(free)} free" if free else "")
+        low = 0 < free < _LITTLE_MEMORY
+        advice = (
+            f"a 7B model in 4 bits takes about {machine.size(_LITTLE_MEMORY)}: close programs, or choose a smaller one"
+        )
+        yield Finding("memory", what, "warning" if low else "good", advice if low else "")
+    cards = machine.gpus()
+    for card in cards:
+        parts = (card.name, machine.size(card.memory) if card.memory else "", card.driver)
+        yield Finding("gpu", ", ".join(part for part in parts if part))
+    if not cards:
+        yield Finding("gpu", "none seen; models run on the processor")
+
+
+def _plugins(plugins: Plugins) -> Iterator[Finding]:
+    for record in plugins.records():
+        if record.reason:
+            yield Finding(
+                "plugin", f"{record.name} {record.version} is broken: {record.reason}", "warning", record.remedy
+            )
+        else:
+            offers = "; ".join(f"{kind} {', '.join(names)}" for kind, names in record.offers.items())
+            yield Finding("plugin", f"{record.name} {record.version}: {offers or 'offers nothing'}")
+
+
+def _engines(plugins: Plugins) -> Iterator[Finding]:
+    for backend in plugins.backends.values():
+        if backend.facts is None:
+            continue
+        try:
+            facts = backend.facts()
+        except Exception as error:  # a library that can't be imported, in whatever way it fails
+            yield Finding(
+                "engine", f"{backend.name}: {error}", "warning", f"reinstall the package of backend {backend.name}"
+            )
+            continue
+        yield Finding("engine", f"{backend.name}: " + ", ".join(f"{name} {value}" for name, value in facts.items()))
+
+
+def _settings(config: Path | None, plugins: Plugins) -> Iterator[Finding]:
+    from chatbridge.config import default_settings, load
+
+    path = config or Path("bots.yaml")
+    try:
+        if config is None and not path.exists():
+            settings = default_settings(plugins)
+            yield Finding("settings", "no bots.yaml here: the bundled guide model is used")
+        else:
+            settings = load(path, plugins)
+            bots = ", ".join(settings.bots) or "none"
+            yield Finding("settings", f"{path}: models {', '.join(settings.models)}; bots {bots}")
+    except ChatbridgeError as error:
+        yield Finding("settings", str(error), "error", "mend the lines above; `chatbridge check` looks again")
+        return
+    yield from _disk(settings)
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    from chatbridge import machine
+
+    store = settings.store
+    free = machine.disk_free(store.absolute())
+    advice = "make room, or set `store` in bots.yaml to another disk" if free < _LITTLE_DISK else ""
+    state = "warning" if advice else "good"
+    if why := machine.why_not_writable(store.absolute()):
+        state, advice = "error", f"{why}; set `store` in bots.yaml to a file in a folder of yours"
+    yield Finding("store", f"{store}, {machine.size(free)} free", state, advice)
+
+
+def _line(finding: Finding) -> str:
+    colour = {"good": "green", "warning": "yellow", "error": "red"}[finding.state]
+    mark = click.style({"good": "✓", "warning": "!", "error": "✗"}[finding.state], fg=colour)
+    advice = f"\n    → {finding.remedy}" if finding.remedy else ""
+    return f"{mark} {finding.about:<13} {finding.what}{advice}"
