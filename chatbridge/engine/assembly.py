@@ -9,6 +9,7 @@ import codecs
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from chatbridge.prompts.segments import Prompt, Special, Text, Tokens
 from chatbridge.types import Reply
 
 Decode = Callable[[Sequence[int]], bytes]
@@ -46,8 +47,8 @@ class Assembly:
 
     @property
     def holding(self) -> bool:
-        """Whether the last token may be the beginning of a stop string."""
-        return _partial(self._raw, self._stop) > 0
+        """Whether the last token may be the beginning of a stop string: part of its text, or of a character."""
+        return bool(self._utf8.getstate()[0]) or _partial(self._raw, self._stop) > 0
 
     def push(self, token: int) -> list[Piece]:
         """Take in one more token and return what can be shown now. Sets `stopped` at a stop string."""
@@ -79,12 +80,13 @@ class Assembly:
         return Reply(self._answer.text, tuple(self._tokens[:kept]), tail, vocabulary)
 
     def _find_stop(self, before: int) -> int | None:
+        """Where the stop string begins that is complete first, as if the text had come letter by letter."""
         found = []
         for stop in self._stop:
             start = max(0, before - len(stop) + 1)
             if (at := self._raw.find(stop, start)) >= 0:
-                found.append(at)
-        return min(found, default=None)
+                found.append((at + len(stop), at))
+        return min(found)[1] if found else None
 
     def _release(self, held: int) -> list[Piece]:
         end = len(self._raw) - held
@@ -152,6 +154,24 @@ class _ThinkSplitter:
         self._state = "answer"
         text, self._buffer = self._buffer, ""
         return [Piece(text)] if text else []
+
+
+def opens_thinking(prompt: Prompt, decode: Decode) -> bool:
+    """Whether the answer to `prompt` begins inside a think block, opened by the template or by the reply it goes on.
+
+    A person's `<think>` opens nothing: the answer would be hidden.
+    """
+    opening, said = "", ""
+    for segment in reversed(prompt):
+        if isinstance(segment, Special):
+            opening = segment.token + opening
+        elif isinstance(segment, Text) and segment.origin == "template":
+            opening = segment.text + opening
+        elif isinstance(segment, Tokens) and segment is prompt[-1]:
+            said = decode(segment.ids).decode("utf-8", "replace")
+        else:
+            break
+    return CLOSE not in said and (opening.rstrip().endswith(OPEN) or said.lstrip().startswith(OPEN))
 
 
 def _partial(text: str, patterns: Sequence[str]) -> int:
