@@ -11,6 +11,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -165,7 +166,7 @@ class ToyModel:
         # The file remembers, over restarts of the worker, how often to crash still.
         if not self.crash_file or len(self.steps) != self.crash_after:
             return
-        with open(self.crash_file, "r+", encoding="ascii") as file:
+        with Path(self.crash_file).open("r+", encoding="ascii") as file:
             left = int(file.read() or 0)
             file.seek(0)
             file.write(str(max(0, left - 1)).zfill(3))
@@ -193,7 +194,9 @@ def load_toy(options: ToyOptions, progress: Progress) -> LocalModel:
     return ToyModel(**options.model_dump(exclude={"fail_load"}))
 
 
-toy = BackendType("toy", ToyOptions, "a model for tests whose next letter is a hash of all before", load=load_toy)
+toy_backend = BackendType(
+    "toy", ToyOptions, "a model for tests whose next letter is a hash of all before", load=load_toy
+)
 
 _ALPHABET = b"abcdefghijklmnopqrstuvwxyz     \n"
 _START = b"\0" * 8

@@ -23,7 +23,7 @@ from chatbridge import (
     hookimpl,
 )
 from chatbridge.config import ModelSettings, Settings, SettingsSource
-from chatbridge.testing.toy import ToyOptions, toy
+from chatbridge.testing.toy import ToyOptions, toy_backend
 from chatbridge.types import Finish
 
 ROOM = Channel("room", "Room", kind="group")
@@ -38,7 +38,7 @@ class ToyPlugin:
 
     @hookimpl
     def register_backends(self) -> Iterable[BackendType]:
-        return [toy]
+        return [toy_backend]
 
     @hookimpl
     def turn_finished(self, turn: FinishedTurn) -> None:

@@ -19,7 +19,7 @@ from chatbridge.engine.process import WorkerBackend, exit_in_words
 from chatbridge.errors import BackendError, InvalidRequest, ModelLoadError, TemplateError, WorkerDied
 from chatbridge.prompts.segments import Special, Text
 from chatbridge.sampling import Sampling
-from chatbridge.testing.toy import ToyModel, ToyOptions, toy
+from chatbridge.testing.toy import ToyModel, ToyOptions, toy_backend
 from chatbridge.types import Chunk, Finish
 
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="signals end processes on POSIX systems")
@@ -27,7 +27,7 @@ needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="signals end 
 
 @asynccontextmanager
 async def worker(**options: object) -> AsyncIterator[WorkerBackend]:
-    backend = WorkerBackend(toy, ToyOptions.model_validate(options), name="toy")
+    backend = WorkerBackend(toy_backend, ToyOptions.model_validate(options), name="toy")
     await backend.start()
     try:
         yield backend
@@ -149,7 +149,7 @@ async def test_a_load_that_fails_says_why() -> None:
 
 async def test_progress_is_told() -> None:
     told: list[tuple[float, str]] = []
-    backend = WorkerBackend(toy, ToyOptions(), on_progress=lambda share, doing: told.append((share, doing)))
+    backend = WorkerBackend(toy_backend, ToyOptions(), on_progress=lambda share, doing: told.append((share, doing)))
     await backend.start()
     await backend.aclose()
     assert told == [(0.5, "inventing letters")]
@@ -214,9 +214,9 @@ async def test_the_worker_leaves_when_its_parent_is_gone(tmp_path: Path) -> None
     program = """
 import asyncio, os
 from chatbridge.engine.process import WorkerBackend
-from chatbridge.testing.toy import ToyOptions, toy
+from chatbridge.testing.toy import ToyOptions, toy_backend
 async def main():
-    backend = WorkerBackend(toy, ToyOptions())
+    backend = WorkerBackend(toy_backend, ToyOptions())
     await backend.start()
     print(backend.pid, flush=True)
     os.kill(os.getpid(), 9)

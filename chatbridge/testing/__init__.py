@@ -1,0 +1,42 @@
+"""For plugin authors: fakes to test against, and contracts that a backend or a frontend is held to.
+
+Subclass a contract, give it your plugin by a fixture, and run pytest. Needs pytest and pytest-asyncio.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chatbridge.testing.backends import BackendContract as BackendContract
+    from chatbridge.testing.frontends import FrontendContract as FrontendContract
+    from chatbridge.testing.frontends import Room as Room
+    from chatbridge.testing.models import LocalModelContract as LocalModelContract
+    from chatbridge.testing.script import ScriptedBackend as ScriptedBackend
+    from chatbridge.testing.script import scripted as scripted
+    from chatbridge.testing.setup import bridge_with as bridge_with
+    from chatbridge.testing.setup import plugin_of as plugin_of
+    from chatbridge.testing.toy import ToyModel as ToyModel
+    from chatbridge.testing.toy import ToyOptions as ToyOptions
+    from chatbridge.testing.toy import toy_backend as toy_backend
+
+# Loaded on first use: the toy model is run by workers, which need neither pytest nor the contracts. No module is
+# called as a public name is: importing it would put the module in the name's place.
+_HOME = {
+    "backends": ("BackendContract",),
+    "frontends": ("FrontendContract", "Room"),
+    "models": ("LocalModelContract",),
+    "script": ("ScriptedBackend", "scripted"),
+    "setup": ("bridge_with", "plugin_of"),
+    "toy": ("ToyModel", "ToyOptions", "toy_backend"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'chatbridge.testing' has no public name {name!r}")
+    return getattr(import_module(f"chatbridge.testing.{_MODULE_OF[name]}"), name)

@@ -1,0 +1,70 @@
+"""A bridge for tests in one call, on the plugins that a test hands in. Knows no file but the store's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from chatbridge.bridge import Bridge
+from chatbridge.config import ChannelSettings, ModelSettings, Settings, SettingsSource
+from chatbridge.engine.contract import BackendType
+from chatbridge.frontend import FrontendType
+from chatbridge.hookspecs import hookimpl
+from chatbridge.plugins import Plugins
+
+if TYPE_CHECKING:
+    from chatbridge.commands import ChatCommand
+    from chatbridge.prompts import Template
+
+
+def plugin_of(
+    *,
+    backends: Iterable[BackendType] = (),
+    frontends: Iterable[FrontendType] = (),
+    templates: Iterable[Template] = (),
+    chat_commands: Iterable[ChatCommand] = (),
+) -> object:
+    """A plugin that offers these."""
+
+    class Plugin:
+        @hookimpl
+        def register_backends(self) -> Iterable[BackendType]:
+            return backends
+
+        @hookimpl
+        def register_frontends(self) -> Iterable[FrontendType]:
+            return frontends
+
+        @hookimpl
+        def register_templates(self) -> Iterable[Template]:
+            return templates
+
+        @hookimpl
+        def register_chat_commands(self) -> Iterable[ChatCommand]:
+            return chat_commands
+
+    return Plugin()
+
+
+@asynccontextmanager
+async def bridge_with(
+    backend: BackendType,
+    store: Path,
+    *,
+    options: BaseModel | None = None,
+    defaults: ChannelSettings | None = None,
+    template: str = "alpaca",
+    plugins: Iterable[object] = (),
+) -> AsyncIterator[Bridge]:
+    """A bridge whose only model, `model`, is run by `backend`; it answers every message unless `defaults` say else."""
+    found = Plugins([plugin_of(backends=[backend]), *plugins], discover=False)
+    model = ModelSettings("model", backend.name, options or backend.options(), template=template)
+    settings = Settings(
+        {"model": model}, found.templates, store, defaults or ChannelSettings(reply_to="always", language="en")
+    )
+    async with Bridge(SettingsSource(settings), found) as bridge:
+        yield bridge
