@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import getpass
 import io
+import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from rich.console import Console
 
 from chatbridge import Author, Bot, ChatbridgeError
 from chatbridge_repl.interrupts import on_interrupt, without_echo
+from chatbridge_repl.logs import logs_shown
 from chatbridge_repl.options import ReplOptions
 from chatbridge_repl.plain import Plain, lines
 from chatbridge_repl.screen import Screen
@@ -27,6 +30,8 @@ from chatbridge_repl.waiting import Waiting
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
+
+log = logging.getLogger(__name__)
 
 LEAVE = ("/exit", "/quit")
 """What people type who don't know of Ctrl-D; no chat commands, since other places have no way out."""
@@ -42,13 +47,14 @@ async def run(options: ReplOptions, bot: Bot) -> None:
     interactive = options.prompt is None and sys.stdin.isatty() and sys.stdout.isatty()
     view = _view(options, language, interactive=interactive)
     session = Session(bot, view, _person(), language)
-    await session.begin(options.resume, options.commands)
-    if options.prompt is not None:
-        await session.send(options.prompt)
-    elif interactive and isinstance(view, Screen):
-        await _talk(session, view, bot)
-    else:
-        await _answer_lines(session, view)
+    with logs_shown(partial(_above_the_prompt, view) if interactive else view.notice):
+        await session.begin(options.resume, options.commands)
+        if options.prompt is not None:
+            await session.send(options.prompt)
+        elif interactive and isinstance(view, Screen):
+            await _talk(session, view, bot)
+        else:
+            await _answer_lines(session, view)
 
 
 async def _talk(session: Session, screen: Screen, bot: Bot) -> None:
@@ -89,6 +95,8 @@ async def _answer(session: Session, screen: Screen, text: str) -> None:
             await answering
         except ChatbridgeError as error:
             screen.error(str(error))
+        except Exception:  # a bug, or a plugin's: what it was is shown, and the talk goes on
+            log.exception("this message failed by a mistake in the program")
         except asyncio.CancelledError:
             this = asyncio.current_task()
             if this is not None and this.cancelling():  # not the answer alone: the program ends
@@ -107,6 +115,16 @@ async def _answer_lines(session: Session, view: Screen | Plain) -> None:
             view.error(str(error))
     if failed:
         raise ChatbridgeError(say(session.language, "unanswered", failed=failed, count=count))
+
+
+def _above_the_prompt(view: Screen | Plain, text: str) -> None:
+    """Show a line that came by itself, whether somebody is typing now or not."""
+    from prompt_toolkit.application import get_app_or_none, run_in_terminal
+
+    if get_app_or_none() is None:
+        view.notice(text)
+    else:
+        run_in_terminal(lambda: view.notice(text))
 
 
 def _view(options: ReplOptions, language: str, *, interactive: bool) -> Screen | Plain:

@@ -1,0 +1,225 @@
+"""The program in pipes and for a single message: what it prints, and how it exits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from chatbridge_repl.texts import terminal_language
+
+REPL = (sys.executable, "-m", "chatbridge", "repl")
+
+
+@pytest.fixture
+def repl(environment: dict[str, str], tmp_path: Path):
+    """Run the program: `repl("-p", "hi")`, `repl(stdin="hi\\n")`."""
+
+    def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*REPL, *arguments],
+            input=stdin,
+            env={**environment, **variables},
+            cwd=tmp_path,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=60,
+        )
+
+    return run
+
+
+def test_every_line_of_a_pipe_is_answered(repl) -> None:
+    done = repl(stdin="hello\n你好\n")
+    assert done.stdout == "1: hello\n3: 你好\n"
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_blank_lines_are_neither_asked_nor_answered(repl) -> None:
+    done = repl(stdin="\n  \nsay one\\n\\n\\n  two \\n\\n\r\nlast, without an end")
+    assert done.stdout == "one\n  two\n3: last, without an end\n"
+
+
+def test_commands_work_in_a_pipe(repl) -> None:
+    done = repl(stdin="/set max_tokens 2\nsay one two three\n/undo\n/model\n")
+    assert done.stdout.splitlines()[1] == "one two"
+    assert "scripted" in done.stdout.splitlines()[3]
+    assert done.returncode == 0
+
+
+def test_one_message_is_answered_as_it_is(repl) -> None:
+    done = repl("-p", "say one\\n\\n    two\\n", stdin="never read\n")
+    assert (done.stdout, done.stderr, done.returncode) == ("one\n\n    two\n", "", 0)
+
+
+def test_what_could_steer_a_terminal_is_left_out(repl) -> None:
+    assert repl("-p", "say red \x1b[31m\x07\x9b1m").stdout == "red [31m1m\n"
+
+
+def test_a_line_that_fails_is_told_and_the_next_is_answered(repl) -> None:
+    done = repl(stdin="fail now\n/nosuch\nhello\n")
+    first, last = done.stdout.splitlines()
+    assert first.endswith("fail now"), "what came before the failure"
+    assert last.endswith("hello")
+    errors = done.stderr.splitlines()
+    assert errors[0] == "chatbridge: the script says so"
+    assert "/nosuch" in errors[1]
+    assert errors[2:] == ["chatbridge: 2 of 3 messages failed"]
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("arguments", [("-p", "fail now"), ("-p", "hi", "-m", "broken")])
+def test_one_message_that_fails_exits_1_with_one_line(repl, arguments: tuple[str, ...]) -> None:
+    done = repl(*arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("chatbridge: the ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("-m", "scriptd"), "did you mean 'scripted'?"),
+        (("-t", "alpacca"), "did you mean 'alpaca'?"),
+        (("-n", "0"), "0 is not in the range"),
+        (("-c", "none.yaml"), "none.yaml"),
+        (("--color", "blue"), "blue"),
+        (("--nosuch",), "--nosuch"),
+    ],
+)
+def test_a_wrong_command_line_exits_2(repl, arguments: tuple[str, ...], says: str) -> None:
+    done = repl(*arguments, "-p", "hi")
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
+def test_options_are_settings_of_this_conversation(repl) -> None:
+    assert repl("--system", "Be brief.", "-p", "system").stdout == "Be brief.\n"
+    assert repl("-n", "2", "-p", "say one two three").stdout == "one two\n"
+    assert "other" in repl("-m", "other", "-t", "alpaca", "-p", "/model").stdout
+    assert repl("-p", "system").stdout != "Be brief.\n", "the next conversation begins anew"
+
+
+def test_resume_goes_on_with_what_was_said(repl) -> None:
+    repl("-p", "first", "--system", "Be brief.")
+    assert repl("-p", "second").stdout == "1: second\n", "a new conversation"
+    assert repl("--resume", "-p", "third").stdout == "3: third\n"
+    assert repl("--resume", "-p", "fourth").stdout == "5: fourth\n"
+    earlier = repl("-p", "/branch").stdout
+    assert "c1: first" in earlier
+    assert "c2: second" in earlier
+    done = repl("--resume", "c1", "-p", "fifth")
+    assert done.stdout == "3: fifth\n"
+    assert "first" in done.stderr
+    assert repl("--resume", "1", "-p", "system").stdout == "Be brief.\n", "its settings are kept, too"
+
+
+@pytest.mark.parametrize("id", ["7", "c7", "seven"])
+def test_a_conversation_that_is_not_there_cannot_be_resumed(repl, id: str) -> None:
+    done = repl("--resume", id, "-p", "hi")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert id.removeprefix("c") in done.stderr
+
+
+def test_resuming_with_nothing_said_yet_begins(repl) -> None:
+    done = repl("--resume", "-p", "hi")
+    assert (done.stdout, done.returncode) == ("1: hi\n", 0)
+
+
+def test_colours_are_there_only_where_they_are_forced(repl) -> None:
+    assert "\x1b" not in repl("-p", "say **bold**").stdout
+    assert "\x1b" not in repl("-p", "say **bold**", FORCE_COLOR="1").stdout
+    forced = repl("-p", "say **bold**", "--color", "always", NO_COLOR="1", TERM="dumb").stdout
+    assert forced == "\x1b[1mbold\x1b[0m\n"
+
+
+def test_thoughts_come_first_where_they_are_shown(repl) -> None:
+    done = repl(stdin="think so\n/set thinking show\nthink so\n")
+    assert done.stdout.splitlines()[0] == "so"
+    assert done.stdout.splitlines()[2:] == ["hm hm", "so"]
+
+
+def test_the_bot_of_bots_yaml_is_used_with_its_settings(repl, tmp_path: Path) -> None:
+    with (tmp_path / "bots.yaml").open("a") as file:
+        file.write(
+            "bots:\n  here:\n    frontend: repl\n    commands: [/set max_tokens 1]\n"
+            "    defaults: {system: You are here.}\n"
+        )
+    assert repl("-p", "say one two").stdout == "one\n"
+    assert repl("-n", "3", "-p", "system").stdout == "You are here.\n"
+
+
+def test_another_file_can_be_named(repl, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("models: {mine: {backend: scripted, template: alpaca}}")
+    assert "mine" in repl("-c", "mine.yaml", "-p", "/model").stdout
+    (tmp_path / "mine.yaml").write_text("modles: {}")
+    done = repl("-c", "mine.yaml", "-p", "hi")
+    assert done.returncode == 1
+    assert "mine.yaml:1:1" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to whole consoles only")
+def test_ctrl_c_exits_130_and_keeps_what_came(repl, environment: dict[str, str], tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [*REPL, "-p", "slowly now"], env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        came = b""
+        while b"and so on" not in came:
+            came += os.read(process.stdout.fileno(), 100)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == b""
+    repl("--resume", "-p", "/save saved.json")
+    assert "slowly now and so on" in (tmp_path / "saved.json").read_text("utf-8")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to whole consoles only")
+def test_ctrl_c_ends_the_wait_for_a_line(environment: dict[str, str], tmp_path: Path) -> None:
+    with subprocess.Popen(
+        REPL, env=environment, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"hello\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"1: hello\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+def test_a_reader_that_went_away_ends_the_program(environment: dict[str, str], tmp_path: Path) -> None:
+    with subprocess.Popen(
+        REPL, env=environment, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"hello\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"1: hello\n"
+        process.stdout.close()
+        process.stdin.write(b"hello\nhello\n")
+        process.stdin.close()
+        assert process.wait(timeout=30) == 1
+        assert process.stderr is not None
+        assert b"Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("variables", "language"),
+    [
+        ({"LANG": "zh_CN.UTF-8"}, "zh"),
+        ({"LANG": "zh_TW.UTF-8", "LC_ALL": ""}, "zh"),
+        ({"LANG": "zh_CN.UTF-8", "LC_ALL": "C"}, "en"),
+        ({"LANG": "de_AT.UTF-8"}, "en"),
+    ],
+)
+def test_the_language_is_the_terminals(variables: dict[str, str], language: str) -> None:
+    assert terminal_language(variables) == language
