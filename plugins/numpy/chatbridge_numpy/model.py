@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chatbridge import InvalidRequest, LogitsSampler, ModelInfo, ModelLoadError, Row, Sampling
+from chatbridge import LogitsSampler, ModelInfo, ModelLoadError, Row, Sampling
 from chatbridge_numpy.describe import describe
 from chatbridge_numpy.gguf_file import Floats, GgufFile
 from chatbridge_numpy.lora import Lora
@@ -44,11 +44,6 @@ class NumpyModel:
         return state
 
     def new_sampler(self, sampling: Sampling, prompt: Sequence[int], generated: int) -> LogitsSampler:
-        """See `LocalModel.new_sampler`. Raises InvalidRequest where `logit_bias` names an id that there isn't."""
-        if bad := [token for token in sampling.logit_bias if not 0 <= token < self.info.vocab_size]:
-            raise InvalidRequest(
-                f"logit_bias: {bad[0]} is no token id; this model's go from 0 to {self.info.vocab_size - 1}"
-            )
         return LogitsSampler(sampling, prompt, generated)
 
     def step(self, rows: Sequence[Row]) -> list[list[int]]:

@@ -86,27 +86,27 @@ def _layer(reader: _Reader, at: str, params: Params) -> Layer:
     dim, hidden = params.dim, params.hidden
     queries, keys = params.heads * params.head, params.kv_heads * params.head
     scale = np.float32(params.head**-0.5)
-    qkv = np.empty((dim, queries + 2 * keys), np.float32)
-    qkv[:, :queries] = reader.floats(f"{at}.attn_q.weight", queries, dim).T * scale
-    qkv[:, queries : queries + keys] = reader.floats(f"{at}.attn_k.weight", keys, dim).T
-    qkv[:, queries + keys :] = reader.floats(f"{at}.attn_v.weight", keys, dim).T
+    query = reader.floats(f"{at}.attn_q.weight", queries, dim)
+    query *= scale
+    key = reader.floats(f"{at}.attn_k.weight", keys, dim)
+    value = reader.floats(f"{at}.attn_v.weight", keys, dim)
     qkv_bias = np.zeros(queries + 2 * keys, np.float32)
     for part, begin, end in (("q", 0, queries), ("k", queries, queries + keys), ("v", queries + keys, None)):
         bias = reader.optional(f"{at}.attn_{part}.bias", len(qkv_bias[begin:end]))
         if bias is not None:
             qkv_bias[begin:end] = bias
     qkv_bias[:queries] *= scale
-    gate_up = np.empty((2, dim, hidden), np.float32)
-    gate_up[0] = reader.floats(f"{at}.ffn_gate.weight", hidden, dim).T * np.float32(0.5)
-    gate_up[1] = reader.floats(f"{at}.ffn_up.weight", hidden, dim).T
+    gate = reader.floats(f"{at}.ffn_gate.weight", hidden, dim)
+    gate *= np.float32(0.5)
+    up = reader.floats(f"{at}.ffn_up.weight", hidden, dim)
     return Layer(
         attention_norm=reader.floats(f"{at}.attn_norm.weight", dim),
-        qkv=qkv,
+        qkv=_turned(np.concatenate([query, key, value])),
         qkv_bias=qkv_bias if qkv_bias.any() else None,
         out=_turned(reader.floats(f"{at}.attn_output.weight", dim, queries)),
         out_bias=reader.optional(f"{at}.attn_output.bias", dim),
         ffn_norm=reader.floats(f"{at}.ffn_norm.weight", dim),
-        gate_up=gate_up,
+        gate_up=np.stack([_turned(gate), _turned(up)]),
         down=_turned(reader.floats(f"{at}.ffn_down.weight", dim, hidden)),
     )
 
