@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from chatbridge.engine.assembly import OPEN, Assembly, Piece
-from chatbridge.engine.contract import LocalModel, ModelState, Request, Row
-from chatbridge.engine.prefix_cache import PrefixCache, common_prefix
+from chatbridge.engine.assembly import Assembly, Piece, opens_thinking
+from chatbridge.engine.contract import LocalModel, Request, Row
 from chatbridge.engine.scheduler import Job, Scheduler
+from chatbridge.engine.states import Memory, States
 from chatbridge.errors import BackendError, ChatbridgeError, InvalidRequest, PromptTooLong, TemplateError
-from chatbridge.prompts.segments import Prompt, Text, encode
+from chatbridge.prompts.segments import Prompt, encode
 from chatbridge.types import Chunk, Finish, FinishReason, Usage
 
 CACHE_BYTES = 1 << 30
 """How much memory kept states may hold, unless told otherwise: 1 GiB."""
-
-CACHE_STATES = 256
-"""How many states are kept where the model itself sets no bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,10 @@ class Event:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Answer(Job):
-    """A job with everything that belongs to its answer. `fresh` ids have not been told in an event yet."""
+    """A job with everything that belongs to its answer.
+
+    `limit`: how many tokens there may be at most, with the prompt. `fresh` ids have not been told in an event yet.
+    """
 
     request: Request
     assembly: Assembly
@@ -45,12 +45,11 @@ class _Answer(Job):
     prompt_length: int
     limit: int
     submitted: float
-    started: float = 0.0
-    first_token: float = 0.0
+    started: float | None = None
+    first_token: float | None = None
     cached: int = 0
-    state: ModelState | None = None
+    memory: Memory | None = None
     sampler: Any = None
-    boundary: tuple[int, ModelState] | None = None
     fresh: list[int] = field(default_factory=list)
 
     @property
@@ -81,8 +80,7 @@ class Engine:
         self._scheduler: Scheduler[_Answer] = Scheduler(rows, token_budget)
         self._answers: dict[str, _Answer] = {}
         self._events: list[Event] = []
-        self._max_states = info.max_states or rows + CACHE_STATES
-        self._cache = PrefixCache(info.can_trim, cache_bytes, self._max_states)
+        self._states = States(model, rows, cache_bytes)
         self._generated = self._read = self._reused = self._steps = 0
 
     @property
@@ -96,11 +94,16 @@ class Engine:
         return encode(prompt, self.model.tokenizer, bos=info.bos, eos=info.eos[0] if info.eos else None)
 
     def submit(self, request: Request) -> None:
-        """Take a request in. What is wrong with it comes as an error event of the next step."""
+        """Take a request in. What is wrong with it comes as an error event of the next step.
+
+        Raises: ValueError if a request of the same id is under way.
+        """
+        if request.id in self._answers:
+            raise ValueError(f"a request {request.id!r} is under way already")
         try:
             answer = self._prepare(request)
-        except ChatbridgeError as error:
-            self._events.append(Event(request.id, error=error))
+        except Exception as error:
+            self._events.append(_failure(request.id, error))
             return
         self._answers[request.id] = answer
         self._scheduler.add(answer)
@@ -108,18 +111,23 @@ class Engine:
     def cancel(self, request_id: str) -> None:
         """End a request; the next step gives its slot to another and tells what came of it."""
         if (answer := self._answers.get(request_id)) is not None:
-            self._events.append(self._finish(answer, "cancelled"))
+            self._finish(answer, "cancelled")
 
     def step(self) -> list[Event]:
-        """Let every running request catch up by its share of the budget, and tell what came of it."""
+        """Let every running request catch up by its share of the budget, and tell what came of it.
+
+        A request that makes the model raise fails alone. Raises: what the model raises, if it is broken for good.
+        """
         while (answer := self._scheduler.admit()) is not None:
-            self._guarded(answer, self._begin)
-        shares = [(answer, self._up_to_boundary(answer, count)) for answer, count in self._scheduler.schedule()]
-        if shares:
+            try:
+                self._begin(answer)
+            except Exception as error:
+                self._fail(answer, error)
+        if shares := [(answer, _memory(answer).up_to_copy(count)) for answer, count in self._scheduler.schedule()]:
             self._steps += 1
-            for (answer, count), tokens in zip(shares, self._run(shares), strict=True):
+            for (answer, _), sampled in zip(shares, self._run(shares), strict=True):
                 if answer.id in self._answers:
-                    self._advance(answer, count, tokens)
+                    self._advance(answer, sampled)
         events, self._events = self._events, []
         return events
 
@@ -133,17 +141,18 @@ class Engine:
             "tokens_generated": self._generated,
             "tokens_read": self._read,
             "tokens_reused": self._reused,
-            "kept_states": len(self._cache),
-            "kept_bytes": self._cache.nbytes,
-            "cache_hits": self._cache.hits,
-            "cache_evictions": self._cache.evictions,
+            "kept_states": len(self._states.cache),
+            "kept_bytes": self._states.cache.nbytes,
+            "cache_hits": self._states.cache.hits,
+            "cache_evictions": self._states.cache.evictions,
         }
 
     def close(self) -> None:
-        """Release every state and the model."""
+        """Release every state and the model; requests under way are dropped."""
         for answer in list(self._answers.values()):
             self._finish(answer, "cancelled")
-        self._cache.clear()
+        self._events.clear()
+        self._states.cache.clear()
         self.model.close()
 
     # --- a request's beginning ---------------------------------------------------------------------------------
@@ -153,21 +162,21 @@ class Engine:
         prompt = self.tokenize(request.prompt)
         if not prompt:
             raise InvalidRequest("the prompt is empty: there is nothing to answer")
-        if bad := next((token for token in prompt if not 0 <= token < info.vocab_size), None):
-            raise InvalidRequest(f"token {bad} is outside the vocabulary of {info.vocab_size} ids")
+        for token in (*prompt, *request.resume, *request.sampling.logit_bias):
+            if not 0 <= token < info.vocab_size:
+                raise InvalidRequest(f"token {token} is outside the vocabulary of {info.vocab_size} ids")
         if len(prompt) >= info.context_length:
             raise PromptTooLong(
                 f"the prompt has {len(prompt)} tokens, and the model {info.name!r} takes {info.context_length} "
                 f"with the answer; shorten it, or raise context_length"
             )
-        last = request.prompt[-1]
-        thinking = isinstance(last, Text) and last.text.rstrip().endswith(OPEN)
+        decode = self.model.tokenizer.decode
         stop = (*request.stop, *request.sampling.stop)
         answer = _Answer(
             id=request.id,
             tokens=[*prompt, *request.resume],
             request=request,
-            assembly=Assembly(self.model.tokenizer.decode, stop, thinking=thinking),
+            assembly=Assembly(decode, stop, thinking=opens_thinking(request.prompt, decode)),
             ends=frozenset((*info.eos, *(self._stop_token(token) for token in request.stop_tokens))),
             prompt_length=len(prompt),
             limit=min(len(prompt) + request.sampling.max_tokens, info.context_length),
@@ -186,189 +195,133 @@ class Engine:
     def _begin(self, answer: _Answer) -> None:
         """Give an admitted request its sampler and its state, with as much of the prompt in it as is known."""
         answer.started = self._clock()
-        if len(answer.tokens) >= answer.limit or answer.assembly.stopped:
-            self._events.append(self._finish(answer, "stop" if answer.assembly.stopped else "length"))
-            return
-        request = answer.request
-        answer.sampler = self.model.new_sampler(request.sampling, answer.tokens, len(request.resume))
-        running = sum(1 for other in self._answers.values() if other.state is not None)
-        self._cache.shrink(max(0, self._max_states - running - 1))
-        answer.state, answer.consumed = self._cache.take(answer.tokens)
-        self._take_from_running(answer)
-        if answer.state is None:
-            answer.state = self.model.new_state()
-        answer.cached = min(answer.consumed, answer.prompt_length)
-        self._reused += answer.consumed
+        if answer.assembly.stopped:
+            self._finish(answer, "stop")
+        elif len(answer.tokens) >= answer.limit:
+            self._finish(answer, "length")
+        else:
+            answer.sampler = self._new_sampler(answer)
+            answer.memory = self._states.take(answer.tokens, answer.prompt_length)
+            answer.consumed = answer.memory.state.length
+            answer.cached = min(answer.consumed, answer.prompt_length)
+            self._reused += answer.cached
 
-    def _take_from_running(self, answer: _Answer) -> None:
-        """Use a running request's state if it shares more than any kept one (a common system text, say)."""
-        if not self.model.info.can_trim:
-            return
-        for other in self._scheduler.running:
-            if other is answer or other.state is None:
-                continue
-            shared = min(common_prefix(other.tokens[: other.consumed], answer.tokens), len(answer.tokens) - 1)
-            if shared > answer.consumed:
-                if answer.state is not None:
-                    answer.state.release()
-                answer.state, answer.consumed = other.state.fork(), shared
-                answer.state.trim(shared)
+    def _new_sampler(self, answer: _Answer) -> Any:
+        return self.model.new_sampler(answer.request.sampling, answer.tokens, answer.generated)
 
     # --- a step ------------------------------------------------------------------------------------------------
 
     def _run(self, shares: list[tuple[_Answer, int]]) -> Sequence[Sequence[int]]:
-        rows = [_row(answer, count) for answer, count in shares]
         try:
-            return self.model.step(rows)
+            return self.model.step([_row(answer, count) for answer, count in shares])
         except Exception:
-            # One request may have spoilt the step for all: each is tried alone, and only the culprit fails. If
-            # none gets through, the model itself is broken, and that is the caller's to know.
-            results: list[Sequence[int]] = []
-            failed = 0
-            for answer, count in shares:
-                try:
-                    if answer.state is None or answer.state.length != answer.consumed:
-                        raise BackendError("the failed step left this conversation's state half-read")
-                    results += self.model.step([_row(answer, count)])
-                except Exception as error:
-                    failed += 1
-                    results.append(())
-                    self._fail(answer, error)
-            if failed == len(shares) > 1:
-                raise
+            # One request may have spoilt the step for all: each is tried alone, and only the culprit fails.
+            results = [self._run_alone(answer, count) for answer, count in shares]
+            if not self._scheduler.running:
+                self._states.check_model()
             return results
 
-    def _advance(self, answer: _Answer, count: int, sampled: Sequence[int]) -> None:
-        answer.consumed += count
-        self._read += count
-        if not self.model.info.can_trim and answer.consumed == answer.prompt_length - 1:
-            self._keep_copy(answer)
-        reason: FinishReason | None = None
+    def _run_alone(self, answer: _Answer, count: int) -> Sequence[int]:
+        """Repeat a failed step for one request, from where it stood before."""
+        try:
+            state = _memory(answer).state
+            if self.model.info.can_trim and state.length > answer.consumed:
+                state.trim(answer.consumed)
+            if state.length != answer.consumed:
+                raise BackendError("another request's failure left this conversation's state half-read; ask again")
+            answer.sampler = self._new_sampler(answer)
+            return self.model.step([_row(answer, count)])[0]
+        except Exception as error:
+            self._fail(answer, error)
+            return ()
+
+    def _advance(self, answer: _Answer, sampled: Sequence[int]) -> None:
+        memory = _memory(answer)
+        self._read += max(0, min(memory.state.length, answer.prompt_length) - answer.consumed)
+        answer.consumed = memory.state.length
+        try:
+            reason, pieces = self._take_tokens(answer, sampled)
+            if reason is None:
+                if answer.pending < 1:
+                    raise BackendError("the model sampled no token, and has nothing left to go on with")
+                self._states.mark(memory, holding=answer.assembly.holding)
+        except Exception as error:
+            self._fail(answer, error)
+            return
+        if reason is not None:
+            self._finish(answer, reason, pieces)
+        elif sampled:
+            self._tell(answer, [*_chunks(pieces, answer.request.show_thinking)] or [None])
+
+    def _take_tokens(self, answer: _Answer, sampled: Sequence[int]) -> tuple[FinishReason | None, list[Piece]]:
+        """Add what was sampled to the answer, up to its end."""
         pieces: list[Piece] = []
         for token in sampled:
-            reason, shown = self._take_token(answer, token)
-            pieces += shown
-            if reason is not None:
-                break
-        if len(sampled) > 1:
-            self._catch_up(answer)
-        if reason is not None:
-            self._events.append(self._finish(answer, reason, pieces))
-        elif sampled:
-            self._mark_boundary(answer)
-            chunks = _chunks(pieces, answer.request.show_thinking) or [None]
-            for chunk in chunks[:-1]:
-                self._events.append(Event(answer.id, chunk))
-            self._events.append(Event(answer.id, chunks[-1], tokens=self._told(answer)))
+            self._generated += 1
+            if answer.first_token is None:
+                answer.first_token = self._clock()
+            answer.tokens.append(token)
+            if token in answer.ends:
+                return "end", pieces
+            pieces += answer.assembly.push(token)
+            answer.fresh.append(token)
+            if answer.assembly.stopped:
+                return "stop", pieces
+            if len(answer.tokens) >= answer.limit:
+                return "length", pieces
+        return None, pieces
 
-    def _take_token(self, answer: _Answer, token: int) -> tuple[FinishReason | None, list[Piece]]:
-        self._generated += 1
-        answer.first_token = answer.first_token or self._clock()
-        answer.tokens.append(token)
-        if token in answer.ends:
-            return "end", []
-        answer.fresh.append(token)
-        pieces = answer.assembly.push(token)
-        if answer.assembly.stopped:
-            return "stop", pieces
-        return ("length" if len(answer.tokens) >= answer.limit else None), pieces
-
-    def _catch_up(self, answer: _Answer) -> None:
-        """After several tokens at once, count what the state has really consumed."""
-        assert answer.state is not None
-        answer.consumed = answer.state.length
-        if answer.consumed >= len(answer.tokens):
-            answer.consumed = len(answer.tokens) - 1
-            if self.model.info.can_trim:
-                answer.state.trim(answer.consumed)
-
-    def _finish(self, answer: _Answer, reason: FinishReason, pieces: Sequence[Piece] = ()) -> Event:
+    def _finish(self, answer: _Answer, reason: FinishReason, pieces: Sequence[Piece] = ()) -> None:
         self._forget(answer)
         pieces = [*pieces, *answer.assembly.finish()]
+        reply = answer.assembly.reply(self.model.info.vocabulary)
+        if answer.memory is not None:
+            self._states.keep(answer.memory, answer.prompt_length + len(reply.tokens))
         now = self._clock()
         usage = Usage(
             prompt=answer.prompt_length,
             cached=answer.cached,
             generated=answer.generated,
-            queued_seconds=(answer.started or now) - answer.submitted,
-            first_token_seconds=(answer.first_token or now) - answer.submitted,
+            queued_seconds=(now if answer.started is None else answer.started) - answer.submitted,
+            first_token_seconds=(now if answer.first_token is None else answer.first_token) - answer.submitted,
             seconds=now - answer.submitted,
         )
-        self._retire_state(answer)
-        finish = Finish(reason, answer.assembly.reply(self.model.info.vocabulary), usage)
-        chunks = _chunks(pieces, answer.request.show_thinking)
-        last = chunks.pop() if chunks else Chunk()
-        self._events += [Event(answer.id, chunk) for chunk in chunks]
-        return Event(answer.id, Chunk(last.text, last.thinking, finish), tokens=self._told(answer))
+        *chunks, last = _chunks(pieces, answer.request.show_thinking) or [Chunk()]
+        self._tell(answer, [*chunks, replace(last, finish=Finish(reason, reply, usage))])
 
     def _fail(self, answer: _Answer, error: Exception) -> None:
         self._forget(answer)
-        for state in (answer.state, answer.boundary and answer.boundary[1]):
-            if state is not None:
-                state.release()
-        wrapped = error if isinstance(error, ChatbridgeError) else BackendError(f"{type(error).__name__}: {error}")
-        self._events.append(Event(answer.id, error=wrapped))
-
-    def _guarded(self, answer: _Answer, action: Callable[[_Answer], None]) -> None:
-        try:
-            action(answer)
-        except Exception as error:
-            self._fail(answer, error)
+        if answer.memory is not None:
+            self._states.drop(answer.memory)
+        self._events.append(_failure(answer.id, error))
 
     def _forget(self, answer: _Answer) -> None:
         del self._answers[answer.id]
         self._scheduler.remove(answer)
 
-    def _told(self, answer: _Answer) -> tuple[int, ...]:
-        tokens = tuple(answer.fresh)
+    def _tell(self, answer: _Answer, chunks: Sequence[Chunk | None]) -> None:
+        """An event for each chunk; the ids go with the last, so that none is told before its text."""
+        for chunk in chunks[:-1]:
+            self._events.append(Event(answer.id, chunk))
+        self._events.append(Event(answer.id, chunks[-1], tokens=tuple(answer.fresh)))
         answer.fresh.clear()
-        return tokens
 
-    # --- states that can't trim --------------------------------------------------------------------------------
-    #
-    # They serve only prompts that begin with all they have consumed, so copies are kept where a later request will
-    # come back to: before the last token of the prompt (for a regeneration), and before what may be the beginning
-    # of a stop string, which is no part of the reply.
 
-    def _up_to_boundary(self, answer: _Answer, count: int) -> int:
-        before_last = answer.prompt_length - 1
-        if not self.model.info.can_trim and answer.consumed < before_last:
-            return min(count, before_last - answer.consumed)
-        return count
-
-    def _keep_copy(self, answer: _Answer) -> None:
-        assert answer.state is not None
-        self._cache.put(answer.tokens[: answer.consumed], answer.state.fork())
-
-    def _mark_boundary(self, answer: _Answer) -> None:
-        if self.model.info.can_trim:
-            return
-        if not answer.assembly.holding:
-            if answer.boundary is not None:
-                answer.boundary[1].release()
-                answer.boundary = None
-        elif answer.boundary is None and answer.state is not None:
-            answer.boundary = (answer.consumed, answer.state.fork())
-
-    def _retire_state(self, answer: _Answer) -> None:
-        """Keep the state of an answer that ended, or of where its reply ended."""
-        state, boundary = answer.state, answer.boundary
-        if boundary is not None and state is not None:
-            if answer.assembly.stopped:
-                state.release()
-                state, answer.consumed = boundary[1], boundary[0]
-            else:
-                boundary[1].release()
-        answer.state = answer.boundary = None
-        if state is not None:
-            self._cache.put(answer.tokens[: answer.consumed], state)
+def _memory(answer: _Answer) -> Memory:
+    assert answer.memory is not None, "a request runs that was never begun"
+    return answer.memory
 
 
 def _row(answer: _Answer, count: int) -> Row:
-    assert answer.state is not None
     end = answer.consumed + count
     wanted = end == len(answer.tokens)
-    return Row(answer.state, answer.tokens[answer.consumed : end], answer.sampler if wanted else None)
+    return Row(_memory(answer).state, answer.tokens[answer.consumed : end], answer.sampler if wanted else None)
+
+
+def _failure(request_id: str, error: Exception) -> Event:
+    if not isinstance(error, ChatbridgeError):
+        error = BackendError(f"{type(error).__name__}: {error}")
+    return Event(request_id, error=error)
 
 
 def _chunks(pieces: Sequence[Piece], show_thinking: bool) -> list[Chunk]:

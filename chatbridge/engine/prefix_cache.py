@@ -46,27 +46,29 @@ class PrefixCache:
     def nbytes(self) -> int:
         return sum(kept.state.nbytes for kept in self._kept)
 
-    def take(self, prompt: Sequence[int]) -> tuple[ModelState | None, int]:
-        """A state for `prompt`, the caller's own, and how many of its tokens it has consumed.
+    def take(self, prompt: Sequence[int], *, room: int, beyond: int = 0) -> ModelState | None:
+        """A state that has consumed more than `beyond` tokens of `prompt` and nothing else; the caller's own.
 
         At least one token is always left to evaluate, since only evaluating yields the next one's logits.
+        `room`: how many states there may be, the kept ones and this one; without room for a copy, the kept state
+        itself is given away.
         """
         kept, length = self._find(tuple(prompt))
-        if kept is None or length == 0:
-            return None, 0
+        if kept is None or length <= beyond:
+            return None
         self.hits += 1
-        if length == len(kept.tokens):
-            # All of it is wanted, and the request will bring it back longer: no copy. A state that can't trim is
-            # copied all the same, since a regeneration wants to come back to exactly this point.
-            if self.can_trim:
-                self._drop(kept)
-                return kept.state, length
+        # A state that is wanted whole comes back longer: no copy. One that can't trim is copied all the same, since
+        # a regeneration wants to come back to exactly this point.
+        if room < 2 or (self.can_trim and length == len(kept.tokens)):
+            self._drop(kept)
+            state = kept.state
+        else:
             self._touch(kept)
-            return kept.state.fork(), length
-        self._touch(kept)
-        state = kept.state.fork()
-        state.trim(length)
-        return state, length
+            self.shrink(room - 1)
+            state = kept.state.fork()
+        if length < len(kept.tokens):
+            state.trim(length)
+        return state
 
     def put(self, tokens: Sequence[int], state: ModelState) -> None:
         """Keep a state that has consumed `tokens`; it belongs to the cache from now on."""

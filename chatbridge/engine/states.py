@@ -1,0 +1,130 @@
+"""Who holds which state of a model: requests under way theirs, and the prefix cache those of finished ones.
+
+Sees to it that there are never more states than the model allows. Knows tokens; knows no text and no sampling.
+
+A state that can't trim serves only prompts that begin with all it has consumed. So copies are kept of where a later
+request will come back to: before the last token of a prompt (for a regeneration), and before what may be the beginning
+of a stop string, which is no part of the reply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chatbridge.engine.contract import LocalModel, ModelState, Row
+from chatbridge.engine.prefix_cache import PrefixCache, common_prefix
+
+KEPT_STATES = 256
+"""How many states are kept where the model itself sets no bound."""
+
+
+@dataclass(slots=True, eq=False)
+class Memory:
+    """What the model remembers for one request.
+
+    `tokens`: the request's own list of ids, which grows. `copy_at`: at which length of the state a copy is wanted.
+    `earlier`: a copy from before what may be the beginning of a stop string.
+    """
+
+    tokens: list[int]
+    state: ModelState
+    copy_at: int = 0
+    earlier: ModelState | None = None
+
+    def up_to_copy(self, count: int) -> int:
+        """How many of the next `count` tokens may be consumed in one step."""
+        left = self.copy_at - self.state.length
+        return min(count, left) if left > 0 else count
+
+
+class States:
+    """All states of `model`, for at most `rows` requests at once; kept ones hold at most `cache_bytes`."""
+
+    def __init__(self, model: LocalModel, rows: int, cache_bytes: int) -> None:
+        info = model.info
+        self._model = model
+        self._can_trim = info.can_trim
+        self._most = info.max_states or rows + KEPT_STATES
+        self._spare = self._most - rows
+        self._memories: dict[Memory, None] = {}
+        self.cache = PrefixCache(info.can_trim, cache_bytes, self._most)
+
+    def take(self, tokens: list[int], prompt_length: int) -> Memory:
+        """The memory for a request that begins with `tokens`: as many of them consumed as in any state there is."""
+        running, shared = self._closest(tokens)
+        state = self.cache.take(tokens, room=self._room(), beyond=shared)
+        if state is None:
+            state = self._new() if running is None else self._forked(running, shared)
+        memory = Memory(tokens, state, copy_at=0 if self._can_trim else prompt_length - 1)
+        self._memories[memory] = None
+        return memory
+
+    def mark(self, memory: Memory, *, holding: bool) -> None:
+        """Take the copies that are due after a step; `holding`: the next token may go on with a stop string."""
+        if self._can_trim:
+            return
+        if memory.state.length == memory.copy_at and self._room() > 0:
+            self.cache.shrink(self._room() - 1)
+            self.cache.put(memory.tokens[: memory.copy_at], memory.state.fork())
+        if not holding:
+            self._release_earlier(memory)
+        elif memory.earlier is None and self._spare > sum(1 for other in self._memories if other.earlier):
+            self.cache.shrink(self._room() - 1)
+            memory.earlier = memory.state.fork()
+
+    def keep(self, memory: Memory, end: int) -> None:
+        """Take back the memory of a request whose prompt and reply have `end` tokens, for later requests."""
+        del self._memories[memory]
+        usable = len(memory.tokens) if self._can_trim else end
+        if self._can_trim and memory.state.length > usable:
+            memory.state.trim(usable)
+        states = [state for state in (memory.state, memory.earlier) if state is not None]
+        best = next((state for state in states if state.length <= usable), None)
+        for state in states:
+            if state is not best:
+                state.release()
+        if best is not None:
+            self.cache.put(memory.tokens[: best.length], best)
+
+    def drop(self, memory: Memory) -> None:
+        """Release the memory of a request that failed."""
+        del self._memories[memory]
+        self._release_earlier(memory)
+        memory.state.release()
+
+    def check_model(self) -> None:
+        """Raise what the model raises if it can't even read one token from the start any more."""
+        state = self._new()
+        try:
+            self._model.step([Row(state, [self._model.info.bos or 0], None)])
+        finally:
+            state.release()
+
+    def _closest(self, tokens: Sequence[int]) -> tuple[ModelState | None, int]:
+        """The state of a request under way that shares most with `tokens` (a common system text, say)."""
+        best, longest = None, 0
+        for memory in self._memories if self._can_trim else ():
+            consumed = memory.tokens[: memory.state.length]
+            if (shared := min(common_prefix(consumed, tokens), len(tokens) - 1)) > longest:
+                best, longest = memory.state, shared
+        return best, longest
+
+    def _forked(self, state: ModelState, length: int) -> ModelState:
+        self.cache.shrink(self._room() - 1)
+        copy = state.fork()
+        copy.trim(length)
+        return copy
+
+    def _new(self) -> ModelState:
+        self.cache.shrink(self._room() - 1)
+        return self._model.new_state()
+
+    def _room(self) -> int:
+        """How many states there may be besides those of requests under way."""
+        return self._most - sum(1 if memory.earlier is None else 2 for memory in self._memories)
+
+    def _release_earlier(self, memory: Memory) -> None:
+        if memory.earlier is not None:
+            memory.earlier.release()
+            memory.earlier = None

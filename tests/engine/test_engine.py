@@ -1,0 +1,266 @@
+"""The engine's first promise: batched, cached, chunked or taken over, each answer is the same as if it were alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chatbridge.engine.contract import Request, Row
+from chatbridge.engine.core import Engine
+from chatbridge.prompts.segments import Text
+from chatbridge.testing.toy import ToyModel, ToyState
+
+from .driving import GREEDY, SEEDED, Answer, Told, alone, answer_to, ask, drain, play, turn_after
+
+WORDS = ["hello", "who are you?", "tell me more", "what of this", "x" * 90, "why", "你好吗", "then"]
+
+
+def conversations(count: int, sampling: Mapping[str, Any], **rest: Any) -> list[Request]:
+    """Prompts of many lengths; some begin alike."""
+    return [
+        ask(
+            "system " * (n % 3) * 9,
+            " ".join(WORDS[n % 8 :: 1 + n % 3]),
+            str(n // 2),
+            id=f"r{n}",
+            sampling=sampling,
+            **rest,
+        )
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("can_trim", [True, False])
+@pytest.mark.parametrize("sampling", [GREEDY, SEEDED], ids=["greedy", "seeded"])
+@pytest.mark.parametrize("max_batch", [16, 5])
+def test_sixteen_at_once_answer_as_each_alone(max_batch: int, sampling: Mapping[str, Any], can_trim: bool) -> None:
+    requests = conversations(16, sampling)
+    engine = Engine(ToyModel(max_batch=max_batch, can_trim=can_trim), token_budget=64)
+    told = play(engine, *requests)
+    for request in requests:
+        expected = alone(request)
+        assert told[request.id].text == expected.text
+        assert told[request.id].tokens == expected.tokens
+        assert told[request.id].end.reply == expected.end.reply
+        assert told[request.id].end.reason == expected.end.reason
+    assert len({tuple(answer.tokens) for answer in told.values()}) > 12, "there was nothing to mix up"
+    engine.close()
+
+
+@pytest.mark.parametrize("can_trim", [True, False])
+@pytest.mark.parametrize("budget", [1, 2, 3, 7, 64])
+def test_a_small_budget_changes_nothing_and_is_kept_to(budget: int, can_trim: bool) -> None:
+    requests = conversations(6, SEEDED)
+    model = ToyModel(can_trim=can_trim)
+    engine = Engine(model, token_budget=budget, max_batch=3)
+    told = play(engine, *requests)
+    assert {request.id: told[request.id].text for request in requests} == {
+        request.id: alone(request).text for request in requests
+    }
+    assert max(sum(step) for step in model.steps) <= max(budget, 3)
+    engine.close()
+
+
+def test_a_long_prompt_freezes_nobody() -> None:
+    engine = Engine(ToyModel(eos_every=10**9), token_budget=16)
+    engine.submit(ask("hi", id="quick", sampling={**GREEDY, "max_tokens": 100}))
+    told = Told()
+    told.take(engine.step())
+    engine.submit(ask("x" * 900, id="long"))
+    for count in range(2, 60):
+        told.take(engine.step())
+        assert len(told["quick"].tokens) == count
+        assert not told["long"].tokens
+    drain(engine, told)
+    assert told["long"].end.reason == "length"
+
+
+class Talk:
+    """A conversation with one engine: each answer is compared with that of an engine that keeps nothing."""
+
+    def __init__(self, *, cache_bytes: int = 1 << 20, **toy: Any) -> None:
+        self.toy = toy
+        self.engine = Engine(ToyModel(**toy), cache_bytes=cache_bytes)
+
+    def say(self, request: Request) -> Answer:
+        answer = answer_to(self.engine, request)
+        assert answer.text == alone(request, **self.toy).text
+        usage = answer.end.usage
+        assert usage.prompt == len(self.engine.tokenize(request.prompt)) == usage.cached + usage.read
+        return answer
+
+
+def length_of(request: Request) -> int:
+    return (
+        len(ToyModel().tokenizer.encode("".join(s.text for s in request.prompt if isinstance(s, Text)), start=True)) + 1
+    )
+
+
+@pytest.mark.parametrize("can_trim", [True, False])
+def test_what_is_reused_of_a_conversation(can_trim: bool) -> None:
+    talk = Talk(can_trim=can_trim)
+    first = ask("who are you?")
+    one = talk.say(first)
+    assert (one.cached, one.end.reason) == (0, "end")
+    second = turn_after(first, one, "and why?")
+    two = talk.say(second)
+    assert two.cached == length_of(first) + len(one.end.reply.tokens), "all that went before"
+    third = turn_after(second, two, "so?")
+    assert talk.say(third).cached == two.end.usage.prompt + len(two.end.reply.tokens)
+    assert talk.say(third).cached == len(talk.engine.tokenize(third.prompt)) - 1, "all but the last token: again"
+    assert talk.say(second).cached == two.end.usage.prompt - 1, "the same of a turn before"
+    edited = talk.say(turn_after(first, one, "and what of it?"))
+    shared = 1 + len("and wh") if can_trim else 0
+    assert edited.cached == length_of(first) + len(one.end.reply.tokens) + shared
+    talk.engine.close()
+
+
+@pytest.mark.parametrize("can_trim", [True, False])
+def test_nothing_is_reused_where_nothing_is_kept(can_trim: bool) -> None:
+    talk = Talk(can_trim=can_trim, cache_bytes=0)
+    first = ask("who are you?")
+    one = talk.say(first)
+    assert talk.say(first).cached == talk.say(turn_after(first, one, "why?")).cached == 0
+    assert talk.engine.stats()["kept_states"] == 0
+
+
+def test_an_answer_cut_by_its_limit_is_reused_but_for_its_last_token() -> None:
+    talk = Talk(eos_every=10**9)
+    first = ask("go on", sampling={**GREEDY, "max_tokens": 9})
+    one = talk.say(first)
+    assert one.end.reason == "length"
+    assert talk.say(turn_after(first, one, "and on")).cached == length_of(first) + 8
+
+
+@pytest.mark.parametrize("can_trim", [True, False])
+def test_a_stop_string_leaves_a_state_for_the_next_turn(can_trim: bool) -> None:
+    whole = alone(ask("tell me"), eos_every=10**9).text
+    talk = Talk(can_trim=can_trim, eos_every=10**9)
+    first = ask("tell me", stop=(whole[9:14],))
+    one = talk.say(first)
+    assert (one.end.reason, one.text) == ("stop", whole[:9].rstrip())
+    assert len(one.end.reply.tokens) == 9
+    assert talk.say(turn_after(first, one, "more")).cached == length_of(first) + 9
+
+
+def test_what_running_requests_have_read_is_shared() -> None:
+    engine = Engine(ToyModel(eos_every=10**9))
+    engine.submit(ask("a long system text. ", "Ann: hi", id="one", sampling={**GREEDY, "max_tokens": 30}))
+    told = Told()
+    told.take(engine.step())
+    engine.submit(ask("a long system text. ", "Bob: hi", id="two", sampling={**GREEDY, "max_tokens": 30}))
+    drain(engine, told)
+    assert told["two"].cached == 1 + len("a long system text. ")
+    expected = ask("a long system text. ", "Bob: hi", sampling={**GREEDY, "max_tokens": 30})
+    assert told["two"].text == alone(expected, eos_every=10**9).text
+    engine.close()
+
+
+@pytest.mark.parametrize("can_trim", [True, False])
+@pytest.mark.parametrize("sampling", [GREEDY, {**SEEDED, "frequency_penalty": 0.5}], ids=["greedy", "seeded"])
+def test_a_resumed_answer_is_the_uninterrupted_one(sampling: Mapping[str, Any], can_trim: bool) -> None:
+    request = ask("tell me a tale", sampling={**sampling, "max_tokens": 40}, stop=("zzz", "q "))
+    engine = Engine(ToyModel(can_trim=can_trim))
+    engine.submit(request)
+    told, moments = Told(), [("", 0)]
+    while not engine.idle:
+        told.take(engine.step())
+        if not told["r"].over:
+            moments.append((told["r"].text, len(told["r"].tokens)))
+    whole = told["r"]
+    assert whole.end.usage.generated > 10
+    for text, count in moments:
+        engine = Engine(ToyModel(can_trim=can_trim))
+        rest = answer_to(engine, replace(request, resume=tuple(whole.tokens[:count])))
+        assert text + rest.text == whole.text
+        assert whole.tokens[:count] + rest.tokens == whole.tokens
+        assert rest.end.reply == whole.end.reply
+        assert rest.end.reason == whole.end.reason
+        # An end token is told to nobody, so a worker that dies at the very end samples it again.
+        assert rest.end.usage.generated == whole.end.usage.generated
+        assert rest.end.usage.prompt == whole.end.usage.prompt
+        engine.close()
+
+
+class Speculative(ToyModel):
+    """Says up to three tokens more in each step, as drafts that were accepted."""
+
+    __slots__ = ()
+
+    def step(self, rows: Sequence[Row]) -> list[list[int]]:
+        said = super().step(rows)
+        for row, tokens in zip(rows, said, strict=True):
+            assert isinstance(row.state, ToyState)
+            while row.sampler is not None and len(tokens) < 1 + row.state.length % 4:
+                if row.state.length + 1 >= self.context_length:
+                    break
+                tokens.append(row.sampler.sample(self.logits(row.state.consume(tokens[-1:]))))
+        return said
+
+
+@pytest.mark.parametrize("can_trim", [True, False])
+@pytest.mark.parametrize("sampling", [GREEDY, SEEDED], ids=["greedy", "seeded"])
+def test_several_tokens_at_once(sampling: Mapping[str, Any], can_trim: bool) -> None:
+    rng = random.Random(5)
+    model = Speculative(can_trim=can_trim, max_states=30, context_length=400)
+    engine = Engine(model, token_budget=40, max_batch=4)
+    requests = conversations(12, {**sampling, "max_tokens": 37}, stop=("e ", "qu"))
+    for _ in range(3):
+        told = play(engine, *requests)
+        for at, request in enumerate(requests):
+            expected = alone(request, context_length=400)
+            assert told[request.id].text == expected.text
+            assert told[request.id].end.reply == expected.end.reply
+            assert told[request.id].end.reason == expected.end.reason
+            if rng.random() < 0.7:
+                requests[at] = replace(turn_after(request, expected, "go on"), id=request.id)
+    assert sum(model.steps[-1]) >= 1
+    assert engine.stats()["cache_hits"] > 0
+    assert len(model.steps) < engine.stats()["tokens_generated"] / 3
+    engine.close()
+
+
+@pytest.mark.parametrize("can_trim", [True, False])
+@pytest.mark.parametrize("max_states", [1, 2, 3, 5, None])
+def test_random_arrivals_and_cancellations(max_states: int | None, can_trim: bool, scale: int) -> None:
+    rng = random.Random(f"{max_states} {can_trim}")
+    for _ in range(5 * scale):
+        model = ToyModel(max_states=max_states, can_trim=can_trim, max_batch=4, eos_every=12, context_length=300)
+        engine = Engine(model, token_budget=rng.choice([4, 9, 30]), cache_bytes=rng.choice([0, 3000, 1 << 20]))
+        told, sent, cancelled = Told(), dict[str, Request](), set[str]()
+        while len(sent) < 25 or not engine.idle:
+            if len(sent) < 25 and rng.random() < 0.4:
+                done = [name for name in sent if told[name].over]
+                new = ask(
+                    rng.choice(WORDS), rng.choice(WORDS), sampling=rng.choice([GREEDY, SEEDED]), stop=("e ", "ab")
+                )
+                if done and rng.random() < 0.7:  # a next turn, a regeneration, or an edit
+                    old = rng.choice(done)
+                    new = rng.choice([sent[old], turn_after(sent[old], told[old], rng.choice(WORDS))])
+                sent[f"r{len(sent)}"] = new = replace(new, id=f"r{len(sent)}")
+                engine.submit(new)
+            if sent and rng.random() < 0.1:
+                name = rng.choice(list(sent))
+                cancelled |= set() if told[name].over else {name}
+                engine.cancel(name)
+            told.take(engine.step())
+        for name, request in sent.items():
+            expected, answer = alone(request, eos_every=12, context_length=300), told[name]
+            if name in cancelled:
+                assert answer.end.reason == "cancelled"
+                assert answer.tokens == expected.tokens[: len(answer.tokens)]
+                assert answer.text == bytes(answer.tokens).decode().strip(), "also what was held back"
+            else:
+                assert (answer.text, answer.tokens) == (expected.text, expected.tokens)
+                assert answer.end.reason == expected.end.reason
+            assert answer.text == answer.end.reply.text
+        stats = engine.stats()
+        assert stats["tokens_reused"] == sum(answer.cached for answer in told.values())
+        if not cancelled:
+            assert stats["tokens_read"] == sum(answer.end.usage.read for answer in told.values())
+        assert stats["tokens_generated"] == sum(answer.end.usage.generated for answer in told.values())
+        engine.close()

@@ -1,0 +1,218 @@
+"""The prefix cache against a naive search through all kept states, with toy states that know what they consumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from chatbridge.engine.contract import ModelState
+from chatbridge.engine.prefix_cache import PrefixCache, common_prefix
+from chatbridge.testing.toy import ToyModel, ToyState
+
+MANY = 1 << 40
+
+
+def state_of(model: ToyModel, tokens: Sequence[int]) -> ToyState:
+    state = model.new_state()
+    state.consume(tokens)
+    return state
+
+
+def taken(cache: PrefixCache, prompt: Sequence[int], *, room: int = 99, beyond: int = 0) -> int:
+    """How many tokens of `prompt` a state from the cache has consumed, if it is the right one."""
+    state = cache.take(prompt, room=room, beyond=beyond)
+    if state is None:
+        return 0
+    check(prompt, state)
+    length = state.length
+    state.release()
+    return length
+
+
+def check(prompt: Sequence[int], state: ModelState) -> None:
+    assert isinstance(state, ToyState)
+    assert not state.released
+    assert state.digests == state_of(ToyModel(), prompt[: state.length]).digests, "it has consumed something else"
+
+
+def text(word: str, times: int = 1) -> list[int]:
+    return list(word.encode()) * times
+
+
+def test_the_longest_shared_prefix_is_found() -> None:
+    model = ToyModel()
+    cache = PrefixCache(True, MANY, 9)
+    for tokens in (text("ab", 40), text("ab", 20) + text("x", 50), text("zz")):
+        cache.put(tokens, state_of(model, tokens))
+    assert taken(cache, text("ab", 30)) == 59  # one is always left to evaluate
+    assert taken(cache, text("ab", 20) + text("xy")) == 41
+    assert taken(cache, text("ab", 20) + text("q", 60)) == 40
+    assert taken(cache, text("zq")) == 1
+    assert taken(cache, text("q")) == 0
+    assert taken(cache, text("ab", 30), beyond=59) == 0
+    assert (cache.hits, len(cache), model.live) == (4, 3, 3)
+
+
+def test_a_state_that_is_wanted_whole_is_given_away_and_otherwise_copied() -> None:
+    model = ToyModel()
+    cache = PrefixCache(True, MANY, 9)
+    kept = state_of(model, text("abc"))
+    cache.put(text("abc"), kept)
+    copy = cache.take(text("abd"), room=9)
+    assert copy is not kept
+    assert copy is not None
+    copy.release()
+    assert cache.take(text("abcd"), room=9) is kept
+    assert len(cache) == 0
+
+
+def test_without_room_for_a_copy_the_kept_state_is_given_away() -> None:
+    for can_trim in (True, False):
+        model = ToyModel(can_trim=can_trim, max_states=1)
+        cache = PrefixCache(can_trim, MANY, 1)
+        kept = state_of(model, text("ab"))
+        cache.put(text("ab"), kept)
+        assert cache.take(text("abc"), room=1) is kept
+        assert (len(cache), model.live) == (0, 1)
+
+
+def test_room_for_a_copy_is_made_by_dropping_others() -> None:
+    model = ToyModel(max_states=3)
+    cache = PrefixCache(True, MANY, 3)
+    for word in ("abc", "xyz", "uvw"):
+        cache.put(text(word), state_of(model, text(word)))
+    assert taken(cache, text("abd"), room=3) == 2
+    assert [taken(cache, text(word + "!")) for word in ("xyz", "uvw", "abc")] == [0, 3, 3]
+
+
+def test_states_that_cannot_trim_serve_only_what_goes_on_from_all_of_them() -> None:
+    model = ToyModel(can_trim=False)
+    cache = PrefixCache(False, MANY, 9)
+    for length in (2, 40, 70):
+        cache.put(text("ab", 50)[:length], state_of(model, text("ab", 50)[:length]))
+    assert [taken(cache, text("ab", 50)[:length]) for length in (2, 3, 40, 41, 70, 71, 99)] == [
+        0, 2, 2, 40, 40, 70, 70,
+    ]  # fmt: skip
+    assert taken(cache, text("ab", 20) + text("x")) == 40
+    assert (len(cache), model.live) == (3, 3), "each was copied: a regeneration comes back to the same point"
+
+
+def test_a_longer_state_makes_its_beginnings_superfluous_where_it_can_be_trimmed() -> None:
+    for can_trim, left in ((True, 2), (False, 3)):
+        model = ToyModel(can_trim=can_trim)
+        cache = PrefixCache(can_trim, MANY, 9)
+        for word in ("ab", "ax", "abc", "abc"):
+            cache.put(text(word), state_of(model, text(word)))
+        assert len(cache) == model.live == left
+        assert cache.evictions == 0
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    model = ToyModel()
+    cache = PrefixCache(True, MANY, 3)
+    for word in ("abc", "xyz", "uvw"):
+        cache.put(text(word), state_of(model, text(word)))
+    assert taken(cache, text("abd")) == 2
+    cache.put(text("new"), state_of(model, text("new")))
+    assert [taken(cache, text(word)) for word in ("abc", "xyz", "uvw", "new")] == [2, 0, 2, 2]
+    assert cache.evictions == 1
+
+
+def test_bytes_are_bounded() -> None:
+    model = ToyModel()
+    cache = PrefixCache(True, 8 * 12, 99)
+    for word in ("abc", "xyz", "uvw"):  # each holds a digest of 8 bytes for each length from 0 to 3
+        cache.put(text(word), state_of(model, text(word)))
+    assert (len(cache), cache.nbytes) == (3, 96)
+    cache.put(text("longer"), state_of(model, text("longer")))
+    assert (len(cache), cache.nbytes, cache.evictions) == (2, 88, 2)
+    cache.put(text("much longer than that"), state_of(model, text("much longer than that")))
+    assert (len(cache), cache.nbytes, model.live) == (0, 0, 0)
+
+
+def test_nothing_is_kept_where_nothing_may_be() -> None:
+    model = ToyModel()
+    cache = PrefixCache(True, 0, 9)
+    cache.put(text("abc"), state_of(model, text("abc")))
+    cache.put([], state_of(model, []))
+    assert (len(cache), model.live) == (0, 0)
+
+
+# Few symbols in long runs: many shared prefixes, of more and of less than a block, that end anywhere.
+TOKENS = st.lists(st.tuples(st.sampled_from([1, 2]), st.integers(1, 35)), max_size=4).map(
+    lambda runs: [symbol for symbol, count in runs for _ in range(count)]
+)
+
+
+class Machine(RuleBasedStateMachine):
+    """What is kept can be told from outside: all states put in that were neither released nor given back."""
+
+    @initialize(can_trim=st.booleans())
+    def begin(self, can_trim: bool) -> None:
+        self.model = ToyModel(can_trim=can_trim)
+        self.cache = PrefixCache(can_trim, 8 * 300, 4)
+        self.came: list[tuple[list[int], ToyState]] = []
+
+    def kept(self) -> list[tuple[list[int], ToyState]]:
+        return [(tokens, state) for tokens, state in self.came if not state.released]
+
+    @rule(tokens=TOKENS)
+    def put(self, tokens: list[int]) -> None:
+        state = state_of(self.model, tokens)
+        self.came.append((tokens, state))
+        self.cache.put(tokens, state)
+
+    @rule(prompt=TOKENS, room=st.integers(1, 6), beyond=st.integers(0, 40))
+    def take(self, prompt: list[int], room: int, beyond: int) -> None:
+        shared = [(common_prefix(tokens, prompt), len(tokens)) for tokens, _ in self.kept()]
+        usable = [min(n, len(prompt) - 1) for n, whole in shared if self.model.can_trim or n == whole < len(prompt)]
+        longest = max(usable, default=0)
+        self.cache.shrink(room)
+        if len(self.kept()) < len(shared):  # what was longest may have gone
+            return
+        state = self.cache.take(prompt, room=room, beyond=beyond)
+        if state is None:
+            assert longest <= beyond
+            return
+        assert state.length == longest > beyond
+        check(prompt, state)
+        self.came = [entry for entry in self.came if entry[1] is not state]
+        assert len(self.cache) < room
+        state.release()
+
+    @invariant()
+    def bounds_hold_and_nothing_leaks(self) -> None:
+        kept = self.kept()
+        assert len(self.cache) == len(kept) == self.model.live <= 4
+        assert self.cache.nbytes == sum(state.nbytes for _, state in kept) <= 8 * 300
+        assert all(state.length == len(tokens) for tokens, state in kept), "a kept state was changed"
+
+
+def test_random_use(scale: int) -> None:
+    run_state_machine_as_test(
+        Machine, settings=settings(max_examples=100 * scale, stateful_step_count=25, deadline=None)
+    )
+
+
+@settings(deadline=None)
+@given(a=TOKENS, b=TOKENS)
+def test_common_prefix(a: list[int], b: list[int]) -> None:
+    length = common_prefix(a, b)
+    assert a[:length] == b[:length]
+    assert length == min(len(a), len(b)) or a[length] != b[length]
+
+
+@pytest.mark.parametrize("can_trim", [True, False])
+def test_clear_releases_everything(can_trim: bool) -> None:
+    model = ToyModel(can_trim=can_trim)
+    cache = PrefixCache(can_trim, MANY, 9)
+    for word in ("ab", "abc", "x"):
+        cache.put(text(word), state_of(model, text(word)))
+    cache.clear()
+    assert (len(cache), cache.nbytes, model.live) == (0, 0, 0)
+    assert cache.take(text("abcd"), room=9) is None
+    model.close()
