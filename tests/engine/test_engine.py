@@ -189,8 +189,6 @@ def test_a_resumed_answer_is_the_uninterrupted_one(sampling: Mapping[str, Any], 
 class Speculative(ToyModel):
     """Says up to three tokens more in each step, as drafts that were accepted."""
 
-    __slots__ = ()
-
     def step(self, rows: Sequence[Row]) -> list[list[int]]:
         said = super().step(rows)
         for row, tokens in zip(rows, said, strict=True):

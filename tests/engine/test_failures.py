@@ -1,0 +1,163 @@
+"""What goes wrong with one request goes wrong with it alone, and says why; a model broken for good is told to all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from chatbridge.engine.contract import Request, Row
+from chatbridge.engine.core import Engine
+from chatbridge.errors import BackendError, ChatbridgeError, InvalidRequest, PromptTooLong, TemplateError
+from chatbridge.prompts.segments import Special, Text, Tokens
+from chatbridge.sampling import Sampling
+from chatbridge.testing.toy import VOCABULARY, ToyModel, ToyTokenizer
+
+from .driving import GREEDY, SEEDED, alone, answer_to, ask, drain, play
+
+IMPOSSIBLE: list[tuple[Request, type[ChatbridgeError], str]] = [
+    (Request((), id="bad"), InvalidRequest, "the prompt is empty"),
+    (ask("x" * 300, id="bad"), PromptTooLong, "the prompt has 301 tokens, and the model 'toy' takes 300 with"),
+    (ask("x" * 299, id="bad"), PromptTooLong, "300"),
+    (ask(Tokens((5, VOCABULARY)), id="bad"), InvalidRequest, f"token {VOCABULARY} is outside the vocabulary"),
+    (ask(Tokens((-1, 5)), id="bad"), InvalidRequest, "token -1 is outside the vocabulary"),
+    (ask("hi", id="bad", resume=(70, 9999)), InvalidRequest, "token 9999 is outside the vocabulary"),
+    (ask("hi", id="bad", sampling={"logit_bias": {-3: 1.0}}), InvalidRequest, "token -3 is outside"),
+    (ask("hi", id="bad", stop_tokens=("<|eot|>",)), TemplateError, "ends replies at '<|eot|>', which this model"),
+    (ask("hi", Special("<|eot|>"), id="bad"), TemplateError, "uses the control token '<|eot|>'"),
+    (ask("hi", id="bad", sampling={"seed": 99}), InvalidRequest, "this model has no seeds"),
+    (ask("\ud800", id="bad"), BackendError, "UnicodeEncodeError"),
+]
+
+
+class Particular(ToyModel):
+    """Refuses seed 99, and has a tokenizer that raises where another would replace."""
+
+    def new_sampler(self, sampling: Sampling, prompt: Sequence[int], generated: int) -> Any:
+        if sampling.seed == 99:
+            raise InvalidRequest("this model has no seeds")
+        return super().new_sampler(sampling, prompt, generated)
+
+
+class StrictTokenizer(ToyTokenizer):
+    def encode(self, text: str, *, start: bool) -> list[int]:
+        return list(text.encode())
+
+
+@pytest.mark.parametrize(("request_", "kind", "says"), IMPOSSIBLE, ids=[says for *_, says in IMPOSSIBLE])
+def test_an_impossible_request_says_why_and_the_others_go_on(
+    request_: Request, kind: type[ChatbridgeError], says: str
+) -> None:
+    model = Particular(context_length=300, tokenizer=StrictTokenizer())
+    engine = Engine(model)
+    good = ask("who are you?", id="good")
+    told = play(engine, good, request_, ask("and you?", id="other"))
+    assert type(told["bad"].error) is kind
+    assert says in str(told["bad"].error)
+    assert told["good"].text == alone(good).text
+    assert told["other"].end
+    engine.close()
+
+
+def test_an_id_that_is_under_way_is_refused_at_once() -> None:
+    engine = Engine(ToyModel())
+    engine.submit(ask("hi"))
+    with pytest.raises(ValueError, match="'r' is under way"):
+        engine.submit(ask("ho"))
+    assert drain(engine)["r"].text == alone(ask("hi")).text
+    assert answer_to(engine, ask("ho")).end
+
+
+class HalfWay(ToyModel):
+    """Fails where ToyModel does, but only after it has read the rows before the bad one."""
+
+    def step(self, rows: Sequence[Row]) -> list[list[int]]:
+        said = []
+        for row in rows:
+            said += super().step([row])
+        return said
+
+
+@pytest.mark.parametrize("model_type", [ToyModel, HalfWay])
+@pytest.mark.parametrize("sampling", [GREEDY, {**SEEDED, "presence_penalty": 1.0}], ids=["greedy", "seeded"])
+def test_a_request_that_fails_fails_alone(model_type: type[ToyModel], sampling: Mapping[str, Any]) -> None:
+    model = model_type(fail_on=ord("#"))
+    engine = Engine(model, token_budget=30)
+    good = [ask(f"tell me {n}", id=f"good{n}", sampling=sampling) for n in range(4)]
+    bad = [ask("x" * 40 + "#", id=f"bad{n}") for n in range(2)]
+    told = play(engine, good[0], bad[0], good[1], bad[1], *good[2:])
+    for request in good:
+        assert told[request.id].text == alone(request).text
+    for request in bad:
+        assert type(told[request.id].error) is BackendError
+        assert str(told[request.id].error) == "ValueError: this model chokes on 35"
+    assert answer_to(engine, ask("later", id="later")).end
+    engine.close()
+
+
+def test_a_state_that_is_half_read_and_cannot_trim_is_not_used() -> None:
+    engine = Engine(HalfWay(fail_on=ord("#"), can_trim=False))
+    told = play(engine, ask("before", id="before"), ask("#", id="bad"), ask("after", id="after"))
+    assert "ask again" in str(told["before"].error)
+    assert "chokes on 35" in str(told["bad"].error)
+    assert told["after"].text == alone(ask("after")).text
+    assert play(engine, ask("before", id="again"))["again"].text == alone(ask("before")).text
+    engine.close()
+
+
+def test_requests_that_fail_together_are_no_broken_model() -> None:
+    engine = Engine(ToyModel(fail_on=ord("#")))
+    told = play(engine, ask("#", id="a"), ask("##", id="b"))
+    assert told["a"].error
+    assert told["b"].error
+    assert answer_to(engine, ask("hi")).end
+    engine.close()
+
+
+class Broken(ToyModel):
+    """Fails at every step from the tenth on, as after a fault of the accelerator."""
+
+    def step(self, rows: Sequence[Row]) -> list[list[int]]:
+        if len(self.steps) >= 10:
+            raise RuntimeError("the accelerator is gone")
+        return super().step(rows)
+
+
+@pytest.mark.parametrize("max_states", [2, None])
+@pytest.mark.parametrize("requests", [1, 2])
+def test_a_broken_model_is_told_to_whoever_runs_the_engine(requests: int, max_states: int | None) -> None:
+    engine = Engine(Broken(eos_every=10**9, max_states=max_states))
+    for n in range(requests):
+        engine.submit(ask("hi", id=str(n)))
+    for _ in range(10):
+        engine.step()
+    with pytest.raises(RuntimeError, match="the accelerator is gone"):
+        engine.step()
+    assert [str(event.error) for event in engine.step()] == ["RuntimeError: the accelerator is gone"] * requests
+    engine.close()
+
+
+class Mute(ToyModel):
+    """Samples nothing where a token is wanted, or one that does not exist."""
+
+    says: list[int]
+
+    def step(self, rows: Sequence[Row]) -> list[list[int]]:
+        return [self.says if row.sampler else [] for row, _ in zip(rows, super().step(rows), strict=True)]
+
+
+class BytesOnly(ToyTokenizer):
+    def decode(self, tokens: Sequence[int]) -> bytes:
+        return bytes(tokens)
+
+
+@pytest.mark.parametrize(("says", "error"), [([], "sampled no token"), ([300], "ValueError: bytes must be in range")])
+def test_a_model_that_breaks_its_contract_fails_the_request(says: list[int], error: str) -> None:
+    model = Mute(tokenizer=BytesOnly())
+    model.says = says
+    engine = Engine(model)
+    engine.submit(Request((Text("hi"),), id="r"))
+    told = drain(engine)
+    assert error in str(told["r"].error)
+    engine.close()
