@@ -13,7 +13,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import click
 from rich.console import Console
@@ -27,9 +27,6 @@ from chatbridge_repl.screen import Screen
 from chatbridge_repl.session import CHANNEL, Session
 from chatbridge_repl.texts import say, terminal_language
 from chatbridge_repl.waiting import Waiting
-
-if TYPE_CHECKING:
-    from prompt_toolkit import PromptSession
 
 log = logging.getLogger(__name__)
 
@@ -52,27 +49,29 @@ async def run(options: ReplOptions, bot: Bot) -> None:
         if options.prompt is not None:
             await session.send(options.prompt)
         elif interactive and isinstance(view, Screen):
-            await _talk(session, view, bot)
+            with without_echo():
+                await talk(session, view, _prompt(session, view, bot))
         else:
             await _answer_lines(session, view)
 
 
-async def _talk(session: Session, screen: Screen, bot: Bot) -> None:
-    # prompt_toolkit takes a while to import, and only this way of talking needs it.
-    from chatbridge_repl.prompt import prompt_session, words_of
+class Prompt(Protocol):
+    """Where the person types."""
 
-    prompt = prompt_session(
-        words_of(bot, session.language),
-        Path(click.get_app_dir("chatbridge")) / "history",
-        colors=screen.console.color_system is not None and not screen.console.no_color,
-    )
+    async def prompt_async(self) -> str:
+        """The next message. Raises: EOFError if the person leaves, KeyboardInterrupt for Ctrl-C."""
+        ...
+
+
+async def talk(session: Session, screen: Screen, prompt: Prompt) -> None:
+    """Ask and answer until the person leaves; nothing that goes wrong with an answer ends it."""
     screen.notice(say(session.language, "welcome", model=await session.model()))
     with on_interrupt(session.interrupt):
         while (text := await _read(prompt, screen, session.language)) is not None:
             await _answer(session, screen, text)
 
 
-async def _read(prompt: PromptSession[str], screen: Screen, language: str) -> str | None:
+async def _read(prompt: Prompt, screen: Screen, language: str) -> str | None:
     """The next message; None if the person leaves."""
     while True:
         try:
@@ -90,18 +89,17 @@ async def _read(prompt: PromptSession[str], screen: Screen, language: str) -> st
 
 async def _answer(session: Session, screen: Screen, text: str) -> None:
     answering = asyncio.create_task(session.send(text))
-    with without_echo():
-        try:
-            await answering
-        except ChatbridgeError as error:
-            screen.error(str(error))
-        except Exception:  # a bug, or a plugin's: what it was is shown, and the talk goes on
-            log.exception("this message failed by a mistake in the program")
-        except asyncio.CancelledError:
-            this = asyncio.current_task()
-            if this is not None and this.cancelling():  # not the answer alone: the program ends
-                raise
-            screen.notice(say(session.language, "given_up"))
+    try:
+        await answering
+    except ChatbridgeError as error:
+        screen.error(str(error))
+    except Exception:  # a bug, or a plugin's: what it was is shown, and the talk goes on
+        log.exception("this message failed by a mistake in the program")
+    except asyncio.CancelledError:
+        this = asyncio.current_task()
+        if this is not None and this.cancelling():  # not the answer alone: the program ends
+            raise
+        screen.notice(say(session.language, "given_up"))
 
 
 async def _answer_lines(session: Session, view: Screen | Plain) -> None:
@@ -127,8 +125,18 @@ def _above_the_prompt(view: Screen | Plain, text: str) -> None:
         run_in_terminal(lambda: view.notice(text))
 
 
+def _prompt(session: Session, screen: Screen, bot: Bot) -> Prompt:
+    # prompt_toolkit takes a while to import, and only this way of talking needs it.
+    from chatbridge_repl.prompt import prompt_session, words_of
+
+    history = Path(click.get_app_dir("chatbridge")) / "history"
+    colors = screen.console.color_system is not None and not screen.console.no_color
+    return prompt_session(words_of(bot, session.language), history, colors=colors)
+
+
 def _view(options: ReplOptions, language: str, *, interactive: bool) -> Screen | Plain:
-    waiting = Waiting(Console(stderr=True), language)
+    beside = Console(stderr=True, color_system=None if options.color == "never" else "auto")
+    waiting = Waiting(beside, language)
     one_message = options.prompt is not None
     if options.color == "always" or interactive or (one_message and sys.stdout.isatty()):
         return Screen(_console(options.color), waiting, language, status=interactive)

@@ -1,4 +1,4 @@
-"""A home without anything in it, and a plugin with a model that answers by script, found as installed ones are."""
+"""A home without anything in it, and a plugin with a model that does as it is told, found as installed ones are."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ sys.path.insert(0, str(Path(__file__).parent))  # the tests' own modules; tests 
 
 BOTS = """
 models:
-  scripted: {backend: scripted, template: alpaca}
-  other: {backend: scripted, template: alpaca}
-  broken: {backend: scripted, template: alpaca, broken: the file is gone}
+  told: {backend: obedient, template: alpaca}
+  other: {backend: obedient, template: alpaca}
+  broken: {backend: obedient, template: alpaca, broken: the file is gone}
 """
 
 
 @pytest.fixture(scope="session")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to put on the path: `scripted.py` and what an installer would write about it."""
+    """A folder to put on the path: `obedient.py` and what an installer would write about it."""
     folder = tmp_path_factory.mktemp("plugin")
-    source = Path(__file__).with_name("scripted.py")
-    (folder / "scripted.py").write_text(source.read_text("utf-8"), "utf-8")
-    about = folder / "scripted-1.dist-info"
+    source = Path(__file__).with_name("obedient.py")
+    (folder / "obedient.py").write_text(source.read_text("utf-8"), "utf-8")
+    about = folder / "obedient-1.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: scripted\nVersion: 1\n")
-    (about / "entry_points.txt").write_text("[chatbridge]\nscripted = scripted\n")
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: obedient\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[chatbridge]\nobedient = obedient\n")
     return folder
 
 

@@ -6,6 +6,7 @@ import asyncio
 import io
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,12 +16,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from rich.markdown import Markdown
-from terminal import Terminal
+from small_terminal import Terminal
 
 LINES = [
-    "", "", "", "A line of words.", "another line", "中文的一行，够长的话会折行。", "**bold** and `code`", "# Heading", "## 标题",
-    "#", "---", "===", "- item", "- 第二项", "  - nested", "  more of it", "* other list", "1. one", "2. two",
-    "7) seven", "> quote", "> - in it", "```", "```python", "def f(x): return x", "    indented", "~~~", "a | b",
+    "", "", "", "A line of words.", "another line", "中文的一行，够长的话会折行。", "**bold** and `code`", "# Heading",
+    "## 标题", "#", "---", "===", "- item", "- 第二项", "  - nested", "  more of it", "* other list", "1. one",
+    "2. two", "7) seven", "> quote", "> - in it", "```", "```python", "def f(x): return x", "    indented", "~~~",
+    "a | b",
     "---|---", "| 名 | 数 |", "|:-|-:|", "| 甲 | 1 |", "<div>", "</div>", "</kbd>", "<!-- note", "-->", "***", "\\", "[a](http://b.c)",
     "| one", "-", "+", "&amp;", "`", "``` x", "\t", "![i](u.png)", "\tcode",
 ]  # fmt: skip
@@ -62,7 +64,7 @@ class Loop(asyncio.AbstractEventLoop):
 
 def pieces(text: str, cuts: list[int]) -> list[str]:
     edges = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
-    return [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [text[start:end] for start, end in pairwise(edges)]
 
 
 def whole(text: str, width: int = 40) -> list[str]:

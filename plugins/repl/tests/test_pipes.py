@@ -46,7 +46,7 @@ def test_blank_lines_are_neither_asked_nor_answered(repl) -> None:
 def test_commands_work_in_a_pipe(repl) -> None:
     done = repl(stdin="/set max_tokens 2\nsay one two three\n/undo\n/model\n")
     assert done.stdout.splitlines()[1] == "one two"
-    assert "scripted" in done.stdout.splitlines()[3]
+    assert "told" in done.stdout.splitlines()[3]
     assert done.returncode == 0
 
 
@@ -65,7 +65,7 @@ def test_a_line_that_fails_is_told_and_the_next_is_answered(repl) -> None:
     assert first.endswith("fail now"), "what came before the failure"
     assert last.endswith("hello")
     errors = done.stderr.splitlines()
-    assert errors[0] == "chatbridge: the script says so"
+    assert errors[0] == "chatbridge: as I was told"
     assert "/nosuch" in errors[1]
     assert errors[2:] == ["chatbridge: 2 of 3 messages failed"]
     assert done.returncode == 1
@@ -75,14 +75,14 @@ def test_a_line_that_fails_is_told_and_the_next_is_answered(repl) -> None:
 def test_one_message_that_fails_exits_1_with_one_line(repl, arguments: tuple[str, ...]) -> None:
     done = repl(*arguments)
     assert done.returncode == 1
-    assert done.stderr.startswith("chatbridge: the ")
+    assert done.stderr.startswith("chatbridge: ")
     assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("-m", "scriptd"), "did you mean 'scripted'?"),
+        (("-m", "tolld"), "did you mean 'told'?"),
         (("-t", "alpacca"), "did you mean 'alpaca'?"),
         (("-n", "0"), "0 is not in the range"),
         (("-c", "none.yaml"), "none.yaml"),
@@ -154,7 +154,7 @@ def test_the_bot_of_bots_yaml_is_used_with_its_settings(repl, tmp_path: Path) ->
 
 
 def test_another_file_can_be_named(repl, tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("models: {mine: {backend: scripted, template: alpaca}}")
+    (tmp_path / "mine.yaml").write_text("models: {mine: {backend: obedient, template: alpaca}}")
     assert "mine" in repl("-c", "mine.yaml", "-p", "/model").stdout
     (tmp_path / "mine.yaml").write_text("modles: {}")
     done = repl("-c", "mine.yaml", "-p", "hi")

@@ -1,7 +1,8 @@
 """A plugin with a model that answers as it is told: what to say stands in the message itself.
 
 `say TEXT` answers TEXT, word by word, where \\n stands for a line break. `think TEXT` thinks first. `slowly` goes on
-until it is stopped. `fail` breaks off. Anything else is answered by how many messages the prompt has and the last.
+until it is stopped. `fail` breaks off, `crash` by a bug. Anything else is answered by how many messages the prompt has
+and what the last one is.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from chatbridge import (
 )
 
 
-class ScriptedOptions(Options):
+class ObedientOptions(Options):
     broken: str = ""
 
 
-class Scripted:
+class Obedient:
     def __init__(self) -> None:
-        self.info = ModelInfo("scripted", "scripted", 4096, 10, "scripted", "scripted", eos=(0,))
+        self.info = ModelInfo("obedient", "obedient", 4096, 10, "obedient", "obedient", eos=(0,))
         self._stops: dict[str, asyncio.Event] = {}
 
     async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
@@ -54,8 +55,10 @@ class Scripted:
                 break
             came += word
             yield Chunk(word)
+        if order == "crash":
+            raise ZeroDivisionError("a bug")
         if order == "fail":
-            raise BackendError("the script says so")
+            raise BackendError("as I was told")
         while order == "slowly" and not stop.is_set():
             came += " and so on"
             yield Chunk(" and so on")
@@ -79,12 +82,12 @@ class Scripted:
             stop.set()
 
 
-async def connect(options: ScriptedOptions) -> Scripted:
+async def connect(options: ObedientOptions) -> Obedient:
     if options.broken:
         raise ModelLoadError(options.broken)
-    return Scripted()
+    return Obedient()
 
 
 @hookimpl
 def register_backends() -> Iterable[BackendType]:
-    return [BackendType("scripted", ScriptedOptions, "says what it is told", connect=connect)]
+    return [BackendType("obedient", ObedientOptions, "says what it is told", connect=connect)]
