@@ -28,35 +28,38 @@ class Template(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field("", description="Set from the key in bots.yaml; plugins give it themselves.")
-    extends: str | None = Field(None, description="The template that this one changes.")
-    summary: str = Field("", description="One line for `chatbridge templates`.")
+    name: str = Field(default="", description="Set from the key in bots.yaml; plugins give it themselves.")
+    extends: str | None = Field(default=None, description="The template that this one changes.")
+    summary: str = Field(default="", description="One line for `chatbridge templates`.")
     system: str = Field(
-        "", description="The system text where none is set; {user} {channel} {bot} {date} {time} are filled in."
+        default="", description="The system text where none is set; {user} {channel} {bot} {date} {time} are filled in."
     )
-    begin: str = Field("{bos}", description="What every prompt begins with.")
-    system_turn: str = Field("{text}\n\n", description="How the system text is written, if there is any.")
+    begin: str = Field(default="{bos}", description="What every prompt begins with.")
+    system_turn: str = Field(default="{text}\n\n", description="How the system text is written, if there is any.")
     user: str = Field(
-        "", description="How a person's turn is written; {system} puts the system text into the first one."
+        default="", description="How a person's turn is written; {system} puts the system text into the first one."
     )
-    assistant: str = Field("", description="How an answer is written; up to {text} it opens the new answer.")
+    assistant: str = Field(default="", description="How an answer is written; up to {text} it opens the new answer.")
     single: str | None = Field(
-        None, description="The whole of a conversation that is one message; no answer is opened after it."
+        default=None, description="The whole of a conversation that is one message; no answer is opened after it."
     )
-    generate: str = Field("", description="Written before the new answer only, never before earlier ones.")
-    lead: str = Field("", description="What the model itself writes before its first word, as a blank.")
-    name_format: str = Field("{name}: {text}", description="How a speaker's name is put before a message.")
+    generate: str = Field(default="", description="Written before the new answer only, never before earlier ones.")
+    lead: str = Field(default="", description="What the model itself writes before its first word, as a blank.")
+    name_format: str = Field(default="{name}: {text}", description="How a speaker's name is put before a message.")
     blanks: Literal["keep", "strip", "collapse"] = Field(
-        "keep", description="keep: text as it is; strip: no blanks around it; collapse: also no empty lines in it."
+        default="keep",
+        description="keep: text as it is; strip: no blanks around it; collapse: also no empty lines in it.",
     )
-    masks: tuple[str, ...] = Field((), description="Control tokens that trusted text may contain, as [MASK].")
-    generate_mask_last: str = Field("", description="In the place of `generate` where the text ends with a mask.")
-    generate_mask_inside: str = Field("", description="In the place of `generate` where a mask is inside.")
-    stop: tuple[str, ...] = Field((), description="Texts that end an answer.")
-    stop_tokens: tuple[str, ...] = Field((), description="Control tokens that end an answer, too.")
-    headers: tuple[str, ...] = Field((), description="More role headers that people can't write.")
+    masks: tuple[str, ...] = Field(default=(), description="Control tokens that trusted text may contain, as [MASK].")
+    generate_mask_last: str = Field(
+        default="", description="In the place of `generate` where the text ends with a mask."
+    )
+    generate_mask_inside: str = Field(default="", description="In the place of `generate` where a mask is inside.")
+    stop: tuple[str, ...] = Field(default=(), description="Texts that end an answer.")
+    stop_tokens: tuple[str, ...] = Field(default=(), description="Control tokens that end an answer, too.")
+    headers: tuple[str, ...] = Field(default=(), description="More role headers that people can't write.")
     jinja: str | None = Field(
-        None, description="A Jinja chat template in the place of the formats; `model` for the model's own."
+        default=None, description="A Jinja chat template in the place of the formats; `model` for the model's own."
     )
 
     @field_validator("user", "assistant", "single", "system_turn", "name_format")

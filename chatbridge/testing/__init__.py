@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from chatbridge.testing.script import scripted as scripted
     from chatbridge.testing.setup import bridge_with as bridge_with
     from chatbridge.testing.setup import plugin_of as plugin_of
+    from chatbridge.testing.setup import worker_with as worker_with
     from chatbridge.testing.toy import ToyModel as ToyModel
     from chatbridge.testing.toy import ToyOptions as ToyOptions
     from chatbridge.testing.toy import toy_backend as toy_backend
@@ -28,7 +29,7 @@ _HOME = {
     "frontends": ("FrontendContract", "Room"),
     "models": ("LocalModelContract",),
     "script": ("ScriptedBackend", "scripted"),
-    "setup": ("bridge_with", "plugin_of"),
+    "setup": ("bridge_with", "plugin_of", "worker_with"),
     "toy": ("ToyModel", "ToyOptions", "toy_backend"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -39,4 +40,9 @@ __all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 def __getattr__(name: str) -> object:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'chatbridge.testing' has no public name {name!r}")
-    return getattr(import_module(f"chatbridge.testing.{_MODULE_OF[name]}"), name)
+    module = f"chatbridge.testing.{_MODULE_OF[name]}"
+    if name.endswith("Contract"):  # so that a failing test shows what it compared
+        import pytest
+
+        pytest.register_assert_rewrite(module)
+    return getattr(import_module(module), name)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Sequence
 
 from chatbridge.config.options import Options
 from chatbridge.engine.contract import BackendType, Request
-from chatbridge.errors import BackendError
+from chatbridge.errors import BackendError, PromptTooLong
 from chatbridge.prompts.segments import Prompt, Special, Text
 from chatbridge.types import Chunk, Finish, FinishReason, ModelInfo, Reply, Usage
 
@@ -46,10 +47,12 @@ class ScriptedBackend:
         self.requests.append(request)
         self.asked.set()
         cancelled = self._cancelled[request.id] = asyncio.Event()
-        said = ""
-        reason: FinishReason = "end"
         try:
-            for piece in _pieces(line):
+            if (length := await self.count_tokens(request.prompt)) >= self.info.context_length:
+                raise PromptTooLong(f"the prompt has {length} tokens, and {self.info.context_length} fit")
+            pieces, reason = _cut(_pieces(line), request)
+            said = ""
+            for piece in pieces:
                 if said and self.hold is not None:
                     await _either(self.hold, cancelled)
                 if cancelled.is_set():
@@ -60,8 +63,8 @@ class ScriptedBackend:
                 await asyncio.sleep(0)  # whoever shares the loop gets a turn, as with a real model
             if isinstance(line, Exception):
                 raise line
-            usage = Usage(prompt=await self.count_tokens(request.prompt), generated=len(said.split()), seconds=1.0)
-            yield Chunk(finish=Finish(reason, Reply(said.strip()), usage))
+            usage = Usage(prompt=length, generated=len(pieces), seconds=1.0)
+            yield Chunk(finish=Finish(reason, Reply(said), usage))
         finally:
             del self._cancelled[request.id]
 
@@ -91,13 +94,20 @@ def scripted(backend: ScriptedBackend) -> BackendType:
     return BackendType("scripted", Options, "says what a test told it to", connect=connect)
 
 
-def _pieces(line: Line) -> Sequence[str]:
+def _pieces(line: Line) -> list[str]:
     if isinstance(line, Exception):
-        return ()
-    if not isinstance(line, str):
-        return line
-    words = line.split(" ")
-    return [*(f"{word} " for word in words[:-1]), words[-1]]
+        return []
+    return re.findall(r"\s*\S+", line.strip()) if isinstance(line, str) else list(line)
+
+
+def _cut(pieces: list[str], request: Request) -> tuple[list[str], FinishReason]:
+    """The pieces up to the request's first stop string, and no more of them than it wants tokens."""
+    text = "".join(pieces)
+    stops = [at for stop in (*request.stop, *request.sampling.stop) if (at := text.find(stop)) >= 0]
+    if stops:
+        return _pieces(text[: min(stops)]), "stop"
+    limit = request.sampling.max_tokens
+    return pieces[:limit], "length" if len(pieces) > limit else "end"
 
 
 async def _either(*events: asyncio.Event) -> None:

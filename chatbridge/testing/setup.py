@@ -1,4 +1,4 @@
-"""A bridge for tests in one call, on the plugins that a test hands in. Knows no file but the store's."""
+"""A bridge, or a worker, for tests in one call, on what a test hands in. Knows no file but the store's."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from pydantic import BaseModel
 
 from chatbridge.bridge import Bridge
 from chatbridge.config import ChannelSettings, ModelSettings, Settings, SettingsSource
-from chatbridge.engine.contract import BackendType
+from chatbridge.engine.contract import Backend, BackendType
+from chatbridge.engine.process import WorkerBackend
 from chatbridge.frontend import FrontendType
 from chatbridge.hookspecs import hookimpl
 from chatbridge.plugins import Plugins
+from chatbridge.sampling import Sampling
 
 if TYPE_CHECKING:
     from chatbridge.commands import ChatCommand
@@ -63,8 +65,19 @@ async def bridge_with(
     """A bridge whose only model, `model`, is run by `backend`; it answers every message unless `defaults` say else."""
     found = Plugins([plugin_of(backends=[backend]), *plugins], discover=False)
     model = ModelSettings("model", backend.name, options or backend.options(), template=template)
-    settings = Settings(
-        {"model": model}, found.templates, store, defaults or ChannelSettings(reply_to="always", language="en")
-    )
+    if defaults is None:
+        defaults = ChannelSettings(reply_to="always", language="en", sampling=Sampling(max_tokens=10_000))
+    settings = Settings({"model": model}, found.templates, store, defaults)
     async with Bridge(SettingsSource(settings), found) as bridge:
         yield bridge
+
+
+@asynccontextmanager
+async def worker_with(backend: BackendType, options: BaseModel | None = None) -> AsyncIterator[Backend]:
+    """The model of a backend with `load`, running in a worker process."""
+    worker = WorkerBackend(backend, options or backend.options())
+    await worker.start()
+    try:
+        yield worker
+    finally:
+        await worker.aclose()

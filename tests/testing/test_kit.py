@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from chatbridge import LocalModel, Row
-from chatbridge.engine.process import WorkerBackend
+from chatbridge import Backend, LocalModel, Row
 from chatbridge.testing import (
     BackendContract,
     LocalModelContract,
@@ -19,6 +18,7 @@ from chatbridge.testing import (
     bridge_with,
     scripted,
     toy_backend,
+    worker_with,
 )
 from chatbridge.testing.toy import ToyState
 
@@ -37,11 +37,9 @@ class TestRecurrentToyModel(LocalModelContract):
 
 class TestToyInAWorker(BackendContract):
     @pytest.fixture
-    async def backend(self) -> AsyncIterator[WorkerBackend]:
-        backend = WorkerBackend(toy_backend, ToyOptions(eos_every=2000))
-        await backend.start()
-        yield backend
-        await backend.aclose()
+    async def backend(self) -> AsyncIterator[Backend]:
+        async with worker_with(toy_backend, ToyOptions(eos_every=2000)) as backend:
+            yield backend
 
 
 class ForgetfulState(ToyState):
@@ -128,22 +126,6 @@ async def test_a_scripted_backend_says_its_lines(tmp_path: Path) -> None:
 
 
 class TestScripted(BackendContract):
-    """The scripted backend is a backend, but for what only a model can do."""
-
     @pytest.fixture
     async def backend(self) -> ScriptedBackend:
         return ScriptedBackend("a few words that were written before")
-
-    @pytest.mark.xfail(reason="says its lines whatever is asked")
-    async def test_max_tokens_is_kept(self, backend: ScriptedBackend) -> None:  # type: ignore[override]
-        await super().test_max_tokens_is_kept(backend)
-
-    @pytest.mark.xfail(reason="says its lines whatever is asked")
-    async def test_a_stop_string_is_never_shown(self, backend: ScriptedBackend) -> None:  # type: ignore[override]
-        await super().test_a_stop_string_is_never_shown(backend)
-
-    @pytest.mark.xfail(reason="has no context to overflow")
-    async def test_a_request_that_can_not_be_served_fails_alone(  # type: ignore[override]
-        self, backend: ScriptedBackend
-    ) -> None:
-        await super().test_a_request_that_can_not_be_served_fails_alone(backend)
