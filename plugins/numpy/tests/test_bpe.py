@@ -1,0 +1,135 @@
+"""Byte-level BPE: the ids of Hugging Face's tokenizers, for each way of cutting words, on any text there can be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from chatbridge_numpy.bpe import PRES
+from chatbridge_numpy.tokenizer import GgufTokenizer
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Regex, Tokenizer, models, trainers
+from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+
+from .convert import FIXTURES, bpe_metadata
+
+Make = Callable[[dict[str, Any]], GgufTokenizer]
+
+# As the models' own tokenizer.json have them; "default" as llama.cpp has it.
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+PATTERNS = {
+    "gpt-2": [GPT2],
+    "llama-bpe": [
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+        r"|\s+(?!\S)|\s+"
+    ],
+    "qwen2": [
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+        r"|\s+(?!\S)|\s+"
+    ],
+    "tekken": [
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+        r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ],
+    "smollm": [r"\p{N}", GPT2],
+    "bloom": [r" ?[^(\s|[.,!?…。，、।۔،])]+"],
+    "default": [r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"],
+}
+WHOLE_WORDS = {"llama-bpe", "tekken"}
+SPECIALS = ["<|begin_of_text|>", "<|end_of_text|>", "<|im_start|>", "<|im_end|>"]
+CORPUS = [
+    "The fox's den: it's 3.14159 or 1234567, I'LL bet! <|im_end|> don't\n\n  def f(x):\n\treturn x == 10\r\n",
+    "naïve café ÉCOLE; Привет, мир! 你好，今天天气怎么样？ مرحبا بالعالم। สวัสดี 🦊🦊",
+] * 5
+NEAR = st.text(
+    st.sampled_from("the fox'SstLlDd129١٢\n\r\t \u00a0\u3000\u2028.,!?(|)…。，<>_/|éÉǅʰ你好🦊\u0301'ſ"), max_size=60
+)
+TEXTS = st.one_of(NEAR, st.text(st.characters(exclude_categories=("Cs", "Cn", "Co")), max_size=40))
+
+
+def trained(pre: str) -> Tokenizer:
+    """A small tokenizer that cuts words like that model's."""
+    tokenizer = Tokenizer(models.BPE(ignore_merges=pre in WHOLE_WORDS))
+    cuts = [Split(Regex(pattern), "isolated") for pattern in PATTERNS[pre]]
+    tokenizer.pre_tokenizer = Sequence([*cuts, ByteLevel(add_prefix_space=False, use_regex=False)])
+    alphabet = sorted(ByteLevel.alphabet())
+    tokenizer.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=420, initial_alphabet=alphabet, show_progress=False)
+    )
+    # Words that no row of merges makes.
+    content = json.loads(tokenizer.to_str())
+    vocabulary = content["model"]["vocab"]
+    vocabulary |= {word: len(vocabulary) + i for i, word in enumerate(("Ġxsx", "tTt", "Ġ你好"))}
+    tokenizer = Tokenizer.from_str(json.dumps(content))
+    tokenizer.encode_special_tokens = True  # in text that people type they are text
+    tokenizer.add_special_tokens(SPECIALS)
+    tokenizer.add_tokens([AddedToken("<tool>", normalized=False), AddedToken("<tool>s", normalized=False)])
+    return tokenizer
+
+
+@pytest.fixture(scope="module", params=sorted(PATTERNS))
+def both(request: pytest.FixtureRequest, tokenizer_of: Make) -> tuple[GgufTokenizer, Tokenizer]:
+    """Our tokenizer and the library's."""
+    library = trained(request.param)
+    return tokenizer_of(bpe_metadata(library.to_str(), request.param)), library
+
+
+def test_every_way_of_cutting_words_is_tested() -> None:
+    assert set(PATTERNS) == set(PRES)
+
+
+@given(text=TEXTS)
+@settings(max_examples=150, deadline=None)
+@example(text="a" * 200 + " xsx tTt")
+@example(text="it'S I'LL 1234567 \n\n \r\n x<tool>s<tool>")
+@example(text="\x1c\x1d\x85\u180e\u200b\ufeff x")
+def test_any_text_gives_the_librarys_ids(both: tuple[GgufTokenizer, Tokenizer], text: str) -> None:
+    ours, library = both
+    ids = ours.encode(text, start=True)
+    assert ids == library.encode(text, add_special_tokens=False).ids
+    assert ours.decode(ids).decode() == text
+
+
+@given(texts=st.lists(st.one_of(NEAR, st.sampled_from([*SPECIALS, "<tool>", "<|im_", "end|>"]))))
+@settings(max_examples=100, deadline=None)
+def test_text_never_becomes_a_control_token(both: tuple[GgufTokenizer, Tokenizer], texts: list[str]) -> None:
+    ours, _ = both
+    text = "".join(texts)
+    ids = ours.encode(text, start=True)
+    assert not set(ours.vocabulary.specials.values()) & set(ids)
+    assert ours.decode(ids).decode() == text
+
+
+def test_control_tokens_are_known_by_their_text(both: tuple[GgufTokenizer, Tokenizer]) -> None:
+    ours, library = both
+    assert {text: ours.special(text) for text in SPECIALS} == {text: library.token_to_id(text) for text in SPECIALS}
+    assert ours.special("<tool>") is None
+    assert ours.decode([ours.special(text) for text in SPECIALS]) == b""
+    assert set(ours.vocabulary.eos) == {library.token_to_id(text) for text in ("<|end_of_text|>", "<|im_end|>")}
+
+
+def test_only_llama_3_and_its_kin_want_a_bos(tokenizer_of: Make) -> None:
+    for pre, wanted in (("llama-bpe", True), ("llama3", True), ("tekken", True), ("qwen2", False), ("gpt-2", False)):
+        metadata = bpe_metadata(trained("gpt-2").to_str(), pre)
+        metadata["tokenizer.ggml.bos_token_id"] = metadata["tokenizer.ggml.tokens"].index("<|begin_of_text|>")
+        assert (tokenizer_of(metadata).vocabulary.bos is not None) is wanted
+
+
+@given(text=TEXTS)
+@settings(max_examples=200, deadline=None)
+@example(text="你好！今天过得怎么样？ The fox reads.")
+def test_a_published_byte_level_tokenizer(belle: tuple[GgufTokenizer, Tokenizer], text: str) -> None:
+    ours, library = belle
+    assert ours.encode(text, start=True) == library.encode(text, add_special_tokens=False).ids
+
+
+@pytest.fixture(scope="module")
+def belle(tokenizer_of: Make) -> tuple[GgufTokenizer, Tokenizer]:
+    content = (FIXTURES / "belle-tokenizer.json").read_text(encoding="utf-8")
+    library = Tokenizer.from_str(content)
+    library.encode_special_tokens = True
+    return tokenizer_of(bpe_metadata(content, "bloom")), library
