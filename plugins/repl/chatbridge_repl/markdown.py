@@ -23,6 +23,17 @@ INTERVAL = 1 / 15
 Lines = list[list[Segment]]
 
 
+class ChatMarkdown(Markdown):
+    """Markdown as people and models use it in chats: a line break is one, and link addresses are written out."""
+
+    def __init__(self, markup: str, style: str = "none") -> None:
+        super().__init__(markup, hyperlinks=False, style=style)
+        for token in self.parsed:
+            for inline in token.children or ():
+                if inline.type == "softbreak":
+                    inline.type = "hardbreak"
+
+
 class MarkdownWriter:
     """One Markdown text that grows. It must be closed; what has come by then stays on the screen.
 
@@ -100,9 +111,9 @@ def can_redraw(console: Console) -> bool:
 
 
 def rendered(console: Console, markup: str, style: str = "none") -> Lines:
-    """Markdown as lines, without blank ones around it and blanks behind them; link addresses are written out."""
+    """Markdown as lines, without blank ones around it and blanks behind them."""
     try:
-        lines = console.render_lines(Markdown(markup, hyperlinks=False, style=style), pad=False)
+        lines = console.render_lines(ChatMarkdown(markup, style), pad=False)
     except Exception:  # rich stumbles over some inline HTML, as a </kbd> that nothing opened
         lines = console.render_lines(Text(markup, style), pad=False)
     lines = [_without_end(line) for line in lines]

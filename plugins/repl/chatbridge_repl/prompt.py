@@ -35,7 +35,7 @@ def prompt_session(
     return PromptSession(
         [("class:prompt", "you> ")],
         multiline=True,
-        prompt_continuation=[("class:prompt", "   . ")],
+        prompt_continuation=lambda width, line, wrapped: [("class:prompt", " " * width if wrapped else "   . ")],
         key_bindings=key_bindings(),
         completer=ChatCompleter(words),
         history=_history(history),

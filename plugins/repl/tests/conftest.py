@@ -14,6 +14,7 @@ BOTS = """
 models:
   told: {backend: obedient, template: alpaca}
   other: {backend: obedient, template: alpaca}
+  stuck: {backend: obedient, template: alpaca, stuck: true}
   broken: {backend: obedient, template: alpaca, broken: the file is gone}
 """
 

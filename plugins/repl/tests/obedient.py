@@ -29,6 +29,7 @@ from chatbridge import (
 
 class ObedientOptions(Options):
     broken: str = ""
+    stuck: bool = False
 
 
 class Obedient:
@@ -85,6 +86,8 @@ class Obedient:
 async def connect(options: ObedientOptions) -> Obedient:
     if options.broken:
         raise ModelLoadError(options.broken)
+    if options.stuck:
+        await asyncio.Event().wait()
     return Obedient()
 
 

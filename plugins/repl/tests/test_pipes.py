@@ -6,16 +6,22 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
 from chatbridge_repl.texts import terminal_language
+from click.testing import CliRunner
+
+from chatbridge.cli.repl import command
 
 REPL = (sys.executable, "-m", "chatbridge", "repl")
+Repl = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def repl(environment: dict[str, str], tmp_path: Path):
+def repl(environment: dict[str, str], tmp_path: Path) -> Repl:
     """Run the program: `repl("-p", "hi")`, `repl(stdin="hi\\n")`."""
 
     def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
@@ -32,34 +38,34 @@ def repl(environment: dict[str, str], tmp_path: Path):
     return run
 
 
-def test_every_line_of_a_pipe_is_answered(repl) -> None:
+def test_every_line_of_a_pipe_is_answered(repl: Repl) -> None:
     done = repl(stdin="hello\n你好\n")
     assert done.stdout == "1: hello\n3: 你好\n"
     assert (done.stderr, done.returncode) == ("", 0)
 
 
-def test_blank_lines_are_neither_asked_nor_answered(repl) -> None:
+def test_blank_lines_are_neither_asked_nor_answered(repl: Repl) -> None:
     done = repl(stdin="\n  \nsay one\\n\\n\\n  two \\n\\n\r\nlast, without an end")
     assert done.stdout == "one\n  two\n3: last, without an end\n"
 
 
-def test_commands_work_in_a_pipe(repl) -> None:
+def test_commands_work_in_a_pipe(repl: Repl) -> None:
     done = repl(stdin="/set max_tokens 2\nsay one two three\n/undo\n/model\n")
     assert done.stdout.splitlines()[1] == "one two"
     assert "told" in done.stdout.splitlines()[3]
     assert done.returncode == 0
 
 
-def test_one_message_is_answered_as_it_is(repl) -> None:
+def test_one_message_is_answered_as_it_is(repl: Repl) -> None:
     done = repl("-p", "say one\\n\\n    two\\n", stdin="never read\n")
     assert (done.stdout, done.stderr, done.returncode) == ("one\n\n    two\n", "", 0)
 
 
-def test_what_could_steer_a_terminal_is_left_out(repl) -> None:
+def test_what_could_steer_a_terminal_is_left_out(repl: Repl) -> None:
     assert repl("-p", "say red \x1b[31m\x07\x9b1m").stdout == "red [31m1m\n"
 
 
-def test_a_line_that_fails_is_told_and_the_next_is_answered(repl) -> None:
+def test_a_line_that_fails_is_told_and_the_next_is_answered(repl: Repl) -> None:
     done = repl(stdin="fail now\n/nosuch\nhello\n")
     first, last = done.stdout.splitlines()
     assert first.endswith("fail now"), "what came before the failure"
@@ -72,7 +78,7 @@ def test_a_line_that_fails_is_told_and_the_next_is_answered(repl) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("-p", "fail now"), ("-p", "hi", "-m", "broken")])
-def test_one_message_that_fails_exits_1_with_one_line(repl, arguments: tuple[str, ...]) -> None:
+def test_one_message_that_fails_exits_1_with_one_line(repl: Repl, arguments: tuple[str, ...]) -> None:
     done = repl(*arguments)
     assert done.returncode == 1
     assert done.stderr.startswith("chatbridge: ")
@@ -82,7 +88,7 @@ def test_one_message_that_fails_exits_1_with_one_line(repl, arguments: tuple[str
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("-m", "tolld"), "did you mean 'told'?"),
+        (("-m", "gide"), "did you mean 'guide'?"),
         (("-t", "alpacca"), "did you mean 'alpaca'?"),
         (("-n", "0"), "0 is not in the range"),
         (("-c", "none.yaml"), "none.yaml"),
@@ -90,60 +96,60 @@ def test_one_message_that_fails_exits_1_with_one_line(repl, arguments: tuple[str
         (("--nosuch",), "--nosuch"),
     ],
 )
-def test_a_wrong_command_line_exits_2(repl, arguments: tuple[str, ...], says: str) -> None:
-    done = repl(*arguments, "-p", "hi")
-    assert done.returncode == 2
-    assert says in done.stderr
+def test_a_wrong_command_line_exits_2(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path), "APPDATA": str(tmp_path)}
+    with chdir(tmp_path):
+        done = CliRunner().invoke(command, [*arguments, "-p", "hi"], env=home)
+    assert done.exit_code == 2
+    assert says in done.output
 
 
-def test_options_are_settings_of_this_conversation(repl) -> None:
-    assert repl("--system", "Be brief.", "-p", "system").stdout == "Be brief.\n"
-    assert repl("-n", "2", "-p", "say one two three").stdout == "one two\n"
-    assert "other" in repl("-m", "other", "-t", "alpaca", "-p", "/model").stdout
-    assert repl("-p", "system").stdout != "Be brief.\n", "the next conversation begins anew"
+def test_options_are_settings_of_this_conversation(repl: Repl) -> None:
+    options = ("--system", "Be brief.", "-n", "2", "-m", "other", "-t", "alpaca-lora")
+    said = repl(*options, stdin="system\nsay one two three\n/model\n/template\n").stdout.splitlines()
+    assert said[:2] == ["Be brief.", "one two"]
+    assert "other" in said[2].split(".")[0]
+    assert "alpaca-lora" in said[3].split(".")[0]
 
 
-def test_resume_goes_on_with_what_was_said(repl) -> None:
+def test_resume_goes_on_with_what_was_said(repl: Repl) -> None:
     repl("-p", "first", "--system", "Be brief.")
-    assert repl("-p", "second").stdout == "1: second\n", "a new conversation"
-    assert repl("--resume", "-p", "third").stdout == "3: third\n"
-    assert repl("--resume", "-p", "fourth").stdout == "5: fourth\n"
-    earlier = repl("-p", "/branch").stdout
-    assert "c1: first" in earlier
-    assert "c2: second" in earlier
-    done = repl("--resume", "c1", "-p", "fifth")
-    assert done.stdout == "3: fifth\n"
+    began = repl(stdin="second\nsystem\n/branch\n").stdout.splitlines()
+    assert began[0] == "1: second", "a new conversation"
+    assert began[1] != "Be brief.", "without the settings of the one before"
+    assert "- c1: first" in began
+    assert repl("--resume", "-p", "third").stdout == "5: third\n"
+    done = repl("--resume", "c1", stdin="fourth\nsystem\n")
+    assert done.stdout == "3: fourth\nBe brief.\n", "its own settings are kept"
     assert "first" in done.stderr
-    assert repl("--resume", "1", "-p", "system").stdout == "Be brief.\n", "its settings are kept, too"
 
 
-@pytest.mark.parametrize("id", ["7", "c7", "seven"])
-def test_a_conversation_that_is_not_there_cannot_be_resumed(repl, id: str) -> None:
+@pytest.mark.parametrize("id", ["c7", "seven"])
+def test_a_conversation_that_is_not_there_cannot_be_resumed(repl: Repl, id: str) -> None:
     done = repl("--resume", id, "-p", "hi")
     assert done.returncode == 1
     assert done.stdout == ""
     assert id.removeprefix("c") in done.stderr
 
 
-def test_resuming_with_nothing_said_yet_begins(repl) -> None:
+def test_resuming_with_nothing_said_yet_begins(repl: Repl) -> None:
     done = repl("--resume", "-p", "hi")
     assert (done.stdout, done.returncode) == ("1: hi\n", 0)
 
 
-def test_colours_are_there_only_where_they_are_forced(repl) -> None:
-    assert "\x1b" not in repl("-p", "say **bold**").stdout
-    assert "\x1b" not in repl("-p", "say **bold**", FORCE_COLOR="1").stdout
+def test_colours_are_there_only_where_they_are_forced(repl: Repl) -> None:
+    assert repl("-p", "say **bold**", FORCE_COLOR="1").stdout == "**bold**\n"
     forced = repl("-p", "say **bold**", "--color", "always", NO_COLOR="1", TERM="dumb").stdout
     assert forced == "\x1b[1mbold\x1b[0m\n"
 
 
-def test_thoughts_come_first_where_they_are_shown(repl) -> None:
+def test_thoughts_come_first_where_they_are_shown(repl: Repl) -> None:
     done = repl(stdin="think so\n/set thinking show\nthink so\n")
     assert done.stdout.splitlines()[0] == "so"
     assert done.stdout.splitlines()[2:] == ["hm hm", "so"]
 
 
-def test_the_bot_of_bots_yaml_is_used_with_its_settings(repl, tmp_path: Path) -> None:
+def test_the_bot_of_bots_yaml_is_used_with_its_settings(repl: Repl, tmp_path: Path) -> None:
     with (tmp_path / "bots.yaml").open("a") as file:
         file.write(
             "bots:\n  here:\n    frontend: repl\n    commands: [/set max_tokens 1]\n"
@@ -153,7 +159,7 @@ def test_the_bot_of_bots_yaml_is_used_with_its_settings(repl, tmp_path: Path) ->
     assert repl("-n", "3", "-p", "system").stdout == "You are here.\n"
 
 
-def test_another_file_can_be_named(repl, tmp_path: Path) -> None:
+def test_another_file_can_be_named(repl: Repl, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("models: {mine: {backend: obedient, template: alpaca}}")
     assert "mine" in repl("-c", "mine.yaml", "-p", "/model").stdout
     (tmp_path / "mine.yaml").write_text("modles: {}")
@@ -163,7 +169,7 @@ def test_another_file_can_be_named(repl, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to whole consoles only")
-def test_ctrl_c_exits_130_and_keeps_what_came(repl, environment: dict[str, str], tmp_path: Path) -> None:
+def test_ctrl_c_exits_130_and_keeps_what_came(repl: Repl, environment: dict[str, str], tmp_path: Path) -> None:
     with subprocess.Popen(
         [*REPL, "-p", "slowly now"], env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

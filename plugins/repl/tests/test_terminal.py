@@ -106,6 +106,21 @@ def test_ctrl_c_keeps_what_came_and_the_talk_goes_on(start: Start, tmp_path: Pat
     assert leave(repl) == 0
 
 
+def test_a_load_that_takes_too_long_can_be_given_up(start: Start) -> None:
+    repl = start("-m", "stuck")
+    repl.send("hello\r")
+    repl.expect("⠋")  # it waits
+    repl.sendintr()
+    repl.expect("Stopping; Ctrl-C once more gives this answer up.")
+    repl.sendintr()
+    repl.expect("Given up.")
+    repl.expect(PROMPT)
+    repl.send("/model told\r")
+    repl.expect(PROMPT)
+    repl.send("hello\r")
+    repl.expect("2: hello")  # the message without an answer is kept
+
+
 def test_an_error_is_one_line_and_the_talk_goes_on(start: Start) -> None:
     repl = start("-m", "broken")
     repl.send("hello\r")
@@ -129,9 +144,9 @@ def test_several_lines_make_one_message(start: Start) -> None:
     repl = start()
     repl.send("say one\x1b\rtwo\r")
     repl.expect("tokens/s")
-    assert "one two" in plain(repl.before), "one paragraph"
+    assert "one\r\ntwo\r\n5 " in plain(repl.before), "one message with two lines"
     repl.send("\x1b[200~say pasted\nlines\x1b[201~\r")
-    repl.expect("pasted lines")
+    repl.expect("pasted\r\nlines\r\n")
 
 
 def test_ctrl_c_at_the_prompt(start: Start) -> None:
