@@ -8,41 +8,44 @@ remedy; it becomes an error only for those who ask for something it would have o
 from __future__ import annotations
 
 import difflib
+import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pluggy
 
-from chatbridge import hookspecs
+from chatbridge import hookspecs, offers
 from chatbridge.errors import PluginError
 
 if TYPE_CHECKING:
+    import click
+
     from chatbridge.commands import ChatCommand
     from chatbridge.engine.contract import BackendType
     from chatbridge.frontend import FrontendType
     from chatbridge.prompts import Template
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 GROUP = "chatbridge"
 """The entry-point group that plugin packages register under."""
 
 FIRST_PARTY = {
-    "llama_cpp": "chatbridge-llama-cpp",
-    "transformers": "chatbridge-transformers",
-    "glm": "chatbridge-glm",
-    "rwkv": "chatbridge-rwkv",
-    "discord": "chatbridge-discord",
-    "telegram": "chatbridge-telegram",
+    "backend": {
+        "llama_cpp": "chatbridge-llama-cpp",
+        "transformers": "chatbridge-transformers",
+        "glm": "chatbridge-glm",
+        "rwkv": "chatbridge-rwkv",
+    },
+    "frontend": {
+        "discord": "chatbridge-discord",
+        "telegram": "chatbridge-telegram",
+    },
 }
 """Backends and frontends that have a package of their own: what to install where one is missing."""
-
-OFFERS = ("backends", "frontends", "templates", "chat_commands")
 
 
 @dataclass(slots=True)
@@ -63,59 +66,60 @@ class Plugins:
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
         self._records: dict[str, PluginRecord] = {}
-        found = sorted(entry_points(group=GROUP), key=_ours_first) if discover else []
-        for entry in found:
+        self._offered: dict[str, dict[str, Any]] = {}
+        for entry in sorted(entry_points(group=GROUP), key=_ours_first) if discover else []:
             self._load(entry)
         for plugin in plugins:
             name = getattr(plugin, "__name__", None) or type(plugin).__name__
-            self._register(plugin, PluginRecord(name))
+            self._register(plugin, PluginRecord(self._free_name(name)))
 
-    @cached_property
+    @property
     def backends(self) -> Mapping[str, BackendType]:
         """Every backend by its name."""
-        return self._collect("backends")
+        return self._everything("backends")
 
-    @cached_property
+    @property
     def frontends(self) -> Mapping[str, FrontendType]:
         """Every frontend by its name."""
-        return self._collect("frontends")
+        return self._everything("frontends")
 
-    @cached_property
+    @property
     def templates(self) -> Mapping[str, Template]:
         """The presets, and every template that plugins add."""
-        from chatbridge.prompts import presets
+        return self._everything("templates")
 
-        return self._collect("templates", presets())
-
-    @cached_property
+    @property
     def chat_commands(self) -> Mapping[str, ChatCommand]:
         """The built-in chat commands, and every one that plugins add."""
-        from chatbridge.commands import BUILTIN
+        return self._everything("chat_commands")
 
-        return self._collect("chat_commands", {command.name: command for command in BUILTIN})
-
-    def add_commands(self, cli: object) -> None:
-        """Let each plugin add its own commands to the command line."""
-        for name, call in self._implementations("register_commands"):
-            self._guard(name, partial(call, cli=cli))
+    @property
+    def commands(self) -> Mapping[str, click.Command]:
+        """What plugins add to the command line."""
+        return {name: command for name, command in self._everything("commands").items() if command is not None}
 
     def ask(self, hook: str, **arguments: object) -> Any:
         """The first answer of a hook that is not None, newest plugin first; one that fails is logged and passed over.
 
-        Observers' hooks answer None, so this tells all of them.
+        Observers are all told, whatever they answer.
         """
+        spec = getattr(self._manager.hook, hook).spec
         for name, call in reversed(self._implementations(hook)):
             try:
-                if (answer := call(**arguments)) is not None:
-                    return answer
-            except Exception:
+                answer = call(**arguments)
+            except KeyboardInterrupt:
+                raise
+            except BaseException:
                 log.exception("the plugin %s failed in %s", name, hook)
+            else:
+                if answer is not None and spec.opts["firstresult"]:
+                    return answer
         return None
 
     def records(self) -> list[PluginRecord]:
         """Every plugin, sound or broken, after asking each what it offers."""
-        for kind in OFFERS:
-            getattr(self, kind)
+        for kind in ("commands", *offers.KINDS):
+            self._everything(kind)
         return list(self._records.values())
 
     def require_backend(self, name: str) -> BackendType:
@@ -129,97 +133,143 @@ class Plugins:
     # --- loading -----------------------------------------------------------------------------------------------
 
     def _load(self, entry: EntryPoint) -> None:
-        record = PluginRecord(entry.name, entry.dist.version if entry.dist else "")
+        _, version = _distribution(entry)
+        record = PluginRecord(self._free_name(entry.name), version)
         try:
             plugin = entry.load()
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # also SystemExit, and what libraries in Rust raise when they panic
             self._records[record.name] = record
-            self._withdraw(record.name, error)
-        else:
-            self._register(plugin, record)
+            self._withdraw(record, error)
+            return
+        self._register(plugin, record)
+        if record.name != entry.name:
+            self._withdraw(record, _Clash(f"another plugin is called {entry.name!r} already"))
+
+    def _free_name(self, name: str) -> str:
+        same = sum(known == name or known.startswith(f"{name} (") for known in self._records)
+        return f"{name} ({same + 1})" if same else name
 
     def _register(self, plugin: object, record: PluginRecord) -> None:
-        if record.name in self._records:
-            clash = f"another plugin is called {record.name!r} already"
-            record.name = f"{record.name} ({len(self._records)})"
-            self._records[record.name] = record
-            self._withdraw(record.name, PluginError(clash), "uninstall one of the two")
-            return
         self._records[record.name] = record
         try:
             self._manager.register(plugin, record.name)
+            self._check_hooks(plugin)
             self._manager.check_pending()
-        except Exception as error:
-            unknown = self._misspelt(plugin)
-            self._withdraw(record.name, PluginError(unknown) if unknown else error)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._withdraw(record, error)
 
-    def _misspelt(self, plugin: object) -> str:
-        """Words for the first hook of `plugin` that does not exist, or an empty text."""
+    def _check_hooks(self, plugin: object) -> None:
         known = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), f"{GROUP}_spec")]
-        for name in dir(plugin):
-            if self._manager.parse_hookimpl_opts(plugin, name) is not None and name not in known:
-                return f"there is no hook called {name!r}{did_you_mean(name, known)}"
-        return ""
+        for caller in self._manager.get_hookcallers(plugin) or ():
+            if caller.name not in known:
+                raise PluginError(f"there is no hook called {caller.name!r}{did_you_mean(caller.name, known)}")
+            for impl in caller.get_hookimpls():
+                if impl.plugin is plugin and (impl.wrapper or impl.hookwrapper):
+                    raise PluginError(f"its {caller.name} is a wrapper; hooks are plain functions here")
+                if impl.plugin is plugin and inspect.iscoroutinefunction(impl.function):
+                    raise PluginError(f"its {caller.name} is async; hooks are plain functions that return at once")
 
     # --- what plugins offer ------------------------------------------------------------------------------------
+
+    def _everything(self, kind: str) -> dict[str, Any]:
+        """All that is offered of a kind: ours and the plugins'.
+
+        Each plugin is asked for all kinds at once, since it stays or goes as a whole; but for its commands, which
+        are wanted for `--help` and cost nothing.
+        """
+        if kind not in self._offered:
+            self._gather(_our_commands() if kind == "commands" else _ours())
+        return self._offered[kind]
+
+    def _gather(self, offered: dict[str, dict[str, Any]]) -> None:
+        """Add to `offered`, by kind and name, what each plugin has; a failure or a clash is that plugin's alone."""
+        self._offered |= offered
+        owners = dict.fromkeys(_pairs(offered), "chatbridge itself")
+        for record in [record for record in self._records.values() if not record.reason]:
+            try:
+                found = {kind: self._offers_of(record.name, kind) for kind in offered}
+                for kind, name in _pairs(found):
+                    if (kind, name) in owners:
+                        what = kind.removesuffix("s").replace("_", " ")
+                        raise _Clash(f"its {what} {name!r} is offered by {owners[kind, name]} already")
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                self._withdraw(record, error)
+            else:
+                owners |= dict.fromkeys(_pairs(found), f"the plugin {record.name!r}")
+                record.offers |= {kind: sorted(names) for kind, names in found.items() if names}
+                for kind, names in found.items():
+                    offered[kind] |= names
+
+    def _offers_of(self, plugin: str, kind: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, call in self._implementations(f"register_{kind}"):
+            if name == plugin:
+                found |= offers.offered(kind, call)
+        return found
 
     def _implementations(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
         """Each plugin's function for a hook, which takes the hook's arguments by name and leaves out what it lacks."""
         found = getattr(self._manager.hook, hook).get_hookimpls()
         return [(impl.plugin_name, _taking_what_it_names(impl)) for impl in found]
 
-    def _collect(self, kind: str, start: Mapping[str, T] | None = None) -> dict[str, T]:
-        """Ask each plugin in turn, so that a failure or a clash is that plugin's alone."""
-        collected: dict[str, T] = dict(start or {})
-        owners = dict.fromkeys(collected, "chatbridge itself")
-        for plugin, call in self._implementations(f"register_{kind}"):
-            # Gathered before any is taken: a generator that fails half-way offers nothing.
-            offered: dict[str, T] | None = self._guard(plugin, partial(_by_name, call))
-            if not offered:
-                continue
-            if clash := next((name for name in offered if name in owners), None):
-                what = kind.removesuffix("s").replace("_", " ")
-                error = PluginError(f"its {what} {clash!r} is offered by {owners[clash]} already")
-                self._withdraw(plugin, error, "rename it, or uninstall one of the two")
-                continue
-            collected.update(offered)
-            owners.update(dict.fromkeys(offered, f"the plugin {plugin!r}"))
-            self._records[plugin].offers[kind] = sorted(offered)
-        return collected
-
-    def _guard(self, plugin: str, action: Callable[[], T]) -> T | None:
-        try:
-            return action()
-        except Exception as error:
-            self._withdraw(plugin, error)
-            return None
-
-    def _withdraw(self, name: str, error: Exception, remedy: str = "") -> None:
+    def _withdraw(self, record: PluginRecord, error: BaseException) -> None:
         """Take a broken plugin out with everything that it has offered so far."""
-        record = self._records[name]
-        record.reason = f"{error}" if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-        record.remedy = remedy or _remedy(record.name, error)
+        words = " ".join(str(error).split())
+        record.reason = words if isinstance(error, PluginError) else f"{type(error).__name__}: {words}".rstrip(": ")
+        record.remedy = _remedy(record.name, error)
+        for kind, names in record.offers.items():
+            for name in names:
+                del self._offered[kind][name]
         record.offers.clear()
-        if self._manager.has_plugin(name):
-            self._manager.unregister(name=name)
-        log.info("plugin %s is left out: %s", name, record.reason)
+        if self._manager.has_plugin(record.name):
+            self._manager.unregister(name=record.name)
+        log.info("plugin %s is left out: %s", record.name, record.reason)
 
     def _missing(self, kind: str, name: str, known: Mapping[str, object]) -> NoReturn:
-        broken = self._records.get(name)
-        if broken is not None and broken.reason:
-            raise PluginError(f"the plugin for {kind} {name!r} is broken: {broken.reason}; {broken.remedy}")
-        if package := FIRST_PARTY.get(name):
+        broken = {record.name: record for record in self._records.values() if record.reason}
+        if name in broken:
+            raise PluginError(f"the plugin for {kind} {name!r} is broken: {broken[name].reason}; {broken[name].remedy}")
+        if package := FIRST_PARTY[kind].get(name):
             raise PluginError(f"{kind} {name!r} needs its plugin: pip install {package}")
         have = ", ".join(sorted(known)) or "none"
-        raise PluginError(f"there is no {kind} {name!r}{did_you_mean(name, known)} (installed: {have})")
+        more = f"; broken plugins: {', '.join(broken)}, see `chatbridge plugins`" if broken else ""
+        hint = did_you_mean(name, known)
+        for close in difflib.get_close_matches(name, FIRST_PARTY[kind].keys() - known.keys(), n=1):
+            hint = hint or f"; did you mean {close!r}? It needs its plugin: pip install {FIRST_PARTY[kind][close]}"
+        raise PluginError(f"there is no {kind} {name!r}{hint} (installed: {have}{more})")
+
+
+class _Clash(PluginError):
+    """Two plugins can't be told apart by name."""
+
+
+def _ours() -> dict[str, dict[str, Any]]:
+    from chatbridge.commands import BUILTIN
+    from chatbridge.prompts import presets
+
+    chat_commands = {command.name: command for command in BUILTIN}
+    return {"backends": {}, "frontends": {}, "templates": dict(presets()), "chat_commands": chat_commands}
+
+
+def _our_commands() -> dict[str, dict[str, Any]]:
+    """The names of our own commands, which are imported one by one when they are used."""
+    from chatbridge.cli import COMMANDS
+
+    return {"commands": dict.fromkeys(COMMANDS)}
+
+
+def _pairs(found: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
+    return [(kind, name) for kind, names in found.items() for name in names]
 
 
 def _taking_what_it_names(impl: pluggy.HookImpl) -> Callable[..., Any]:
     return lambda **arguments: impl.function(**{name: arguments[name] for name in impl.argnames})
-
-
-def _by_name(call: Callable[[], Iterable[Any]]) -> dict[str, Any]:
-    return {item.name: item for item in call()}
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -228,12 +278,22 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def _distribution(entry: EntryPoint) -> tuple[str, str]:
+    """Name and version of the package that an entry point comes from, as far as they can be told."""
+    try:
+        return (entry.dist.name or "", entry.dist.version or "") if entry.dist else ("", "")
+    except Exception:  # a damaged installation; without its metadata, names are None or an error, as Python likes
+        return "", ""
+
+
 def _ours_first(entry: EntryPoint) -> tuple[bool, str]:
     """Sort key: the core's own plugins win a clash of names, then the alphabet decides, not the disk's order."""
-    return (entry.dist is None or entry.dist.name != "chatbridge", entry.name)
+    return (_distribution(entry)[0] != "chatbridge", entry.name)
 
 
-def _remedy(plugin: str, error: Exception) -> str:
+def _remedy(plugin: str, error: BaseException) -> str:
+    if isinstance(error, _Clash):
+        return "rename it, or uninstall one of the two"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"pip install the library that provides {error.name!r}"
     return f"update or uninstall the plugin {plugin!r}, or tell its author"

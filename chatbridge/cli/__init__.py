@@ -50,7 +50,7 @@ class LazyGroup(click.Group):
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
             hint = did_you_mean(args[0], self.list_commands(ctx))
-            raise click.UsageError(f"{error.message}{hint}", ctx) from None
+            raise click.UsageError(f"{error.message.rstrip('.')}{hint or '.'}", ctx) from None
 
     def _plugin_commands(self) -> Mapping[str, click.Command]:
         """What plugins add through `register_commands`; a plugin can't take a name of ours."""
@@ -58,8 +58,7 @@ class LazyGroup(click.Group):
             from chatbridge.plugins import Plugins
 
             self.plugins = Plugins()
-            self.plugins.add_commands(self)
-        return self.commands
+        return self.plugins.commands
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,0 +1,78 @@
+"""Looks over what a plugin's hook returned: the right kind of things, under names that can be used. Knows no plugin."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from chatbridge.errors import PluginError
+
+KINDS = {
+    "backends": "BackendType",
+    "frontends": "FrontendType",
+    "templates": "Template",
+    "chat_commands": "ChatCommand",
+}
+"""What the hooks `register_<kind>` return, each by the public name of its type."""
+
+_RESERVED = {
+    "backends": ("backend", "template", "sampling", "max_batch"),
+    "frontends": ("frontend", "defaults", "channels", "allow", "deny"),
+}
+"""Keys of bots.yaml that are the core's where they stand beside a plugin's."""
+
+
+def offered(kind: str, hook: Callable[..., Any]) -> dict[str, Any]:
+    """What a plugin's `register_<kind>` offers, by name. All of it is gathered before any is used.
+
+    Raises: PluginError for anything that could not be used, and whatever the hook itself raises.
+    """
+    if kind == "commands":
+        return _commands(hook)
+    import chatbridge
+
+    wanted = getattr(chatbridge, KINDS[kind])
+    returned = hook()
+    if not isinstance(returned, Iterable):
+        raise PluginError(f"register_{kind} has to return a list of {wanted.__name__}, not {_kind_of(returned)}")
+    found: dict[str, Any] = {}
+    for item in returned:
+        if not isinstance(item, wanted):
+            raise PluginError(f"register_{kind} has to return {wanted.__name__} only, not {_kind_of(item)}")
+        _check_name(kind, item.name)
+        if item.name in found:
+            raise PluginError(f"register_{kind} returns two things called {item.name!r}")
+        if kind in _RESERVED:
+            _check_options(kind, item.name, item.options)
+        found[item.name] = item
+    return found
+
+
+def _commands(hook: Callable[..., Any]) -> dict[str, Any]:
+    import click
+
+    # A group of its own, so that a plugin that fails half-way leaves nothing behind and takes no command of others.
+    group = click.Group()
+    hook(cli=group)
+    return dict(group.commands)
+
+
+def _check_name(kind: str, name: object) -> None:
+    if not isinstance(name, str) or not name.strip():
+        raise PluginError(f"register_{kind} returns something without a name")
+    if kind == "chat_commands" and not re.fullmatch(r"[a-z][\w-]*", name):
+        raise PluginError(f"nobody could type the chat command {name!r}: small letters, digits, - and _ make a name")
+
+
+def _check_options(kind: str, name: str, options: object) -> None:
+    from pydantic import BaseModel
+
+    if not isinstance(options, type) or not issubclass(options, BaseModel):
+        raise PluginError(f"the options of {name!r} have to be a class made from chatbridge.Options")
+    if taken := next((key for key in options.model_fields if key in _RESERVED[kind]), None):
+        raise PluginError(f"the options of {name!r} have the key {taken!r}, which is chatbridge's own")
+
+
+def _kind_of(value: object) -> str:
+    return "nothing" if value is None else type(value).__name__
