@@ -34,7 +34,7 @@ from model import Guide, Shape  # noqa: E402
 TOKENS = 8192
 """Tokens in a step, padding included."""
 
-SYSTEMS = ("You are a helpful assistant.", "You are the librarian.", "Be brief.", "你是一个有用的助手。", "你是图书管理员。")
+SYSTEMS = "You are a helpful assistant.|You are the librarian.|Be brief.|你是一个有用的助手。|你是图书管理员。".split("|")
 
 
 class Muon(torch.optim.Optimizer):

@@ -23,7 +23,7 @@ def train(path: Path, seed: int = 7) -> None:
     writer = Writer(seed)
     answers = [text for entry in load_answers().values() for text in entry.values()]
     lines = [*answers * 20, *(writer.exchange().question for _ in range(SAMPLE))]
-    lines += ["user", "assistant", "system", "user\n", "assistant\n", "The quick brown fox jumps over the lazy dog"] * 50
+    lines += ["user\n", "assistant\n", "system\n", "The quick brown fox jumps over the lazy dog"] * 50
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
