@@ -1,0 +1,176 @@
+"""What the documents say is true: commands, keys, paths, the plugin; and the two READMEs say the same."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+import pytest
+from pydantic import ConfigDict
+
+from chatbridge import BackendType, Bot, FrontendType, Options, Plugins, Secret, hookimpl, hookspecs
+from chatbridge.cli import COMMANDS, cli
+from chatbridge.commands import BUILTIN
+from chatbridge.config import ChannelSettings, load
+from chatbridge.config.keys import BotKeys, ModelKeys, TopKeys
+
+ROOT = Path(__file__).parents[1]
+READMES = [ROOT / "README.md", ROOT / "README.zh.md"]
+
+
+def blocks(file: Path, language: str | None) -> list[str]:
+    """The code blocks of a language: "sh", "" for none, or None for all of them."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", file.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [block for named, block in found if language is None or named == language]
+
+
+class Announced:
+    """Stands for the rooms that are still to come: their names, and any keys of theirs."""
+
+    class AnyOptions(Options):
+        model_config = ConfigDict(extra="forbid", frozen=True)
+        token: Secret | None = None
+        path: str = ""
+        strategy: str = ""
+
+    @staticmethod
+    async def run(options: Options, bot: Bot) -> None:
+        raise NotImplementedError
+
+    @hookimpl
+    def register_frontends(self) -> Iterable[FrontendType]:
+        return [FrontendType(name, self.AnyOptions, "to come", self.run) for name in ("discord", "telegram")]
+
+    @hookimpl
+    def register_backends(self) -> Iterable[BackendType]:
+        async def connect(options: Options) -> None:
+            raise NotImplementedError
+
+        return [BackendType(name, self.AnyOptions, "to come", connect=connect) for name in ("llama_cpp", "rwkv")]
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_settings_in_the_readme_are_good(readme: Path, tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "telegram").write_text("x")
+    for number, block in enumerate(blocks(readme, "yaml")):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(block, encoding="utf-8")
+        load(file, Plugins([Announced()]), {"DISCORD_TOKEN": "x"})
+
+
+def test_the_sample_works_as_it_stands() -> None:
+    settings = load(ROOT / "bots.yaml", Plugins(), {})
+    assert settings.models
+    assert settings.bots
+    assert "yaml-language-server: $schema=" in (ROOT / "bots.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_commands_in_the_readme_exist(readme: Path) -> None:
+    text = readme.read_text(encoding="utf-8")
+    context = click.Context(cli)
+    for name, option in re.findall(r"(?:`|bin/)chatbridge (\w+)(?: (-\S+))?", text):
+        command = cli.get_command(context, name)
+        assert command is not None, name
+        if option:
+            assert any(option.strip("`") in parameter.opts for parameter in command.params), f"{name} {option}"
+    assert set(COMMANDS) <= set(re.findall(r"`chatbridge (\w+)", text)), "a command is not in the README"
+    for command in BUILTIN:
+        assert f"`/{command.name}`" in text, command.name
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_every_key_is_in_the_readme(readme: Path) -> None:
+    text = readme.read_text(encoding="utf-8")
+    for model in (TopKeys, ModelKeys, BotKeys, ChannelSettings):
+        for key in model.model_fields:
+            assert re.search(rf"[`\b]{key}\b|^ *{key}:|{key}: ", text, re.MULTILINE), f"{model.__name__}.{key}"
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_every_template_of_a_family_exists(readme: Path) -> None:
+    known = set(Plugins(discover=False).templates)
+    table = readme.read_text(encoding="utf-8").split("\n## ")[3]
+    named = set(re.findall(r"`((?:alpaca|chinese|belle|chatglm|glm-|rwkv-)[\w-]*)`", table))
+    assert named
+    assert named <= known
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_the_tree_in_the_readme_is_the_tree(readme: Path) -> None:
+    tree = next(block for block in blocks(readme, "") if block.startswith("chatbridge/"))
+    named: set[Path] = set()
+    above: list[tuple[int, Path]] = []
+    for line in tree.splitlines():
+        indent = len(line) - len(line.lstrip())
+        name, caption = line.split(maxsplit=1)
+        while above and above[-1][0] >= indent:
+            above.pop()
+        path = (above[-1][1] if above else ROOT) / name
+        assert path.exists(), f"{name} is in the README and nowhere else"
+        assert len(caption) > 3
+        above.append((indent, path))
+        named.add(path)
+    for folder in (ROOT / "chatbridge", ROOT / "plugins", ROOT / "examples"):
+        for path in folder.iterdir():
+            if path.name not in ("__pycache__", "py.typed"):
+                assert path in named, f"{path.relative_to(ROOT)} is not in the README's tree"
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_the_plugin_in_the_readme_works(readme: Path, tmp_path: Path) -> None:
+    (block,) = blocks(readme, "python")
+    assert len([line for line in block.splitlines() if line.strip()]) <= 20
+    (tmp_path / "chatbridge_dice.py").write_text(block, encoding="utf-8")
+    program = """
+import asyncio, chatbridge_dice
+from pathlib import Path
+from chatbridge import Author, Channel, Message
+from chatbridge.testing import ScriptedBackend, bridge_with, scripted
+async def main():
+    async with bridge_with(scripted(ScriptedBackend("x")), Path("store"), plugins=[chatbridge_dice]) as bridge:
+        for text in ("/roll 3d1", "/roll nonsense"):
+            print((await bridge.bot("b").receive(Message("1", Channel("c"), Author("a", "Ann"), text))).text)
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["Ann rolls [1, 1, 1]: 3", "Say /roll 2d6."]
+
+
+def test_both_readmes_hold_the_same() -> None:
+    """The same sections, tables, code and numbers; only the sentences are of another language."""
+    shapes = []
+    for readme in READMES:
+        text = readme.read_text(encoding="utf-8")
+        code = [
+            re.sub(r" +#.*|^#.*\n|  +\S.*|\".*\"|'.*'", "", block, flags=re.MULTILINE) for block in blocks(readme, None)
+        ]
+        shapes.append(
+            (
+                len(re.findall(r"^#+ ", text, re.MULTILINE)),
+                [line.count("|") for line in text.splitlines() if line.startswith("|")],
+                len(code),
+                blocks(readme, "sh"),
+                sorted(re.findall(r"\d+(?:[.,]\d+)*", re.sub(r"```.*?```", "", text, flags=re.DOTALL))),
+            )
+        )
+    assert shapes[0] == shapes[1]
+
+
+def test_the_ci_runs_the_readmes_test_command() -> None:
+    (command,) = [block for block in blocks(ROOT / "README.md", "sh") if "pytest" in block]
+    assert ".venv-test/bin/pytest" in command
+    assert ".venv-test/bin/pytest" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_every_hook_is_told_of() -> None:
+    readme = (ROOT / "examples" / "hello_plugin" / "README.md").read_text(encoding="utf-8")
+    hooks = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "chatbridge_spec")]
+    assert len(hooks) == 7
+    for name in hooks:
+        assert f"`{name}" in readme, f"{name} is not in the README for plugin authors"
