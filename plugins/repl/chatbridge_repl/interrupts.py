@@ -33,11 +33,11 @@ def on_interrupt(action: Callable[[], object]) -> Iterator[None]:
 @contextmanager
 def without_echo() -> Iterator[None]:
     """Keep what is typed meanwhile off the screen; the next prompt finds it all the same."""
-    try:
-        import termios
-    except ImportError:  # Windows: what is typed shows only at the next prompt anyway
+    if sys.platform == "win32":  # there, what is typed shows at the next prompt only anyway
         yield
         return
+    import termios
+
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
     quiet = termios.tcgetattr(descriptor)

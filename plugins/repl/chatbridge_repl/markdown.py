@@ -75,7 +75,8 @@ class MarkdownWriter:
         self._unread, self._timer = "", None
         with self._console:  # one write for all of it, so that nothing flickers
             self._write(finished)
-            if can_redraw(self._console):
+            # Colours that are forced into a pipe don't make a terminal of it.
+            if self._console.file.isatty() and not self._console.is_dumb_terminal:
                 self._preview(self._blocks.rest)
         # A block that is slow to draw, as a thousand lines of code, is drawn less often.
         self._earliest = self._loop.time() + max(INTERVAL, 3 * (time.perf_counter() - started))
@@ -103,11 +104,6 @@ class MarkdownWriter:
     def _rendered(self, block: str) -> Lines:
         lines = rendered(self._console, block, self._style)
         return [[], *lines] if lines and self._written else lines
-
-
-def can_redraw(console: Console) -> bool:
-    """Whether lines can be taken back; colours that are forced into a pipe don't make a terminal of it."""
-    return console.file.isatty() and not console.is_dumb_terminal
 
 
 def rendered(console: Console, markup: str, style: str = "none") -> Lines:

@@ -20,6 +20,21 @@ from chatbridge_repl.waiting import Waiting
 THOUGHT = "dim italic"
 
 
+def console(color: str) -> Console:
+    """The terminal on stdout, with colours "always", "never", or, with "auto", where rich finds that it has them."""
+    if color == "never":
+        return Console(color_system=None, highlight=False)
+    if color == "auto":
+        return Console(highlight=False)
+    forced = Console(force_terminal=True, no_color=False, highlight=False)
+    # None for a dumb terminal, or none; but always is always.
+    return (
+        forced
+        if forced.color_system
+        else Console(force_terminal=True, no_color=False, highlight=False, color_system="standard")
+    )
+
+
 class Screen:
     """The `View` of a terminal. `status`: whether each answer is followed by what it cost."""
 

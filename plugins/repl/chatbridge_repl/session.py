@@ -42,6 +42,10 @@ class View(Protocol):
         """A line beside the talk."""
         ...
 
+    def error(self, text: str) -> None:
+        """Why a message was not answered, in a line."""
+        ...
+
 
 class Session:
     """One talk. `language` is the terminal's, for the core's lines where nothing else decides it."""

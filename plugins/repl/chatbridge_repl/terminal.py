@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Protocol
 
 import click
-from rich.console import Console
 
 from chatbridge import Author, Bot, ChatbridgeError
 from chatbridge_repl.interrupts import on_interrupt, without_echo
 from chatbridge_repl.logs import logs_shown
 from chatbridge_repl.options import ReplOptions
 from chatbridge_repl.plain import Plain, lines
-from chatbridge_repl.screen import Screen
-from chatbridge_repl.session import CHANNEL, Session
+from chatbridge_repl.session import CHANNEL, Session, View
 from chatbridge_repl.texts import say, terminal_language
 from chatbridge_repl.waiting import Waiting
 
@@ -32,6 +30,14 @@ log = logging.getLogger(__name__)
 
 LEAVE = ("/exit", "/quit")
 """What people type who don't know of Ctrl-D; no chat commands, since other places have no way out."""
+
+
+class Prompt(Protocol):
+    """Where the person types."""
+
+    async def prompt_async(self) -> str:
+        """The next message. Raises: EOFError if the person leaves, KeyboardInterrupt for Ctrl-C."""
+        ...
 
 
 async def run(options: ReplOptions, bot: Bot) -> None:
@@ -48,30 +54,22 @@ async def run(options: ReplOptions, bot: Bot) -> None:
         await session.begin(options.resume, options.commands)
         if options.prompt is not None:
             await session.send(options.prompt)
-        elif interactive and isinstance(view, Screen):
+        elif interactive:
             with without_echo():
-                await talk(session, view, _prompt(session, view, bot))
+                await talk(session, view, _prompt(options, bot, language))
         else:
             await _answer_lines(session, view)
 
 
-class Prompt(Protocol):
-    """Where the person types."""
-
-    async def prompt_async(self) -> str:
-        """The next message. Raises: EOFError if the person leaves, KeyboardInterrupt for Ctrl-C."""
-        ...
-
-
-async def talk(session: Session, screen: Screen, prompt: Prompt) -> None:
+async def talk(session: Session, view: View, prompt: Prompt) -> None:
     """Ask and answer until the person leaves; nothing that goes wrong with an answer ends it."""
-    screen.notice(say(session.language, "welcome", model=await session.model()))
+    view.notice(say(session.language, "welcome", model=await session.model()))
     with on_interrupt(session.interrupt):
-        while (text := await _read(prompt, screen, session.language)) is not None:
-            await _answer(session, screen, text)
+        while (text := await _read(prompt, view, session.language)) is not None:
+            await _answer(session, view, text)
 
 
-async def _read(prompt: Prompt, screen: Screen, language: str) -> str | None:
+async def _read(prompt: Prompt, view: View, language: str) -> str | None:
     """The next message; None if the person leaves."""
     while True:
         try:
@@ -79,7 +77,7 @@ async def _read(prompt: Prompt, screen: Screen, language: str) -> str | None:
         except EOFError:
             return None
         except KeyboardInterrupt:
-            screen.notice(say(language, "leave"))
+            view.notice(say(language, "leave"))
             continue
         if text.strip() in LEAVE:
             return None
@@ -87,22 +85,22 @@ async def _read(prompt: Prompt, screen: Screen, language: str) -> str | None:
             return text
 
 
-async def _answer(session: Session, screen: Screen, text: str) -> None:
+async def _answer(session: Session, view: View, text: str) -> None:
     answering = asyncio.create_task(session.send(text))
     try:
         await answering
     except ChatbridgeError as error:
-        screen.error(str(error))
+        view.error(str(error))
     except Exception:  # a bug, or a plugin's: what it was is shown, and the talk goes on
         log.exception("this message failed by a mistake in the program")
     except asyncio.CancelledError:
         this = asyncio.current_task()
         if this is not None and this.cancelling():  # not the answer alone: the program ends
             raise
-        screen.notice(say(session.language, "given_up"))
+        view.notice(say(session.language, "given_up"))
 
 
-async def _answer_lines(session: Session, view: Screen | Plain) -> None:
+async def _answer_lines(session: Session, view: View) -> None:
     count = failed = 0
     async for line in lines(sys.stdin):
         count += 1
@@ -115,7 +113,31 @@ async def _answer_lines(session: Session, view: Screen | Plain) -> None:
         raise ChatbridgeError(say(session.language, "unanswered", failed=failed, count=count))
 
 
-def _above_the_prompt(view: Screen | Plain, text: str) -> None:
+def _view(options: ReplOptions, language: str, *, interactive: bool) -> View:
+    waiting = Waiting(sys.stderr, language, colors=_colors(options))
+    one_message = options.prompt is not None
+    if options.color == "always" or interactive or (one_message and sys.stdout.isatty()):
+        from chatbridge_repl.screen import Screen, console  # rich takes a while to import, and pipes do without
+
+        return Screen(console(options.color), waiting, language, status=interactive)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Windows writes pipes in an old code page: a letter that it lacks must not end the talk.
+        sys.stdout.reconfigure(errors="replace")
+    return Plain(sys.stdout, sys.stderr, waiting, squeeze=not one_message)
+
+
+def _prompt(options: ReplOptions, bot: Bot, language: str) -> Prompt:
+    from chatbridge_repl.prompt import prompt_session, words_of  # likewise
+
+    history = Path(click.get_app_dir("chatbridge")) / "history"
+    return prompt_session(words_of(bot, language), history, colors=_colors(options))
+
+
+def _colors(options: ReplOptions) -> bool:
+    return options.color == "always" or (options.color == "auto" and not os.environ.get("NO_COLOR"))
+
+
+def _above_the_prompt(view: View, text: str) -> None:
     """Show a line that came by itself, whether somebody is typing now or not."""
     from prompt_toolkit.application import get_app_or_none, run_in_terminal
 
@@ -123,38 +145,6 @@ def _above_the_prompt(view: Screen | Plain, text: str) -> None:
         view.notice(text)
     else:
         run_in_terminal(lambda: view.notice(text))
-
-
-def _prompt(session: Session, screen: Screen, bot: Bot) -> Prompt:
-    # prompt_toolkit takes a while to import, and only this way of talking needs it.
-    from chatbridge_repl.prompt import prompt_session, words_of
-
-    history = Path(click.get_app_dir("chatbridge")) / "history"
-    colors = screen.console.color_system is not None and not screen.console.no_color
-    return prompt_session(words_of(bot, session.language), history, colors=colors)
-
-
-def _view(options: ReplOptions, language: str, *, interactive: bool) -> Screen | Plain:
-    beside = Console(stderr=True, color_system=None if options.color == "never" else "auto")
-    waiting = Waiting(beside, language)
-    one_message = options.prompt is not None
-    if options.color == "always" or interactive or (one_message and sys.stdout.isatty()):
-        return Screen(_console(options.color), waiting, language, status=interactive)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Windows writes pipes in an old code page: a letter that it lacks must not end the talk.
-        sys.stdout.reconfigure(errors="replace")
-    return Plain(sys.stdout, sys.stderr, waiting, squeeze=not one_message)
-
-
-def _console(color: str) -> Console:
-    if color == "never":
-        return Console(color_system=None, highlight=False)
-    if color == "always":
-        console = Console(force_terminal=True, no_color=False, highlight=False)
-        if console.color_system is None:  # a dumb terminal, or none; but always is always
-            console = Console(force_terminal=True, no_color=False, color_system="standard", highlight=False)
-        return console
-    return Console(highlight=False)
 
 
 def _person() -> Author:

@@ -15,6 +15,7 @@ models:
   told: {backend: obedient, template: alpaca}
   other: {backend: obedient, template: alpaca}
   stuck: {backend: obedient, template: alpaca, stuck: true}
+  endless: {backend: toy, template: chatml, context_length: 1000000, eos_every: 1000000000}
   broken: {backend: obedient, template: alpaca, broken: the file is gone}
 """
 

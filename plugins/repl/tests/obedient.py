@@ -91,6 +91,11 @@ async def connect(options: ObedientOptions) -> Obedient:
     return Obedient()
 
 
+obedient = BackendType("obedient", ObedientOptions, "says what it is told", connect=connect)
+
+
 @hookimpl
 def register_backends() -> Iterable[BackendType]:
-    return [BackendType("obedient", ObedientOptions, "says what it is told", connect=connect)]
+    from chatbridge.testing import toy_backend
+
+    return [obedient, toy_backend]

@@ -43,7 +43,7 @@ class TestRepl(FrontendContract):
     @asynccontextmanager
     async def room(self, bot: Bot) -> AsyncIterator[Keyboard]:
         keyboard = Keyboard()
-        waiting = Waiting(Console(file=io.StringIO()), "en")
+        waiting = Waiting(io.StringIO(), "en")
         screen = Screen(keyboard.console, waiting, "en", status=False)
         session = Session(bot, screen, Author("terminal", "ann"), "en")
         await session.begin()

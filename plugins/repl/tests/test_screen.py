@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import suppress
 
 import pytest
@@ -24,7 +25,7 @@ def terminal() -> Terminal:
 @pytest.fixture
 def screen(terminal: Terminal) -> Screen:
     console = Console(file=terminal, width=60, height=20, highlight=False)
-    return Screen(console, Waiting(console, "en"), "en")
+    return Screen(console, Waiting(terminal, "en"), "en")
 
 
 async def test_an_answer_is_followed_by_what_it_cost(screen: Screen, terminal: Terminal) -> None:
@@ -83,7 +84,7 @@ def test_a_speed_that_is_not_known_is_not_zero() -> None:
 
 
 def test_a_load_shows_how_far_it_is_and_leaves_nothing(terminal: Terminal) -> None:
-    waiting = Waiting(Console(file=terminal, width=80), "en")
+    waiting = Waiting(terminal, "en")
     waiting.start()
     waiting.loading("guide", 0.0, "reading [weights]")
     waiting.loading("guide", 0.42, "reading [weights]")
@@ -95,10 +96,9 @@ def test_a_load_shows_how_far_it_is_and_leaves_nothing(terminal: Terminal) -> No
 
 
 def test_no_terminal_no_wait() -> None:
-    file = Terminal()
-    file.isatty = lambda: False  # type: ignore[method-assign]
-    waiting = Waiting(Console(file=file, force_terminal=True), "en")
+    file = io.StringIO()
+    waiting = Waiting(file, "en")
     waiting.start()
     waiting.loading("guide", 0.5, "reading")
     waiting.stop()
-    assert file.writes == []
+    assert file.getvalue() == ""

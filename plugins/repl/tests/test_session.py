@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 
-import obedient
 import pytest
 from chatbridge_repl.session import CHANNEL, Session
+from obedient import obedient
 
 from chatbridge import (
     Author,
@@ -18,11 +18,9 @@ from chatbridge import (
     ChannelSettings,
     Chunk,
     CommandError,
-    Plugins,
-    Settings,
     StoreError,
 )
-from chatbridge.config import ModelSettings, SettingsSource
+from chatbridge.testing import bridge_with
 
 
 class View:
@@ -52,16 +50,12 @@ class View:
     def notice(self, text: str) -> None:
         self.lines.append(f"({text})")
 
+    def error(self, text: str) -> None:
+        self.lines.append(f"! {text}")
 
-@asynccontextmanager
-async def bridged(folder: Path, **defaults: object) -> AsyncIterator[Bridge]:
-    plugins = Plugins([obedient], discover=False)
-    models = {
-        name: ModelSettings(name, "obedient", obedient.ObedientOptions(), "alpaca") for name in ("first", "second")
-    }
-    settings = Settings(models, plugins.templates, folder / "talks.sqlite3", ChannelSettings.model_validate(defaults))
-    async with Bridge(SettingsSource(settings), plugins) as bridge:
-        yield bridge
+
+def bridged(folder: Path, **defaults: object) -> AbstractAsyncContextManager[Bridge]:
+    return bridge_with(obedient, folder / "talks.sqlite3", defaults=ChannelSettings.model_validate(defaults))
 
 
 def session(bridge: Bridge, view: View, language: str = "en") -> Session:
@@ -107,10 +101,11 @@ async def test_another_conversation_taken_by_a_command_is_gone_on_with(tmp_path:
 async def test_commands_at_the_start_say_nothing_and_have_their_effect(tmp_path: Path) -> None:
     async with bridged(tmp_path) as bridge:
         talk = session(bridge, view := View())
-        await talk.begin(commands=["/model second", "/set max_tokens 2"])
-        assert await talk.model() == "second"
+        await talk.begin(commands=["/system Be brief.", "/set max_tokens 2"])
+        assert await talk.model() == "model"
         await talk.send("say one two three")
-        assert view.lines == ["one two."]
+        await talk.send("system")
+        assert view.lines == ["one two.", "Be brief.."]
         with pytest.raises(CommandError, match="nosuch"):
             await talk.begin(commands=["/model nosuch"])
 

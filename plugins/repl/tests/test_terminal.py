@@ -106,6 +106,17 @@ def test_ctrl_c_keeps_what_came_and_the_talk_goes_on(start: Start, tmp_path: Pat
     assert leave(repl) == 0
 
 
+def test_ctrl_c_stops_a_model_in_a_worker_and_leaves_it_alive(start: Start) -> None:
+    repl = start("-m", "endless", "-n", "1000000")
+    for _ in range(2):
+        repl.send("hello\r")
+        repl.expect("Loading endless|[a-z]{20}")
+        repl.expect("[a-z ]{30}")
+        repl.sendintr()  # the terminal sends it to the worker as well
+        repl.expect(r"stopped · \d+ tokens")
+        repl.expect(PROMPT)
+
+
 def test_a_load_that_takes_too_long_can_be_given_up(start: Start) -> None:
     repl = start("-m", "stuck")
     repl.send("hello\r")
