@@ -37,7 +37,7 @@ class PrefixCache:
     hits: int = 0
     evictions: int = 0
     _kept: dict[Kept, None] = field(default_factory=dict)
-    _blocks: dict[int, set[Kept]] = field(default_factory=dict)
+    _blocks: dict[int, dict[Kept, None]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -81,7 +81,7 @@ class PrefixCache:
             kept.state.release()
         self._kept[fresh] = None
         for block in _hashes(fresh.tokens):
-            self._blocks.setdefault(block, set()).add(fresh)
+            self._blocks.setdefault(block, {})[fresh] = None
         self.shrink(self.max_states)
 
     def shrink(self, states: int) -> None:
@@ -132,10 +132,10 @@ class PrefixCache:
     def _drop(self, kept: Kept) -> None:
         del self._kept[kept]
         for block in _hashes(kept.tokens):
-            holders = self._blocks[block]
-            holders.discard(kept)
+            holders = self._blocks.get(block, {})
+            holders.pop(kept, None)
             if not holders:
-                del self._blocks[block]
+                self._blocks.pop(block, None)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

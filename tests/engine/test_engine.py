@@ -12,6 +12,7 @@ import pytest
 from chatbridge.engine.contract import Request, Row
 from chatbridge.engine.core import Engine
 from chatbridge.prompts.segments import Text
+from chatbridge.sampling import Sampling
 from chatbridge.testing.toy import ToyModel, ToyState
 
 from .driving import GREEDY, SEEDED, Answer, Told, alone, answer_to, ask, drain, play, turn_after
@@ -82,9 +83,9 @@ def test_a_long_prompt_freezes_nobody() -> None:
 class Talk:
     """A conversation with one engine: each answer is compared with that of an engine that keeps nothing."""
 
-    def __init__(self, *, cache_bytes: int = 1 << 20, **toy: Any) -> None:
+    def __init__(self, *, cache_bytes: int = 1 << 20, model: ToyModel | None = None, **toy: Any) -> None:
         self.toy = toy
-        self.engine = Engine(ToyModel(**toy), cache_bytes=cache_bytes)
+        self.engine = Engine(model or ToyModel(**toy), cache_bytes=cache_bytes)
 
     def say(self, request: Request) -> Answer:
         answer = answer_to(self.engine, request)
@@ -186,6 +187,31 @@ def test_a_resumed_answer_is_the_uninterrupted_one(sampling: Mapping[str, Any], 
         engine.close()
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"), [({"sampling": {**GREEDY, "max_tokens": 12}}, "length"), ({"stop": ("s",)}, "stop")]
+)
+def test_a_whole_answer_that_is_resumed_just_ends(options: dict[str, Any], reason: str) -> None:
+    request = ask("tell me a tale", **options)
+    whole = alone(request)
+    engine = Engine(ToyModel())
+    rest = answer_to(engine, replace(request, resume=tuple(whole.tokens)))
+    assert (rest.text, rest.tokens) == ("", [])
+    assert (rest.end.reason, rest.end.reply) == (whole.end.reason, whole.end.reply)
+    assert rest.end.reason == reason
+    engine.close()
+
+
+def test_of_a_resumed_answer_only_the_prompt_counts_as_cached() -> None:
+    request = ask("tell me a tale")
+    engine = Engine(ToyModel())
+    whole = answer_to(engine, request)
+    again = answer_to(engine, replace(request, resume=tuple(whole.tokens[:10])))
+    assert again.cached == again.end.usage.prompt == length_of(request)
+    assert whole.text.endswith(again.text)
+    assert again.tokens == whole.tokens[10:]
+    engine.close()
+
+
 class Speculative(ToyModel):
     """Says up to three tokens more in each step, as drafts that were accepted."""
 
@@ -216,10 +242,18 @@ def test_several_tokens_at_once(sampling: Mapping[str, Any], can_trim: bool) -> 
             assert told[request.id].end.reason == expected.end.reason
             if rng.random() < 0.7:
                 requests[at] = replace(turn_after(request, expected, "go on"), id=request.id)
-    assert sum(model.steps[-1]) >= 1
-    assert engine.stats()["cache_hits"] > 0
     assert len(model.steps) < engine.stats()["tokens_generated"] / 3
     engine.close()
+
+
+def test_drafts_beyond_the_end_are_forgotten() -> None:
+    talk = Talk(model=Speculative(eos_every=10**9), eos_every=10**9)
+    request = ask("tell me a tale", sampling={**GREEDY, "max_tokens": 1})
+    for length in range(1, 12):
+        limited = replace(request, sampling=request.sampling.merged(Sampling(max_tokens=length)))
+        answer = talk.say(limited)
+        assert talk.say(turn_after(limited, answer, "go on")).cached >= length_of(limited) + length - 1
+    talk.engine.close()
 
 
 @pytest.mark.parametrize("can_trim", [True, False])

@@ -106,6 +106,14 @@ def test_a_state_that_is_half_read_and_cannot_trim_is_not_used() -> None:
     engine.close()
 
 
+def test_a_request_that_fails_while_it_holds_text_back_leaves_nothing() -> None:
+    letter = alone(ask("hi"), eos_every=10**9).text[0]
+    model = ToyModel(can_trim=False, eos_every=10**9, fail_on=ord(letter))
+    engine = Engine(model)
+    assert answer_to(engine, ask("hi", stop=(letter + "!",))).error
+    engine.close()
+
+
 def test_requests_that_fail_together_are_no_broken_model() -> None:
     engine = Engine(ToyModel(fail_on=ord("#")))
     told = play(engine, ask("#", id="a"), ask("##", id="b"))

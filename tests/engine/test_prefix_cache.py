@@ -143,7 +143,7 @@ def test_nothing_is_kept_where_nothing_may_be() -> None:
 
 
 # Few symbols in long runs: many shared prefixes, of more and of less than a block, that end anywhere.
-TOKENS = st.lists(st.tuples(st.sampled_from([1, 2]), st.integers(1, 35)), max_size=4).map(
+TOKENS = st.lists(st.tuples(st.sampled_from([1, 2]), st.sampled_from([1, 2, 31, 32, 33])), max_size=4).map(
     lambda runs: [symbol for symbol, count in runs for _ in range(count)]
 )
 
@@ -156,18 +156,27 @@ class Machine(RuleBasedStateMachine):
         self.model = ToyModel(can_trim=can_trim)
         self.cache = PrefixCache(can_trim, 8 * 300, 4)
         self.came: list[tuple[list[int], ToyState]] = []
+        self.prompts: list[list[int]] = [[]]
 
     def kept(self) -> list[tuple[list[int], ToyState]]:
         return [(tokens, state) for tokens, state in self.came if not state.released]
 
-    @rule(tokens=TOKENS)
-    def put(self, tokens: list[int]) -> None:
+    def grown(self, data: st.DataObject, more: list[int]) -> list[int]:
+        """A sequence that goes on from somewhere in one that came before."""
+        old = data.draw(st.sampled_from(self.prompts))
+        self.prompts.append(old[: data.draw(st.integers(0, len(old)))] + more)
+        return self.prompts[-1]
+
+    @rule(data=st.data(), more=TOKENS)
+    def put(self, data: st.DataObject, more: list[int]) -> None:
+        tokens = self.grown(data, more)
         state = state_of(self.model, tokens)
         self.came.append((tokens, state))
         self.cache.put(tokens, state)
 
-    @rule(prompt=TOKENS, room=st.integers(1, 6), beyond=st.integers(0, 40))
-    def take(self, prompt: list[int], room: int, beyond: int) -> None:
+    @rule(data=st.data(), more=TOKENS, room=st.integers(1, 6), beyond=st.sampled_from([0, 0, 5, 40]))
+    def take(self, data: st.DataObject, more: list[int], room: int, beyond: int) -> None:
+        prompt = self.grown(data, more)
         shared = [(common_prefix(tokens, prompt), len(tokens)) for tokens, _ in self.kept()]
         usable = [min(n, len(prompt) - 1) for n, whole in shared if self.model.can_trim or n == whole < len(prompt)]
         longest = max(usable, default=0)
