@@ -224,13 +224,15 @@ class Engine:
     def _run_alone(self, answer: _Answer, count: int) -> Sequence[int]:
         """Repeat a failed step for one request, from where it stood before."""
         try:
-            state = _memory(answer).state
-            if self.model.info.can_trim and state.length > answer.consumed:
-                state.trim(answer.consumed)
-            if state.length != answer.consumed:
-                raise BackendError("another request's failure left this conversation's state half-read; ask again")
+            end = answer.consumed + count
+            memory, answer.memory = _memory(answer), None
+            answer.memory = self._states.rewind(memory, answer.consumed)
+            answer.consumed = answer.memory.state.length
             answer.sampler = self._new_sampler(answer)
-            return self.model.step([_row(answer, count)])[0]
+            while (left := end - answer.consumed) > self._scheduler.token_budget:
+                self.model.step([_row(answer, self._scheduler.token_budget)])
+                answer.consumed += self._scheduler.token_budget
+            return self.model.step([_row(answer, left)])[0]
         except Exception as error:
             self._fail(answer, error)
             return ()

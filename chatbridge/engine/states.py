@@ -73,6 +73,15 @@ class States:
             self.cache.shrink(self._room() - 1)
             memory.earlier = memory.state.fork()
 
+    def rewind(self, memory: Memory, length: int) -> Memory:
+        """The memory as it was at `length` tokens; where it can't trim, as much of that as is kept elsewhere."""
+        if self._can_trim and memory.state.length > length:
+            memory.state.trim(length)
+        if memory.state.length == length:
+            return memory
+        self.drop(memory)
+        return self.take(memory.tokens, memory.copy_at + 1)
+
     def keep(self, memory: Memory, end: int) -> None:
         """Take back the memory of a request whose prompt and reply have `end` tokens, for later requests."""
         del self._memories[memory]

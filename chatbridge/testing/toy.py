@@ -86,8 +86,9 @@ class ToyState:
 class ToyModel:
     """A `LocalModel` without a model.
 
-    Its letters are a to z and blanks; `eos_every`: about one token in so many ends the reply. `fail_on` and
-    `crash_on`: consuming this byte raises an error or kills the process by `crash_signal`.
+    Its letters are a to z and blanks; `eos_every`: about one token in so many ends the reply. `fail_on`: consuming
+    this token raises an error. `crash_file`: holds a number, how often the process kills itself by `crash_signal` in
+    step `crash_after`. `steps`: the rows' lengths in each step; `live`: states that are not released.
     """
 
     context_length: int = 4096
@@ -149,6 +150,7 @@ class ToyModel:
         state: Any = row.state
         assert not state.released, "a released state was stepped"
         assert len(row.tokens) > 0, "a row without tokens"
+        assert all(0 <= token < VOCABULARY for token in row.tokens), "a token outside the vocabulary"
         assert state.length + len(row.tokens) <= self.context_length, "longer than the context"
         digest = state.consume(row.tokens)
         return [] if row.sampler is None else [row.sampler.sample(self.logits(digest))]

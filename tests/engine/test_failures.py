@@ -79,12 +79,27 @@ class HalfWay(ToyModel):
         return said
 
 
-@pytest.mark.parametrize("model_type", [ToyModel, HalfWay])
+class TooLate(ToyModel):
+    """Fails where ToyModel does, but only after it has read all rows."""
+
+    def step(self, rows: Sequence[Row]) -> list[list[int]]:
+        poison, self.fail_on = self.fail_on, None
+        said = super().step(rows)
+        self.fail_on = poison
+        if any(poison in row.tokens for row in rows):
+            raise ValueError(f"this model chokes on {poison}")
+        return said
+
+
+@pytest.mark.parametrize("can_trim", [True, False])
+@pytest.mark.parametrize("model_type", [ToyModel, HalfWay, TooLate])
 @pytest.mark.parametrize("sampling", [GREEDY, {**SEEDED, "presence_penalty": 1.0}], ids=["greedy", "seeded"])
-def test_a_request_that_fails_fails_alone(model_type: type[ToyModel], sampling: Mapping[str, Any]) -> None:
-    model = model_type(fail_on=ord("#"))
+def test_a_request_that_fails_fails_alone(
+    model_type: type[ToyModel], sampling: Mapping[str, Any], can_trim: bool
+) -> None:
+    model = model_type(fail_on=ord("#"), can_trim=can_trim, max_states=6, max_batch=6)
     engine = Engine(model, token_budget=30)
-    good = [ask(f"tell me {n}", id=f"good{n}", sampling=sampling) for n in range(4)]
+    good = [ask(f"tell me {n} " * (1 + 9 * (n % 2)), id=f"good{n}", sampling=sampling) for n in range(4)]
     bad = [ask("x" * 40 + "#", id=f"bad{n}") for n in range(2)]
     told = play(engine, good[0], bad[0], good[1], bad[1], *good[2:])
     for request in good:
@@ -93,16 +108,6 @@ def test_a_request_that_fails_fails_alone(model_type: type[ToyModel], sampling: 
         assert type(told[request.id].error) is BackendError
         assert str(told[request.id].error) == "ValueError: this model chokes on 35"
     assert answer_to(engine, ask("later", id="later")).end
-    engine.close()
-
-
-def test_a_state_that_is_half_read_and_cannot_trim_is_not_used() -> None:
-    engine = Engine(HalfWay(fail_on=ord("#"), can_trim=False))
-    told = play(engine, ask("before", id="before"), ask("#", id="bad"), ask("after", id="after"))
-    assert "ask again" in str(told["before"].error)
-    assert "chokes on 35" in str(told["bad"].error)
-    assert told["after"].text == alone(ask("after")).text
-    assert play(engine, ask("before", id="again"))["again"].text == alone(ask("before")).text
     engine.close()
 
 

@@ -203,7 +203,7 @@ class Machine(RuleBasedStateMachine):
 
 def test_random_use(scale: int) -> None:
     run_state_machine_as_test(
-        Machine, settings=settings(max_examples=100 * scale, stateful_step_count=25, deadline=None)
+        Machine, settings=settings(max_examples=50 * scale, stateful_step_count=25, deadline=None)
     )
 
 

@@ -124,5 +124,5 @@ class Machine(RuleBasedStateMachine):
 
 def test_random_comings_and_goings(scale: int) -> None:
     run_state_machine_as_test(
-        Machine, settings=settings(max_examples=60 * scale, stateful_step_count=30, deadline=None)
+        Machine, settings=settings(max_examples=40 * scale, stateful_step_count=30, deadline=None)
     )
