@@ -12,6 +12,7 @@ import argparse
 import os
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -34,7 +35,9 @@ from model import Guide, Shape  # noqa: E402
 TOKENS = 8192
 """Tokens in a step, padding included."""
 
-SYSTEMS = "You are a helpful assistant.|You are the librarian.|Be brief.|你是一个有用的助手。|你是图书管理员。".split("|")
+SYSTEMS = "You are a helpful assistant.|You are the librarian.|Be brief.|你是一个有用的助手。|你是图书管理员。".split(
+    "|"
+)
 
 
 class Muon(torch.optim.Optimizer):
@@ -74,32 +77,32 @@ def batches(words: vocabulary.Vocabulary, seed: int, short: float) -> Iterator[t
     at an answer's beginning, so that more questions fit a step.
     """
     writer = Writer(seed)
+    waiting: dict[int, list[tuple[list[int], list[bool]]]] = defaultdict(list)
     while True:
-        pool = []
+        full = []
         for dialogue in (writer.dialogue() for _ in range(4096)):
             system = writer.rng.choice(SYSTEMS) if writer.rng.random() < 0.04 else ""
             ids, learned = words.ids(dialogue, system)
             if len(dialogue) == 1 and writer.rng.random() < short:
                 keep = learned.index(True) + 8
                 ids, learned = ids[:keep], learned[:keep]
-            pool.append((ids[: Shape().context], learned[: Shape().context]))
-        pool.sort(key=lambda row: len(row[0]))
-        groups: list[list[tuple[list[int], list[bool]]]] = [[]]
-        for row in pool:
-            if _padded(len(row[0])) * (len(groups[-1]) + 1) > TOKENS:
-                groups.append([])
-            groups[-1].append(row)
-        writer.rng.shuffle(groups)
-        for group in groups:
-            yield _tensors(group)
+            length = _padded(min(len(ids), Shape().context))
+            rows = waiting[length]
+            rows.append((ids[:length], learned[:length]))
+            # Always the same number of rows for a length: a few shapes in all. Each new shape costs a compiled
+            # kernel and another hole in the heap, until most of the time goes into finding memory.
+            if len(rows) == TOKENS // length:
+                full.append((waiting.pop(length), length))
+        writer.rng.shuffle(full)
+        for rows, length in full:
+            yield _tensors(rows, length)
 
 
 def _padded(length: int) -> int:
     return -(-length // 32) * 32
 
 
-def _tensors(group: list[tuple[list[int], list[bool]]]) -> tuple[torch.Tensor, torch.Tensor]:
-    length = _padded(max(len(ids) for ids, _ in group))
+def _tensors(group: list[tuple[list[int], list[bool]]], length: int) -> tuple[torch.Tensor, torch.Tensor]:
     inputs = torch.zeros(len(group), length, dtype=torch.long)
     targets = torch.full((len(group), length), -100)
     for row, (ids, learned) in enumerate(group):
@@ -107,6 +110,13 @@ def _tensors(group: list[tuple[list[int], list[bool]]]) -> tuple[torch.Tensor, t
         wanted = torch.tensor(ids[1:])
         targets[row, : len(ids) - 1] = wanted.where(torch.tensor(learned[1:]), -100)
     return inputs, targets
+
+
+def _places(learned: torch.Tensor) -> torch.Tensor:
+    """Where something is learned, padded by places that are not to one of a few lengths; see `batches`."""
+    places = learned.flatten().nonzero().flatten()
+    rest = (~learned).flatten().nonzero().flatten()
+    return torch.cat((places, rest[: -len(places) % 1024]))
 
 
 def schedule(share: float) -> float:
@@ -136,7 +146,9 @@ def main() -> None:
     words = vocabulary.Vocabulary(tokens)
     shape = Shape(vocabulary=words.pieces.get_piece_size())
     model = Guide(shape).to(device)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}, {words.pieces.get_piece_size()} pieces")
+    print(
+        f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}, {words.pieces.get_piece_size()} pieces"
+    )
 
     hidden = [p for layer in model.layers for p in layer.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
@@ -152,7 +164,7 @@ def main() -> None:
         history, spent = saved["history"], saved["spent"]
     elif options.warm_start:
         model.load_state_dict(torch.load(options.warm_start, weights_only=True)["model"])
-    run = torch.compile(model, dynamic=False) if options.compile else model
+    run = torch.compile(model.hidden, dynamic=False) if options.compile else model.hidden
 
     def save() -> None:
         torch.save(
@@ -180,9 +192,9 @@ def main() -> None:
         with torch.autocast(device, torch.bfloat16):
             ids = inputs.to(device)
             wanted = targets.to(device)
-            learned = wanted != -100
-            logits = model.head(run.hidden(ids)[learned]) if not options.compile else run(ids)[learned]
-            loss = F.cross_entropy(logits.float(), wanted[learned])
+            places = _places(wanted != -100)
+            logits = model.head(run(ids).flatten(0, 1)[places])
+            loss = F.cross_entropy(logits.float(), wanted.flatten()[places], ignore_index=-100)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
