@@ -57,6 +57,9 @@ def command(
     source = _source(config, plugins)
     _check_name("model", model, source.current.models)
     _check_name("template", template, source.current.templates)
+    for name, text in (("system", system), ("prompt", prompt)):
+        if text is not None and not text.strip():
+            raise click.BadParameter("there is no text", param_hint=f"--{name}")
     words = {"model": model, "template": template, "system": system}
     commands = [f"/{name} {value}" for name, value in words.items() if value]
     if max_tokens is not None:
@@ -79,7 +82,7 @@ async def _talk(source: SettingsSource, plugins: Plugins, given: dict[str, Any])
         given["commands"] = (*written.get("commands", ()), *commands)
     options = frontend.options.model_validate({**written, **given})
     async with Bridge(source, plugins) as bridge:
-        watch = asyncio.create_task(source.watch())
+        watch = asyncio.create_task(source.watch())  # a talk may last; what the file says may change
         try:
             await frontend.run(options, bridge.bot(own.name if own else "terminal"))
         finally:

@@ -5,6 +5,7 @@ stops answers. Knows no terminal; what is to be shown goes to a `View`.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, aclosing
@@ -146,7 +147,7 @@ class Session:
                 return False
         else:
             number = resume.removeprefix("c")
-            if not number.isdecimal():
+            if not re.fullmatch(r"\d{1,18}", number):  # the store's numbers have no more digits
                 raise StoreError(say(self.language, "no_id", id=resume))
             found = await store.get(int(number))
             if (found.bot, found.channel) != (bot, CHANNEL.id):

@@ -191,6 +191,13 @@ async def test_a_view_that_fails_leaves_the_conversation_free(tmp_path: Path) ->
         assert not bridge.bot("terminal").dialogue(CHANNEL).lock.locked()
 
 
+@pytest.mark.parametrize("id", ["7", "c7", "seven", "c", "-1", "9" * 30])
+async def test_what_is_not_there_cannot_be_resumed(id: str, tmp_path: Path) -> None:
+    async with bridged(tmp_path) as bridge:
+        with pytest.raises(StoreError, match=id.removeprefix("c") or "no conversation"):
+            await session(bridge, View()).begin(id)
+
+
 async def test_where_the_bot_is_silent_the_person_is_told(tmp_path: Path) -> None:
     async with bridged(tmp_path, reply_to="never") as bridge:
         talk = session(bridge, view := View())
