@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from chatbridge.engine.assembly import Assembly, Piece, opens_thinking
-from chatbridge.engine.contract import LocalModel, Request, Row
-from chatbridge.engine.scheduler import Job, Scheduler
-from chatbridge.engine.states import Memory, States
-from chatbridge.errors import BackendError, ChatbridgeError, InvalidRequest, PromptTooLong, TemplateError
-from chatbridge.prompts.segments import Prompt, encode
-from chatbridge.types import Chunk, Finish, FinishReason, Usage
+from chatbridge.engine.answer import Answer, prepare, prompt_ids
+from chatbridge.engine.assembly import Piece
+from chatbridge.engine.contract import LocalModel, Request
+from chatbridge.engine.scheduler import Scheduler
+from chatbridge.engine.states import States
+from chatbridge.errors import BackendError, ChatbridgeError
+from chatbridge.prompts.segments import Prompt
+from chatbridge.types import Chunk, Finish, FinishReason
 
 CACHE_BYTES = 1 << 30
 """How much memory kept states may hold, unless told otherwise: 1 GiB."""
@@ -30,31 +31,6 @@ class Event:
     chunk: Chunk | None = None
     error: ChatbridgeError | None = None
     tokens: tuple[int, ...] = ()
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class _Answer(Job):
-    """A job with everything that belongs to its answer.
-
-    `limit`: how many tokens there may be at most, with the prompt. `fresh` ids have not been told in an event yet.
-    """
-
-    request: Request
-    assembly: Assembly
-    ends: frozenset[int]
-    prompt_length: int
-    limit: int
-    submitted: float
-    started: float | None = None
-    first_token: float | None = None
-    cached: int = 0
-    memory: Memory | None = None
-    sampler: Any = None
-    fresh: list[int] = field(default_factory=list)
-
-    @property
-    def generated(self) -> int:
-        return len(self.tokens) - self.prompt_length
 
 
 class Engine:
@@ -77,10 +53,11 @@ class Engine:
         rows = min(max_batch or info.max_batch, info.max_batch, info.max_states or info.max_batch)
         self.model = model
         self._clock = clock
-        self._scheduler: Scheduler[_Answer] = Scheduler(rows, token_budget)
-        self._answers: dict[str, _Answer] = {}
+        self._scheduler: Scheduler[Answer] = Scheduler(rows, token_budget)
+        self._answers: dict[str, Answer] = {}
         self._events: list[Event] = []
         self._states = States(model, rows, cache_bytes)
+        # Counts of tokens (read and reused ones of prompts) and of steps.
         self._generated = self._read = self._reused = self._steps = 0
 
     @property
@@ -90,8 +67,7 @@ class Engine:
 
     def tokenize(self, prompt: Prompt) -> list[int]:
         """The ids of `prompt`. Raises TemplateError."""
-        info = self.model.info
-        return encode(prompt, self.model.tokenizer, bos=info.bos, eos=info.eos[0] if info.eos else None)
+        return prompt_ids(prompt, self.model)
 
     def submit(self, request: Request) -> None:
         """Take a request in. What is wrong with it comes as an error event of the next step.
@@ -101,7 +77,7 @@ class Engine:
         if request.id in self._answers:
             raise ValueError(f"a request {request.id!r} is under way already")
         try:
-            answer = self._prepare(request)
+            answer = prepare(request, self.model, self._clock())
         except Exception as error:
             self._events.append(_failure(request.id, error))
             return
@@ -123,7 +99,7 @@ class Engine:
                 self._begin(answer)
             except Exception as error:
                 self._fail(answer, error)
-        if shares := [(answer, _memory(answer).up_to_copy(count)) for answer, count in self._scheduler.schedule()]:
+        if shares := [(answer, answer.held().up_to_copy(count)) for answer, count in self._scheduler.schedule()]:
             self._steps += 1
             for (answer, _), sampled in zip(shares, self._run(shares), strict=True):
                 if answer.id in self._answers:
@@ -155,50 +131,11 @@ class Engine:
         self._states.cache.clear()
         self.model.close()
 
-    # --- a request's beginning ---------------------------------------------------------------------------------
-
-    def _prepare(self, request: Request) -> _Answer:
-        info = self.model.info
-        prompt = self.tokenize(request.prompt)
-        if not prompt:
-            raise InvalidRequest("the prompt is empty: there is nothing to answer")
-        for token in (*prompt, *request.resume, *request.sampling.logit_bias):
-            if not 0 <= token < info.vocab_size:
-                raise InvalidRequest(f"token {token} is outside the vocabulary of {info.vocab_size} ids")
-        if len(prompt) >= info.context_length:
-            raise PromptTooLong(
-                f"the prompt has {len(prompt)} tokens, and the model {info.name!r} takes {info.context_length} "
-                f"with the answer; shorten it, or raise context_length"
-            )
-        decode = self.model.tokenizer.decode
-        stop = (*request.stop, *request.sampling.stop)
-        answer = _Answer(
-            id=request.id,
-            tokens=[*prompt, *request.resume],
-            request=request,
-            assembly=Assembly(decode, stop, thinking=opens_thinking(request.prompt, decode)),
-            ends=frozenset((*info.eos, *(self._stop_token(token) for token in request.stop_tokens))),
-            prompt_length=len(prompt),
-            limit=min(len(prompt) + request.sampling.max_tokens, info.context_length),
-            submitted=self._clock(),
-        )
-        for token in request.resume:
-            answer.assembly.push(token)
-        return answer
-
-    def _stop_token(self, text: str) -> int:
-        found = self.model.tokenizer.special(text)
-        if found is None:
-            raise TemplateError(f"the template ends replies at {text!r}, which this model does not have")
-        return found
-
-    def _begin(self, answer: _Answer) -> None:
+    def _begin(self, answer: Answer) -> None:
         """Give an admitted request its sampler and its state, with as much of the prompt in it as is known."""
         answer.started = self._clock()
-        if answer.assembly.stopped:
-            self._finish(answer, "stop")
-        elif len(answer.tokens) >= answer.limit:
-            self._finish(answer, "length")
+        if answer.ended:
+            self._finish(answer, answer.ended)
         else:
             answer.sampler = self._new_sampler(answer)
             answer.memory = self._states.take(answer.tokens, answer.prompt_length)
@@ -206,14 +143,12 @@ class Engine:
             answer.cached = min(answer.consumed, answer.prompt_length)
             self._reused += answer.cached
 
-    def _new_sampler(self, answer: _Answer) -> Any:
+    def _new_sampler(self, answer: Answer) -> Any:
         return self.model.new_sampler(answer.request.sampling, answer.tokens, answer.generated)
 
-    # --- a step ------------------------------------------------------------------------------------------------
-
-    def _run(self, shares: list[tuple[_Answer, int]]) -> Sequence[Sequence[int]]:
+    def _run(self, shares: list[tuple[Answer, int]]) -> Sequence[Sequence[int]]:
         try:
-            return self.model.step([_row(answer, count) for answer, count in shares])
+            return self.model.step([answer.row(count) for answer, count in shares])
         except Exception:
             # One request may have spoilt the step for all: each is tried alone, and only the culprit fails.
             results = [self._run_alone(answer, count) for answer, count in shares]
@@ -221,28 +156,30 @@ class Engine:
                 self._states.check_model()
             return results
 
-    def _run_alone(self, answer: _Answer, count: int) -> Sequence[int]:
+    def _run_alone(self, answer: Answer, count: int) -> Sequence[int]:
         """Repeat a failed step for one request, from where it stood before."""
         try:
             end = answer.consumed + count
-            memory, answer.memory = _memory(answer), None
+            memory, answer.memory = answer.held(), None
             answer.memory = self._states.rewind(memory, answer.consumed)
             answer.consumed = answer.memory.state.length
             answer.sampler = self._new_sampler(answer)
             while (left := end - answer.consumed) > self._scheduler.token_budget:
-                self.model.step([_row(answer, self._scheduler.token_budget)])
+                self.model.step([answer.row(self._scheduler.token_budget)])
                 answer.consumed += self._scheduler.token_budget
-            return self.model.step([_row(answer, left)])[0]
+            return self.model.step([answer.row(left)])[0]
         except Exception as error:
             self._fail(answer, error)
             return ()
 
-    def _advance(self, answer: _Answer, sampled: Sequence[int]) -> None:
-        memory = _memory(answer)
+    def _advance(self, answer: Answer, sampled: Sequence[int]) -> None:
+        memory = answer.held()
         self._read += max(0, min(memory.state.length, answer.prompt_length) - answer.consumed)
         answer.consumed = memory.state.length
         try:
-            reason, pieces = self._take_tokens(answer, sampled)
+            before = answer.generated
+            reason, pieces = answer.take(sampled, self._clock())
+            self._generated += answer.generated - before
             if reason is None:
                 if answer.pending < 1:
                     raise BackendError("the model sampled no token, and has nothing left to go on with")
@@ -255,69 +192,32 @@ class Engine:
         elif sampled:
             self._tell(answer, [*_chunks(pieces, answer.request.show_thinking)] or [None])
 
-    def _take_tokens(self, answer: _Answer, sampled: Sequence[int]) -> tuple[FinishReason | None, list[Piece]]:
-        """Add what was sampled to the answer, up to its end."""
-        pieces: list[Piece] = []
-        for token in sampled:
-            self._generated += 1
-            if answer.first_token is None:
-                answer.first_token = self._clock()
-            answer.tokens.append(token)
-            if token in answer.ends:
-                return "end", pieces
-            pieces += answer.assembly.push(token)
-            answer.fresh.append(token)
-            if answer.assembly.stopped:
-                return "stop", pieces
-            if len(answer.tokens) >= answer.limit:
-                return "length", pieces
-        return None, pieces
-
-    def _finish(self, answer: _Answer, reason: FinishReason, pieces: Sequence[Piece] = ()) -> None:
+    def _finish(self, answer: Answer, reason: FinishReason, pieces: Sequence[Piece] = ()) -> None:
         self._forget(answer)
         pieces = [*pieces, *answer.assembly.finish()]
         reply = answer.assembly.reply(self.model.info.vocabulary)
         if answer.memory is not None:
             self._states.keep(answer.memory, answer.prompt_length + len(reply.tokens))
-        now = self._clock()
-        usage = Usage(
-            prompt=answer.prompt_length,
-            cached=answer.cached,
-            generated=answer.generated,
-            queued_seconds=(now if answer.started is None else answer.started) - answer.submitted,
-            first_token_seconds=(now if answer.first_token is None else answer.first_token) - answer.submitted,
-            seconds=now - answer.submitted,
-        )
+        usage = answer.usage(self._clock())
         *chunks, last = _chunks(pieces, answer.request.show_thinking) or [Chunk()]
         self._tell(answer, [*chunks, replace(last, finish=Finish(reason, reply, usage))])
 
-    def _fail(self, answer: _Answer, error: Exception) -> None:
+    def _fail(self, answer: Answer, error: Exception) -> None:
         self._forget(answer)
         if answer.memory is not None:
             self._states.drop(answer.memory)
         self._events.append(_failure(answer.id, error))
 
-    def _forget(self, answer: _Answer) -> None:
+    def _forget(self, answer: Answer) -> None:
         del self._answers[answer.id]
         self._scheduler.remove(answer)
 
-    def _tell(self, answer: _Answer, chunks: Sequence[Chunk | None]) -> None:
+    def _tell(self, answer: Answer, chunks: Sequence[Chunk | None]) -> None:
         """An event for each chunk; the ids go with the last, so that none is told before its text."""
         for chunk in chunks[:-1]:
             self._events.append(Event(answer.id, chunk))
         self._events.append(Event(answer.id, chunks[-1], tokens=tuple(answer.fresh)))
         answer.fresh.clear()
-
-
-def _memory(answer: _Answer) -> Memory:
-    assert answer.memory is not None, "a request runs that was never begun"
-    return answer.memory
-
-
-def _row(answer: _Answer, count: int) -> Row:
-    end = answer.consumed + count
-    wanted = end == len(answer.tokens)
-    return Row(_memory(answer).state, answer.tokens[answer.consumed : end], answer.sampler if wanted else None)
 
 
 def _failure(request_id: str, error: Exception) -> Event:

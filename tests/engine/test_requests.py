@@ -135,9 +135,9 @@ def test_times_are_counted_from_the_submission_even_at_zero() -> None:
     engine = Engine(ToyModel(max_batch=1, **ENDLESS), clock=count().__next__)
     one, two = ask("hi", id="one", sampling=longest(3)), ask("ho", id="two", sampling=longest(2))
     told = play(engine, one, two)
-    # Looks: submitted 0 and 1; started 2, first token 3, finished 4; then started 5, first token 6, finished 7.
-    assert told["one"].end.usage == Usage(3, 0, 3, queued_seconds=2, first_token_seconds=3, seconds=4)
-    assert told["two"].end.usage == Usage(3, 2, 2, queued_seconds=4, first_token_seconds=5, seconds=6)
+    # Submitted at 0 and 1; started 2, steps 3 4 5, finished 6; then started 7, steps 8 9, finished 10.
+    assert told["one"].end.usage == Usage(3, 0, 3, queued_seconds=2, first_token_seconds=3, seconds=6)
+    assert told["two"].end.usage == Usage(3, 2, 2, queued_seconds=6, first_token_seconds=7, seconds=9)
 
 
 def test_an_answer_that_never_began_was_queued_all_its_time() -> None:
