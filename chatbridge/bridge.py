@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from chatbridge.commands import CommandContext, parse
 from chatbridge.config import BotSettings, ChannelSettings, ModelSettings, Settings
 from chatbridge.dialogue import Answer, Dialogue, LiveTurn
-from chatbridge.errors import ConfigError
+from chatbridge.errors import ChatbridgeError, ConfigError
 from chatbridge.models import LoadProgress, Models
 from chatbridge.plugins import Plugins, did_you_mean
 from chatbridge.store import Store
@@ -80,6 +80,7 @@ class Bridge:
         serving: dict[str, tuple[BotSettings, asyncio.Task[None]]] = {}
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(self.source.watch())
+            loading = group.create_task(self._load_models(chosen))
             while True:
                 changed.clear()
                 wanted = {name: bot for name, bot in self.settings.bots.items() if not chosen or name in chosen}
@@ -94,6 +95,19 @@ class Bridge:
                 if not await _until_changed(changed, [task for _, task in serving.values()]):
                     break
             watching.cancel()
+            loading.cancel()
+
+    async def _load_models(self, chosen: set[str]) -> None:
+        """Load what the bots will need, so that the first message need not wait, and what is wrong is known at once."""
+        bots = [bot for name, bot in self.settings.bots.items() if not chosen or name in chosen]
+        needed = {self.bot(bot.name).effective(Channel("")).model for bot in bots}
+        needed |= {channel.model for bot in bots for channel in bot.channels.values() if channel.model}
+        for name in sorted(needed & self.settings.models.keys()):
+            try:
+                async with self.models.use(self.settings.models[name]):
+                    pass
+            except ChatbridgeError as error:
+                log.error("the model %s can't be used: %s", name, error)
 
     def _checked(self, names: Iterable[str]) -> set[str]:
         bots = self.settings.bots

@@ -6,6 +6,7 @@ Knows how a model is started (a worker process, or a backend's own `connect`), n
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from chatbridge.engine.contract import Backend
 if TYPE_CHECKING:
     from chatbridge.config import ModelSettings
     from chatbridge.plugins import Plugins
+
+log = logging.getLogger(__name__)
 
 LoadProgress = Callable[[str, float, str], None]
 """Called while a model loads: its name, a share from 0 to 1, and a word for what is happening."""
@@ -76,6 +79,8 @@ class Models:
                 if not loaded.users:
                     await loaded.backend.aclose()
             fresh = self._loaded[settings.name] = _Loaded(settings, await self._start(settings))
+            details = ", ".join(f"{key} {value}" for key, value in fresh.backend.info.details.items())
+            log.info("the model %s is loaded: %s", settings.name, details or fresh.backend.info.architecture)
             return fresh
 
     async def _start(self, settings: ModelSettings) -> Backend:

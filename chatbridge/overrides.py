@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from chatbridge.config.nodes import plain_value
+from chatbridge.config.words import plain_value
 from chatbridge.config.settings import ChannelSettings
 from chatbridge.sampling import Sampling
 
