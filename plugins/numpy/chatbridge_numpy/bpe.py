@@ -93,11 +93,9 @@ class BpeEncoder:
         return text
 
     def encode(self, text: str) -> list[int]:
-        words = [text]
-        for pattern in self._patterns:
-            words = [part for word in words for part in _cut(word, pattern)]
+        """The ids of text."""
         ids: list[int] = []
-        for word in words:
+        for word in words(text, self._patterns):
             ids += self._cached(word) if len(word) <= _LONGEST_CACHED else self._encode_word(word)
         return ids
 
@@ -112,8 +110,16 @@ class BpeEncoder:
         return tuple(ids)
 
 
+def words(text: str, patterns: Sequence[regex.Pattern[str]]) -> list[str]:
+    """The words of `text`, which are never joined with one another; together they are the text."""
+    parts = [text]
+    for pattern in patterns:
+        parts = [piece for part in parts for piece in _cut(part, pattern)]
+    return parts
+
+
 def _cut(text: str, pattern: regex.Pattern[str]) -> list[str]:
-    """The matches of `pattern` and what lies between them, in order; together they are the text."""
+    """The matches of `pattern` and what lies between them, in order."""
     parts, at = [], 0
     for match in pattern.finditer(text):
         begin, end = match.span()

@@ -27,7 +27,7 @@ def merge(symbols: list[str], rank: Callable[[str, str], float | None]) -> list[
     heapify(heap)
     while heap:
         _, i, j, left, right = heappop(heap)
-        if parts[i] != left or parts[j] != right or after[i] != j:
+        if parts[i] != left or parts[j] != right:
             continue  # one of them has been joined to something else since
         joined = left + right
         parts[i], parts[j] = joined, None
