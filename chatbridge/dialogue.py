@@ -96,11 +96,10 @@ class LiveTurn:
             finally:
                 dialogue.live = None
 
-    def watch(self, backend: Backend, request_id: str) -> None:
-        """Remember what `stop` has to cancel."""
+    def watch(self, backend: Backend, request_id: str) -> bool:
+        """Remember what `stop` has to cancel; False where it was called already, and nothing is to be begun."""
         self._running = (backend, request_id)
-        if self._stopped:
-            self.stop()
+        return not self._stopped
 
 
 @dataclass(slots=True, eq=False)
@@ -220,7 +219,8 @@ class Dialogue:
             async with self.bot.bridge.models.use(self.bot.model(settings)) as backend:
                 composed = await compose(self, task, settings, backend)
                 turn.notices += composed.notices(turn.language)
-                turn.watch(backend, composed.request.id)
+                if not turn.watch(backend, composed.request.id):
+                    return
                 came = ""
                 async with aclosing(backend.generate(composed.request)) as chunks:
                     try:

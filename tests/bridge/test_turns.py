@@ -177,6 +177,19 @@ async def test_stop_keeps_what_came(bot: Bot, message: Make) -> None:
     assert isinstance(idle, Answer)
 
 
+async def test_stopping_an_answer_whose_model_is_being_loaded_begins_none(
+    bridge: Bridge, bot: Bot, message: Make, plugin: ToyPlugin
+) -> None:
+    turn = await bot.receive(message("talk"))
+    assert isinstance(turn, LiveTurn)
+    bridge.models.on_progress = lambda name, share, doing: turn.stop()
+    assert await drained(turn) == ("", None)
+    assert await said(bot) == [("user", "talk")]
+    assert plugin.turns == []
+    text, _ = await drained(await command(bot, "/regenerate"))
+    assert await said(bot) == [("user", "talk"), ("assistant", text)]
+
+
 async def test_a_listener_that_leaves_loses_nothing_that_was_shown(bot: Bot, message: Make) -> None:
     turn = await bot.receive(message("talk"))
     assert isinstance(turn, LiveTurn)
