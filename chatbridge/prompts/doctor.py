@@ -43,9 +43,7 @@ def diagnose(template: Template, info: ModelInfo) -> list[Finding]:
     try:
         rendered = render(template, SAMPLE, info=info)
     except TemplateError as error:
-        return [
-            Finding("error", f"the template {template.name!r} can't be used with {info.name!r}: {error}", remedy)
-        ]
+        return [Finding("error", f"the template {template.name!r} can't be used with {info.name!r}: {error}", remedy)]
     return [
         *_beginning(template, info, rendered.prompt),
         *_controls(info, rendered, remedy),

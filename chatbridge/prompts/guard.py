@@ -107,9 +107,7 @@ def clean_name(name: str) -> str:
 @lru_cache(maxsize=128)
 def guard_of(template: Template) -> Guard:
     """The guard of a template's own formats; for one with `jinja`, of its `headers` and `stop` alone."""
-    begin, system, user = (
-        formats.parse(source) for source in (template.begin, template.system_turn, template.user)
-    )
+    begin, system, user = (formats.parse(source) for source in (template.begin, template.system_turn, template.user))
     assistant, single = formats.parse(template.assistant), formats.parse(template.single or "")
     said = [*assistant, *user, *assistant]
     written: list[Sequence[Part]] = []

@@ -60,8 +60,7 @@ def test_nothing_is_suggested_where_nothing_is_known() -> None:
 def test_control_tokens_that_the_model_lacks() -> None:
     words = said(presets()["chatml"], info("alpaca-7b"))
     assert (
-        "error: the model has no control token '<|im_start|>', which the template uses -> set template: alpaca"
-        in words
+        "error: the model has no control token '<|im_start|>', which the template uses -> set template: alpaca" in words
     )
     assert "warning: the model looks like one for the template 'alpaca', and 'chatml' is used" in words
 
@@ -72,9 +71,7 @@ def test_one_bos() -> None:
     none = resolve("mine", Template(extends="alpaca", begin=""), presets())
     assert 'do not begin with the BOS that the model wants -> set begin: "{bos}"' in said(none, info())
     typed = resolve("mine", Template(extends="alpaca", begin="<s>"), presets())
-    assert "writes '<s>' as plain text, and the model has it as a control token -> write {bos}" in said(
-        typed, info()
-    )
+    assert "writes '<s>' as plain text, and the model has it as a control token -> write {bos}" in said(typed, info())
     in_system = resolve("mine", Template(extends="alpaca", system="Hi</s>"), presets())
     assert "-> write {eos}" in said(in_system, info())
 

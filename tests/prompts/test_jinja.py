@@ -54,9 +54,7 @@ def prompt_of(source: str, *turns: Turn, **options: Any) -> Prompt:
 
 def flat(prompt: Prompt) -> str:
     parts = {"bos": "<s>", "eos": "</s>"}
-    return "".join(
-        part.text if not isinstance(part, Special) else parts.get(part.token, part.token) for part in prompt
-    )
+    return "".join(part.text if not isinstance(part, Special) else parts.get(part.token, part.token) for part in prompt)
 
 
 def reference(source: str, turns: tuple[Turn, ...]) -> str:
@@ -94,9 +92,7 @@ def test_control_tokens_are_found_longest_first() -> None:
 
 def test_contents_are_stripped_where_the_template_strips_them() -> None:
     assert flat(prompt_of(STRICT, Turn("user", "  a \n"))) == "<s>[INST] a [/INST]"
-    assert flat(prompt_of(CHATML, Turn("user", " a "))) == reference(CHATML, (Turn("user", " a "),)).join(
-        ("<s>", "")
-    )
+    assert flat(prompt_of(CHATML, Turn("user", " a "))) == reference(CHATML, (Turn("user", " a "),)).join(("<s>", ""))
 
 
 def test_a_template_without_system_role_gets_the_text_in_the_first_message() -> None:
@@ -175,8 +171,7 @@ def test_nothing_can_be_forged(name: str, hostile: list[str], data: st.DataObjec
     if not text.strip():
         return
     controls = [
-        [part for part in prompt_of(TEMPLATES[name], *chat) if isinstance(part, Special)]
-        for chat in (turns, honest)
+        [part for part in prompt_of(TEMPLATES[name], *chat) if isinstance(part, Special)] for chat in (turns, honest)
     ]
     assert controls[0] == controls[1]
     own = [

@@ -119,9 +119,7 @@ def _byte_pairs(name: str, path: Path, *, bos: int | None, eos: int) -> Family:
     tokenizer = tokenizers.Tokenizer.from_file(str(path))
     tokenizer.encode_special_tokens = True
     found = {added.content: i for i, added in tokenizer.get_added_tokens_decoder().items()}
-    return _family(
-        name, lambda specials: BytePairs(tokenizer, specials), found, tokenizer.get_vocab_size(), bos, eos
-    )
+    return _family(name, lambda specials: BytePairs(tokenizer, specials), found, tokenizer.get_vocab_size(), bos, eos)
 
 
 def _family(name: str, make: Any, found: dict[str, int], size: int, bos: int | None, eos: int) -> Family:

@@ -32,9 +32,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 async def test_regenerate_edit_and_undo_lose_nothing(store: Store) -> None:
     talk = await store.conversation("bot", "room")
     first = await store.append(talk.id, "user", "hi", parent=None, name="Ann")
-    one = await store.append(
-        talk.id, "assistant", "hello", parent=first.id, reply=Reply("hello", (5, 6), "x", "v")
-    )
+    one = await store.append(talk.id, "assistant", "hello", parent=first.id, reply=Reply("hello", (5, 6), "x", "v"))
     other = await store.append(talk.id, "assistant", "good day", parent=first.id)
     edited = await store.append(talk.id, "user", "hi there", parent=None)
     assert [node.text for node in await store.path(talk.id)] == ["hi there"]
@@ -195,9 +193,7 @@ def test_kill_minus_nine_loses_no_committed_message(tmp_path: Path, scale: int) 
         acknowledged = [int(victim.stdout.readline()) for _ in range(rng.randrange(1, 200))]
         victim.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
         # What it told before it died counts too: whatever was acknowledged has to be there.
-        acknowledged += [
-            int(line) for line in victim.stdout.read().splitlines(keepends=True) if line.endswith("\n")
-        ]
+        acknowledged += [int(line) for line in victim.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
         victim.wait()
         victim.stdout.close()
         assert asyncio.run(_kept(path))[: len(acknowledged)] == acknowledged
