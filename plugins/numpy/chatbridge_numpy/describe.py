@@ -16,7 +16,7 @@ from chatbridge_numpy.tokenizer import GgufTokenizer
 from chatbridge_numpy.weights import Weights
 
 MAX_BATCH = 32
-"""Conversations in one step; beyond it a step takes longer than people like to wait for a word."""
+"""Conversations in one step. Measured at the guide's size: with 32 most tokens come, 64 only wait twice as long."""
 
 
 def describe(

@@ -103,11 +103,15 @@ def _wants_bos(metadata: Mapping[str, Any]) -> bool:
 
 def _id(metadata: Mapping[str, Any], key: str, size: int, path: Path) -> int | None:
     found = metadata.get(f"tokenizer.ggml.{key}")
-    if found is None or found == 0xFFFFFFFF:  # how files write "none"
+    if found is None:
         return None
-    if not isinstance(found, int) or not 0 <= found < size:
-        raise ModelLoadError(f"{path}: tokenizer.ggml.{key} is {found!r}, outside the vocabulary of {size} tokens")
-    return found
+    if isinstance(found, int) and 0 <= found < size:
+        return found
+    if isinstance(found, int) and found in (-1, 0xFFFFFFFF):  # how files write "none"
+        return None
+    raise ModelLoadError(
+        f"{path}: tokenizer.ggml.{key} is {found!r}, outside the vocabulary of {size} tokens; convert the model again"
+    )
 
 
 def numbers(metadata: Mapping[str, Any], key: str, size: int, path: Path) -> list[float]:

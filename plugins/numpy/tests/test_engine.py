@@ -32,10 +32,6 @@ def asked(prompts: list[Prompt], max_tokens: int) -> list[Request]:
     return [Request(prompt, id=str(i), sampling=sampling) for i, prompt in enumerate(prompts)]
 
 
-def tokens(ended: dict[str, Finish]) -> dict[str, tuple[int, ...]]:
-    return {name: finish.reply.tokens for name, finish in ended.items()}
-
-
 @pytest.fixture(scope="module")
 def requests() -> list[Request]:
     rng = random.Random(11)

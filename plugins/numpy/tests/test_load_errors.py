@@ -190,13 +190,14 @@ def test_a_context_longer_than_the_model_was_trained_for(meta_path: Path) -> Non
 
 @pytest.mark.skipif(not hasattr(os, "sysconf"), reason="this system doesn't tell its memory")
 def test_a_model_larger_than_the_machine(tmp_path: Path, meta_metadata: dict[str, Any]) -> None:
-    # A file with holes: 8 TiB of weights that take no space on the disk.
+    # A file with holes: the weights take no space on the disk.
+    rows = 2 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4 >> 20
     path = write_gguf(tmp_path / "huge.gguf", meta_metadata, random_weights(**BASE, vocabulary=480))
     whole = path.read_bytes()
     at = whole.index(b"blk.0.ffn_up.weight") + len(b"blk.0.ffn_up.weight") + 4
-    path.write_bytes(whole[:at] + struct.pack("<QQ", 1 << 21, 1 << 20) + whole[at + 16 :])
-    os.truncate(path, 9 << 40)
-    refused(path, "8192", "GiB in NumPy", "backend: llama_cpp, which keeps them quantised")
+    path.write_bytes(whole[:at] + struct.pack("<QQ", 1 << 20, rows) + whole[at + 16 :])
+    os.truncate(path, len(whole) + (rows << 22))
+    refused(path, "its weights take", "GiB in NumPy", "backend: llama_cpp, which keeps them quantised")
 
 
 @pytest.mark.parametrize(
