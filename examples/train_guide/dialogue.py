@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import noise
 import yaml
+from noise import Noise
 
 DATA = Path(__file__).with_name("data")
 EVAL = Path(__file__).with_name("eval")
@@ -83,6 +83,7 @@ class Writer:
         self.rng = random.Random(seed)
         self.answers = load_answers()
         self.grammars = {language: Grammar.load(language) for language in LANGUAGES}
+        self.noises = {language: Noise(language) for language in LANGUAGES}
         self.decline_share = decline_share
         self.intents = [intent for intent in self.answers if intent != "decline"]
         self.held_out = {bare(case["text"]) for case in load_cases()}
@@ -97,18 +98,18 @@ class Writer:
         grammar = self.grammars[language]
         while True:
             question = rng.choice(grammar.patterns[intent]).draw(rng, grammar.lists)
-            noisy = noise.noisy(language, question, intent, rng)
+            noisy = self.noises[language].add(question, intent, rng)
             if bare(noisy) not in self.held_out:
                 return Exchange(language, intent, noisy, self.answers[intent][language])
 
     def dialogue(self) -> list[Exchange]:
-        """One to four exchanges, mostly one; the language may change between them."""
-        turns = self.rng.choices((1, 2, 3, 4), (0.72, 0.16, 0.08, 0.04))[0]
+        """One to six exchanges, mostly one; the language may change between them."""
+        turns = self.rng.choices((1, 2, 3, 4, 5, 6), (0.55, 0.16, 0.11, 0.08, 0.06, 0.04))[0]
         language = self.rng.choice(LANGUAGES)
         exchanges = []
         for _ in range(turns):
             exchanges.append(self.exchange(language))
-            if self.rng.random() < 0.15:
+            if self.rng.random() < 0.3:
                 language = self.rng.choice(LANGUAGES)
         return exchanges
 
