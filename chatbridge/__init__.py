@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from chatbridge.config import Options as Options
     from chatbridge.config import Secret as Secret
     from chatbridge.config import Settings as Settings
+    from chatbridge.config import SettingsSource as SettingsSource
+    from chatbridge.config import default_settings as default_settings
     from chatbridge.dialogue import Answer as Answer
     from chatbridge.dialogue import FinishedTurn as FinishedTurn
     from chatbridge.dialogue import LiveTurn as LiveTurn
@@ -65,7 +67,7 @@ _HOME = {
     "bridge": ("Bot", "Bridge"),
     "bundled": ("guide_path",),
     "commands": ("ChatCommand", "CommandContext"),
-    "config": ("ChannelSettings", "ConfigPath", "Options", "Secret", "Settings"),
+    "config": ("ChannelSettings", "ConfigPath", "Options", "Secret", "Settings", "SettingsSource", "default_settings"),
     "dialogue": ("Answer", "FinishedTurn", "LiveTurn"),
     "engine.contract": ("Backend", "BackendType", "LocalModel", "ModelState", "Progress", "Request", "Row"),
     "engine.sampler": ("LogitsSampler",),

@@ -168,6 +168,13 @@ def test_the_ci_runs_the_readmes_test_command() -> None:
     assert ".venv-test/bin/pytest" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
+def test_the_example_of_embedding_runs(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "examples" / "embed.py"), "hello"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert len(done.stdout.split()) > 3
+    assert "end" in done.stderr
+
+
 def test_every_hook_is_told_of() -> None:
     readme = (ROOT / "examples" / "hello_plugin" / "README.md").read_text(encoding="utf-8")
     hooks = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "chatbridge_spec")]

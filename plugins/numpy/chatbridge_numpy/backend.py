@@ -51,6 +51,19 @@ def load(options: NumpyOptions, progress: Callable[[float, str], None]) -> Numpy
     return load_model(options.path or guide_path(), options.context_length, options.lora, progress)
 
 
+def facts() -> dict[str, str]:
+    """What `chatbridge doctor` tells: NumPy's version, and the library that multiplies its matrices."""
+    from numpy import __version__
+
+    from chatbridge_numpy.describe import blas
+
+    return {"NumPy": __version__, "BLAS": blas()}
+
+
 numpy = BackendType(
-    "numpy", NumpyOptions, "LLaMA-architecture GGUF files in plain NumPy; small models, no compiler", load=load
+    "numpy",
+    NumpyOptions,
+    "LLaMA-architecture GGUF files in plain NumPy; small models, no compiler",
+    load=load,
+    facts=facts,
 )

@@ -38,7 +38,7 @@ def describe(
         "memory": f"{weights.nbytes / 2**20:,.1f} MiB of weights as float32, "
         f"{per_token / 2**10:,.1f} KiB a token of context",
         "threads": os.environ.get("OPENBLAS_NUM_THREADS", "as the BLAS library chooses"),
-        "blas": _blas(),
+        "blas": blas(),
         "tokenizer": tokenizer.kind,
     }
     if lora is not None:
@@ -77,7 +77,7 @@ def _quantisation(file: GgufFile) -> str:
     return f"{main} (with {', '.join(kind for kind, _ in others)})" if others else main
 
 
-def _blas() -> str:
+def blas() -> str:
     try:
         blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
         return f"{blas['name']} {blas['version']}"
