@@ -1,33 +1,27 @@
 """Runs a model in a worker process of its own, and is a `Backend` to everybody else.
 
 A worker that dies is started again, and what it was answering goes on from the token that it had come to, once.
-Knows processes and sockets; knows no model.
+Knows requests and what becomes of them; how processes are started and watched is `child`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import secrets
-import signal
-import socket
 import sys
 from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel
 
+from chatbridge.engine.child import Child
 from chatbridge.engine.contract import BackendType, Request
 from chatbridge.engine.transport import (
-    LINE_LIMIT,
     Answered,
     Ask,
     Cancel,
     Close,
-    FromWorker,
     Generate,
     Happened,
     Load,
@@ -36,8 +30,6 @@ from chatbridge.engine.transport import (
     Loading,
     ToWorker,
     plain_options,
-    read_from_worker,
-    to_worker,
 )
 from chatbridge.errors import BackendError, ChatbridgeError, InvalidRequest, ModelLoadError, WorkerDied
 from chatbridge.prompts.segments import Prompt
@@ -47,9 +39,6 @@ log = logging.getLogger(__name__)
 
 _GRACE = 5.0
 """Seconds that a worker has to end by itself."""
-
-_LAST_WORDS = 2000
-"""Bytes of a worker's output that are kept for the error message."""
 
 
 @dataclass(slots=True)
@@ -86,7 +75,7 @@ class WorkerBackend:
         self._max_batch = max_batch
         self._on_progress = on_progress
         self._info: ModelInfo | None = None
-        self._worker: _Process | None = None
+        self._worker: Child | None = None
         self._starting = asyncio.Lock()
         self._closed = False
         self._pending: dict[str, _Pending] = {}
@@ -111,7 +100,7 @@ class WorkerBackend:
                 raise BackendError(f"the model {self._name!r} was closed")
             if self._worker is not None:
                 return
-            worker = await _Process.start()
+            worker = await Child.start()
             try:
                 self._info = await self._load(worker)
             except BaseException:
@@ -175,7 +164,7 @@ class WorkerBackend:
 
     # --- talking to the worker ---------------------------------------------------------------------------------
 
-    async def _load(self, worker: _Process) -> ModelInfo:
+    async def _load(self, worker: Child) -> ModelInfo:
         function = self._kind.load
         assert function is not None
         worker.send(
@@ -199,7 +188,7 @@ class WorkerBackend:
                 self._on_progress(message.share, message.doing)
         raise ModelLoadError(f"the model {self._name!r} could not be loaded: {await worker.how_it_ended()}")
 
-    async def _watch(self, worker: _Process) -> None:
+    async def _watch(self, worker: Child) -> None:
         """Hand out what the worker says, until it ends; then see to what it leaves behind."""
         while (message := await worker.receive()) is not None:
             if isinstance(message, Happened):
@@ -275,127 +264,3 @@ class WorkerBackend:
     def _send(self, message: ToWorker) -> None:
         if self._worker is not None:
             self._worker.send(message)
-
-
-class _Process:
-    """One worker process and the socket to it."""
-
-    def __init__(
-        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self.process = process
-        self._reader = reader
-        self._writer = writer
-        self._output = b""
-        self._listening = asyncio.create_task(self._listen())
-
-    @classmethod
-    async def start(cls) -> _Process:
-        if sys.platform == "win32":
-            return await cls._start_on_a_port()
-        ours, theirs = socket.socketpair()
-        try:
-            process = await _spawn(f"fd:{theirs.fileno()}", pass_fds=(theirs.fileno(),))
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        return cls(process, *await asyncio.open_connection(sock=ours, limit=LINE_LIMIT))
-
-    @classmethod
-    async def _start_on_a_port(cls) -> _Process:
-        """Windows hands no sockets to children: the worker calls back, and shows a key that only it was told."""
-        key = secrets.token_hex(32)
-        connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
-        connected = asyncio.get_running_loop().create_future()
-
-        async def called(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            said = await reader.readline()
-            if secrets.compare_digest(said.strip(), key.encode()) and not connected.done():
-                connected.set_result((reader, writer))
-            else:
-                writer.close()
-
-        server = await asyncio.start_server(called, "127.0.0.1", 0, limit=LINE_LIMIT)
-        async with server:
-            process = await _spawn(f"port:{server.sockets[0].getsockname()[1]}", CHATBRIDGE_WORKER_KEY=key)
-            ended = asyncio.create_task(process.wait())
-            either: list[asyncio.Future[Any]] = [ended, connected]
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not connected.done():
-                raise ModelLoadError("the worker process ended before it had begun")
-            ended.cancel()
-            return cls(process, *connected.result())
-
-    def send(self, message: ToWorker) -> None:
-        """Raises ValueError for a message that can't be written as JSON."""
-        line = to_worker(message)
-        if not self._writer.is_closing():
-            self._writer.write(line)
-
-    async def receive(self) -> FromWorker | None:
-        """What the worker says next; None when it has ended."""
-        with suppress(ConnectionError):
-            line = await self._reader.readline()
-            if line.endswith(b"\n"):  # a line without an end was cut in two by the worker's death
-                return read_from_worker(line)
-        return None
-
-    async def end(self, grace: float = 0.0) -> None:
-        """See the process off: by itself within `grace` seconds, or by force."""
-        try:
-            await asyncio.wait_for(self.process.wait(), grace)
-        except TimeoutError:
-            with suppress(ProcessLookupError):
-                self.process.kill()
-        await self.how_it_ended()
-
-    async def how_it_ended(self) -> str:
-        """Waits for the end, and says it in words with the last lines that the worker printed."""
-        code = await self.process.wait()
-        await self._listening
-        self._writer.close()
-        with suppress(OSError):
-            await self._writer.wait_closed()
-        said = self._output.decode(errors="replace").strip()
-        return exit_in_words(code) + (f"; its last words:\n{said}" if said else "")
-
-    async def _listen(self) -> None:
-        assert self.process.stdout is not None
-        while data := await self.process.stdout.read(1 << 16):
-            log.debug("worker %d: %s", self.process.pid, data.decode(errors="replace").rstrip())
-            self._output = (self._output + data)[-_LAST_WORDS:]
-
-
-async def _spawn(address: str, pass_fds: tuple[int, ...] = (), **environment: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-P", "-m", "chatbridge.worker", address),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        pass_fds=pass_fds,
-        env={
-            **os.environ,
-            # ggml's abort would otherwise start gdb for a backtrace.
-            "GGML_NO_BACKTRACE": "1",
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "PYTHONUNBUFFERED": "1",
-            **environment,
-        },
-    )
-
-
-def exit_in_words(code: int) -> str:
-    """What an exit status says about how a process ended."""
-    if code == -signal.SIGTERM:
-        return "it was ended by SIGTERM"
-    if sys.platform != "win32" and code == -signal.SIGKILL:
-        return "it was killed (SIGKILL), as the system does when memory runs out"
-    if code < 0:
-        with suppress(ValueError):
-            return f"native code crashed ({signal.Signals(-code).name})"
-    if code in (0xC0000005, 0xC0000409):
-        return "native code crashed (access violation)"
-    return f"it ended with status {code}"

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from chatbridge.engine.child import Child, exit_in_words
 from chatbridge.engine.contract import Request
 from chatbridge.engine.core import Engine
-from chatbridge.engine.process import WorkerBackend, exit_in_words
+from chatbridge.engine.process import WorkerBackend
+from chatbridge.engine.transport import Close, Load, Loaded, Loading
 from chatbridge.errors import BackendError, InvalidRequest, ModelLoadError, TemplateError, WorkerDied
 from chatbridge.prompts.segments import Special, Text
 from chatbridge.sampling import Sampling
@@ -214,6 +216,7 @@ async def test_the_worker_leaves_when_its_parent_is_gone(tmp_path: Path) -> None
     program = """
 import asyncio, os
 from chatbridge.engine.process import WorkerBackend
+from chatbridge.engine.transport import Close, Load, Loaded, Loading
 from chatbridge.testing.toy import ToyOptions, toy_backend
 async def main():
     backend = WorkerBackend(toy_backend, ToyOptions())
@@ -232,6 +235,22 @@ asyncio.run(main())
         handle = os.pidfd_open(pid)  # becomes readable when the process ends
         await asyncio.to_thread(select.select, [handle], [], [])
         os.close(handle)
+
+
+async def test_a_worker_that_calls_back_shows_its_key() -> None:
+    """The way of Windows, which hands no sockets to children."""
+    child = await Child.start(by_port=True)
+    function, options = toy_backend.load, ToyOptions
+    assert function is not None
+    names = (function.__module__, function.__qualname__, options.__module__, options.__qualname__)
+    child.send(Load(*names, options={}, max_batch=None, paths=sys.path))
+    said = [await child.receive(), await child.receive()]
+    assert isinstance(said[0], Loading)
+    assert isinstance(said[1], Loaded)
+    child.send(Close())
+    assert await child.receive() is None
+    await child.end(grace=10)
+    assert child.process.returncode == 0
 
 
 @needs_signals
