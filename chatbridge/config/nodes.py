@@ -6,13 +6,15 @@ than people mean. Here these are complaints. Keys are always text, so that ids m
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+
+from chatbridge.config.words import Trap, plain_value
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # seven times as fast where libyaml is there
 
@@ -43,13 +45,19 @@ class Complaint:
 class Document:
     """A YAML file as plain values. `keys` and `values` tell where each key and value stands, by its place.
 
-    `substituted`: values that came, in part, from the environment; they may be secret and are never repeated.
+    `traps`: words that can be read in several ways; whoever knows what is wanted there complains about them.
+    `failed`: places whose value can't be made out; there is a complaint about each already.
+    `substituted`: places whose values came, in part, from the environment. They may be secret and are never
+    repeated; nor is anything in `secrets`.
     """
 
     value: Any = None
     keys: dict[Place, Mark] = field(default_factory=dict)
     values: dict[Place, Mark] = field(default_factory=dict)
+    traps: dict[Place, Trap] = field(default_factory=dict)
+    failed: set[Place] = field(default_factory=set)
     substituted: set[Place] = field(default_factory=set)
+    secrets: set[str] = field(default_factory=set)
     complaints: list[Complaint] = field(default_factory=list)
 
     def at(self, place: Place) -> Mark:
@@ -61,63 +69,95 @@ class Document:
     def at_key(self, place: Place) -> Mark:
         return self.keys.get(place) or self.at(place)
 
+    def put(self, place: Place, value: object) -> None:
+        """Have another value where there is one."""
+        around = self.value
+        for step in place[:-1]:
+            around = around[step]
+        around[place[-1]] = value
+
     def complain(self, mark: Mark, message: str) -> None:
-        self.complaints.append(Complaint(mark, message))
+        # On one line, and without codes that a terminal would obey: names may hold anything.
+        shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in message)
+        self.complaints.append(Complaint(mark, shown))
 
 
 def parse(data: bytes, environment: Mapping[str, str]) -> Document:
     """The document in `data`, with `${NAME}` and `${NAME:-default}` filled in from `environment`."""
     document = Document()
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8").lstrip("\ufeff")
     except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8", "replace")
-        document.complain(_place(before), "this byte is no UTF-8; save the file as UTF-8")
+        before = data[: error.start].decode("utf-8").lstrip("\ufeff")
+        document.complain(_Lines(before).mark(len(before)), "this byte is no UTF-8; save the file as UTF-8")
+        return document
+    lines = _Lines(text)
+    if strange := _STRANGE.search(text):
+        what = f"the character U+{ord(strange[0]):04X} can't stand in YAML; remove it"
+        document.complain(lines.mark(strange.start()), what)
         return document
     try:
-        if _fits(text, document):
+        if _nested_well(text, lines, document):
             root = yaml.compose(text, Loader=_Loader)
             if root is not None:
-                document.value = _Reader(document, environment).value(root, (), ())
+                document.value = _Reader(document, lines, environment).value(root, (), ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        index = mark.index if mark else 0
         words = ", ".join(part for part in (error.context, error.problem) if part)
-        document.complain(_mark(mark) if mark else Mark(), f"this is not YAML: {words}{_advice(words)}")
-    except yaml.reader.ReaderError as error:
-        position = error.position if isinstance(error.position, int) else 0
-        document.complain(_place(text[:position]), f"this character can't stand in YAML ({error.reason})")
+        advice = _advice(words, text[index : index + 1])
+        document.complain(lines.mark(index), f"this is not YAML: {words}{advice}")
+    except _TooLarge:
+        document.value = None
+        document.complain(Mark(), f"there are more than {NODES} values, those of aliases counted; make do with less")
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML without libyaml takes any number for a character's
+        document.complain(Mark(), f"this is not YAML: {error}")
     return document
 
 
-def _fits(text: str, document: Document) -> bool:
-    """Whether the nesting is one that can be read; looked at first, since the parser itself recurses."""
+_STRANGE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What YAML allows nowhere (its section 5.1): control characters and such."""
+
+
+def _nested_well(text: str, lines: _Lines, document: Document) -> bool:
+    """Whether the nesting is one that can be read; looked at first, since composing recurses. Complains of tags."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
+        mark = lines.mark(event.start_mark.index if event.start_mark else 0)
+        if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            document.complain(mark, f"the tag {tag!r} means nothing here; remove it, and put in quotes what is text")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > DEPTH:
-                document.complain(_mark(event.start_mark), f"nested more than {DEPTH} deep")
+                document.complain(mark, f"nested more than {DEPTH} deep")
                 return False
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
     return True
 
 
+class _TooLarge(Exception):
+    """There are more values than anybody writes."""
+
+
 class _Reader:
     """Turns PyYAML's nodes into values. An alias is read anew wherever it is used, up to a limit."""
 
-    def __init__(self, document: Document, environment: Mapping[str, str]) -> None:
+    def __init__(self, document: Document, lines: _Lines, environment: Mapping[str, str]) -> None:
         self._document = document
+        self._lines = lines
         self._environment = environment
         self._count = 0
 
     def value(self, node: yaml.Node, place: Place, above: tuple[int, ...]) -> Any:
-        document, mark = self._document, _mark(node.start_mark)
-        document.values[place] = mark
+        self._document.values[place] = self._mark(node)
         self._count += 1
-        if id(node) in above or self._count > NODES:
-            if self._count <= NODES + 1:
-                document.complain(mark, "this alias holds itself" if id(node) in above else "too many values")
+        if self._count > NODES:
+            raise _TooLarge
+        if id(node) in above:
+            self._document.complain(self._mark(node), "this alias holds itself; write out what is meant")
+            self._document.failed.add(place)
             return None
         above = (*above, id(node))
         if isinstance(node, yaml.MappingNode):
@@ -129,8 +169,8 @@ class _Reader:
 
     def _mapping(self, node: yaml.MappingNode, place: Place, above: tuple[int, ...]) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        for key_node, value_node in _merged(node):
-            mark = _mark(key_node.start_mark)
+        for key_node, value_node in self._merged(node):
+            mark = self._mark(key_node)
             if not isinstance(key_node, yaml.ScalarNode) or not key_node.value:
                 self._document.complain(mark, "a key has to be a word or a number")
                 continue
@@ -143,119 +183,89 @@ class _Reader:
             result[key] = self.value(value_node, (*place, key), above)
         return result
 
+    def _merged(self, node: yaml.MappingNode) -> Iterator[tuple[yaml.Node, yaml.Node]]:
+        """The entries of a mapping, then those that it has from `<<` alone, the first one given counting."""
+        have: set[str] = set()
+        seen: set[int] = set()  # also what keeps a mapping that merges itself from going round and round
+        waiting: list[yaml.Node] = [node]
+        while waiting:
+            source = waiting.pop()
+            if id(source) in seen:
+                continue
+            seen.add(id(source))
+            if not isinstance(source, yaml.MappingNode):
+                self._document.complain(self._mark(source), "`<<` takes a mapping, or a list of some, as *name")
+                continue
+            own = [(key, value) for key, value in source.value if key.tag != _MERGE]
+            yield from own if source is node else [pair for pair in own if pair[0].value not in have]
+            have |= {key.value for key, _ in own if isinstance(key, yaml.ScalarNode)}
+            merges = [value for key, value in source.value if key.tag == _MERGE]
+            for value in reversed(merges):
+                waiting += reversed(value.value) if isinstance(value, yaml.SequenceNode) else [value]
+
     def _scalar(self, node: yaml.ScalarNode, place: Place) -> Any:
         text: str = node.value
-        mark = _mark(node.start_mark)
-        if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
-            self._document.complain(mark, f"the tag {node.tag!r} means nothing here; remove it")
-            return text
         if "${" in text:
-            self._document.substituted.add(place)
-            return self._substituted(text, mark)
+            return self._substituted(text, place, self._mark(node))
         if node.style:  # in quotes, or a block
             return text
         value, trap = plain_value(text)
-        if trap:
-            self._document.complain(mark, trap)
+        if trap is not None:
+            self._document.traps[place] = trap
         return value
 
-    def _substituted(self, text: str, mark: Mark) -> str:
+    def _substituted(self, text: str, place: Place, mark: Mark) -> str:
         def fill(match: re.Match[str]) -> str:
             if match["escaped"]:
                 return "${"
             name, default = match["name"], match["default"]
             if name is None:
                 self._document.complain(mark, "write ${NAME} or ${NAME:-default}, or $${ for the two characters")
+                self._document.failed.add(place)
                 return ""
             if value := self._environment.get(name, ""):
+                self._document.secrets.add(value)
+                self._document.substituted.add(place)
                 return value
             if default is None:
                 what = "is empty" if name in self._environment else "is not set"
                 self._document.complain(
                     mark, f"the environment variable {name} {what}; set it, or write ${{{name}:-default}}"
                 )
+                self._document.failed.add(place)
                 return ""
             return str(default)
 
         return _VARIABLE.sub(fill, text)
 
+    def _mark(self, node: yaml.Node) -> Mark:
+        return self._lines.mark(node.start_mark.index)
 
+
+_MERGE = "tag:yaml.org,2002:merge"
 _VARIABLE = re.compile(r"(?P<escaped>\$\$\{)|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})?")
 
 
-def plain_value(text: str) -> tuple[Any, str]:
-    """What a word without quotes stands for, and a complaint if people mean different things by it."""
-    lower = text.lower()
-    if lower in ("", "~", "null"):
-        return None, ""
-    if lower in ("true", "false"):
-        return lower == "true", ""
-    if lower in ("on", "yes", "off", "no"):
-        meant = lower in ("on", "yes")
-        return (
-            meant,
-            f'{text!r} is true or false to some and a word to others; write {str(meant).lower()} or "{text}"',
-        )
-    if re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", text):
-        return int(text) if len(text) < 4000 else text, ""
-    if re.fullmatch(r"0x[0-9a-fA-F]{1,64}|0o[0-7]{1,64}", text):
-        return int(text, 0), ""
-    if re.fullmatch(r"[-+]?0[0-9]+", text):
-        return (
-            text,
-            f'{text!r} with its leading 0 is another number to some; write {int(text)} or "{text}"',
-        )
-    if re.fullmatch(r"[-+]?[0-9][0-9]*(_[0-9]+)+", text):
-        return (
-            text,
-            f'{text!r} is a number to some and a word to others; write {text.replace("_", "")} or "{text}"',
-        )
-    if re.fullmatch(r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?", text):
-        return text, f'{text!r} is a count of seconds to some and a word to others; write "{text}"'
-    if re.fullmatch(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+", text):
-        number = float(text)
-        return number, "" if math.isfinite(number) else f"{text} is no number that can be used"
-    if re.fullmatch(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", text):
-        return text, f"{text} is no number that can be used"
-    return text, ""
+class _Lines:
+    """Lines as editors count them; YAML ends a line at some more characters."""
+
+    def __init__(self, text: str) -> None:
+        self._starts = [0, *(match.end() for match in re.finditer(r"\r\n|\n|\r", text))]
+
+    def mark(self, index: int) -> Mark:
+        line = bisect_right(self._starts, index)
+        return Mark(line, index - self._starts[line - 1] + 1)
 
 
-def _merged(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
-    """The entries of a mapping, with those of its `<<` behind its own and without those it has itself."""
-    own = [(key, value) for key, value in node.value if key.tag != "tag:yaml.org,2002:merge"]
-    have = {key.value for key, _ in own if isinstance(key, yaml.ScalarNode)}
-    for key, value in node.value:
-        if key.tag != "tag:yaml.org,2002:merge":
-            continue
-        for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-            if isinstance(source, yaml.MappingNode) and source is not node:
-                for inner, inherited in source.value:
-                    if isinstance(inner, yaml.ScalarNode) and inner.value not in {*have, "<<"}:
-                        have.add(inner.value)
-                        own.append((inner, inherited))
-    return own
-
-
-def _mark(mark: Any) -> Mark:
-    return Mark(mark.line + 1, mark.column + 1)
-
-
-def _place(before: str) -> Mark:
-    """The place right after `before`."""
-    lines = re.split(r"\r\n|[\n\r]", before)
-    return Mark(len(lines), len(lines[-1]) + 1)
-
-
-def _advice(words: str) -> str:
-    for sign, advice in _ADVICE.items():
-        if sign in words:
-            return f"; {advice}"
-    return ""
+def _advice(words: str, character: str) -> str:
+    """What to do about one of the parser's errors, given the character it stumbled over."""
+    if character == "\t":
+        return "; indent by blanks, not by tabs"
+    return next((f"; {advice}" for sign, advice in _ADVICE.items() if sign in words), "")
 
 
 _ADVICE = {
-    "'\\t'": "indent by blanks, not by tabs",
-    "did not find expected ',' or '}'": "put a ${VARIABLE} between braces in quotes",
+    "expected ',' or '}'": "put text that holds { or } in quotes, also a ${VARIABLE} between braces",
     "mapping values are not allowed": "put the text in quotes if it holds ': '",
     "expected a single document": "keep one document in the file, without a second '---'",
     "cannot start any token": "put the text in quotes",

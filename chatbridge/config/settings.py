@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from chatbridge.prompts import Template
 from chatbridge.sampling import Sampling
@@ -21,7 +21,8 @@ def _id(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Id = Annotated[str, BeforeValidator(_id), Field(min_length=1)]
+_ID_SCHEMA = {"anyOf": [{"type": "string", "minLength": 1}, {"type": "integer"}]}
+Id = Annotated[str, Field(min_length=1), BeforeValidator(_id), WithJsonSchema(_ID_SCHEMA)]
 """A chat service's id; bots.yaml may write it as a number."""
 
 
@@ -79,9 +80,9 @@ class ModelSettings:
 
     name: str
     backend: str
-    options: BaseModel
+    options: BaseModel = field(repr=False)
     template: str | None = None
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default=Sampling(), repr=False)
     max_batch: int | None = None
 
     def loads_like(self, other: ModelSettings) -> bool:
@@ -96,11 +97,11 @@ class BotSettings:
 
     name: str
     frontend: str
-    options: BaseModel
-    defaults: ChannelSettings = ChannelSettings()
-    channels: Mapping[str, ChannelSettings] = field(default_factory=dict)
-    allow: Access = Access()
-    deny: Access = Access()
+    options: BaseModel = field(repr=False)
+    defaults: ChannelSettings = field(default=ChannelSettings(), repr=False)
+    channels: Mapping[str, ChannelSettings] = field(default_factory=dict, repr=False)
+    allow: Access = field(default=Access(), repr=False)
+    deny: Access = field(default=Access(), repr=False)
 
     def serves_like(self, other: BotSettings) -> bool:
         """Whether a frontend that runs by the other settings need not be started anew for these."""
@@ -118,12 +119,15 @@ class BotSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A whole bots.yaml. `templates`: presets, plugins' and own ones. `files`: what it was read from."""
+    """A whole bots.yaml. `templates`: presets, plugins' and own ones. `files`: what it was read from.
+
+    Whatever may hold a secret that a variable gave, or plain text, is left out of its repr.
+    """
 
     models: Mapping[str, ModelSettings]
-    templates: Mapping[str, Template]
-    store: Path
-    defaults: ChannelSettings = ChannelSettings()
+    templates: Mapping[str, Template] = field(repr=False)
+    store: Path = field(repr=False)
+    defaults: ChannelSettings = field(default=ChannelSettings(), repr=False)
     bots: Mapping[str, BotSettings] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
 
