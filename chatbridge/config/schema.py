@@ -33,7 +33,7 @@ def json_schema(plugins: Plugins) -> Schema:
     """
     backends, frontends = plugins.backends.values(), plugins.frontends.values()
     options = [*(backend.options for backend in backends), *(frontend.options for frontend in frontends)]
-    with_files = dict.fromkeys([ChannelSettings, *options])
+    with_files: dict[type[BaseModel], None] = dict.fromkeys([ChannelSettings, *options])
     kinds: list[type[BaseModel]] = [TopKeys, ModelKeys, BotKeys, Template, *with_files]
     names, whole = models_json_schema([(kind, "validation") for kind in kinds], schema_generator=_Generator)
     definitions: dict[str, Schema] = {name: _with_variables(schema) for name, schema in whole["$defs"].items()}
