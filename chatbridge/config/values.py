@@ -38,14 +38,14 @@ class Values:
 
     def complain(self, at: Place, model: type[BaseModel], error: ValidationError) -> None:
         """Say where in the file each of pydantic's errors is."""
-        found: dict[Place, list[Any]] = {}
+        found: dict[tuple[Place, bool], list[Any]] = {}
         for one in error.errors(include_url=False):
-            found.setdefault(self._place(at, one["loc"]), []).append(one)
-        for place, errors in found.items():
+            of_key = one["type"] in ("missing", "extra_forbidden") or one["loc"][-1:] == ("[key]",)
+            found.setdefault((self._place(at, one["loc"]), of_key), []).append(one)
+        for (place, of_key), errors in found.items():
             if place in self._document.failed:
                 continue
-            about_key = errors[0]["type"] in ("missing", "extra_forbidden") or errors[0]["loc"][-1:] == ("[key]",)
-            mark = self._document.at_key(place) if about_key else self._document.at(place)
+            mark = self._document.at_key(place) if of_key else self._document.at(place)
             beside = {str(other[-1]) for other in self._document.keys if other[:-1] == place[:-1]}
             hidden = self._document.secrets
             for message in in_words(errors, model, place[len(at) :], beside=beside, hidden=hidden):
