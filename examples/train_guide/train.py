@@ -81,7 +81,7 @@ def batches(words: vocabulary.Vocabulary, seed: int, short: float) -> Iterator[t
     while True:
         full = []
         for dialogue in (writer.dialogue() for _ in range(4096)):
-            system = writer.rng.choice(SYSTEMS) if writer.rng.random() < 0.04 else ""
+            system = writer.rng.choice(SYSTEMS) if writer.rng.random() < 0.08 else ""
             ids, learned = words.ids(dialogue, system)
             if len(dialogue) == 1 and writer.rng.random() < short:
                 keep = learned.index(True) + 8
