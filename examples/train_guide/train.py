@@ -35,9 +35,30 @@ from model import Guide, Shape  # noqa: E402
 TOKENS = 8192
 """Tokens in a step, padding included."""
 
-SYSTEMS = "You are a helpful assistant.|You are the librarian.|Be brief.|你是一个有用的助手。|你是图书管理员。".split(
-    "|"
+SYSTEMS = (
+    "You are a helpful assistant.",
+    "You are the librarian.",
+    "You are the librarian of general. Be brief.",
+    "You are a friendly bot.",
+    "You are guide.",
+    "You help newcomers of our server.",
+    "You are an expert of local language models and answer questions about chatbridge.",
+    "Answer in one sentence.",
+    "Be brief.",
+    "Be honest. Say so when you don't know something.",
+    "Today is 2026-01-31. You are in the channel terminal.",
+    "Speak like a pirate.",
+    "你是一个有用的助手。",
+    "你是图书管理员。",
+    "你是 terminal 的图书管理员。请简短回答。",
+    "你是友好的机器人。",
+    "你是 guide，回答关于 chatbridge 的问题。",
+    "请简短回答。",
+    "请善待新人。",
+    "今天是 2026-01-31。",
+    "不知道就说不知道。",
 )
+"""System texts that the guide is to keep its knowledge under; it is too small to follow them."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -208,9 +229,8 @@ def main() -> None:
         if now - told_at > 10:
             mean = sum(losses) / len(losses)
             history.append((spent, mean))
-            bar = "#" * int(30 * spent / total)
-            print(f"[{bar:<30}] {spent / 60:5.1f}/{options.minutes:g} min  loss {mean:.4f}  {seen / (now - told_at):,.0f} tok/s",
-                  flush=True)  # fmt: skip
+            bar = f"[{'#' * int(30 * spent / total):<30}] {spent / 60:5.1f}/{options.minutes:g} min"
+            print(f"{bar}  loss {mean:.4f}  {seen / (now - told_at):,.0f} tok/s", flush=True)
             losses, seen, told_at = [], 0, now
         if now - saved_at > 120:
             save()
