@@ -18,10 +18,10 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Values:
-    """The values of one document, whose relative paths start at `base`. `files`: those that held values."""
+    """The values of one document, whose relative paths start at `base`. `files`: those that are to hold values."""
 
     def __init__(self, document: Document, base: Path) -> None:
-        self.files: list[Path] = []
+        self.files: set[Path] = set()
         self._document = document
         self._context = {"base": base}
 
@@ -121,6 +121,7 @@ class Values:
         # The path is not repeated: it may be the secret itself, by mistake.
         try:
             path = Path(self._context["base"], Path(name).expanduser())
+            self.files.add(path)
             text = path.read_text(encoding="utf-8-sig").rstrip("\r\n")
         except OSError as error:
             where = "" if Path(name).is_absolute() else f", looked for in {self._context['base']}"
@@ -131,7 +132,6 @@ class Values:
             return self._failed(place, f"`{key}`: this can't be the path of a file")
         if not text:
             return self._failed(place, f"`{key}`: this file is empty")
-        self.files.append(path)
         self._document.secrets.add(text)
         return text
 

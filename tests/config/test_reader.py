@@ -114,6 +114,17 @@ def test_an_odd_file_gets_these_complaints(complaints: Complaints, text: str | b
     assert complaints(text) == expected
 
 
+def test_the_reader_tells_which_files_count(folder: Path, plugins: Plugins) -> None:
+    path, files = folder / "bots.yaml", set[Path]()
+    path.write_bytes(GOOD.read_bytes())
+    load(path, plugins, ENVIRONMENT, looked_at=files)
+    assert files == {path, folder / "key.txt", folder / "persona.txt"}
+    path.write_text("bots: {b: {frontend: rooms, token_file: nowhere.txt}}", encoding="utf-8")
+    with pytest.raises(ConfigError):
+        load(path, plugins, ENVIRONMENT, looked_at=(missing := set[Path]()))
+    assert missing == {path, folder / "nowhere.txt"}
+
+
 @pytest.mark.parametrize("name", ["nowhere.yaml", "."])
 def test_a_file_that_cannot_be_read(tmp_path: Path, plugins: Plugins, name: str) -> None:
     with pytest.raises(ConfigError, match=r":1:1: this file can't be read: .*; name another one$"):
@@ -139,7 +150,6 @@ def test_the_sample_means_what_it_says(good: Settings, folder: Path) -> None:
     assert list(good.models) == ["big", "careful", "plain"]
     assert list(good.bots) == ["guild", "club"]
     assert good.store == folder / "data/talks.sqlite3"
-    assert good.files == tuple(folder / name for name in ("bots.yaml", "key.txt", "persona.txt"))
     assert good.defaults == ChannelSettings(model="big", reply_to="mentions", sampling=Sampling(top_k=20, top_p=0.9))
 
 
@@ -246,7 +256,8 @@ def test_a_variable_or_a_file_may_be_the_users_own_folder(
     monkeypatch.setenv("USERPROFILE", str(folder))
     settings = read(MODEL + "store: ~/talks.sqlite3\nbots: {b: {frontend: rooms, token_file: ~/key.txt}}\n")
     assert settings.store == folder / "talks.sqlite3"
-    assert settings.files[1] == folder / "key.txt"
+    options: Any = settings.bots["b"].options
+    assert options.token.get_secret_value() == "k3y-of-the-engine"
 
 
 def test_files_stand_beside_bots_yaml_wherever_the_program_runs(
