@@ -24,7 +24,7 @@ LANGUAGES = ("en", "zh")
 
 
 class Pattern:
-    """One line of a question file, parsed: `(a|b|)` picks one, `<name>` draws from a list of that name."""
+    """One line of a question file: `(a|b)` picks one, `(a)?` perhaps none, `<name>` draws from a list."""
 
     def __init__(self, text: str) -> None:
         self._parts, rest = _alternatives(text, 0)
@@ -57,6 +57,7 @@ class Grammar:
     def load(cls, language: str) -> Grammar:
         grammar = cls(language)
         grammar._read(DATA / f"questions.{language}.txt", "")
+        grammar._read(DATA / f"indirect.{language}.txt", "")
         grammar._read(DATA / f"outside.{language}.txt", "decline")
         return grammar
 
@@ -160,8 +161,11 @@ def _alternatives(text: str, at: int) -> tuple[list[list[Part]], int]:
             inner, at = _alternatives(text, at + 1)
             if at >= len(text):
                 raise ValueError(f"unbalanced brackets in pattern: {text}")
-            choices[-1].append(inner)
             at += 1
+            if text[at : at + 1] == "?":
+                inner.append([])
+                at += 1
+            choices[-1].append(inner)
         elif name := re.compile(r"<([a-z]+)>").match(text, at):
             choices[-1].append(("list", name[1]))
             at = name.end()

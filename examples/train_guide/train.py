@@ -2,14 +2,16 @@
 
     python examples/train_guide/train.py --out runs/guide --minutes 60
 
-Writes `<out>/checkpoint.pt` every two minutes, `<out>/tokens.model`, and `<out>/loss.png`. Data are generated as they
-are needed, so no question comes twice but by chance. Knows the data and the network, not the file format.
+Writes `<out>/checkpoint.pt` every two minutes and at the end, which Ctrl-C brings on, `<out>/tokens.model`, and
+`<out>/loss.png`. Data are generated as they are needed, so no question comes twice but by chance. Knows the data and
+the network, not the file format.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections import defaultdict
@@ -204,7 +206,9 @@ def main() -> None:
     source = batches(words, options.seed + len(history), short=0.7)
     started = saved_at = told_at = time.monotonic()
     seen, losses = 0, []
-    while spent < total:
+    stop: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: stop.append(number))
+    while spent < total and not stop:
         inputs, targets = next(source)
         factor = schedule(spent / total)
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
