@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from chatbridge.config.words import plain_value
 from chatbridge.config.settings import ChannelSettings
+from chatbridge.config.words import plain_value
 from chatbridge.sampling import Sampling
 
 if TYPE_CHECKING:
