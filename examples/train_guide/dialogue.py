@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +122,18 @@ class Writer:
 
 def load_answers() -> dict[str, dict[str, str]]:
     """The answer of each intent, by language."""
-    raw = yaml.safe_load((DATA / "answers.yaml").read_text(encoding="utf-8"))
-    return {intent: {language: entry[language] for language in LANGUAGES} for intent, entry in raw.items()}
+    return {intent: {language: entry[language] for language in LANGUAGES} for intent, entry in _intents().items()}
 
 
 def load_needs() -> dict[str, dict[str, list[str]]]:
     """The facts that make an answer right, by intent and language."""
-    raw = yaml.safe_load((DATA / "answers.yaml").read_text(encoding="utf-8"))
-    return {intent: entry["need"] for intent, entry in raw.items()}
+    return {intent: entry["need"] for intent, entry in _intents().items()}
+
+
+@cache
+def _intents() -> dict[str, dict[str, Any]]:
+    intents: dict[str, dict[str, Any]] = yaml.safe_load((DATA / "answers.yaml").read_text(encoding="utf-8"))
+    return intents
 
 
 def load_cases(names: tuple[str, ...] = ("dev", "validation", "blind")) -> list[dict[str, Any]]:

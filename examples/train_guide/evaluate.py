@@ -5,7 +5,7 @@
 Greedy, in the NumPy backend, by the model's own chat template: just what `chatbridge repl` does. An answer is right
 when it holds every required fact of the intent, or of one that is right as well. What is not right is told apart:
 another intent's answer, the other language, a decline of something that the guide knows, an answer to something that
-it can't know, or words that it was never taught.
+it can't know (or that one of the two declines which fits the other case), or words that it was never taught.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ def judge(case: dict[str, Any], answer: str) -> str:
     intent, spoken = said
     if spoken != language:
         return "wrong language"
-    if intent in DECLINES:
-        return "false decline"
-    return "no decline" if case["intent"] in DECLINES else "wrong intent"
+    if case["intent"] in DECLINES:
+        return "wrong decline" if intent in DECLINES else "no decline"
+    return "false decline" if intent in DECLINES else "wrong intent"
 
 
 def evaluate(file: Path, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -82,8 +82,19 @@ def evaluate(file: Path, name: str) -> tuple[dict[str, Any], list[dict[str, Any]
     for language in LANGUAGES:
         verdicts = Counter(case["verdict"] for case in cases if case["language"] == language)
         total = sum(verdicts.values())
-        counts[language] = {"questions": total, "share_right": round(verdicts["right"] / total, 4), **verdicts}
+        honest = sum(case["verdict"] == "right" for case in cases if _beyond(case, language))
+        counts[language] = {
+            "questions": total,
+            "share_right": round(verdicts["right"] / total, 4),
+            **verdicts,
+            "beyond it": sum(_beyond(case, language) for case in cases),
+            "beyond it and declined": honest,
+        }
     return counts, cases
+
+
+def _beyond(case: dict[str, Any], language: str) -> bool:
+    return case["language"] == language and case["intent"] in DECLINES
 
 
 def main() -> None:

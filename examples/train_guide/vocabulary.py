@@ -18,11 +18,11 @@ SAMPLE = 60_000
 """How many generated questions the vocabulary is learned from."""
 
 
-def train(path: Path, seed: int = 7) -> None:
-    """Learn the pieces from generated dialogue and write the SentencePiece model."""
+def train(path: Path, seed: int = 7, sample: int = SAMPLE) -> None:
+    """Learn the pieces from `sample` generated questions and all answers; write the SentencePiece model."""
     writer = Writer(seed)
     answers = [text for entry in load_answers().values() for text in entry.values()]
-    lines = [*answers * 20, *(writer.exchange().question for _ in range(SAMPLE))]
+    lines = [*answers * 20, *(writer.exchange().question for _ in range(sample))]
     lines += ["user\n", "assistant\n", "system\n", "The quick brown fox jumps over the lazy dog"] * 50
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
