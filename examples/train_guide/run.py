@@ -1,0 +1,98 @@
+"""Makes the guide anew, all steps in one: vocabulary, training, export, evaluation, manifest.
+
+    python examples/train_guide/run.py --minutes 60
+
+Run again after an interruption, it goes on where it stopped; a finished step is not done twice. Where the file is to
+be shipped, add `--ship`: it replaces chatbridge/bundled/guide.gguf, and manifest.json records what it was made from.
+The blind set is asked only with `--blind`: its questions are worth something as long as nobody acts on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+BUNDLED = HERE.parents[1] / "chatbridge" / "bundled" / "guide.gguf"
+MADE_FROM = ("data/*.yaml", "data/*.txt", "eval/*.jsonl", "dialogue.py", "noise.py", "vocabulary.py", "model.py")
+"""What decides what the guide says: text, generator and network. The manifest holds the hash of each."""
+
+
+def sha256(path: Path) -> str:
+    """Of a text file with Unix line ends, or of a GGUF file as it is."""
+    content = path.read_bytes()
+    return hashlib.sha256(content if path.suffix == ".gguf" else content.replace(b"\r\n", b"\n")).hexdigest()
+
+
+def sources() -> dict[str, str]:
+    """The hash of every file that the guide is made from, by its name."""
+    paths = sorted(path for pattern in MADE_FROM for path in HERE.glob(pattern))
+    return {path.relative_to(HERE).as_posix(): sha256(path) for path in paths}
+
+
+def train(out: Path, minutes: float, more: list[str]) -> None:
+    begun = ["--resume"] if (out / "checkpoint.pt").exists() else []
+    command = [sys.executable, str(HERE / "train.py"), "--out", str(out), "--minutes", str(minutes), *begun, *more]
+    if subprocess.run(command, check=False).returncode:  # a process of its own: it sets its allocator at the start
+        raise SystemExit("The training stopped with an error; run again to go on from its last checkpoint.")
+
+
+def manifest(out: Path, file: Path, sets: list[str]) -> dict[str, Any]:
+    """What was made, from what, and how well it does."""
+    import torch
+    from evaluate import evaluate
+
+    saved = torch.load(out / "checkpoint.pt", weights_only=True)
+    evaluation = {}
+    for name in sets:
+        evaluation[name], _ = evaluate(file, name)
+        for language, counts in evaluation[name].items():
+            print(f"{name} {language}: {counts['share_right']:.1%} of {counts['questions']} right")
+    return {
+        "model": {"file": file.name, "sha256": sha256(file), "bytes": file.stat().st_size},
+        "training": {
+            "parameters": sum(tensor.numel() for tensor in saved["model"].values()),
+            "shape": saved["shape"],
+            "minutes": round(saved["spent"] / 60, 1),
+            "loss": round(sum(loss for _, loss in saved["history"][-10:]) / len(saved["history"][-10:]), 4),
+        },
+        "evaluation": evaluation,
+        "sources": sources(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=HERE / "runs" / "guide", help="folder for checkpoint and file")
+    parser.add_argument("--minutes", type=float, default=60, help="how long to train, in minutes of computing")
+    parser.add_argument("--blind", action="store_true", help="ask the blind set as well")
+    parser.add_argument("--ship", action="store_true", help="put the file into the package and write manifest.json")
+    parser.add_argument("train_options", nargs="*", help="for train.py, after --, as `-- --compile`")
+    options = parser.parse_args()
+    sets = ["dev", "validation", *(["blind"] if options.blind else [])]
+    file = options.out / "guide.gguf"
+
+    print("1/3 vocabulary and training", flush=True)
+    train(options.out, options.minutes, options.train_options)
+    print("2/3 export", flush=True)
+    from export import export
+
+    export(options.out, file)
+    print("3/3 evaluation", flush=True)
+    record = manifest(options.out, file, sets)
+    target = HERE if options.ship else options.out
+    (target / "manifest.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if options.ship:
+        shutil.copyfile(file, BUNDLED)
+        shutil.copyfile(options.out / "loss.png", HERE / "loss.png")
+    print(f"{target / 'manifest.json'} says how well it does.")
+
+
+if __name__ == "__main__":
+    main()
