@@ -105,9 +105,9 @@ def batches(words: vocabulary.Vocabulary, seed: int, short: float) -> Iterator[t
         full = []
         for dialogue in (writer.dialogue() for _ in range(4096)):
             system = writer.rng.choice(SYSTEMS) if writer.rng.random() < 0.08 else ""
-            ids, learned = words.ids(dialogue, system)
+            ids, learned = words.ids(dialogue, system, dropout=0.1 if writer.rng.random() < 0.3 else 0.0)
             if len(dialogue) == 1 and writer.rng.random() < short:
-                keep = learned.index(True) + 8
+                keep = learned.index(True) + writer.rng.choice((4, 6, 10))
                 ids, learned = ids[:keep], learned[:keep]
             length = _padded(min(len(ids), Shape().context))
             rows = waiting[length]
@@ -122,7 +122,8 @@ def batches(words: vocabulary.Vocabulary, seed: int, short: float) -> Iterator[t
 
 
 def _padded(length: int) -> int:
-    return -(-length // 32) * 32
+    step = 8 if length <= 64 else 32
+    return -(-length // step) * step
 
 
 def _tensors(group: list[tuple[list[int], list[bool]]], length: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -192,6 +193,7 @@ def main() -> None:
         history, spent = saved["history"], saved["spent"]
     elif options.warm_start:
         model.load_state_dict(torch.load(options.warm_start, weights_only=True)["model"])
+    torch._dynamo.config.recompile_limit = 32  # one kernel for each length of rows
     run = torch.compile(model.hidden, dynamic=False) if options.compile else model.hidden
 
     def save() -> None:
@@ -208,7 +210,7 @@ def main() -> None:
         checkpoint.with_suffix(".new").replace(checkpoint)
 
     total = options.minutes * 60
-    source = batches(words, options.seed + len(history), short=0.7)
+    source = batches(words, options.seed + len(history), short=0.8)
     started = clock(device)
     saved_at = told_at = time.monotonic()
     seen, losses = 0, []
