@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from chatbridge_numpy.backend import NumpyOptions, load
-from dialogue import LANGUAGES, load_answers, load_cases, load_needs
+from dialogue import LANGUAGES, Writer, load_answers, load_cases, load_needs
 
 from chatbridge.engine.contract import Request
 from chatbridge.engine.core import Engine
@@ -35,14 +35,17 @@ NEAR = 0.9
 """How alike an answer must be to one that was taught, for it not to count as invented."""
 
 
-def ask(file: Path, questions: list[str]) -> list[str]:
-    """The guide's answer to each question, asked by itself."""
+def ask(file: Path, questions: list[str], earlier: int = 0) -> list[str]:
+    """The guide's answer to each question, asked by itself or after `earlier` other questions and their answers."""
+    writer = Writer(seed=3)
     model = load(NumpyOptions(path=file), lambda share, doing: None)
     engine = Engine(model)
     answers = dict.fromkeys(range(len(questions)), "")
     template = presets()["model"]
     for number, question in enumerate(questions):
-        rendered = render(template, [Turn("user", question)], info=model.info)
+        talk = [writer.exchange() for _ in range(earlier)]
+        turns = [turn for one in talk for turn in (Turn("user", one.question), Turn("assistant", one.answer))]
+        rendered = render(template, [*turns, Turn("user", question)], info=model.info)
         sampling = Sampling(temperature=0, max_tokens=200)
         engine.submit(Request(rendered.prompt, id=str(number), sampling=sampling, stop=rendered.stop))
     while not engine.idle:
@@ -73,10 +76,10 @@ def judge(case: dict[str, Any], answer: str) -> str:
     return "false decline" if intent in DECLINES else "wrong intent"
 
 
-def evaluate(file: Path, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Counts by language, and every case with its answer and verdict."""
+def evaluate(file: Path, name: str, earlier: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Counts by language, and every case with its answer and verdict; see `ask` for `earlier`."""
     cases = load_cases((name,))
-    for case, answer in zip(cases, ask(file, [case["text"] for case in cases]), strict=True):
+    for case, answer in zip(cases, ask(file, [case["text"] for case in cases], earlier), strict=True):
         case["answer"], case["verdict"] = answer, judge(case, answer)
     counts: dict[str, Any] = {}
     for language in LANGUAGES:
@@ -101,9 +104,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", choices=("dev", "validation", "blind"), default="dev", help="which questions")
     parser.add_argument("--file", type=Path, default=BUNDLED, help="the GGUF file")
+    parser.add_argument("--earlier", type=int, default=0, help="other questions asked before, in one conversation")
     parser.add_argument("--wrong", action="store_true", help="print what was answered wrongly (not for the blind set)")
     options = parser.parse_args()
-    counts, cases = evaluate(options.file, options.set)
+    counts, cases = evaluate(options.file, options.set, options.earlier)
     json.dump({options.set: counts}, sys.stdout, ensure_ascii=False, indent=1)
     print()
     if options.wrong and options.set == "dev":

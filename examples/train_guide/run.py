@@ -50,10 +50,11 @@ def manifest(out: Path, file: Path, sets: list[str]) -> dict[str, Any]:
 
     saved = torch.load(out / "checkpoint.pt", weights_only=True)
     evaluation = {}
-    for name in sets:
-        evaluation[name], _ = evaluate(file, name)
-        for language, counts in evaluation[name].items():
-            print(f"{name} {language}: {counts['share_right']:.1%} of {counts['questions']} right")
+    for name, earlier in (*((name, 0) for name in sets), ("dev", 3)):
+        title = f"{name}, after {earlier} other questions" if earlier else name
+        evaluation[title], _ = evaluate(file, name, earlier)
+        for language, counts in evaluation[title].items():
+            print(f"{title}, {language}: {counts['share_right']:.1%} of {counts['questions']} right")
     return {
         "model": {"file": file.name, "sha256": sha256(file), "bytes": file.stat().st_size},
         "training": {
