@@ -2,9 +2,10 @@
 
     python examples/train_guide/run.py --minutes 60
 
-Run again after an interruption, it goes on where it stopped; a finished step is not done twice. Where the file is to
-be shipped, add `--ship`: it replaces chatbridge/bundled/guide.gguf, and manifest.json records what it was made from.
-The blind set is asked only with `--blind`: its questions are worth something as long as nobody acts on them.
+Run again after an interruption, it goes on where it stopped; `--minutes 0` trains no further. Where the file is to be
+shipped, add `--ship`: it replaces chatbridge/bundled/guide.gguf, manifest.json records what it was made from, and the
+README's table tells how well it does. The blind set is asked only with `--blind`: its questions are worth something
+as long as nobody acts on them.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from typing import Any
 
 HERE = Path(__file__).parent
 BUNDLED = HERE.parents[1] / "chatbridge" / "bundled" / "guide.gguf"
-MADE_FROM = ("data/*.yaml", "data/*.txt", "eval/*.jsonl", "dialogue.py", "noise.py", "vocabulary.py", "model.py")
-"""What decides what the guide says: text, generator and network. The manifest holds the hash of each."""
+MADE_FROM = ("data/*.yaml", "data/*.txt", "eval/*.jsonl")
+"""What decides what the guide says, and by what it is judged. The manifest holds the hash of each."""
+
+
+BEGIN, END = "<!-- results: written by run.py -->", "<!-- end of results -->"
 
 
 def sha256(path: Path) -> str:
@@ -68,6 +72,23 @@ def manifest(out: Path, file: Path, sets: list[str]) -> dict[str, Any]:
     }
 
 
+def table(evaluation: dict[str, Any]) -> str:
+    """The results as the README shows them, in Markdown."""
+    rows = ["| questions | language | asked | right | beyond it, and declined |", "|---|---|---|---|---|"]
+    for title, languages in evaluation.items():
+        for language, counts in languages.items():
+            declined = f"{counts['beyond it and declined']} of {counts['beyond it']}"
+            rows.append(f"| {title} | {language} | {counts['questions']} | {counts['share_right']:.1%} | {declined} |")
+    return "\n".join(rows)
+
+
+def tell(readme: Path, evaluation: dict[str, Any]) -> None:
+    """Put the results between the README's marks."""
+    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END)[1]
+    readme.write_text(f"{before}{BEGIN}\n{table(evaluation)}\n{END}{after}", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE / "runs" / "guide", help="folder for checkpoint and file")
@@ -92,6 +113,7 @@ def main() -> None:
     if options.ship:
         shutil.copyfile(file, BUNDLED)
         shutil.copyfile(options.out / "loss.png", HERE / "loss.png")
+        tell(HERE / "README.md", record["evaluation"])
     print(f"{target / 'manifest.json'} says how well it does.")
 
 
