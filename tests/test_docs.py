@@ -175,6 +175,16 @@ def test_the_example_of_embedding_runs(tmp_path: Path) -> None:
     assert "end" in done.stderr
 
 
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_the_guide_answers_what_the_readme_asks(readme: Path, tmp_path: Path) -> None:
+    (asked,) = re.findall(r"^you> (.*)$", readme.read_text(encoding="utf-8"), re.MULTILINE)
+    (tmp_path / "bots.yaml").write_text("models: {guide: {backend: numpy}}")
+    command = [sys.executable, "-m", "chatbridge", "repl"]
+    done = subprocess.run(command, input=f"{asked}\n", cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "chatbridge-telegram" in done.stdout
+    assert "frontend: telegram" in done.stdout
+
+
 def test_every_hook_is_told_of() -> None:
     readme = (ROOT / "examples" / "hello_plugin" / "README.md").read_text(encoding="utf-8")
     hooks = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "chatbridge_spec")]

@@ -87,7 +87,8 @@ class Writer:
         self.grammars = {language: Grammar.load(language) for language in LANGUAGES}
         self.noises = {language: Noise(language) for language in LANGUAGES}
         self.decline_share = decline_share
-        self.intents = [intent for intent in self.answers if intent != "decline"]
+        # Nearly everybody begins with a greeting, so it gets more than an equal share, and half of it without noise.
+        self.intents = [*(intent for intent in self.answers if intent != "decline"), *["greet"] * 7]
         self.held_out = {bare(case["text"]) for case in load_cases()}
         for language, grammar in self.grammars.items():
             if missing := set(self.answers) ^ set(grammar.patterns):
@@ -100,7 +101,8 @@ class Writer:
         grammar = self.grammars[language]
         while True:
             question = rng.choice(grammar.patterns[intent]).draw(rng, grammar.lists)
-            noisy = self.noises[language].add(question, intent, rng)
+            plain = intent == "greet" and rng.random() < 0.5
+            noisy = question if plain else self.noises[language].add(question, intent, rng)
             # Of "hello" nobody could know that it is meant to be Chinese.
             if bare(noisy) not in self.held_out and (language == "en" or re.search("[\u3400-\u9fff]", noisy)):
                 return Exchange(language, intent, noisy, self.answers[intent][language])
