@@ -1,0 +1,124 @@
+"""The way into llama.cpp's C interface: the library, what it says while it works, and the devices that it sees.
+
+Importing this module loads the native library, so only `load` and `facts` may. Knows no model.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+lib: Any = import_module("llama_cpp.llama_cpp")
+"""llama.cpp's C functions by their own names (llama.h), as llama-cpp-python declares them."""
+
+NOTHING = ctypes.c_void_p(None)
+INFO, WARN, ERROR, CONTINUED = 2, 3, 4, 5
+
+
+class Log:
+    """What llama.cpp says. Complaints are printed, since the worker's last words go into error messages."""
+
+    def __init__(self) -> None:
+        self._kept: deque[str] = deque(maxlen=4000)
+        self._level = 0
+        self._callback = lib.llama_log_callback(self._take)
+        lib.llama_log_set(self._callback, NOTHING)
+
+    @contextmanager
+    def hearing(self) -> Iterator[list[str]]:
+        """The lines that are said inside the block, in a list that is full when the block ends."""
+        said: list[str] = []
+        self._kept.clear()
+        try:
+            yield said
+        finally:
+            said += "".join(self._kept).splitlines()
+            self._kept.clear()
+
+    def _take(self, level: int, text: bytes, _: Any) -> None:
+        self._level = self._level if level == CONTINUED else level
+        line = text.decode("utf-8", "replace")
+        if self._level in (INFO, WARN, ERROR):
+            self._kept.append(line)
+        if self._level in (WARN, ERROR):
+            print(line, end="", flush=True)
+
+
+@cache
+def log() -> Log:
+    """The one log there is; from the first call on, nothing is printed but complaints."""
+    heard = Log()
+    lib.llama_backend_init()
+    return heard
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Something that computes. Memory in bytes."""
+
+    name: str
+    description: str
+    free: int
+    total: int
+    is_gpu: bool
+
+
+def devices() -> list[Device]:
+    """Everything that this build can use: the processor, graphics cards, accelerators."""
+    log()
+    get: Any = _ggml("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+    name: Any = _ggml("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
+    about: Any = _ggml("ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
+    kind: Any = _ggml("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
+    size = ctypes.POINTER(ctypes.c_size_t)
+    memory: Any = _ggml("ggml_backend_dev_memory", None, ctypes.c_void_p, size, size)
+    found = []
+    for i in range(_ggml("ggml_backend_dev_count", ctypes.c_size_t)()):
+        device = get(i)
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        memory(device, ctypes.byref(free), ctypes.byref(total))
+        found.append(
+            Device(name(device).decode(), about(device).decode().strip(), free.value, total.value, kind(device) in (1, 2))
+        )
+    return found
+
+
+def build_flags() -> dict[str, str]:
+    """What this build was made with: its devices, and the processor's instructions that it uses."""
+    log()
+    found = devices()
+    gpus = [device for device in found if device.is_gpu]
+    libraries = [device.name for device in found if not device.is_gpu and device.name != "CPU"]
+    said = lib.llama_print_system_info().decode()
+    flags = [flag.split("=")[0].strip() for flag in said.replace("CPU :", "").split("|") if flag.strip().endswith("= 1")]
+    return {
+        "llama-cpp-python": version("llama-cpp-python"),
+        "llama.cpp": lib.llama_version().decode() if hasattr(lib, "llama_version") else "of the same release",
+        "gpu": ", ".join(f"{gpu.name} ({gpu.description})" for gpu in gpus) or f"none: {_why_no_gpu()}",
+        "blas": ", ".join(libraries) or "none",
+        "instructions": ", ".join(flags) or "unknown",
+    }
+
+
+def _why_no_gpu() -> str:
+    return "none was seen" if lib.llama_supports_gpu_offload() else "built for the processor only"
+
+
+def _ggml(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of ggml, which llama-cpp-python does not declare; it is in one of two libraries."""
+    first: Any = import_module("llama_cpp._ggml").libggml
+    try:
+        function = getattr(first, name)
+    except AttributeError:  # Windows does not look through the libraries that a library loads
+        extensions: Any = import_module("llama_cpp._ctypes_extensions")
+        folder: Any = import_module("llama_cpp._ggml").libggml_base_path
+        function = getattr(extensions.load_shared_library("ggml-base", folder), name)
+    function.restype, function.argtypes = result, list(arguments)
+    return function
