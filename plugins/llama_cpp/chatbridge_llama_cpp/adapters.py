@@ -82,7 +82,8 @@ def _load_lora(adapter: Adapter, model: Any, base: GgufFile) -> tuple[Any, Appli
     with log().hearing() as said:
         handle = lib.llama_adapter_lora_init(model, os.fsencode(adapter.path))
     if not handle:
-        why = "; ".join(line.split("lora adapter: ", 1)[-1] for line in said if "failed" in line) or "it did not say why"
+        whys = [line.split("lora adapter: ", 1)[-1] for line in said if "failed" in line]
+        why = "; ".join(whys) or "it did not say why"
         raise ModelLoadError(
             f"{adapter.path}: the adapter does not fit {base.path.name}: {why}; take the model that it was trained on"
         )
@@ -91,9 +92,7 @@ def _load_lora(adapter: Adapter, model: Any, base: GgufFile) -> tuple[Any, Appli
     return handle, Applied("lora", str(adapter.path), adapter.scale, len(names), _mark(file, adapter), about)
 
 
-def _read_vectors(
-    vectors: Sequence[Adapter], model: Any, base: GgufFile
-) -> tuple[NDArray[np.float32], list[Applied]]:
+def _read_vectors(vectors: Sequence[Adapter], model: Any, base: GgufFile) -> tuple[NDArray[np.float32], list[Applied]]:
     """The sum of all vectors, [layers, dim] from layer 1 on, as llama.cpp adds them up."""
     layers, dim = lib.llama_model_n_layer(model) - 1, lib.llama_model_n_embd(model)
     total = np.zeros((layers, dim), np.float32)
@@ -107,7 +106,9 @@ def _read_vectors(
             )
         hint = file.metadata.get("controlvector.model_hint")
         if hint and hint != base.architecture:
-            raise ModelLoadError(f"{vector.path}: this control vector is for {hint!r}, the model is {base.architecture!r}")
+            raise ModelLoadError(
+                f"{vector.path}: this control vector is for {hint!r}, and the model is {base.architecture!r}"
+            )
         for name, tensor in directions.items():
             number = name.removeprefix("direction.")
             if not number.isdigit() or not 1 <= int(number) <= layers or tensor.kind != "F32" or tensor.shape != (dim,):
@@ -117,9 +118,7 @@ def _read_vectors(
                 )
             values = np.fromfile(vector.path, "<f4", dim, offset=tensor.start)
             total[int(number) - 1] += np.float32(vector.scale) * values
-        applied.append(
-            Applied("control vector", str(vector.path), vector.scale, len(directions), _mark(file, vector))
-        )
+        applied.append(Applied("control vector", str(vector.path), vector.scale, len(directions), _mark(file, vector)))
     return total, applied
 
 
@@ -129,13 +128,11 @@ def _set_lora(context: Any, handles: Sequence[Any], scales: Sequence[float]) -> 
         raise ModelLoadError("llama.cpp did not take the adapters")
 
 
-def _refuse_without_effect(
-    plain: NDArray[np.float32], model: Any, context: Any, adapter: Adapter, key: str
-) -> None:
+def _refuse_without_effect(plain: NDArray[np.float32], model: Any, context: Any, adapter: Adapter, key: str) -> None:
     if np.array_equal(plain, _probe(model, context)):
         raise ModelLoadError(
-            f"{adapter.path}: this changes nothing that the model says (an untrained adapter, or scale 0); leave it out "
-            f"of {key}, or give the right file"
+            f"{adapter.path}: this changes nothing that the model says (an untrained adapter, or scale 0); leave it "
+            f"out of {key}, or give the right file"
         )
 
 

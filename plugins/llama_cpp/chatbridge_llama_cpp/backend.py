@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from chatbridge import BackendType
+from chatbridge import BackendType, ModelLoadError
 from chatbridge_llama_cpp.options import LlamaOptions
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Llama
         tokenizer = LlamaTokenizer(vocabulary, space_prefix=loaded.space_prefix)
         mark = describe.fingerprint(loaded, options, applied)
         info = describe.describe(loaded, options, tokenizer, applied, mark)
+        if options.draft and not info.can_trim:
+            raise ModelLoadError(
+                f"draft: {options.draft} needs a model that can forget wrong guesses; {info.name} can't: leave it out"
+            )
         samplers = Samplers(options, vocabulary, tokenizer.size, info.context_length)
         seats = Seats(loaded.context, describe.layout(loaded, options), mark, info.context_length)
         outputs = min(lib.llama_n_batch(loaded.context), loading.outputs(options, loaded.plan.sequences))

@@ -89,7 +89,7 @@ class GgufFile:
                 if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1):
                     raise damaged(path, f"general.alignment is {alignment!r}")
                 start = -(-header.at // alignment) * alignment
-                self.tensors = {name: self._tensor(name, *info, start, alignment) for name, *info in infos}
+                self.tensors = {info[0]: self._tensor(info, start, alignment) for info in infos}
                 if len(self.tensors) < len(infos):
                     raise damaged(path, "two tensors have the same name")
                 self._digest = self._sampled(data, header.at)
@@ -105,15 +105,16 @@ class GgufFile:
         return self._digest
 
     def number(self, key: str, default: float = 0) -> float:
-        """`<architecture>.<key>`; of a list (one value for each layer) the greatest; the default where there is none."""
+        """`<architecture>.<key>`, of one value for each layer the greatest; the default where there is none."""
         found = self.metadata.get(f"{self.architecture}.{key}", default)
         if isinstance(found, np.ndarray) and found.size:
             found = found.max().item()
         return found if isinstance(found, int | float) else default
 
-    def _tensor(self, name: str, shape: tuple[int, ...], number: int, at: int, start: int, alignment: int) -> Tensor:
+    def _tensor(self, info: tuple[str, tuple[int, ...], int, int], start: int, alignment: int) -> Tensor:
         from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
+        name, shape, number, at = info
         if at % alignment:
             raise damaged(self.path, f"{name} does not begin at a multiple of {alignment} bytes")
         try:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gguf.constants import GGMLQuantizationType
+
 from chatbridge import ModelLoadError
 from chatbridge_llama_cpp.files import find_model
 from chatbridge_llama_cpp.gguf_file import GgufFile
@@ -27,6 +29,7 @@ _ROPE = {"none": 0, "linear": 1, "yarn": 2, "longrope": 3}
 _NUMA = {"distribute": 1, "isolate": 2, "numactl": 3}
 _FLASH: dict[str | bool, int] = {"auto": -1, False: 0, True: 1}
 _MMAP, _MLOCK, _NO_MMAP = 1, 2, 0
+_TROUBLE = ("error", "fail", "does not", "cannot", "unknown", "missing", "wrong", "must", "require", "invalid", "unsup")
 _BOOL = 2  # LLAMA_KV_OVERRIDE_TYPE_BOOL
 
 
@@ -80,9 +83,7 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Loade
 def check_gpu(options: LlamaOptions, gpus: Sequence[Device], built: bool) -> None:
     """Raise ModelLoadError where the options need a graphics card that this build or machine does not have."""
     names = [
-        name
-        for name in ("main_gpu", "split_mode", "tensor_split", "offload_kqv")
-        if getattr(options, name) is not None
+        name for name in ("main_gpu", "split_mode", "tensor_split", "offload_kqv") if getattr(options, name) is not None
     ]
     if options.gpu_layers not in (0, "auto"):
         names.insert(0, "gpu_layers")
@@ -113,9 +114,7 @@ def free_memory() -> int:
     return 0
 
 
-def _load_weights(
-    options: LlamaOptions, settled: Plan, path: Path, progress: Callable[[float, str], None]
-) -> Any:
+def _load_weights(options: LlamaOptions, settled: Plan, path: Path, progress: Callable[[float, str], None]) -> Any:
     told = 0.0
 
     def tell(share: float, _: Any) -> bool:
@@ -183,8 +182,8 @@ def _context_params(options: LlamaOptions, settled: Plan) -> Any:
     params.flash_attn_type = _FLASH[options.flash_attention]
     params.offload_kqv = options.offload_kqv is not False
     params.swa_full = options.swa_full
-    params.type_k = getattr(lib, f"GGML_TYPE_{options.kv_type_k.upper()}")
-    params.type_v = getattr(lib, f"GGML_TYPE_{options.kv_type_v.upper()}")
+    params.type_k = GGMLQuantizationType[options.kv_type_k.upper()]
+    params.type_v = GGMLQuantizationType[options.kv_type_v.upper()]
     if options.rope_scaling is not None:
         params.rope_scaling_type = _ROPE[options.rope_scaling]
     for name in ("rope_freq_base", "rope_freq_scale", *(n for n in LlamaOptions.model_fields if n.startswith("yarn_"))):
@@ -223,7 +222,6 @@ def why_not(file: GgufFile, said: Iterable[str]) -> str:
 
 
 def _complaints(said: Iterable[str]) -> str:
-    words = ("error", "fail", "not ", "unknown", "missing", "wrong", "must", "require", "invalid", "unsupported", "mism")
-    lines = [line.split(": ", 1)[-1].strip() for line in said if any(word in line.lower() for word in words)]
-    kept = [line for line in dict.fromkeys(lines) if "llama_model_load_from_file" not in line and "utilized" not in line]
+    lines = [line.split(": ", 1)[-1].strip() for line in said if any(word in line.lower() for word in _TROUBLE)]
+    kept = [line for line in dict.fromkeys(lines) if "failed to load model" not in line]
     return "; ".join(kept[-3:]) or "it did not say why"

@@ -97,9 +97,7 @@ def read_needs(files: Sequence[GgufFile], options: LlamaOptions) -> Needs:
     )
 
 
-def plan(
-    files: Sequence[GgufFile], options: LlamaOptions, *, free: int, gpu_free: int = 0, most: int = 256
-) -> Plan:
+def plan(files: Sequence[GgufFile], options: LlamaOptions, *, free: int, gpu_free: int = 0, most: int = 256) -> Plan:
     """Settle what the options leave open, by what is `free` in bytes (0: it can't be told).
 
     `gpu_free`: bytes on all graphics cards. Raises ModelLoadError for what can't fit, with what would.

@@ -24,12 +24,18 @@ _FULL = 1  # what llama_decode returns where the cells don't suffice
 
 @dataclass(slots=True)
 class _Share:
-    """One row on its way through the batches of a step. `at`: how many of its tokens were taken."""
+    """One row on its way through the batches of a step.
+
+    `at`: how many of its tokens were taken. `output`: where in the batch the logits after the last one are, once it
+    was taken and a token is wanted; `guess`: the ids behind it in the batch, which may turn out to come next.
+    """
 
     row: Row
     state: LlamaState
     number: int
     at: int = 0
+    output: int | None = None
+    guess: Sequence[int] = ()
 
     @property
     def left(self) -> int:
@@ -70,10 +76,11 @@ class LlamaModel:
         sampled: list[list[int]] = [[] for _ in rows]
         left = shares
         while left:
-            wanted = self._fill(left)
+            batched = self._fill(left)
             self._decode(shares)
-            for number, output in wanted:
-                sampled[number] = [rows[number].sampler.sample(self._context, output)]  # type: ignore[union-attr]
+            for share in batched:
+                if share.output is not None:
+                    sampled[share.number] = self._sample(share, share.output)
             left = [share for share in left if share.left]
         return sampled
 
@@ -84,7 +91,7 @@ class LlamaModel:
             part = tokens[start : start + self._batch.outputs]
             (share,) = self._shares([Row(state, part, None)])
             self._batch.clear()
-            self._batch.add(share, len(part), every=True)
+            self._batch.add(state, part, wanted=len(part))
             self._decode([share])
             for i in range(len(part)):
                 pointer = lib.llama_get_logits_ith(self._context, i)
@@ -105,8 +112,8 @@ class LlamaModel:
             assert isinstance(row.state, LlamaState)
             if not row.tokens or row.state.length + len(row.tokens) > self.info.context_length:
                 raise ValueError(
-                    f"a row has {len(row.tokens)} tokens after {row.state.length}; it should have at least one, and all "
-                    f"must fit the context of {self.info.context_length}"
+                    f"a row has {len(row.tokens)} tokens after {row.state.length}; it should have at least one, and "
+                    f"all must fit the context of {self.info.context_length}"
                 )
             if min(row.tokens) < 0 or max(row.tokens) >= self.info.vocab_size:
                 raise ValueError(f"an id is outside the vocabulary of {self.info.vocab_size}")
@@ -114,22 +121,36 @@ class LlamaModel:
         self._seats.seat([share.state for share in shares])
         return sorted(shares, key=lambda share: share.state.seat or 0)
 
-    def _fill(self, shares: Sequence[_Share]) -> list[tuple[int, int]]:
-        """Put as much of the rows into the batch as it takes; rows that end in it, with their place in the batch."""
+    def _fill(self, shares: Sequence[_Share]) -> list[_Share]:
+        """Put as much of the rows into the batch as it takes, and return those that have a part in it."""
         batch = self._batch
         batch.clear()
-        wanted = []
-        # Those that are answering come in whole before prompts get what is left.
+        # One token of each comes in whatever happens, so that long prompts hold up nobody who is answering.
         room = batch.size - len(shares)
         for share in shares:
-            count = min(share.left, 1 + max(0, room))
-            room -= count - 1
-            if batch.full:
+            tokens = share.row.tokens[share.at : share.at + 1 + room]
+            room -= len(tokens) - 1
+            share.at += len(tokens)
+            if share.left or share.row.sampler is None:
+                batch.add(share.state, tokens)
+                continue
+            end = share.state.length + len(tokens)
+            share.guess = share.row.sampler.guess(min(room, self.info.context_length - end))
+            room -= len(share.guess)
+            share.output = batch.count + len(tokens) - 1
+            batch.add(share.state, [*tokens, *share.guess], wanted=1 + len(share.guess))
+        return list(shares)
+
+    def _sample(self, share: _Share, output: int) -> list[int]:
+        """The tokens that come next: one, and as many more as were guessed rightly."""
+        sampler: Chain = share.row.sampler  # type: ignore[assignment]
+        sampled = [sampler.sample(self._context, output)]
+        for number, guessed in enumerate(share.guess, 1):
+            if sampled[-1] != guessed:
                 break
-            batch.add(share, count)
-            if not share.left and share.row.sampler is not None:
-                wanted.append((share.number, batch.count - 1))
-        return wanted
+            sampled.append(sampler.sample(self._context, output + number))
+        share.state.trim(share.state.length - len(share.guess) + len(sampled) - 1)
+        return sampled
 
     def _decode(self, shares: Sequence[_Share]) -> None:
         states = [share.state for share in shares]
@@ -163,7 +184,7 @@ class Batch:
         self._pointers = (self._sequences.ctypes.data + 4 * np.arange(size)).astype(np.uintp)
         self._wanted = np.zeros(size, np.int8)
         self.native = lib.llama_batch()
-        pairs = {
+        pairs: dict[str, NDArray[Any]] = {
             "token": self._tokens,
             "pos": self._positions,
             "n_seq_id": self._numbers,
@@ -174,23 +195,18 @@ class Batch:
             kind = type(getattr(self.native, name))
             setattr(self.native, name, ctypes.cast(array.ctypes.data, kind))
 
-    @property
-    def full(self) -> bool:
-        return self.count >= self.size
-
     def clear(self) -> None:
         self.count = self.native.n_tokens = 0
         self.parts.clear()
 
-    def add(self, share: _Share, count: int, *, every: bool = False) -> None:
-        """Append the next `count` tokens of a row; the last one's logits are wanted, where the row ends, or all."""
-        state, start, end = share.state, self.count, self.count + count
-        self._tokens[start:end] = share.row.tokens[share.at : share.at + count]
-        self._positions[start:end] = np.arange(state.length, state.length + count)
+    def add(self, state: LlamaState, tokens: Sequence[int], wanted: int = 0) -> None:
+        """Append what a state consumes next; the logits after the last `wanted` of these tokens are wanted."""
+        assert state.seat is not None, "a state that has no sequence"
+        start, end = self.count, self.count + len(tokens)
+        self._tokens[start:end] = tokens
+        self._positions[start:end] = np.arange(state.length, state.length + len(tokens))
         self._sequences[start:end] = state.seat
-        share.at += count
-        self._wanted[start:end] = every
-        if not share.left and share.row.sampler is not None:
-            self._wanted[end - 1] = True
-        self.parts.append((state, state.length, count))
+        self._wanted[start:end] = False
+        self._wanted[end - wanted : end] = True
+        self.parts.append((state, state.length, len(tokens)))
         self.count = self.native.n_tokens = end

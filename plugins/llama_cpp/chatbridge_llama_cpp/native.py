@@ -84,9 +84,8 @@ def devices() -> list[Device]:
         device = get(i)
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         memory(device, ctypes.byref(free), ctypes.byref(total))
-        found.append(
-            Device(name(device).decode(), about(device).decode().strip(), free.value, total.value, kind(device) in (1, 2))
-        )
+        is_gpu = kind(device) in (1, 2)  # a card, or one that shares the main memory
+        found.append(Device(name(device).decode(), about(device).decode().strip(), free.value, total.value, is_gpu))
     return found
 
 
@@ -97,7 +96,7 @@ def build_flags() -> dict[str, str]:
     gpus = [device for device in found if device.is_gpu]
     libraries = [device.name for device in found if not device.is_gpu and device.name != "CPU"]
     said = lib.llama_print_system_info().decode()
-    flags = [flag.split("=")[0].strip() for flag in said.replace("CPU :", "").split("|") if flag.strip().endswith("= 1")]
+    flags = [flag.replace("= 1", "").strip() for flag in said.replace("CPU :", "").split("|") if "= 1" in flag]
     return {
         "llama-cpp-python": version("llama-cpp-python"),
         "llama.cpp": lib.llama_version().decode() if hasattr(lib, "llama_version") else "of the same release",

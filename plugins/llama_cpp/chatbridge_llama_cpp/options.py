@@ -70,9 +70,7 @@ class LlamaOptions(Options):
         Annotated[int, Field(ge=0)] | Literal["all", "auto"],
         Field(description="Layers on the graphics card: a number, all, or auto for what fits (-ngl)."),
     ] = "auto"
-    main_gpu: Annotated[
-        int | None, Field(ge=0, description="The card to use where split_mode is none (-mg).")
-    ] = None
+    main_gpu: Annotated[int | None, Field(ge=0, description="The card to use where split_mode is none (-mg).")] = None
     split_mode: Annotated[
         Literal["none", "layer", "row"] | None, Field(description="How several cards share the model (-sm).")
     ] = None
@@ -92,15 +90,13 @@ class LlamaOptions(Options):
     numa: Annotated[
         Literal["distribute", "isolate", "numactl"] | None, Field(description="For several processors (--numa).")
     ] = None
-    mmap: Annotated[
-        bool, Field(description="Map the file rather than read it; false is --no-mmap.")
-    ] = True
+    mmap: Annotated[bool, Field(description="Map the file rather than read it; false is --no-mmap.")] = True
     mlock: Annotated[bool, Field(description="Keep the weights from being swapped out (--mlock).")] = False
 
     # How much it remembers.
     context_length: Annotated[
         int | None,
-        Field(ge=8, description="Tokens per conversation (-c, for each); else what the model was trained for, or 4096."),
+        Field(ge=8, description="Tokens per conversation (-c, for each); else what the model takes, up to 4096."),
     ] = None
     sequences: Annotated[
         int | None,
@@ -118,14 +114,17 @@ class LlamaOptions(Options):
         bool, Field(description="Keep everything for models with a sliding window; false can't trim (--swa-full).")
     ] = True
     batch: Annotated[int, Field(ge=1, le=65536, description="Tokens in one call (-b).")] = 512
-    ubatch: Annotated[int | None, Field(ge=1, le=65536, description="Tokens computed at once (-ub); else batch.")] = None
+    ubatch: Annotated[
+        int | None, Field(ge=1, le=65536, description="Tokens computed at once (-ub); else as batch.")
+    ] = None
     flash_attention: Annotated[
         Literal["auto"] | bool, Field(description="Attention without its matrix in memory (-fa).")
     ] = "auto"
 
     # Positions.
     rope_scaling: Annotated[
-        Literal["none", "linear", "yarn", "longrope"] | None, Field(description="How positions stretch (--rope-scaling).")
+        Literal["none", "linear", "yarn", "longrope"] | None,
+        Field(description="How positions are stretched (--rope-scaling)."),
     ] = None
     rope_freq_base: Annotated[Number | None, Field(description="Base of the rotations (--rope-freq-base).")] = None
     rope_freq_scale: Annotated[Number | None, Field(description="Scale of the rotations (--rope-freq-scale).")] = None
@@ -144,7 +143,9 @@ class LlamaOptions(Options):
     ] = ()
 
     # How the next token is chosen, beyond what `sampling:` says.
-    mirostat: Annotated[Literal[1, 2] | None, Field(description="Mirostat instead of top_k … min_p (--mirostat).")] = None
+    mirostat: Annotated[Literal[1, 2] | None, Field(description="Mirostat instead of top_k … min_p (--mirostat).")] = (
+        None
+    )
     mirostat_tau: Annotated[Number | None, Field(description="Surprise aimed at, 5 (--mirostat-ent).")] = None
     mirostat_eta: Annotated[Number | None, Field(description="How fast it learns, 0.1 (--mirostat-lr).")] = None
     dry_multiplier: Annotated[
@@ -152,19 +153,20 @@ class LlamaOptions(Options):
     ] = 0.0
     dry_base: Annotated[float, Field(ge=1, le=100, description="Growth by length (--dry-base).")] = 1.75
     dry_allowed_length: Annotated[int, Field(ge=1, description="Free length (--dry-allowed-length).")] = 2
-    dry_window: Annotated[
-        int, Field(ge=0, description="Last tokens looked at; 0 is all (--dry-penalty-last-n).")
-    ] = 0
+    dry_window: Annotated[int, Field(ge=0, description="Last tokens looked at; 0 is all (--dry-penalty-last-n).")] = 0
     dry_breakers: Annotated[
-        tuple[Annotated[str, Field(min_length=1)], ...], Field(description="Texts that end a passage (--dry-sequence-breaker).")
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Field(description="Texts that end a passage (--dry-sequence-breaker)."),
     ] = ("\n", ":", '"', "*")
     xtc_probability: Annotated[
         float, Field(ge=0, le=1, description="XTC: how often the likeliest are left out (--xtc-probability).")
     ] = 0.0
-    xtc_threshold: Annotated[
-        float, Field(ge=0, le=0.5, description="From which probability on (--xtc-threshold).")
-    ] = 0.1
-    grammar: Annotated[str | None, Field(min_length=1, description="A GBNF grammar for every answer (--grammar).")] = None
+    xtc_threshold: Annotated[float, Field(ge=0, le=0.5, description="From which probability on (--xtc-threshold).")] = (
+        0.1
+    )
+    grammar: Annotated[
+        str | None, Field(min_length=1, description="A GBNF grammar that every answer keeps to (--grammar).")
+    ] = None
     json_schema: Annotated[
         dict[str, Any] | None, Field(description="A JSON Schema that every answer keeps to (--json-schema).")
     ] = None
@@ -191,7 +193,8 @@ class LlamaOptions(Options):
             raise ValueError("tensor_split needs shares above 0, and another split_mode than none")
         if self.flash_attention is False and self.kv_type_v not in ("f16", "f32", "bf16"):
             raise ValueError(f"kv_type_v: {self.kv_type_v} needs flash_attention; leave that at auto")
-        yarn = [name for name in type(self).model_fields if name.startswith("yarn_") and getattr(self, name) is not None]
+        fields = type(self).model_fields
+        yarn = [name for name in fields if name.startswith("yarn_") and getattr(self, name) is not None]
         if yarn and self.rope_scaling not in (None, "yarn"):
             raise ValueError(f"{yarn[0]} does nothing with rope_scaling: {self.rope_scaling}")
         return self

@@ -20,6 +20,9 @@ from chatbridge import BackendError, InvalidRequest, ModelLoadError, Sampling
 from chatbridge_llama_cpp.native import lib, log
 from chatbridge_llama_cpp.options import LlamaOptions
 
+_GRAM = 3
+"""Tokens that have to come again for a guess."""
+
 _RANDOM = 0xFFFFFFFF  # what llama.cpp takes for "any seed"
 
 
@@ -41,7 +44,7 @@ class Samplers:
     def new(self, sampling: Sampling, prompt: Sequence[int], generated: int) -> Chain:
         """The chain for one request; see `LocalModel.new_sampler`."""
         options = self._options
-        chain = Chain(sampling, self._size)
+        chain = Chain(sampling, self._size, Guesses(prompt, options.draft_tokens) if options.draft else None)
         answer = list(prompt[len(prompt) - generated :]) if generated else []
         if self._grammar is not None:
             chain.add(self._grammar_sampler(), answer)
@@ -110,10 +113,11 @@ class Samplers:
 class Chain:
     """The samplers of one request, in order; freed with the last reference."""
 
-    def __init__(self, sampling: Sampling, size: int) -> None:
+    def __init__(self, sampling: Sampling, size: int, guesses: Guesses | None = None) -> None:
         seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
         self.seed = int.from_bytes(blake2b(seed.to_bytes(8, "little"), digest_size=4).digest(), "little") % _RANDOM
         self._size = size
+        self._guesses = guesses
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         self._last: Any = None
         # Only the likeliest token is wanted, and nothing changes the logits: no need to go through the chain.
@@ -142,9 +146,38 @@ class Chain:
         best = int(logits.argmax())
         if not np.isfinite(logits[best]):
             raise BackendError(f"the model's logits are no numbers to choose from (the greatest is {logits[best]})")
-        if self._plain:
-            return best
-        return int(lib.llama_sampler_sample(self._chain, context, output))
+        token = best if self._plain else int(lib.llama_sampler_sample(self._chain, context, output))
+        if self._guesses is not None:
+            self._guesses.add(token)
+        return token
+
+    def guess(self, most: int) -> Sequence[int]:
+        """What may come after the tokens so far; at most `most` ids, and none where nothing is to be guessed."""
+        return () if self._guesses is None else self._guesses.next(most)
+
+
+class Guesses:
+    """Guesses what comes next from what came before: prompt lookup (Saxena 2023, apoorvumang/prompt-lookup-decoding).
+
+    `most`: ids in one guess. Every guess is checked by the model, so it changes no answer.
+    """
+
+    def __init__(self, tokens: Sequence[int], most: int) -> None:
+        self._most = most
+        self._tokens: list[int] = []
+        self._after: dict[tuple[int, ...], int] = {}
+        for token in tokens:
+            self.add(token)
+
+    def add(self, token: int) -> None:
+        if len(self._tokens) >= _GRAM:
+            self._after[tuple(self._tokens[-_GRAM:])] = len(self._tokens)
+        self._tokens.append(token)
+
+    def next(self, most: int) -> Sequence[int]:
+        """The ids that followed when the last ones came before."""
+        at = self._after.get(tuple(self._tokens[-_GRAM:]))
+        return () if at is None else self._tokens[at : at + min(most, self._most)]
 
 
 def gbnf(options: LlamaOptions) -> str | None:

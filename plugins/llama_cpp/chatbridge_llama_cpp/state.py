@@ -10,6 +10,8 @@ import ctypes
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -229,11 +231,11 @@ class Seats:
             self._lost = 0
             return
         self._lost += gaps * self.layout.pass_bytes
-        price, window = min((self._price(range(a, a + len(held)), held), a) for a in range(self.layout.count - len(held) + 1))
+        windows = [range(a, a + len(held)) for a in range(self.layout.count - len(held) + 1)]
+        price, wanted = min(((self._price(window, held), window) for window in windows), key=itemgetter(0))
         if self._lost < price:
             return
         self._lost = 0
-        wanted = range(window, window + len(held))
         empty = [number for number in wanted if number not in held]
         for number, target in zip([n for n in held if n is not None and n not in wanted], empty, strict=True):
             self._swap(number, target)
@@ -244,7 +246,8 @@ class Seats:
         return 2 * sum(map(self._weight, (*outside, *inside)))
 
     def _swap(self, number: int, target: int) -> None:
-        movers = [(self._seated.pop(n), other) for n, other in ((number, target), (target, number)) if n in self._seated]
+        pairs = [(number, target), (target, number)]
+        movers = [(self._seated.pop(n), other) for n, other in pairs if n in self._seated]
         data = [self.read(n) for n in (number, target)][: len(movers)]
         for n in (number, target):
             lib.llama_memory_seq_rm(self._memory, n, -1, -1)
@@ -259,7 +262,7 @@ class Seats:
 def _gaps(numbers: Sequence[int]) -> int:
     """How many times the next number does not follow, in order."""
     ordered = sorted(numbers)
-    return sum(b != a + 1 for a, b in zip(ordered, ordered[1:], strict=False))
+    return sum(b != a + 1 for a, b in pairwise(ordered))
 
 
 def _pointer(buffer: Bytes) -> Any:

@@ -38,7 +38,8 @@ class LlamaTokenizer:
         control = [i for i in range(self.size) if lib.llama_vocab_is_control(vocabulary, i)]
         self.controls = frozenset(control)
         names = {i: lib.llama_vocab_get_text(vocabulary, i).decode("utf-8", "replace") for i in control}
-        self.specials: Mapping[str, int] = {name: i for i, name in reversed(names.items()) if name}  # of twins the first
+        # Of twins the first, which comes last here.
+        self.specials: Mapping[str, int] = {name: i for i, name in reversed(names.items()) if name}
         self._pieces: dict[int, bytes] = {}
 
     def encode(self, text: str, *, start: bool) -> list[int]:

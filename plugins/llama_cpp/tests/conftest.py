@@ -18,6 +18,9 @@ from .convert import BASE, FIXTURES, Arrays, from_meta, model_metadata, random_w
 SIZE = {"layers": 2, "dim": 64, "hidden": 96, "heads": 4, "kv_heads": 2, "context": 512, "vocabulary": 480}
 """A random model with grouped queries, for everything that recorded numbers are not needed for."""
 
+EXACT = {"flash_attention": False, "kv_type_k": "f32", "kv_type_v": "f32"}
+"""Nothing is rounded to fewer bits, so that texts don't depend on which rows are computed together."""
+
 Load = Callable[..., LlamaModel]
 
 
@@ -64,16 +67,27 @@ def meta_path(tmp_path_factory: pytest.TempPathFactory, meta_arrays: Arrays, met
 
 
 @pytest.fixture(scope="session")
-def random_path(tmp_path_factory: pytest.TempPathFactory, words: sentencepiece.SentencePieceProcessor) -> Path:
-    """A model of random weights as a q8_0 file."""
-    metadata = model_metadata(**SIZE) | spm_metadata(words)
-    return write_gguf(tmp_path_factory.mktemp("random") / "random.gguf", metadata, random_weights(**SIZE), "Q8_0")
+def random_metadata(words: sentencepiece.SentencePieceProcessor) -> dict[str, Any]:
+    return model_metadata(**SIZE) | spm_metadata(words)
+
+
+@pytest.fixture(scope="session")
+def random_path(tmp_path_factory: pytest.TempPathFactory, random_metadata: dict[str, Any]) -> Path:
+    """A model of random weights as an f32 file."""
+    return write_gguf(tmp_path_factory.mktemp("random") / "random.gguf", random_metadata, random_weights(**SIZE))
+
+
+@pytest.fixture(scope="session")
+def packed_path(tmp_path_factory: pytest.TempPathFactory, random_metadata: dict[str, Any]) -> Path:
+    """The same weights as a q8_0 file."""
+    path = tmp_path_factory.mktemp("packed") / "packed.gguf"
+    return write_gguf(path, random_metadata, random_weights(**SIZE), "Q8_0")
 
 
 @pytest.fixture(scope="session")
 def random_model(random_path: Path) -> Iterator[LlamaModel]:
     """The random model, for tests that leave no state behind."""
-    model = opened(random_path)
+    model = opened(random_path, **EXACT)
     yield model
     model.close()
 

@@ -8,26 +8,25 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from chatbridge_llama_cpp.backend import facts, load, llama_cpp
-from chatbridge_llama_cpp.model import LlamaModel
+from chatbridge_llama_cpp.backend import facts, llama_cpp, load
 from chatbridge_llama_cpp.options import LlamaOptions
 
 from chatbridge import Backend, LocalModel, ModelLoadError, Plugins
 from chatbridge.testing import BackendContract, LocalModelContract, worker_with
 
-from .conftest import Load, opened
+from .conftest import EXACT, Load, opened
 
 
 class TestModel(LocalModelContract):
     @pytest.fixture
     def model(self, random_path: Path) -> LocalModel:
-        return opened(random_path)
+        return opened(random_path, **EXACT)
 
 
 class TestModelInOnePool(LocalModelContract):
     @pytest.fixture
     def model(self, random_path: Path) -> LocalModel:
-        return opened(random_path, unified=True)
+        return opened(random_path, **EXACT, unified=True)
 
 
 class TestModelWithTwoSequences(LocalModelContract):
@@ -35,31 +34,31 @@ class TestModelWithTwoSequences(LocalModelContract):
 
     @pytest.fixture
     def model(self, random_path: Path) -> LocalModel:
-        return opened(random_path, sequences=2)
+        return opened(random_path, **EXACT, sequences=2)
 
 
 class TestModelThatGuesses(LocalModelContract):
     @pytest.fixture
     def model(self, random_path: Path) -> LocalModel:
-        return opened(random_path, draft="lookup", draft_tokens=3)
+        return opened(random_path, **EXACT, draft="lookup", draft_tokens=3)
 
 
 class TestInAWorker(BackendContract):
     @pytest.fixture
     async def backend(self, random_path: Path) -> AsyncIterator[Backend]:
-        async with worker_with(llama_cpp, LlamaOptions(path=str(random_path), threads=1)) as backend:
+        options = LlamaOptions.model_validate({"path": random_path, "threads": 1, **EXACT})
+        async with worker_with(llama_cpp, options) as backend:
             yield backend
 
 
-async def test_a_worker_tells_what_is_really_in_use(random_path: Path, random_model: LlamaModel) -> None:
-    options = LlamaOptions(path=str(random_path), threads=2, context_length=64, sequences=3)
+async def test_a_worker_tells_what_is_really_in_use(packed_path: Path) -> None:
+    options = LlamaOptions(path=str(packed_path), threads=2, context_length=64, sequences=3)
     async with worker_with(llama_cpp, options) as backend:
         info = backend.info
     assert info.context_length == 64
     assert info.max_batch == 3
-    assert info.fingerprint == random_model.info.fingerprint
     assert (info.architecture, info.vocab_size, info.bos, info.eos) == ("llama", 480, 1, (2,))
-    assert info.details["file"] == str(random_path)
+    assert info.details["file"] == str(packed_path)
     assert info.details["quantisation"] == "Q8_0"
     assert info.details["context"] == "64 tokens for each of 3 conversations at once, cells of their own"
     assert info.details["threads"] == "2, 2 for prompts"
@@ -77,7 +76,9 @@ async def test_a_worker_says_why_a_model_can_not_be_loaded(tmp_path: Path) -> No
 
 def test_it_is_found_without_importing_the_library() -> None:
     assert Plugins().backends["llama_cpp"] is llama_cpp
-    code = "import sys, chatbridge_llama_cpp as n; n.register_backends(); print({'numpy', 'llama_cpp'} & set(sys.modules))"
+    code = (
+        "import sys, chatbridge_llama_cpp as n; n.register_backends(); print({'numpy', 'llama_cpp'} & {*sys.modules})"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout == "set()\n"
 
 
@@ -99,7 +100,7 @@ def test_the_doctor_is_told_of_the_build() -> None:
 def test_fingerprints_tell_what_changes_a_state(random_path: Path, meta_path: Path, model_of: Load) -> None:
     same = {model_of(random_path, **options).info.fingerprint for options in ({}, {"sequences": 2}, {"batch": 64})}
     assert len(same) == 1
-    changed = ({"kv_type_k": "q8_0"}, {"rope_freq_base": 5000}, {"unified": True}, {"flash_attention": False})
+    changed = ({"kv_type_k": "bf16"}, {"rope_freq_base": 5000}, {"unified": True}, {"flash_attention": False})
     others = {model_of(random_path, **options).info.fingerprint for options in changed}
     assert len(others | same | {model_of(meta_path).info.fingerprint}) == 6
 
