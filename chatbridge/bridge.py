@@ -68,10 +68,11 @@ class Bridge:
         """The bot of that name; one that bots.yaml does not mention (the terminal's) has the top-level defaults."""
         return self._bots.setdefault(name, Bot(self, name))
 
-    async def run(self, names: Iterable[str] = ()) -> None:
+    async def run(self, names: Iterable[str] = (), *, restart_after: float = 1.0) -> None:
         """Serve the named bots, or all, until they end or this is cancelled. One that fails does not stop others.
 
         A bot that a changed bots.yaml adds, takes out, or gives other options is started, stopped, or both.
+        `restart_after`: seconds until a frontend that failed is started again; doubled each time.
         Raises: ConfigError for a bot that bots.yaml does not have, or if there is none at all.
         """
         chosen = self._checked(names)
@@ -91,7 +92,7 @@ class Bridge:
                         await asyncio.wait([task])
                         del serving[name]
                 for name in wanted.keys() - serving.keys():
-                    serving[name] = (wanted[name], group.create_task(self._serve(name, wanted[name])))
+                    serving[name] = (wanted[name], group.create_task(self._serve(name, wanted[name], restart_after)))
                 if not await _until_changed(changed, [task for _, task in serving.values()]):
                     break
             watching.cancel()
@@ -108,6 +109,8 @@ class Bridge:
                     pass
             except ChatbridgeError as error:
                 log.error("the model %s can't be used: %s", name, error)
+            except Exception:  # a backend with a mistake in it must not take the bots down
+                log.exception("the model %s can't be used", name)
 
     def _checked(self, names: Iterable[str]) -> set[str]:
         bots = self.settings.bots
@@ -118,15 +121,22 @@ class Bridge:
             raise ConfigError("bots.yaml has no bots; add one under `bots:`, or talk to a model by `chatbridge repl`")
         return chosen
 
-    async def _serve(self, name: str, settings: BotSettings) -> None:
+    async def _serve(self, name: str, settings: BotSettings, restart_after: float) -> None:
         frontend = self.plugins.require_frontend(settings.frontend)
-        wait = _FIRST_WAIT
+        loop, this = asyncio.get_running_loop(), asyncio.current_task()
+        wait = restart_after
         while True:
             log.info("bot %s: %s starts", name, settings.frontend)
+            began = loop.time()
             try:
                 await frontend.run(settings.options, self.bot(name))
             except Exception:
-                log.exception("bot %s: %s ended by an error; starting again in %d s", name, settings.frontend, wait)
+                if this is not None and this.cancelling():
+                    log.exception("bot %s: %s failed while it was stopped", name, settings.frontend)
+                    return
+                if loop.time() - began > _LONGEST_WAIT:  # it has been well in between
+                    wait = restart_after
+                log.exception("bot %s: %s ended by an error; starting again in %g s", name, settings.frontend, wait)
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, _LONGEST_WAIT)
             else:
@@ -135,18 +145,21 @@ class Bridge:
 
 
 async def _until_changed(changed: asyncio.Event, tasks: list[asyncio.Task[None]]) -> bool:
-    """Wait until the settings change (True), or all of the tasks have ended (False)."""
+    """Wait until the settings change (True), or all of the tasks have ended (False).
+
+    Where a changed bots.yaml has left no bot, wait for the next change.
+    """
     waiting = asyncio.create_task(changed.wait())
     try:
-        while any(not task.done() for task in tasks) and not waiting.done():
+        while (not tasks or any(not task.done() for task in tasks)) and not waiting.done():
             await asyncio.wait([waiting, *(task for task in tasks if not task.done())], return_when="FIRST_COMPLETED")
         return waiting.done()
     finally:
         waiting.cancel()
 
 
-_FIRST_WAIT, _LONGEST_WAIT = 1, 300
-"""Seconds between restarts of a frontend that fails; doubled each time."""
+_LONGEST_WAIT = 300
+"""Seconds between restarts of a frontend that fails, at most."""
 
 
 class Bot:

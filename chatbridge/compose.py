@@ -16,6 +16,7 @@ from chatbridge.engine.contract import Backend, Request
 from chatbridge.errors import TemplateError
 from chatbridge.plugins import did_you_mean
 from chatbridge.prompts import Template, diagnose, fit, render, suggest_preset
+from chatbridge.sampling import Sampling
 from chatbridge.texts import say
 from chatbridge.types import Channel, ModelInfo, Turn
 
@@ -51,6 +52,7 @@ async def compose(dialogue: Dialogue, task: Task, settings: ChannelSettings, bac
     """
     conversation = await dialogue.conversation()
     info = backend.info
+    sampling = (info.sampling or Sampling()).merged(settings.sampling)
     template = choose_template(dialogue.bot.templates, settings, info)
     _look_over(dialogue.bot.bridge.looked_over, template, info)
 
@@ -72,7 +74,7 @@ async def compose(dialogue: Dialogue, task: Task, settings: ChannelSettings, bac
         return Request(
             made.prompt,
             turns=tuple(turns),
-            sampling=settings.sampling,
+            sampling=sampling,
             stop=made.stop,
             stop_tokens=made.stop_tokens,
             show_thinking=settings.thinking == "show",
@@ -87,7 +89,7 @@ async def compose(dialogue: Dialogue, task: Task, settings: ChannelSettings, bac
         [*system, *spoken],
         count=count,
         context_length=info.context_length,
-        reserve=reserve(settings, info),
+        reserve=reserve(sampling, info),
         start=trimmed + len(system) if trimmed else 0,
     )
     start = max(0, fitted.start - len(system))
@@ -117,12 +119,12 @@ def choose_template(templates: Mapping[str, Template], settings: ChannelSettings
     return templates[name]
 
 
-def reserve(settings: ChannelSettings, info: ModelInfo) -> int:
+def reserve(sampling: Sampling, info: ModelInfo) -> int:
     """Tokens of the context that the prompt must leave to the answer: its limit, but at most a quarter of all.
 
     An answer that needs more may have it, as far as the context goes.
     """
-    return min(settings.sampling.max_tokens, max(1, info.context_length // 4))
+    return min(sampling.max_tokens, max(1, info.context_length // 4))
 
 
 def _turn(node: Node, named: bool) -> Turn:

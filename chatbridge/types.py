@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from chatbridge.sampling import Sampling
+
 Role = Literal["system", "user", "assistant"]
 
 
@@ -98,7 +100,8 @@ class ModelInfo:
     `max_states`: how many states may exist at once (None: as memory allows). `fingerprint`: models with equal
     fingerprints compute equal states from equal tokens. `vocabulary`: tokenizers with equal ones give equal ids.
     `eos`: every id that ends a reply. `bos`: the id that a prompt begins with, None if this model wants none.
-    `specials`: control tokens by their text. `details`: what is really in use, in words ("quantisation": "q8_0").
+    `specials`: control tokens by their text. `sampling`: what its makers recommend, beneath all that bots.yaml says.
+    `details`: what is really in use, in words ("quantisation": "q8_0").
     """
 
     name: str
@@ -114,6 +117,7 @@ class ModelInfo:
     can_trim: bool = True
     specials: Mapping[str, int] = field(default_factory=dict)
     chat_template: str | None = None
+    sampling: Sampling | None = None
     details: Mapping[str, str] = field(default_factory=dict)
 
 

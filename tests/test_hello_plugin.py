@@ -53,7 +53,7 @@ def test_its_keys_are_checked_like_our_own(installed: Path, tmp_path: Path) -> N
     assert checked.returncode == 1
     assert checked.stdout.splitlines() == [
         "bots.yaml:2:40: `letters` has to be at most 16",
-        "bots.yaml:4:27: there is no key 'prot' for frontend 'lines'; did you mean 'port'?",
+        "bots.yaml:4:26: there is no key 'prot' for frontend 'lines'; did you mean 'port'?",
     ]
 
 

@@ -25,6 +25,7 @@ def command(bots: tuple[str, ...], config: Path, verbose: bool) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of every change of any file beside ours
     try:
         asyncio.run(_run(bots, config))
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -96,7 +96,7 @@ def _sentence(
         return f"`{_key(inside)}` is missing" + (f": {field.description}" if field and field.description else "")
     if error["type"] == "extra_forbidden":
         models = [inner for inner in _models_at(model, steps[:-1]) if steps[-1] not in inner.model_fields]
-        known = [key for inner in models for key in inner.model_fields]
+        known = list(dict.fromkeys(key for inner in models for key in inner.model_fields))
         return no_key(str(steps[-1]), f"under `{_key(steps[:-1])}`", known, taken=beside)
     about = f"`{_key(steps)}`: " if steps else ""
     words = str(error.get("ctx", {}).get("error", error["msg"]))

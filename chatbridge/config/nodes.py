@@ -171,10 +171,10 @@ class _Reader:
         result: dict[str, Any] = {}
         for key_node, value_node in self._merged(node):
             mark = self._mark(key_node)
-            if not isinstance(key_node, yaml.ScalarNode) or not key_node.value:
+            key = _word(key_node)
+            if not key:
                 self._document.complain(mark, "a key has to be a word or a number")
                 continue
-            key = key_node.value
             if key in result:
                 first = self._document.keys[*place, key].line
                 self._document.complain(mark, f"the key {key!r} is here twice, first in line {first}; remove one")
@@ -185,7 +185,7 @@ class _Reader:
 
     def _merged(self, node: yaml.MappingNode) -> Iterator[tuple[yaml.Node, yaml.Node]]:
         """The entries of a mapping, then those that it has from `<<` alone, the first one given counting."""
-        have: set[str] = set()
+        have: set[str | None] = set()
         seen: set[int] = set()  # also what keeps a mapping that merges itself from going round and round
         waiting: list[yaml.Node] = [node]
         while waiting:
@@ -197,8 +197,8 @@ class _Reader:
                 self._document.complain(self._mark(source), "`<<` takes a mapping, or a list of some, as *name")
                 continue
             own = [(key, value) for key, value in source.value if key.tag != _MERGE]
-            yield from own if source is node else [pair for pair in own if pair[0].value not in have]
-            have |= {key.value for key, _ in own if isinstance(key, yaml.ScalarNode)}
+            yield from [(key, value) for key, value in own if _word(key) not in have]
+            have |= {_word(key) for key, _ in own}
             merges = [value for key, value in source.value if key.tag == _MERGE]
             for value in reversed(merges):
                 waiting += reversed(value.value) if isinstance(value, yaml.SequenceNode) else [value]
@@ -242,6 +242,11 @@ class _Reader:
         return self._lines.mark(node.start_mark.index)
 
 
+def _word(key: yaml.Node) -> str | None:
+    """A key as text; None for lists and mappings, which can't be keys here."""
+    return str(key.value) if isinstance(key, yaml.ScalarNode) else None
+
+
 _MERGE = "tag:yaml.org,2002:merge"
 _VARIABLE = re.compile(r"(?P<escaped>\$\$\{)|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})?")
 
@@ -270,6 +275,8 @@ _ADVICE = {
     "expected a single document": "keep one document in the file, without a second '---'",
     "cannot start any token": "put the text in quotes",
     "expected <block end>": "look at the indentation of this line and of the one before",
+    "did not find expected key": "look at the indentation of this line and of the one before",
+    "did not find expected '-' indicator": "look at the indentation of this line and of the one before",
     "could not find expected ':'": "a key is followed by ': ' and its value",
     "undefined alias": "define it by & before using it by *",
 }

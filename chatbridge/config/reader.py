@@ -31,17 +31,27 @@ STORE = "chatbridge.sqlite3"
 """The database's name beside bots.yaml, unless `store` says otherwise."""
 
 
-def load(path: Path, plugins: Plugins, environment: Mapping[str, str] | None = None) -> Settings:
+def load(
+    path: Path,
+    plugins: Plugins,
+    environment: Mapping[str, str] | None = None,
+    *,
+    looked_at: set[Path] | None = None,
+) -> Settings:
     """Read a configuration file. `environment` fills in `${NAME}`: `os.environ` unless given.
 
+    `looked_at` takes in every file whose contents count, also those that can't be read.
     Raises: ConfigError with one line for each complaint, `file:line:column: message`.
     """
+    looked_at = set() if looked_at is None else looked_at
+    looked_at.add(path)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}:1:1: this file can't be read: {error.strerror}; name another one") from error
     reader = _Reader(parse(data, os.environ if environment is None else environment), path, plugins)
     settings = reader.settings()
+    looked_at |= reader.files
     if complaints := sorted(set(reader.document.complaints)):
         lines = (f"{path}:{c.mark.line}:{c.mark.column}: {c.message}" for c in complaints)
         raise ConfigError("\n".join(lines))
@@ -66,9 +76,9 @@ class _Reader:
 
     def __init__(self, document: Document, path: Path, plugins: Plugins) -> None:
         self.document = document
-        self._path = path
         self._base = path.absolute().parent
         self._values = Values(document, self._base)
+        self.files = self._values.files
         self._plugins = plugins
 
     def settings(self) -> Settings:
@@ -83,8 +93,7 @@ class _Reader:
         self._names_exist(models, templates)
         checked = self._values.validated((), TopKeys, {key: top[key] for key in ("store",) if key in top})
         store = checked.store if checked is not None and checked.store is not None else self._base / STORE
-        files = tuple(dict.fromkeys((self._path, *self._values.files)))
-        return Settings(models, templates, Path(store), defaults, bots, files)
+        return Settings(models, templates, Path(store), defaults, bots)
 
     # --- the parts of the file ---------------------------------------------------------------------------------
 
@@ -227,9 +236,7 @@ class _Reader:
             value = value.get(key) if isinstance(value, dict) else None
         return value if isinstance(value, dict) else {}
 
-    def _plugin(
-        self, at: Place, entry: dict[str, Any], kind: str, known: Mapping[str, K], require: Any
-    ) -> K | None:
+    def _plugin(self, at: Place, entry: dict[str, Any], kind: str, known: Mapping[str, K], require: Any) -> K | None:
         name, place = entry.get(kind), (*at, kind)
         if isinstance(name, str) and name:
             try:

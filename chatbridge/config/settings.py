@@ -119,7 +119,7 @@ class BotSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A whole bots.yaml. `templates`: presets, plugins' and own ones. `files`: what it was read from.
+    """A whole bots.yaml. `templates`: presets, plugins' and own ones.
 
     Whatever may hold a secret that a variable gave, or plain text, is left out of its repr.
     """
@@ -129,7 +129,6 @@ class Settings:
     store: Path = field(repr=False)
     defaults: ChannelSettings = field(default=ChannelSettings(), repr=False)
     bots: Mapping[str, BotSettings] = field(default_factory=dict)
-    files: tuple[Path, ...] = ()
 
     def channel(self, bot: str, channel: Channel, *, overrides: Mapping[str, Any] | None = None) -> ChannelSettings:
         """What applies in a channel of a bot: channel over bot over file over model.

@@ -1,4 +1,4 @@
-"""The settings of a running program: read again when their file changes, kept as they were when it is broken.
+"""The settings of a running program: read again when their files change, kept as they were when one is broken.
 
 Knows files and how to read them; does not know what the settings are used for.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,20 +23,21 @@ log = logging.getLogger(__name__)
 
 
 class SettingsSource:
-    """`current` settings, which `watch` keeps up with their file. Without a file they stay as they are."""
+    """`current` settings, which `watch` keeps up with their files. Without a file they stay as they are."""
 
     def __init__(self, settings: Settings) -> None:
         self.current = settings
-        self._path: Path | None = None
-        self._read: Callable[[], Settings] = lambda: settings
+        self._files: frozenset[Path] = frozenset()
+        self._read: Callable[[set[Path]], Settings] = lambda looked_at: settings
         self._listeners: list[Callable[[], None]] = []
 
     @classmethod
     def of_file(cls, path: Path, plugins: Plugins, environment: Mapping[str, str] | None = None) -> SettingsSource:
         """The settings in a file. Raises ConfigError."""
-        source = cls(load(path, plugins, environment))
-        source._path = path
-        source._read = lambda: load(path, plugins, environment)
+        files: set[Path] = set()
+        source = cls(load(path, plugins, environment, looked_at=files))
+        source._files = frozenset(files)
+        source._read = lambda looked_at: load(path, plugins, environment, looked_at=looked_at)
         return source
 
     def on_change(self, listener: Callable[[], None]) -> None:
@@ -43,50 +45,71 @@ class SettingsSource:
         self._listeners.append(listener)
 
     def reload(self) -> bool:
-        """Read the file again; a broken one is reported and changes nothing. Whether it could be read."""
+        """Read the files again; a broken one is reported and changes nothing. Whether they could be read."""
+        looked_at: set[Path] = set()
         try:
-            fresh = self._read()
+            fresh = self._read(looked_at)
         except ConfigError as error:
             log.error("the old settings stay, since the changed file has mistakes:\n%s", error)
             return False
+        finally:
+            self._files = frozenset(looked_at)  # also those that are missing: they may come
         if fresh != self.current:
-            log.info("%s was changed; the next message follows it", self._path)
+            log.info("the settings have changed; the next message follows them")
             self.current = fresh
             for listener in self._listeners:
                 listener()
         return True
 
-    async def watch(self, started: asyncio.Event | None = None) -> None:
-        """Reload whenever a file changes, until cancelled. `started` is set when the watch is on."""
-        if self._path is None:
+    async def watch(self, started: asyncio.Event | None = None, *, tick: float = 1.0) -> None:
+        """Reload whenever a file changes, until cancelled. `started` is set once the watch is on.
+
+        `tick`: seconds after which the files are looked at in any case, since network drives report no change.
+        """
+        if not self._files:
             await asyncio.Event().wait()
-        import watchfiles
-
-        contents = _contents(self._files())
         while True:
-            # The folders are watched, not the files: editors replace a file by renaming another over it.
-            folders = sorted({str(file.absolute().parent) for file in self._files()})
-            watch = watchfiles.awatch(*folders, recursive=False, yield_on_timeout=True, rust_timeout=_TICK)
-            async for _ in watch:
-                # The first time round comes from the timeout or a change; either way the watch is on by now.
-                if started is not None:
-                    started.set()
-                found = await asyncio.to_thread(_contents, self._files())
-                if found != contents:
-                    contents = found
-                    if self.reload():
-                        contents = _contents(self._files())
-                        break  # the files may be others now
-
-    def _files(self) -> tuple[Path, ...]:
-        return self.current.files or ((self._path,) if self._path else ())
+            files = self._files
+            # Nothing is known at first: a file may have changed since it was read.
+            contents: dict[Path, bytes] | None = None
+            async with aclosing(_ticks(files, tick)) as ticks:
+                async for _ in ticks:
+                    found = await asyncio.to_thread(_contents, files)
+                    if found != contents:
+                        contents = found
+                        self.reload()
+                    if started is not None:
+                        started.set()
+                    if self._files != files:
+                        break
 
 
-_TICK = 1000
-"""Milliseconds after which the files are looked at even if no change was reported, as on network drives."""
+async def _ticks(files: frozenset[Path], tick: float) -> AsyncGenerator[object, None]:
+    """Something, whenever one of the files may have changed and at least every `tick` seconds."""
+    import watchfiles
+
+    # The folders are watched, not the files: editors replace a file by renaming another over it.
+    folders = {folder for file in files if (folder := file.absolute().parent).is_dir()}
+    names = {file.name for file in files}  # the database, which changes all the time, may lie beside them
+    watch = watchfiles.awatch(
+        *sorted(folders),
+        watch_filter=lambda change, path: Path(path).name in names,
+        recursive=False,
+        yield_on_timeout=True,
+        rust_timeout=round(1000 * tick),
+    )
+    try:
+        async with aclosing(watch):
+            async for changes in watch:
+                yield changes
+    except (OSError, RuntimeError) as error:  # most systems allow a limited number of watches
+        log.info("changes of files are not reported (%s); looking every %g s instead", error, tick)
+    while True:
+        await asyncio.sleep(tick)
+        yield None
 
 
-def _contents(files: tuple[Path, ...]) -> dict[Path, bytes]:
+def _contents(files: frozenset[Path]) -> dict[Path, bytes]:
     contents = {}
     for file in files:
         try:

@@ -18,10 +18,10 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Values:
-    """The values of one document, whose relative paths start at `base`. `files`: those that held values."""
+    """The values of one document, whose relative paths start at `base`. `files`: those that are to hold values."""
 
     def __init__(self, document: Document, base: Path) -> None:
-        self.files: list[Path] = []
+        self.files: set[Path] = set()
         self._document = document
         self._context = {"base": base}
 
@@ -38,14 +38,14 @@ class Values:
 
     def complain(self, at: Place, model: type[BaseModel], error: ValidationError) -> None:
         """Say where in the file each of pydantic's errors is."""
-        found: dict[Place, list[Any]] = {}
+        found: dict[tuple[Place, bool], list[Any]] = {}
         for one in error.errors(include_url=False):
-            found.setdefault(self._place(at, one["loc"]), []).append(one)
-        for place, errors in found.items():
+            of_key = one["type"] in ("missing", "extra_forbidden") or one["loc"][-1:] == ("[key]",)
+            found.setdefault((self._place(at, one["loc"]), of_key), []).append(one)
+        for (place, of_key), errors in found.items():
             if place in self._document.failed:
                 continue
-            about_key = errors[0]["type"] in ("missing", "extra_forbidden") or errors[0]["loc"][-1:] == ("[key]",)
-            mark = self._document.at_key(place) if about_key else self._document.at(place)
+            mark = self._document.at_key(place) if of_key else self._document.at(place)
             beside = {str(other[-1]) for other in self._document.keys if other[:-1] == place[:-1]}
             hidden = self._document.secrets
             for message in in_words(errors, model, place[len(at) :], beside=beside, hidden=hidden):
@@ -121,6 +121,7 @@ class Values:
         # The path is not repeated: it may be the secret itself, by mistake.
         try:
             path = Path(self._context["base"], Path(name).expanduser())
+            self.files.add(path)
             text = path.read_text(encoding="utf-8-sig").rstrip("\r\n")
         except OSError as error:
             where = "" if Path(name).is_absolute() else f", looked for in {self._context['base']}"
@@ -131,7 +132,6 @@ class Values:
             return self._failed(place, f"`{key}`: this can't be the path of a file")
         if not text:
             return self._failed(place, f"`{key}`: this file is empty")
-        self.files.append(path)
         self._document.secrets.add(text)
         return text
 

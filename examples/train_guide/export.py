@@ -53,6 +53,7 @@ def _describe(writer: gguf.GGUFWriter, shape: Shape) -> None:
     writer.add_description(DESCRIPTION)
     writer.add_license("mit")
     writer.add_languages(["en", "zh"])
+    writer.add_sampling_temp(0.0)  # it was taught answers word for word: chance only garbles them
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_context_length(shape.context)

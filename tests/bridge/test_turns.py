@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from chatbridge import Answer, Attachment, Author, Bot, Bridge, Channel, CommandError, LiveTurn, Message, PromptTooLong
+from chatbridge import (
+    Answer,
+    Attachment,
+    Author,
+    Bot,
+    Bridge,
+    Channel,
+    ChannelSettings,
+    CommandError,
+    LiveTurn,
+    Message,
+    PromptTooLong,
+    Sampling,
+)
+from chatbridge.testing import ScriptedBackend, bridge_with, scripted
 from chatbridge.types import Finish
 
 from .conftest import ALONE, ROOM, Say, ToyPlugin
@@ -303,7 +319,13 @@ async def test_help_lists_every_command_in_both_languages(bot: Bot, bridge: Brid
 
 
 async def test_set_refuses_what_can_not_be(bot: Bot) -> None:
-    for text in ("/set temperature -1", "/set temperatur 1", "/set history maybe", "/set top_k many"):
+    for text in (
+        "/set temperature -1",
+        "/set temperature true",
+        "/set temperatur 1",
+        "/set history maybe",
+        "/set top_k many",
+    ):
         with pytest.raises(CommandError, match=r"temperature|history|top_k"):
             await command(bot, text)
     answer = await command(bot, "/set temperature 0.5")
@@ -313,3 +335,13 @@ async def test_set_refuses_what_can_not_be(bot: Bot) -> None:
     assert "temperature 0.5" in listed.text
     await command(bot, "/set temperature default")
     assert (await bot.dialogue(ALONE).settings()).sampling.temperature == 0.8
+
+
+async def test_what_a_model_recommends_lies_beneath_what_is_set(tmp_path: Path, message: Make) -> None:
+    told = ScriptedBackend("x")
+    told.info = replace(told.info, sampling=Sampling(temperature=0.1, top_k=3))
+    defaults = ChannelSettings(reply_to="always", sampling=Sampling(top_k=9))
+    async with bridge_with(scripted(told), tmp_path / "store", defaults=defaults) as bridge:
+        await drained(await bridge.bot("b").receive(message("hello")))
+    sampling = told.requests[0].sampling
+    assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.1, 9, Sampling().top_p)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
-from chatbridge import ModelInfo
+from chatbridge import ModelInfo, Sampling
 from chatbridge_numpy.gguf_file import GgufFile
 from chatbridge_numpy.lora import Lora
 from chatbridge_numpy.params import Params
@@ -57,6 +61,7 @@ def describe(
         max_batch=MAX_BATCH,
         specials=vocabulary.specials,
         chat_template=vocabulary.chat_template,
+        sampling=recommended(file.metadata),
         details=details,
     )
 
@@ -75,6 +80,28 @@ def _quantisation(file: GgufFile) -> str:
             sizes[tensor.kind.lower()] += int(np.prod(tensor.shape))
     (main, _), *others = sizes.most_common()
     return f"{main} (with {', '.join(kind for kind, _ in others)})" if others else main
+
+
+_SAMPLING = {
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "penalty_repeat": "repeat_penalty",
+    "penalty_last_n": "penalty_window",
+}
+"""Keys `general.sampling.*` of GGUF files, by the names that the core has for them."""
+
+
+def recommended(metadata: Mapping[str, Any]) -> Sampling | None:
+    """The sampling that the file recommends, if it does; values that can't be are left out."""
+    given = {ours: metadata.get(f"general.sampling.{key}") for key, ours in _SAMPLING.items()}
+    found = Sampling()
+    for name, value in given.items():
+        if value is not None:
+            with suppress(ValidationError):
+                found = found.merged(Sampling.model_validate({name: value}))
+    return found if found.model_fields_set else None
 
 
 def blas() -> str:

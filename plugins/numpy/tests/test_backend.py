@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from chatbridge_numpy.backend import NumpyOptions, load, numpy
+from chatbridge_numpy.describe import recommended
 from chatbridge_numpy.model import NumpyModel, load_model
 from pydantic import ValidationError
 
@@ -75,3 +76,11 @@ def test_a_closed_model_serves_nobody(random_path: Path) -> None:
     model.close()
     with pytest.raises(ValueError, match="the model was closed"):
         model.logits(state, [1])
+
+
+def test_the_sampling_that_a_file_recommends_is_told() -> None:
+    metadata = {"general.sampling.temp": 0.25, "general.sampling.top_k": 7, "general.sampling.top_p": -3.0}
+    found = recommended(metadata)
+    assert found is not None
+    assert found.model_dump(exclude_unset=True) == {"temperature": 0.25, "top_k": 7}, "what can't be is left out"
+    assert recommended({"general.name": "x"}) is None
