@@ -63,6 +63,11 @@ class LlamaModel:
         self._free: Callable[[], None] | None = free
         self._batch = Batch(lib.llama_n_batch(context), outputs)
 
+    @property
+    def moves(self) -> int:
+        """How many conversations were given another sequence so far, to lie beside others."""
+        return self._seats.moves
+
     def new_state(self, saved: bytes | None = None) -> LlamaState:
         """An empty state, or the saved one. Raises BackendError where that is damaged or another model's."""
         return self._seats.new(saved)
