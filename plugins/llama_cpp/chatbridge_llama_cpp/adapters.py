@@ -82,7 +82,7 @@ def _load_lora(adapter: Adapter, model: Any, base: GgufFile) -> tuple[Any, Appli
     with log().hearing() as said:
         handle = lib.llama_adapter_lora_init(model, os.fsencode(adapter.path))
     if not handle:
-        whys = [line.split("lora adapter: ", 1)[-1] for line in said if "failed" in line]
+        whys = [line.split("lora adapter: ", 1)[-1] for line in said.complaints]
         why = "; ".join(whys) or "it did not say why"
         raise ModelLoadError(
             f"{adapter.path}: the adapter does not fit {base.path.name}: {why}; take the model that it was trained on"

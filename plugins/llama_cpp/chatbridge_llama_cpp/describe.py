@@ -47,7 +47,9 @@ def fingerprint(loaded: Loaded, options: LlamaOptions, applied: Sequence[Applied
     changes = options.model_dump(mode="json", exclude=_NOT_ARITHMETIC)
     parts = [file.fingerprint() for file in loaded.files] + [one.fingerprint for one in applied]
     flash = any("Flash Attention enabled" in line for line in loaded.said)
-    said = repr((parts, sorted(changes.items()), flash, options.unified, build_flags()["llama-cpp-python"]))
+    # What llama.cpp saves of a sequence goes only into a context of as many streams.
+    streams = 1 if options.unified else loaded.plan.sequences
+    said = repr((parts, sorted(changes.items()), flash, streams, build_flags()["llama-cpp-python"]))
     return f"llama_cpp-{blake2b(said.encode(), digest_size=16).hexdigest()}"
 
 

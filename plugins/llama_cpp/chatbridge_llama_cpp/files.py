@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 
 from chatbridge import ModelLoadError
@@ -56,6 +57,9 @@ def checked(file: GgufFile) -> GgufFile:
         value = metadata.get(f"{architecture}.{key}")
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 31:
             raise damaged(path, f"{architecture}.{key} is {value!r}")
+    for key, value in metadata.items():
+        if isinstance(value, float) and not (isfinite(value) and (value >= 0 or "epsilon" not in key)):
+            raise damaged(path, f"{key} is {value}")
     _check_vocabulary(file)
     return file
 
@@ -66,6 +70,10 @@ def _check_vocabulary(file: GgufFile) -> None:
     tokens = metadata.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, Strings) or not tokens.count:
         raise ModelLoadError(f"{path}: the file has no tokenizer; get one that was converted with its vocabulary")
+    # llama.cpp reads a text up to its first zero, gives empty ones a name, and aborts where two are alike.
+    texts = [text for text in (token.partition(b"\0")[0] for token in tokens) if text]
+    if len(set(texts)) < len(texts):
+        raise damaged(path, "two tokens have the same text")
     for key in ("scores", "token_type"):
         value = metadata.get(f"tokenizer.ggml.{key}")
         if value is not None and getattr(value, "dtype", None) is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ _ROPE = {"none": 0, "linear": 1, "yarn": 2, "longrope": 3}
 _NUMA = {"distribute": 1, "isolate": 2, "numactl": 3}
 _FLASH: dict[str | bool, int] = {"auto": -1, False: 0, True: 1}
 _MMAP, _MLOCK, _NO_MMAP = 1, 2, 0
-_TROUBLE = ("error", "fail", "does not", "cannot", "unknown", "missing", "wrong", "must", "require", "invalid", "unsup")
+_FUNCTION = re.compile(r"^\w+: (error loading model: )?")
 _BOOL = 2  # LLAMA_KV_OVERRIDE_TYPE_BOOL
 
 
@@ -64,7 +65,7 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Loade
     with log().hearing() as said:
         model = _load_weights(options, settled, files[0].path, progress)
     if not model:
-        raise ModelLoadError(why_not(files[0], said))
+        raise ModelLoadError(why_not(files[0], said.complaints))
     try:
         _check_kind(files[0], model)
         with log().hearing() as said_of_context:
@@ -72,12 +73,12 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Loade
         if not context:
             raise ModelLoadError(
                 f"{files[0].path}: llama.cpp made no context for {settled.sequences} conversations of "
-                f"{settled.context_length} tokens: {_complaints(said_of_context)}"
+                f"{settled.context_length} tokens: {_words(said_of_context.complaints)}"
             )
     except BaseException:
         lib.llama_model_free(model)
         raise
-    return Loaded(files, settled, model, context, space_prefix, (*said, *said_of_context), seen)
+    return Loaded(files, settled, model, context, space_prefix, (*said.lines, *said_of_context.lines), seen)
 
 
 def check_gpu(options: LlamaOptions, gpus: Sequence[Device], built: bool) -> None:
@@ -202,9 +203,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def why_not(file: GgufFile, said: Iterable[str]) -> str:
+def why_not(file: GgufFile, complaints: Iterable[str]) -> str:
     """llama.cpp's reasons for not loading a file, in words."""
-    why = _complaints(said)
+    why = _words(complaints)
     if "unknown model architecture" in why:
         return (
             f"{file.path}: this llama.cpp does not know the architecture {file.architecture!r}; a newer "
@@ -221,7 +222,8 @@ def why_not(file: GgufFile, said: Iterable[str]) -> str:
     return f"{file.path}: llama.cpp could not load it: {why}; download or convert it again"
 
 
-def _complaints(said: Iterable[str]) -> str:
-    lines = [line.split(": ", 1)[-1].strip() for line in said if any(word in line.lower() for word in _TROUBLE)]
-    kept = [line for line in dict.fromkeys(lines) if "failed to load model" not in line]
+def _words(complaints: Iterable[str]) -> str:
+    """The last things that llama.cpp complained of, without the names of its functions."""
+    lines = [_FUNCTION.sub("", line.strip()) for line in complaints]
+    kept = [line for line in dict.fromkeys(lines) if line and line != "failed to load model"]
     return "; ".join(kept[-3:]) or "it did not say why"

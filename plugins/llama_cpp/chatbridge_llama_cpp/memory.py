@@ -93,7 +93,7 @@ def read_needs(files: Sequence[GgufFile], options: LlamaOptions) -> Needs:
         layers=tuple(layers),
         cell=int(kv_heads * (keys + values)) if attends else 0,
         fixed=_recurrent(file, dim, count),
-        compute=int(rows * 4 * (widest + 2 * dim)) + 4 * _vocabulary(file) * SEQUENCES + (8 << 20),
+        compute=int(rows * 4 * (widest + 2 * dim)) + 4 * _vocabulary(file) * SEQUENCES + (2 << 20),
     )
 
 

@@ -9,7 +9,7 @@ import ctypes
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
@@ -22,31 +22,40 @@ NOTHING = ctypes.c_void_p(None)
 INFO, WARN, ERROR, CONTINUED = 2, 3, 4, 5
 
 
+@dataclass(slots=True)
+class Said:
+    """What llama.cpp said, line by line; `complaints`: the warnings and errors among it."""
+
+    lines: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+
 class Log:
     """What llama.cpp says. Complaints are printed, since the worker's last words go into error messages."""
 
     def __init__(self) -> None:
-        self._kept: deque[str] = deque(maxlen=4000)
+        self._kept: deque[tuple[int, str]] = deque(maxlen=4000)
         self._level = 0
         self._callback = lib.llama_log_callback(self._take)
         lib.llama_log_set(self._callback, NOTHING)
 
     @contextmanager
-    def hearing(self) -> Iterator[list[str]]:
-        """The lines that are said inside the block, in a list that is full when the block ends."""
-        said: list[str] = []
+    def hearing(self) -> Iterator[Said]:
+        """What is said inside the block; to be read when it has ended."""
+        said = Said()
         self._kept.clear()
         try:
             yield said
         finally:
-            said += "".join(self._kept).splitlines()
+            said.lines += "".join(text for _, text in self._kept).splitlines()
+            said.complaints += "".join(text for level, text in self._kept if level != INFO).splitlines()
             self._kept.clear()
 
     def _take(self, level: int, text: bytes, _: Any) -> None:
         self._level = self._level if level == CONTINUED else level
         line = text.decode("utf-8", "replace")
         if self._level in (INFO, WARN, ERROR):
-            self._kept.append(line)
+            self._kept.append((self._level, line))
         if self._level in (WARN, ERROR):
             print(line, end="", flush=True)
 

@@ -105,7 +105,7 @@ class Samplers:
         with log().hearing() as said:
             sampler = lib.llama_sampler_init_grammar(self._vocabulary, self._grammar.encode(), b"root")
         if not sampler:
-            why = "; ".join(line.strip() for line in said if line.strip())
+            why = "; ".join(line.strip() for line in said.complaints if line.strip())
             raise ModelLoadError(f"the grammar can't be read: {why or 'it has no rule called root'}")
         return sampler
 

@@ -98,11 +98,17 @@ def test_the_doctor_is_told_of_the_build() -> None:
 
 
 def test_fingerprints_tell_what_changes_a_state(random_path: Path, meta_path: Path, model_of: Load) -> None:
-    same = {model_of(random_path, **options).info.fingerprint for options in ({}, {"sequences": 2}, {"batch": 64})}
+    same = {model_of(random_path, **options).info.fingerprint for options in ({}, {"threads": 2}, {"batch": 64})}
     assert len(same) == 1
-    changed = ({"kv_type_k": "bf16"}, {"rope_freq_base": 5000}, {"unified": True}, {"flash_attention": False})
+    changed = (
+        {"kv_type_k": "bf16"},
+        {"rope_freq_base": 5000},
+        {"unified": True},
+        {"flash_attention": False},
+        {"sequences": 2},
+    )
     others = {model_of(random_path, **options).info.fingerprint for options in changed}
-    assert len(others | same | {model_of(meta_path).info.fingerprint}) == 6
+    assert len(others | same | {model_of(meta_path).info.fingerprint}) == 7
 
 
 def test_a_closed_model_serves_nobody(random_path: Path) -> None:
