@@ -9,7 +9,7 @@ import numpy as np
 
 from chatbridge import ModelLoadError
 from chatbridge_llama_cpp.gguf_file import GgufFile
-from chatbridge_llama_cpp.options import LlamaOptions
+from chatbridge_llama_cpp.options import UNPACKED, LlamaOptions
 
 DEFAULT_CONTEXT = 4096
 SEQUENCES = 16
@@ -66,6 +66,11 @@ def padded(context: int) -> int:
     return -(-context // _PADDING) * _PADDING
 
 
+def context_of(file: GgufFile, options: LlamaOptions) -> int:
+    """Tokens per conversation: what is asked for, or what the model was trained for within reason."""
+    return options.context_length or min(int(file.number("context_length")) or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+
+
 def read_needs(files: Sequence[GgufFile], options: LlamaOptions) -> Needs:
     """The sizes of a model in one file or several parts; the first one has the metadata."""
     file = files[0]
@@ -87,13 +92,15 @@ def read_needs(files: Sequence[GgufFile], options: LlamaOptions) -> Needs:
     values = file.number("attention.value_length", head) * _TYPE_BYTES[options.kv_type_v]
     attends = any(".attn_k" in tensor.name or ".attn_qkv" in tensor.name for tensor in tensors)
     rows = options.ubatch or options.batch
+    # Without flash attention, each head's scores of all new tokens over a whole context.
+    scores = heads * rows * context_of(file, options) if options.flash_attention is not True else 0
     widest = max(2 * file.number("feed_forward_length"), 4 * dim)
     return Needs(
         weights=sum(tensor.nbytes for tensor in tensors),
         layers=tuple(layers),
         cell=int(kv_heads * (keys + values)) if attends else 0,
         fixed=_recurrent(file, dim, count),
-        compute=int(rows * 4 * (widest + 2 * dim)) + 4 * _vocabulary(file) * SEQUENCES + (2 << 20),
+        compute=4 * int(scores + rows * (widest + 2 * dim)) + 4 * _vocabulary(file) * SEQUENCES + (2 << 20),
     )
 
 
@@ -104,7 +111,7 @@ def plan(files: Sequence[GgufFile], options: LlamaOptions, *, free: int, gpu_fre
     """
     file, needs = files[0], read_needs(files, options)
     trained = int(file.number("context_length"))
-    context = options.context_length or min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+    context = context_of(file, options)
     stretched = options.rope_freq_base or options.rope_freq_scale or options.rope_scaling or not trained
     if context > trained and not stretched:
         raise ModelLoadError(
@@ -115,6 +122,7 @@ def plan(files: Sequence[GgufFile], options: LlamaOptions, *, free: int, gpu_fre
         raise ModelLoadError(
             f"total_context: {options.total_context} is less than one conversation's context_length: {context}"
         )
+    _check_types(file, options)
     layers = _gpu_layers(options, needs, context, gpu_free)
     share = layers / (len(needs.layers) + 1) if gpu_free else 0.0
     # What lies on the card takes no main memory.
@@ -127,6 +135,20 @@ def plan(files: Sequence[GgufFile], options: LlamaOptions, *, free: int, gpu_fre
     if free and total > free * _SPARE:
         raise ModelLoadError(_too_large(file, here, context, sequences, total, free))
     return Plan(context, sequences, asked, layers, needs)
+
+
+def _check_types(file: GgufFile, options: LlamaOptions) -> None:
+    """A packed type puts 32 numbers in a block, and no block may reach from one head into the next."""
+    head = int(file.number("embedding_length")) // max(1, int(file.number("attention.head_count", 1)))
+    for key, kind, name in (
+        ("key_length", options.kv_type_k, "kv_type_k"),
+        ("value_length", options.kv_type_v, "kv_type_v"),
+    ):
+        length = int(file.number(f"attention.{key}", head))
+        if kind not in UNPACKED and length % 32:
+            raise ModelLoadError(
+                f"{name}: {kind} packs 32 numbers together, and the heads of {file.path.name} have {length}; take f16"
+            )
 
 
 def _sequences(needs: Needs, context: int, free: int, most: int) -> int:

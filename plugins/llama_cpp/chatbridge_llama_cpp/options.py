@@ -13,6 +13,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 from chatbridge import ConfigPath, Options
 
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+UNPACKED = ("f32", "f16", "bf16")
+"""Types of values that attention can read without `flash_attention`."""
+
 Number = Annotated[float, Field(gt=0)]
 
 
@@ -118,7 +121,7 @@ class LlamaOptions(Options):
         int | None, Field(ge=1, le=65536, description="Tokens computed at once (-ub); else as batch.")
     ] = None
     flash_attention: Annotated[
-        Literal["auto"] | bool, Field(description="Attention without its matrix in memory (-fa).")
+        Literal["auto"] | bool, Field(description="Attention without its matrix in memory (-fa); auto: on cards.")
     ] = "auto"
 
     # Positions.
@@ -191,7 +194,7 @@ class LlamaOptions(Options):
             raise ValueError("main_gpu needs split_mode: none; otherwise every card is used")
         if self.tensor_split is not None and (self.split_mode == "none" or not sum(self.tensor_split)):
             raise ValueError("tensor_split needs shares above 0, and another split_mode than none")
-        if self.flash_attention is False and self.kv_type_v not in ("f16", "f32", "bf16"):
+        if self.flash_attention is False and self.kv_type_v not in UNPACKED:
             raise ValueError(f"kv_type_v: {self.kv_type_v} needs flash_attention; leave that at auto")
         fields = type(self).model_fields
         yarn = [name for name in fields if name.startswith("yarn_") and getattr(self, name) is not None]

@@ -157,7 +157,8 @@ def test_three_hundred_damaged_headers_crash_nothing(random_path: Path, tmp_path
     [
         ({"context_length": 513}, ("context_length: 513", "512 tokens", "rope_scaling: yarn")),
         ({"unified": True, "total_context": 256}, ("total_context: 256", "less than one conversation's")),
-        ({"kv_type_k": "q8_0"}, ("block size 32 does not divide",)),
+        ({"kv_type_k": "q8_0"}, ("kv_type_k: q8_0", "heads of random.gguf have 16", "take f16")),
+        ({"kv_type_v": "q4_0"}, ("kv_type_v: q4_0", "take f16")),
         ({"gpu_layers": 2}, ("gpu_layers: 2", 'CMAKE_ARGS="-DGGML_CUDA=on"', "leave gpu_layers out")),
         ({"gpu_layers": "all"}, ("gpu_layers: all", "built for the processor only")),
         ({"split_mode": "row"}, ("split_mode: row", "needs a graphics card")),

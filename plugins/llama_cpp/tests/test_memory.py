@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from chatbridge_llama_cpp.gguf_file import GgufFile
-from chatbridge_llama_cpp.memory import Plan, plan
+from chatbridge_llama_cpp.memory import Plan, plan, read_needs
 from chatbridge_llama_cpp.options import LlamaOptions
 
 from chatbridge import ModelLoadError
@@ -77,4 +77,5 @@ def test_as_many_layers_go_to_the_card_as_fit(random_path: Path) -> None:
 
 
 def test_packed_caches_take_less(random_path: Path) -> None:
-    assert settled(random_path, kv_type_k="q8_0", kv_type_v="q4_0").needs.cell == int(CELL / 2 * (34 + 18) / 64)
+    packed = LlamaOptions.model_validate({"path": random_path, "kv_type_k": "q8_0", "kv_type_v": "q4_0"})
+    assert read_needs([GgufFile(random_path)], packed).cell == int(CELL / 2 * (34 + 18) / 64)
