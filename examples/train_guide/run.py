@@ -47,12 +47,19 @@ def train(out: Path, minutes: float, more: list[str]) -> None:
         raise SystemExit("The training stopped with an error; run again to go on from its last checkpoint.")
 
 
-def manifest(out: Path, file: Path, sets: list[str]) -> dict[str, Any]:
-    """What was made, from what, and how well it does."""
+def manifest(runs: list[Path], file: Path, sets: list[str]) -> dict[str, Any]:
+    """What was made, from what, and how well it does; draws the loss over all `runs` beside the last one."""
     import torch
     from evaluate import evaluate
+    from train import plot
 
-    saved = torch.load(out / "checkpoint.pt", weights_only=True)
+    history: list[tuple[float, float]] = []
+    minutes = []
+    for run in runs:
+        saved = torch.load(run / "checkpoint.pt", weights_only=True)
+        history += [(60 * sum(minutes) + spent, loss) for spent, loss in saved["history"]]
+        minutes.append(round(saved["spent"] / 60, 1))
+    plot(history, runs[-1] / "loss.png")
     evaluation = {}
     for name, earlier in (*((name, 0) for name in sets), ("dev", 3)):
         title = f"{name}, after {earlier} other questions" if earlier else name
@@ -64,8 +71,8 @@ def manifest(out: Path, file: Path, sets: list[str]) -> dict[str, Any]:
         "training": {
             "parameters": sum(tensor.numel() for tensor in saved["model"].values()),
             "shape": saved["shape"],
-            "minutes": round(saved["spent"] / 60, 1),
-            "loss": round(sum(loss for _, loss in saved["history"][-10:]) / len(saved["history"][-10:]), 4),
+            "minutes": minutes,
+            "loss": round(sum(loss for _, loss in history[-10:]) / 10, 4),
         },
         "evaluation": evaluation,
         "sources": sources(),
@@ -93,6 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE / "runs" / "guide", help="folder for checkpoint and file")
     parser.add_argument("--minutes", type=float, default=60, help="how long to train, in minutes of computing")
+    parser.add_argument("--after", type=Path, nargs="*", default=[], help="folders of the runs that it started from")
     parser.add_argument("--blind", action="store_true", help="ask the blind set as well")
     parser.add_argument("--ship", action="store_true", help="put the file into the package and write manifest.json")
     parser.add_argument("train_options", nargs="*", help="for train.py, after --, as `-- --compile`")
@@ -107,7 +115,7 @@ def main() -> None:
 
     export(options.out, file)
     print("3/3 evaluation", flush=True)
-    record = manifest(options.out, file, sets)
+    record = manifest([*options.after, options.out], file, sets)
     target = HERE if options.ship else options.out
     (target / "manifest.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if options.ship:
