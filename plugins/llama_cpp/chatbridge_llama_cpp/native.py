@@ -5,6 +5,7 @@ Importing this module loads the native library, so only `load` and `facts` may. 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 from collections import deque
 from collections.abc import Iterator
@@ -17,6 +18,11 @@ from typing import Any
 
 lib: Any = import_module("llama_cpp.llama_cpp")
 """llama.cpp's C functions by their own names (llama.h), as llama-cpp-python declares them."""
+
+# llama-cpp-python opens these when it is imported and never closes them, which Python complains of at its end.
+for _file in ("outnull_file", "errnull_file"):
+    if (_opened := getattr(import_module("llama_cpp._utils"), _file, None)) is not None:
+        atexit.register(_opened.close)
 
 NOTHING = ctypes.c_void_p(None)
 INFO, WARN, ERROR, CONTINUED = 2, 3, 4, 5
