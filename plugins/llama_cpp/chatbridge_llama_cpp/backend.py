@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from chatbridge import BackendType, ModelLoadError
+from chatbridge import BackendType, ModelLoadError, Shelf
 from chatbridge_llama_cpp.options import LlamaOptions
 
 if TYPE_CHECKING:
@@ -35,12 +35,23 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Llama
         samplers = Samplers(options, vocabulary, tokenizer.size, info.context_length)
         seats = Seats(loaded.context, describe.layout(loaded, options), mark, info.context_length)
         outputs = min(lib.llama_n_batch(loaded.context), loading.outputs(options, loaded.plan.sequences))
-        model = LlamaModel(info, tokenizer, seats, samplers, loaded.context, outputs, loaded.free)
+        shelf = _shelf(options, mark)
+        model = LlamaModel(info, tokenizer, seats, samplers, loaded.context, outputs, loaded.free, shelf)
     except BaseException:
         loaded.free()
         raise
     progress(1.0, "ready")
     return model
+
+
+def _shelf(options: LlamaOptions, mark: str) -> Shelf | None:
+    """Where the states of the model with the fingerprint `mark` are kept, if they are."""
+    if options.keep_states is None:
+        return None
+    try:
+        return Shelf(options.keep_states, mark, int(options.keep_states_gib * 2**30))
+    except OSError as error:
+        raise ModelLoadError(f"keep_states: {options.keep_states} can't be used: {error.strerror or error}") from error
 
 
 def facts() -> dict[str, str]:

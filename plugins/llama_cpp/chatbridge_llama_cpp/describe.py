@@ -23,7 +23,8 @@ _NOT_ARITHMETIC = {
     "path", "gpu_layers", "main_gpu", "split_mode", "tensor_split", "threads", "threads_batch", "numa", "mmap", "mlock",
     "context_length", "sequences", "total_context", "batch", "ubatch", "mirostat", "mirostat_tau", "mirostat_eta",
     "dry_multiplier", "dry_base", "dry_allowed_length", "dry_window", "dry_breakers", "xtc_probability",
-    "xtc_threshold", "grammar", "json_schema", "draft", "draft_tokens", "lora", "control_vectors",
+    "xtc_threshold", "grammar", "json_schema", "draft", "draft_tokens", "keep_states", "keep_states_gib",
+    "lora", "control_vectors",
 }  # fmt: skip
 """Options that leave a state as it is. Adapters count by what their files hold."""
 
@@ -106,6 +107,8 @@ def _details(
     for kind in ("lora", "control vector"):
         if some := [str(one) for one in applied if one.kind == kind]:
             details[kind] = "; ".join(some)
+    if options.keep_states is not None:
+        details["kept states"] = f"{options.keep_states}, at most {options.keep_states_gib:g} GiB"
     if options.draft:
         details["draft"] = f"{options.draft}, {options.draft_tokens} tokens"
     return details

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chatbridge import BackendError, ModelInfo, Row, Sampling
+from chatbridge import BackendError, ModelInfo, Row, Sampling, Shelf
 from chatbridge_llama_cpp.native import lib
 from chatbridge_llama_cpp.sampler import Chain, Samplers
 from chatbridge_llama_cpp.state import LlamaState, Seats
@@ -54,8 +54,10 @@ class LlamaModel:
         context: Any,
         outputs: int,
         free: Callable[[], None],
+        shelf: Shelf | None = None,
     ) -> None:
         self.info = info
+        self.shelf = shelf
         self.tokenizer = tokenizer
         self._seats = seats
         self._samplers = samplers

@@ -120,6 +120,13 @@ class LlamaOptions(Options):
     ubatch: Annotated[
         int | None, Field(ge=1, le=65536, description="Tokens computed at once (-ub); else as batch.")
     ] = None
+    keep_states: Annotated[
+        ConfigPath | None,
+        Field(description="Folder for idle conversations' caches, for after a restart (--slot-save-path)."),
+    ] = None
+    keep_states_gib: Annotated[
+        float, Field(gt=0, description="The most that folder may hold (--cache-ram, on disk).")
+    ] = 8.0
     flash_attention: Annotated[
         Literal["auto"] | bool, Field(description="Attention without its matrix in memory (-fa); auto: on cards.")
     ] = "auto"
