@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from chatbridge.engine.contract import Request as Request
     from chatbridge.engine.contract import Row as Row
     from chatbridge.engine.sampler import LogitsSampler as LogitsSampler
+    from chatbridge.engine.shelf import Shelf as Shelf
     from chatbridge.errors import BackendError as BackendError
     from chatbridge.errors import ChatbridgeError as ChatbridgeError
     from chatbridge.errors import CommandError as CommandError
@@ -71,6 +72,7 @@ _HOME = {
     "dialogue": ("Answer", "FinishedTurn", "LiveTurn"),
     "engine.contract": ("Backend", "BackendType", "LocalModel", "ModelState", "Progress", "Request", "Row"),
     "engine.sampler": ("LogitsSampler",),
+    "engine.shelf": ("Shelf",),
     "errors": (
         "BackendError", "ChatbridgeError", "CommandError", "ConfigError", "InvalidRequest", "ModelLoadError",
         "PluginError", "PromptTooLong", "StoreError", "TemplateError", "WorkerDied",

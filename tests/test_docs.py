@@ -50,7 +50,7 @@ class Announced:
         async def connect(options: Options) -> None:
             raise NotImplementedError
 
-        return [BackendType(name, self.AnyOptions, "to come", connect=connect) for name in ("llama_cpp", "rwkv")]
+        return [BackendType(name, self.AnyOptions, "to come", connect=connect) for name in ("rwkv",)]
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)

@@ -114,7 +114,10 @@ class Row:
 
 
 class LocalModel(Protocol):
-    """A model in this process. All calls but the tokenizer's come from one thread."""
+    """A model in this process. All calls but the tokenizer's come from one thread.
+
+    A model whose states are worth keeping over a restart has an attribute `shelf` besides, a `chatbridge.Shelf`.
+    """
 
     @property
     def info(self) -> ModelInfo: ...

@@ -56,7 +56,7 @@ class Engine:
         self._scheduler: Scheduler[Answer] = Scheduler(rows, token_budget)
         self._answers: dict[str, Answer] = {}
         self._events: list[Event] = []
-        self._states = States(model, rows, cache_bytes)
+        self._states = States(model, rows, cache_bytes, getattr(model, "shelf", None))
         # Counts of tokens (read and reused ones of prompts) and of steps.
         self._generated = self._read = self._reused = self._steps = 0
 
@@ -128,7 +128,7 @@ class Engine:
         for answer in list(self._answers.values()):
             self._finish(answer, "cancelled")
         self._events.clear()
-        self._states.cache.clear()
+        self._states.close()
         self.model.close()
 
     def _begin(self, answer: Answer) -> None:

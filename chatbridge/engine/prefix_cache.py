@@ -6,7 +6,7 @@ state, so channels share without knowing of each other. Knows no model and no re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from chatbridge.engine.contract import ModelState
@@ -28,12 +28,14 @@ class PrefixCache:
     """The kept states of one model, least recently used first.
 
     `can_trim`: whether a state can forget its last tokens; if not, it only serves prompts that begin with all of
-    its tokens. `max_bytes` and `max_states` bound what is kept; what goes over is released, oldest first.
+    its tokens. `max_bytes` and `max_states` bound what is kept; what goes over is released, oldest first, after
+    `on_evicted` has seen it.
     """
 
     can_trim: bool
     max_bytes: int
     max_states: int
+    on_evicted: Callable[[Sequence[int], ModelState], None] | None = None
     hits: int = 0
     evictions: int = 0
     _kept: dict[Kept, None] = field(default_factory=dict)
@@ -89,10 +91,18 @@ class PrefixCache:
         while self._kept and (len(self._kept) > states or self.nbytes > self.max_bytes):
             oldest = next(iter(self._kept))
             self._drop(oldest)
+            if self.on_evicted is not None:
+                self.on_evicted(oldest.tokens, oldest.state)
             oldest.state.release()
             self.evictions += 1
 
+    def newest(self) -> Iterator[tuple[Sequence[int], ModelState]]:
+        """What is kept, the most recently used first."""
+        return ((kept.tokens, kept.state) for kept in reversed(self._kept))
+
     def clear(self) -> None:
+        """Release everything; nobody is told of it."""
+        self.on_evicted = None
         self.shrink(0)
 
     def _find(self, prompt: tuple[int, ...]) -> tuple[Kept | None, int]:

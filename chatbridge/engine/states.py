@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from chatbridge.engine.contract import LocalModel, ModelState, Row
 from chatbridge.engine.prefix_cache import PrefixCache, common_prefix
+from chatbridge.engine.shelf import Shelf, Shelved
+from chatbridge.errors import BackendError
 
 KEPT_STATES = 256
 """How many states are kept where the model itself sets no bound."""
@@ -39,21 +41,29 @@ class Memory:
 
 
 class States:
-    """All states of `model`, for at most `rows` requests at once; kept ones hold at most `cache_bytes`."""
+    """All states of `model`, for at most `rows` requests at once; kept ones hold at most `cache_bytes`.
 
-    def __init__(self, model: LocalModel, rows: int, cache_bytes: int) -> None:
+    `shelf`: where states go that are no longer kept, and come back from.
+    """
+
+    def __init__(self, model: LocalModel, rows: int, cache_bytes: int, shelf: Shelf | None = None) -> None:
         info = model.info
         self._model = model
         self._can_trim = info.can_trim
         self._most = info.max_states or rows + KEPT_STATES
         self._spare = self._most - rows
         self._memories: dict[Memory, None] = {}
-        self.cache = PrefixCache(info.can_trim, cache_bytes, self._most)
+        self._shelf = shelf
+        evicted = None if shelf is None else shelf.put
+        self.cache = PrefixCache(info.can_trim, cache_bytes, self._most, evicted)
 
     def take(self, tokens: list[int], prompt_length: int) -> Memory:
         """The memory for a request that begins with `tokens`: as many of them consumed as in any state there is."""
         running, shared = self._closest(tokens)
-        state = self.cache.take(tokens, room=self._room(), beyond=shared)
+        shelved, length = (None, 0) if self._shelf is None else self._shelf.longest(tokens, whole=not self._can_trim)
+        state = self.cache.take(tokens, room=self._room(), beyond=max(shared, length))
+        if state is None and shelved is not None and length > shared:
+            state = self._from_shelf(shelved, length)
         if state is None:
             state = self._new() if running is None else self._forked(running, shared)
         memory = Memory(tokens, state, copy_at=0 if self._can_trim else prompt_length - 1)
@@ -102,6 +112,12 @@ class States:
         self._release_earlier(memory)
         memory.state.release()
 
+    def close(self) -> None:
+        """Release what is kept, and put on the shelf as much of it as there is time for."""
+        if self._shelf is not None:
+            self._shelf.put_all(self.cache.newest())
+        self.cache.clear()
+
     def check_model(self) -> None:
         """Raise what the model raises if it can't even read one token from the start any more."""
         state = self._new()
@@ -128,6 +144,26 @@ class States:
     def _new(self) -> ModelState:
         self.cache.shrink(self._room() - 1)
         return self._model.new_state()
+
+    def _from_shelf(self, shelved: Shelved, length: int) -> ModelState | None:
+        """The first `length` tokens of a state on disk; None where it is gone or the model refuses it."""
+        assert self._shelf is not None
+        saved = self._shelf.read(shelved)
+        if saved is None:
+            return None
+        self.cache.shrink(self._room() - 1)
+        try:
+            state = self._model.new_state(saved)
+        except BackendError:
+            self._shelf.drop(shelved)
+            return None
+        if state.length != len(shelved.tokens):
+            state.release()
+            self._shelf.drop(shelved)
+            return None
+        if length < state.length:
+            state.trim(length)
+        return state
 
     def _room(self) -> int:
         """How many states there may be besides those of requests under way."""

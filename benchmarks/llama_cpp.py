@@ -1,0 +1,358 @@
+"""How fast the llama.cpp backend answers many conversations, on one thread, beside its peers in the same run.
+
+The peers are a bare loop around `llama_decode` with the same batch and no sampling at all, and llama-cpp-python's
+high-level `Llama`, which serves one conversation at a time. Models of random weights are made on the spot. Paired
+rounds take turns, and each figure is the median of several, since other programs may be running.
+
+    python benchmarks/llama_cpp.py [--models 15M-q4_0 110M-q4_0] [--rounds 5] [--turns 10] [--plot llama_cpp.png]
+"""
+
+# ruff: noqa: E402  this file is called as the library is, so its own folder must not be looked in first
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+
+import numpy as np
+from chatbridge_llama_cpp.backend import load
+from chatbridge_llama_cpp.model import Batch, LlamaModel
+from chatbridge_llama_cpp.native import lib
+from chatbridge_llama_cpp.options import LlamaOptions
+from chatbridge_llama_cpp.smoke import survives_repacking
+from gguf import GGMLQuantizationType, GGUFWriter
+from gguf.quants import quantize
+
+from chatbridge import Request, Row, Sampling, Tokens
+from chatbridge.engine.core import Engine
+
+VOCABULARY = 32000
+SIZES = {"15M": (256, 8, 8, 704), "110M": (768, 12, 12, 2048)}
+"""Width, layers, heads and hidden size."""
+
+ROOMS, DECODED, REPLY = 16, 32, 32
+GREEDY = Sampling(temperature=0)
+
+
+@dataclass
+class Room:
+    """One conversation: all ids so far, and what its last turn cost."""
+
+    ids: list[int]
+    first: float = 0.0
+
+
+def write_model(path: Path, size: str, kind: str) -> Path:
+    """A LLaMA of random weights with a vocabulary of real size."""
+    dim, layers, heads, hidden = SIZES[size]
+    rng = np.random.default_rng(7)
+    packed = GGMLQuantizationType[kind.upper()]
+    writer = GGUFWriter(path, "llama")
+    writer.add_block_count(layers)
+    writer.add_context_length(8192)
+    writer.add_embedding_length(dim)
+    writer.add_feed_forward_length(hidden)
+    writer.add_head_count(heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tokenizer_model("llama")
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces += [f"piece{i}" for i in range(VOCABULARY - len(pieces))]
+    writer.add_token_list(pieces)
+    writer.add_token_scores([0.0] * VOCABULARY)
+    writer.add_token_types([2, 3, 3, *[6] * 256, *[1] * (VOCABULARY - 259)])
+
+    def add(name: str, *shape: int) -> None:
+        weights = (rng.standard_normal(shape, np.float32) * np.float32(shape[-1] ** -0.5)).astype(np.float32)
+        writer.add_tensor(name, quantize(weights, packed), raw_dtype=packed)
+
+    add("token_embd.weight", VOCABULARY, dim)
+    writer.add_tensor("output_norm.weight", np.ones(dim, np.float32))
+    for i in range(layers):
+        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            add(f"blk.{i}.{name}.weight", dim, dim)
+        add(f"blk.{i}.ffn_gate.weight", hidden, dim)
+        add(f"blk.{i}.ffn_up.weight", hidden, dim)
+        add(f"blk.{i}.ffn_down.weight", dim, hidden)
+        for name in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{i}.{name}.weight", np.ones(dim, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def opened(path: Path, context: int, sequences: int = ROOMS, **options: Any) -> LlamaModel:
+    asked = {"path": path, "threads": 1, "context_length": context, "sequences": sequences, **options}
+    return load(LlamaOptions.model_validate(asked), lambda share, doing: None)
+
+
+def ids(count: int, seed: int) -> list[int]:
+    rng = random.Random(seed)
+    return [1, *(rng.randrange(300, VOCABULARY) for _ in range(count - 1))]
+
+
+def fill(model: LlamaModel, count: int, tokens: int) -> list[Any]:
+    """So many states that have read so many tokens."""
+    states = [model.new_state() for _ in range(count)]
+    for number, state in enumerate(states):
+        prompt = ids(tokens, number)
+        for start in range(0, tokens, 512):
+            model.step([Row(state, prompt[start : start + 512], None)])
+    return states
+
+
+def decode(model: LlamaModel, states: Sequence[Any]) -> float:
+    """Tokens a second through `step`, as the engine calls it; the states are as long afterwards as before."""
+    samplers = [model.new_sampler(GREEDY, [1], 0) for _ in states]
+    length = states[0].length
+    pending = [[300]] * len(states)
+    begin = time.perf_counter()
+    for _ in range(DECODED):
+        rows = [Row(state, p, s) for state, p, s in zip(states, pending, samplers, strict=True)]
+        pending = [list(tokens) for tokens in model.step(rows)]
+    speed = DECODED * len(states) / (time.perf_counter() - begin)
+    for state in states:
+        state.trim(length)
+    return speed
+
+
+def bare(model: LlamaModel, states: Sequence[Any]) -> float:
+    """The same batches given to `llama_decode` and nothing else."""
+    context = model._context
+    batch = Batch(len(states), len(states))
+    length = states[0].length
+    for state in sorted(states, key=lambda state: state.seat):
+        batch.add(state, [300], wanted=1)
+    begin = time.perf_counter()
+    for _ in range(DECODED):
+        assert lib.llama_decode(context, batch.native) == 0
+        lib.llama_synchronize(context)
+        for i in range(len(states)):
+            batch.native.pos[i] += 1
+    speed = DECODED * len(states) / (time.perf_counter() - begin)
+    for state in states:
+        lib.llama_memory_seq_rm(lib.llama_get_memory(context), state.seat, length, -1)
+    return speed
+
+
+def paired(rounds: int, *works: Callable[[], float]) -> list[float]:
+    """The median of each, all of them once in every round."""
+    found = [[work() for work in works] for _ in range(rounds)]
+    return [statistics.median(column) for column in zip(*found, strict=True)]
+
+
+def overhead(path: Path, rounds: int) -> list[tuple[str, float, float]]:
+    """Decoding through the backend and through a bare loop: name, ours, theirs."""
+    rows = []
+    for count in (1, 4, ROOMS):
+        model = opened(path, 1024)
+        states = fill(model, count, 256)
+        ours, theirs = paired(rounds, lambda m=model, s=states: decode(m, s), lambda m=model, s=states: bare(m, s))
+        rows.append((f"{count} conversation{'s' * (count > 1)}", ours, theirs))
+        model.close()
+    return rows
+
+
+def idle(path: Path, rounds: int) -> tuple[float, float]:
+    """One active room's speed beside nobody, and beside idle ones of 1,000 tokens each."""
+    alone, crowded = opened(path, 1280, ROOMS + 1), opened(path, 1280, ROOMS + 1)
+    fill(crowded, ROOMS, 1000)
+    one, other = fill(alone, 1, 256), fill(crowded, 1, 256)
+    empty, full = paired(rounds, lambda: decode(alone, one), lambda: decode(crowded, other))
+    alone.close()
+    crowded.close()
+    return empty, full
+
+
+def newcomer(path: Path, budget: int = 512) -> tuple[float, float, float]:
+    """The usual interval between tokens, one prompt chunk, and the longest interval while 4,000 tokens arrive."""
+    engine = Engine(opened(path, 4608, 5), token_budget=budget)
+    for i in range(4):
+        engine.submit(request(ids(100, i), 400, str(i)))
+    for _ in range(12):
+        engine.step()
+    usual = [timed(engine) for _ in range(16)]
+    engine.submit(request(ids(4000, 9), 4, "long"))
+    meanwhile = [timed(engine) for _ in range(6)]
+    engine.close()
+    model = opened(path, 4608, 5)
+    state, chunks = model.new_state(), []
+    for start in range(0, 6 * budget, budget):  # each takes longer, since there is more to look back at
+        begin = time.perf_counter()
+        model.step([Row(state, ids(4000, 3)[start : start + budget], None)])
+        chunks.append(time.perf_counter() - begin)
+    model.close()
+    return statistics.median(usual), max(chunks), max(meanwhile)
+
+
+def timed(engine: Engine) -> float:
+    begin = time.perf_counter()
+    engine.step()
+    return time.perf_counter() - begin
+
+
+def request(prompt: Sequence[int], count: int, name: str) -> Request:
+    bias = {2: -100.0}  # random weights would end an answer at any time
+    sampling = Sampling(temperature=0, max_tokens=count, logit_bias=bias)
+    return Request((Tokens(tuple(prompt)),), id=name, sampling=sampling)
+
+
+def rooms() -> list[Room]:
+    rng = random.Random(3)
+    return [Room(ids(rng.randrange(500, 1500), i)) for i in range(ROOMS)]
+
+
+def talk_here(path: Path, turns: int, *, together: bool) -> tuple[list[float], float]:
+    """Times to the first token after the first turn, and seconds for all turns, in the backend.
+
+    `together`: all rooms ask at once; else one after another, as their turns would come in `Llama`.
+    """
+    engine = Engine(opened(path, 1500 + turns * (REPLY + 40)))
+    everybody, firsts = rooms(), []
+    begin = time.perf_counter()
+    for turn in range(turns):
+        for number, room in enumerate(everybody):
+            room.ids += ids(24, 1000 * turn + number)[1:]
+            engine.submit(request(room.ids, REPLY, str(number)))
+            if not together:
+                firsts += finish(engine, everybody) if turn else finish(engine, everybody)[:0]
+        firsts += finish(engine, everybody) if turn else finish(engine, everybody)[:0]
+    seconds = time.perf_counter() - begin
+    engine.close()
+    return firsts, seconds
+
+
+def finish(engine: Engine, everybody: Sequence[Room]) -> list[float]:
+    """Let everybody be answered; the times to their first tokens."""
+    firsts = []
+    while not engine.idle:
+        for event in engine.step():
+            assert event.error is None, event.error
+            if event.chunk is not None and event.chunk.finish is not None:
+                everybody[int(event.request_id)].ids += event.chunk.finish.reply.tokens
+                firsts.append(event.chunk.finish.usage.first_token_seconds)
+    return firsts
+
+
+def talk_there(path: Path, turns: int) -> tuple[list[float], float]:
+    """The same in `Llama`, one conversation after another; waiting for the others is not counted."""
+    from llama_cpp import Llama
+
+    context = 1500 + turns * (REPLY + 40)
+    peer: Any = Llama(
+        str(path), n_ctx=context, n_batch=512, n_ubatch=512, n_threads=1, n_threads_batch=1, verbose=False
+    )
+    everybody, firsts = rooms(), []
+    begin = time.perf_counter()
+    for turn in range(turns):
+        for number, room in enumerate(everybody):
+            room.ids += ids(24, 1000 * turn + number)[1:]
+            asked = time.perf_counter()
+            said: list[int] = []
+            for token in peer.generate(room.ids, temp=0, top_k=1):
+                if not said and turn:
+                    firsts.append(time.perf_counter() - asked)
+                said.append(token)
+                if len(said) == REPLY:
+                    break
+            room.ids += said
+    seconds = time.perf_counter() - begin
+    peer.close()
+    return firsts, seconds
+
+
+def restart(path: Path) -> tuple[float, float, float, float]:
+    """A conversation of 2,000 tokens: MiB saved, seconds to save, to bring back, and to read again instead."""
+    model = opened(path, 2304, 2)
+    begin = time.perf_counter()
+    (state,) = fill(model, 1, 2000)
+    reading = time.perf_counter() - begin
+    begin = time.perf_counter()
+    saved = state.save()
+    saving = time.perf_counter() - begin
+    state.release()
+    begin = time.perf_counter()
+    model.step([Row(model.new_state(saved), [300], None)])
+    loading = time.perf_counter() - begin
+    model.close()
+    return len(saved) / 2**20, saving, loading, reading
+
+
+def plot(target: Path, table: dict[str, list[tuple[str, float, float]]]) -> None:
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(table), figsize=(5 * len(table), 4), squeeze=False)
+    for axis, (name, rows) in zip(axes[0], table.items(), strict=True):
+        places = np.arange(len(rows))
+        axis.bar(places - 0.2, [ours for _, ours, _ in rows], 0.4, label="chatbridge")
+        axis.bar(places + 0.2, [theirs for _, _, theirs in rows], 0.4, label="bare llama_decode")
+        axis.set_xticks(places, [label for label, _, _ in rows])
+        axis.set_title(f"{name}, one thread")
+        axis.set_ylabel("tokens a second")
+        axis.legend()
+    figure.tight_layout()
+    figure.savefig(target, dpi=120)
+
+
+def report(path: Path, name: str, options: argparse.Namespace) -> list[tuple[str, float, float]]:
+    print(f"\n{name}, one thread; medians of {options.rounds} rounds")
+    rows = overhead(path, options.rounds)
+    print(f"  {'decoding':<22}{'here':>9}{'bare':>9}{'share':>8}   tokens a second")
+    for label, ours, theirs in rows:
+        print(f"  {label:<22}{ours:>9.1f}{theirs:>9.1f}{ours / theirs:>8.3f}")
+    empty, full = idle(path, options.rounds)
+    print(f"  one active room: {empty:.1f} alone, {full:.1f} beside {ROOMS} idle rooms ({full / empty:.3f})")
+    usual, chunk, longest = newcomer(path)
+    print(
+        f"  4,000 tokens arrive: longest interval {1e3 * longest:.0f} ms, allowed "
+        f"{1e3 * (2 * usual + chunk):.0f} ms (2 of {1e3 * usual:.0f} and a chunk of {1e3 * chunk:.0f})"
+    )
+    size, saving, loading, reading = restart(path)
+    print(
+        f"  2,000 tokens: {size:.0f} MiB saved in {1e3 * saving:.0f} ms, back in {1e3 * loading:.0f} ms, read again in "
+        f"{1e3 * reading:.0f} ms"
+    )
+    if options.turns:
+        here, _ = talk_here(path, options.turns, together=False)
+        there, theirs = talk_there(path, options.turns)
+        _, mine = talk_here(path, options.turns, together=True)
+        a, b = statistics.median(here), statistics.median(there)
+        print(f"  {ROOMS} rooms, {options.turns} turns   {'here':>9}{'Llama':>9}{'times':>8}")
+        print(f"  to the first token    {a:>9.3f}{b:>9.3f}{b / a:>8.1f}   seconds, median after the first turn")
+        print(f"  in all                {mine:>9.1f}{theirs:>9.1f}{theirs / mine:>8.1f}   seconds")
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    every = [f"{size}-{kind}" for size in SIZES for kind in ("q4_0", "q8_0")]
+    parser.add_argument("--models", nargs="+", choices=every, default=every)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=10, help="turns of the comparison with Llama; 0 leaves it out")
+    parser.add_argument("--plot", type=Path, default=Path("llama_cpp.png"))
+    options = parser.parse_args()
+    print(f"weights laid out for this processor: {'yes' if survives_repacking() else 'no, this build crashes with it'}")
+    table = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.models:
+            size, kind = name.split("-")
+            table[name] = report(write_model(Path(folder) / f"{name}.gguf", size, kind), name, options)
+    try:
+        plot(options.plot, table)
+        print(f"\nplotted in {options.plot}")
+    except ImportError:
+        print("\nno plot: matplotlib is not installed")
+
+
+if __name__ == "__main__":
+    main()

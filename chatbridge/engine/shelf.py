@@ -1,0 +1,139 @@
+"""Keeps states on disk, so that after a restart no history is read again. Knows files and tokens; knows no model.
+
+A file belongs to one fingerprint and to the ids that its state has consumed; it is given back for a prompt that begins
+with these ids, and for nothing else. The ids are what people wrote: only the owner may read the files.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+
+from chatbridge.engine.contract import ModelState
+from chatbridge.engine.prefix_cache import common_prefix
+
+SHORTEST = 64
+"""Tokens that are worth a file; fewer are read again as fast."""
+
+CLOSING = 3.0
+"""Seconds that a model which is being closed may take for putting its states away."""
+
+_MAGIC = b"chatbridge-state-1\n"
+_SUFFIX = ".state"
+
+
+@dataclass(frozen=True, slots=True)
+class Shelved:
+    """One state on disk, and the ids that it has consumed."""
+
+    tokens: tuple[int, ...]
+    path: Path
+
+
+@dataclass(slots=True)
+class Shelf:
+    """The states of the model with this `fingerprint` in `folder`, which is made where it is not there.
+
+    `max_bytes`: of all files in the folder, of whatever model; those used least recently go first. `clock`: seconds.
+    """
+
+    folder: Path
+    fingerprint: str
+    max_bytes: int
+    clock: Callable[[], float] = time.monotonic
+    _shelved: dict[Path, Shelved] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in self.folder.glob(f"{self._mark()}-*{_SUFFIX}"):
+            # One that is damaged is as good as none.
+            with suppress(OSError, ValueError, struct.error), path.open("rb") as file:
+                self._shelved[path] = Shelved(_read_tokens(file.read), path)
+
+    def put(self, tokens: Sequence[int], state: ModelState) -> None:
+        """Keep a copy of `state`, which has consumed `tokens`. What can't be written is left out."""
+        if len(tokens) < SHORTEST:
+            return
+        packed = struct.pack(f"<{len(tokens)}I", *tokens)
+        name = f"{self._mark()}-{blake2b(packed, digest_size=16).hexdigest()}"
+        path = self.folder / f"{name}{_SUFFIX}"
+        if path in self._shelved:
+            return
+        fresh = self.folder / f"{name}.{os.getpid()}.part"
+        try:
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(b"".join((_MAGIC, struct.pack("<I", len(tokens)), packed)))
+                file.write(state.save())
+            fresh.replace(path)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            return
+        self._shelved[path] = Shelved(tuple(tokens), path)
+        self._shrink()
+
+    def put_all(self, kept: Iterable[tuple[Sequence[int], ModelState]]) -> None:
+        """Keep these, the most wanted first, as many as there is time for."""
+        end = self.clock() + CLOSING
+        for tokens, state in kept:
+            if self.clock() >= end:
+                return
+            self.put(tokens, state)
+
+    def longest(self, prompt: Sequence[int], *, whole: bool) -> tuple[Shelved | None, int]:
+        """The state that shares most with `prompt`, and how much; `whole`: only one that has consumed nothing else.
+
+        One token is always left to evaluate.
+        """
+        best, longest, wanted = None, 0, tuple(prompt)
+        for shelved in self._shelved.values():
+            length = min(common_prefix(shelved.tokens, wanted), len(wanted) - 1)
+            if length > longest and not (whole and length < len(shelved.tokens)):
+                best, longest = shelved, length
+        return best, longest
+
+    def read(self, shelved: Shelved) -> bytes | None:
+        """What `ModelState.save` wrote; None where it is gone."""
+        try:
+            with shelved.path.open("rb") as file:
+                if _read_tokens(file.read) != shelved.tokens:
+                    raise ValueError("another state")
+                os.utime(shelved.path)
+                return file.read()
+        except (OSError, ValueError, struct.error):
+            self.drop(shelved)
+            return None
+
+    def drop(self, shelved: Shelved) -> None:
+        """Give up one that is of no use."""
+        self._shelved.pop(shelved.path, None)
+        with suppress(OSError):
+            shelved.path.unlink()
+
+    def _shrink(self) -> None:
+        files = []
+        for path in self.folder.glob(f"*{_SUFFIX}"):
+            with suppress(OSError):
+                found = path.stat()
+                files.append((found.st_mtime_ns, found.st_size, path))
+        total = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if total <= self.max_bytes:
+                return
+            total -= size
+            self.drop(Shelved((), path))
+
+    def _mark(self) -> str:
+        return blake2b(self.fingerprint.encode(), digest_size=8).hexdigest()
+
+
+def _read_tokens(read: Callable[[int], bytes]) -> tuple[int, ...]:
+    if read(len(_MAGIC)) != _MAGIC:
+        raise ValueError("not a state")
+    (count,) = struct.unpack("<I", read(4))
+    return struct.unpack(f"<{count}I", read(4 * count))

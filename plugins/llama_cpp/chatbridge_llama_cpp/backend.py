@@ -1,0 +1,70 @@
+"""What the backend is called, which keys it takes, and how the worker loads a model; imports llama.cpp only then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from chatbridge import BackendType, ModelLoadError, Shelf
+from chatbridge_llama_cpp.options import LlamaOptions
+
+if TYPE_CHECKING:
+    from chatbridge_llama_cpp.model import LlamaModel
+
+
+def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> LlamaModel:
+    """Load the model and return it with everything asked for in use. Raises ModelLoadError."""
+    from chatbridge_llama_cpp import adapters, describe, loading
+    from chatbridge_llama_cpp.model import LlamaModel
+    from chatbridge_llama_cpp.native import lib
+    from chatbridge_llama_cpp.sampler import Samplers
+    from chatbridge_llama_cpp.state import Seats
+    from chatbridge_llama_cpp.tokenizer import LlamaTokenizer
+
+    loaded = loading.load(options, progress)
+    try:
+        applied = adapters.apply(options, loaded.model, loaded.context, loaded.files[0])
+        vocabulary = lib.llama_model_get_vocab(loaded.model)
+        tokenizer = LlamaTokenizer(vocabulary, space_prefix=loaded.space_prefix)
+        mark = describe.fingerprint(loaded, options, applied)
+        info = describe.describe(loaded, options, tokenizer, applied, mark)
+        if options.draft and not info.can_trim:
+            raise ModelLoadError(
+                f"draft: {options.draft} needs a model that can forget wrong guesses; {info.name} can't: leave it out"
+            )
+        samplers = Samplers(options, vocabulary, tokenizer.size, info.context_length)
+        seats = Seats(loaded.context, describe.layout(loaded, options), mark, info.context_length)
+        outputs = min(lib.llama_n_batch(loaded.context), loading.outputs(options, loaded.plan.sequences))
+        shelf = _shelf(options, mark)
+        model = LlamaModel(info, tokenizer, seats, samplers, loaded.context, outputs, loaded.free, shelf)
+    except BaseException:
+        loaded.free()
+        raise
+    progress(1.0, "ready")
+    return model
+
+
+def _shelf(options: LlamaOptions, mark: str) -> Shelf | None:
+    """Where the states of the model with the fingerprint `mark` are kept, if they are."""
+    if options.keep_states is None:
+        return None
+    try:
+        return Shelf(options.keep_states, mark, int(options.keep_states_gib * 2**30))
+    except OSError as error:
+        raise ModelLoadError(f"keep_states: {options.keep_states} can't be used: {error.strerror or error}") from error
+
+
+def facts() -> dict[str, str]:
+    """What `chatbridge doctor` tells: the engine's version, and what it was built for."""
+    from chatbridge_llama_cpp.native import build_flags
+
+    return build_flags()
+
+
+llama_cpp = BackendType(
+    "llama_cpp",
+    LlamaOptions,
+    "every GGUF model through llama.cpp, quantised, on processors and graphics cards",
+    load=load,
+    facts=facts,
+)

@@ -1,0 +1,131 @@
+"""Says what a loaded model is and what is really in use: the `ModelInfo`, from what llama.cpp itself tells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from chatbridge import ModelInfo
+from chatbridge_llama_cpp.adapters import Applied
+from chatbridge_llama_cpp.gguf_file import vocabulary_fingerprint
+from chatbridge_llama_cpp.loading import Loaded
+from chatbridge_llama_cpp.memory import size
+from chatbridge_llama_cpp.native import build_flags, lib
+from chatbridge_llama_cpp.options import LlamaOptions
+from chatbridge_llama_cpp.smoke import survives_repacking
+from chatbridge_llama_cpp.state import Layout
+from chatbridge_llama_cpp.tokenizer import LlamaTokenizer
+
+_BUFFER = re.compile(r"(\S+) (model|KV|RS|compute|output) buffer size = +([\d.]+) MiB")
+_OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+_NOT_ARITHMETIC = {
+    "path", "gpu_layers", "main_gpu", "split_mode", "tensor_split", "threads", "threads_batch", "numa", "mmap", "mlock",
+    "context_length", "sequences", "total_context", "batch", "ubatch", "mirostat", "mirostat_tau", "mirostat_eta",
+    "dry_multiplier", "dry_base", "dry_allowed_length", "dry_window", "dry_breakers", "xtc_probability",
+    "xtc_threshold", "grammar", "json_schema", "draft", "draft_tokens", "keep_states", "keep_states_gib",
+    "lora", "control_vectors",
+}  # fmt: skip
+"""Options that leave a state as it is. Adapters count by what their files hold."""
+
+
+def layout(loaded: Loaded, options: LlamaOptions) -> Layout:
+    """How the context keeps its sequences."""
+    needs = loaded.plan.needs
+    recurrent = lib.llama_model_is_recurrent(loaded.model)
+    return Layout(
+        count=loaded.plan.sequences,
+        cell_bytes=needs.cell,
+        fixed_bytes=needs.fixed,
+        pass_bytes=needs.weights,
+        apart=loaded.plan.sequences > 1 and (recurrent or not options.unified),
+        shares=recurrent or options.unified,
+    )
+
+
+def fingerprint(loaded: Loaded, options: LlamaOptions, applied: Sequence[Applied]) -> str:
+    """Stands for everything that the arithmetic depends on."""
+    changes = options.model_dump(mode="json", exclude=_NOT_ARITHMETIC)
+    parts = [file.fingerprint() for file in loaded.files] + [one.fingerprint for one in applied]
+    flash = any("Flash Attention enabled" in line for line in loaded.said)
+    # What llama.cpp saves of a sequence goes only into a context of as many streams.
+    streams = 1 if options.unified else loaded.plan.sequences
+    said = repr((parts, sorted(changes.items()), flash, streams, build_flags()["llama-cpp-python"]))
+    return f"llama_cpp-{blake2b(said.encode(), digest_size=16).hexdigest()}"
+
+
+def describe(
+    loaded: Loaded, options: LlamaOptions, tokenizer: LlamaTokenizer, applied: Sequence[Applied], mark: str
+) -> ModelInfo:
+    """What `LlamaModel.info` tells. `mark`: the fingerprint."""
+    metadata, model = loaded.files[0].metadata, loaded.model
+    template = lib.llama_model_chat_template(model, None)
+    trims = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
+    windowed = lib.llama_model_n_swa(model) > 0 and not options.swa_full
+    return ModelInfo(
+        name=str(metadata.get("general.name") or loaded.files[0].path.stem),
+        architecture=loaded.files[0].architecture,
+        context_length=loaded.plan.context_length,
+        vocab_size=tokenizer.size,
+        fingerprint=mark,
+        vocabulary=vocabulary_fingerprint(metadata),
+        eos=tokenizer.ends(),
+        bos=tokenizer.begin(),
+        max_batch=loaded.plan.sequences,
+        can_trim=trims and not windowed,
+        specials=tokenizer.specials,
+        chat_template=template.decode("utf-8", "replace") if template else None,
+        details=_details(loaded, options, tokenizer, applied, windowed),
+    )
+
+
+def _details(
+    loaded: Loaded, options: LlamaOptions, tokenizer: LlamaTokenizer, applied: Sequence[Applied], windowed: bool
+) -> dict[str, str]:
+    flags, plan, model, context = build_flags(), loaded.plan, loaded.model, loaded.context
+    parameters = lib.llama_model_n_params(model)
+    kind = lib.llama_ftype_name(lib.llama_model_ftype(model)).decode()
+    details = {
+        "file": str(loaded.files[0].path) + (f" and {len(loaded.files) - 1} more" if len(loaded.files) > 1 else ""),
+        "quantisation": kind.removeprefix("(guessed) "),
+        "parameters": f"{parameters / 1e6:,.1f} M" if parameters < 1e9 else f"{parameters / 1e9:,.2f} B",
+        "context": f"{plan.context_length} tokens for each of {plan.sequences} conversations at once, "
+        + (f"{lib.llama_n_ctx(context)} cells in one pool" if options.unified else "cells of their own"),
+        "memory": _memory(loaded.said),
+        "layers on gpu": _offloaded(loaded),
+        "threads": f"{lib.llama_n_threads(context)}, {lib.llama_n_threads_batch(context)} for prompts",
+        "flash attention": "on" if any("Flash Attention enabled" in line for line in loaded.said) else "off",
+        "kv cache": f"{options.kv_type_k} keys, {options.kv_type_v} values",
+        "tokenizer": tokenizer.kind,
+        "llama.cpp": f"{flags['llama.cpp']} (llama-cpp-python {flags['llama-cpp-python']}), {flags['instructions']}, "
+        f"gpu {flags['gpu']}, blas {flags['blas']}",
+    }
+    if not survives_repacking():
+        details["amx"] = "off, since this build crashes with it: build llama-cpp-python with GCC 13.2 or newer"
+    if windowed:
+        details["sliding window"] = "only its last tokens are kept, so histories are read again after an edit"
+    for kind in ("lora", "control vector"):
+        if some := [str(one) for one in applied if one.kind == kind]:
+            details[kind] = "; ".join(some)
+    if options.keep_states is not None:
+        details["kept states"] = f"{options.keep_states}, at most {options.keep_states_gib:g} GiB"
+    if options.draft:
+        details["draft"] = f"{options.draft}, {options.draft_tokens} tokens"
+    return details
+
+
+def _memory(said: Sequence[str]) -> str:
+    """What llama.cpp took, by kind and device."""
+    taken: dict[tuple[str, str], float] = {}
+    for device, kind, mib in (match.groups() for line in said if (match := _BUFFER.search(line))):
+        taken[kind, device] = taken.get((kind, device), 0.0) + float(mib)
+    words = {"model": "weights", "KV": "cache", "RS": "recurrent state", "compute": "computing", "output": "output"}
+    return ", ".join(f"{size(mib * 2**20)} {words[kind]} on {device}" for (kind, device), mib in taken.items() if mib)
+
+
+def _offloaded(loaded: Loaded) -> str:
+    for line in loaded.said:
+        if found := _OFFLOADED.search(line):
+            cards = ", ".join(device.name for device in loaded.devices if device.is_gpu)
+            return f"{found[1]} of {found[2]} ({cards})"
+    return f"0 of {len(loaded.plan.needs.layers) + 1}"

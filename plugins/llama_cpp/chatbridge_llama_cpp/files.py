@@ -1,0 +1,107 @@
+"""Finds the file or files that `path` names, here or on Hugging Face. Reads their headers, and knows no engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from math import isfinite
+from pathlib import Path
+
+from chatbridge import ModelLoadError
+from chatbridge_llama_cpp.gguf_file import GgufFile, Strings, damaged
+from chatbridge_llama_cpp.options import LlamaOptions
+
+_PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
+_REQUIRED = ("block_count", "context_length", "embedding_length")
+
+
+def find_model(options: LlamaOptions, progress: Callable[[float, str], None]) -> tuple[GgufFile, ...]:
+    """The headers of the model's parts, the first of which has the metadata. Raises ModelLoadError."""
+    hub = options.hub
+    path = Path(options.path) if hub is None else _downloaded(*hub, progress)
+    found = _PART.fullmatch(path.name)
+    if found is None:
+        return (checked(GgufFile(path)),)
+    stem, _, count = found.groups()
+    parts = [path.with_name(f"{stem}-{i + 1:05d}-of-{count}.gguf") for i in range(int(count))]
+    if hub is not None:
+        parts = [_downloaded(hub[0], str(Path(hub[1]).with_name(part.name)), progress) for part in parts]
+    if missing := [part.name for part in parts if not part.exists()]:
+        raise ModelLoadError(
+            f"{path}: the model has {int(count)} parts, and {', '.join(missing[:3])} {_is(missing)} missing beside it; "
+            f"download all of them into one folder"
+        )
+    files = tuple(GgufFile(part) for part in parts)
+    for i, file in enumerate(files):
+        if file.metadata.get("split.no") != i or file.metadata.get("split.count") != int(count):
+            raise ModelLoadError(f"{file.path}: this is not part {i + 1} of {int(count)}; download the parts again")
+    checked(files[0])
+    return files
+
+
+def checked(file: GgufFile) -> GgufFile:
+    """The file, if it is a model that llama.cpp can be given. Raises ModelLoadError."""
+    path, metadata, architecture = file.path, file.metadata, file.architecture
+    if metadata.get("general.type") == "adapter":
+        raise ModelLoadError(f"{path}: this is an adapter, not a model; give it as lora: beside the path: of its model")
+    if not architecture:
+        raise ModelLoadError(f"{path}: the metadata lack general.architecture; this is no model, or only a part of one")
+    if architecture == "clip" or metadata.get("general.type") == "mmproj":
+        raise ModelLoadError(f"{path}: this is the picture part of a model; give the file of its text part")
+    if metadata.get("split.count", 0) not in (0, 1) and not _PART.fullmatch(path.name):
+        raise ModelLoadError(
+            f"{path}: this is one of {metadata['split.count']} parts, and is not called …-00001-of-"
+            f"{metadata['split.count']:05d}.gguf; give the parts their names back"
+        )
+    for key in _REQUIRED:
+        value = metadata.get(f"{architecture}.{key}")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 31:
+            raise damaged(path, f"{architecture}.{key} is {value!r}")
+    for key, value in metadata.items():
+        if isinstance(value, float) and not (isfinite(value) and (value >= 0 or "epsilon" not in key)):
+            raise damaged(path, f"{key} is {value}")
+    _check_vocabulary(file)
+    return file
+
+
+def _check_vocabulary(file: GgufFile) -> None:
+    """llama.cpp reads these arrays side by side, whatever their lengths."""
+    metadata, path = file.metadata, file.path
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, Strings) or not tokens.count:
+        raise ModelLoadError(f"{path}: the file has no tokenizer; get one that was converted with its vocabulary")
+    # llama.cpp reads a text up to its first zero, gives empty ones a name, and aborts where two are alike.
+    texts = [text for text in (token.partition(b"\0")[0] for token in tokens) if text]
+    if len(set(texts)) < len(texts):
+        raise damaged(path, "two tokens have the same text")
+    for key in ("scores", "token_type"):
+        value = metadata.get(f"tokenizer.ggml.{key}")
+        if value is not None and getattr(value, "dtype", None) is None:
+            raise damaged(path, f"tokenizer.ggml.{key} is no list of numbers")
+        if value is not None and (len(value) != tokens.count or value.dtype.itemsize != 4):
+            raise damaged(path, f"tokenizer.ggml.{key} has {len(value)} entries for {tokens.count} tokens")
+
+
+def _downloaded(repo: str, file: str, progress: Callable[[float, str], None]) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    except ImportError:
+        raise ModelLoadError(
+            f"path: {repo}:{file} is on Hugging Face, which needs another package: pip install "
+            f"'chatbridge-llama-cpp[hub]'; or download the file and give its path"
+        ) from None
+    cached = try_to_load_from_cache(repo, file)
+    if isinstance(cached, str):
+        return Path(cached)
+    progress(0.0, f"downloading {file}")
+    try:
+        return Path(hf_hub_download(repo, file))
+    except Exception as error:  # network, rights, names: the package has a class for each
+        raise ModelLoadError(
+            f"path: {repo}:{file} could not be downloaded: {str(error).splitlines()[0] if str(error) else error!r}; "
+            f"see that the names are right, or download the file and give its path"
+        ) from error
+
+
+def _is(items: list[str]) -> str:
+    return "is" if len(items) == 1 else "are"

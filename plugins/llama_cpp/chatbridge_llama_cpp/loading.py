@@ -1,0 +1,241 @@
+"""Loads a model into llama.cpp, and says in words why one can't be. Knows options and files; runs nothing.
+
+Whatever an option asks for and this build or this file can't do is an error here, before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from gguf.constants import GGMLQuantizationType
+
+from chatbridge import ModelLoadError
+from chatbridge_llama_cpp.files import find_model
+from chatbridge_llama_cpp.gguf_file import GgufFile
+from chatbridge_llama_cpp.memory import Plan, plan
+from chatbridge_llama_cpp.native import Device, devices, lib, log
+from chatbridge_llama_cpp.options import UNPACKED, LlamaOptions
+from chatbridge_llama_cpp.smoke import survives_repacking
+
+REBUILD = 'CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir --no-deps llama-cpp-python==0.3.36'
+_SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
+_ROPE = {"none": 0, "linear": 1, "yarn": 2, "longrope": 3}
+_NUMA = {"distribute": 1, "isolate": 2, "numactl": 3}
+_FLASH: dict[str | bool, int] = {"auto": -1, False: 0, True: 1}
+_MMAP, _MLOCK, _NO_MMAP = 1, 2, 0
+_FUNCTION = re.compile(r"^\w+: (error loading model: )?")
+_BOOL = 2  # LLAMA_KV_OVERRIDE_TYPE_BOOL
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model and its context in memory. `said`: what llama.cpp told while loading, line by line."""
+
+    files: tuple[GgufFile, ...]
+    plan: Plan
+    model: Any
+    context: Any
+    space_prefix: bool
+    said: Sequence[str]
+    devices: Sequence[Device]
+
+    def free(self) -> None:
+        lib.llama_free(self.context)
+        lib.llama_model_free(self.model)
+
+
+def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Loaded:
+    """Raises ModelLoadError."""
+    progress(0.0, "opening the file")
+    files = find_model(options, progress)
+    seen = devices()
+    check_gpu(options, [device for device in seen if device.is_gpu], lib.llama_supports_gpu_offload())
+    gpu_free = sum(device.free for device in seen if device.is_gpu)
+    settled = plan(files, options, free=free_memory(), gpu_free=gpu_free, most=lib.llama_max_parallel_sequences())
+    if options.numa is not None:
+        lib.llama_numa_init(_NUMA[options.numa])
+    space_prefix = _wants_space_prefix(files[0])
+    with log().hearing() as said:
+        model = _load_weights(options, settled, files[0].path, progress)
+    if not model:
+        raise ModelLoadError(why_not(files[0], said.complaints))
+    try:
+        _check_kind(files[0], model)
+        with log().hearing() as said_of_context:
+            context = lib.llama_init_from_model(model, _context_params(options, settled))
+        if not context:
+            raise ModelLoadError(
+                f"{files[0].path}: llama.cpp made no context for {settled.sequences} conversations of "
+                f"{settled.context_length} tokens: {_words(said_of_context.complaints)}"
+            )
+    except BaseException:
+        lib.llama_model_free(model)
+        raise
+    return Loaded(files, settled, model, context, space_prefix, (*said.lines, *said_of_context.lines), seen)
+
+
+def check_gpu(options: LlamaOptions, gpus: Sequence[Device], built: bool) -> None:
+    """Raise ModelLoadError where the options need a graphics card that this build or machine does not have."""
+    names = [
+        name for name in ("main_gpu", "split_mode", "tensor_split", "offload_kqv") if getattr(options, name) is not None
+    ]
+    if options.gpu_layers not in (0, "auto"):
+        names.insert(0, "gpu_layers")
+    if not names:
+        return
+    asked = f"{names[0]}: {getattr(options, names[0])}"
+    if not built:
+        raise ModelLoadError(
+            f"{asked} needs a graphics card, and this llama-cpp-python was built for the processor only; rebuild it "
+            f"for NVIDIA cards with\n    {REBUILD}\n(the README has the lines for others), or leave {names[0]} out"
+        )
+    if not gpus:
+        raise ModelLoadError(f"{asked} needs a graphics card, and none is seen here; leave {names[0]} out")
+    if options.main_gpu is not None and options.main_gpu >= len(gpus):
+        raise ModelLoadError(f"main_gpu: {options.main_gpu} is not there: the cards are 0 to {len(gpus) - 1}")
+    if options.tensor_split is not None and len(options.tensor_split) != len(gpus):
+        raise ModelLoadError(f"tensor_split has {len(options.tensor_split)} shares for {len(gpus)} graphics cards")
+
+
+def free_memory() -> int:
+    """Bytes that programs may still take; 0 where the system doesn't tell."""
+    with suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 0
+
+
+def _load_weights(options: LlamaOptions, settled: Plan, path: Path, progress: Callable[[float, str], None]) -> Any:
+    told = 0.0
+
+    def tell(share: float, _: Any) -> bool:
+        nonlocal told
+        if share - told >= 0.01:
+            told = share
+            progress(0.9 * share, "reading weights")
+        return True
+
+    params = lib.llama_model_default_params()
+    params.n_gpu_layers = settled.gpu_layers
+    params.load_mode = (_MMAP if options.mmap else _NO_MMAP) | (_MLOCK if options.mlock else 0)
+    if options.split_mode is not None:
+        params.split_mode = _SPLIT_MODES[options.split_mode]
+    if options.main_gpu is not None:
+        params.main_gpu = options.main_gpu
+    if options.tensor_split is not None:
+        room = lib.llama_max_devices()
+        split = (ctypes.c_float * room)(*options.tensor_split)
+        params.tensor_split = split
+    params.use_extra_bufts = survives_repacking()
+    params.kv_overrides = _overrides()
+    params.progress_callback = callback = lib.llama_progress_callback(tell)
+    model = lib.llama_model_load_from_file(os.fsencode(path), params)
+    del callback  # was to live until here
+    return model
+
+
+def _overrides() -> Any:
+    """Loads every vocabulary without a dummy blank: the tokenizer puts it where it belongs."""
+    overrides = (lib.llama_model_kv_override * 2)()
+    overrides[0].tag = _BOOL
+    overrides[0].key = b"tokenizer.ggml.add_space_prefix"
+    overrides[0].value.val_bool = False
+    return overrides  # an empty key ends the list
+
+
+def _wants_space_prefix(file: GgufFile) -> bool:
+    return bool(
+        file.metadata.get("tokenizer.ggml.add_space_prefix", file.metadata.get("tokenizer.ggml.model") == "llama")
+    )
+
+
+def _check_kind(file: GgufFile, model: Any) -> None:
+    """Only models that go on with a text one token after another can answer."""
+    if lib.llama_model_has_encoder(model) or not lib.llama_model_has_decoder(model):
+        raise ModelLoadError(
+            f"{file.path}: the architecture {file.architecture!r} reads a text as a whole and does not go on with it; "
+            f"take a model that generates text"
+        )
+    if lib.llama_model_is_diffusion(model):
+        raise ModelLoadError(f"{file.path}: this is a diffusion model, which fills in text; take one that goes on")
+
+
+def _context_params(options: LlamaOptions, settled: Plan) -> Any:
+    params = lib.llama_context_default_params()
+    params.n_ctx = settled.cells
+    params.n_seq_max = settled.sequences
+    params.kv_unified = options.unified
+    params.n_batch = max(options.batch, settled.sequences)
+    params.n_ubatch = min(options.ubatch or params.n_batch, params.n_batch)
+    params.n_outputs_max = min(params.n_batch, outputs(options, settled.sequences))
+    params.n_threads = options.threads or cores()
+    params.n_threads_batch = options.threads_batch or params.n_threads
+    params.flash_attn_type = _FLASH[flash_attention(options, settled.gpu_layers)]
+    params.offload_kqv = options.offload_kqv is not False
+    params.swa_full = options.swa_full
+    params.type_k = GGMLQuantizationType[options.kv_type_k.upper()]
+    params.type_v = GGMLQuantizationType[options.kv_type_v.upper()]
+    if options.rope_scaling is not None:
+        params.rope_scaling_type = _ROPE[options.rope_scaling]
+    for name in ("rope_freq_base", "rope_freq_scale", *(n for n in LlamaOptions.model_fields if n.startswith("yarn_"))):
+        if (value := getattr(options, name)) is not None:
+            setattr(params, name, value)
+    return params
+
+
+def flash_attention(options: LlamaOptions, gpu_layers: int) -> Literal["auto"] | bool:
+    """What to ask of llama.cpp.
+
+    On processors its flash attention takes a row at a time where a conversation has fewer than 64 new tokens: measured
+    with 1,500 tokens of history, answering took 1.5 to 2 times as long with it, and 8 prompts of 24 tokens 2 to 10
+    times; one long prompt 0.7 times as long.
+    """
+    if options.flash_attention != "auto" or gpu_layers or options.kv_type_v not in UNPACKED:
+        return options.flash_attention
+    return False
+
+
+def outputs(options: LlamaOptions, sequences: int) -> int:
+    """The most tokens of one call whose logits are wanted."""
+    return sequences * (1 + options.draft_tokens if options.draft else 1)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def why_not(file: GgufFile, complaints: Iterable[str]) -> str:
+    """llama.cpp's reasons for not loading a file, in words."""
+    why = _words(complaints)
+    if "unknown model architecture" in why:
+        return (
+            f"{file.path}: this llama.cpp does not know the architecture {file.architecture!r}; a newer "
+            f"llama-cpp-python may: pip install -U llama-cpp-python"
+        )
+    if "unknown pre-tokenizer" in why:
+        return (
+            f"{file.path}: this llama.cpp does not know how the tokenizer cuts words "
+            f"({file.metadata.get('tokenizer.ggml.pre')!r}); a newer llama-cpp-python may, or the file has to be "
+            f"converted again"
+        )
+    if "alloc" in why or "out of memory" in why:
+        return f"{file.path}: there is not enough memory: {why}; lower gpu_layers, or take a smaller model"
+    return f"{file.path}: llama.cpp could not load it: {why}; download or convert it again"
+
+
+def _words(complaints: Iterable[str]) -> str:
+    """The last things that llama.cpp complained of, without the names of its functions."""
+    lines = [_FUNCTION.sub("", line.strip()) for line in complaints]
+    kept = [line for line in dict.fromkeys(lines) if line and line != "failed to load model"]
+    return "; ".join(kept[-3:]) or "it did not say why"

@@ -1,0 +1,138 @@
+"""The way into llama.cpp's C interface: the library, what it says while it works, and the devices that it sees.
+
+Importing this module loads the native library, so only `load` and `facts` may. Knows no model.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+lib: Any = import_module("llama_cpp.llama_cpp")
+"""llama.cpp's C functions by their own names (llama.h), as llama-cpp-python declares them."""
+
+# llama-cpp-python opens these when it is imported and never closes them, which Python complains of at its end.
+for _file in ("outnull_file", "errnull_file"):
+    if (_opened := getattr(import_module("llama_cpp._utils"), _file, None)) is not None:
+        atexit.register(_opened.close)
+
+NOTHING = ctypes.c_void_p(None)
+INFO, WARN, ERROR, CONTINUED = 2, 3, 4, 5
+
+
+@dataclass(slots=True)
+class Said:
+    """What llama.cpp said, line by line; `complaints`: the warnings and errors among it."""
+
+    lines: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+
+class Log:
+    """What llama.cpp says. Complaints are printed, since the worker's last words go into error messages."""
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[int, str]] = deque(maxlen=4000)
+        self._level = 0
+        self._callback = lib.llama_log_callback(self._take)
+        lib.llama_log_set(self._callback, NOTHING)
+
+    @contextmanager
+    def hearing(self) -> Iterator[Said]:
+        """What is said inside the block; to be read when it has ended."""
+        said = Said()
+        self._kept.clear()
+        try:
+            yield said
+        finally:
+            said.lines += "".join(text for _, text in self._kept).splitlines()
+            said.complaints += "".join(text for level, text in self._kept if level != INFO).splitlines()
+            self._kept.clear()
+
+    def _take(self, level: int, text: bytes, _: Any) -> None:
+        self._level = self._level if level == CONTINUED else level
+        line = text.decode("utf-8", "replace")
+        if self._level in (INFO, WARN, ERROR):
+            self._kept.append((self._level, line))
+        if self._level in (WARN, ERROR):
+            print(line, end="", flush=True)
+
+
+@cache
+def log() -> Log:
+    """The one log there is; from the first call on, nothing is printed but complaints."""
+    heard = Log()
+    lib.llama_backend_init()
+    return heard
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Something that computes. Memory in bytes."""
+
+    name: str
+    description: str
+    free: int
+    total: int
+    is_gpu: bool
+
+
+def devices() -> list[Device]:
+    """Everything that this build can use: the processor, graphics cards, accelerators."""
+    log()
+    get: Any = _ggml("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+    name: Any = _ggml("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
+    about: Any = _ggml("ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
+    kind: Any = _ggml("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
+    size = ctypes.POINTER(ctypes.c_size_t)
+    memory: Any = _ggml("ggml_backend_dev_memory", None, ctypes.c_void_p, size, size)
+    found = []
+    for i in range(_ggml("ggml_backend_dev_count", ctypes.c_size_t)()):
+        device = get(i)
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        memory(device, ctypes.byref(free), ctypes.byref(total))
+        is_gpu = kind(device) in (1, 2)  # a card, or one that shares the main memory
+        found.append(Device(name(device).decode(), about(device).decode().strip(), free.value, total.value, is_gpu))
+    return found
+
+
+def build_flags() -> dict[str, str]:
+    """What this build was made with: its devices, and the processor's instructions that it uses."""
+    log()
+    found = devices()
+    gpus = [device for device in found if device.is_gpu]
+    libraries = [device.name for device in found if not device.is_gpu and device.name != "CPU"]
+    said = lib.llama_print_system_info().decode()
+    flags = [flag.replace("= 1", "").strip() for flag in said.replace("CPU :", "").split("|") if "= 1" in flag]
+    return {
+        "llama-cpp-python": version("llama-cpp-python"),
+        "llama.cpp": lib.llama_version().decode() if hasattr(lib, "llama_version") else "of the same release",
+        "gpu": ", ".join(f"{gpu.name} ({gpu.description})" for gpu in gpus) or f"none: {_why_no_gpu()}",
+        "blas": ", ".join(libraries) or "none",
+        "instructions": ", ".join(flags) or "unknown",
+    }
+
+
+def _why_no_gpu() -> str:
+    return "none was seen" if lib.llama_supports_gpu_offload() else "built for the processor only"
+
+
+def _ggml(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of ggml, which llama-cpp-python does not declare; it is in one of two libraries."""
+    first: Any = import_module("llama_cpp._ggml").libggml
+    try:
+        function = getattr(first, name)
+    except AttributeError:  # Windows does not look through the libraries that a library loads
+        extensions: Any = import_module("llama_cpp._ctypes_extensions")
+        folder: Any = import_module("llama_cpp._ggml").libggml_base_path
+        function = getattr(extensions.load_shared_library("ggml-base", folder), name)
+    function.restype, function.argtypes = result, list(arguments)
+    return function

@@ -1,0 +1,154 @@
+"""LoRA adapters and control vectors give the recorded numbers, can be mixed, and are refused where they do nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from chatbridge import ModelLoadError
+
+from .conftest import EXACT, Load
+from .convert import BASE, FIXTURES, Arrays, from_peft, model_metadata, spm_metadata, write_gguf
+from .engine import greedy
+
+TOLERANCE = 2e-4
+
+
+def adapter(folder: Path, pairs: Arrays, alpha: float, name: str = "adapter") -> Path:
+    metadata = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": float(alpha)}
+    return write_gguf(folder / f"{name}.gguf", metadata, pairs)
+
+
+def vector(folder: Path, directions: Arrays, **metadata: Any) -> Path:
+    return write_gguf(folder / "vector.gguf", metadata, directions, architecture="controlvector")
+
+
+def logits(model: Any, ids: Any) -> np.ndarray:
+    return model.logits(model.new_state(), [int(i) for i in ids])
+
+
+@pytest.fixture
+def alpaca(tmp_path: Path) -> Path:
+    return adapter(tmp_path, from_peft(FIXTURES / "alpaca-lora.bin")[0], 16, "alpaca")
+
+
+@pytest.mark.parametrize("name", ["lora.p0.logits_merged", "lora16.p0.logits"])
+def test_alpaca_adapters_give_the_recorded_logits(
+    tmp_path: Path, meta_path: Path, reference: dict[str, np.ndarray], model_of: Load, name: str
+) -> None:
+    file = "alpaca-lora-r16.bin" if name.startswith("lora16") else "alpaca-lora.bin"
+    path = adapter(tmp_path, from_peft(FIXTURES / file)[0], 16)
+    model = model_of(meta_path, **EXACT, lora=path)
+    np.testing.assert_allclose(logits(model, reference["p0.input_ids"]), reference[name], atol=TOLERANCE)
+
+
+def test_an_adapted_model_answers_as_recorded(
+    alpaca: Path, meta_path: Path, reference: dict[str, np.ndarray], model_of: Load
+) -> None:
+    model, base = model_of(meta_path, **EXACT, lora=alpaca), model_of(meta_path, **EXACT)
+    prompt = reference["p0.input_ids"].tolist()
+    recorded = reference["lora.p0.greedy"].tolist()
+    assert prompt + greedy(model, [prompt], max_tokens=len(recorded) - len(prompt))[0] == recorded
+    assert model.info.details["lora"] == f"{alpaca} on 4 tensors, rank 8, alpha 16, scale 1"
+    assert model.info.fingerprint != base.info.fingerprint
+    assert model.info.vocabulary == base.info.vocabulary
+
+
+def test_chinese_llama_gives_the_recorded_logits(
+    tmp_path: Path, meta_arrays: Arrays, reference: dict[str, np.ndarray], model_of: Load
+) -> None:
+    import sentencepiece
+
+    # Seven adapted matrices a layer; the embedding and the output are replaced, by more rows.
+    chinese = sentencepiece.SentencePieceProcessor(model_file=str(FIXTURES / "chinese-tokenizer.model"))
+    pairs, replaced = from_peft(FIXTURES / "chinese-llama-lora.bin")
+    metadata = model_metadata(**BASE) | spm_metadata(chinese)
+    path = write_gguf(tmp_path / "chinese.gguf", metadata, meta_arrays | replaced)
+    model = model_of(path, **EXACT, lora=adapter(tmp_path, pairs, 32))
+    ids = reference["chinese_llama.input_ids"].tolist()
+    np.testing.assert_allclose(logits(model, ids), reference["chinese_llama.logits_unmerged_fp32"], atol=TOLERANCE)
+    recorded = reference["chinese_llama.greedy"].tolist()
+    assert ids + greedy(model, [ids], max_tokens=len(recorded) - len(ids))[0] == recorded
+
+
+def test_a_scale_is_a_factor_and_adapters_add_up(
+    tmp_path: Path, alpaca: Path, meta_path: Path, reference: dict[str, np.ndarray], model_of: Load
+) -> None:
+    ids = reference["p0.input_ids"]
+    pairs, _ = from_peft(FIXTURES / "alpaca-lora.bin")
+    halved = {name: array / 2 if name.endswith("lora_b") else array for name, array in pairs.items()}
+    half = adapter(tmp_path, halved, 16, "half")
+    scaled = model_of(meta_path, **EXACT, lora=[{"path": alpaca, "scale": 0.5}])
+    twice = model_of(meta_path, **EXACT, lora=[half, half])
+    np.testing.assert_allclose(logits(scaled, ids), logits(model_of(meta_path, **EXACT, lora=half), ids), atol=1e-5)
+    np.testing.assert_allclose(logits(twice, ids), reference["lora.p0.logits_merged"], atol=TOLERANCE)
+    assert scaled.info.fingerprint != model_of(meta_path, **EXACT, lora=alpaca).info.fingerprint
+
+
+def test_a_control_vector_is_added_behind_its_layer(
+    tmp_path: Path, meta_path: Path, reference: dict[str, np.ndarray], model_of: Load
+) -> None:
+    ids = reference["p0.input_ids"]
+    direction = np.random.default_rng(1).standard_normal(BASE["dim"])
+    path = vector(tmp_path, {"direction.1": direction}, **{"controlvector.model_hint": "llama"})
+    strong = model_of(meta_path, **EXACT, control_vectors=[{"path": path, "scale": 2.0}])
+    twice = model_of(meta_path, **EXACT, control_vectors=[path, path])
+    np.testing.assert_allclose(logits(strong, ids), logits(twice, ids), atol=1e-4)
+    assert np.abs(logits(strong, ids) - reference["p0.logits"]).max() > 0.1
+    assert strong.info.details["control vector"] == f"{path} on 1 layers, scale 2"
+
+
+def refused(model_of: Load, base: Path, *said: str, **options: Any) -> None:
+    with pytest.raises(ModelLoadError) as caught:
+        model_of(base, **options)
+    for word in said:
+        assert word in str(caught.value)
+
+
+def test_an_adapter_that_changes_nothing_is_refused(tmp_path: Path, meta_path: Path, model_of: Load) -> None:
+    pairs, _ = from_peft(FIXTURES / "alpaca-lora.bin")  # as it is before training: lora_b is zero
+    fresh = {name: np.zeros_like(array) if name.endswith("lora_b") else array for name, array in pairs.items()}
+    refused(model_of, meta_path, "untrained.gguf", "changes nothing", lora=adapter(tmp_path, fresh, 16, "untrained"))
+
+
+def test_a_scale_of_nothing_is_refused(alpaca: Path, meta_path: Path, model_of: Load) -> None:
+    refused(model_of, meta_path, "alpaca.gguf", "changes nothing", lora=[{"path": alpaca, "scale": 0}])
+
+
+def test_a_model_is_no_adapter_and_an_adapter_no_model(alpaca: Path, meta_path: Path, model_of: Load) -> None:
+    refused(model_of, meta_path, "no LoRA adapter", "convert_lora_to_gguf.py", lora=meta_path)
+    refused(model_of, alpaca, "an adapter, not a model", "lora:")
+    refused(model_of, meta_path, "no control vector", "llama-cvector-generator", control_vectors=meta_path)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        ({"blk.7.attn_q.weight": (64, 64)}, ("blk.7.attn_q.weight", "take the model that it was trained on")),
+        ({"blk.0.attn_q.weight": (64, 128)}, ("incorrect shape", "take the model that it was trained on")),
+    ],
+)
+def test_an_adapter_of_another_model_is_refused(
+    tmp_path: Path, meta_path: Path, model_of: Load, pairs: dict[str, tuple[int, int]], said: tuple[str, ...]
+) -> None:
+    arrays: Arrays = {}
+    for name, (rows, columns) in pairs.items():
+        arrays |= {f"{name}.lora_a": np.ones((4, columns)), f"{name}.lora_b": np.ones((rows, 4))}
+    refused(model_of, meta_path, *said, lora=adapter(tmp_path, arrays, 8))
+
+
+@pytest.mark.parametrize(("name", "length"), [("direction.1", 63), ("direction.2", 64), ("direction.x", 64)])
+def test_a_control_vector_of_another_model_is_refused(
+    tmp_path: Path, meta_path: Path, model_of: Load, name: str, length: int
+) -> None:
+    path = vector(tmp_path, {name: np.ones(length)})
+    refused(model_of, meta_path, name, "fits no layer", control_vectors=path)
+
+
+def test_what_is_refused_leaves_nothing_behind(tmp_path: Path, alpaca: Path, meta_path: Path, model_of: Load) -> None:
+    for _ in range(20):
+        refused(model_of, meta_path, "no such file", lora=tmp_path / "absent.gguf")
+    assert model_of(meta_path, lora=alpaca).info.details["lora"]

@@ -1,0 +1,139 @@
+"""Sequences: forked, trimmed, put away, saved, damaged; nothing of it changes what comes next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from chatbridge_llama_cpp.model import LlamaModel
+from chatbridge_llama_cpp.state import LlamaState
+
+from chatbridge import BackendError, Row
+
+from .conftest import EXACT, Load
+
+IDS = [1, 40, 90, 41, 200, 91, 42, 300, 17, 60]
+
+
+def read(model: LlamaModel, ids: list[int]) -> LlamaState:
+    state = model.new_state()
+    model.step([Row(state, ids, None)])
+    return state
+
+
+def after(model: LlamaModel, state: LlamaState, ids: list[int]) -> np.ndarray:
+    """The logits after each of `ids`; the state is used up."""
+    try:
+        return model.logits(state, ids)
+    finally:
+        state.release()
+
+
+@pytest.fixture(params=[{}, {"unified": True}, {"sequences": 1}], ids=["apart", "one pool", "one sequence"])
+def model(request: pytest.FixtureRequest, random_path: Path, model_of: Load) -> LlamaModel:
+    options: dict[str, Any] = request.param
+    return model_of(random_path, **EXACT, **options)
+
+
+def test_forks_trims_and_saves_change_no_number(model: LlamaModel) -> None:
+    expected = after(model, read(model, IDS[:6]), IDS[6:])
+    state = read(model, IDS)
+    fork = state.fork()
+    fork.trim(6)
+    saved = model.new_state(fork.save())
+    longer = state.fork()
+    longer.trim(8)
+    longer.trim(6)
+    for one in (saved, fork, longer):
+        # In one pool sums are taken over other cells' zeros as well, in another order.
+        np.testing.assert_allclose(after(model, one, IDS[6:]), expected, atol=1e-4)
+    assert state.length == len(IDS)
+
+
+def test_what_was_put_away_comes_back_as_it_was(random_path: Path, model_of: Load) -> None:
+    model = model_of(random_path, **EXACT, sequences=2)
+    expected = [after(model, read(model, IDS[:n]), IDS[n:]) for n in range(1, 8)]
+    states = [read(model, IDS[:n]) for n in range(1, 8)]
+    assert sum(state.seat is not None for state in states) == 2
+    assert all(state.nbytes > 64 for state in states if state.seat is None)
+    states[0].release()
+    for state, wanted in list(zip(states, expected, strict=True))[1:]:
+        np.testing.assert_array_equal(after(model, state, IDS[state.length :]), wanted)
+
+
+def test_a_state_that_was_put_away_can_be_trimmed_and_forked(random_path: Path, model_of: Load) -> None:
+    model = model_of(random_path, **EXACT, sequences=1)
+    expected = after(model, read(model, IDS[:4]), IDS[4:])
+    away = read(model, IDS)
+    read(model, [7])
+    assert away.seat is None
+    away.trim(6)
+    fork = away.fork()
+    fork.trim(4)
+    again = model.new_state(fork.save())
+    for one in (fork, again):
+        np.testing.assert_array_equal(after(model, one, IDS[4:]), expected)
+    assert away.length == 6
+
+
+def test_the_oldest_goes_first(random_path: Path, model_of: Load) -> None:
+    model = model_of(random_path, **EXACT, sequences=2, unified=True)
+    first, second = read(model, IDS[:3]), read(model, IDS[:3])
+    model.step([Row(first, [5], None)])
+    third = read(model, IDS[:3])
+    assert (first.seat is None, second.seat is None, third.seat is None) == (False, True, False)
+
+
+def test_more_rows_than_sequences_are_refused(random_path: Path, model_of: Load) -> None:
+    model = model_of(random_path, **EXACT, sequences=2)
+    with pytest.raises(BackendError, match="3 conversations in one step, and the context has 2"):
+        model.step([Row(model.new_state(), [1], None) for _ in range(3)])
+
+
+def test_a_full_pool_fails_the_step_and_leaves_the_states_whole(random_path: Path, model_of: Load) -> None:
+    model = model_of(random_path, **EXACT, sequences=2, unified=True, total_context=512, context_length=400)
+    states = [read(model, IDS * 25), read(model, IDS * 25)]
+    with pytest.raises(BackendError, match="raise total_context"):
+        model.step([Row(state, IDS * 2, None) for state in states])
+    assert [state.length for state in states] == [250, 250]
+    states[1].release()
+    np.testing.assert_allclose(after(model, states[0], IDS), after(model, read(model, IDS * 25), IDS), atol=1e-4)
+
+
+@pytest.mark.parametrize("at", [0, 5, 30, 60, 200, -1])
+def test_a_damaged_state_is_refused(random_model: LlamaModel, at: int) -> None:
+    saved = bytearray(read(random_model, IDS).save())
+    saved[at] ^= 1
+    with pytest.raises(BackendError, match="damaged or belongs to another model"):
+        random_model.new_state(bytes(saved))
+
+
+@pytest.mark.parametrize("cut", [0, 1, 23, 30, 40, 100, -1])
+def test_a_state_that_was_cut_short_is_refused(random_model: LlamaModel, cut: int) -> None:
+    with pytest.raises(BackendError, match="damaged"):
+        random_model.new_state(read(random_model, IDS).save()[:cut])
+
+
+def test_a_state_of_another_model_is_refused(random_model: LlamaModel, meta_path: Path, model_of: Load) -> None:
+    with pytest.raises(BackendError, match="another model"):
+        model_of(meta_path, **EXACT).new_state(read(random_model, IDS).save())
+
+
+def test_a_state_longer_than_this_context_is_refused(
+    random_model: LlamaModel, random_path: Path, model_of: Load
+) -> None:
+    short = model_of(random_path, **EXACT, context_length=16)
+    assert short.new_state(read(random_model, [1] * 16).save()).length == 16
+    with pytest.raises(BackendError, match="17 tokens, more than context_length: 16"):
+        short.new_state(read(random_model, [1] * 17).save())
+
+
+def test_a_state_goes_into_another_context_of_the_same_kind_only(random_path: Path, model_of: Load) -> None:
+    first, second = (model_of(random_path, **EXACT, sequences=2) for _ in range(2))
+    saved = read(first, IDS[:5]).save()
+    moved = second.new_state(saved)
+    np.testing.assert_array_equal(after(second, moved, IDS[5:]), after(first, read(first, IDS[:5]), IDS[5:]))
+    with pytest.raises(BackendError, match="another model"):
+        model_of(random_path, **EXACT, sequences=5).new_state(saved)
