@@ -68,9 +68,7 @@ class Store:
         """The current conversation of a bot in a channel; a new one if there is none."""
 
         def work(db: sqlite3.Connection) -> Conversation:
-            row = db.execute(
-                f"{_CONVERSATION} WHERE bot = ? AND channel = ? AND current", (bot, channel)
-            ).fetchone()
+            row = db.execute(f"{_CONVERSATION} WHERE bot = ? AND channel = ? AND current", (bot, channel)).fetchone()
             return _conversation(row) if row else _start(db, bot, channel)
 
         return await self._write(work)
@@ -253,14 +251,16 @@ class Store:
                 head, overrides = ids[exported["head"]], json.dumps(dict(exported["overrides"]))
             except (KeyError, TypeError, ValueError, OverflowError, sqlite3.IntegrityError) as error:
                 raise StoreError(f"the saved conversation is damaged: {type(error).__name__} {error}") from error
-            db.execute(
-                "UPDATE conversations SET head = ?, overrides = ? WHERE id = ?", (head, overrides, fresh.id)
-            )
+            db.execute("UPDATE conversations SET head = ?, overrides = ? WHERE id = ?", (head, overrides, fresh.id))
             return _get(db, fresh.id)
 
         return await self._write(work)
 
     # --- the thread --------------------------------------------------------------------------------------------
+
+    async def transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` as one transaction, for what else is kept in this file. Raises StoreError."""
+        return await self._write(work)
 
     def _connect(self) -> None:
         if not self._file.parent.is_dir():
@@ -345,9 +345,7 @@ def _node(row: tuple[Any, ...]) -> Node:
     reply = None
     if tokens is not None:
         reply = Reply(text, tuple(array("I", tokens)), tail, vocabulary)
-    return Node(
-        id_, conversation, parent, role, text, name, bool(trusted), reply, service_id, created, bool(partial)
-    )
+    return Node(id_, conversation, parent, role, text, name, bool(trusted), reply, service_id, created, bool(partial))
 
 
 def _packed(reply: Reply | None) -> tuple[bytes | None, str | None, str | None]:
@@ -390,9 +388,7 @@ def _get(db: sqlite3.Connection, conversation_id: int) -> Conversation:
 
 
 def _belongs(db: sqlite3.Connection, conversation_id: int, node_id: int) -> None:
-    row = db.execute(
-        "SELECT 1 FROM nodes WHERE id = ? AND conversation = ?", (node_id, conversation_id)
-    ).fetchone()
+    row = db.execute("SELECT 1 FROM nodes WHERE id = ? AND conversation = ?", (node_id, conversation_id)).fetchone()
     if row is None:
         raise StoreError(f"conversation {conversation_id} has no message {node_id}")
 
