@@ -137,8 +137,7 @@ class Delivery:
             await self._say(channel.id, result.text, language, reply_to)
             return
         posting = Posting(self.line(channel.id).gate.limits, language=result.language, reply_to=reply_to)
-        source = await stream(result, self.line(channel.id), posting)
-        await self._finish(channel.id, source, posting)
+        await self._stream(channel.id, result, posting)
 
     async def say(self, channel: Channel, text: str, *, language: str = "en", reply_to: str | None = None) -> None:
         """Send a text of our own, in Markdown; ends when it is delivered."""
@@ -218,8 +217,7 @@ class Delivery:
         if isinstance(result, str):
             await self._finish(received.channel, result, posting, received.id)
             return
-        source = await stream(result, line, posting)
-        await self._finish(received.channel, source, posting, received.id)
+        await self._stream(received.channel, result, posting, received.id)
 
     async def _bury(self, received: Received, language: str) -> None:
         log.error("channel %s: message %s is given up", received.channel, received.service_id)
@@ -235,8 +233,23 @@ class Delivery:
     async def _say(self, channel: str, text: str, language: str, reply_to: str | None) -> None:
         await self._finish(channel, text, Posting(self.line(channel).gate.limits, language=language, reply_to=reply_to))
 
+    async def _stream(self, channel: str, turn: LiveTurn, posting: Posting, received: int | None = None) -> None:
+        """Show an answer while it comes, finish it, and wait for its delivery."""
+        letters = await stream(
+            turn, self.line(channel), posting, lambda source: self._put(channel, source, posting, received)
+        )
+        for letter in letters:
+            await letter.finished.wait()
+
     async def _finish(self, channel: str, source: str, posting: Posting, received: int | None = None) -> None:
-        """Put the whole answer into the outbox, into the messages that show it already, and wait for its delivery."""
+        """Say what is there at once, and wait for its delivery."""
+        async with self.line(channel).order:
+            letters = await self._put(channel, source, posting, received)
+        for letter in letters:
+            await letter.finished.wait()
+
+    async def _put(self, channel: str, source: str, posting: Posting, received: int | None) -> Sequence[Outgoing]:
+        """Put a whole answer into the outbox, for the messages that show it already and as many more as it needs."""
         limits, language = posting.limits, posting.language
         if not source and posting.live:
             source = say(language, "stopped")
@@ -245,15 +258,16 @@ class Delivery:
         else:
             parts = await asyncio.to_thread(parts_of, source, limits, language)
         letters = []
+        # Behind a message that somebody took away, the others would be in the wrong order: they come anew.
+        live = posting.live[: posting.live.index("")] if "" in posting.live else posting.live
         for i, part in enumerate(parts):
-            target = posting.live[i] if i < len(posting.live) and part.file is None else ""
+            target = live[i] if i < len(live) and part.file is None else ""
             reply_to = None if i else posting.reply_to
             letters.append(NewLetter("edit" if target else "send", target, packed(part), reply_to))
-        written = len([part for part in parts if part.file is None])
-        letters += [NewLetter("delete", target) for target in posting.live[written:] if target]
+        used = {letter.target for letter in letters}
+        letters += [NewLetter("delete", target) for target in posting.live if target and target not in used]
         rows = await self.outbox.put(self.bot.name, channel, letters, language=language, received=received)
-        for outgoing in self._send(channel, rows):
-            await outgoing.finished.wait()
+        return self._send(channel, rows)
 
     def _send(self, channel: str, rows: Iterable[Letter]) -> Sequence[Outgoing]:
         letters = [_outgoing(row) for row in rows if row.id not in self._letters]
@@ -294,6 +308,7 @@ def _outgoing(row: Letter) -> Outgoing:
     return Outgoing(
         row.kind,
         row.target,
+        key=f"{row.created}",  # the same for all that was put there at once
         part=unpacked(row.part) if row.part else Part(""),
         doubtful=row.doubtful or (row.state == "attempting" and row.kind == "send"),
         reply_to=row.reply_to,

@@ -81,7 +81,8 @@ class Call:
 
     `kind` "preview" leaves to whoever makes the call whether it is a send, an edit or a draft. `target`: the message
     to edit or delete. `content`: what to send: the part, the part without formatting, or an apology for it.
-    `doubtful`: an earlier try may have left the message there. `state` and `error`: what became of a final.
+    `doubtful`: an earlier try may have left the message there. `state` and `error`: what became of a final. `key`: the
+    answer that it belongs to.
     """
 
     kind: Literal["typing", "preview", "send", "edit", "delete"]
@@ -163,9 +164,9 @@ class Gate:
             return self._begin(call, now) if ready <= now else ready
         if not self._answers:
             return None
-        changed = {key: answer.show_from for key, answer in self._answers.items() if answer.changed}
-        key = min(changed, key=changed.__getitem__, default="")
-        preview = max(changed[key], self._next_preview) if changed else math.inf
+        # Only the answer that began first is shown: the next one's messages would come between its own.
+        key, answer = next(iter(self._answers.items()))
+        preview = max(answer.show_from, self._next_preview) if answer.changed else math.inf
         typing = self._next_typing if self.limits.typing_every else math.inf
         if (wanted := min(preview, typing)) == math.inf:
             return None
@@ -178,8 +179,7 @@ class Gate:
             return ready
         if preview > now:
             return self._begin(Call("typing"), now)
-        self._answers[key].changed = False
-        self._answers[key].show_from = now  # of several answers, the one that waited longest is next
+        answer.changed = False
         return self._begin(Call("preview", key=key), now)
 
     def _begin(self, call: Call, now: float) -> Call:
@@ -197,7 +197,8 @@ class Gate:
             seconds = guess if error.seconds is None or not error.seconds > 0 else error.seconds
             self.deadlines.impose(now, error, self.chat, route or _route(call), seconds)
         if call.kind == "typing":
-            self._next_typing = now + self.limits.typing_every
+            pause = self.limits.typing_every
+            self._next_typing = now + (pause if error is None else max(pause, self.limits.preview_slowest))
         elif call.kind == "preview":
             self._pace(now, error)
         else:
@@ -214,7 +215,7 @@ class Gate:
     def _settle_final(self, call: Call, now: float, error: ChatError | None) -> None:
         assert call is self._finals[0], "finals are settled in their order"
         if error is not None:
-            call.error = call.error or str(error)
+            call.error = str(error)
         match error:
             case None:
                 self._end(call, "failed" if call.content == "apology" else "delivered")
@@ -225,7 +226,7 @@ class Gate:
             case Refused():
                 self._refused(call)
             case Gone() if call.kind == "edit":
-                call.kind, call.target = "send", ""
+                self._send_anew(call)
             case Gone():
                 self._end(call, "delivered" if call.kind == "delete" else "failed")
             case Unreachable() | OutcomeUnknown() | ChatError():
@@ -244,11 +245,18 @@ class Gate:
             call.content = "plain"
         elif call.kind == "edit" and call.content != "apology":
             self._finals.insert(1, Call("delete", target=call.target))
-            call.kind, call.target, call.content = "send", "", "part"
+            self._send_anew(call)
         elif call.content != "apology":
             call.content = "apology"
         else:
             self._end(call, "failed")
+
+    def _send_anew(self, call: Call) -> None:
+        """Not by editing; then what follows in the same answer has to come anew as well, to stay behind it."""
+        call.kind, call.target, call.content = "send", "", "part"
+        for other in [other for other in self._finals if other.key == call.key and other.kind == "edit"]:
+            self._finals.insert(1, Call("delete", target=other.target))
+            other.kind, other.target = "send", ""
 
     def _end(self, call: Call, state: Literal["delivered", "failed"]) -> None:
         call.state = state

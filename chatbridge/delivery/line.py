@@ -53,6 +53,8 @@ class Line:
 
     def __init__(self, chat: Chat, gate: Gate, clock: Clock, record: Record, counts: Counts | None = None) -> None:
         self.gate = gate
+        self.order = asyncio.Lock()
+        """Held from the end of an answer until its messages are queued."""
         self._chat = _Guarded(chat, gate.limits.patience, Counter() if counts is None else counts)
         self._clock = clock
         self._record = record
@@ -182,7 +184,10 @@ class Line:
         if letter.content == "plain":
             part = part.unformatted()
         elif letter.content == "apology":
-            part = Part(say(letter.language, "part_refused", why=letter.error[:200]), last=part.last)
+            limits = self.gate.limits
+            room = limits.length - limits.count(say(letter.language, "part_refused", why=""))
+            why = letter.error[: min(200, room // 2)]  # a character counts two at most, in any service's way
+            return Part(say(letter.language, "part_refused", why=why), last=part.last)
         if letter.doubtful and letter.kind == "send":
             part = part.marked(say(letter.language, "maybe_duplicate"), self.gate.limits.count)
         return part

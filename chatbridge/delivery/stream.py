@@ -1,10 +1,10 @@
-"""One answer from its first chunk to its last: shows it while it comes, and says what the messages are to hold."""
+"""One answer from its first chunk to its last: shows it while it comes, then lets it be finished."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol, TypeVar
 
 from chatbridge.delivery.line import Line
 from chatbridge.delivery.posting import Posting
@@ -13,6 +13,8 @@ from chatbridge.texts import say
 from chatbridge.types import Chunk, Finish
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Stream(Protocol):
@@ -24,11 +26,11 @@ class Stream(Protocol):
     def __aiter__(self) -> AsyncIterator[Chunk]: ...
 
 
-async def stream(turn: Stream, line: Line, posting: Posting) -> str:
-    """Iterate over the turn and show what comes; the whole answer in Markdown, errors in words included.
+async def stream(turn: Stream, line: Line, posting: Posting, finish: Callable[[str], Awaitable[T]]) -> T:
+    """Show a turn while it comes, then hand the whole answer, in Markdown and with errors in words, to `finish`.
 
-    "" where there is nothing to say: the answer was stopped before it began. Then `posting.live` are messages that
-    hold nothing.
+    It gets "" where there is nothing to say: the answer was stopped before it began. `posting.live` are then all the
+    messages that show something. Answers of one chat are finished in the order in which they ended.
     """
     posting.notices = turn.notices
     line.open(posting)
@@ -45,12 +47,12 @@ async def stream(turn: Stream, line: Line, posting: Posting) -> str:
     except Exception:
         log.exception("chat %s: an answer failed", line.gate.chat)
         trouble = say(posting.language, "trouble_inside")
-    finally:
+    except BaseException:
         await line.close(posting)
-    if not posting.source and not trouble and turn.finish is not None:
-        trouble = say(posting.language, "said_nothing")
-    return joined((posting.source, trouble))
-
-
-def joined(paragraphs: Sequence[str]) -> str:
-    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
+        raise
+    # Nothing is awaited before this lock: it keeps the order in which the conversation lets its answers go.
+    async with line.order:
+        await line.close(posting)
+        if not posting.source and not trouble and turn.finish is not None:
+            trouble = say(posting.language, "said_nothing")
+        return await finish("\n\n".join(filter(None, (posting.source, trouble))))

@@ -37,7 +37,7 @@ class Fault:
     slow: float = 0.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ServiceCall:
     """One call as the service saw it: when it began and ended, what it was about, and what came of it."""
 
@@ -64,7 +64,7 @@ class FakeService:
     calls: list[ServiceCall] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     messages: dict[str, dict[str, Part]] = field(default_factory=dict)
-    _penalties: list[tuple[float, Scope, str, Route]] = field(default_factory=list)
+    _penalties: list[tuple[int, float, Scope, str, Route]] = field(default_factory=list)
     _nonces: dict[tuple[str, str], str] = field(default_factory=dict)
     _sent: int = 0
 
@@ -94,9 +94,10 @@ class FakeService:
             call.over = self.clock.time()
 
     def _handle(self, call: ServiceCall, fault: Fault, act: Callable[[], None]) -> None:
-        for until, scope, chat, route in self._penalties:
-            concerned = scope == "global" or (chat == call.chat and scope in ("chat", route == call.route and "route"))
-            if call.time < until and concerned:
+        at = self.calls.index(call)
+        for known_at, until, scope, chat, route in self._penalties:
+            here = scope == "global" or chat == call.chat
+            if at >= known_at and call.time < until and here and (scope != "route" or route == call.route):
                 self.violations.append(f"{call.route} in {call.chat} at {call.time:g}, in a penalty until {until:g}")
                 raise self._penalise(call, Fault("penalty", 2 * (until - call.time) + 1, scope))
         if fault.kind == "penalty":
@@ -119,7 +120,8 @@ class FakeService:
     def _penalise(self, call: ServiceCall, fault: Fault) -> Penalty:
         # One that does not say how long it lasts is over after the shortest wait that a client may guess.
         seconds = 4.0 if fault.seconds is None else fault.seconds
-        self._penalties.append((self.clock.time() + seconds, fault.scope, call.chat, call.route))
+        until = self.clock.time() + seconds
+        self._penalties.append((len(self.calls), until, fault.scope, call.chat, call.route))
         return Penalty(fault.seconds, fault.scope)
 
     def _judge(self, call: ServiceCall) -> None:

@@ -51,7 +51,7 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
     def _thread_ended(self, future: asyncio.Future[Any]) -> None:
         self.threads -= 1
 
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 (asyncio's own)
         await super().shutdown_default_executor()  # without the time limit, which would be over at once
 
 
