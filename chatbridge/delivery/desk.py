@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -32,6 +33,10 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 60.0
 """How often the boxes are looked through for what `chatbridge queue retry` put back."""
+
+SUSPECT = 2
+"""A message that was being answered at so many crashes is answered while no other such message is: the one that ends
+the program each time is then found out, and the others are not given up along with it."""
 
 
 class Delivery:
@@ -56,7 +61,7 @@ class Delivery:
         budget: Budget | None = None,
         clock: Clock | None = None,
         drain: float = 10.0,
-        tries: int = 3,
+        tries: int = 5,
         keep_days: float = 14.0,
     ) -> None:
         self.bot = bot
@@ -73,6 +78,7 @@ class Delivery:
         self._keep_days = keep_days
         self._lines: dict[str, Line] = {}
         self._orders: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._suspects = asyncio.Lock()
         self._received: set[int] = set()
         self._letters: dict[int, Outgoing] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,8 +98,10 @@ class Delivery:
             self._sweeper.cancel()
         try:
             # A frontend that failed has no connection any more, and waiting would bring nothing.
-            if self._tasks and self._drain and (kind is None or issubclass(kind, asyncio.CancelledError)):
-                await asyncio.wait(self._tasks, timeout=self._drain)
+            if kind is None or issubclass(kind, asyncio.CancelledError):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._drain):
+                        await self._settled()
         finally:
             for task in (unfinished := list(self._tasks)):
                 task.cancel()
@@ -143,6 +151,11 @@ class Delivery:
         """Send a text of our own, in Markdown; ends when it is delivered."""
         await self._say(channel.id, text, language, reply_to)
 
+    @property
+    def in_hand(self) -> int:
+        """How many messages are being answered or wait for it."""
+        return len(self._received)
+
     def line(self, channel: str) -> Line:
         """The one way to a chat."""
         if channel not in self._lines:
@@ -160,21 +173,23 @@ class Delivery:
         self._start(self._handle(received, again))
 
     async def _handle(self, received: Received, again: bool) -> None:
-        order = self._orders[received.channel]
         try:
-            async with order:  # messages of a chat begin in their order; their answers may overlap
-                begun = await self.inbox.begin(received.id)
-                if begun is None or begun.message is None:
-                    return
-                language = self._language(begun.message)
-                if begun.attempts > self._tries:
-                    await self._bury(begun, language)
-                    return
-                kept = None
-                if again:  # the program may have ended when the answer was there already, or its beginning
-                    kept = await self.inbox.kept_answer(begun.bot, begun.channel, begun.service_id)
-                result = await self._result(begun.message, language, kept)
-            await self._bring(begun, begun.message, language, result, before=kept.text if kept else "")
+            async with AsyncExitStack() as stack:
+                async with self._orders[received.channel]:  # messages of a chat begin in their order
+                    if received.attempts >= SUSPECT:
+                        await stack.enter_async_context(self._suspects)
+                    begun = await self.inbox.begin(received.id)
+                    if begun is None or begun.message is None:
+                        return
+                    language = self._language(begun.message)
+                    if begun.attempts > self._tries:
+                        await self._bury(begun, language)
+                        return
+                    kept = None
+                    if again:  # the program may have ended when the answer was there already, or its beginning
+                        kept = await self.inbox.kept_answer(begun.bot, begun.channel, begun.service_id)
+                    result = await self._result(begun.message, language, kept)
+                await self._bring(begun, begun.message, language, result, before=kept.text if kept else "")
         except asyncio.CancelledError:
             await self.inbox.release(received.id)
             raise
@@ -294,6 +309,11 @@ class Delivery:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("bot %s: a message waits for the next start: %s", self.bot.name, error, exc_info=error)
+
+    async def _settled(self) -> None:
+        """Wait until everything that was begun has ended."""
+        while work := [*self._tasks, *(task for line in self._lines.values() if (task := line.work) is not None)]:
+            await asyncio.wait(work)
 
     async def _sweep(self) -> None:
         while True:

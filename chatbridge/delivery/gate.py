@@ -100,10 +100,11 @@ class Call:
 
 @dataclass(slots=True)
 class _Open:
-    """An answer being written: whether there is something new to show, and from when on."""
+    """An answer being written: whether there is something new to show, from when on, and whether it may be shown."""
 
     show_from: float
     changed: bool = False
+    closed: bool = False
 
 
 @dataclass(slots=True)
@@ -126,10 +127,6 @@ class Gate:
         self._pause = self.limits.preview_every
 
     @property
-    def idle(self) -> bool:
-        return not self._finals and not self._answers
-
-    @property
     def pause(self) -> float:
         """Seconds between two previews at present."""
         return self._pause
@@ -142,11 +139,17 @@ class Gate:
 
     def touch(self, key: str) -> None:
         """There is more of the answer to show. Ignored once it was closed."""
-        if key in self._answers and self.limits.previews != "none":
-            self._answers[key].changed = True
+        answer = self._answers.get(key)
+        if answer is not None and not answer.closed and self.limits.previews != "none":
+            answer.changed = True
 
     def close(self, key: str) -> None:
-        """No preview of this answer from now on."""
+        """No preview of this answer from now on; nor of others, until it is forgotten: its finals come first."""
+        if key in self._answers:
+            self._answers[key] = _Open(math.inf, closed=True)
+
+    def forget(self, key: str) -> None:
+        """The answer's finals have been added, or there are none."""
         self._answers.pop(key, None)
 
     def add(self, *finals: Call) -> None:

@@ -79,15 +79,24 @@ class Line:
     async def close(self, posting: Posting) -> None:
         """No preview any more; a call that is under way is waited for, so that `posting.live` is complete."""
         self.gate.close(posting.key)
-        self._postings.pop(posting.key, None)
         while self._calling is posting:
             await self._called.wait()
+
+    def forget(self, posting: Posting) -> None:
+        """The answer's messages are queued; the next one may be shown."""
+        self.gate.forget(posting.key)
+        self._postings.pop(posting.key, None)
         self._wake()
 
     def send(self, letters: Sequence[Outgoing]) -> None:
         """Deliver these, after whatever waits already."""
         self.gate.add(*letters)
         self._wake()
+
+    @property
+    def work(self) -> asyncio.Task[None] | None:
+        """What is under way, if anything is."""
+        return None if self._task is None or self._task.done() else self._task
 
     async def aclose(self) -> None:
         """Stop, also in the middle of a call."""
@@ -100,7 +109,7 @@ class Line:
 
     def _wake(self) -> None:
         self._woken.set()
-        if not self._closed and (self._task is None or self._task.done()):
+        if not self._closed and self.work is None:
             self._task = asyncio.create_task(self._work(), name=f"line {self.gate.chat}")
 
     async def _work(self) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import replace
 
 from chatbridge.delivery.chat import Limits, Part
+from chatbridge.delivery.rendered import as_text
 from chatbridge.delivery.splitting import Piece, split
 from chatbridge.texts import LANGUAGES, say
 from chatbridge.types import Attachment
+
+log = logging.getLogger(__name__)
 
 
 def parts_of(source: str, limits: Limits, language: str = "en") -> tuple[Part, ...]:
@@ -33,7 +37,12 @@ def preview_of(source: str, limits: Limits) -> tuple[Part, ...]:
 
 def _pieces(source: str, limits: Limits) -> list[Piece]:
     mark = max(limits.count(say(language, "maybe_duplicate") + "\n") for language in LANGUAGES)
-    pieces = split(limits.render(source), limits.length - mark, limits.count)
+    try:
+        rendered = limits.render(source)
+    except Exception:
+        log.exception("an answer can't be rendered; it is shown as it is")
+        rendered = as_text(source)
+    pieces = split(rendered, limits.length - mark, limits.count)
     return [piece for piece in pieces if piece.text.strip()]
 
 

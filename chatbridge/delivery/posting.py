@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 
 from chatbridge.delivery.chat import Chat, Gone, Limits, OutcomeUnknown, Part, Refused
 from chatbridge.delivery.gate import Route
 from chatbridge.delivery.parts import preview_of
+from chatbridge.errors import StoreError
 from chatbridge.types import Chunk
+
+log = logging.getLogger(__name__)
 
 PLACEHOLDER = "…"
 LONG = 8_000
@@ -80,13 +84,14 @@ class Posting:
         else:
             wanted = await asyncio.to_thread(preview_of, source, self.limits)
         if self._drafts:
-            await self._draft(chat, wanted[-1])
+            for part in wanted[-1:]:
+                await self._draft(chat, part)
             return False
         for i, part in enumerate(wanted):
             if i == len(self.live):
                 if self._stalled:
                     return False
-                await self._begin_message(chat, part)
+                await self._begin_message(chat)
                 return self._shown[i] != part or i + 1 < len(wanted)
             if self.live[i] and self._shown[i] != part:
                 await self._edit(chat, i, part)
@@ -104,20 +109,22 @@ class Posting:
             raise
         self._drafted = part
 
-    async def _begin_message(self, chat: Chat, part: Part) -> None:
-        """A new message. Its words come by editing, which can be repeated, while sending twice would show twice."""
-        first = part if self.limits.idempotent else Part(PLACEHOLDER, live=True)
-        at = len(self.live)
+    async def _begin_message(self, chat: Chat) -> None:
+        """A new message. Its words come by editing, which can be repeated: one sent twice would show them twice."""
+        placeholder, at = Part(PLACEHOLDER, live=True), len(self.live)
         self.route = "send"
         try:
-            sent = await chat.send(first, reply_to=None if at else self.reply_to, nonce=f"{self.key}-{at}")
+            sent = await chat.send(placeholder, reply_to=None if at else self.reply_to, nonce=f"{self.key}-{at}")
         except OutcomeUnknown:
             self._stalled = not self.limits.idempotent
             raise
         self.live.append(sent)
-        self._shown.append(first)
+        self._shown.append(placeholder)
         if self._remember is not None:
-            await self._remember(self.live)
+            try:
+                await self._remember(self.live)
+            except StoreError as error:
+                log.error("a message that shows an answer can't be remembered: %s", error)
 
     async def _edit(self, chat: Chat, at: int, part: Part) -> None:
         self.route = "edit"
@@ -126,5 +133,6 @@ class Posting:
             await chat.edit(self.live[at], part)
         except Gone:
             self.live[at] = ""
+            self._stalled = True  # a new message would come after those that are there
             raise
         self._shown[at] = part

@@ -48,11 +48,14 @@ async def stream(turn: Stream, line: Line, posting: Posting, finish: Callable[[s
         log.exception("chat %s: an answer failed", line.gate.chat)
         trouble = say(posting.language, "trouble_inside")
     except BaseException:
-        await line.close(posting)
+        line.forget(posting)
         raise
     # Nothing is awaited before this lock: it keeps the order in which the conversation lets its answers go.
     async with line.order:
-        await line.close(posting)
-        if not posting.source and not trouble and turn.finish is not None:
-            trouble = say(posting.language, "said_nothing")
-        return await finish("\n\n".join(filter(None, (posting.source, trouble))))
+        try:
+            await line.close(posting)
+            if not posting.source and not trouble and turn.finish is not None:
+                trouble = say(posting.language, "said_nothing")
+            return await finish("\n\n".join(filter(None, (posting.source, trouble))))
+        finally:
+            line.forget(posting)

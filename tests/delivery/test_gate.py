@@ -56,6 +56,8 @@ def test_nothing_but_the_final_once_an_answer_is_closed() -> None:
     gate.close("a")
     gate.touch("a")
     gate.add(Call("send"))
+    gate.forget("a")
+    gate.touch("a")
     assert drive(gate, 100.0) == [(0.0, "send")]
 
 
@@ -278,6 +280,8 @@ def test_of_several_answers_in_one_chat_the_first_is_shown_first() -> None:
     assert _next(gate, 0.0, "preview").key == "a"
     assert gate.next(10.0) is None
     gate.close("a")
+    assert gate.next(10.0) is None  # the finals of the first are on their way
+    gate.forget("a")
     assert _next(gate, 10.0, "preview").key == "b"
 
 
@@ -342,6 +346,7 @@ def test_no_call_is_made_in_a_penalty_and_finals_end_in_their_order(script: list
         elif wish == "close":
             for other in gates.values():
                 other.close(detail)
+                other.forget(detail)
             closed.add(detail)
         elif wish == "final":
             call = Call(detail, "m" if detail == "edit" else "")
@@ -351,8 +356,8 @@ def test_no_call_is_made_in_a_penalty_and_finals_end_in_their_order(script: list
             now += detail
         step(gate, error)
     for gate in gates.values():
-        gate.close("a")
-        gate.close("b")
+        gate.forget("a")
+        gate.forget("b")
     for _ in range(10_000):
         waits = [wait for gate in gates.values() if (wait := step(gate, None)) is not None]
         if not waits:

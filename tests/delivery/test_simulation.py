@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from chatbridge.delivery.chat import Budget, Limits
 from chatbridge.delivery.desk import Delivery
 from chatbridge.delivery.parts import parts_of
 from chatbridge.store.queue import Queue
-from chatbridge.testing import Fault, FakeService, ServiceCall, bridge_with, run_virtually, scripted
+from chatbridge.testing import FakeService, Fault, ServiceCall, bridge_with, run_virtually, scripted
 from chatbridge.texts import say
 
 from .echo import EchoBackend, echo
@@ -46,7 +47,16 @@ def asked(chat: str, number: int, words: int) -> Message:
     return Message(f"{chat}-{number}", Channel(chat), Author("a", "Ann"), f"message {number} of {chat}: {words} words")
 
 
-async def talk(service: FakeService, folder: Path, messages: list[tuple[float, Message]], seed: int) -> Delivery:
+@dataclass
+class Outcome:
+    """What a run left: the service, how many calls delivery counted, and the texts that it gave up."""
+
+    service: FakeService
+    counted: int
+    given_up: list[str]
+
+
+async def talk(service: FakeService, folder: Path, messages: list[tuple[float, Message]], seed: int) -> Outcome:
     """People write at certain times; wait until all is answered, and look that the boxes are empty or say why not."""
     chance = random.Random(seed)
     backend = EchoBackend(pauses=lambda: chance.choice([0.0, 0.05, 0.3, 2.0]))
@@ -57,16 +67,16 @@ async def talk(service: FakeService, folder: Path, messages: list[tuple[float, M
                 await service.clock.sleep(max(time - service.clock.time(), 0))
                 assert await delivery.accept(message)
                 assert not await delivery.accept(message)
-        waiting = [entry for entry in await Queue(bridge.store).entries() if not entry.given_up]
-        assert waiting == []
-        service.given_up = [entry.text for entry in await Queue(bridge.store).entries()]  # type: ignore[attr-defined]
-    return delivery
+        entries = await Queue(bridge.store).entries()
+        assert all(entry.given_up for entry in entries)
+    return Outcome(service, sum(delivery.calls.values()), [entry.text for entry in entries])
 
 
-def judge(service: FakeService, messages: list[Message], delivery: Delivery) -> None:
+def judge(outcome: Outcome, messages: list[Message]) -> None:
     """Whether people saw each answer once and whole, or what became of it."""
+    service = outcome.service
     assert service.violations == []
-    assert sum(delivery.calls.values()) == len(service.calls)
+    assert outcome.counted == len(service.calls)
     may_repeat = not service.limits.idempotent
     for chat in {message.channel.id for message in messages}:
         shown = service.shown(chat)
@@ -83,7 +93,7 @@ def judge(service: FakeService, messages: list[Message], delivery: Delivery) -> 
             assert seen[text] <= 1, f"a silent duplicate of {text!r}"
             assert copies == 0 or (may_repeat and unknown), "a mark without a reason"
             if seen[text] + copies == 0:
-                assert text in service.given_up, f"lost: {text!r}"  # type: ignore[attr-defined]
+                assert text in outcome.given_up, f"lost: {text!r}"
         # In their order, each where it first was seen.
         order = [text.removeprefix(f"{MARK}\n") for text in shown]
         positions = [order.index(text) for text in expected if text in order]
@@ -92,7 +102,7 @@ def judge(service: FakeService, messages: list[Message], delivery: Delivery) -> 
         others = [text for text in order if text not in expected]
         apologies = [text for text in others if "is missing here" in text]
         strays = [text for text in others if text not in apologies]
-        assert len(apologies) <= len(service.given_up)  # type: ignore[attr-defined]
+        assert len(apologies) <= len(outcome.given_up)
         assert len(strays) <= len(unknown) + len([call for call in service.calls if call.outcome == "Gone"]), strays
         finished: set[str] = set()
         for call in service.calls:
@@ -114,18 +124,19 @@ def test_each_message_is_answered_once_or_visibly_not(
     tmp_path_factory: pytest.TempPathFactory, faults: list, plan: list, seed: int, idempotent: bool, previews: str
 ) -> None:
     limits = Limits(LENGTH, idempotent=idempotent, previews=previews, budget=Budget(5, 5.0), parts=50)  # type: ignore[arg-type]
-    run_once(tmp_path_factory.mktemp("run"), limits, lambda call, made=iter(faults): next(made, None), plan, seed)
+    left = iter(faults)
+    run_once(tmp_path_factory.mktemp("run"), limits, lambda call: next(left, None), plan, seed)
 
 
 def run_once(
     folder: Path, limits: Limits, fault: Callable[[ServiceCall], Fault | None], plan: list, seed: int = 1
-) -> FakeService:
+) -> Outcome:
     plan = sorted(plan, key=lambda item: item[1])
     messages = [(time, asked(chat, number, words)) for number, (chat, time, words) in enumerate(plan)]
     service = FakeService(limits, fault)
-    delivery = run_virtually(talk(service, folder, messages, seed))
-    judge(service, [message for _, message in messages], delivery)
-    return service
+    outcome = run_virtually(talk(service, folder, messages, seed))
+    judge(outcome, [message for _, message in messages])
+    return outcome
 
 
 KINDS = ["penalty", "refused", "gone", "unreachable", "lost", "reset", "bug"]
@@ -146,13 +157,13 @@ def test_the_fault_matrix(tmp_path: Path, kind: str, route: str) -> None:
 
         folder = tmp_path / str(at)
         folder.mkdir()
-        service = run_once(folder, Limits(LENGTH, parts=50), fault, [("x", 0.0, 20), ("x", 1.0, 3), ("y", 0.5, 10)])
+        outcome = run_once(folder, Limits(LENGTH, parts=50), fault, [("x", 0.0, 20), ("x", 1.0, 3), ("y", 0.5, 10)])
         refused = kind in ("refused", "gone") and route == "send"
-        assert len(service.given_up) <= (1 if refused else 0)  # type: ignore[attr-defined]
+        assert len(outcome.given_up) <= (1 if refused else 0)
 
 
 def test_previews_show_the_answer_growing_and_are_few(tmp_path: Path) -> None:
-    service = run_once(tmp_path, Limits(2000, budget=Budget(5, 5.0)), lambda call: None, [("x", 0.0, 150)])
+    service = run_once(tmp_path, Limits(2000, budget=Budget(5, 5.0)), lambda call: None, [("x", 0.0, 150)]).service
     previews = [call for call in service.calls if call.part is not None and call.part.live]
     assert previews[0].route == "send"
     assert previews[0].part is not None
@@ -171,7 +182,7 @@ def test_previews_show_the_answer_growing_and_are_few(tmp_path: Path) -> None:
 
 
 def test_a_quick_answer_is_shown_once_and_finished(tmp_path: Path) -> None:
-    service = run_once(tmp_path, Limits(2000), lambda call: None, [("x", 0.0, 1)])
+    service = run_once(tmp_path, Limits(2000), lambda call: None, [("x", 0.0, 1)]).service
     assert [call.route for call in service.calls] in (["typing", "send"], ["typing", "send", "edit"])
 
 
@@ -179,6 +190,6 @@ def test_a_service_that_is_down_for_long_is_waited_for(tmp_path: Path) -> None:
     def down(call: ServiceCall) -> Fault | None:
         return Fault("unreachable") if 5 < call.time < 600 else None
 
-    service = run_once(tmp_path, Limits(LENGTH, parts=50), down, [("x", 0.0, 30), ("y", 3.0, 30)])
-    assert service.given_up == []  # type: ignore[attr-defined]
-    assert len([call for call in service.calls if 5 < call.time < 600]) < 40
+    outcome = run_once(tmp_path, Limits(LENGTH, parts=50), down, [("x", 0.0, 30), ("y", 3.0, 30)])
+    assert outcome.given_up == []
+    assert len([call for call in outcome.service.calls if 5 < call.time < 600]) < 40

@@ -263,3 +263,10 @@ def test_a_preview_closes_what_is_still_open() -> None:
     assert part.text == "Look:\n\n```py\nx = 1\n```"
     assert part.live
     assert not part.last
+
+
+def test_what_can_not_be_rendered_is_shown_as_it_is() -> None:
+    def broken(source: str) -> Rendered:
+        raise RecursionError
+
+    assert [part.text for part in parts_of("**x**", Limits(100, render=broken))] == ["**x**"]
