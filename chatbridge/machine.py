@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ def processor() -> str:
     """The processor's name and the number of its threads that this process may use."""
     name = platform.processor() or platform.machine()
     if sys.platform.startswith("linux"):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+        for line in _lines(Path("/proc/cpuinfo")):
             if line.startswith(("model name", "Model")):
                 name = line.partition(":")[2].strip()
                 break
@@ -54,8 +55,8 @@ def cpu_features() -> list[str]:
 def memory() -> tuple[int, int]:
     """Main memory in bytes: all of it, and what programs may still take (0 where it can't be told)."""
     if sys.platform.startswith("linux"):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if len(line.split()) > 1}
+        found = (re.match(r"(\w+):\s+(\d+) kB", line) for line in _lines(Path("/proc/meminfo")))
+        sizes = {match[1]: int(match[2]) * 1024 for match in found if match}
         return sizes.get("MemTotal", 0), sizes.get("MemAvailable", 0)
     if sys.platform == "darwin":
         return int(_said("sysctl", "-n", "hw.memsize") or 0), 0
@@ -69,8 +70,9 @@ def gpus() -> list[Gpu]:
     found = []
     query = ("--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits")
     for line in _said("nvidia-smi", *query).splitlines():
-        name, size, driver = (part.strip() for part in line.split(","))
-        found.append(Gpu(name, int(size) * 2**20 if size.isdigit() else 0, f"driver {driver}"))
+        if len(parts := [part.strip() for part in line.rsplit(",", 2)]) == 3:  # else it says that there is none
+            name, size, driver = parts
+            found.append(Gpu(name, int(size) * 2**20 if size.isdigit() else 0, f"driver {driver}"))
     for line in _said("rocm-smi", "--showproductname", "--csv").splitlines()[1:]:
         if len(parts := line.split(",")) > 1:
             found.append(Gpu(parts[1].strip(), driver="ROCm"))
@@ -81,24 +83,38 @@ def gpus() -> list[Gpu]:
 
 def disk_free(path: Path) -> int:
     """Free bytes where `path` is, or will be."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return shutil.disk_usage(path).free
+    return shutil.disk_usage(_what_exists(path)).free
 
 
 def why_not_writable(path: Path) -> str:
     """Why a file can't be written, or made; empty where it can."""
-    if path.exists():
+    there = _what_exists(path)
+    if there == path:
+        if path.is_dir():
+            return f"{path} is a folder"
         return "" if os.access(path, os.W_OK) else f"{path} may not be written"
-    folder = path.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return "" if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK) else f"nothing can be made in {folder}"
+    return "" if there.is_dir() and os.access(there, os.W_OK | os.X_OK) else f"nothing can be made in {there}"
 
 
 def size(count: int) -> str:
     """Bytes for people."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def _what_exists(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    # Not Path.exists: that raises where a folder may not be looked into.
+    while not os.path.exists(path) and path != path.parent:  # noqa: PTH110
+        path = path.parent
+    return path
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file of the system's, or none."""
+    try:
+        return path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def _said(*command: str) -> str:
@@ -107,10 +123,10 @@ def _said(*command: str) -> str:
     if program is None:
         return ""
     try:
-        done = subprocess.run([program, *command[1:]], capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run([program, *command[1:]], capture_output=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.strip()
+    return done.stdout.decode(errors="replace").strip()
 
 
 def _windows_memory() -> tuple[int, int]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from chatbridge.config.words import plain_value
 from chatbridge.config.settings import ChannelSettings
+from chatbridge.config.words import plain_value
 from chatbridge.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def _parsed(key: str, value: str) -> Any:
     if key == "logit_bias":
         pairs = (pair.split(":", 1) for pair in value.replace(",", " ").split())
         return {pair[0].strip(): pair[-1].strip() for pair in pairs}
-    return plain_value(value)[0]
+    parsed = plain_value(value)[0]
+    # pydantic would take `true` for the number 1.
+    return value if isinstance(parsed, bool) and key in Sampling.model_fields else parsed
 
 
 def _shown(value: object) -> str:

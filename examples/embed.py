@@ -1,6 +1,6 @@
 """Talk to a model from your own asyncio program, without a chat service.
 
-    python examples/embed.py "what is a template?"
+python examples/embed.py "what is a template?"
 """
 
 from __future__ import annotations

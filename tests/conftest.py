@@ -19,6 +19,8 @@ def scale() -> int:
 
 
 Install = Callable[..., Path]
+Start = Callable[..., "subprocess.Popen[str]"]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
@@ -49,26 +51,39 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 
 @pytest.fixture
-def chatbridge(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the command line in a process of its own, in an empty home folder, where `install` has put plugins."""
+def start_chatbridge(tmp_path: Path) -> Start:
+    """Starts the command line in a process of its own, in an empty home folder, where `install` has put plugins.
 
-    def run(*arguments: str, timeout: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+    `variables` are set in its environment, which has nothing else of whoever runs the tests.
+    """
+
+    def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
+        kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "TEMP") if name in os.environ}
+        home = {name: str(tmp_path) for name in ("HOME", "USERPROFILE", "APPDATA")}
+        return subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "chatbridge", *arguments],
             cwd=tmp_path,
-            env=process_environment(tmp_path, variables),
-            capture_output=True,
+            env={**kept, **home, "PYTHONPATH": str(tmp_path / "site"), "PYTHONUTF8": "1", **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            timeout=timeout,
-            check=False,
         )
 
+    return start
+
+
+@pytest.fixture
+def chatbridge(start_chatbridge: Start) -> Run:
+    """Runs the command line like `start_chatbridge`, until it ends."""
+
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        with start_chatbridge(*arguments, **variables) as process:
+            try:
+                out, err = process.communicate(timeout=100)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
     return run
-
-
-def process_environment(home: Path, more: dict[str, str]) -> dict[str, str]:
-    """The variables of a process that knows nothing of whoever runs the tests."""
-    kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "TEMP") if name in os.environ}
-    folders = {"HOME": home, "USERPROFILE": home, "APPDATA": home, "PYTHONPATH": home / "site"}
-    return {**kept, **{name: str(folder) for name, folder in folders.items()}, "PYTHONUTF8": "1", **more}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
 import click
 
@@ -70,6 +71,9 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; our own errors are printed without a traceback and end with status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal without Unicode gets \\u2713 for what it can't show
+            stream.reconfigure(errors="backslashreplace")
     try:
         cli(arguments, prog_name="chatbridge")
     except ChatbridgeError as error:

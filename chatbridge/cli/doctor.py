@@ -45,7 +45,7 @@ def command(config: Path | None, as_json: bool) -> None:
     else:
         for finding in findings:
             click.echo(_line(finding))
-    sys.exit(any(finding.state == "error" for finding in findings))
+    sys.exit(int(any(finding.state == "error" for finding in findings)))
 
 
 def look(config: Path | None) -> Iterator[Finding]:
@@ -103,10 +103,11 @@ def _engines(plugins: Plugins) -> Iterator[Finding]:
             continue
         try:
             facts = backend.facts()
-        except Exception as error:  # a library that can't be imported, in whatever way it fails
-            yield Finding(
-                "engine", f"{backend.name}: {error}", "warning", f"reinstall the package of backend {backend.name}"
-            )
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a library that can't be imported, in whatever way it fails
+            what = f"{backend.name}: {type(error).__name__}: {error}"
+            yield Finding("engine", what, "warning", f"reinstall the package of backend {backend.name}")
             continue
         yield Finding("engine", f"{backend.name}: " + ", ".join(f"{name} {value}" for name, value in facts.items()))
 

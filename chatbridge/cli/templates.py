@@ -64,9 +64,8 @@ def show(name: str, model: str | None, config: Path | None, color: str) -> None:
 
     templates = _templates(config)
     if name not in templates:
-        raise TemplateError(
-            f"there is no template {name!r}{did_you_mean(name, templates)} `chatbridge templates` lists them"
-        )
+        hint = did_you_mean(name, templates) or ";"
+        raise TemplateError(f"there is no template {name!r}{hint} `chatbridge templates` lists them")
     template = templates[name]
     if model is None:
         prompt, ids = _sample(template, _unknown_model(template), (0,)), None

@@ -236,9 +236,7 @@ class _Reader:
             value = value.get(key) if isinstance(value, dict) else None
         return value if isinstance(value, dict) else {}
 
-    def _plugin(
-        self, at: Place, entry: dict[str, Any], kind: str, known: Mapping[str, K], require: Any
-    ) -> K | None:
+    def _plugin(self, at: Place, entry: dict[str, Any], kind: str, known: Mapping[str, K], require: Any) -> K | None:
         name, place = entry.get(kind), (*at, kind)
         if isinstance(name, str) and name:
             try:

@@ -62,7 +62,7 @@ class SettingsSource:
         return True
 
     async def watch(self, started: asyncio.Event | None = None, *, tick: float = 1.0) -> None:
-        """Reload whenever a file changes, until cancelled. `started` is set when the watch is on.
+        """Reload whenever a file changes, until cancelled. `started` is set once the watch is on.
 
         `tick`: seconds after which the files are looked at in any case, since network drives report no change.
         """
@@ -74,14 +74,14 @@ class SettingsSource:
             contents: dict[Path, bytes] | None = None
             async with aclosing(_ticks(files, tick)) as ticks:
                 async for _ in ticks:
-                    if started is not None:
-                        started.set()
                     found = await asyncio.to_thread(_contents, files)
                     if found != contents:
                         contents = found
                         self.reload()
-                        if self._files != files:
-                            break
+                    if started is not None:
+                        started.set()
+                    if self._files != files:
+                        break
 
 
 async def _ticks(files: frozenset[Path], tick: float) -> AsyncGenerator[object, None]:

@@ -1,20 +1,17 @@
 """How well the data tell the intents apart: a linear classifier on character n-grams, trained in seconds.
 
-Iterate on the data against this before training the model for an hour. Usage: python classify.py [dev|validation]
+Iterate on the data against this before training the model for an hour.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
+import argparse
 from zlib import crc32
 
 import torch
-from dialogue import LANGUAGES, Writer
+from dialogue import LANGUAGES, Writer, load_cases
 
-BUCKETS = 1 << 16
-EVAL = Path(__file__).with_name("eval")
+BUCKETS = 1 << 17
 
 
 def features(text: str) -> list[int]:
@@ -30,36 +27,45 @@ def batch(questions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor([bucket for row in rows for bucket in row]), offsets
 
 
-def main() -> None:
-    wanted = sys.argv[1] if len(sys.argv) > 1 else "dev"
+def train(steps: int) -> tuple[torch.nn.EmbeddingBag, list[str]]:
+    """The classifier, and the intents in the order of its outputs."""
     writer = Writer(seed=1)
-    labels = {intent: i for i, intent in enumerate(writer.answers)}
-    model = torch.nn.EmbeddingBag(BUCKETS, len(labels), mode="mean")
+    intents = list(writer.answers)
+    model = torch.nn.EmbeddingBag(BUCKETS, len(intents), mode="mean")
     torch.nn.init.zeros_(model.weight)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-    for step in range(400):
+    for _ in range(steps):
         exchanges = [writer.exchange() for _ in range(256)]
-        ids, offsets = batch([exchange.question for exchange in exchanges])
-        target = torch.tensor([labels[exchange.intent] for exchange in exchanges])
-        loss = torch.nn.functional.cross_entropy(model(ids, offsets), target)
+        target = torch.tensor([intents.index(exchange.intent) for exchange in exchanges])
+        loss = torch.nn.functional.cross_entropy(model(*batch([exchange.question for exchange in exchanges])), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if step % 100 == 99:
-            print(f"step {step + 1}: loss {loss.item():.3f}")
-    names = list(labels)
-    for language in LANGUAGES:
-        cases = [json.loads(line) for line in (EVAL / f"{wanted}.{language}.jsonl").read_text("utf-8").splitlines()]
-        guesses = model(*batch([case["text"] for case in cases])).argmax(1).tolist()
-        wrong = [
-            (case, names[guess])
-            for case, guess in zip(cases, guesses, strict=True)
-            if names[guess] not in (case["intent"], *case.get("also", ()))
-        ]
-        print(f"{wanted} {language}: {1 - len(wrong) / len(cases):.1%} of {len(cases)}")
-        if "-v" in sys.argv:
-            for case, guess in wrong:
-                print(f"    {case['text']}  ({case['intent']}, taken for {guess})")
+    print(f"loss {loss.item():.3f}")
+    return model, intents
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="*", default=["dev"], help="the sets to judge by")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what went wrong; for dev only")
+    parser.add_argument("--steps", type=int, default=500)
+    options = parser.parse_args()
+    model, intents = train(options.steps)
+    for name in options.sets:
+        for language in LANGUAGES:
+            cases = [case for case in load_cases((name,)) if case["language"] == language]
+            scores = model(*batch([case["text"] for case in cases]))
+            guesses = [intents[best] for best in scores.argmax(1).tolist()]
+            wrong = [
+                (case, guess)
+                for case, guess in zip(cases, guesses, strict=True)
+                if guess not in (case["intent"], *case.get("also", ()))
+            ]
+            print(f"{name} {language}: {1 - len(wrong) / len(cases):.1%} of {len(cases)}")
+            if options.verbose and name == "dev":
+                for case, guess in wrong:
+                    print(f"    {case['text']}  ({case['intent']}, taken for {guess})")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ LANGUAGES = ("en", "zh")
 
 
 class Pattern:
-    """One line of a question file, parsed: `(a|b|)` picks one, `<name>` draws from a list of that name."""
+    """One line of a question file: `(a|b)` picks one, `(a)?` perhaps none, `<name>` draws from a list."""
 
     def __init__(self, text: str) -> None:
         self._parts, rest = _alternatives(text, 0)
@@ -57,6 +58,7 @@ class Grammar:
     def load(cls, language: str) -> Grammar:
         grammar = cls(language)
         grammar._read(DATA / f"questions.{language}.txt", "")
+        grammar._read(DATA / f"indirect.{language}.txt", "")
         grammar._read(DATA / f"outside.{language}.txt", "decline")
         return grammar
 
@@ -120,14 +122,18 @@ class Writer:
 
 def load_answers() -> dict[str, dict[str, str]]:
     """The answer of each intent, by language."""
-    raw = yaml.safe_load((DATA / "answers.yaml").read_text(encoding="utf-8"))
-    return {intent: {language: entry[language] for language in LANGUAGES} for intent, entry in raw.items()}
+    return {intent: {language: entry[language] for language in LANGUAGES} for intent, entry in _intents().items()}
 
 
 def load_needs() -> dict[str, dict[str, list[str]]]:
     """The facts that make an answer right, by intent and language."""
-    raw = yaml.safe_load((DATA / "answers.yaml").read_text(encoding="utf-8"))
-    return {intent: entry["need"] for intent, entry in raw.items()}
+    return {intent: entry["need"] for intent, entry in _intents().items()}
+
+
+@cache
+def _intents() -> dict[str, dict[str, Any]]:
+    intents: dict[str, dict[str, Any]] = yaml.safe_load((DATA / "answers.yaml").read_text(encoding="utf-8"))
+    return intents
 
 
 def load_cases(names: tuple[str, ...] = ("dev", "validation", "blind")) -> list[dict[str, Any]]:
@@ -160,8 +166,11 @@ def _alternatives(text: str, at: int) -> tuple[list[list[Part]], int]:
             inner, at = _alternatives(text, at + 1)
             if at >= len(text):
                 raise ValueError(f"unbalanced brackets in pattern: {text}")
-            choices[-1].append(inner)
             at += 1
+            if text[at : at + 1] == "?":
+                inner.append([])
+                at += 1
+            choices[-1].append(inner)
         elif name := re.compile(r"<([a-z]+)>").match(text, at):
             choices[-1].append(("list", name[1]))
             at = name.end()

@@ -18,11 +18,11 @@ SAMPLE = 60_000
 """How many generated questions the vocabulary is learned from."""
 
 
-def train(path: Path, seed: int = 7) -> None:
-    """Learn the pieces from generated dialogue and write the SentencePiece model."""
+def train(path: Path, seed: int = 7, sample: int = SAMPLE) -> None:
+    """Learn the pieces from `sample` generated questions and all answers; write the SentencePiece model."""
     writer = Writer(seed)
     answers = [text for entry in load_answers().values() for text in entry.values()]
-    lines = [*answers * 20, *(writer.exchange().question for _ in range(SAMPLE))]
+    lines = [*answers * 20, *(writer.exchange().question for _ in range(sample))]
     lines += ["user\n", "assistant\n", "system\n", "The quick brown fox jumps over the lazy dog"] * 50
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -54,8 +54,14 @@ class Vocabulary:
         self.start, self.end = (self.pieces.piece_to_id(control) for control in CONTROLS)
         self._known: dict[str, list[int]] = {}
 
-    def ids(self, exchanges: Iterable[Exchange], system: str = "") -> tuple[list[int], list[bool]]:
-        """The ids of a dialogue, and which of them the model is to learn (the answers and their ends)."""
+    def ids(
+        self, exchanges: Iterable[Exchange], system: str = "", dropout: float = 0.0
+    ) -> tuple[list[int], list[bool]]:
+        """The ids of a dialogue, and which of them the model is to learn (the answers and their ends).
+
+        `dropout`: the share of merges that are left out in questions (BPE-dropout, Provilkov et al. 2020), so that
+        the model also meets the pieces of words, as it will in slips and in words that it was not taught.
+        """
         ids: list[int] = []
         learned: list[bool] = []
 
@@ -66,7 +72,8 @@ class Vocabulary:
         if system:
             add([self.start, *self._text(f"system\n{system}"), self.end, *self._text("\n")], False)
         for exchange in exchanges:
-            add([self.start, *self._text(f"user\n{exchange.question}"), self.end, *self._text("\n")], False)
+            asked = self._text(f"user\n{exchange.question}", dropout)
+            add([self.start, *asked, self.end, *self._text("\n")], False)
             add([self.start, *self._text("assistant\n")], False)
             add([*self._answer(exchange.answer), self.end], True)
             add(self._text("\n"), False)
@@ -77,8 +84,8 @@ class Vocabulary:
         asked = [self.start, *self._text(f"user\n{question}"), self.end, *self._text("\n")]
         return [*asked, self.start, *self._text("assistant\n")]
 
-    def _text(self, text: str) -> list[int]:
-        return list(self.pieces.encode(text))
+    def _text(self, text: str, dropout: float = 0.0) -> list[int]:
+        return list(self.pieces.encode(text, enable_sampling=dropout > 0, alpha=dropout, nbest_size=-1))
 
     def _answer(self, text: str) -> list[int]:
         if text not in self._known:

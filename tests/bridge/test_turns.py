@@ -319,7 +319,13 @@ async def test_help_lists_every_command_in_both_languages(bot: Bot, bridge: Brid
 
 
 async def test_set_refuses_what_can_not_be(bot: Bot) -> None:
-    for text in ("/set temperature -1", "/set temperatur 1", "/set history maybe", "/set top_k many"):
+    for text in (
+        "/set temperature -1",
+        "/set temperature true",
+        "/set temperatur 1",
+        "/set history maybe",
+        "/set top_k many",
+    ):
         with pytest.raises(CommandError, match=r"temperature|history|top_k"):
             await command(bot, text)
     answer = await command(bot, "/set temperature 0.5")

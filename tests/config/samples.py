@@ -115,6 +115,9 @@ def sample_plugins() -> Plugins:
     return Plugins([chatbridge_numpy, SamplePlugin(), walkie()], discover=False)
 
 
+MODEL = "models: {m: {backend: simple}}\n"
+"""The shortest file that says something."""
+
 GOOD = Path(__file__).with_name("good.yaml")
 ENVIRONMENT = {
     "ROOMS_TOKEN": "xR7-rooms-token",

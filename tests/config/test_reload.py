@@ -185,7 +185,7 @@ async def test_a_missing_file_of_a_text_is_waited_for(
 ) -> None:
     source = SettingsSource.of_file(path, plugins)
     async with watched(source, tick=0.05) as change:
-        write(path, "defaults: {system_file: later/persona.txt}")
+        replace(path, "defaults: {system_file: later/persona.txt}")
         assert "`system_file`: this file can't be read" in await errors.next()
         (tmp_path / "later").mkdir()
         (tmp_path / "later/persona.txt").write_text("late", encoding="utf-8")

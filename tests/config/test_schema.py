@@ -14,9 +14,9 @@ from chatbridge import BackendType, Options, Plugins, hookimpl
 from chatbridge.config import json_schema
 from chatbridge.config.nodes import parse
 
+from .bad_files import BAD
 from .conftest import Complaints
 from .samples import ENVIRONMENT, GOOD, nothing
-from .test_reader import BAD
 
 Validator = jsonschema.Draft202012Validator
 

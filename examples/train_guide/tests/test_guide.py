@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from dialogue import LANGUAGES, Writer, bare, load_answers, load_cases, load_needs
 
 from chatbridge import Sampling
 from chatbridge.cli import COMMANDS
@@ -18,9 +17,6 @@ from chatbridge.config.keys import BotKeys, ModelKeys, TopKeys
 from chatbridge.config.settings import Access, ChannelSettings
 from chatbridge.plugins import FIRST_PARTY
 from chatbridge.prompts import Template, presets
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from dialogue import LANGUAGES, Writer, bare, load_answers, load_cases, load_needs
 
 ANSWERS = load_answers()
 SETS = ("dev", "validation", "blind")
