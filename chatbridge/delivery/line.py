@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+TICK = 0.001
+"""The shortest sleep in seconds: event loops wake up a little early, and asking again at once would not end."""
+
 Counts = Counter[tuple[str, str]]
 """How many calls there were, by what was called ("send") and what came of it ("ok", "Penalty"…)."""
 
@@ -124,7 +127,7 @@ class Line:
         self._woken.clear()
         tasks = {
             asyncio.ensure_future(self._woken.wait()),
-            asyncio.ensure_future(self._clock.sleep(max(when - self._clock.time(), 0))),
+            asyncio.ensure_future(self._clock.sleep(max(when - self._clock.time(), TICK))),
         }
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
