@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from chatbridge.testing.backends import BackendContract as BackendContract
+    from chatbridge.testing.discord.server import DiscordServer as DiscordServer
     from chatbridge.testing.frontends import FrontendContract as FrontendContract
     from chatbridge.testing.frontends import Room as Room
     from chatbridge.testing.models import LocalModelContract as LocalModelContract
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 # called as a public name is: importing it would put the module in the name's place.
 _HOME = {
     "backends": ("BackendContract",),
+    "discord.server": ("DiscordServer",),
     "frontends": ("FrontendContract", "Room"),
     "models": ("LocalModelContract",),
     "script": ("ScriptedBackend", "scripted"),

@@ -112,7 +112,8 @@ def _check_component(component: Json, seen: set[str]) -> None:
 def resolve_mentions(message: Message, allowed: Json | None) -> None:
     """Fill in whom the message pings: what its text mentions, as far as `allowed_mentions` and permissions let it."""
     text, guild = message.text, message.channel.guild
-    allow = {"parse": ["users", "roles", "everyone"], "replied_user": True} if allowed is None else allow_lists(allowed)
+    everything: Json = {"parse": ["users", "roles", "everyone"], "replied_user": True}
+    allow = everything if allowed is None else allow_lists(allowed)
     parse: list[str] = allow["parse"]
 
     def lets(kind: str, number: int) -> bool:

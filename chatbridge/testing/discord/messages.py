@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from chatbridge.testing.discord.content import check_length, check_message, invalid, resolve_mentions
 from chatbridge.testing.discord.events import tell_channel, tell_deleted, tell_message, tell_reaction
 from chatbridge.testing.discord.permissions import can, demand, demand_to_send
-from chatbridge.testing.discord.state import Attachment, Channel, Json, Message, Refusal, User, World
+from chatbridge.testing.discord.state import (
+    EPHEMERAL,
+    LOADING,
+    Attachment,
+    Channel,
+    Json,
+    Message,
+    Refusal,
+    User,
+    World,
+)
 from chatbridge.testing.wire.forms import Upload
 
 NONCE_SECONDS = 300
@@ -26,6 +36,7 @@ def post(world: World, channel: Channel, author: User, body: Json, files: Sequen
     if body.get("enforce_nonce") and known and world.clock() - known[0] < NONCE_SECONDS:
         return known[1]
     message = compose(world, channel, author, body, files)
+    message.flags &= ~(EPHEMERAL | LOADING)  # only answers to interactions are
     message.reply_to = _replied_to(channel, author, body.get("message_reference"))
     message.kind = 19 if message.reply_to else 0
     message.nonce = nonce
