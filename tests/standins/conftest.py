@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from chatbridge.testing import DiscordServer
+from chatbridge.testing.discord.limits import Limits
 from chatbridge.testing.wire.changes import Changes
 
 discord = pytest.importorskip("discord")
@@ -17,7 +18,8 @@ yarl = pytest.importorskip("yarl")
 
 @pytest.fixture
 async def server() -> AsyncIterator[DiscordServer]:
-    async with DiscordServer() as server:
+    """With limits that are not reached unless faults do it."""
+    async with DiscordServer(limits=Limits.generous()) as server:
         yield server
 
 
@@ -30,6 +32,7 @@ class Client(discord.Client):
         self.tree = discord.app_commands.CommandTree(self)
         self.got: list[discord.Message] = []
         self.seen: list[str] = []
+        self.task: asyncio.Task[None] | None = None
         self._changes = Changes()
 
     def see(self, what: str) -> None:
@@ -67,12 +70,12 @@ class Client(discord.Client):
 
 @asynccontextmanager
 async def running(server: DiscordServer, client: Client | None = None, token: str = "") -> AsyncIterator[Client]:
-    """A client that is logged in and ready; what ends it is raised."""
+    """A client that is logged in and ready; what ends it before is raised."""
     client = client or Client()
     base, gateway = discord.http.Route.BASE, discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY
     discord.http.Route.BASE = server.api_url
     discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(server.gateway_url)
-    task = asyncio.create_task(client.start(token or server.bot.token))
+    task = client.task = asyncio.create_task(client.start(token or server.bot.token))
     try:
         async with asyncio.timeout(20):
             ready = asyncio.create_task(client.wait_until_ready())

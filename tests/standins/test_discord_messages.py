@@ -155,7 +155,10 @@ async def test_files_go_both_ways(server: DiscordServer) -> None:
         attachment = client.got[0].attachments[0]
         assert (attachment.filename, attachment.size, attachment.content_type) == ("a b.bin", len(odd), "image/png")
         assert await attachment.read() == odd
-        files = [discord.File(io.BytesIO(odd), "答え.txt", description="the answer"), discord.File(io.BytesIO(b"2"), "2")]
+        files = [
+            discord.File(io.BytesIO(odd), "答え.txt", description="the answer"),
+            discord.File(io.BytesIO(b"2"), "2"),
+        ]
         sent = await client.got[0].channel.send("here", files=files)
         heard = await server.next_message()
         assert [(file.filename, file.content) for file in heard.attachments] == [("答え.txt", odd), ("2", b"2")]

@@ -85,6 +85,15 @@ class Gateway:
         """Wait until no connection has a session."""
         await self._changes.until(lambda: not self.connected(bot), within=within, what="the bots to leave the gateway")
 
+    def beat(self) -> None:
+        """Count a heartbeat."""
+        self.heartbeats += 1
+        self._changes.tell()
+
+    async def until_heartbeats(self, count: int, *, within: float = 10) -> None:
+        """Wait until bots have sent so many heartbeats in all."""
+        await self._changes.until(lambda: self.heartbeats >= count, within=within, what=f"{count} heartbeats")
+
     def _of(self, bot: Bot | None) -> list[_Connection]:
         with_session = [found for found in self._connections if found.session and found.session.write is not None]
         return [found for found in with_session if bot is None or (found.session and found.session.bot is bot)]
@@ -110,9 +119,8 @@ class Gateway:
 
     def forget_sessions(self) -> None:
         """No session can be resumed any more: the next RESUME is answered with op 9."""
-        self.sessions = {found.session.id: found.session for found in self._of(None) if found.session}
         for session in self.sessions.values():
-            session.id = f"forgotten {session.id}"
+            session.resumable = False
 
     def zombie(self, bot: Bot | None = None) -> None:
         """The connection stays open, but nothing goes through it any more, in either direction."""
@@ -199,8 +207,8 @@ class _Connection:
             self.close(BAD_JSON, "Error while decoding payload.")
             return False
         if op == HEARTBEAT:
-            self._gateway.heartbeats += 1
             self.send(ACK, None)
+            self._gateway.beat()
         elif op == IDENTIFY:
             self._identify(data)
         elif op == RESUME:
@@ -232,7 +240,7 @@ class _Connection:
 
     def _resume(self, asked: Json) -> None:
         session = self._gateway.sessions.get(str(asked.get("session_id")))
-        known = session is not None and session.bot.token == asked.get("token")
+        known = session is not None and session.resumable and session.bot.token == asked.get("token")
         sequence = int(asked.get("seq") or 0)
         missed = session.replay(sequence) if session and known else None
         if session is None or missed is None:

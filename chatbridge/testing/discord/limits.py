@@ -161,5 +161,5 @@ class Limiter:
 
 
 def _up(seconds: float) -> float:
-    """In whole milliseconds, never too few: who waits as long as told is not too early."""
-    return math.ceil(seconds * 1000) / 1000
+    """In whole milliseconds, never too few, so that who waits as long as told is not too early."""
+    return math.ceil(seconds * 1000 - 1e-3) / 1000

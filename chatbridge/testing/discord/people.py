@@ -16,6 +16,9 @@ from chatbridge.testing.wire.forms import Upload
 
 T = TypeVar("T")
 
+_BLINK = 100
+"""Turns of the event loop that a person needs to see what they click on; a bot in this process knows of it by then."""
+
 
 class People:
     """The person's side. Where no `author` or `user` is given, it is `person`; where no bot, `bot`.
@@ -175,6 +178,8 @@ class People:
     async def _interact(
         self, kind: int, bot: Bot, user: User | None, channel: Channel, data: Json, message: Message | None
     ) -> Interaction:
+        for _ in range(_BLINK):
+            await asyncio.sleep(0)
         new = self._interactions.begin(kind, bot, user or self.person, channel, data, message)
         json = interaction_json(self.world, new)
 

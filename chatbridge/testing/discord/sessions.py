@@ -38,6 +38,7 @@ class Session:
         self.id = f"session{world.new_id()}"
         self.bot, self.intents, self.shard = bot, intents, shard
         self.sequence = 0
+        self.resumable = True
         self.write: Callable[[str], None] | None = None
 
     def greet(self) -> None:
