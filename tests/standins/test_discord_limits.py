@@ -166,7 +166,7 @@ async def test_a_bug_of_the_stand_in_is_not_missed() -> None:
     server.faults.add("bug", "*", lambda call, response: 1 / 0)  # type: ignore[arg-type, return-value]
     async with aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.ClientConnectionError):
-            await session.get(f"{server.api_url}/users/@me")
+            await session.post(f"{server.api_url}/users/@me/channels")
     with pytest.raises(ExceptionGroup) as failed:
         await server.__aexit__(None, None, None)
     assert isinstance(failed.value.exceptions[0], ZeroDivisionError)
