@@ -23,8 +23,8 @@ _NOT_ARITHMETIC = {
     "path", "gpu_layers", "main_gpu", "split_mode", "tensor_split", "threads", "threads_batch", "numa", "mmap", "mlock",
     "context_length", "sequences", "total_context", "batch", "ubatch", "mirostat", "mirostat_tau", "mirostat_eta",
     "dry_multiplier", "dry_base", "dry_allowed_length", "dry_window", "dry_breakers", "xtc_probability",
-    "xtc_threshold", "grammar", "json_schema", "draft", "draft_tokens", "keep_states", "keep_states_gib",
-    "lora", "control_vectors", "adapters",
+    "xtc_threshold", "grammar", "json_schema", "draft", "draft_tokens", "draft_least", "draft_gpu_layers",
+    "keep_states", "keep_states_gib", "lora", "control_vectors", "adapters",
 }  # fmt: skip
 """Options that leave a state as it is. Adapters count by what their files hold."""
 
@@ -113,7 +113,7 @@ def _details(
     if options.keep_states is not None:
         details["kept states"] = f"{options.keep_states}, at most {options.keep_states_gib:g} GiB"
     if options.draft:
-        details["draft"] = f"{options.draft}, {options.draft_tokens} tokens"
+        details["draft"] = f"{options.draft}, {options.draft_tokens} tokens at once"
     return details
 
 
