@@ -31,6 +31,7 @@ _NUMA = {"distribute": 1, "isolate": 2, "numactl": 3}
 _FLASH: dict[str | bool, int] = {"auto": -1, False: 0, True: 1}
 _MMAP, _MLOCK, _NO_MMAP = 1, 2, 0
 _FUNCTION = re.compile(r"^\w+: (error loading model: )?")
+_FLASH_ON = re.compile(r"flash_attn +?= enabled|Flash Attention enabled")
 _BOOL = 2  # LLAMA_KV_OVERRIDE_TYPE_BOOL
 
 
@@ -45,6 +46,11 @@ class Loaded:
     space_prefix: bool
     said: Sequence[str]
     devices: Sequence[Device]
+
+    @property
+    def flash_attention(self) -> bool:
+        """Whether llama.cpp really uses it, as it was told to or as it chose."""
+        return any(_FLASH_ON.search(line) for line in self.said)
 
     def free(self) -> None:
         lib.llama_free(self.context)
@@ -78,7 +84,28 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Loade
     except BaseException:
         lib.llama_model_free(model)
         raise
-    return Loaded(files, settled, model, context, space_prefix, (*said.lines, *said_of_context.lines), seen)
+    loaded = Loaded(files, settled, model, context, space_prefix, (*said.lines, *said_of_context.lines), seen)
+    try:
+        check_honoured(options, loaded)
+    except BaseException:
+        loaded.free()
+        raise
+    return loaded
+
+
+def check_honoured(options: LlamaOptions, loaded: Loaded) -> None:
+    """Raise ModelLoadError where llama.cpp went on without what was asked for, as it does with these options."""
+    file = loaded.files[0].path
+    if options.mlock and any("mlock" in line and "warning" in line for line in loaded.said):
+        raise ModelLoadError(
+            f"{file}: mlock: true could not lock the weights in memory; allow more (`ulimit -l`, or LimitMEMLOCK= in a "
+            f"systemd unit), or leave mlock out"
+        )
+    if options.flash_attention is True and not loaded.flash_attention:
+        raise ModelLoadError(
+            f"{file}: flash_attention: true can't be had for the architecture {loaded.files[0].architecture!r}; leave "
+            f"it at auto"
+        )
 
 
 def check_gpu(options: LlamaOptions, gpus: Sequence[Device], built: bool) -> None:
