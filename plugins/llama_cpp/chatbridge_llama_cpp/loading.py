@@ -9,14 +9,13 @@ import ctypes
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from gguf.constants import GGMLQuantizationType
 
-from chatbridge import ModelLoadError
+from chatbridge import ModelLoadError, free_memory, usable_cores
 from chatbridge_llama_cpp.files import find_model
 from chatbridge_llama_cpp.gguf_file import GgufFile
 from chatbridge_llama_cpp.memory import Plan, plan
@@ -131,17 +130,6 @@ def check_gpu(options: LlamaOptions, gpus: Sequence[Device], built: bool) -> Non
         raise ModelLoadError(f"tensor_split has {len(options.tensor_split)} shares for {len(gpus)} graphics cards")
 
 
-def free_memory() -> int:
-    """Bytes that programs may still take; 0 where the system doesn't tell."""
-    with suppress(OSError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return 0
-
-
 def _load_weights(options: LlamaOptions, settled: Plan, path: Path, progress: Callable[[float, str], None]) -> Any:
     told = 0.0
 
@@ -205,7 +193,7 @@ def _context_params(options: LlamaOptions, settled: Plan) -> Any:
     params.n_batch = max(options.batch, settled.sequences)
     params.n_ubatch = min(options.ubatch or params.n_batch, params.n_batch)
     params.n_outputs_max = min(params.n_batch, outputs(options, settled.sequences))
-    params.n_threads = options.threads or cores()
+    params.n_threads = options.threads or usable_cores()
     params.n_threads_batch = options.threads_batch or params.n_threads
     params.flash_attn_type = _FLASH[flash_attention(options, settled.gpu_layers)]
     params.offload_kqv = options.offload_kqv is not False
@@ -235,11 +223,6 @@ def flash_attention(options: LlamaOptions, gpu_layers: int) -> Literal["auto"] |
 def outputs(options: LlamaOptions, sequences: int) -> int:
     """The most tokens of one call whose logits are wanted."""
     return sequences * (1 + options.draft_tokens if options.draft else 1)
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def why_not(file: GgufFile, complaints: Iterable[str]) -> str:
