@@ -62,12 +62,21 @@ class LiveTurn:
 
     `notices` are lines for the person, complete with the first chunk. `stop()` ends the answer early and keeps
     what came. The model's errors are raised from the iteration; the person's message is kept then, too.
-    `author`: whom the answer is for. `node`: where it is kept, once it ended. `superseded`: a later message is
-    answered in the place of this one.
+    `author`: whom the answer is for. `message`: what it answers, until it begins; what comes later is a matter of the
+    conversation. `node`: where it is kept, once it ended. `superseded`: a later message is answered in its place.
     """
 
-    def __init__(self, dialogue: Dialogue, language: str, begin: Begin, *, gives_way: bool = False) -> None:
+    def __init__(
+        self,
+        dialogue: Dialogue,
+        language: str,
+        begin: Begin,
+        *,
+        message: Message | None = None,
+        gives_way: bool = False,
+    ) -> None:
         self.language = language
+        self.message = message
         self.notices: list[str] = []
         self.finish: Finish | None = None
         self.author: Author | None = None
@@ -156,6 +165,8 @@ class Dialogue:
             if behind is not None:
                 await self.go_to(behind)
             conversation = await self.conversation()
+            message, turn.message = turn.message, None
+            assert message is not None, "a turn begins once"
             node = await self.store.append(
                 conversation.id,
                 "user",
@@ -175,7 +186,7 @@ class Dialogue:
 
         if follow_up == "interrupt" and self.live is not None:
             self.live.supersede()
-        return LiveTurn(self, language, begin, gives_way=follow_up != "queue")
+        return LiveTurn(self, language, begin, message=message, gives_way=follow_up != "queue")
 
     def regenerate(self, language: str = "en", at: int | None = None) -> LiveTurn:
         """Answer the last message, or the one `at` a node, once more; what there was stays on its own branch."""

@@ -179,10 +179,13 @@ class Delivery:
         """A person has edited a message: it is answered as it is now, or, if it was answered, an offer is made."""
         if await self.inbox.revise(self.bot.name, message):
             return
+        key = (message.channel.id, message.id)
+        if key in self._answering and (turn := self._answering[key][0]).message is not None:
+            turn.message = self.bot.reworded(message)  # it waits for the answer before it
+            return
         node = await self.bot.revised(message)
         if node is None:
             return
-        key = (message.channel.id, message.id)
         if (offer := self._offers.get(key)) is not None:
             await self.bot.messages.note(self.bot.name, message.channel.id, offer, node)
             return
@@ -263,7 +266,7 @@ class Delivery:
                     kept = None
                     if again:  # the program may have ended when the answer was there already, or its beginning
                         kept = await self.inbox.kept_answer(begun.bot, begun.channel, begun.service_id)
-                    result = await self._result(message, language, kept)
+                    result = await self._result(message, language, kept, again=begun.attempts > 1)
                 await self._bring(begun, message, language, result, kept)
         except asyncio.CancelledError:
             await self.inbox.release(received.id)
@@ -271,13 +274,15 @@ class Delivery:
         finally:
             self._received.discard(received.id)
 
-    async def _result(self, message: Message, language: str, kept: KeptAnswer | None = None) -> str | LiveTurn | None:
+    async def _result(
+        self, message: Message, language: str, kept: KeptAnswer | None = None, *, again: bool = False
+    ) -> str | LiveTurn | None:
         """What the bot does about the message; `str` is said at once."""
         if kept is not None:
             goes_on = kept.partial and kept.latest
             return self.bot.going_on(message, kept.place, kept.node) if goes_on else kept.text
         try:
-            result = await self.bot.receive(message)
+            result = await self.bot.receive(message, again=again)
         except CommandError as error:
             return str(error)
         except ChatbridgeError as error:

@@ -21,7 +21,7 @@ from chatbridge import (
     Request,
     Usage,
 )
-from chatbridge.config import Access
+from chatbridge.config import Access, Quota
 from chatbridge.delivery.chat import Action, LoopClock
 from chatbridge.testing import Fault, ScriptedBackend, ServiceCall
 from chatbridge.texts import say
@@ -199,6 +199,49 @@ async def test_a_message_edited_before_its_turn_is_answered_as_it_is_now(place: 
         await delivery.edited(said("second", "1"))
         await delivery.resume()
     assert place.shown() == ["answer to second"]
+
+
+@virtually
+async def test_a_message_edited_while_it_waits_for_the_answer_before_it(place: Place) -> None:
+    backend = EchoBackend(lambda question: f"answer to {question}", pauses=lambda: 1.0)
+    async with place.program(backend, settings={"prefix": "!"}) as delivery:
+        await delivery.accept(said("!first", "1"))
+        await place.service.clock.sleep(0.5)
+        await delivery.accept(said("!second", "2"))
+        await place.service.clock.sleep(0.5)
+        await delivery.edited(said("!third", "2"))
+    assert place.shown() == ["answer to first", "answer to third"]
+
+
+@virtually
+async def test_a_message_deleted_while_it_waits_for_the_answer_before_it(place: Place) -> None:
+    async with place.program(EchoBackend(pauses=lambda: 1.0)) as delivery:
+        await delivery.accept(said("x: 5 words", "1"))
+        await place.service.clock.sleep(0.5)
+        await delivery.accept(said("y: 5 words", "2"))
+        await place.service.clock.sleep(0.5)
+        await delivery.deleted(PRIVATE, ["2"])
+        await place.service.clock.sleep(60)
+        assert await spoken(delivery) == ["x: 5 words", echo("x: 5 words")]
+    assert place.shown() == [echo("x: 5 words")]
+
+
+@virtually
+async def test_what_was_within_the_limits_before_a_restart_still_is(place: Place) -> None:
+    limits = Quota(messages_per_minute=1)
+    async with place.program(EchoBackend(pauses=lambda: 1.0), drain=0.0, bot={"limits": limits}) as delivery:
+        for id in ("1", "2"):
+            received = await delivery.inbox.add("bot", said("x: 3 words", id))
+            assert received is not None
+            await delivery.inbox.begin(received.id)
+    async with place.program(EchoBackend(), bot={"limits": limits}) as delivery:
+        await delivery.resume()
+        await place.service.clock.sleep(30)
+        await delivery.accept(said("one more", "3"))
+        await delivery.accept(said("and one", "4"))
+    assert place.shown()[:2] == [echo("x: 3 words")] * 2
+    refusal = say("en", "messages_per_minute", limit=1, wait="60 s")
+    assert sorted(place.shown()[2:]) == sorted([echo("one more"), refusal])
 
 
 @virtually
