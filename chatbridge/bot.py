@@ -17,13 +17,14 @@ from pydantic import ValidationError
 from chatbridge.commands import ChatCommand, CommandContext, parse
 from chatbridge.config import BotSettings, ChannelSettings, ModelSettings, Quota
 from chatbridge.delivery.chat import Action
-from chatbridge.dialogue import Answer, Dialogue, LiveTurn
+from chatbridge.dialogue import Dialogue
 from chatbridge.errors import CommandError, ConfigError
 from chatbridge.plugins import did_you_mean
 from chatbridge.quotas import Quotas
 from chatbridge.store import Messages, Noted, People
 from chatbridge.texts import duration, pick_language, say
 from chatbridge.triggers import BotStreaks, heard, place_of
+from chatbridge.turns import Answer, LiveTurn
 from chatbridge.types import Author, Channel, Message
 
 if TYPE_CHECKING:
