@@ -160,7 +160,10 @@ class Bot:
         if noted is None or not await self.permits(message.author, message.channel):
             return None
         node = await self._dialogue(noted.place, message.channel).revise(noted.node, self.reworded(message))
-        return None if node is None else node.id
+        if node is None:
+            return None
+        await self.messages.note(self.name, message.channel.id, message.id, node.id)
+        return node.id
 
     def reworded(self, message: Message) -> Message:
         """A message that was edited, as the model is to read it."""

@@ -187,7 +187,11 @@ async def test_an_edited_message_offers_to_answer_it_again_once(place: Place) ->
         assert place.buttons()[1] == ("regenerate", "branch")
         assert await spoken(delivery) == ["hello you there", "two"]
         await delivery.edited(said("never mind", "unknown"))
-    assert place.shown() == ["one", "two"]
+        await delivery.edited(said("hello", "1"))  # as it was at first, and not what was answered last
+        await place.service.clock.sleep(5)
+        assert place.shown() == ["one", "two", say("en", "edited")]
+        await delivery.deleted(PRIVATE, ["1"])
+        assert await spoken(delivery) == []
 
 
 @virtually
@@ -266,7 +270,7 @@ async def test_deleted_messages_leave_the_history_with_their_answers(place: Plac
 async def test_a_message_deleted_while_it_is_answered_takes_its_answer_along(place: Place) -> None:
     async with place.program(EchoBackend(pauses=lambda: 1.0)) as delivery:
         await delivery.accept(said("x: 50 words", "1"))
-        await place.service.clock.sleep(10)
+        await place.service.clock.sleep(10.5)  # between two words: the answer ends after it was deleted
         assert place.shown()
         await delivery.deleted(PRIVATE, ["1"])
         await place.service.clock.sleep(10)
