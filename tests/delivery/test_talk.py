@@ -122,6 +122,10 @@ async def test_buttons_still_work_after_a_restart_and_in_an_earlier_conversation
         await delivery.press(press("regenerate", place.id(0)))
         await place.service.clock.sleep(5)
         assert await spoken(delivery) == ["first", "one again"]
+        await delivery.accept(said("/reset", "3"))
+        await place.service.clock.sleep(5)
+        await delivery.press(press("branch", place.id(0)))
+        assert await spoken(delivery) == ["first", "one"]
 
 
 @virtually
@@ -339,6 +343,26 @@ async def test_one_that_is_interrupted_before_its_first_word_leaves_nothing_in_t
         await place.service.clock.sleep(60)
         assert await spoken(delivery) == ["a", "b", "answer to b"]
     assert place.shown() == ["answer to b"]
+
+
+@virtually
+async def test_one_that_was_answered_with_a_later_one_before_a_crash_is_done_with(place: Place) -> None:
+    async with place.program(ScriptedBackend()) as delivery:
+        store, talk = delivery.bot.bridge.store, await delivery.bot.dialogue(PRIVATE).conversation()
+        received = await delivery.inbox.add("bot", said("a", "1"))
+        assert received is not None
+        await delivery.inbox.begin(received.id)
+        parent = None
+        for id, text in (("1", "a"), ("2", "b")):
+            node = await store.append(talk.id, "user", text, parent=parent, service_id=id, channel="p")
+            parent = node.id
+        await store.append(talk.id, "assistant", "to both", parent=parent)
+    backend = ScriptedBackend("never")
+    async with place.program(backend, settings={"follow_up": "merge"}) as delivery:
+        await delivery.resume()
+        await place.service.clock.sleep(5)
+        assert await delivery.inbox.open("bot") == []
+    assert (place.shown(), backend.requests) == ([], [])
 
 
 class Crowded(ScriptedBackend):
