@@ -15,7 +15,7 @@ from chatbridge.compose import Composed, compose
 from chatbridge.errors import ChatbridgeError, CommandError
 from chatbridge.texts import say
 from chatbridge.turns import FinishedTurn, LiveTurn, Task
-from chatbridge.types import Channel, Chunk, Finish, Message, Reply, Usage
+from chatbridge.types import Attachment, Channel, Chunk, Finish, Message, Reply, Usage
 
 if TYPE_CHECKING:
     from chatbridge.bot import Bot
@@ -61,6 +61,8 @@ class Dialogue:
             conversation = await self.conversation()
             message, turn.message = turn.message, None
             assert message is not None, "a turn begins once"
+            if names := ", ".join(file.name for file in message.attachments if _content(file) is None):
+                turn.notices.append(say(language, "unreadable", names=names))
             node = await self.store.append(
                 conversation.id,
                 "user",
@@ -265,12 +267,17 @@ def with_attachments(message: Message) -> str:
     quoted = "\n".join(f"> {line}" for line in message.quoted.splitlines())
     parts = [quoted, message.text]
     for file in message.attachments:
-        try:
-            content = file.data.decode() if _is_text(file.media_type) else ""
-        except UnicodeDecodeError:
-            content = ""
-        parts.append(f"[{file.name}]\n{content}" if content else f"[{file.name}, {file.media_type}]")
+        content = _content(file)
+        parts.append(f"[{file.name}, {file.media_type}]" if content is None else f"[{file.name}]\n{content}")
     return "\n\n".join(part for part in parts if part)
+
+
+def _content(file: Attachment) -> str | None:
+    """What a text file says; None for any other file."""
+    try:
+        return file.data.decode() if _is_text(file.media_type) else None
+    except UnicodeDecodeError:
+        return None
 
 
 def _is_text(media_type: str) -> bool:
