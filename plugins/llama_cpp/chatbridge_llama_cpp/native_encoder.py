@@ -82,5 +82,6 @@ class SentencePiece(NativeEncoder):
 
     def _unknown_characters(self) -> re.Pattern[str]:
         """A run of characters that are no pieces, and so part of none."""
-        known = {piece.text.replace("▁", " ") for piece in self._vocabulary.pieces() if len(piece.text) == 1}
+        known = {piece.text for piece in self._vocabulary.pieces() if len(piece.text) == 1}
+        known |= {" "} if "▁" in known else set()
         return re.compile(f"[^{re.escape(''.join(sorted(known)))}]+" if known else ".+", re.DOTALL)
