@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from chatbridge.testing.backends import BackendContract as BackendContract
+    from chatbridge.testing.discord.server import DiscordServer as DiscordServer
     from chatbridge.testing.frontends import FrontendContract as FrontendContract
     from chatbridge.testing.frontends import Room as Room
     from chatbridge.testing.models import LocalModelContract as LocalModelContract
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from chatbridge.testing.setup import bridge_with as bridge_with
     from chatbridge.testing.setup import plugin_of as plugin_of
     from chatbridge.testing.setup import worker_with as worker_with
+    from chatbridge.testing.telegram.server import TelegramServer as TelegramServer
     from chatbridge.testing.toy import ToyModel as ToyModel
     from chatbridge.testing.toy import ToyOptions as ToyOptions
     from chatbridge.testing.toy import toy_backend as toy_backend
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
 # called as a public name is: importing it would put the module in the name's place.
 _HOME = {
     "backends": ("BackendContract",),
+    "discord.server": ("DiscordServer",),
     "frontends": ("FrontendContract", "Room"),
     "models": ("LocalModelContract",),
     "script": ("ScriptedBackend", "scripted"),
     "setup": ("bridge_with", "plugin_of", "worker_with"),
+    "telegram.server": ("TelegramServer",),
     "toy": ("ToyModel", "ToyOptions", "toy_backend"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
