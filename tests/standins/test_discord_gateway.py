@@ -168,3 +168,41 @@ async def test_shards_hear_of_their_own_guilds(server: DiscordServer) -> None:
             assert {guild.id for guild in client.guilds} == {
                 number for number in server.world.guilds if (number >> 22) % 2 == shard
             }
+
+
+class Sharded(Client, discord.AutoShardedClient):
+    """As many shards as Discord recommends, and no pause between them."""
+
+    async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None: ...
+
+
+async def test_a_client_takes_as_many_shards_as_are_recommended() -> None:
+    async with DiscordServer(shards=2) as server:
+        guilds = [server.add_guild(str(number)) for number in range(4)]
+        for guild in guilds:
+            server.join(guild, server.bot.user)
+            server.add_channel("talk", guild=guild)
+        async with running(server, Sharded()) as client:
+            assert sorted(client.shards) == [0, 1]
+            assert len(client.guilds) == 5
+            for guild in guilds:
+                await server.say(next(iter(guild.channels.values())), guild.name)
+            await client.until_got(4)
+            assert sorted(message.content for message in client.got) == ["0", "1", "2", "3"]
+        assert [call.params["shard"] for call in server.calls.to("GATEWAY IDENTIFY")] == [[0, 2], [1, 2]]
+        assert len(server.calls.to("GET /gateway/bot")) == 1
+
+
+async def test_a_gateway_that_does_not_answer_is_tried_again(server: DiscordServer) -> None:
+    async with running(server) as client:
+        server.faults.error("GET /gateway/", 502)
+        server.gateway.drop()
+        await client.until_seen("disconnect", "resumed")
+        assert [call.status for call in server.calls.to("GET /gateway/")] == [101, 502, 101]
+
+
+async def test_a_compression_that_is_not_known_is_refused(server: DiscordServer) -> None:
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await session.ws_connect(server.gateway_url + "?compress=brotli-stream")
+        assert refused.value.status == 400

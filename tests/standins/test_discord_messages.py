@@ -214,3 +214,81 @@ async def test_what_the_stand_in_does_not_know_is_answered_501(server: DiscordSe
             await client.guilds[0].bans().__anext__()
         assert refused.value.status == 501
         assert server.calls[-1].name == f"GET /guilds/{server.guild.id}/bans"
+
+
+async def test_the_address_of_a_file_is_good_for_a_day(server: DiscordServer) -> None:
+    async with running(server) as client:
+        await server.say(server.general, files=[Upload("x.txt", b"content", "text/plain")])
+        attachment = (await client.until_got()).attachments[0]
+        server.clock.advance(24 * 3600)
+        with pytest.raises(discord.NotFound):
+            await attachment.read()
+        again = await client.got[0].channel.fetch_message(client.got[0].id)
+        assert await again.attachments[0].read() == b"content"
+        async with aiohttp.ClientSession() as session, session.get(attachment.url.partition("?")[0]) as unsigned:
+            assert unsigned.status == 404
+
+
+async def test_webhooks_of_channels(server: DiscordServer) -> None:
+    role = server.add_role("hooks", server.bot.user)
+    async with running(server) as client:
+        channel = client.get_channel(server.general.id)
+        with pytest.raises(discord.Forbidden):
+            await channel.create_webhook(name="hook")
+        role.permissions = 1 << 29
+        made = await channel.create_webhook(name="hook")
+        assert [found.id for found in await channel.webhooks()] == [made.id]
+        async with aiohttp.ClientSession() as session:
+            hook = discord.Webhook.from_url(f"https://discord.com/api/webhooks/{made.id}/{made.token}", session=session)
+            sent = await hook.send("as the moon", username="Moon", wait=True)
+            heard = await server.next_message()
+            assert (heard.author.name, heard.content, heard.webhook_id) == ("Moon", "as the moon", made.id)
+            assert (await client.until_got()).webhook_id == made.id
+            await hook.edit_message(sent.id, content="as the sun")
+            assert (await hook.fetch_message(sent.id)).content == heard.content == "as the sun"
+            await hook.delete_message(sent.id)
+            assert heard.deleted
+            with pytest.raises(discord.HTTPException) as refused:
+                await discord.Webhook.partial(made.id, "wrong", session=session).send("x")
+            assert refused.value.code == 50027
+            await hook.delete()
+            with pytest.raises(discord.NotFound) as refused:
+                await hook.send("x")
+            assert refused.value.code == 10015
+
+
+def _layout(*items: discord.ui.Item) -> discord.ui.LayoutView:
+    view = discord.ui.LayoutView()
+    for item in items:
+        view.add_item(item)
+    return view
+
+
+async def test_components_of_version_2_show_4000_characters(server: DiscordServer) -> None:
+    show = discord.ui.TextDisplay
+    async with running(server) as client:
+        channel = client.get_channel(server.general.id)
+        sent = await channel.send(view=_layout(discord.ui.Container(show("x" * 2001)), show("y" * 1999)))
+        heard = await server.next_message()
+        assert heard.text == "x" * 2001 + "\n" + "y" * 1999
+        too_long = _layout(show("x" * 2001), show("y" * 2000))
+        too_many = _layout(*(show(str(number)) for number in range(40)))
+        with pytest.raises(discord.HTTPException) as refused:
+            await channel.send(view=too_long)
+        assert (refused.value.code, "4000 characters" in str(refused.value)) == (50035, True)
+        await channel.send(view=too_many)
+        with pytest.raises(discord.HTTPException):
+            await client.http.request(
+                discord.http.Route("POST", "/channels/{channel_id}/messages", channel_id=channel.id),
+                json={"flags": 1 << 15, "components": [{"type": 10, "content": "x"}] * 41},
+            )
+        with pytest.raises(discord.HTTPException, match="cannot be used"):
+            await client.http.request(
+                discord.http.Route("PATCH", f"/channels/{channel.id}/messages/{sent.id}"),
+                json={"flags": 0, "content": "back to plain text"},
+            )
+        file = discord.File(io.BytesIO(b"all of it"), "answer.md")
+        await sent.edit(view=_layout(show("see"), discord.ui.File("attachment://answer.md")), attachments=[file])
+        assert [found.content for found in heard.attachments] == [b"all of it"]
+        with pytest.raises(discord.HTTPException, match="was not found"):
+            await channel.send(view=_layout(discord.ui.File("attachment://nothing.md")))

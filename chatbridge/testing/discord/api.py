@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chatbridge.testing.discord import rest_applications, rest_channels
+from chatbridge.testing.discord import rest_applications, rest_channels, rest_webhooks
 from chatbridge.testing.discord.faults import JSON, DiscordFaults, banned, too_many_requests
 from chatbridge.testing.discord.gateway import Gateway
 from chatbridge.testing.discord.interactions import Interactions
 from chatbridge.testing.discord.limits import Bucket, Limiter, TooMany
+from chatbridge.testing.discord.payloads import signature
 from chatbridge.testing.discord.routes import Answer, Asked, Route
 from chatbridge.testing.discord.state import Bot, Refusal, World
 from chatbridge.testing.wire.calls import Call, Calls
@@ -19,7 +20,7 @@ from chatbridge.testing.wire.forms import Upload, parse_form
 from chatbridge.testing.wire.http import Request, Reset, Response, Upgrade
 
 PREFIX = "/api/v10"
-ROUTES: tuple[Route, ...] = (*rest_applications.ROUTES, *rest_channels.ROUTES)
+ROUTES: tuple[Route, ...] = (*rest_applications.ROUTES, *rest_channels.ROUTES, *rest_webhooks.ROUTES)
 
 
 @dataclass(slots=True)
@@ -63,9 +64,12 @@ class Api:
     async def _answer(self, request: Request, path: str, bot: Bot | None, call: Call) -> Response | Upgrade:
         if path.startswith("/gateway/") and "sec-websocket-key" in request.headers:
             fault = self.faults.take(call)
-            return self._gateway.accept(request) if fault is None else await fault.befall(call, None)
+            try:
+                return self._gateway.accept(request) if fault is None else await fault.befall(call, None)
+            except Refusal as refusal:
+                return _via(_refused(refusal))
         if path == request.path:
-            return self._download(path)
+            return self._download(path, request.query)
         if self._limiter.banned():
             return banned()
         found = ((route, route.pattern.match(path)) for route in ROUTES if route.method == request.method)
@@ -130,13 +134,15 @@ class Api:
         headers = {**response.headers, **self._limiter.headers(counted.bucket)}
         return _via(Response(response.status, response.body, headers))
 
-    def _download(self, path: str) -> Response:
+    def _download(self, path: str, query: Mapping[str, str]) -> Response:
         parts = path.strip("/").split("/")
         if len(parts) == 3 and parts[0] == "attachments" and parts[1].isdigit():
             found = self._world.attachments.get(int(parts[1]))
-            if found is not None:
+            expires = query.get("ex", "0")
+            known = found is not None and query.get("hm") == signature(found, expires)
+            if found is not None and known and int(expires, 16) > self._world.clock():
                 return Response(200, found.content, {"Content-Type": found.content_type})
-        return Response(404, b"", {"Content-Type": "text/plain"})
+        return Response(404, b"This content is no longer available.", {"Content-Type": "text/plain"})
 
 
 def _via(response: Response) -> Response:

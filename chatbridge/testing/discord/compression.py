@@ -25,7 +25,10 @@ def _zstd() -> Callable[[str], bytes]:
     try:  # Python 3.14 and newer
         stream = import_module("compression.zstd").ZstdCompressor()
         return lambda text: bytes(stream.compress(text.encode(), mode=stream.FLUSH_BLOCK))
-    except ImportError:  # a client that asks for it has this package
-        zstandard = import_module("zstandard")
+    except ImportError:  # a client that asks for it in an older Python has this package
+        try:
+            zstandard = import_module("zstandard")
+        except ImportError:
+            raise Refusal(400, 0, "this Python has no zstd: use zlib-stream") from None
         old = zstandard.ZstdCompressor().compressobj()
         return lambda text: old.compress(text.encode()) + old.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)

@@ -10,7 +10,7 @@ from chatbridge.testing.discord.state import COMPONENTS_V2, Attachment, Json, Me
 
 MAX_CONTENT, MAX_EMBEDS, MAX_SHOWN, MAX_COMPONENTS = 2000, 6000, 4000, 40
 MAX_FILES, MAX_FILE_BYTES = 10, 10 * 2**20
-ROW, BUTTON, TEXT_DISPLAY = 1, 2, 10
+ROW, BUTTON, SECTION, TEXT_DISPLAY, GALLERY, FILE = 1, 2, 9, 10, 12, 13
 SELECTS = frozenset({3, 5, 6, 7, 8})
 _LAYOUT = frozenset({9, 10, 11, 12, 13, 14, 17})
 
@@ -38,12 +38,22 @@ def check_message(message: Message) -> None:
         raise invalid("embeds", "MAX_EMBED_SIZE_EXCEEDED", f"Embed size exceeds maximum size of {MAX_EMBEDS}")
     check_files(message.attachments)
     check_components(message.components, layout=bool(message.flags & COMPONENTS_V2))
+    _check_named_files(message)
     if message.flags & COMPONENTS_V2 and (message.content or message.embeds):
         field = "content" if message.content else "embeds"
         text = "The 'content' and 'embeds' fields cannot be used when using MessageFlags.IS_COMPONENTS_V2"
         raise invalid(field, "MESSAGE_CANNOT_USE_LEGACY_FIELDS_WITH_COMPONENTS_V2", text)
     if not (message.content.strip() or message.embeds or message.attachments or message.components):
         raise Refusal(400, 50006, "Cannot send an empty message")
+
+
+def _check_named_files(message: Message) -> None:
+    there = {f"attachment://{file.filename}" for file in message.attachments}
+    for component in walk(message.components):
+        url = str((component.get("file") or {}).get("url", "")) if component.get("type") == FILE else ""
+        if url and url not in there:
+            text = f"The referenced attachment {url!r} was not found"
+            raise invalid("components.file", "UNFURLED_MEDIA_ITEM_REFERENCED_ATTACHMENT_NOT_FOUND", text)
 
 
 def check_files(files: Sequence[Attachment]) -> None:
@@ -93,6 +103,14 @@ def _check_component(component: Json, seen: set[str]) -> None:
             raise invalid("components", "BASE_TYPE_BAD_LENGTH", "Must be between 1 and 5 in length.")
     if kind == TEXT_DISPLAY and not component.get("content"):
         raise invalid("components", "BASE_TYPE_REQUIRED", "This field is required")
+    if kind == SECTION:
+        texts = component.get("components") or []
+        if not 1 <= len(texts) <= 3 or any(inner.get("type") != TEXT_DISPLAY for inner in texts):
+            raise invalid("components", "BASE_TYPE_BAD_LENGTH", "Must be between 1 and 3 in length.")
+        if not component.get("accessory"):
+            raise invalid("components.accessory", "BASE_TYPE_REQUIRED", "This field is required")
+    if kind == GALLERY and not 1 <= len(component.get("items") or []) <= 10:
+        raise invalid("components.items", "BASE_TYPE_BAD_LENGTH", "Must be between 1 and 10 in length.")
     if kind == BUTTON:
         check_length("components.label", component.get("label") or "", 80)
         if not component.get("label") and not component.get("emoji"):

@@ -53,10 +53,11 @@ class Gateway:
             session.hear(event)
 
     def accept(self, request: Request) -> Upgrade:
-        """A new connection."""
+        """A new connection; refused where it asks for a compression that is not known."""
+        pack = compressor(request.query.get("compress", ""))
 
         async def serve(socket: WebSocket) -> None:
-            connection = _Connection(self, self._world, socket, request.query.get("compress", ""))
+            connection = _Connection(self, self._world, socket, pack)
             self._connections.append(connection)
             try:
                 await connection.serve()
@@ -138,9 +139,9 @@ class Gateway:
 
 
 class _Connection:
-    def __init__(self, gateway: Gateway, world: World, socket: WebSocket, compress: str) -> None:
+    def __init__(self, gateway: Gateway, world: World, socket: WebSocket, pack: Callable[[str], str | bytes]) -> None:
         self._gateway, self._world, self._socket = gateway, world, socket
-        self._pack = compressor(compress)
+        self._pack = pack
         self._muted = False
         self._sent: deque[float] = deque(maxlen=_MOST_SENT)
         self.session: Session | None = None

@@ -8,6 +8,7 @@ from chatbridge.testing.discord.content import check_length, check_message, inva
 from chatbridge.testing.discord.events import tell_channel, tell_deleted, tell_message, tell_reaction
 from chatbridge.testing.discord.permissions import can, demand, demand_to_send
 from chatbridge.testing.discord.state import (
+    COMPONENTS_V2,
     EPHEMERAL,
     LOADING,
     Attachment,
@@ -126,6 +127,7 @@ def edit(world: World, message: Message, author: User, body: Json, files: Sequen
     if message.author is not author:
         raise Refusal(403, 50005, "Cannot edit a message authored by another user")
     new = compose(world, message.channel, author, _merged(message, body), ())
+    new.flags |= message.flags & COMPONENTS_V2  # for good, once it is set
     known = message.attachments
     new.attachments = (
         attach(world, body["attachments"] or [], files, known)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 from chatbridge.testing.discord.permissions import permissions
 from chatbridge.testing.discord.state import (
@@ -17,8 +19,12 @@ from chatbridge.testing.discord.state import (
     Message,
     Role,
     User,
+    Webhook,
     World,
 )
+
+LINK_SECONDS = 24 * 3600
+"""For how long the address of a file is good; a new one comes with each look at its message."""
 
 
 def iso(at: float) -> str:
@@ -143,13 +149,36 @@ def thread_member_json(thread: Channel, user_id: int) -> Json:
     }
 
 
+def webhook_json(webhook: Webhook) -> Json:
+    assert webhook.channel.guild is not None
+    return {
+        "id": str(webhook.id),
+        "type": 1,
+        "token": webhook.token,
+        "name": webhook.name,
+        "avatar": None,
+        "channel_id": str(webhook.channel.id),
+        "guild_id": str(webhook.channel.guild.id),
+        "application_id": None,
+        "user": user_json(webhook.maker),
+    }
+
+
 def snowflake_time(number: int) -> float:
     """When an id was given out, in seconds since 1970."""
     return ((number >> 22) + 1_420_070_400_000) / 1000
 
 
-def attachment_json(attachment: Attachment, base_url: str, *, ephemeral: bool = False) -> Json:
-    url = f"{base_url}/attachments/{attachment.id}/{attachment.filename}"
+def signature(attachment: Attachment, expires: str) -> str:
+    """What an address of a file is signed with, until when (seconds since 1970, in hexadecimal) it is good."""
+    return hashlib.sha256(f"{attachment.id} {expires}".encode()).hexdigest()
+
+
+def attachment_json(world: World, attachment: Attachment, *, ephemeral: bool = False) -> Json:
+    now = int(world.clock())
+    expires = f"{now + LINK_SECONDS:x}"
+    signed = f"ex={expires}&is={now:x}&hm={signature(attachment, expires)}"
+    url = f"{world.base_url}/attachments/{attachment.id}/{quote(attachment.filename)}?{signed}"
     json: Json = {
         "id": str(attachment.id),
         "filename": attachment.filename,
@@ -178,7 +207,7 @@ def message_json(world: World, message: Message, *, blank: bool = False, inner: 
         "mention_roles": [str(role.id) for role in message.mention_roles],
         "attachments": []
         if blank
-        else [attachment_json(found, world.base_url, ephemeral=message.ephemeral) for found in message.attachments],
+        else [attachment_json(world, found, ephemeral=message.ephemeral) for found in message.attachments],
         "embeds": [] if blank else message.embeds,
         "components": [] if blank else message.components,
         "pinned": False,
@@ -189,6 +218,8 @@ def message_json(world: World, message: Message, *, blank: bool = False, inner: 
         json["nonce"] = message.nonce
     if message.application_id is not None:
         json["application_id"] = str(message.application_id)
+    if message.webhook_id is not None:
+        json["webhook_id"] = str(message.webhook_id)
     if message.interaction is not None:
         json |= {"interaction_metadata": message.interaction, "webhook_id": str(message.application_id)}
     if message.reactions:

@@ -14,6 +14,7 @@ PERMISSIONS = {
     "attach_files": 1 << 15,
     "read_message_history": 1 << 16,
     "mention_everyone": 1 << 17,
+    "manage_webhooks": 1 << 29,
     "use_application_commands": 1 << 31,
     "manage_threads": 1 << 34,
     "create_public_threads": 1 << 35,
@@ -24,6 +25,7 @@ EVERYONE = sum(PERMISSIONS.values()) & ~(
     PERMISSIONS["administrator"]
     | PERMISSIONS["manage_messages"]
     | PERMISSIONS["manage_threads"]
+    | PERMISSIONS["manage_webhooks"]
     | PERMISSIONS["mention_everyone"]
 )
 """What members may do unless a role gives more, or a channel less."""

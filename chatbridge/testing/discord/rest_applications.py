@@ -1,10 +1,8 @@
-"""The routes of applications: login, users and guilds, commands, interactions. Decides nothing: takes calls apart."""
+"""The routes of applications: login, users and guilds, commands. Decides nothing: takes calls apart."""
 
 from __future__ import annotations
 
-from chatbridge.testing.discord import commands, messages
-from chatbridge.testing.discord.events import told_message
-from chatbridge.testing.discord.interactions import Interaction
+from chatbridge.testing.discord import commands
 from chatbridge.testing.discord.payloads import (
     application_json,
     channel_json,
@@ -14,7 +12,7 @@ from chatbridge.testing.discord.payloads import (
     user_json,
 )
 from chatbridge.testing.discord.routes import Answer, Asked, Route
-from chatbridge.testing.discord.state import Bot, Guild, Json, Message, Refusal
+from chatbridge.testing.discord.state import Bot, Guild, Json, Refusal
 
 
 def get_me(asked: Asked) -> Json:
@@ -34,7 +32,7 @@ def get_gateway(asked: Asked) -> Json:
     asked.bot  # noqa: B018  refused where nobody signed
     return {
         "url": asked.world.base_url.replace("http", "ws", 1) + "/gateway/",
-        "shards": 1,
+        "shards": asked.world.shards,
         "session_start_limit": start,
     }
 
@@ -109,55 +107,8 @@ def delete_command(asked: Asked) -> None:
     del bot.commands[guild][int(_command(asked)["id"])]
 
 
-def answer_interaction(asked: Asked) -> Answer:
-    found = asked.interactions.to_answer(asked.ids["interaction"], asked.ids["token"])
-    asked.interactions.answer(found, asked.body, asked.files)
-    if asked.query.get("with_response") not in ("true", "1"):
-        return Answer(204, None)
-    interaction: Json = {"id": str(found.id), "type": found.type}
-    resource: Json = {"type": found.kind}
-    if found.response is not None:
-        interaction |= {
-            "response_message_id": str(found.response.id),
-            "response_message_loading": found.response.loading,
-            "response_message_ephemeral": found.response.ephemeral,
-        }
-        resource["message"] = _told(asked, found, found.response)
-    return Answer(200, {"interaction": interaction, "resource": resource})
-
-
-def _told(asked: Asked, found: Interaction, message: Message) -> Json:
-    return told_message(asked.world, message, found.bot, True)
-
-
-def _webhook(asked: Asked) -> Interaction:
-    return asked.interactions.of_token(asked.ids["webhook"], asked.ids["token"])
-
-
-def follow_up(asked: Asked) -> Answer:
-    found = _webhook(asked)
-    return Answer(200, _told(asked, found, asked.interactions.follow_up(found, asked.body, asked.files)))
-
-
-def get_answer(asked: Asked) -> Json:
-    found = _webhook(asked)
-    return _told(asked, found, asked.interactions.message(found, asked.ids["message"]))
-
-
-def edit_answer(asked: Asked) -> Json:
-    found = _webhook(asked)
-    message = asked.interactions.message(found, asked.ids["message"])
-    return _told(asked, found, asked.interactions.edit(found, message, asked.body, asked.files))
-
-
-def delete_answer(asked: Asked) -> None:
-    found = _webhook(asked)
-    messages.delete(asked.world, [asked.interactions.message(found, asked.ids["message"])], found.bot.user)
-
-
 _COMMANDS = "/applications/{application}/commands"
 _GUILD_COMMANDS = "/applications/{application}/guilds/{guild}/commands"
-_WEBHOOK = "/webhooks/{webhook}/{token}"
 
 ROUTES = (
     Route("GET", "/users/@me", get_me),
@@ -181,9 +132,4 @@ ROUTES = (
             ("DELETE", "/{command}", delete_command),
         )
     ),
-    Route("POST", "/interactions/{interaction}/{token}/callback", answer_interaction, of_messages=True, exempt=True),
-    Route("POST", _WEBHOOK, follow_up, of_messages=True),
-    Route("GET", _WEBHOOK + "/messages/{message}", get_answer),
-    Route("PATCH", _WEBHOOK + "/messages/{message}", edit_answer, of_messages=True),
-    Route("DELETE", _WEBHOOK + "/messages/{message}", delete_answer),
 )

@@ -35,16 +35,23 @@ class DiscordServer(People):
                 await server.say(server.general, "Hello!", mention=True)
                 assert (await server.next_message()).content == "Hello, alice!"
 
-    What it does not know (voice, polls, stickers, ordinary webhooks, moderation) it answers with 501, and records.
+    `shards`: how many it recommends to bots. `port`: where it listens, any free one by default.
+    What it does not know (voice, polls, stickers, moderation) it answers with 501, and records.
     """
 
     def __init__(
-        self, *, clock: Clock | None = None, limits: Limits | None = None, heartbeat_interval: float = 41.25
+        self,
+        *,
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+        heartbeat_interval: float = 41.25,
+        shards: int = 1,
+        port: int = 0,
     ) -> None:
         limits = limits or Limits()
         self.clock = clock or Clock()
         changes = Changes()
-        world = World(self.clock)
+        world = World(self.clock, shards)
         interactions = Interactions(world, limits.first_answer, limits.later_answers)
         super().__init__(world, interactions, changes)
         self.calls = Calls(changes)
@@ -52,6 +59,7 @@ class DiscordServer(People):
         self._api = Api(world, interactions, Limiter(self.clock, limits), self.gateway, self.calls)
         self.faults = self._api.faults
         self._http = HttpServer(self._api.handle)
+        self._port = port
         self.person = self.add_person("alice")
         self.guild = self.add_guild("Guild", owner=self.add_person("owner"))
         self.general = self.add_channel("general")
@@ -59,7 +67,7 @@ class DiscordServer(People):
         self.bot = self.add_bot("bot")
 
     async def __aenter__(self) -> DiscordServer:
-        await self._http.start()
+        await self._http.start(self._port)
         self.world.base_url = f"http://127.0.0.1:{self._http.port}"
         self.gateway.url = self.gateway_url
         return self

@@ -136,6 +136,17 @@ class Attachment:
 
 
 @dataclass(slots=True, eq=False)
+class Webhook:
+    """A webhook of a channel: who holds its token may write there, under any name."""
+
+    id: int
+    token: str
+    channel: Channel
+    name: str
+    maker: User
+
+
+@dataclass(slots=True, eq=False)
 class Message:
     """A message as it now is; `history` has what its text was before each edit, and `edited` when the last one was."""
 
@@ -157,6 +168,8 @@ class Message:
     mention_everyone: bool = False
     reactions: dict[str, list[User]] = field(default_factory=dict)
     application_id: int | None = None
+    webhook_id: int | None = None
+    """The ordinary webhook that it came by."""
     interaction: Json | None = None
     edited: float | None = None
     deleted: bool = False
@@ -226,13 +239,16 @@ class Event:
 class World:
     """Everything there is, and whom to tell when it changes."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, shards: int = 1) -> None:
         self.clock = clock
+        self.shards = shards
+        """How many shards bots are told to use."""
         self.users: dict[int, User] = {}
         self.bots: dict[str, Bot] = {}
         self.guilds: dict[int, Guild] = {}
         self.channels: dict[int, Channel] = {}
         self.attachments: dict[int, Attachment] = {}
+        self.webhooks: dict[int, Webhook] = {}
         self.listeners: list[Callable[[Event], None]] = []
         self.base_url = ""
         self._last_id = 0
