@@ -18,6 +18,26 @@ if TYPE_CHECKING:
     from chatbridge.config import Settings as Settings
     from chatbridge.config import SettingsSource as SettingsSource
     from chatbridge.config import default_settings as default_settings
+    from chatbridge.delivery.chat import Budget as Budget
+    from chatbridge.delivery.chat import Chat as Chat
+    from chatbridge.delivery.chat import ChatError as ChatError
+    from chatbridge.delivery.chat import Clock as Clock
+    from chatbridge.delivery.chat import Entity as Entity
+    from chatbridge.delivery.chat import Gone as Gone
+    from chatbridge.delivery.chat import Limits as Limits
+    from chatbridge.delivery.chat import OutcomeUnknown as OutcomeUnknown
+    from chatbridge.delivery.chat import Part as Part
+    from chatbridge.delivery.chat import Penalty as Penalty
+    from chatbridge.delivery.chat import Refused as Refused
+    from chatbridge.delivery.chat import Unreachable as Unreachable
+    from chatbridge.delivery.chat import utf16_length as utf16_length
+    from chatbridge.delivery.desk import Delivery as Delivery
+    from chatbridge.delivery.entities import as_entities as as_entities
+    from chatbridge.delivery.marks import as_markdown as as_markdown
+    from chatbridge.delivery.rendered import Hold as Hold
+    from chatbridge.delivery.rendered import Rendered as Rendered
+    from chatbridge.delivery.rendered import Span as Span
+    from chatbridge.delivery.rendered import as_text as as_text
     from chatbridge.dialogue import Answer as Answer
     from chatbridge.dialogue import FinishedTurn as FinishedTurn
     from chatbridge.dialogue import LiveTurn as LiveTurn
@@ -69,6 +89,14 @@ _HOME = {
     "bundled": ("guide_path",),
     "commands": ("ChatCommand", "CommandContext"),
     "config": ("ChannelSettings", "ConfigPath", "Options", "Secret", "Settings", "SettingsSource", "default_settings"),
+    "delivery.chat": (
+        "Budget", "Chat", "ChatError", "Clock", "Entity", "Gone", "Limits", "OutcomeUnknown", "Part", "Penalty",
+        "Refused", "Unreachable", "utf16_length",
+    ),
+    "delivery.desk": ("Delivery",),
+    "delivery.entities": ("as_entities",),
+    "delivery.marks": ("as_markdown",),
+    "delivery.rendered": ("Hold", "Rendered", "Span", "as_text"),
     "dialogue": ("Answer", "FinishedTurn", "LiveTurn"),
     "engine.contract": ("Backend", "BackendType", "LocalModel", "ModelState", "Progress", "Request", "Row"),
     "engine.sampler": ("LogitsSampler",),

@@ -66,6 +66,18 @@ _TEXTS: dict[str, tuple[str, str]] = {
     ),
     "stats_history": ("History: {count} messages.", "历史：{count} 条消息。"),
     "trouble": ("Sorry, I can't answer right now: {why}", "抱歉，现在无法回答：{why}"),
+    "trouble_inside": ("Sorry, something went wrong in here; the log says more.", "抱歉，程序内部出错了，详情见日志。"),
+    "maybe_duplicate": ("⚠ This may be a duplicate:", "⚠ 以下内容可能重复："),
+    "rest_in_file": ("The rest of this answer is in the file.", "回答的其余部分在附件中。"),
+    "part_refused": (
+        "⚠ A part of this answer is missing here: the chat service did not take it ({why}).",
+        "⚠ 此处缺少回答的一部分：聊天服务拒绝接收（{why}）。",
+    ),
+    "gave_up": (
+        "Sorry, this message could not be answered, even after {count} tries.",
+        "抱歉，尝试了 {count} 次，仍无法回答这条消息。",
+    ),
+    "said_nothing": ("(The model had nothing to say.)", "（模型没有给出内容。）"),
     "hint": ("; did you mean {name!r}?", "；您是想输入 {name!r} 吗？"),
     "no_hint": (".", "。"),
 }

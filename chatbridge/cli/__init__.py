@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "Check bots.yaml and list every complaint.",
     "doctor": "Look over this machine, the plugins and the settings; say what to do.",
     "plugins": "List plugins, what each offers, and the broken ones.",
+    "queue": "List messages that wait or were given up; retry or drop them.",
     "repl": "Talk to a model in this terminal.",
     "run": "Start the bots of bots.yaml.",
     "schema": "Print the JSON Schema of bots.yaml for editors.",

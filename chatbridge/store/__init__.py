@@ -1,6 +1,8 @@
-"""Conversations on disk: a tree of messages for each, in one SQLite file."""
+"""What has to outlive the program, in one SQLite file: conversations as trees, and the messages that came and go."""
 
+from chatbridge.store.inbox import Inbox, KeptAnswer, Received
+from chatbridge.store.outbox import Letter, NewLetter, Outbox
 from chatbridge.store.records import Conversation, Node
 from chatbridge.store.store import Store
 
-__all__ = ["Conversation", "Node", "Store"]
+__all__ = ["Conversation", "Inbox", "KeptAnswer", "Letter", "NewLetter", "Node", "Outbox", "Received", "Store"]

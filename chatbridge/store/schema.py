@@ -37,6 +37,50 @@ MIGRATIONS = (
     CREATE INDEX nodes_by_parent ON nodes (conversation, parent);
     CREATE UNIQUE INDEX nodes_by_service_id ON nodes (conversation, service_id) WHERE service_id IS NOT NULL;
     """,
+    # What came in and what goes out. `message` and `part` are emptied once nobody needs them; the rows stay a while,
+    # so that a message that a service delivers again is known.
+    """
+    CREATE TABLE inbox (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        bot TEXT NOT NULL,
+        channel TEXT NOT NULL,
+        service_id TEXT NOT NULL,
+        message TEXT NOT NULL,
+        state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'running', 'done', 'dead', 'dropped')),
+        attempts INTEGER NOT NULL DEFAULT 0,
+        error TEXT NOT NULL DEFAULT '',
+        live TEXT NOT NULL DEFAULT '[]',
+        created REAL NOT NULL,
+        UNIQUE (bot, channel, service_id)
+    );
+    CREATE INDEX inbox_open ON inbox (bot, state) WHERE state IN ('waiting', 'running', 'dead');
+    CREATE TABLE outbox (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        bot TEXT NOT NULL,
+        channel TEXT NOT NULL,
+        received INTEGER REFERENCES inbox (id) ON DELETE SET NULL,
+        kind TEXT NOT NULL CHECK (kind IN ('send', 'edit', 'delete')),
+        target TEXT NOT NULL DEFAULT '',
+        part TEXT NOT NULL DEFAULT '',
+        reply_to TEXT,
+        language TEXT NOT NULL DEFAULT 'en',
+        state TEXT NOT NULL DEFAULT 'pending'
+            CHECK (state IN ('pending', 'attempting', 'delivered', 'failed', 'dropped')),
+        doubtful INTEGER NOT NULL DEFAULT 0,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        error TEXT NOT NULL DEFAULT '',
+        message_id TEXT NOT NULL DEFAULT '',
+        created REAL NOT NULL
+    );
+    CREATE INDEX outbox_open ON outbox (bot, state) WHERE state IN ('pending', 'attempting', 'failed');
+    CREATE INDEX outbox_by_received ON outbox (received);
+    CREATE TABLE marks (
+        bot TEXT NOT NULL,
+        name TEXT NOT NULL,
+        value INTEGER NOT NULL,
+        PRIMARY KEY (bot, name)
+    ) WITHOUT ROWID;
+    """,
 )
 
 

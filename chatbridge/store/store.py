@@ -258,6 +258,10 @@ class Store:
 
     # --- the thread --------------------------------------------------------------------------------------------
 
+    async def transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` as one transaction, for what else is kept in this file. Raises StoreError."""
+        return await self._write(work)
+
     def _connect(self) -> None:
         if not self._file.parent.is_dir():
             raise StoreError(f"{self._file}: there is no folder {self._file.parent}; make it, or change `store:`")

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from chatbridge.testing.backends import BackendContract as BackendContract
+    from chatbridge.testing.chats import FakeService as FakeService
+    from chatbridge.testing.chats import Fault as Fault
+    from chatbridge.testing.chats import ServiceCall as ServiceCall
     from chatbridge.testing.discord.server import DiscordServer as DiscordServer
     from chatbridge.testing.frontends import FrontendContract as FrontendContract
     from chatbridge.testing.frontends import Room as Room
@@ -23,11 +26,14 @@ if TYPE_CHECKING:
     from chatbridge.testing.toy import ToyModel as ToyModel
     from chatbridge.testing.toy import ToyOptions as ToyOptions
     from chatbridge.testing.toy import toy_backend as toy_backend
+    from chatbridge.testing.virtual import HurriedClock as HurriedClock
+    from chatbridge.testing.virtual import run_virtually as run_virtually
 
 # Loaded on first use: the toy model is run by workers, which need neither pytest nor the contracts. No module is
 # called as a public name is: importing it would put the module in the name's place.
 _HOME = {
     "backends": ("BackendContract",),
+    "chats": ("FakeService", "Fault", "ServiceCall"),
     "discord.server": ("DiscordServer",),
     "frontends": ("FrontendContract", "Room"),
     "models": ("LocalModelContract",),
@@ -35,6 +41,7 @@ _HOME = {
     "setup": ("bridge_with", "plugin_of", "worker_with"),
     "telegram.server": ("TelegramServer",),
     "toy": ("ToyModel", "ToyOptions", "toy_backend"),
+    "virtual": ("HurriedClock", "run_virtually"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> LlamaModel:
     """Load the model and return it with everything asked for in use. Raises ModelLoadError."""
-    from chatbridge_llama_cpp import adapters, describe, loading
+    from chatbridge_llama_cpp import describe, loading
+    from chatbridge_llama_cpp.adapters import Overlays
     from chatbridge_llama_cpp.model import LlamaModel
     from chatbridge_llama_cpp.native import lib
     from chatbridge_llama_cpp.sampler import Samplers
@@ -23,20 +24,20 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Llama
 
     loaded = loading.load(options, progress)
     try:
-        applied = adapters.apply(options, loaded.model, loaded.context, loaded.files[0])
+        overlays = Overlays(options, loaded.model, loaded.context, loaded.files[0])
         vocabulary = lib.llama_model_get_vocab(loaded.model)
         tokenizer = LlamaTokenizer(vocabulary, space_prefix=loaded.space_prefix)
-        mark = describe.fingerprint(loaded, options, applied)
-        info = describe.describe(loaded, options, tokenizer, applied, mark)
+        mark = describe.fingerprint(loaded, options, overlays)
+        info = describe.describe(loaded, options, tokenizer, overlays, mark)
         if options.draft and not info.can_trim:
             raise ModelLoadError(
                 f"draft: {options.draft} needs a model that can forget wrong guesses; {info.name} can't: leave it out"
             )
         samplers = Samplers(options, vocabulary, tokenizer.size, info.context_length)
-        seats = Seats(loaded.context, describe.layout(loaded, options), mark, info.context_length)
+        seats = Seats(loaded.context, describe.layout(loaded, options), mark, info.context_length, overlays.marks)
         outputs = min(lib.llama_n_batch(loaded.context), loading.outputs(options, loaded.plan.sequences))
         shelf = _shelf(options, mark)
-        model = LlamaModel(info, tokenizer, seats, samplers, loaded.context, outputs, loaded.free, shelf)
+        model = LlamaModel(info, tokenizer, seats, samplers, overlays, loaded.context, outputs, loaded.free, shelf)
     except BaseException:
         loaded.free()
         raise

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatbridge import BackendError, ModelInfo, Row, Sampling, Shelf
+from chatbridge_llama_cpp.adapters import Overlays
 from chatbridge_llama_cpp.native import lib
 from chatbridge_llama_cpp.sampler import Chain, Samplers
 from chatbridge_llama_cpp.state import LlamaState, Seats
@@ -51,6 +52,7 @@ class LlamaModel:
         tokenizer: LlamaTokenizer,
         seats: Seats,
         samplers: Samplers,
+        overlays: Overlays,
         context: Any,
         outputs: int,
         free: Callable[[], None],
@@ -61,6 +63,7 @@ class LlamaModel:
         self.tokenizer = tokenizer
         self._seats = seats
         self._samplers = samplers
+        self._overlays = overlays
         self._context = context
         self._free: Callable[[], None] | None = free
         self._batch = Batch(lib.llama_n_batch(context), outputs)
@@ -70,9 +73,9 @@ class LlamaModel:
         """How many conversations were given another sequence so far, to lie beside others."""
         return self._seats.moves
 
-    def new_state(self, saved: bytes | None = None) -> LlamaState:
+    def new_state(self, saved: bytes | None = None, adapter: str = "") -> LlamaState:
         """An empty state, or the saved one. Raises BackendError where that is damaged or another model's."""
-        return self._seats.new(saved)
+        return self._seats.new(saved, adapter)
 
     def new_sampler(self, sampling: Sampling, prompt: Sequence[int], generated: int) -> Chain:
         return self._samplers.new(sampling, prompt, generated)
@@ -81,18 +84,21 @@ class LlamaModel:
         """See `LocalModel.step`. Raises BackendError where llama.cpp fails, ValueError for what can't be asked."""
         shares = self._shares(rows)
         sampled: list[list[int]] = [[] for _ in rows]
-        left = shares
-        while left:
-            batched = self._fill(left)
-            self._decode(shares)
-            for share in batched:
-                if share.output is not None:
-                    sampled[share.number] = self._sample(share, share.output)
-            left = [share for share in left if share.left]
+        for adapter in self._overlays.in_turn(share.state.adapter for share in shares):
+            self._overlays.use(adapter)
+            left = [share for share in shares if share.state.adapter == adapter]
+            while left:
+                batched = self._fill(left)
+                self._decode(shares)
+                for share in batched:
+                    if share.output is not None:
+                        sampled[share.number] = self._sample(share, share.output)
+                left = [share for share in left if share.left]
         return sampled
 
     def logits(self, state: LlamaState, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Consume `tokens` and return the logits after each, [tokens, vocabulary]; for comparing engines."""
+        self._overlays.use(state.adapter)
         found = np.empty((len(tokens), self.info.vocab_size), np.float32)
         for start in range(0, len(tokens), self._batch.outputs):
             part = tokens[start : start + self._batch.outputs]

@@ -58,6 +58,26 @@ def _adapters(value: object) -> object:
 Adapters = Annotated[tuple[Adapter, ...], BeforeValidator(_adapters)]
 
 
+class NamedAdapter(Options):
+    """What one name under `adapters` adds to the model and its own lora and control vectors."""
+
+    lora: Annotated[Adapters, Field(description="LoRA adapters, as in the model's own lora.")] = ()
+    control_vectors: Annotated[Adapters, Field(description="Control vectors, likewise.")] = ()
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> NamedAdapter:
+        if not self.lora and not self.control_vectors:
+            raise ValueError("an adapter needs lora or control_vectors; for the model as it is, leave `adapter` out")
+        return self
+
+
+def _by_name(value: object) -> object:
+    """A bare path stands for a LoRA adapter."""
+    if not isinstance(value, dict):
+        return value
+    return {name: {"lora": one} if isinstance(one, str | Path) else one for name, one in value.items()}
+
+
 class LlamaOptions(Options):
     """Keys that a model of the `llama_cpp` backend accepts."""
 
@@ -151,6 +171,14 @@ class LlamaOptions(Options):
     control_vectors: Annotated[
         Adapters, Field(description="Control vectors as GGUF files, likewise (--control-vector-scaled).")
     ] = ()
+    adapters: Annotated[
+        dict[Annotated[str, Field(min_length=1)], NamedAdapter],
+        BeforeValidator(_by_name),
+        Field(
+            default_factory=dict,
+            description="What a channel's `adapter` adds, by name: a path, or lora and control_vectors (--lora).",
+        ),
+    ]
 
     # How the next token is chosen, beyond what `sampling:` says.
     mirostat: Annotated[Literal[1, 2] | None, Field(description="Mirostat instead of top_k … min_p (--mirostat).")] = (

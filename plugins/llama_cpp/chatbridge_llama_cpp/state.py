@@ -7,7 +7,7 @@ states than sequences, idle ones are put away as bytes and come back when they g
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
@@ -29,12 +29,18 @@ _SEAT = 64
 
 
 class LlamaState:
-    """A `ModelState`. `seat`: its sequence, or None; then `put_away` holds what its first `held` tokens left."""
+    """A `ModelState`. `seat`: its sequence, or None; then `put_away` holds what its first `held` tokens left.
 
-    __slots__ = ("held", "length", "put_away", "seat", "seats")
+    `adapter`: what reads its tokens; empty for the model as it is.
+    """
 
-    def __init__(self, seats: Seats, put_away: Bytes | None = None, held: int = 0, length: int = 0) -> None:
+    __slots__ = ("adapter", "held", "length", "put_away", "seat", "seats")
+
+    def __init__(
+        self, seats: Seats, put_away: Bytes | None = None, held: int = 0, length: int = 0, adapter: str = ""
+    ) -> None:
         self.seats = seats
+        self.adapter = adapter
         self.seat: int | None = None
         self.put_away = put_away
         self.held = held
@@ -56,7 +62,7 @@ class LlamaState:
 
     def save(self) -> bytes:
         body = self.length.to_bytes(4, "little") + self.held_bytes().tobytes()
-        return b"".join((_MAGIC, self.seats.digest(body), body))
+        return b"".join((_MAGIC, self.seats.digest(body, self.adapter), body))
 
     def release(self) -> None:
         self.seats.leave(self)
@@ -90,24 +96,25 @@ class Layout:
 class Seats:
     """The sequences of one context, and who has them."""
 
-    def __init__(self, context: Any, layout: Layout, fingerprint: str, limit: int) -> None:
+    def __init__(self, context: Any, layout: Layout, fingerprint: str, limit: int, marks: Mapping[str, str]) -> None:
         self.layout = layout
         self._context = context
         self._memory = lib.llama_get_memory(context)
         self._key = fingerprint.encode()[:64]
+        self._marks = marks
         self._limit = limit
         self._seated: dict[int, LlamaState] = {}  # least recently used first
         self._lost = 0
         self.moves = 0
         self.returns = 0
 
-    def new(self, saved: bytes | None) -> LlamaState:
+    def new(self, saved: bytes | None, adapter: str = "") -> LlamaState:
         """An empty state, or the saved one. Raises BackendError where that is damaged or another model's."""
         if saved is None:
-            return LlamaState(self)
+            return LlamaState(self, adapter=adapter)
         rest = memoryview(saved)[len(_MAGIC) :]
         digest, body = bytes(rest[:_DIGEST]), rest[_DIGEST:]
-        if not saved.startswith(_MAGIC) or len(body) < 4 or self.digest(body) != digest:
+        if not saved.startswith(_MAGIC) or len(body) < 4 or self.digest(body, adapter) != digest:
             raise BackendError(
                 "a saved state is damaged or belongs to another model: leave it out, and the prompt is read again"
             )
@@ -117,7 +124,7 @@ class Seats:
                 f"a saved state has {length} tokens, more than context_length: {self._limit}; raise it, or leave the "
                 f"state out"
             )
-        return LlamaState(self, np.frombuffer(body[4:], np.uint8), length=length, held=-1)
+        return LlamaState(self, np.frombuffer(body[4:], np.uint8), length=length, held=-1, adapter=adapter)
 
     def seat(self, states: Collection[LlamaState]) -> None:
         """Give each of `states` a sequence, side by side if that is worth it; others may have to be put away."""
@@ -138,7 +145,7 @@ class Seats:
         return False
 
     def fork(self, state: LlamaState) -> LlamaState:
-        copy = LlamaState(self, length=state.length)
+        copy = LlamaState(self, length=state.length, adapter=state.adapter)
         free = self._free()
         if state.seat is not None and self.layout.shares and free:
             lib.llama_memory_seq_cp(self._memory, state.seat, free[0], -1, -1)
@@ -171,9 +178,10 @@ class Seats:
             raise BackendError("llama.cpp could not save a conversation's state")
         return buffer
 
-    def digest(self, body: bytes | memoryview) -> bytes:
-        """Stands for the model, too."""
-        return blake2b(body, digest_size=_DIGEST, key=self._key).digest()
+    def digest(self, body: bytes | memoryview, adapter: str) -> bytes:
+        """Stands for the model and the adapter, too."""
+        mark = self._marks.get(adapter, "").encode()
+        return blake2b(body, digest_size=_DIGEST, key=self._key, salt=mark[: blake2b.SALT_SIZE]).digest()
 
     def _free(self) -> list[int]:
         return [number for number in range(self.layout.count) if number not in self._seated]

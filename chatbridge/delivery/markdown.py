@@ -1,0 +1,41 @@
+"""Markdown as models write it, parsed into what both renderers need. Knows no service."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from markdown_it.tree import SyntaxTreeNode
+
+
+@cache
+def parser() -> MarkdownIt:
+    """CommonMark with tables and ~~strikethrough~~, without HTML and without definitions, which would vanish."""
+    return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("reference")
+
+
+def unified(source: str) -> str:
+    """The source with one kind of line end."""
+    return source.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def tree(source: str) -> SyntaxTreeNode:
+    return SyntaxTreeNode(parser().parse(unified(source)))
+
+
+def plain_text(inline: Token) -> str:
+    """What is left of a paragraph without its formatting."""
+    words = {"softbreak": " ", "hardbreak": " "}
+    return "".join(words.get(child.type, child.content) for child in inline.children or ())
+
+
+def table_rows(tokens: list[Token]) -> list[list[str]]:
+    """The cells of the table that the tokens, from `table_open` to `table_close`, stand for."""
+    rows: list[list[str]] = []
+    for token in tokens:
+        if token.type == "tr_open":
+            rows.append([])
+        elif token.type == "inline":
+            rows[-1].append(plain_text(token))
+    return rows

@@ -1,0 +1,138 @@
+"""The messages in which an answer is shown while it is still being written. Knows the chat, not when to call it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+
+from chatbridge.delivery.chat import Chat, Gone, Limits, OutcomeUnknown, Part, Refused
+from chatbridge.delivery.gate import Route
+from chatbridge.delivery.parts import preview_of
+from chatbridge.errors import StoreError
+from chatbridge.types import Chunk
+
+log = logging.getLogger(__name__)
+
+PLACEHOLDER = "…"
+LONG = 8_000
+"""Texts from this length on are rendered on another thread: a chat service's heartbeat must not wait for them."""
+
+
+class Posting:
+    """One answer being written: what came of it so far, and which messages show it.
+
+    `live` are the ids of these messages, in order; an empty one was taken away by somebody. `remember` is told of
+    each new one. `status` is shown until the first word comes.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        language: str = "en",
+        reply_to: str | None = None,
+        live: Sequence[str] = (),
+        remember: Callable[[Sequence[str]], Awaitable[None]] | None = None,
+        before: str = "",
+    ) -> None:
+        self.limits = limits
+        self.language = language
+        self.reply_to = reply_to
+        self.key = secrets.token_hex(6)
+        self.live = list(live)
+        self.status = ""
+        self.notices: Sequence[str] = ()
+        self.route: Route | None = None
+        """What the latest step was; None where there was nothing to do."""
+        self._remember = remember
+        self._thoughts: list[str] = []
+        self._words = [before] if before else []
+        self._shown: list[Part | None] = [None] * len(self.live)
+        self._drafted: Part | None = None
+        self._drafts = limits.previews == "draft"
+        self._stalled = False
+
+    def feed(self, chunk: Chunk) -> None:
+        """The answer goes on."""
+        (self._thoughts if chunk.thinking else self._words).append(chunk.text)
+
+    @property
+    def text(self) -> str:
+        """The answer so far, without what stands around it."""
+        return "".join(self._words).strip()
+
+    @property
+    def source(self) -> str:
+        """All that is to be shown: notices, thoughts as a quote, and the answer, in Markdown."""
+        thoughts = "".join(self._thoughts).strip()
+        quoted = "\n".join(f"> {line}" for line in thoughts.split("\n")) if thoughts else ""
+        return "\n\n".join(filter(None, ("\n".join(self.notices), quoted, self.text)))
+
+    async def step(self, chat: Chat) -> bool:
+        """Make one call that brings the chat nearer to the answer so far; whether more are needed.
+
+        Raises: ChatError, after which `route` tells what was tried.
+        """
+        self.route = None
+        source = self.source
+        if not source.strip():
+            wanted: tuple[Part, ...] = (Part(self.status or PLACEHOLDER, live=True),)
+        elif len(source) < LONG:
+            wanted = preview_of(source, self.limits)
+        else:
+            wanted = await asyncio.to_thread(preview_of, source, self.limits)
+        if self._drafts:
+            for part in wanted[-1:]:
+                await self._draft(chat, part)
+            return False
+        for i, part in enumerate(wanted):
+            if i == len(self.live):
+                if self._stalled:
+                    return False
+                await self._begin_message(chat)
+                return self._shown[i] != part or i + 1 < len(wanted)
+            if self.live[i] and self._shown[i] != part:
+                await self._edit(chat, i, part)
+                return self._shown[i + 1 :] != [*wanted[i + 1 :]]
+        return False
+
+    async def _draft(self, chat: Chat, part: Part) -> None:
+        if part == self._drafted:
+            return
+        self.route = "draft"
+        try:
+            await chat.draft(int(self.key, 16) % 2**31 or 1, part)
+        except Refused:
+            self._drafts = False  # such a chat takes none; messages will do
+            raise
+        self._drafted = part
+
+    async def _begin_message(self, chat: Chat) -> None:
+        """A new message. Its words come by editing, which can be repeated: one sent twice would show them twice."""
+        placeholder, at = Part(PLACEHOLDER, live=True), len(self.live)
+        self.route = "send"
+        try:
+            sent = await chat.send(placeholder, reply_to=None if at else self.reply_to, nonce=f"{self.key}-{at}")
+        except OutcomeUnknown:
+            self._stalled = not self.limits.idempotent
+            raise
+        self.live.append(sent)
+        self._shown.append(placeholder)
+        if self._remember is not None:
+            try:
+                await self._remember(self.live)
+            except StoreError as error:
+                log.error("a message that shows an answer can't be remembered: %s", error)
+
+    async def _edit(self, chat: Chat, at: int, part: Part) -> None:
+        self.route = "edit"
+        self._shown[at] = None
+        try:
+            await chat.edit(self.live[at], part)
+        except Gone:
+            self.live[at] = ""
+            self._stalled = True  # a new message would come after those that are there
+            raise
+        self._shown[at] = part

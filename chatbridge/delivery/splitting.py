@@ -1,0 +1,138 @@
+"""Cuts a rendered text into messages, at the best places. Knows no Markdown and no service.
+
+In order of preference a cut comes after a paragraph, a line, a sentence, a word; never inside a grapheme, unless one
+alone is longer than a message. What is cut open (a code block) is closed, and opened again in the next message.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import regex
+
+from chatbridge.delivery.chat import Entity
+from chatbridge.delivery.rendered import Rendered, Span
+
+GRAPHEME, WORD, SENTENCE, LINE, PARAGRAPH = range(1, 6)
+
+_AFTER = {
+    WORD: regex.compile(r"\s+|[，、；：]"),
+    SENTENCE: regex.compile(r"[.!?…]+[\p{Pe}\p{Pf}'\"]*\s+|[。！？…]+[\p{Pe}\p{Pf}'\"]*\s*"),
+    LINE: regex.compile(r"\n"),
+    PARAGRAPH: regex.compile(r"\n(?:[^\S\n]*\n)+"),
+}
+_GRAPHEME = regex.compile(r"\X")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One message. `body` is its share of the rendered text: the bodies of all pieces, joined, are that text.
+
+    `text` is what is sent: the body without blanks at its end, between the markup that it needs at its ends, of
+    which `head` comes first.
+    """
+
+    body: str
+    text: str
+    head: str = ""
+    entities: tuple[Entity, ...] = ()
+
+
+def split(rendered: Rendered, limit: int, count: Callable[[str], int] = len) -> list[Piece]:
+    """The messages for a text. None of them counts more than `limit`; blank ones are left to the caller.
+
+    Raises: ValueError where the limit leaves no room for the text between its markup.
+    """
+    if not rendered.text:
+        return []
+    cutter = _Cutter(rendered, limit, count)
+    pieces = []
+    start = 0
+    while start < len(rendered.text):
+        end = cutter.end_of(start)
+        pieces.append(cutter.piece(start, end))
+        start = end
+    return pieces
+
+
+class _Cutter:
+    def __init__(self, rendered: Rendered, limit: int, count: Callable[[str], int]) -> None:
+        self.text = rendered.text
+        self.spans = sorted(rendered.spans, key=lambda span: (span.start, -span.end))
+        self.marked = [span for span in self.spans if span.before]
+        self.limit = limit
+        self.count = count
+        self.units = [0, *accumulate(map(count, self.text))]
+        """The length of each beginning of the text, as the service counts."""
+        self.ranks = _ranks(rendered)
+
+    def end_of(self, start: int) -> int:
+        """Where the message that begins at `start` had best end."""
+        last = len(self.text)
+        room = self.limit - self.count(self._head(start))
+        furthest = max(bisect_right(self.units, self.units[start] + room) - 1, start)
+        while furthest < last and self.text[furthest].isspace():
+            furthest += 1  # blanks at the end of a message cost nothing: they are not sent
+        if furthest == last and self._fits(start, last, room):
+            return last
+        # A good place in the second half is better than the best one in the first, which would leave a stub.
+        half = max(bisect_left(self.units, self.units[start] + room // 2), start)
+        for rank, floor in (*((r, half) for r in (PARAGRAPH, LINE, SENTENCE, WORD)), (WORD, start), (GRAPHEME, start)):
+            for end in range(furthest, floor, -1):
+                if self.ranks[end] >= rank and self._fits(start, end, room):
+                    return end
+        for end in range(furthest, start, -1):
+            if self._fits(start, end, room):
+                return end
+        raise ValueError(f"nothing fits into messages of {self.limit}")
+
+    def piece(self, start: int, end: int) -> Piece:
+        head, tail, stop = self._head(start), self._tail(end), self._stop(start, end)
+        entities = [
+            Entity(span.kind, self.units[first] - self.units[start], self.units[after] - self.units[first], span.data)
+            for span in self.spans
+            if not span.before and (first := max(span.start, start)) < (after := min(span.end, stop))
+        ]
+        return Piece(self.text[start:end], head + self.text[start:stop] + tail, head, tuple(entities))
+
+    def _fits(self, start: int, end: int, room: int) -> bool:
+        tail = self._tail(end)
+        if tail and not self.text[start:end].strip("\n"):
+            return False  # a block of nothing but line ends is none
+        return self.units[self._stop(start, end)] - self.units[start] + self.count(tail) <= room
+
+    def _head(self, start: int) -> str:
+        return "".join(span.before for span in self._open(start))
+
+    def _tail(self, end: int) -> str:
+        tail = "".join(span.after for span in reversed(self._open(end)))
+        return tail[1:] if tail.startswith("\n") and self.text[end - 1] == "\n" else tail
+
+    def _stop(self, start: int, end: int) -> int:
+        """Where the text of a message ends: before blanks, unless something is closed behind them."""
+        return end if self._tail(end) else start + len(self.text[start:end].rstrip())
+
+    def _open(self, at: int) -> Sequence[Span]:
+        return [span for span in self.marked if span.start < at < span.end]
+
+
+def _ranks(rendered: Rendered) -> bytearray:
+    """For each position how good a place for a cut it is; 0 where none may be."""
+    ranks = bytearray(len(rendered.text) + 1)
+    for match in _GRAPHEME.finditer(rendered.text):
+        ranks[match.end()] = GRAPHEME
+    for rank, pattern in _AFTER.items():
+        for match in pattern.finditer(rendered.text):
+            if ranks[match.end()]:
+                ranks[match.end()] = rank
+    for span in rendered.spans:
+        if span.kind == "pre":  # what looks like a sentence there is none, and a paragraph is but a line
+            for at in range(span.start + 1, span.end):
+                ranks[at] = {SENTENCE: WORD, PARAGRAPH: LINE}.get(ranks[at], ranks[at])
+    for hold in rendered.holds:
+        for at in range(hold.start + 1, min(hold.end, len(ranks))):
+            ranks[at] = 0 if hold.hard else min(ranks[at], GRAPHEME)
+    return ranks
