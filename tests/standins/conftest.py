@@ -25,12 +25,6 @@ async def server() -> AsyncIterator[DiscordServer]:
         yield server
 
 
-@pytest.fixture(autouse=True)
-def new_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What python-telegram-bot says of waiting is a timedelta, as it will be from its next version on."""
-    monkeypatch.setenv("PTB_TIMEDELTA", "true")
-
-
 @pytest.fixture
 async def service() -> AsyncIterator[TelegramServer]:
     """A Telegram, with limits that are not reached unless faults do it; all that it said was held against aiogram."""
