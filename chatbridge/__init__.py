@@ -6,7 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from chatbridge.bridge import Bot as Bot
+    from chatbridge.bot import Bot as Bot
+    from chatbridge.bot import Press as Press
     from chatbridge.bridge import Bridge as Bridge
     from chatbridge.bundled import guide_path as guide_path
     from chatbridge.commands import ChatCommand as ChatCommand
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from chatbridge.config import Settings as Settings
     from chatbridge.config import SettingsSource as SettingsSource
     from chatbridge.config import default_settings as default_settings
+    from chatbridge.delivery.chat import Action as Action
     from chatbridge.delivery.chat import Budget as Budget
+    from chatbridge.delivery.chat import Button as Button
     from chatbridge.delivery.chat import Chat as Chat
     from chatbridge.delivery.chat import ChatError as ChatError
     from chatbridge.delivery.chat import Clock as Clock
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from chatbridge.delivery.desk import Delivery as Delivery
     from chatbridge.delivery.entities import as_entities as as_entities
     from chatbridge.delivery.marks import as_markdown as as_markdown
+    from chatbridge.delivery.parts import parts_of as parts_of
     from chatbridge.delivery.rendered import Hold as Hold
     from chatbridge.delivery.rendered import Rendered as Rendered
     from chatbridge.delivery.rendered import Span as Span
@@ -81,21 +85,24 @@ if TYPE_CHECKING:
     from chatbridge.types import Reply as Reply
     from chatbridge.types import Turn as Turn
     from chatbridge.types import Usage as Usage
+    from chatbridge.types import Waiting as Waiting
 
 # Where each public name lives. Loading them on first use keeps `import chatbridge` (and so `chatbridge --help`,
 # and a plugin that only registers hooks) free of pydantic and numpy.
 _HOME = {
-    "bridge": ("Bot", "Bridge"),
+    "bot": ("Bot", "Press"),
+    "bridge": ("Bridge",),
     "bundled": ("guide_path",),
     "commands": ("ChatCommand", "CommandContext"),
     "config": ("ChannelSettings", "ConfigPath", "Options", "Secret", "Settings", "SettingsSource", "default_settings"),
     "delivery.chat": (
-        "Budget", "Chat", "ChatError", "Clock", "Entity", "Gone", "Limits", "OutcomeUnknown", "Part", "Penalty",
-        "Refused", "Unreachable", "utf16_length",
+        "Action", "Budget", "Button", "Chat", "ChatError", "Clock", "Entity", "Gone", "Limits", "OutcomeUnknown",
+        "Part", "Penalty", "Refused", "Unreachable", "utf16_length",
     ),
     "delivery.desk": ("Delivery",),
     "delivery.entities": ("as_entities",),
     "delivery.marks": ("as_markdown",),
+    "delivery.parts": ("parts_of",),
     "delivery.rendered": ("Hold", "Rendered", "Span", "as_text"),
     "dialogue": ("Answer", "FinishedTurn", "LiveTurn"),
     "engine.contract": ("Backend", "BackendType", "LocalModel", "ModelState", "Progress", "Request", "Row"),
@@ -112,6 +119,7 @@ _HOME = {
     "sampling": ("Sampling",),
     "types": (
         "Attachment", "Author", "Channel", "Chunk", "Finish", "Message", "ModelInfo", "Reply", "Turn", "Usage",
+        "Waiting",
     ),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

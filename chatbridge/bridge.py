@@ -1,32 +1,28 @@
-"""Joins frontends to models: takes messages in, decides what they ask for, and hands out answers.
+"""Runs all bots of one program: shared models, one store, frontends that are started again where they fail.
 
-Knows bots, their settings and their conversations; knows no chat service and no engine.
+Knows bots, settings and frontends; what a bot does about a message is `bot`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from pydantic import ValidationError
-
-from chatbridge.commands import CommandContext, parse
-from chatbridge.config import BotSettings, ChannelSettings, ModelSettings, Settings
-from chatbridge.dialogue import Answer, Dialogue, LiveTurn
+from chatbridge.bot import Bot
+from chatbridge.config import BotSettings, Settings
 from chatbridge.errors import ChatbridgeError, ConfigError
 from chatbridge.models import LoadProgress, Models
 from chatbridge.plugins import Plugins, did_you_mean
 from chatbridge.store import Store
-from chatbridge.texts import pick_language
-from chatbridge.types import Channel, Message
+from chatbridge.types import Channel
 
 if TYPE_CHECKING:
     from chatbridge.config import SettingsSource
-    from chatbridge.prompts import Template
+    from chatbridge.delivery.desk import Delivery
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +38,22 @@ class Bridge:
 
     store: Store
 
-    def __init__(self, source: SettingsSource, plugins: Plugins, *, on_progress: LoadProgress | None = None) -> None:
+    def __init__(
+        self,
+        source: SettingsSource,
+        plugins: Plugins,
+        *,
+        on_progress: LoadProgress | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.source = source
         self.plugins = plugins
+        self.clock = clock
         self.models = Models(plugins, on_progress)
         self.looked_over: set[tuple[str, str]] = set()
         """Pairs of template and model that the template doctor has seen."""
+        self.deliveries: set[Delivery] = set()
+        """Those that are open now, one for each bot of a chat service."""
         self._bots: dict[str, Bot] = {}
 
     async def __aenter__(self) -> Self:
@@ -160,83 +166,3 @@ async def _until_changed(changed: asyncio.Event, tasks: list[asyncio.Task[None]]
 
 _LONGEST_WAIT = 300
 """Seconds between restarts of a frontend that fails, at most."""
-
-
-class Bot:
-    """One bot: what a frontend talks to."""
-
-    def __init__(self, bridge: Bridge, name: str) -> None:
-        self.bridge = bridge
-        self.name = name
-        self._dialogues: dict[str, Dialogue] = {}
-
-    @property
-    def settings(self) -> BotSettings | None:
-        """This bot's entry in bots.yaml, if it has one."""
-        return self.bridge.settings.bots.get(self.name)
-
-    @property
-    def templates(self) -> Mapping[str, Template]:
-        """Every template by its name: presets, plugins', and those of bots.yaml."""
-        return self.bridge.settings.templates
-
-    def dialogue(self, channel: Channel) -> Dialogue:
-        """The conversation in that channel."""
-        return self._dialogues.setdefault(channel.id, Dialogue(self, channel))
-
-    async def receive(self, message: Message) -> Answer | LiveTurn | None:
-        """What the bot does about a message: an answer of a command, a model's answer on its way, or nothing.
-
-        Raises: CommandError, whose text is for the person.
-        """
-        own = self.settings
-        if own is not None and not own.permits(message.author, message.channel):
-            return None
-        # Half characters, which some services let through, can be neither stored nor tokenised.
-        message = replace(message, text=message.text.encode("utf-8", "replace").decode())
-        settings = self.effective(message.channel)
-        language = pick_language(settings.language, message.language, message.text)
-        dialogue = self.dialogue(message.channel)
-        if (call := parse(message.text)) is not None:
-            return await self._command(call, CommandContext(dialogue, message, language))
-        if not self._wanted(message, settings):
-            return None
-        return dialogue.send(message, language)
-
-    def effective(self, channel: Channel, overrides: Mapping[str, Any] | None = None) -> ChannelSettings:
-        """The settings of a channel, with what a conversation has set for itself on top."""
-        try:
-            return self.bridge.settings.channel(self.name, channel, overrides=overrides)
-        except ValidationError as error:
-            log.warning(
-                "bot %s, channel %s: settings of the conversation are left out: %s", self.name, channel.id, error
-            )
-            return self.bridge.settings.channel(self.name, channel)
-
-    def model(self, settings: ChannelSettings) -> ModelSettings:
-        """How the channel's model is loaded. Raises ConfigError where bots.yaml has it no longer."""
-        models = self.bridge.settings.models
-        if settings.model not in models:
-            known = did_you_mean(settings.model, models)
-            raise ConfigError(f"bots.yaml has no model {settings.model!r}{known} /model picks another one")
-        return models[settings.model]
-
-    async def _command(self, call: tuple[str, str], context: CommandContext) -> Answer | LiveTurn | None:
-        name, argument = call
-        command = self.bridge.plugins.chat_commands.get(name)
-        if command is None:
-            raise context.error(
-                "unknown_command", name=name, hint=context.hint(name, self.bridge.plugins.chat_commands)
-            )
-        if command.terminal_only and context.message.channel.kind != "terminal":
-            raise context.error("terminal_only", name=name)
-        result = await command.run(context, argument)
-        return Answer(result) if isinstance(result, str) else result
-
-    def _wanted(self, message: Message, settings: ChannelSettings) -> bool:
-        wanted = self.bridge.plugins.ask("should_reply", message=message, settings=settings)
-        if wanted is not None:
-            return bool(wanted)
-        if message.author.is_bot or settings.reply_to == "never":
-            return False
-        return settings.reply_to == "always" or message.mentions_bot or message.channel.kind != "group"

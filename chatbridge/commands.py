@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chatbridge.errors import CommandError
+from chatbridge.quotas import day_of
 from chatbridge.texts import hint, say
 
 if TYPE_CHECKING:
@@ -42,8 +43,9 @@ class ChatCommand:
     """What `register_chat_commands` returns.
 
     `run(context, argument)` is an async function that returns text to show, or a turn to stream. It raises
-    CommandError with a text for the person. `argument` says what may follow the name, for people.
-    `terminal_only` commands touch this machine's files.
+    CommandError with a text for the person. `argument` says what may follow the name, for people; `complete(context)`
+    gives values that it may have, for services that suggest them. `terminal_only` commands touch this machine's files.
+    `admin` commands are for the admins that bots.yaml names.
     """
 
     name: str
@@ -52,6 +54,8 @@ class ChatCommand:
     run: Callable[[CommandContext, str], Awaitable[str | LiveTurn]]
     argument: str = ""
     terminal_only: bool = False
+    admin: bool = False
+    complete: Callable[[CommandContext], Iterable[str]] | None = None
 
 
 def parse(text: str) -> tuple[str, str] | None:
@@ -61,9 +65,12 @@ def parse(text: str) -> tuple[str, str] | None:
 
 
 async def _help(context: CommandContext, argument: str) -> str:
-    commands = context.dialogue.bot.bridge.plugins.chat_commands
+    bot, terminal = context.dialogue.bot, context.message.channel.kind == "terminal"
+    commands = [*bot.bridge.plugins.chat_commands.values()] if terminal else bot.commands
     lines = [context.say("help")]
-    for command in commands.values():
+    for command in commands:
+        if command.admin and not bot.is_admin(context.message.author):
+            continue
         usage = f"/{command.name} {command.argument}".rstrip()
         lines.append(f"- `{usage}`: {command.summary_zh if context.language == 'zh' else command.summary}")
     return "\n".join(lines)
@@ -217,6 +224,51 @@ async def _load(context: CommandContext, argument: str) -> str:
     return context.say("loaded", count=len(await dialogue.path()), path=path)
 
 
+async def _pair(context: CommandContext, argument: str) -> str:
+    bot = context.dialogue.bot
+    if not argument:
+        people = await bot.people.all(bot.name)
+        lines = [f"- {person.name} ({person.user}): {context.say('paired')}" for person in people if person.paired]
+        lines += [f"- {person.name} ({person.user}): `/pair {person.code}`" for person in people if not person.paired]
+        return "\n".join([context.say("people"), *lines]) if lines else context.say("nobody_asked")
+    person = await bot.people.pair(bot.name, argument.strip(), context.message.author.id)
+    if person is None:
+        raise context.error("no_such_code", code=argument)
+    return context.say("pair_done", name=person.name)
+
+
+async def _unpair(context: CommandContext, argument: str) -> str:
+    bot = context.dialogue.bot
+    user = _needed(context, argument, "unpair", "ID").strip()
+    if not await bot.people.unpair(bot.name, user):
+        raise context.error("no_such_person", user=user)
+    return context.say("unpaired", user=user)
+
+
+async def _usage(context: CommandContext, argument: str) -> str:
+    bot = context.dialogue.bot
+    spending = await bot.people.spending(bot.name, day_of(bot.bridge.clock()))
+    lines = [
+        context.say("usage_of", name=one.name, user=one.user, tokens=one.tokens, answers=one.answers)
+        for one in spending
+    ]
+    return "\n".join([context.say("usage"), *lines]) if lines else context.say("usage_none")
+
+
+def _models_of(context: CommandContext) -> Iterable[str]:
+    return context.dialogue.bot.bridge.settings.models
+
+
+def _templates_of(context: CommandContext) -> Iterable[str]:
+    return context.dialogue.bot.templates
+
+
+def _keys_of(context: CommandContext) -> Iterable[str]:
+    from chatbridge.overrides import KEYS
+
+    return KEYS
+
+
 def _needed(context: CommandContext, argument: str, name: str, what: str) -> str:
     if not argument:
         raise context.error("needs_argument", name=name, argument=what)
@@ -245,12 +297,24 @@ BUILTIN = (
     ChatCommand("edit", "put another text in place of your last message", "修改您的上一条消息", _edit, "TEXT"),
     ChatCommand("undo", "take your last message and its answer back", "撤销上一条消息和回答", _undo),
     ChatCommand("branch", "list the branches, or go to one", "列出分支或切换分支", _branch, "[ID]"),
-    ChatCommand("model", "show or change the model", "查看或更换模型", _model, "[NAME]"),
-    ChatCommand("template", "show or change the prompt template", "查看或更换提示模板", _template, "[NAME]"),
+    ChatCommand("model", "show or change the model", "查看或更换模型", _model, "[NAME]", complete=_models_of),
+    ChatCommand(
+        "template",
+        "show or change the prompt template",
+        "查看或更换提示模板",
+        _template,
+        "[NAME]",
+        complete=_templates_of,
+    ),
     ChatCommand("system", "show or set the system text", "查看或设置系统提示", _system, "[TEXT]"),
-    ChatCommand("set", "change a setting of this conversation", "修改本对话的设置", _set, "KEY VALUE"),
+    ChatCommand(
+        "set", "change a setting of this conversation", "修改本对话的设置", _set, "KEY VALUE", complete=_keys_of
+    ),
     ChatCommand("stop", "stop the answer and keep what came", "停止回答并保留已有内容", _stop),
     ChatCommand("stats", "what the last answer cost", "上一个回答的统计", _stats),
+    ChatCommand("pair", "let somebody in, or list who asks", "允许某人使用，或列出申请者", _pair, "[CODE]", admin=True),
+    ChatCommand("unpair", "show somebody the door again", "取消某人的使用权限", _unpair, "ID", admin=True),
+    ChatCommand("usage", "tokens that people's answers cost today", "今天每个人用掉的 token", _usage, admin=True),
     ChatCommand("save", "write the conversation to a file", "把对话保存到文件", _save, "FILE", terminal_only=True),
     ChatCommand("load", "read a conversation from a file", "从文件载入对话", _load, "FILE", terminal_only=True),
 )

@@ -10,15 +10,15 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from chatbridge.compose import Composed, compose
 from chatbridge.errors import ChatbridgeError, CommandError
 from chatbridge.texts import say
-from chatbridge.types import Channel, Chunk, Finish, Message, Reply
+from chatbridge.types import Author, Channel, Chunk, Finish, Message, Reply, Usage
 
 if TYPE_CHECKING:
-    from chatbridge.bridge import Bot
+    from chatbridge.bot import Bot
     from chatbridge.config import ChannelSettings
     from chatbridge.engine.contract import Backend
     from chatbridge.store import Conversation, Node, Store
@@ -42,6 +42,7 @@ class FinishedTurn:
     model: str
     finish: Finish | None
     error: str = ""
+    author: Author | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Task:
     unfinished: Node | None = None
 
 
-Begin = Callable[[], Awaitable[Task | None]]
+Begin = Callable[["LiveTurn"], Awaitable[Task | None]]
 """Moves the conversation to where an answer is wanted; None where there is nothing to answer (again)."""
 
 
@@ -61,12 +62,18 @@ class LiveTurn:
 
     `notices` are lines for the person, complete with the first chunk. `stop()` ends the answer early and keeps
     what came. The model's errors are raised from the iteration; the person's message is kept then, too.
+    `author`: whom the answer is for. `node`: where it is kept, once it ended. `superseded`: a later message is
+    answered in the place of this one.
     """
 
-    def __init__(self, dialogue: Dialogue, language: str, begin: Begin) -> None:
+    def __init__(self, dialogue: Dialogue, language: str, begin: Begin, *, gives_way: bool = False) -> None:
         self.language = language
         self.notices: list[str] = []
         self.finish: Finish | None = None
+        self.author: Author | None = None
+        self.node: int | None = None
+        self.superseded = False
+        self.gives_way = gives_way
         self._dialogue = dialogue
         self._begin = begin
         self._stopped = False
@@ -79,22 +86,33 @@ class LiveTurn:
             backend, request_id = self._running
             backend.cancel(request_id)
 
+    def supersede(self) -> None:
+        """End it because a later message is to be answered instead."""
+        self.superseded = True
+        self.stop()
+
     async def __aiter__(self) -> AsyncGenerator[Chunk, None]:
         dialogue = self._dialogue
-        async with dialogue.lock:
+        dialogue.waiting.append(self)
+        try:
+            await dialogue.lock.acquire()
+        finally:
+            dialogue.waiting.remove(self)
+        try:
             if self._stopped:
                 return
             dialogue.live = self
-            try:
-                task = await self._begin()
-                if task is None:
+            task = await self._begin(self)
+            if task is None:
+                if not self.superseded:
                     self.notices.append(say(self.language, "not_changed"))
-                    return
-                async with aclosing(dialogue.answer(self, task)) as chunks:
-                    async for chunk in chunks:
-                        yield chunk
-            finally:
-                dialogue.live = None
+                return
+            async with aclosing(dialogue.answer(self, task)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            dialogue.live = None
+            dialogue.lock.release()
 
     def watch(self, backend: Backend, request_id: str) -> bool:
         """Remember what `stop` has to cancel; False where it was called already, and nothing is to be begun."""
@@ -104,20 +122,39 @@ class LiveTurn:
 
 @dataclass(slots=True, eq=False)
 class Dialogue:
-    """The conversation of one bot in one channel; `bot.dialogue(channel)` gives it."""
+    """A conversation of one bot; `bot.dialogue(channel)` gives that of a channel.
+
+    `place`: the key of its conversations in the store, the channel's id unless its scope is another. `channel`: where
+    it takes place. `waiting`: answers that begin once the lock is free, in this order.
+    """
 
     bot: Bot
     channel: Channel
+    place: str
+    waiting: list[LiveTurn] = field(default_factory=list)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     live: LiveTurn | None = None
     last: FinishedTurn | None = None
 
     # --- turns -------------------------------------------------------------------------------------------------
 
-    def send(self, message: Message, language: str = "en") -> LiveTurn:
-        """Record the message and answer it. A message that was answered before is not answered again."""
+    def send(
+        self,
+        message: Message,
+        language: str = "en",
+        *,
+        behind: int | None = None,
+        follow_up: Literal["queue", "merge", "interrupt"] = "queue",
+    ) -> LiveTurn:
+        """Record the message and answer it. A message that was answered before is not answered again.
 
-        async def begin() -> Task | None:
+        `behind`: the node that it replies to, where it does not follow what was said last. `follow_up`: what becomes
+        of answers that it finds on their way.
+        """
+
+        async def begin(turn: LiveTurn) -> Task | None:
+            if behind is not None:
+                await self.go_to(behind)
             conversation = await self.conversation()
             node = await self.store.append(
                 conversation.id,
@@ -126,16 +163,26 @@ class Dialogue:
                 parent=conversation.head,
                 name=message.author.name,
                 service_id=message.id,
+                channel=message.channel.id,
             )
-            return None if await self.store.children(conversation.id, node.id) else Task(node)
+            if turn.gives_way and any(later.gives_way for later in self.waiting):
+                turn.superseded = True
+                return None
+            after = await self.store.children(conversation.id, node.id)
+            # One that was recorded together with a later one was answered with it.
+            turn.superseded = bool(after) and all(child.role == "user" for child in after)
+            return None if after else Task(node)
 
-        return LiveTurn(self, language, begin)
+        if follow_up == "interrupt" and self.live is not None:
+            self.live.supersede()
+        return LiveTurn(self, language, begin, gives_way=follow_up != "queue")
 
-    def regenerate(self, language: str = "en") -> LiveTurn:
-        """Answer the last message once more; the answer there was stays on its own branch."""
+    def regenerate(self, language: str = "en", at: int | None = None) -> LiveTurn:
+        """Answer the last message, or the one `at` a node, once more; what there was stays on its own branch."""
 
-        async def begin() -> Task:
-            asked = await self._last("user", "nothing_to_regenerate", language)
+        async def begin(turn: LiveTurn) -> Task:
+            asked = await self._asked(at, language) if at is not None else None
+            asked = asked or await self._last("user", "nothing_to_regenerate", language)
             await self.store.set_head(asked.conversation, asked.id)
             return Task(asked)
 
@@ -144,22 +191,30 @@ class Dialogue:
     def edit(self, text: str, language: str = "en") -> LiveTurn:
         """Put `text` in the place of the last message and answer it; the old message stays on its own branch."""
 
-        async def begin() -> Task:
+        async def begin(turn: LiveTurn) -> Task:
             old = await self._last("user", "nothing_to_edit", language)
             return Task(await self.store.append(old.conversation, "user", text, parent=old.parent, name=old.name))
 
         return LiveTurn(self, language, begin)
 
-    def go_on(self, language: str = "en") -> LiveTurn:
-        """Continue the last answer right where it ended."""
+    def go_on(self, language: str = "en", at: int | None = None) -> LiveTurn:
+        """Continue the last answer, or the one `at` a node, right where it ended."""
 
-        async def begin() -> Task:
+        async def begin(turn: LiveTurn) -> Task:
+            if at is not None:
+                await self.go_to(at)
             path = await self.path()
             if len(path) < 2 or path[-1].role != "assistant":
                 raise CommandError(say(language, "nothing_to_continue"))
+            turn.node = path[-1].id
             return Task(path[-2], unfinished=path[-1])
 
         return LiveTurn(self, language, begin)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being answered here, or waits for it."""
+        return not self.lock.locked() and not self.waiting
 
     def stop(self) -> bool:
         """End the answer that is on its way; whether there was one."""
@@ -170,13 +225,39 @@ class Dialogue:
 
     # --- the tree ----------------------------------------------------------------------------------------------
 
+    async def go_to(self, node_id: int) -> None:
+        """Go on behind that message from now on, also where it is in an earlier conversation."""
+        node = await self.store.node(node_id)
+        await self.store.make_current(node.conversation)
+        await self.store.set_head(node.conversation, node.id)
+
+    async def revise(self, old: int, message: Message) -> Node | None:
+        """Record an edited message beside what it was, and leave the conversation where it is.
+
+        None where nothing was changed that a model would read.
+        """
+        node = await self.store.node(old)
+        text = with_attachments(message)
+        if node.role != "user" or node.text == text:
+            return None
+        beside = await self.store.children(node.conversation, node.parent)
+        return await self.store.append(
+            node.conversation,
+            "user",
+            text,
+            parent=node.parent,
+            name=node.name,
+            service_id=f"{message.id}~{len(beside)}-{node.id}",
+            move=False,
+        )
+
     @property
     def store(self) -> Store:
         return self.bot.bridge.store
 
     async def conversation(self) -> Conversation:
-        """The current conversation of this channel."""
-        return await self.store.conversation(self.bot.name, self.channel.id)
+        """The current conversation in this place."""
+        return await self.store.conversation(self.bot.name, self.place)
 
     async def path(self) -> list[Node]:
         """What was said on the current branch, oldest first."""
@@ -191,7 +272,7 @@ class Dialogue:
 
     async def reset(self) -> None:
         """Begin a new conversation; the old one is kept."""
-        await self.store.start(self.bot.name, self.channel.id)
+        await self.store.start(self.bot.name, self.place)
 
     async def override(self, key: str, value: Any) -> None:
         """Set one of the channel's settings for this conversation alone."""
@@ -201,6 +282,14 @@ class Dialogue:
     async def settings(self) -> ChannelSettings:
         """What applies to the next turn: the channel's settings with this conversation's own on top."""
         return self.bot.effective(self.channel, (await self.conversation()).overrides)
+
+    async def _asked(self, at: int, language: str) -> Node | None:
+        """The message at a node, or the one that the answer at it answers; its conversation is the current one now."""
+        node = await self.store.node(at)
+        await self.store.make_current(node.conversation)
+        if node.role == "user":
+            return node
+        return await self.store.node(node.parent) if node.parent is not None else None
 
     async def _last(self, role: str, missing: str, language: str) -> Node:
         for node in reversed(await self.path()):
@@ -228,33 +317,38 @@ class Dialogue:
                             came += "" if chunk.thinking else chunk.text
                             if chunk.finish is not None:
                                 turn.finish = chunk.finish
-                                await self._keep(task, composed, chunk.finish.reply, chunk.finish.reason in _PARTIAL)
+                                await self._keep(turn, task, composed, chunk.finish)
                             yield chunk
                     finally:
                         if turn.finish is None and came:
                             # Whoever was listening is gone, or the model failed: what people saw is kept.
                             before = task.unfinished.text if task.unfinished and not composed.before else ""
-                            await self._keep(task, composed, Reply((before + came).strip()), partial=True)
+                            finish = Finish("cancelled", Reply((before + came).strip()), Usage())
+                            await self._keep(turn, task, composed, finish)
         except ChatbridgeError as error:
-            self._report(FinishedTurn(self.bot.name, self.channel, model, None, str(error)))
+            self._report(FinishedTurn(self.bot.name, self.channel, model, None, str(error), turn.author))
             raise
         if turn.finish is not None:
-            self._report(FinishedTurn(self.bot.name, self.channel, model, turn.finish))
+            if turn.author is not None:
+                await self.bot.quotas.charge(turn.author, turn.finish.usage)
+            self._report(FinishedTurn(self.bot.name, self.channel, model, turn.finish, author=turn.author))
 
-    async def _keep(self, task: Task, composed: Composed, reply: Reply, partial: bool) -> None:
+    async def _keep(self, turn: LiveTurn, task: Task, composed: Composed, finish: Finish) -> None:
+        reply, partial = finish.reply, finish.reason in _PARTIAL
         if composed.before:  # its ids are another model's: from now on the answer is text
             reply = Reply(f"{composed.before} {reply.text}")
         if task.unfinished is not None:
             await self.store.update_reply(task.unfinished.id, reply.text, reply, partial)
-            return
-        await self.store.append(
-            task.asked.conversation,
-            "assistant",
-            reply.text,
-            parent=task.asked.id,
-            reply=reply,
-            partial=partial,
-        )
+        elif reply.text or finish.reason != "cancelled":  # one that was stopped before its first word is none
+            kept = await self.store.append(
+                task.asked.conversation,
+                "assistant",
+                reply.text,
+                parent=task.asked.id,
+                reply=reply,
+                partial=partial,
+            )
+            turn.node = kept.id
 
     def _report(self, finished: FinishedTurn) -> None:
         self.last = finished
@@ -263,7 +357,8 @@ class Dialogue:
 
 def with_attachments(message: Message) -> str:
     """The message's text, with attached text files behind it; of other files the model learns the name alone."""
-    parts = [message.text]
+    quoted = "\n".join(f"> {line}" for line in message.quoted.splitlines())
+    parts = [quoted, message.text]
     for file in message.attachments:
         try:
             content = file.data.decode() if _is_text(file.media_type) else ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from chatbridge.bridge import Bot
+    from chatbridge.bot import Bot
 
 
 @dataclass(frozen=True, slots=True)

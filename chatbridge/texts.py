@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 _TEXTS: dict[str, tuple[str, str]] = {
@@ -78,6 +79,63 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "抱歉，尝试了 {count} 次，仍无法回答这条消息。",
     ),
     "said_nothing": ("(The model had nothing to say.)", "（模型没有给出内容。）"),
+    "not_permitted": ("You may not use this bot here.", "您不能在这里使用本机器人。"),
+    "admins_only": ("/{name} is for admins.", "/{name} 仅限管理员使用。"),
+    "button_stale": (
+        "This message is too old for its buttons, or was deleted.",
+        "这条消息太旧或已被删除，按钮已失效。",
+    ),
+    "branched": ("The next message goes on from here.", "下一条消息将从这里继续。"),
+    "button_stop": ("Stop", "停止"),
+    "button_regenerate": ("Answer again", "重新回答"),
+    "button_continue": ("Continue", "继续"),
+    "button_branch": ("Branch from here", "从这里分支"),
+    "button_answer": ("Answer it again", "重新回答"),
+    "edited": (
+        "You have changed a message that was answered already. Shall I answer it again?",
+        "您修改了一条已经回答过的消息，要重新回答吗？",
+    ),
+    "waiting": ("Waiting: number {place} in line.", "排队中：第 {place} 位。"),
+    "waiting_for": (
+        "Waiting: number {place} in line, about {wait}.",
+        "排队中：第 {place} 位，大约还要 {wait}。",
+    ),
+    "seconds": ("{count} s", "{count} 秒"),
+    "minutes": ("{count} min", "{count} 分钟"),
+    "hours": ("{count} h", "{count} 小时"),
+    "messages_per_minute": (
+        "That is more than {limit} messages in a minute. I listen again in {wait}; what you write until then is not "
+        "answered.",
+        "一分钟内超过了 {limit} 条消息。{wait}后我会继续回答，在那之前的消息不会得到回答。",
+    ),
+    "tokens_per_day": (
+        "Your {limit} tokens for today are used up. There are new ones in {wait}; what you write until then is not "
+        "answered.",
+        "您今天的 {limit} 个 token 已用完。{wait}后会有新的额度，在那之前的消息不会得到回答。",
+    ),
+    "pairing": (
+        "I don't know you yet. Ask an admin of this bot to say: /pair {code}",
+        "我还不认识您。请让本机器人的管理员输入：/pair {code}",
+    ),
+    "people": ("People who were let in, or ask to be:", "已获准或正在申请的人："),
+    "paired": ("let in", "已获准"),
+    "nobody_asked": ("Nobody was let in yet, and nobody asks to be.", "还没有人获准，也没有人申请。"),
+    "pair_done": ("{name} may talk to me now.", "{name} 现在可以和我对话了。"),
+    "no_such_code": (
+        "Nobody has the code {code!r}; /pair lists who asks.",
+        "没有人使用代码 {code!r}，用 /pair 查看申请者。",
+    ),
+    "no_such_person": (
+        "Nobody of the id {user!r} was let in; /pair lists who was.",
+        "没有 id 为 {user!r} 的人，用 /pair 查看名单。",
+    ),
+    "unpaired": ("{user} may no longer talk to me.", "{user} 不能再和我对话了。"),
+    "usage": ("Used today:", "今天的用量："),
+    "usage_of": (
+        "- {name} ({user}): {tokens} tokens, {answers} answers",
+        "- {name}（{user}）：{tokens} 个 token，{answers} 个回答",
+    ),
+    "usage_none": ("Nobody was answered today.", "今天还没有回答过任何人。"),
     "hint": ("; did you mean {name!r}?", "；您是想输入 {name!r} 吗？"),
     "no_hint": (".", "。"),
 }
@@ -88,6 +146,14 @@ LANGUAGES = ("en", "zh")
 def say(language: str, key: str, /, **values: object) -> str:
     """The text called `key` in "en" or "zh", with its values filled in."""
     return _TEXTS[key][LANGUAGES.index(language)].format(**values)
+
+
+def duration(seconds: float, language: str) -> str:
+    """A wait in words, rounded up."""
+    if seconds < 100:
+        return say(language, "seconds", count=max(1, math.ceil(seconds)))
+    minutes = math.ceil(seconds / 60)
+    return say(language, "minutes", count=minutes) if minutes < 100 else say(language, "hours", count=-(-minutes // 60))
 
 
 def hint(language: str, close: str | None) -> str:

@@ -16,21 +16,23 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who wrote a message, as the chat service names them."""
+    """Who wrote a message, as the chat service names them. `roles`: ids of their roles in this guild, if it has any."""
 
     id: str
     name: str
     is_bot: bool = False
+    roles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """Where a message was written. `parent` is the channel that a thread or topic belongs to."""
+    """Where a message was written. `parent` is the channel that a thread or topic belongs to; `guild`, the server."""
 
     id: str
     name: str = ""
     kind: Literal["private", "group", "terminal"] = "private"
     parent: str | None = None
+    guild: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,10 @@ class Attachment:
 class Message:
     """What a frontend hands to the bridge.
 
-    `id` is the chat service's own message id (messages are deduplicated by it);
-    `reply_to` is the id of the message it answers; `sent_at` is in seconds since the epoch;
-    `language` is the person's client language ("en", "zh-CN"…) if the service tells it.
+    `id` is the chat service's own message id (messages are deduplicated by it); `sent_at` is in seconds since the
+    epoch; `reply_to` is the id of the message it answers; `language` is the person's client language ("en", "zh-CN"…)
+    if the service tells it. `replies_to_bot`: the message it answers is the bot's; of those that the bot has sent and
+    remembers this need not be told. `quoted`: the text of the message it answers, for where the bot never saw it.
     """
 
     id: str
@@ -60,6 +63,8 @@ class Message:
     reply_to: str | None = None
     attachments: tuple[Attachment, ...] = ()
     language: str = ""
+    replies_to_bot: bool = False
+    quoted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +167,21 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """An answer's place in the model's queue: 1 is next. `seconds` until it begins, where there is a guess."""
+
+    place: int
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of an answer. `text` is complete UTF-8 to append; the last chunk, and only it, has `finish`."""
+    """A piece of an answer. `text` is complete UTF-8 to append; the last chunk, and only it, has `finish`.
+
+    `waiting`: the model has others to answer first; chunks without text tell so as often as the place changes.
+    """
 
     text: str = ""
     thinking: bool = False
     finish: Finish | None = None
+    waiting: Waiting | None = None

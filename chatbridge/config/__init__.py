@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from chatbridge.config.reader import load as load
     from chatbridge.config.schema import json_schema as json_schema
     from chatbridge.config.settings import Access as Access
+    from chatbridge.config.settings import Admins as Admins
     from chatbridge.config.settings import BotSettings as BotSettings
     from chatbridge.config.settings import ChannelSettings as ChannelSettings
     from chatbridge.config.settings import ModelSettings as ModelSettings
+    from chatbridge.config.settings import Quota as Quota
     from chatbridge.config.settings import Settings as Settings
     from chatbridge.config.source import SettingsSource as SettingsSource
 
@@ -24,7 +26,7 @@ _HOME = {
     "options": ("ConfigPath", "Options", "Secret"),
     "reader": ("default_settings", "load"),
     "schema": ("json_schema",),
-    "settings": ("Access", "BotSettings", "ChannelSettings", "ModelSettings", "Settings"),
+    "settings": ("Access", "Admins", "BotSettings", "ChannelSettings", "ModelSettings", "Quota", "Settings"),
     "source": ("SettingsSource",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

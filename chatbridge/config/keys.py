@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from chatbridge.config.options import ConfigPath
-from chatbridge.config.settings import Access, ChannelSettings
+from chatbridge.config.settings import Access, Admins, ChannelSettings, Quota
 from chatbridge.prompts import Template
 from chatbridge.sampling import Sampling
 
@@ -35,6 +35,14 @@ class BotKeys(BaseModel):
     channels: Annotated[dict[str, ChannelSettings], Field(description="By the service's channel id.")] = {}
     allow: Annotated[Access, Field(description="Listen to these only.")] = Access()
     deny: Annotated[Access, Field(description="Never listen to these.")] = Access()
+    admins: Annotated[Admins, Field(description="Who may give admin commands.")] = Admins()
+    admin_commands: Annotated[
+        frozenset[str], Field(description="Commands that only admins may give, besides those that are theirs anyway.")
+    ] = frozenset()
+    pairing: Annotated[
+        bool, Field(description="true: listen to nobody but whom `allow` names and whom an admin lets in by /pair.")
+    ] = False
+    limits: Annotated[Quota, Field(description="What one person may ask.")] = Quota()
 
 
 class TopKeys(BaseModel):
@@ -49,3 +57,6 @@ class TopKeys(BaseModel):
     store: Annotated[
         ConfigPath | None, Field(description="Where conversations are kept; chatbridge.sqlite3 beside this file.")
     ] = None
+    drain: Annotated[
+        float, Field(ge=0, le=3600, description="Seconds that answers under way get to end at a shutdown.")
+    ] = 10.0

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from chatbridge.config.complaints import no_key
 from chatbridge.config.keys import BotKeys, ModelKeys, TopKeys
 from chatbridge.config.nodes import Document, Place, parse
-from chatbridge.config.settings import Access, BotSettings, ChannelSettings, ModelSettings, Settings
+from chatbridge.config.settings import Access, Admins, BotSettings, ChannelSettings, ModelSettings, Quota, Settings
 from chatbridge.config.values import Values, file_keys
 from chatbridge.errors import ConfigError, PluginError
 from chatbridge.plugins import Plugins, did_you_mean
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from chatbridge.frontend import FrontendType
 
 K = TypeVar("K", "BackendType", "FrontendType")
+P = TypeVar("P", Access, Admins, Quota)
 
 STORE = "chatbridge.sqlite3"
 """The database's name beside bots.yaml, unless `store` says otherwise."""
@@ -92,9 +93,10 @@ class _Reader:
             models = self._default_models()
         self._names_exist(models, templates)
         self._adapters_exist(models, defaults, bots)
-        checked = self._values.validated((), TopKeys, {key: top[key] for key in ("store",) if key in top})
-        store = checked.store if checked is not None and checked.store is not None else self._base / STORE
-        return Settings(models, templates, Path(store), defaults, bots)
+        own: dict[str, Any] = {key: top[key] for key in ("store", "drain") if key in top}
+        checked = self._values.validated((), TopKeys, own) or TopKeys()
+        store = self._base / STORE if checked.store is None else checked.store
+        return Settings(models, templates, Path(store), defaults, bots, checked.drain)
 
     # --- the parts of the file ---------------------------------------------------------------------------------
 
@@ -122,14 +124,19 @@ class _Reader:
             id: self._channel((*at, "channels", id), settings)
             for id, settings in self._mapping((*at, "channels"), entry.get("channels")).items()
         }
-        allow, deny = (self._access((*at, key), entry.get(key)) for key in ("allow", "deny"))
+        allow, deny = (self._part((*at, key), entry.get(key), Access) for key in ("allow", "deny"))
+        admins = self._part((*at, "admins"), entry.get("admins"), Admins)
+        limits = self._part((*at, "limits"), entry.get("limits"), Quota)
+        own: dict[str, Any] = {key: entry[key] for key in ("admin_commands", "pairing") if key in entry}
+        keys = self._values.validated(at, BotKeys, {**own, "frontend": frontend.name if frontend else ""})
         options = self._options(at, entry, BotKeys, frontend, "frontend")
         if frontend is None:
             return None
         self._check_ids(frontend, at)
-        if options is None:
+        if options is None or keys is None:
             return None
-        return BotSettings(name, frontend.name, options, defaults, channels, allow, deny)
+        more = (admins, keys.admin_commands, keys.pairing, limits)
+        return BotSettings(name, frontend.name, options, defaults, channels, allow, deny, *more)
 
     def _options(
         self,
@@ -154,11 +161,12 @@ class _Reader:
         known = {key: value for key, value in mapping.items() if key in ChannelSettings.model_fields}
         return self._values.validated(at, ChannelSettings, known) or ChannelSettings()
 
-    def _access(self, at: Place, entry: Any) -> Access:
+    def _part(self, at: Place, entry: Any, kind: type[P]) -> P:
+        """A part of a bot's entry that has keys of its own."""
         mapping = self._mapping(at, entry)
-        self._keys(at, mapping, Access.model_fields)
-        known = {key: value for key, value in mapping.items() if key in Access.model_fields}
-        return self._values.validated(at, Access, known) or Access()
+        self._keys(at, mapping, kind.model_fields)
+        known = {key: value for key, value in mapping.items() if key in kind.model_fields}
+        return self._values.validated(at, kind, known) or kind()
 
     def _templates(self, top: dict[str, Any]) -> dict[str, Template]:
         written = dict(self._entries("templates", top, self._template))
@@ -284,7 +292,7 @@ class _Reader:
             if wrong := frontend.check_id(id):
                 mark = self.document.at_key((*at, "channels", id))
                 self.document.complain(mark, f"{id!r} is no id of {frontend.name}: {wrong}")
-        for kind in ("allow", "deny"):
+        for kind in ("allow", "deny", "admins"):
             for key, ids in self._raw(*at, kind).items():
                 for n, id in enumerate(ids if isinstance(ids, list) else ()):
                     place = (*at, kind, key, n)

@@ -47,7 +47,7 @@ def json_schema(plugins: Plugins) -> Schema:
 
     top, bot = definition(TopKeys)["properties"], definition(BotKeys)["properties"]
     _or_nothing(bot["channels"]["additionalProperties"])
-    for section in ("defaults", "channels", "allow", "deny"):
+    for section in ("defaults", "channels", "allow", "deny", "admins", "limits"):
         _or_nothing(bot[section])
     for section in ("models", "templates", "defaults", "bots"):
         _or_nothing(top[section])

@@ -5,12 +5,13 @@ Knows no YAML and no file; `reader` makes these values, and everything else uses
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from chatbridge.prompts import Template
 from chatbridge.sampling import Sampling
@@ -24,6 +25,15 @@ def _id(value: object) -> object:
 _ID_SCHEMA = {"anyOf": [{"type": "string", "minLength": 1}, {"type": "integer"}]}
 Id = Annotated[str, Field(min_length=1), BeforeValidator(_id), WithJsonSchema(_ID_SCHEMA)]
 """A chat service's id; bots.yaml may write it as a number."""
+
+
+def _pattern(pattern: str | None) -> str | None:
+    if pattern is not None:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"this is no regular expression: {error}") from error
+    return pattern
 
 
 class ChannelSettings(BaseModel):
@@ -43,6 +53,29 @@ class ChannelSettings(BaseModel):
     reply_to: Annotated[
         Literal["mentions", "always", "never"], Field(description="Which messages of a group are answered.")
     ] = "mentions"
+    replies: Annotated[bool, Field(description="Whether a reply to the bot's own message counts as a mention.")] = True
+    private: Annotated[bool, Field(description="Whether private chats are answered.")] = True
+    prefix: Annotated[str, Field(description="Messages that begin so are answered, without it.")] = ""
+    pattern: Annotated[
+        str | None, AfterValidator(_pattern), Field(description="A regular expression; messages with it are answered.")
+    ] = None
+    chance: Annotated[float, Field(ge=0, le=1, description="The share of a group's other messages to answer.")] = 0.0
+    other_bots: Annotated[
+        Literal["ignore", "mentions", "answer"],
+        Field(description="What about other bots; after five answers to bots in a row, a person has to speak."),
+    ] = "ignore"
+    scope: Annotated[
+        Literal["channel", "thread", "user", "replies"],
+        Field(
+            description="What is one conversation in a group: a channel with its threads, each thread, each person, "
+            "or each chain of replies."
+        ),
+    ] = "thread"
+    follow_up: Annotated[
+        Literal["queue", "merge", "interrupt"],
+        Field(description="Messages that come while an answer does: one by one, together, or in its place."),
+    ] = "queue"
+    buttons: Annotated[bool, Field(description="Buttons under answers, where the service has them.")] = True
     speaker_names: Annotated[
         Literal["auto", "always", "never"], Field(description="Names before messages; auto: in groups only.")
     ] = "auto"
@@ -70,12 +103,52 @@ class ChannelSettings(BaseModel):
 
 
 class Access(BaseModel):
-    """Whom a bot listens to, or not. Several kinds together must all match under `allow`, any under `deny`."""
+    """Whom a bot listens to, or not, and where.
+
+    Under `allow`, a message must come from one of the people named by `users` or `roles`, if any are, and from one of
+    the places named by `channels` or `guilds`, if any are; under `deny`, any one of them is enough.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     users: Annotated[frozenset[Id], Field(description="Ids of people.")] = frozenset()
-    channels: Annotated[frozenset[Id], Field(description="Ids of channels.")] = frozenset()
+    roles: Annotated[frozenset[Id], Field(description="Ids of roles of people.")] = frozenset()
+    channels: Annotated[frozenset[Id], Field(description="Ids of channels and chats; threads count as theirs.")] = (
+        frozenset()
+    )
+    guilds: Annotated[frozenset[Id], Field(description="Ids of servers.")] = frozenset()
+
+    def names(self, author: Author) -> bool:
+        """Whether that person is among `users` and `roles`."""
+        return author.id in self.users or not self.roles.isdisjoint(author.roles)
+
+    def covers(self, channel: Channel) -> bool:
+        """Whether that place is among `channels` and `guilds`."""
+        return bool({channel.id, channel.parent} & self.channels) or channel.guild in self.guilds
+
+
+class Admins(BaseModel):
+    """Who may give a bot's admin commands."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    users: Annotated[frozenset[Id], Field(description="Ids of people.")] = frozenset()
+    roles: Annotated[frozenset[Id], Field(description="Ids of roles of people.")] = frozenset()
+
+    def names(self, author: Author) -> bool:
+        """Whether that person is an admin."""
+        return author.id in self.users or not self.roles.isdisjoint(author.roles)
+
+
+class Quota(BaseModel):
+    """What one person may ask of a bot; admins may ask what they like."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    messages_per_minute: Annotated[int | None, Field(ge=1, description="Messages to be answered in any minute.")] = None
+    tokens_per_day: Annotated[
+        int | None, Field(ge=1, description="Tokens read and written for one person until midnight.")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +185,28 @@ class BotSettings:
     channels: Mapping[str, ChannelSettings] = field(default_factory=dict, repr=False)
     allow: Access = field(default=Access(), repr=False)
     deny: Access = field(default=Access(), repr=False)
+    admins: Admins = field(default=Admins(), repr=False)
+    admin_commands: frozenset[str] = frozenset()
+    pairing: bool = False
+    limits: Quota = field(default=Quota(), repr=False)
 
     def serves_like(self, other: BotSettings) -> bool:
         """Whether a frontend that runs by the other settings need not be started anew for these."""
         return (self.frontend, self.options) == (other.frontend, other.options)
 
-    def permits(self, author: Author, channel: Channel) -> bool:
-        """Whether the bot listens to that person in that channel; threads count as their channel."""
-        places = {channel.id, channel.parent}
-        if author.id in self.deny.users or places & self.deny.channels:
+    def permits(self, author: Author, channel: Channel, *, paired: bool = False) -> bool:
+        """Whether the bot listens to that person in that place. `paired`: an admin has let them in."""
+        if self.deny.names(author) or self.deny.covers(channel):
             return False
-        return (not self.allow.users or author.id in self.allow.users) and (
-            not self.allow.channels or bool(places & self.allow.channels)
-        )
+        anywhere = not self.allow.channels and not self.allow.guilds
+        anyone = not self.pairing and not self.allow.users and not self.allow.roles
+        known = paired or self.admins.names(author) or self.allow.names(author)
+        return (anywhere or self.allow.covers(channel)) and (anyone or known)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A whole bots.yaml. `templates`: presets, plugins' and own ones.
+    """A whole bots.yaml. `templates`: presets, plugins' and own ones. `drain`: seconds for answers at a shutdown.
 
     Whatever may hold a secret that a variable gave, or plain text, is left out of its repr.
     """
@@ -139,6 +216,7 @@ class Settings:
     store: Path = field(repr=False)
     defaults: ChannelSettings = field(default=ChannelSettings(), repr=False)
     bots: Mapping[str, BotSettings] = field(default_factory=dict)
+    drain: float = 10.0
 
     def channel(self, bot: str, channel: Channel, *, overrides: Mapping[str, Any] | None = None) -> ChannelSettings:
         """What applies in a channel of a bot: channel over bot over file over model.

@@ -71,13 +71,25 @@ class Entity:
     data: str = ""
 
 
+Action = Literal["stop", "regenerate", "continue", "branch", "answer"]
+"""What a button does; "answer" is under the offer to answer an edited message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Button:
+    """One button under a message; `Delivery.press` is told when somebody presses it. `label` is what it says."""
+
+    action: Action
+    label: str
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """What one message holds, never longer than `Limits` allow.
 
     `plain` is what to send where the formatting is refused; None where there is none to leave out. `file` is sent
-    along with the text. `live`: the answer is still being written (the place for a Stop button). `last`: the answer
-    ends here (the place for Regenerate, Continue and the like).
+    along with the text. `live`: the answer is still being written. `last`: it ends here. `buttons` are all that the
+    message has: an edit without any takes them away. A service that has none leaves them out.
     """
 
     text: str
@@ -86,6 +98,7 @@ class Part:
     file: Attachment | None = None
     live: bool = False
     last: bool = False
+    buttons: tuple[Button, ...] = ()
 
     def unformatted(self) -> Part:
         """The same words without their formatting."""
@@ -195,8 +208,14 @@ def utf16_length(text: str) -> int:
 def packed(part: Part) -> str:
     """A part as JSON, for the outbox."""
     file = part.file and [part.file.name, part.file.media_type, part.file.data.decode("latin-1")]
-    entities = [[entity.kind, entity.offset, entity.length, entity.data] for entity in part.entities]
-    fields = {"text": part.text, "entities": entities, "plain": part.plain, "file": file, "last": part.last}
+    fields = {
+        "text": part.text,
+        "entities": [[entity.kind, entity.offset, entity.length, entity.data] for entity in part.entities],
+        "plain": part.plain,
+        "file": file,
+        "last": part.last,
+        "buttons": [[button.action, button.label] for button in part.buttons],
+    }
     return json.dumps(fields, ensure_ascii=False)
 
 
@@ -205,4 +224,5 @@ def unpacked(text: str) -> Part:
     fields = json.loads(text)
     file = fields["file"] and Attachment(fields["file"][0], fields["file"][1], fields["file"][2].encode("latin-1"))
     entities = tuple(Entity(*entity) for entity in fields["entities"])
-    return Part(fields["text"], entities, fields["plain"], file, last=fields["last"])
+    buttons = tuple(Button(*button) for button in fields["buttons"])
+    return Part(fields["text"], entities, fields["plain"], file, last=fields["last"], buttons=buttons)

@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from chatbridge.delivery.chat import Budget, Chat, Clock, Limits, LoopClock, Part, packed, unpacked
-from chatbridge.delivery.gate import Deadlines, Gate
-from chatbridge.delivery.line import Counts, Line, Outgoing
+from chatbridge.delivery.chat import Action, Budget, Button, Chat, Clock, Limits, LoopClock, Part
+from chatbridge.delivery.dispatch import Dispatch
 from chatbridge.delivery.parts import parts_of
-from chatbridge.delivery.posting import LONG, Posting
-from chatbridge.delivery.stream import stream
+from chatbridge.delivery.posting import Posting
 from chatbridge.dialogue import Answer, LiveTurn
 from chatbridge.errors import ChatbridgeError, CommandError
-from chatbridge.store import Inbox, KeptAnswer, Letter, NewLetter, Outbox, Received
-from chatbridge.texts import pick_language, say
+from chatbridge.store import Inbox, KeptAnswer, Outbox, Received
+from chatbridge.texts import say
 from chatbridge.types import Channel, Message
 
 if TYPE_CHECKING:
-    from chatbridge.bridge import Bot
+    from chatbridge.bot import Bot, Press
+    from chatbridge.delivery.line import Counts
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +36,9 @@ SWEEP_SECONDS = 60.0
 SUSPECT = 2
 """A message that was being answered at so many crashes is answered while no other such message is: the one that ends
 the program each time is then found out, and the others are not given up along with it."""
+
+MOST_OFFERS = 1000
+"""So many offers to answer an edited message are remembered, so that one more edit makes no other."""
 
 
 class Delivery:
@@ -48,8 +50,9 @@ class Delivery:
 
     open_chat: gives the `Chat` for a channel's id; called once for each. limits: of all chats, or of one by its id.
     budget: calls that the service allows in all chats together. drain: seconds that answers get to end when the
-    context is left; the rest goes on at the next start. tries: so often a message is tried whose answering ended
-    the program. keep_days: how long what was answered is remembered, so that it is not answered again.
+    context is left, those of bots.yaml unless given; the rest goes on at the next start. tries: so often a message is
+    tried whose answering ended the program. keep_days: how long what was answered is remembered, so that it is not
+    answered again.
     """
 
     def __init__(
@@ -60,34 +63,30 @@ class Delivery:
         *,
         budget: Budget | None = None,
         clock: Clock | None = None,
-        drain: float = 10.0,
+        drain: float | None = None,
         tries: int = 5,
         keep_days: float = 14.0,
     ) -> None:
         self.bot = bot
         self.inbox = Inbox(bot.bridge.store)
         self.outbox = Outbox(bot.bridge.store)
-        self.calls: Counts = Counter()
-        """Every call that was made, by what it was and what came of it."""
-        self._open_chat = open_chat
-        self._limits = limits
-        self._deadlines = Deadlines(budget)
         self._clock = clock or LoopClock()
+        self._dispatch = Dispatch(bot.name, self.outbox, open_chat, limits, budget, self._clock)
         self._drain = drain
         self._tries = tries
         self._keep_days = keep_days
-        self._lines: dict[str, Line] = {}
         self._orders: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._suspects = asyncio.Lock()
         self._received: set[int] = set()
-        self._letters: dict[int, Outgoing] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._answering: dict[tuple[str, str], tuple[LiveTurn, Posting]] = {}
+        self._offers: dict[tuple[str, str], str] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._closing = False
 
     async def __aenter__(self) -> Self:
         await self.outbox.prune(self._keep_days)
         await self.inbox.prune(self._keep_days)
+        self.bot.bridge.deliveries.add(self)
         return self
 
     async def __aexit__(
@@ -96,18 +95,13 @@ class Delivery:
         self._closing = True
         if self._sweeper is not None:
             self._sweeper.cancel()
+        drain = self.bot.bridge.settings.drain if self._drain is None else self._drain
+        # A frontend that failed has no connection any more, and waiting would bring nothing.
+        connected = kind is None or issubclass(kind, asyncio.CancelledError)
         try:
-            # A frontend that failed has no connection any more, and waiting would bring nothing.
-            if kind is None or issubclass(kind, asyncio.CancelledError):
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._drain):
-                        await self._settled()
+            await self._dispatch.aclose(drain if connected else 0.0)
         finally:
-            for task in (unfinished := list(self._tasks)):
-                task.cancel()
-            for line in self._lines.values():
-                await line.aclose()
-            await asyncio.gather(*unfinished, return_exceptions=True)
+            self.bot.bridge.deliveries.discard(self)
 
     # --- what frontends call -----------------------------------------------------------------------------------
 
@@ -116,7 +110,7 @@ class Delivery:
 
         When this returns, the service may be told that the message has arrived. `mark`: a name and how far its
         messages are taken in by this one (an update's number, a channel's latest message), stored in the same moment;
-        `self.inbox.marks` gives them back. Raises: StoreError; then the message is not stored.
+        `marks` gives them back. Raises: StoreError; then the message is not stored.
         """
         received = await self.inbox.add(self.bot.name, message, mark)
         if received is None:
@@ -126,43 +120,119 @@ class Delivery:
 
     async def resume(self) -> None:
         """Go on with everything that waits in the boxes; may be called again, after each reconnect."""
-        letters = await self.outbox.open(self.bot.name)
-        for channel in {letter.channel: None for letter in letters}:
-            self._send(channel, [letter for letter in letters if letter.channel == channel])
+        await self._dispatch.resume()
         for received in await self.inbox.open(self.bot.name):
             self._take(received, again=True)
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep())
 
+    async def marks(self) -> Mapping[str, int]:
+        """How far the messages of each source were taken in, by the names that `accept` and `advance` were given."""
+        return await self.inbox.marks(self.bot.name)
+
+    async def advance(self, name: str, value: int) -> None:
+        """Move a mark forward without a message, for events that are none; it never goes back."""
+        await self.inbox.advance(self.bot.name, name, value)
+
+    async def press(self, press: Press) -> str:
+        """Do what a button is for. Returns soon, with a line for the person who pressed it, "" where there is none.
+
+        An answer that it calls forth comes to the chat. A press is not stored, since no service repeats one.
+        """
+        channel, language = press.channel, self.bot.language(press.channel, press.language)
+        if press.action == "stop":
+            turn = self._dispatch.live(channel.id, press.message_id)
+            if turn is None or not await self.bot.permits(press.author, channel):
+                return say(language, "not_permitted" if turn else "nothing_to_stop")
+            turn.stop()
+            return ""
+        try:
+            result = await self.bot.press(press)
+        except ChatbridgeError as error:
+            return str(error) if isinstance(error, CommandError) else say(language, "trouble", why=error)
+        if isinstance(result, Answer):
+            return result.text
+        if result is not None:
+            offer = press.action == "answer"
+            posting = self._posting(
+                channel, result.language, None if offer else press.message_id, [press.message_id] if offer else ()
+            )
+            self._offers = {key: id for key, id in self._offers.items() if id != press.message_id}
+            self._dispatch.start(self._stream(channel, result, posting))
+        return ""
+
+    async def call(self, message: Message) -> tuple[Part, ...]:
+        """Carry out a service's own kind of command, `message.text` being `/name argument`.
+
+        Returns soon, with what to show to the person who gave it; nothing where an answer comes to the chat.
+        """
+        language = self.bot.language(message.channel, message.language, message.text)
+        result = await self._result(message, language)
+        if isinstance(result, LiveTurn):
+            posting = self._posting(message.channel, result.language, None)
+            self._dispatch.start(self._stream(message.channel, result, posting))
+            return ()
+        text = say(language, "not_permitted") if result is None else result
+        return parts_of(text, self._dispatch.limits(message.channel.id), language)
+
+    async def edited(self, message: Message) -> None:
+        """A person has edited a message: it is answered as it is now, or, if it was answered, an offer is made."""
+        if await self.inbox.revise(self.bot.name, message):
+            return
+        node = await self.bot.revised(message)
+        if node is None:
+            return
+        key = (message.channel.id, message.id)
+        if (offer := self._offers.get(key)) is not None:
+            await self.bot.messages.note(self.bot.name, message.channel.id, offer, node)
+            return
+        language = self.bot.language(message.channel, message.language, message.text)
+        buttons = self._buttons(message.channel, language, "answer")
+        if not buttons:
+            return
+        posting = self._posting(message.channel, language, message.id)
+        self._dispatch.start(self._offer(key, posting, buttons, node))
+
+    async def deleted(self, channel: Channel, message_ids: Iterable[str]) -> None:
+        """Messages are gone from their chat: they leave the history, and are not answered any more."""
+        for id in message_ids:
+            if (answering := self._answering.get((channel.id, id))) is not None:
+                turn, posting = answering
+                posting.withdrawn = True  # it is removed once the answer has ended, with what came of it
+                turn.supersede()
+            await self.inbox.withdraw(self.bot.name, channel.id, id)
+            await self.bot.messages.remove(self.bot.name, channel.id, id)
+
     async def answer(
         self, result: Answer | LiveTurn, channel: Channel, *, language: str = "en", reply_to: str | None = None
     ) -> None:
-        """Bring to a chat what a button or a service's own command called forth; ends when it is delivered.
-
-        Such a call is not stored before its answer is, since no service repeats one.
-        """
+        """Bring to a chat what was called forth in another way than by `accept`; ends when it is delivered."""
         if isinstance(result, Answer):
-            await self._say(channel.id, result.text, language, reply_to)
+            await self.say(channel, result.text, language=language, reply_to=reply_to)
             return
-        posting = Posting(self.line(channel.id).gate.limits, language=result.language, reply_to=reply_to)
-        await self._stream(channel.id, result, posting)
+        await self._stream(channel, result, self._posting(channel, result.language, reply_to))
 
     async def say(self, channel: Channel, text: str, *, language: str = "en", reply_to: str | None = None) -> None:
         """Send a text of our own, in Markdown; ends when it is delivered."""
-        await self._say(channel.id, text, language, reply_to)
+        posting = Posting(self._dispatch.limits(channel.id), language=language, reply_to=reply_to)
+        await self._dispatch.say(channel.id, text, posting)
+
+    # --- for those who watch -----------------------------------------------------------------------------------
+
+    @property
+    def calls(self) -> Counts:
+        """Every call that was made, by what it was and what came of it."""
+        return self._dispatch.calls
 
     @property
     def in_hand(self) -> int:
         """How many messages are being answered or wait for it."""
         return len(self._received)
 
-    def line(self, channel: str) -> Line:
-        """The one way to a chat."""
-        if channel not in self._lines:
-            limits = self._limits if isinstance(self._limits, Limits) else self._limits(channel)
-            gate = Gate(channel, limits, self._deadlines)
-            self._lines[channel] = Line(self._open_chat(channel), gate, self._clock, self.outbox, self.calls)
-        return self._lines[channel]
+    @property
+    def queued(self) -> int:
+        """How many messages of finished answers wait to be delivered."""
+        return self._dispatch.queued
 
     # --- one message -------------------------------------------------------------------------------------------
 
@@ -170,7 +240,7 @@ class Delivery:
         if received.id in self._received or self._closing:
             return
         self._received.add(received.id)
-        self._start(self._handle(received, again))
+        self._dispatch.start(self._handle(received, again))
 
     async def _handle(self, received: Received, again: bool) -> None:
         try:
@@ -181,26 +251,27 @@ class Delivery:
                     begun = await self.inbox.begin(received.id)
                     if begun is None or begun.message is None:
                         return
-                    language = self._language(begun.message)
+                    message = begun.message
+                    language = self.bot.language(message.channel, message.language, message.text)
                     if begun.attempts > self._tries:
                         await self._bury(begun, language)
                         return
                     kept = None
                     if again:  # the program may have ended when the answer was there already, or its beginning
                         kept = await self.inbox.kept_answer(begun.bot, begun.channel, begun.service_id)
-                    result = await self._result(begun.message, language, kept)
-                await self._bring(begun, begun.message, language, result, before=kept.text if kept else "")
+                    result = await self._result(message, language, kept)
+                await self._bring(begun, message, language, result, kept)
         except asyncio.CancelledError:
             await self.inbox.release(received.id)
             raise
         finally:
             self._received.discard(received.id)
 
-    async def _result(self, message: Message, language: str, kept: KeptAnswer | None) -> str | LiveTurn | None:
+    async def _result(self, message: Message, language: str, kept: KeptAnswer | None = None) -> str | LiveTurn | None:
         """What the bot does about the message; `str` is said at once."""
         if kept is not None:
             goes_on = kept.partial and kept.latest
-            return self.bot.dialogue(message.channel).go_on(language) if goes_on else kept.text
+            return self.bot.going_on(message, kept.place, kept.node) if goes_on else kept.text
         try:
             result = await self.bot.receive(message)
         except CommandError as error:
@@ -214,106 +285,89 @@ class Delivery:
         return result.text if isinstance(result, Answer) else result
 
     async def _bring(
-        self, received: Received, message: Message, language: str, result: str | LiveTurn | None, before: str
+        self,
+        received: Received,
+        message: Message,
+        language: str,
+        result: str | LiveTurn | None,
+        kept: KeptAnswer | None,
     ) -> None:
         if result is None:
             await self.inbox.finish(received.id)
             return
-        line = self.line(received.channel)
-        reply_to = message.id if message.channel.kind == "group" else None
-        posting = Posting(
-            line.gate.limits,
-            language=language,
-            reply_to=reply_to,
-            live=received.live,
-            remember=lambda live: self.inbox.show(received.id, live),
-            before=before,
+        posting = self._posting(
+            message.channel, language, message.id, received.live, received=received.id, before=kept.text if kept else ""
         )
         if isinstance(result, str):
-            await self._finish(received.channel, result, posting, received.id)
+            buttons = self._buttons(message.channel, language, "regenerate", "branch") if kept else ()
+            node = kept.node if kept else None
+            await self._dispatch.say(received.channel, result, posting, received.id, buttons, node)
             return
-        await self._stream(received.channel, result, posting, received.id)
+        key = (received.channel, received.service_id)
+        self._answering[key] = (result, posting)
+        try:
+            await self._stream(message.channel, result, posting, received.id)
+        finally:
+            del self._answering[key]
+            if posting.withdrawn:
+                await self.bot.messages.remove(self.bot.name, *key)
+
+    async def _stream(self, channel: Channel, turn: LiveTurn, posting: Posting, received: int | None = None) -> None:
+        def buttons(turn: LiveTurn) -> tuple[Button, ...]:
+            if turn.node is None:
+                return ()
+            cut = turn.finish is None or turn.finish.reason in ("cancelled", "length")
+            actions = ("regenerate", "continue", "branch") if cut else ("regenerate", "branch")
+            return self._buttons(channel, posting.language, *actions)
+
+        await self._dispatch.stream(channel.id, turn, posting, received, buttons)
+
+    async def _offer(self, key: tuple[str, str], posting: Posting, buttons: tuple[Button, ...], node: int) -> None:
+        """Offer to answer an edited message again."""
+        text = say(posting.language, "edited")
+        if id := await self._dispatch.say(key[0], text, posting, buttons=buttons, node=node):
+            self._offers[key] = id
+            while len(self._offers) > MOST_OFFERS:
+                del self._offers[next(iter(self._offers))]
 
     async def _bury(self, received: Received, language: str) -> None:
         log.error("channel %s: message %s is given up", received.channel, received.service_id)
         await self.inbox.bury(received.id, f"answering it ended the program {self._tries} times")
-        posting = Posting(self.line(received.channel).gate.limits, language=language, live=received.live)
-        await self._finish(received.channel, say(language, "gave_up", count=self._tries), posting)
+        posting = Posting(self._dispatch.limits(received.channel), language=language, live=received.live)
+        await self._dispatch.say(received.channel, say(language, "gave_up", count=self._tries), posting)
 
-    def _language(self, message: Message) -> str:
-        return pick_language(self.bot.effective(message.channel).language, message.language, message.text)
+    # --- small things ------------------------------------------------------------------------------------------
 
-    # --- finished answers --------------------------------------------------------------------------------------
+    def _posting(
+        self,
+        channel: Channel,
+        language: str,
+        reply_to: str | None,
+        live: Iterable[str] = (),
+        *,
+        received: int | None = None,
+        before: str = "",
+    ) -> Posting:
+        """An answer to be shown; in groups it is a reply."""
 
-    async def _say(self, channel: str, text: str, language: str, reply_to: str | None) -> None:
-        await self._finish(channel, text, Posting(self.line(channel).gate.limits, language=language, reply_to=reply_to))
+        async def remember(live: Iterable[str]) -> None:
+            if received is not None:
+                await self.inbox.show(received, [*live])
 
-    async def _stream(self, channel: str, turn: LiveTurn, posting: Posting, received: int | None = None) -> None:
-        """Show an answer while it comes, finish it, and wait for its delivery."""
-        letters = await stream(
-            turn, self.line(channel), posting, lambda source: self._put(channel, source, posting, received)
+        return Posting(
+            self._dispatch.limits(channel.id),
+            language=language,
+            reply_to=reply_to if channel.kind == "group" else None,
+            live=[*live],
+            remember=remember,
+            before=before,
+            buttons=self._buttons(channel, language, "stop"),
         )
-        for letter in letters:
-            await letter.finished.wait()
 
-    async def _finish(self, channel: str, source: str, posting: Posting, received: int | None = None) -> None:
-        """Say what is there at once, and wait for its delivery."""
-        async with self.line(channel).order:
-            letters = await self._put(channel, source, posting, received)
-        for letter in letters:
-            await letter.finished.wait()
-
-    async def _put(self, channel: str, source: str, posting: Posting, received: int | None) -> Sequence[Outgoing]:
-        """Put a whole answer into the outbox, for the messages that show it already and as many more as it needs."""
-        limits, language = posting.limits, posting.language
-        if not source and posting.live:
-            source = say(language, "stopped")
-        if len(source) < LONG:
-            parts = parts_of(source, limits, language)
-        else:
-            parts = await asyncio.to_thread(parts_of, source, limits, language)
-        letters = []
-        # Behind a message that somebody took away, the others would be in the wrong order: they come anew.
-        live = posting.live[: posting.live.index("")] if "" in posting.live else posting.live
-        for i, part in enumerate(parts):
-            target = live[i] if i < len(live) and part.file is None else ""
-            reply_to = None if i else posting.reply_to
-            letters.append(NewLetter("edit" if target else "send", target, packed(part), reply_to))
-        used = {letter.target for letter in letters}
-        letters += [NewLetter("delete", target) for target in posting.live if target and target not in used]
-        rows = await self.outbox.put(self.bot.name, channel, letters, language=language, received=received)
-        return self._send(channel, rows)
-
-    def _send(self, channel: str, rows: Iterable[Letter]) -> Sequence[Outgoing]:
-        letters = [_outgoing(row) for row in rows if row.id not in self._letters]
-        for letter in letters:
-            self._letters[letter.row] = letter
-        if letters:
-            self.line(channel).send(letters)
-            self._start(self._forget(letters))
-        return letters
-
-    async def _forget(self, letters: Sequence[Outgoing]) -> None:
-        for letter in letters:
-            await letter.finished.wait()
-            del self._letters[letter.row]
-
-    # --- tasks -------------------------------------------------------------------------------------------------
-
-    def _start(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("bot %s: a message waits for the next start: %s", self.bot.name, error, exc_info=error)
-
-    async def _settled(self) -> None:
-        """Wait until everything that was begun has ended."""
-        while work := [*self._tasks, *(task for line in self._lines.values() if (task := line.work) is not None)]:
-            await asyncio.wait(work)
+    def _buttons(self, channel: Channel, language: str, *actions: Action) -> tuple[Button, ...]:
+        if not self.bot.effective(channel).buttons:
+            return ()
+        return tuple(Button(action, say(language, f"button_{action}")) for action in actions)
 
     async def _sweep(self) -> None:
         while True:
@@ -322,17 +376,3 @@ class Delivery:
                 await self.resume()
             except ChatbridgeError as error:
                 log.error("bot %s: the boxes can't be read: %s", self.bot.name, error)
-
-
-def _outgoing(row: Letter) -> Outgoing:
-    return Outgoing(
-        row.kind,
-        row.target,
-        key=f"{row.created}",  # the same for all that was put there at once
-        part=unpacked(row.part) if row.part else Part(""),
-        doubtful=row.doubtful or (row.state == "attempting" and row.kind == "send"),
-        reply_to=row.reply_to,
-        nonce=row.nonce,
-        language=row.language,
-        row=row.id,
-    )

@@ -6,7 +6,7 @@ import logging
 import re
 from dataclasses import replace
 
-from chatbridge.delivery.chat import Limits, Part
+from chatbridge.delivery.chat import Button, Limits, Part
 from chatbridge.delivery.rendered import as_text
 from chatbridge.delivery.splitting import Piece, split
 from chatbridge.texts import LANGUAGES, say
@@ -15,10 +15,10 @@ from chatbridge.types import Attachment
 log = logging.getLogger(__name__)
 
 
-def parts_of(source: str, limits: Limits, language: str = "en") -> tuple[Part, ...]:
+def parts_of(source: str, limits: Limits, language: str = "en", buttons: tuple[Button, ...] = ()) -> tuple[Part, ...]:
     """The messages of a finished answer: `limits.parts` of them at most, what is left in a file behind the last.
 
-    Each leaves room for the mark of a possible duplicate.
+    Each leaves room for the mark of a possible duplicate; the last one has the buttons.
     """
     pieces = _pieces(source, limits)
     parts = [_part(piece) for piece in pieces[: limits.parts]]
@@ -26,13 +26,13 @@ def parts_of(source: str, limits: Limits, language: str = "en") -> tuple[Part, .
         text = rest[0].head + "".join(piece.body for piece in rest)
         file = Attachment("answer.md", "text/markdown", text.encode())
         parts.append(Part(say(language, "rest_in_file"), file=file))
-    return (*parts[:-1], replace(parts[-1], last=True)) if parts else ()
+    return (*parts[:-1], replace(parts[-1], last=True, buttons=buttons)) if parts else ()
 
 
-def preview_of(source: str, limits: Limits) -> tuple[Part, ...]:
+def preview_of(source: str, limits: Limits, buttons: tuple[Button, ...] = ()) -> tuple[Part, ...]:
     """The messages of an answer that is still being written."""
     parts = [_part(piece) for piece in _pieces(source, limits)[: limits.parts]]
-    return (*parts[:-1], replace(parts[-1], live=True)) if parts else ()
+    return (*parts[:-1], replace(parts[-1], live=True, buttons=buttons)) if parts else ()
 
 
 def _pieces(source: str, limits: Limits) -> list[Piece]:

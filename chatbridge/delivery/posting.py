@@ -7,7 +7,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 
-from chatbridge.delivery.chat import Chat, Gone, Limits, OutcomeUnknown, Part, Refused
+from chatbridge.delivery.chat import Button, Chat, Gone, Limits, OutcomeUnknown, Part, Refused
 from chatbridge.delivery.gate import Route
 from chatbridge.delivery.parts import preview_of
 from chatbridge.errors import StoreError
@@ -24,7 +24,8 @@ class Posting:
     """One answer being written: what came of it so far, and which messages show it.
 
     `live` are the ids of these messages, in order; an empty one was taken away by somebody. `remember` is told of
-    each new one. `status` is shown until the first word comes.
+    each new one. `status` is shown until the first word comes. `buttons` are under what is shown. `withdrawn`: the
+    answer is not wanted any more, and what shows it is taken away.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Posting:
         live: Sequence[str] = (),
         remember: Callable[[Sequence[str]], Awaitable[None]] | None = None,
         before: str = "",
+        buttons: tuple[Button, ...] = (),
     ) -> None:
         self.limits = limits
         self.language = language
@@ -43,6 +45,8 @@ class Posting:
         self.key = secrets.token_hex(6)
         self.live = list(live)
         self.status = ""
+        self.buttons = buttons
+        self.withdrawn = False
         self.notices: Sequence[str] = ()
         self.route: Route | None = None
         """What the latest step was; None where there was nothing to do."""
@@ -78,11 +82,11 @@ class Posting:
         self.route = None
         source = self.source
         if not source.strip():
-            wanted: tuple[Part, ...] = (Part(self.status or PLACEHOLDER, live=True),)
+            wanted: tuple[Part, ...] = (self._placeholder(self.status),)
         elif len(source) < LONG:
-            wanted = preview_of(source, self.limits)
+            wanted = preview_of(source, self.limits, self.buttons)
         else:
-            wanted = await asyncio.to_thread(preview_of, source, self.limits)
+            wanted = await asyncio.to_thread(preview_of, source, self.limits, self.buttons)
         if self._drafts:
             for part in wanted[-1:]:
                 await self._draft(chat, part)
@@ -98,6 +102,9 @@ class Posting:
                 return self._shown[i + 1 :] != [*wanted[i + 1 :]]
         return False
 
+    def _placeholder(self, status: str = "") -> Part:
+        return Part(status or PLACEHOLDER, live=True, buttons=self.buttons)
+
     async def _draft(self, chat: Chat, part: Part) -> None:
         if part == self._drafted:
             return
@@ -111,7 +118,7 @@ class Posting:
 
     async def _begin_message(self, chat: Chat) -> None:
         """A new message. Its words come by editing, which can be repeated: one sent twice would show them twice."""
-        placeholder, at = Part(PLACEHOLDER, live=True), len(self.live)
+        placeholder, at = self._placeholder(), len(self.live)
         self.route = "send"
         try:
             sent = await chat.send(placeholder, reply_to=None if at else self.reply_to, nonce=f"{self.key}-{at}")

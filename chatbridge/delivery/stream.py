@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar
 from chatbridge.delivery.line import Line
 from chatbridge.delivery.posting import Posting
 from chatbridge.errors import ChatbridgeError, CommandError
-from chatbridge.texts import say
-from chatbridge.types import Chunk, Finish
+from chatbridge.texts import duration, say
+from chatbridge.types import Chunk, Finish, Waiting
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,7 @@ class Stream(Protocol):
 
     notices: list[str]
     finish: Finish | None
+    superseded: bool
 
     def __aiter__(self) -> AsyncIterator[Chunk]: ...
 
@@ -38,6 +39,8 @@ async def stream(turn: Stream, line: Line, posting: Posting, finish: Callable[[s
     try:
         async for chunk in turn:
             posting.feed(chunk)
+            if chunk.waiting is not None:
+                posting.status = _in_line(chunk.waiting, posting.language)
             line.touch(posting)
     except CommandError as error:
         trouble = str(error)
@@ -54,8 +57,14 @@ async def stream(turn: Stream, line: Line, posting: Posting, finish: Callable[[s
     async with line.order:
         try:
             await line.close(posting)
-            if not posting.source and not trouble and turn.finish is not None:
+            if not posting.source and not trouble and turn.finish is not None and not turn.superseded:
                 trouble = say(posting.language, "said_nothing")
             return await finish("\n\n".join(filter(None, (posting.source, trouble))))
         finally:
             line.forget(posting)
+
+
+def _in_line(waiting: Waiting, language: str) -> str:
+    if waiting.seconds is None:
+        return say(language, "waiting", place=waiting.place)
+    return say(language, "waiting_for", place=waiting.place, wait=duration(waiting.seconds, language))

@@ -17,7 +17,7 @@ from chatbridge.engine.scheduler import Scheduler
 from chatbridge.engine.states import States
 from chatbridge.errors import BackendError, ChatbridgeError
 from chatbridge.prompts.segments import Prompt
-from chatbridge.types import Chunk, Finish, FinishReason
+from chatbridge.types import Chunk, Finish, FinishReason, Waiting
 
 CACHE_BYTES = 1 << 30
 """How much memory kept states may hold, unless told otherwise: 1 GiB."""
@@ -56,7 +56,10 @@ class Engine:
         self._scheduler: Scheduler[Answer] = Scheduler(rows, token_budget)
         self._answers: dict[str, Answer] = {}
         self._events: list[Event] = []
+        self._places: dict[str, int] = {}
+        self._usual: float | None = None
         self._states = States(model, rows, cache_bytes, getattr(model, "shelf", None))
+        # `_places`: what waiting requests were told of their place. `_usual`: seconds that an answer takes lately.
         # Counts of tokens (read and reused ones of prompts) and of steps.
         self._generated = self._read = self._reused = self._steps = 0
 
@@ -99,6 +102,7 @@ class Engine:
                 self._begin(answer)
             except Exception as error:
                 self._fail(answer, error)
+        self._tell_places()
         if shares := [(answer, answer.held().up_to_copy(count)) for answer, count in self._scheduler.schedule()]:
             self._steps += 1
             for (answer, _), sampled in zip(shares, self._run(shares), strict=True):
@@ -130,6 +134,16 @@ class Engine:
         self._events.clear()
         self._states.close()
         self.model.close()
+
+    def _tell_places(self) -> None:
+        """Tell each waiting request how many are before it, when that has changed."""
+        places = {answer.id: place for place, answer in enumerate(self._scheduler.waiting, start=1)}
+        for id, place in places.items():
+            if self._places.get(id) != place:
+                # With all rows taken, one becomes free as often as answers end.
+                seconds = None if self._usual is None else place * self._usual / self._scheduler.max_batch
+                self._events.append(Event(id, Chunk(waiting=Waiting(place, seconds))))
+        self._places = places
 
     def _begin(self, answer: Answer) -> None:
         """Give an admitted request its sampler and its state, with as much of the prompt in it as is known."""
@@ -199,6 +213,9 @@ class Engine:
         if answer.memory is not None:
             self._states.keep(answer.memory, answer.prompt_length + len(reply.tokens))
         usage = answer.usage(self._clock())
+        if answer.started is not None:
+            took = usage.seconds - usage.queued_seconds
+            self._usual = took if self._usual is None else 0.8 * self._usual + 0.2 * took
         *chunks, last = _chunks(pieces, answer.request.show_thinking) or [Chunk()]
         self._tell(answer, [*chunks, replace(last, finish=Finish(reason, reply, usage))])
 

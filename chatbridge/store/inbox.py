@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from chatbridge.store.store import Store
+from chatbridge.store.database import Database, storable
 from chatbridge.types import Attachment, Author, Channel, Message
 
 
@@ -39,8 +39,13 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class KeptAnswer:
-    """An answer that is in the conversation. `partial`: it ended too early; `latest`: nothing was said after it."""
+    """An answer that is in the conversation. `partial`: it ended too early; `latest`: nothing was said after it.
 
+    `place`: the key of its conversation.
+    """
+
+    place: str
+    node: int
     text: str
     partial: bool
     latest: bool
@@ -49,7 +54,7 @@ class KeptAnswer:
 class Inbox:
     """The inbox of all bots of a store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     async def add(self, bot: str, message: Message, mark: tuple[str, int] | None = None) -> Received | None:
@@ -57,7 +62,7 @@ class Inbox:
 
         When this returns, the service may be told that the message has arrived.
         """
-        packed = _storable(json.dumps(_packed(message), ensure_ascii=False))
+        packed = storable(json.dumps(_packed(message), ensure_ascii=False))
 
         def work(db: sqlite3.Connection) -> Received | None:
             if mark is not None:
@@ -86,21 +91,21 @@ class Inbox:
 
     async def release(self, id: int) -> None:
         """Take an attempt back that was interrupted on purpose, at a shutdown."""
-        await self._do(
+        await self._store.execute(
             "UPDATE inbox SET state = 'waiting', attempts = attempts - 1 WHERE id = ? AND state = 'running'", id
         )
 
     async def show(self, id: int, live: Sequence[str]) -> None:
         """Remember the messages in which the answer is being shown."""
-        await self._do("UPDATE inbox SET live = ? WHERE id = ?", json.dumps(list(live)), id)
+        await self._store.execute("UPDATE inbox SET live = ? WHERE id = ?", json.dumps(list(live)), id)
 
     async def finish(self, id: int) -> None:
         """Nothing more is to be done about this message."""
-        await self._do("UPDATE inbox SET state = 'done', message = '', live = '[]' WHERE id = ?", id)
+        await self._store.execute("UPDATE inbox SET state = 'done', message = '', live = '[]' WHERE id = ?", id)
 
     async def bury(self, id: int, error: str) -> None:
         """Give a message up; it is kept for `chatbridge queue`."""
-        await self._do("UPDATE inbox SET state = 'dead', error = ? WHERE id = ?", error, id)
+        await self._store.execute("UPDATE inbox SET state = 'dead', error = ? WHERE id = ?", error, id)
 
     async def open(self, bot: str) -> list[Received]:
         """What is still to be answered, oldest first."""
@@ -116,16 +121,36 @@ class Inbox:
 
         def work(db: sqlite3.Connection) -> KeptAnswer | None:
             row = db.execute(
-                "SELECT answer.text, answer.partial, conversations.head = answer.id FROM conversations "
-                "JOIN nodes asked ON asked.conversation = conversations.id AND asked.service_id = ? "
-                "JOIN nodes answer ON answer.conversation = conversations.id AND answer.parent = asked.id "
-                "WHERE bot = ? AND channel = ? AND current AND answer.role = 'assistant' "
-                "ORDER BY answer.id DESC LIMIT 1",
-                (service_id, bot, channel),
+                "SELECT conversations.channel, answer.id, answer.text, answer.partial, head = answer.id FROM messages "
+                "JOIN nodes answer ON answer.parent = messages.node "
+                "JOIN conversations ON conversations.id = answer.conversation AND current "
+                "WHERE messages.bot = ? AND messages.channel = ? AND message_id = ? "
+                "AND answer.role = 'assistant' AND NOT removed ORDER BY answer.id DESC LIMIT 1",
+                (bot, channel, service_id),
             ).fetchone()
-            return KeptAnswer(row[0], bool(row[1]), bool(row[2])) if row else None
+            return KeptAnswer(row[0], row[1], row[2], bool(row[3]), bool(row[4])) if row else None
 
         return await self._store.transaction(work)
+
+    async def revise(self, bot: str, message: Message) -> bool:
+        """Put an edited message in the place of what it was, if nobody has begun to answer it."""
+        packed = storable(json.dumps(_packed(message), ensure_ascii=False))
+        return bool(
+            await self._store.execute(
+                "UPDATE inbox SET message = ? WHERE bot = ? AND channel = ? AND service_id = ? AND state = 'waiting'",
+                *(packed, bot, message.channel.id, message.id),
+            )
+        )
+
+    async def withdraw(self, bot: str, channel: str, service_id: str) -> bool:
+        """A message was deleted in its chat: it is not to be answered any more. False where it is not waiting."""
+        return bool(
+            await self._store.execute(
+                "UPDATE inbox SET state = 'done', message = '', live = '[]' "
+                "WHERE bot = ? AND channel = ? AND service_id = ? AND state IN ('waiting', 'dead')",
+                *(bot, channel, service_id),
+            )
+        )
 
     # --- marks -------------------------------------------------------------------------------------------------
 
@@ -153,10 +178,7 @@ class Inbox:
     async def prune(self, days: float) -> None:
         """Forget what was done with longer ago; services do not deliver a message again after so long."""
         before = time.time() - days * 86_400
-        await self._do("DELETE FROM inbox WHERE state IN ('done', 'dropped') AND created < ?", before)
-
-    async def _do(self, statement: str, *values: object) -> None:
-        await self._store.transaction(lambda db: db.execute(statement, values).rowcount)
+        await self._store.execute("DELETE FROM inbox WHERE state IN ('done', 'dropped') AND created < ?", before)
 
 
 _RECEIVED = "SELECT id, bot, channel, service_id, message, state, attempts, error, live, created FROM inbox"
@@ -187,9 +209,6 @@ def _packed(message: Message) -> dict[str, Any]:
 
 def _unpacked(fields: dict[str, Any]) -> Message:
     files = tuple(Attachment(name, kind, base64.b64decode(data)) for name, kind, data in fields.pop("attachments"))
-    channel, author = Channel(**fields.pop("channel")), Author(**fields.pop("author"))
+    channel, author = Channel(**fields.pop("channel")), fields.pop("author")
+    author = Author(**{**author, "roles": tuple(author.get("roles", ()))})
     return Message(**fields, channel=channel, author=author, attachments=files)
-
-
-def _storable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")

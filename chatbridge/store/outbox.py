@@ -13,19 +13,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from chatbridge.store.store import Store
+from chatbridge.store.database import Database
+from chatbridge.store.messages import note
 
 Kind = Literal["send", "edit", "delete"]
 
 
 @dataclass(frozen=True, slots=True)
 class NewLetter:
-    """One message to go out: a new one, or an edit or removal of `target`."""
+    """One message to go out: a new one, or an edit or removal of `target`.
+
+    `node`: what of the conversation it shows, if anything.
+    """
 
     kind: Kind
     target: str = ""
     part: str = ""
     reply_to: str | None = None
+    node: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,7 @@ class Letter:
     error: str
     message_id: str
     created: float
+    node: int | None
 
     @property
     def nonce(self) -> str:
@@ -57,7 +63,7 @@ class Letter:
 class Outbox:
     """The outbox of all bots of a store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     async def put(
@@ -69,9 +75,10 @@ class Outbox:
             now = time.time()
             ids = [
                 db.execute(
-                    "INSERT INTO outbox (bot, channel, received, kind, target, part, reply_to, language, created) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (bot, channel, received, new.kind, new.target, new.part, new.reply_to, language, now),
+                    "INSERT INTO outbox "
+                    "(bot, channel, received, kind, target, part, reply_to, language, created, node) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (bot, channel, received, new.kind, new.target, new.part, new.reply_to, language, now, new.node),
                 ).lastrowid
                 for new in letters
             ]
@@ -83,7 +90,7 @@ class Outbox:
 
     async def attempting(self, id: int, kind: Kind, target: str) -> None:
         """A try begins; what is tried may have changed since (an edit became a new message)."""
-        await self._do(
+        await self._store.execute(
             "UPDATE outbox SET state = 'attempting', attempts = attempts + 1, kind = ?, target = ? WHERE id = ?",
             kind,
             target,
@@ -92,16 +99,29 @@ class Outbox:
 
     async def pending(self, id: int, error: str, doubtful: bool) -> None:
         """A try failed, and there will be another."""
-        await self._do("UPDATE outbox SET state = 'pending', error = ?, doubtful = ? WHERE id = ?", error, doubtful, id)
+        await self._store.execute(
+            "UPDATE outbox SET state = 'pending', error = ?, doubtful = ? WHERE id = ?", error, doubtful, id
+        )
 
     async def delivered(self, id: int, message_id: str) -> None:
-        await self._do(
-            "UPDATE outbox SET state = 'delivered', message_id = ?, part = '', error = '' WHERE id = ?", message_id, id
-        )
+        """It is there; from now on the message is known as what it shows."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(
+                "UPDATE outbox SET state = 'delivered', message_id = ?, part = '', error = '' WHERE id = ?",
+                (message_id, id),
+            )
+            row = db.execute("SELECT bot, channel, node FROM outbox WHERE id = ?", (id,)).fetchone()
+            if row and row[2] is not None and message_id:
+                note(db, row[0], row[1], message_id, row[2])
+
+        await self._store.transaction(work)
 
     async def failed(self, id: int, error: str, doubtful: bool) -> None:
         """Given up; kept for `chatbridge queue`."""
-        await self._do("UPDATE outbox SET state = 'failed', error = ?, doubtful = ? WHERE id = ?", error, doubtful, id)
+        await self._store.execute(
+            "UPDATE outbox SET state = 'failed', error = ?, doubtful = ? WHERE id = ?", error, doubtful, id
+        )
 
     async def open(self, bot: str) -> list[Letter]:
         """What is still to go out, oldest first."""
@@ -115,15 +135,12 @@ class Outbox:
     async def prune(self, days: float) -> None:
         """Forget what was delivered or dropped longer ago."""
         before = time.time() - days * 86_400
-        await self._do("DELETE FROM outbox WHERE state IN ('delivered', 'dropped') AND created < ?", before)
-
-    async def _do(self, statement: str, *values: object) -> None:
-        await self._store.transaction(lambda db: db.execute(statement, values).rowcount)
+        await self._store.execute("DELETE FROM outbox WHERE state IN ('delivered', 'dropped') AND created < ?", before)
 
 
 _LETTER = (
     "SELECT id, bot, channel, received, kind, target, part, reply_to, language, state, doubtful, attempts, error, "
-    "message_id, created FROM outbox"
+    "message_id, created, node FROM outbox"
 )
 
 

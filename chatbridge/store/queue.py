@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from chatbridge.errors import StoreError
-from chatbridge.store.store import Store
+from chatbridge.store.database import Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Entry:
 class Queue:
     """Both boxes of a store, of all bots."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     async def entries(self) -> list[Entry]:

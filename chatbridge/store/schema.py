@@ -81,6 +81,39 @@ MIGRATIONS = (
         PRIMARY KEY (bot, name)
     ) WITHOUT ROWID;
     """,
+    # Which node each message of a chat is; what was deleted there; who may talk to a bot, and what it has cost.
+    """
+    ALTER TABLE nodes ADD COLUMN removed INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE outbox ADD COLUMN node INTEGER REFERENCES nodes (id);
+    CREATE TABLE messages (
+        bot TEXT NOT NULL,
+        channel TEXT NOT NULL,
+        message_id TEXT NOT NULL,
+        node INTEGER NOT NULL REFERENCES nodes (id),
+        PRIMARY KEY (bot, channel, message_id)
+    ) WITHOUT ROWID;
+    CREATE INDEX messages_by_node ON messages (bot, channel, node);
+    CREATE TABLE people (
+        bot TEXT NOT NULL,
+        user TEXT NOT NULL,
+        name TEXT NOT NULL,
+        code TEXT NOT NULL,
+        paired INTEGER NOT NULL DEFAULT 0,
+        paired_by TEXT NOT NULL DEFAULT '',
+        created REAL NOT NULL,
+        PRIMARY KEY (bot, user)
+    ) WITHOUT ROWID;
+    CREATE UNIQUE INDEX people_by_code ON people (bot, code);
+    CREATE TABLE usage (
+        bot TEXT NOT NULL,
+        user TEXT NOT NULL,
+        day TEXT NOT NULL,
+        name TEXT NOT NULL,
+        tokens INTEGER NOT NULL,
+        answers INTEGER NOT NULL,
+        PRIMARY KEY (bot, user, day)
+    ) WITHOUT ROWID;
+    """,
 )
 
 

@@ -1,66 +1,25 @@
-"""The store: every operation is one transaction on one writer thread, and durable when its await returns.
-
-Knows conversations and nodes; knows no model, no settings and no chat service.
-
-Durability: WAL with `synchronous=NORMAL`. A commit is in the operating system's hands when it returns, so nothing
-committed is lost when the program is killed or crashes; after a power failure the last moments may be missing, but
-the file is sound. `FULL` would wait for the disk at each message.
-"""
+"""Conversations as trees of messages. Knows conversations and nodes; no model, no settings and no chat service."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sqlite3
 import time
 from array import array
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 from chatbridge.errors import StoreError
+from chatbridge.store.database import Database, storable
+from chatbridge.store.messages import note
 from chatbridge.store.records import Conversation, Node
-from chatbridge.store.schema import migrate
 from chatbridge.types import Reply, Role
-
-T = TypeVar("T")
-
-BUSY_SECONDS = 5.0
-"""How long to wait for another program that is writing to the same file."""
 
 EXPORT_VERSION = 1
 
 
-class Store:
+class Store(Database):
     """Conversations in one SQLite file. `await Store.open(path)` makes one; close it with `aclose`."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
-        self._connection: sqlite3.Connection | None = None
-
-    @classmethod
-    async def open(cls, path: Path) -> Store:
-        """Open or create the file. Raises StoreError."""
-        store = cls(path)
-        try:
-            await store._run(store._connect)
-        except BaseException:
-            await store.aclose()
-            raise
-        return store
-
-    async def aclose(self) -> None:
-        """Wait for what is under way, then close the file."""
-
-        def close() -> None:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-
-        await asyncio.get_running_loop().run_in_executor(self._thread, close)
-        self._thread.shutdown()
 
     # --- conversations -----------------------------------------------------------------------------------------
 
@@ -71,15 +30,15 @@ class Store:
             row = db.execute(f"{_CONVERSATION} WHERE bot = ? AND channel = ? AND current", (bot, channel)).fetchone()
             return _conversation(row) if row else _start(db, bot, channel)
 
-        return await self._write(work)
+        return await self.transaction(work)
 
     async def start(self, bot: str, channel: str) -> Conversation:
         """Begin a new current conversation; the old one is kept."""
-        return await self._write(lambda db: _start(db, bot, channel))
+        return await self.transaction(lambda db: _start(db, bot, channel))
 
     async def get(self, conversation_id: int) -> Conversation:
         """The conversation of that id. Raises StoreError."""
-        return await self._write(lambda db: _get(db, conversation_id))
+        return await self.transaction(lambda db: _get(db, conversation_id))
 
     async def conversations(
         self, bot: str | None = None, channel: str | None = None, limit: int = 100
@@ -94,7 +53,7 @@ class Store:
             )
             return [_conversation(row) for row in rows]
 
-        return await self._write(work)
+        return await self.transaction(work)
 
     async def make_current(self, conversation_id: int) -> Conversation:
         """Go on with an earlier conversation in its channel."""
@@ -108,7 +67,7 @@ class Store:
             db.execute("UPDATE conversations SET current = 1 WHERE id = ?", (conversation_id,))
             return found
 
-        return await self._write(work)
+        return await self.transaction(work)
 
     async def set_head(self, conversation_id: int, node_id: int | None) -> None:
         """Move to another node of the tree; None is before the first message."""
@@ -126,7 +85,7 @@ class Store:
             _get(db, conversation_id)
             db.execute("UPDATE conversations SET overrides = ? WHERE id = ?", (text, conversation_id))
 
-        await self._write(work)
+        await self.transaction(work)
 
     # --- nodes -------------------------------------------------------------------------------------------------
 
@@ -141,11 +100,14 @@ class Store:
         trusted: bool = False,
         reply: Reply | None = None,
         service_id: str | None = None,
+        channel: str | None = None,
         partial: bool = False,
+        move: bool = True,
     ) -> Node:
-        """Add a message below `parent` and make it the head.
+        """Add a message below `parent` and, unless `move` is false, make it the head.
 
-        A `service_id` that this conversation has seen before adds nothing: the node it has is returned.
+        A `service_id` that this conversation has seen before adds nothing: the node it has is returned. `channel` is
+        the chat in which the message of that id stands; `Messages` finds the node by them.
         """
 
         def work(db: sqlite3.Connection) -> Node:
@@ -159,12 +121,15 @@ class Store:
                 _belongs(db, conversation_id, parent)
             else:
                 _get(db, conversation_id)
-            values = (role, _storable(text), _storable(name), trusted, *_packed(reply), service_id, partial)
+            values = (role, storable(text), storable(name), trusted, *_packed(reply), service_id, partial)
             node_id = _insert(db, conversation_id, parent, time.time(), values)
-            db.execute("UPDATE conversations SET head = ? WHERE id = ?", (node_id, conversation_id))
+            if move:
+                db.execute("UPDATE conversations SET head = ? WHERE id = ?", (node_id, conversation_id))
+            if service_id is not None and channel is not None:
+                note(db, _get(db, conversation_id).bot, channel, service_id, node_id)
             return _node(db.execute(f"{_NODE} WHERE id = ?", (node_id,)).fetchone())
 
-        return await self._write(work)
+        return await self.transaction(work)
 
     async def update_reply(self, node_id: int, text: str, reply: Reply, partial: bool) -> None:
         """Put a longer answer in the place of an unfinished one."""
@@ -172,44 +137,56 @@ class Store:
         def work(db: sqlite3.Connection) -> None:
             db.execute(
                 "UPDATE nodes SET text = ?, tokens = ?, tail = ?, vocabulary = ?, partial = ? WHERE id = ?",
-                (_storable(text), *_packed(reply), partial, node_id),
+                (storable(text), *_packed(reply), partial, node_id),
             )
 
-        await self._write(work)
+        await self.transaction(work)
 
     async def path(self, conversation_id: int, head: int | None = None) -> list[Node]:
-        """The messages from the first one to `head`, or to the conversation's own head."""
+        """The messages from the first one to `head`, or to the conversation's own head, without removed ones."""
 
         def work(db: sqlite3.Connection) -> list[Node]:
             end = head if head is not None else _get(db, conversation_id).head
             rows = db.execute(
                 "WITH RECURSIVE up (id, depth) AS (SELECT ?, 0 UNION ALL SELECT nodes.parent, depth + 1 "
                 f"FROM nodes JOIN up ON nodes.id = up.id WHERE nodes.parent IS NOT NULL) {_NODE} JOIN up USING (id) "
-                "WHERE conversation = ? ORDER BY depth DESC",
+                "WHERE conversation = ? AND NOT removed ORDER BY depth DESC",
                 (end, conversation_id),
             )
             return [_node(row) for row in rows]
 
-        return await self._write(work)
+        return await self.transaction(work)
+
+    async def node(self, node_id: int) -> Node:
+        """The node of that id. Raises StoreError."""
+
+        def work(db: sqlite3.Connection) -> Node:
+            row = db.execute(f"{_NODE} WHERE id = ?", (node_id,)).fetchone()
+            if row is None:
+                raise StoreError(f"there is no message {node_id}")
+            return _node(row)
+
+        return await self.transaction(work)
 
     async def children(self, conversation_id: int, node_id: int | None) -> list[Node]:
         """What follows a node, oldest first; None for the first messages."""
-        return await self._write(
+        return await self.transaction(
             lambda db: [
                 _node(row)
                 for row in db.execute(
-                    f"{_NODE} WHERE conversation = ? AND parent IS ? ORDER BY id", (conversation_id, node_id)
+                    f"{_NODE} WHERE conversation = ? AND parent IS ? AND NOT removed ORDER BY id",
+                    (conversation_id, node_id),
                 )
             ]
         )
 
     async def leaves(self, conversation_id: int) -> list[Node]:
         """The ends of all branches, oldest first."""
-        return await self._write(
+        return await self.transaction(
             lambda db: [
                 _node(row)
                 for row in db.execute(
-                    f"{_NODE} WHERE conversation = ? AND id NOT IN "
+                    f"{_NODE} WHERE conversation = ? AND NOT removed AND id NOT IN "
                     "(SELECT parent FROM nodes WHERE conversation = ? AND parent IS NOT NULL) ORDER BY id",
                     (conversation_id, conversation_id),
                 )
@@ -231,7 +208,7 @@ class Store:
                 "nodes": [_exported(_node(row)) for row in rows],
             }
 
-        return await self._write(work)
+        return await self.transaction(work)
 
     async def restore(self, bot: str, channel: str, exported: Any) -> Conversation:
         """Make an exported conversation the current one of a channel. Raises StoreError for anything else."""
@@ -254,24 +231,7 @@ class Store:
             db.execute("UPDATE conversations SET head = ?, overrides = ? WHERE id = ?", (head, overrides, fresh.id))
             return _get(db, fresh.id)
 
-        return await self._write(work)
-
-    # --- the thread --------------------------------------------------------------------------------------------
-
-    async def transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` as one transaction, for what else is kept in this file. Raises StoreError."""
-        return await self._write(work)
-
-    def _connect(self) -> None:
-        if not self._file.parent.is_dir():
-            raise StoreError(f"{self._file}: there is no folder {self._file.parent}; make it, or change `store:`")
-        self._connection = sqlite3.connect(
-            self._file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = NORMAL")
-        self._connection.execute("PRAGMA foreign_keys = ON")
-        migrate(self._connection, str(self._file))
+        return await self.transaction(work)
 
     async def _set(self, conversation_id: int, column: str, node_id: int | None) -> None:
         def work(db: sqlite3.Connection) -> None:
@@ -279,40 +239,12 @@ class Store:
                 _belongs(db, conversation_id, node_id)
             db.execute(f"UPDATE conversations SET {column} = ? WHERE id = ?", (node_id, conversation_id))
 
-        await self._write(work)
-
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` as one transaction on the store's thread."""
-
-        def transaction() -> T:
-            db = self._connection
-            if db is None:
-                raise StoreError(f"{self._file} is closed already")
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(db)
-                db.execute("COMMIT")
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            return result
-
-        return await self._run(transaction)
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        def guarded() -> T:
-            try:
-                return work()
-            except sqlite3.Error as error:
-                raise StoreError(f"{self._file}: {_in_words(error)}") from error
-
-        # Shielded: a caller that is cancelled must not leave a transaction half-way.
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, guarded))
+        await self.transaction(work)
 
 
 _CONVERSATION = (
     "SELECT id, bot, channel, head, trim, overrides, created, "
-    "coalesce((SELECT text FROM nodes WHERE conversation = conversations.id ORDER BY id LIMIT 1), '') "
+    "coalesce((SELECT text FROM nodes WHERE conversation = conversations.id AND NOT removed ORDER BY id LIMIT 1), '') "
     "FROM conversations"
 )
 _NODE = (
@@ -351,12 +283,7 @@ def _node(row: tuple[Any, ...]) -> Node:
 def _packed(reply: Reply | None) -> tuple[bytes | None, str | None, str | None]:
     if reply is None:
         return None, None, None
-    return array("I", reply.tokens).tobytes(), _storable(reply.tail), reply.vocabulary
-
-
-def _storable(text: str) -> str:
-    """SQLite takes no lone surrogates, which some clients send."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return array("I", reply.tokens).tobytes(), storable(reply.tail), reply.vocabulary
 
 
 def _insert(
@@ -406,22 +333,3 @@ def _exported(node: Node) -> dict[str, Any]:
         "partial": node.partial,
         "reply": reply and {"tokens": list(reply.tokens), "tail": reply.tail, "vocabulary": reply.vocabulary},
     }
-
-
-_WORDS = {
-    "SQLITE_BUSY": "another program is writing to it and does not let go; end that one, or name another file",
-    "SQLITE_CANTOPEN": "it can't be opened; look at the folder's and the file's permissions",
-    "SQLITE_READONLY": "it can't be written to; look at its permissions",
-    "SQLITE_NOTADB": "this is no SQLite database; name another file under `store:`",
-    "SQLITE_CORRUPT": "the database is damaged; move it away and start anew, or restore a backup",
-    "SQLITE_FULL": "the disk is full; make room and start again",
-    "SQLITE_IOERR": "the disk reports an error",
-}
-
-
-def _in_words(error: sqlite3.Error) -> str:
-    name = getattr(error, "sqlite_errorname", "")
-    for code, words in _WORDS.items():
-        if name.startswith(code):
-            return f"{words} ({error})"
-    return str(error)

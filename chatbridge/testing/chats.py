@@ -105,6 +105,7 @@ class FakeService:
         if fault.kind == "refused":
             raise Refused("can't parse entities")
         if fault.kind == "gone":
+            self.messages[call.chat].pop(call.message_id, None)  # somebody has just taken it away
             raise Gone("message to edit not found" if call.route == "edit" else "bot was blocked by the user")
         if fault.kind == "unreachable":
             raise Unreachable("connection refused")

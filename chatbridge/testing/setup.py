@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from chatbridge.bridge import Bridge
-from chatbridge.config import ChannelSettings, ModelSettings, Settings, SettingsSource
+from chatbridge.config import BotSettings, ChannelSettings, ModelSettings, Settings, SettingsSource
 from chatbridge.engine.contract import Backend, BackendType
 from chatbridge.engine.process import WorkerBackend
 from chatbridge.frontend import FrontendType
@@ -61,14 +62,19 @@ async def bridge_with(
     defaults: ChannelSettings | None = None,
     template: str = "alpaca",
     plugins: Iterable[object] = (),
+    bots: Iterable[BotSettings] = (),
+    clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Bridge]:
-    """A bridge whose only model, `model`, is run by `backend`; it answers every message unless `defaults` say else."""
+    """A bridge whose only model, `model`, is run by `backend`; it answers every message unless `defaults` say else.
+
+    `bots`: entries of bots.yaml, for bots that are not to have the defaults alone.
+    """
     found = Plugins([plugin_of(backends=[backend]), *plugins], discover=False)
     model = ModelSettings("model", backend.name, options or backend.options(), template=template)
     if defaults is None:
         defaults = ChannelSettings(reply_to="always", language="en", sampling=Sampling(max_tokens=10_000))
-    settings = Settings({"model": model}, found.templates, store, defaults)
-    async with Bridge(SettingsSource(settings), found) as bridge:
+    settings = Settings({"model": model}, found.templates, store, defaults, {bot.name: bot for bot in bots})
+    async with Bridge(SettingsSource(settings), found, clock=clock) as bridge:
         yield bridge
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from chatbridge import Chunk, Finish, Reply, Request, Usage
 from chatbridge.delivery.chat import Clock, LoopClock
 from chatbridge.testing import ScriptedBackend
+from chatbridge.types import FinishReason
 
 
 def echo(question: str) -> str:
@@ -30,6 +31,7 @@ class EchoBackend(ScriptedBackend):
         self.answer = answer
         self.pauses = pauses
         self.clock = clock or LoopClock()
+        self.stopped: set[str] = set()
 
     async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
         self.requests.append(request)
@@ -38,9 +40,15 @@ class EchoBackend(ScriptedBackend):
         question = next(turn.text for turn in reversed(request.turns) if turn.role == "user")
         for piece in _pieces(self.answer(question)):
             await self.clock.sleep(self.pauses())
+            if request.id in self.stopped:
+                break
             said += piece
             yield Chunk(piece)
-        yield Chunk(finish=Finish("end", Reply(said.strip()), Usage()))
+        reason: FinishReason = "cancelled" if request.id in self.stopped else "end"
+        yield Chunk(finish=Finish(reason, Reply(said.strip()), Usage(prompt=10, generated=len(said.split()))))
+
+    def cancel(self, request_id: str) -> None:
+        self.stopped.add(request_id)
 
 
 def _pieces(text: str) -> Iterator[str]:

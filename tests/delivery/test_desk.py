@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,8 +13,8 @@ from chatbridge import (
     Answer,
     Author,
     BackendError,
+    Button,
     Channel,
-    ChannelSettings,
     ChatCommand,
     Chunk,
     CommandContext,
@@ -28,7 +26,7 @@ from chatbridge import (
     Usage,
 )
 from chatbridge.delivery.chat import Limits, Part, packed
-from chatbridge.delivery.desk import SWEEP_SECONDS, Delivery
+from chatbridge.delivery.desk import SWEEP_SECONDS
 from chatbridge.delivery.entities import as_entities
 from chatbridge.delivery.parts import parts_of
 from chatbridge.errors import StoreError
@@ -39,61 +37,19 @@ from chatbridge.testing import (
     Fault,
     ScriptedBackend,
     ServiceCall,
-    bridge_with,
     plugin_of,
     run_virtually,
-    scripted,
 )
 from chatbridge.texts import say
 
 from .echo import EchoBackend, echo
+from .place import GROUP, PRIVATE, Place, said, virtually
 from .texts import answer
-
-PRIVATE, GROUP = Channel("p"), Channel("g", kind="group")
-ANN = Author("a", "Ann")
-
-
-def said(text: str, id: str = "1", channel: Channel = PRIVATE, language: str = "") -> Message:
-    return Message(id, channel, ANN, text, language=language)
-
-
-class Place:
-    """A store's folder and a service that outlive the program."""
-
-    def __init__(self, folder: Path, limits: Limits | None = None) -> None:
-        self.folder = folder
-        self.service = FakeService(limits or Limits(2000))
-
-    @asynccontextmanager
-    async def program(self, backend: ScriptedBackend, **options: Any) -> AsyncIterator[Delivery]:
-        """One run of the program; it ends when the block does, after everything was answered unless `drain` says so."""
-        defaults = ChannelSettings(reply_to="always", language=options.pop("language", "en"), thinking="show")
-        plugins = options.pop("plugins", ())
-        async with bridge_with(
-            scripted(backend), self.folder / "store.sqlite3", defaults=defaults, plugins=plugins
-        ) as bridge:
-            options.setdefault("drain", 1e9)
-            async with Delivery(bridge.bot("bot"), self.service.chat, self.service.limits, **options) as delivery:
-                yield delivery
-
-    def shown(self, chat: str = "p") -> list[str]:
-        return self.service.shown(chat)
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
-
-
-def virtually(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[[Place], None]:
-    """The test runs in a time that leaps."""
-
-    def run(place: Place) -> None:
-        run_virtually(test(place))
-        assert place.service.violations == []
-
-    run.__name__, run.__doc__ = test.__name__, test.__doc__
-    return run
 
 
 @virtually
@@ -124,7 +80,7 @@ async def test_replies_point_to_their_message_in_groups_alone(place: Place) -> N
         async def typing(self) -> None: ...
 
     async with place.program(EchoBackend()) as delivery:
-        delivery._open_chat = Listening  # type: ignore[assignment]
+        delivery._dispatch._open_chat = Listening  # type: ignore[assignment]
         await delivery.accept(said("x: 200 words", "11", PRIVATE))
         await delivery.accept(said("x: 200 words", "12", GROUP))
     # The first of an answer's messages alone is a reply.
@@ -385,7 +341,8 @@ def test_thirty_thousand_characters_arrive_whole(tmp_path: Path, parts: int) -> 
 
     run_virtually(run())
     assert place.service.violations == []
-    expected = parts_of(source.strip(), limits)
+    buttons = (Button("regenerate", "Answer again"), Button("branch", "Branch from here"))
+    expected = parts_of(source.strip(), limits, buttons=buttons)
     assert list(place.service.messages["p"].values()) == list(expected)
     assert (expected[-1].file is not None) == (parts == 5)
 

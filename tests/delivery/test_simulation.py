@@ -5,6 +5,7 @@ From the inbox through the bridge and the gate to what people see; each example 
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from chatbridge.texts import say
 
 from .echo import EchoBackend, echo
 
+EXAMPLES = 500 if os.environ.get("CHATBRIDGE_FULL") == "1" else 50
 LENGTH = 150
 UNKNOWN = ("OutcomeUnknown", "ConnectionResetError")
 MARK = say("en", "maybe_duplicate")
@@ -112,7 +114,11 @@ def judge(outcome: Outcome, messages: list[Message]) -> None:
                     finished.add(call.message_id)
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(
+    max_examples=500 if os.environ.get("CHATBRIDGE_FULL") == "1" else 50,
+    suppress_health_check=[HealthCheck.too_slow],
+    deadline=None,
+)
 @given(
     faults=faults,
     plan=st.lists(st.tuples(st.sampled_from("xyz"), st.floats(0, 20), st.integers(1, 30)), min_size=1, max_size=6),

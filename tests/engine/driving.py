@@ -12,7 +12,7 @@ from chatbridge.errors import ChatbridgeError
 from chatbridge.prompts.segments import Segment, Special, Text, Tokens
 from chatbridge.sampling import Sampling
 from chatbridge.testing.toy import ToyModel
-from chatbridge.types import Finish
+from chatbridge.types import Chunk, Finish, Waiting
 
 GREEDY: Mapping[str, Any] = {"temperature": 0}
 SEEDED: Mapping[str, Any] = {"temperature": 1.5, "seed": 4, "top_p": 1, "min_p": 0}
@@ -26,6 +26,7 @@ class Answer:
     thoughts: str = ""
     tokens: list[int] = field(default_factory=list)
     chunks: int = 0
+    places: list[Waiting] = field(default_factory=list)
     finish: Finish | None = None
     error: ChatbridgeError | None = None
 
@@ -57,7 +58,11 @@ class Told(dict[str, Answer]):
             assert not answer.over, "something came after the end"
             answer.tokens += event.tokens
             answer.error = event.error
-            if event.chunk is not None:
+            if event.chunk is not None and event.chunk.waiting is not None:
+                assert not answer.chunks, "it waits after it has begun"
+                assert event.chunk == Chunk(waiting=event.chunk.waiting)
+                answer.places.append(event.chunk.waiting)
+            elif event.chunk is not None:
                 assert event.chunk.text or event.chunk.finish, "an empty chunk"
                 answer.chunks += 1
                 answer.finish = event.chunk.finish

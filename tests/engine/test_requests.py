@@ -193,3 +193,22 @@ def test_the_batch_is_no_greater_than_anybody_allows() -> None:
         play(engine, *(ask("hi", str(n), id=str(n)) for n in range(20)))
         assert max(len(step) for step in model.steps) == rows
         engine.close()
+
+
+def test_those_who_wait_are_told_their_place_and_how_long_it_will_take() -> None:
+    now = 0.0
+    engine = Engine(ToyModel(), max_batch=2, clock=lambda: now)
+    told = Told()
+    for id in ("a", "b", "c", "d", "e"):
+        engine.submit(ask(f"request {id}", id=id, sampling={**GREEDY, "max_tokens": 8}))
+    while not engine.idle:
+        told.take(engine.step())
+        now += 1.0
+    assert all(told[id].end for id in "abcde")
+    assert [told[id].places for id in "ab"] == [[], []]
+    assert [one.place for one in told["c"].places] == [1]
+    assert [one.place for one in told["e"].places] == [3, 1]
+    # Nobody knows how long an answer takes before one has ended; then it is counted on, two at a time.
+    assert told["c"].places[0].seconds is None
+    seconds = told["e"].places[-1].seconds
+    assert seconds == pytest.approx((told["a"].end.usage.seconds - told["a"].end.usage.queued_seconds) / 2, rel=0.3)

@@ -160,7 +160,7 @@ async def test_the_queue_lists_retries_and_drops(store: Store) -> None:
 async def test_the_answer_that_a_conversation_holds_is_found(store: Store) -> None:
     inbox = Inbox(store)
     talk = await store.conversation("bot", "room")
-    asked = await store.append(talk.id, "user", "hi", parent=None, service_id="1")
+    asked = await store.append(talk.id, "user", "hi", parent=None, service_id="1", channel="room")
     assert await inbox.kept_answer("bot", "room", "1") is None
     answer = await store.append(talk.id, "assistant", "hello", parent=asked.id, partial=True)
     kept = await inbox.kept_answer("bot", "room", "1")
