@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
 
 from chatbridge.delivery.chat import Budget, Button, Chat, Clock, Limits, Part, packed, unpacked
 from chatbridge.delivery.gate import Deadlines, Gate
@@ -17,9 +16,9 @@ from chatbridge.delivery.line import Counts, Line, Outgoing
 from chatbridge.delivery.parts import parts_of
 from chatbridge.delivery.posting import LONG, Posting
 from chatbridge.delivery.stream import stream
-from chatbridge.dialogue import LiveTurn
 from chatbridge.store import Letter, NewLetter, Outbox
 from chatbridge.texts import say
+from chatbridge.turns import LiveTurn
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +46,7 @@ class Dispatch:
         self._live: dict[str, tuple[str, Posting, LiveTurn]] = {}
         self._letters: dict[int, Outgoing] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._hurried = asyncio.Event()
 
     @property
     def queued(self) -> int:
@@ -146,10 +146,13 @@ class Dispatch:
         used = {letter.target for letter in letters}
         letters += [NewLetter("delete", target) for target in posting.live if target and target not in used]
         rows = await self.outbox.put(self._bot, channel, letters, language=language, received=received)
-        return self._send(channel, rows)
+        return self._send(channel, rows, posting.unsure)
 
-    def _send(self, channel: str, rows: Iterable[Letter]) -> Sequence[Outgoing]:
+    def _send(self, channel: str, rows: Iterable[Letter], nonce: str = "") -> Sequence[Outgoing]:
+        """Let these go out. `nonce`: of a message that may be there already, and is then the first new one."""
         letters = [_outgoing(row) for row in rows if row.id not in self._letters]
+        for first in [letter for letter in letters if letter.kind == "send" and nonce][:1]:
+            first.nonce = nonce
         for letter in letters:
             self._letters[letter.row] = letter
         if letters:
@@ -174,15 +177,22 @@ class Dispatch:
         """Wait so long until all that was begun has ended, then stop the rest."""
         try:
             if seconds:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
-                        await self._settled()
+                waits = [asyncio.ensure_future(self._settled()), asyncio.ensure_future(self._hurried.wait())]
+                try:
+                    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for wait in waits:
+                        wait.cancel()
         finally:
             for task in (unfinished := list(self._tasks)):
                 task.cancel()
             for line in self._lines.values():
                 await line.aclose()
             await asyncio.gather(*unfinished, return_exceptions=True)
+
+    def hurry(self) -> None:
+        """End the waiting of `aclose`."""
+        self._hurried.set()
 
     async def _settled(self) -> None:
         while work := [*self._tasks, *(task for line in self._lines.values() if (task := line.work) is not None)]:

@@ -43,7 +43,6 @@ class Talk:
         return f"m{id}", [turn.text for turn in turns if turn.role == "user"]
 
 
-
 @asynccontextmanager
 async def talking(folder: Path, scope: str) -> AsyncIterator[Talk]:
     backend = ScriptedBackend("yes")

@@ -51,9 +51,12 @@ class DiscordChat:
         if reply_to not in (None, self._channel):  # what a thread began with may be in the channel above
             body["message_reference"] = {"message_id": reply_to, "fail_if_not_exists": False}
         sent = await self._rest.call("POST", self._path, body, file=part.file)
-        if layout:
-            self._layouts.append(str(sent["id"]))
-        return str(sent["id"])
+        id = str(sent["id"])
+        if (sent.get("content") or "") != body.get("content", ""):  # an earlier try, with other words, is there
+            await self.edit(id, part)
+        elif layout:
+            self._layouts.append(id)
+        return id
 
     async def edit(self, message_id: str, part: Part) -> None:
         layout = len(part.text) > MAX_TEXT or message_id in self._layouts

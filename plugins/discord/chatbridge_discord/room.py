@@ -56,7 +56,7 @@ class Room:
         """Somebody wrote. What was missed before it comes first."""
         mark = mark_of(given.channel, given.guild)
         async with self._order(mark):
-            whole = await self._look_back(client, mark, given.channel)
+            whole = await self._look_back(client, mark, given.channel, but=given.id)
             await self._take(client, given, mark if whole else None)
 
     async def look_back(self, client: discord.Client, where: Any, mark: str) -> bool:
@@ -92,14 +92,14 @@ class Room:
         async with lock:
             yield
 
-    async def _look_back(self, client: discord.Client, mark: str, where: Any) -> bool:
+    async def _look_back(self, client: discord.Client, mark: str, where: Any, but: int = 0) -> bool:
         after = self.missed.after(mark)
         if after is None:
             return True
         found = 0
         try:
             async for given in where.history(after=discord.Object(after), limit=None, oldest_first=True):
-                found += given.author != client.user
+                found += given.author != client.user and given.id != but
                 await self._take(client, given, mark)
         except (discord.Forbidden, discord.NotFound) as error:
             log.info("bot %s: channel %s can't be looked through: %s", self._bot.name, mark, error)

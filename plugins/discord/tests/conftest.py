@@ -105,6 +105,7 @@ async def talking(
 ) -> AsyncIterator[Bridge]:
     """A bridge with a scripted model, whose bot serves the stand-in; `own` are its settings, `more` its options."""
     chosen = settings() if defaults is None else defaults
+    backend.closed = False  # by the bridge that it served before
     async with bridge_with(scripted(backend), store / "store", defaults=chosen, plugins=plugins) as bridge:
         change(bridge, **(own or {}))
         async with serving(server, bridge.bot("bot"), **({"commands": "none"} | more)):
