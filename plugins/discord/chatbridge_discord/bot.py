@@ -36,7 +36,7 @@ async def run(
     **library: Any,
 ) -> None:
     """Serve `bot` until cancelled. `clock`, `drain`, `tries`: delivery's. `back_off`: the first pause before a new
-    connection, in seconds. `library`: more options of discord.py's client.
+    connection, in seconds. `library`: more for `new_client`.
 
     Raises: ConfigError for what only a person can mend: the token, a switch in the developer portal.
     """

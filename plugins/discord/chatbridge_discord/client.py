@@ -29,8 +29,9 @@ def intents_of(options: DiscordOptions) -> discord.Intents:
     return discord.Intents(guilds=True, guild_messages=True, dm_messages=True, message_content=options.message_content)
 
 
-def new_client(options: DiscordOptions, **library: Any) -> discord.Client:
-    """A client that is not logged in yet. `library`: more options of it."""
+def new_client(options: DiscordOptions, identify_pause: float | None = None, **library: Any) -> discord.Client:
+    """A client that is not logged in yet. `identify_pause`: seconds before each new session but the first, the
+    library's own unless given. `library`: more options of it."""
     given: dict[str, Any] = {
         "intents": intents_of(options),
         "connector": Connector(options.api_url, options.gateway_url),
@@ -41,8 +42,16 @@ def new_client(options: DiscordOptions, **library: Any) -> discord.Client:
         "proxy": options.proxy.get_secret_value() if options.proxy is not None else None,
     } | library
     if options.shards == 1:
-        return discord.Client(**given)
-    return discord.AutoShardedClient(**given, shard_count=None if options.shards == "auto" else options.shards)
+        client = discord.Client(**given)
+    else:
+        client = discord.AutoShardedClient(**given, shard_count=None if options.shards == "auto" else options.shards)
+    if identify_pause is not None:
+
+        async def before_identify_hook(shard: int | None, *, initial: bool = False) -> None:
+            await asyncio.sleep(0 if initial else identify_pause)
+
+        setattr(client, before_identify_hook.__name__, before_identify_hook)
+    return client
 
 
 class Events:

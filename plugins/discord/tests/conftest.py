@@ -28,9 +28,7 @@ HURRY = 50
 @pytest.fixture
 async def hasty(caplog: pytest.LogCaptureFixture) -> AsyncIterator[DiscordServer]:
     """With its real limits, in hurried time. No call comes inside a penalty, and no log line has a token in it."""
-    begun, now = time.time(), time.monotonic()
-    clock = ServerClock(lambda: begun + (time.monotonic() - now) * HURRY)
-    async with DiscordServer(clock=clock) as server:
+    async with DiscordServer(clock=ServerClock(lambda: time.monotonic() * HURRY)) as server:
         with quiet(caplog):
             yield server
         assert server.calls.early == []
@@ -78,7 +76,7 @@ async def serving(
 ) -> AsyncIterator[asyncio.Task[None]]:
     """The frontend, until the context is left; what ends it before is raised."""
     options = options_for(server, **more)
-    about = {"guild_ready_timeout": 0.05} | dict(library)
+    about = {"guild_ready_timeout": 0.05, "identify_pause": 0.0} | dict(library)
     task = asyncio.create_task(run(options, bot, clock=clock or HurriedClock(HURRY), drain=0.2, back_off=0.01, **about))
     try:
         connected = asyncio.create_task(server.gateway.until_connected())

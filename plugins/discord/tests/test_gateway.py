@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from chatbridge.config import Access
 from chatbridge.testing import DiscordServer, ScriptedBackend, bridge_with, scripted
 from chatbridge.testing.discord.gateway import Gateway
 from chatbridge.testing.discord.limits import Limits
-from chatbridge.testing.wire.clock import Clock
 
 from .conftest import answer, change, serving, settings, talking
 
@@ -110,19 +108,14 @@ async def test_at_the_first_start_old_messages_are_left_alone(roomy: DiscordServ
     assert [request.turns[-1].text for request in backend.requests] == ["now"]
 
 
-async def test_what_is_older_than_the_limit_is_left_alone(tmp_path: Path) -> None:
-    past = Clock(lambda: time.time() - 7200)
-    async with DiscordServer(limits=Limits.generous(), clock=past) as server:
-        backend = ScriptedBackend("Yes.")
-        async with talking(server, backend, tmp_path, catch_up_hours=1):
-            await server.say(server.general, "one")
-            await answer(server)
-        await server.say(server.general, "too old")
-        past.advance(7200)
-        await server.say(server.general, "young enough")
-        async with talking(server, backend, tmp_path, catch_up_hours=1):
-            await answer(server)
-        assert [request.turns[-1].text for request in backend.requests] == ["one", "young enough"]
+async def test_looking_back_can_be_switched_off(roomy: DiscordServer, tmp_path: Path) -> None:
+    backend = ScriptedBackend("Yes.")
+    for number in range(2):
+        await roomy.say(roomy.general, f"unheard {number}")
+        async with talking(roomy, backend, tmp_path, catch_up_hours=0):
+            await roomy.say(roomy.dm(), "hello")
+            await answer(roomy, roomy.dm())
+    assert [request.turns[-1].text for request in backend.requests] == ["hello", "hello"]
 
 
 async def test_the_roles_of_those_who_wrote_meanwhile_are_looked_up(roomy: DiscordServer, tmp_path: Path) -> None:
@@ -169,23 +162,22 @@ async def test_channels_that_may_not_be_read_are_not_asked_for(roomy: DiscordSer
     assert roomy.calls.to(f"GET /channels/{closed.id}/messages") == []
 
 
-async def test_a_message_that_could_not_be_stored_is_looked_for_again(
-    roomy: DiscordServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_message_that_could_not_be_stored_is_looked_for_again(roomy: DiscordServer, tmp_path: Path) -> None:
     backend = ScriptedBackend("Yes.")
     async with talking(roomy, backend, tmp_path) as bridge:
         await roomy.say(roomy.general, "one")
         await answer(roomy)
         (delivery,) = bridge.deliveries
-        good = delivery.inbox.add
+        good, tried = delivery.inbox.add, asyncio.Event()
 
         async def full(*_: object) -> None:
             delivery.inbox.add = good
+            tried.set()
             raise StoreError("the disk is full")
 
         delivery.inbox.add = full
         await roomy.say(roomy.general, "two")
-        await roomy.until(lambda: "the disk is full" in caplog.text or None)
+        await tried.wait()
         await roomy.say(roomy.general, "three")
         await answer(roomy)
         await answer(roomy)
@@ -240,8 +232,8 @@ async def test_who_is_in_no_server_is_told_how_to_get_into_one(
     roomy: DiscordServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     del roomy.guild.members[roomy.bot.user.id]
-    async with talking(roomy, ScriptedBackend("Yes."), tmp_path):
-        await roomy.until(lambda: "is in no server" in caplog.text or None)
+    async with talking(roomy, ScriptedBackend("Yes."), tmp_path, commands="global"):
+        await roomy.calls.wait("GET /applications/*/commands")
         await roomy.say(roomy.dm(), "hello")
         await answer(roomy, roomy.dm())
     assert f"oauth2/authorize?client_id={roomy.bot.application_id}" in caplog.text
