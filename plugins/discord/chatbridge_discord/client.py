@@ -64,8 +64,8 @@ class Events:
         self._interactions = Interactions(bot, room.delivery)
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers = (
-            self.on_connect, self.on_ready, self.on_shard_ready, self.on_guild_join, self.on_message,
-            self.on_raw_message_edit, self.on_raw_message_delete, self.on_raw_bulk_message_delete,
+            self.on_connect, self.on_ready, self.on_shard_ready, self.on_guild_join, self.on_guild_available,
+            self.on_message, self.on_raw_message_edit, self.on_raw_message_delete, self.on_raw_bulk_message_delete,
             self.on_interaction, self.on_error,
         )  # fmt: skip
         for handler in self._handlers:
@@ -102,7 +102,11 @@ class Events:
     async def on_guild_join(self, guild: discord.Guild) -> None:
         """Somebody has let the bot into a server."""
         log.info("bot %s was let into the server %s (%s)", self._bot.name, guild.id, guild.name)
-        if self._options.commands == "guilds":
+        await self.on_guild_available(guild)
+
+    async def on_guild_available(self, guild: discord.Guild) -> None:
+        """A server is there; those that are at the start of a session come before it is ready."""
+        if self.ready.is_set() and self._options.commands == "guilds":
             self._start(self._put_up(guild.id))
 
     async def _begin(self) -> None:

@@ -39,6 +39,10 @@ class Missed:
         """A message was read, and all before it in its channel."""
         self._seen[mark] = max(self._seen.get(mark, 0), message)
 
+    def was_read(self, mark: str, message: int) -> bool:
+        """Whether a message, or a later one of its channel, was read already."""
+        return self._seen.get(mark, 0) >= message
+
     def after(self, mark: str) -> int | None:
         """Where the gap of a channel begins; None where there is none (any more), or none worth looking for."""
         if mark in self._whole or not self._hours or not self._since:

@@ -57,7 +57,8 @@ class Room:
         mark = mark_of(given.channel, given.guild)
         async with self._order(mark):
             whole = await self._look_back(client, mark, given.channel, but=given.id)
-            await self._take(client, given, mark if whole else None)
+            if not (whole and self.missed.was_read(mark, given.id)):  # as one of those that were missed
+                await self._take(client, given, mark if whole else None)
 
     async def look_back(self, client: discord.Client, where: Any, mark: str) -> bool:
         """Take in what was missed in a channel; False where that failed."""

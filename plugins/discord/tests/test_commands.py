@@ -37,7 +37,7 @@ async def test_a_command_is_answered_to_the_person_alone(roomy: DiscordServer, t
         await up(roomy)
         asked = await roomy.invoke_command("dance", {"how": "well"})
         said = await roomy.answer_to(asked)
-        assert (said.text, said.ephemeral, said.pings) == ("dances well @\u200beveryone ", True, [])
+        assert (said.text, said.ephemeral, said.pings) == ("dances well @\u200beveryone", True, [])
         asked = await roomy.invoke_command("dance", {"how": "long"})
         assert len((await roomy.answer_to(asked)).text) > 3000
         asked = await roomy.invoke_command("dance", {"how": "badly"}, channel=roomy.dm())

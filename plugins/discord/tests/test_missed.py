@@ -44,6 +44,7 @@ def test_what_is_read_meanwhile_does_not_move_the_gap() -> None:
     missed = gaps(a=2)
     missed.seen("a", id_at(NOW))
     missed.seen("b", id_at(NOW))
+    assert (missed.was_read("a", id_at(NOW)), missed.was_read("a", id_at(NOW + 1))) == (True, False)
     assert missed.after("a") == id_at(NOW - 2 * HOUR)
     assert missed.after("b") == id_at(NOW - 2 * HOUR)
 
