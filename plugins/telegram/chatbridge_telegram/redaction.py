@@ -17,9 +17,8 @@ class _Redacted(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name == "httpx" and record.levelno <= logging.INFO:
             return False  # a line for each call, each poll among them
-        text = record.getMessage()
-        if self._secret in text:
-            record.msg, record.args = text.replace(self._secret, "<token>"), ()
+        # Now, not when it is written: the library puts the address of a file into what it has logged already.
+        record.msg, record.args = record.getMessage().replace(self._secret, "<token>"), ()
         return True
 
 
