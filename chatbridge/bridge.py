@@ -54,6 +54,8 @@ class Bridge:
         """Pairs of template and model that the template doctor has seen."""
         self.deliveries: set[Delivery] = set()
         """Those that are open now, one for each bot of a chat service."""
+        self.states: dict[str, str] = {}
+        """Each bot's: "running", "failing" while its frontend waits to be started again, or "ended"."""
         self._bots: dict[str, Bot] = {}
 
     async def __aenter__(self) -> Self:
@@ -81,7 +83,7 @@ class Bridge:
         `restart_after`: seconds until a frontend that failed is started again; doubled each time.
         Raises: ConfigError for a bot that bots.yaml does not have, or if there is none at all.
         """
-        chosen = self._checked(names)
+        chosen = checked_names(self.settings, names)
         changed = asyncio.Event()
         self.source.on_change(changed.set)
         serving: dict[str, tuple[BotSettings, asyncio.Task[None]]] = {}
@@ -97,6 +99,7 @@ class Bridge:
                         task.cancel()
                         await asyncio.wait([task])
                         del serving[name]
+                        self.states.pop(name, None)
                 for name in wanted.keys() - serving.keys():
                     serving[name] = (wanted[name], group.create_task(self._serve(name, wanted[name], restart_after)))
                 if not await _until_changed(changed, [task for _, task in serving.values()]):
@@ -118,21 +121,13 @@ class Bridge:
             except Exception:  # a backend with a mistake in it must not take the bots down
                 log.exception("the model %s can't be used", name)
 
-    def _checked(self, names: Iterable[str]) -> set[str]:
-        bots = self.settings.bots
-        chosen = set(names)
-        for name in chosen - bots.keys():
-            raise ConfigError(f"bots.yaml has no bot {name!r}{did_you_mean(name, bots)}")
-        if not bots:
-            raise ConfigError("bots.yaml has no bots; add one under `bots:`, or talk to a model by `chatbridge repl`")
-        return chosen
-
     async def _serve(self, name: str, settings: BotSettings, restart_after: float) -> None:
         frontend = self.plugins.require_frontend(settings.frontend)
         loop, this = asyncio.get_running_loop(), asyncio.current_task()
         wait = restart_after
         while True:
             log.info("bot %s: %s starts", name, settings.frontend)
+            self.states[name] = "running"
             began = loop.time()
             try:
                 await frontend.run(settings.options, self.bot(name))
@@ -143,11 +138,23 @@ class Bridge:
                 if loop.time() - began > _LONGEST_WAIT:  # it has been well in between
                     wait = restart_after
                 log.exception("bot %s: %s ended by an error; starting again in %g s", name, settings.frontend, wait)
+                self.states[name] = "failing"
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, _LONGEST_WAIT)
             else:
                 log.info("bot %s: %s ended", name, settings.frontend)
+                self.states[name] = "ended"
                 return
+
+
+def checked_names(settings: Settings, names: Iterable[str]) -> set[str]:
+    """The names as a set. Raises ConfigError for a bot that bots.yaml does not have, or if there is none at all."""
+    bots, chosen = settings.bots, set(names)
+    for name in chosen - bots.keys():
+        raise ConfigError(f"bots.yaml has no bot {name!r}{did_you_mean(name, bots)}")
+    if not bots:
+        raise ConfigError("bots.yaml has no bots; add one under `bots:`, or talk to a model by `chatbridge repl`")
+    return chosen
 
 
 async def _until_changed(changed: asyncio.Event, tasks: list[asyncio.Task[None]]) -> bool:

@@ -4,44 +4,59 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import sys
 from pathlib import Path
+from typing import Literal
 
 import click
+
+from chatbridge.errors import ChatbridgeError
 
 
 @click.command("run")
 @click.argument("bots", nargs=-1)
 @click.option("-c", "--config", type=click.Path(path_type=Path), default="bots.yaml", help="The configuration file.")
 @click.option("-v", "--verbose", is_flag=True, help="Log everything, also what the models' libraries print.")
-def command(bots: tuple[str, ...], config: Path, verbose: bool) -> None:
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", help="Lines for people, or JSON for programs."
+)
+@click.option("--dry-run", is_flag=True, help="Load the models, say what would start, and end; call no chat service.")
+def command(
+    bots: tuple[str, ...], config: Path, verbose: bool, log_format: Literal["text", "json"], dry_run: bool
+) -> None:
     """Start the BOTS of bots.yaml, or all of them.
 
-    Runs until Ctrl-C or SIGTERM; a changed bots.yaml is followed without a restart.
+    Runs until Ctrl-C or SIGTERM, which let answers under way end; a changed bots.yaml is followed without a restart.
     """
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of every change of any file beside ours
+    from chatbridge.operations.logs import Redactor, set_up
+
+    redactor = Redactor()
+    set_up(log_format, logging.DEBUG if verbose else logging.INFO, redactor)
+    if dry_run:
+        sys.exit(asyncio.run(_rehearse(config, bots)))
+    from chatbridge.operations.service import serve
+
     try:
-        asyncio.run(_run(bots, config))
+        asyncio.run(serve(config, bots, redactor))
     except (KeyboardInterrupt, asyncio.CancelledError):
         click.echo("stopped", err=True)
+    except ChatbridgeError:
+        raise
+    except Exception:  # Python's own traceback would tell secrets
+        logging.getLogger("chatbridge").critical("ended by a mistake in the program, or in a plugin", exc_info=True)
+        sys.exit(1)
 
 
-async def _run(bots: tuple[str, ...], config: Path) -> None:
-    from chatbridge.bridge import Bridge
-    from chatbridge.config import SettingsSource
+async def _rehearse(config: Path, bots: tuple[str, ...]) -> int:
+    from chatbridge.bridge import checked_names
+    from chatbridge.config import load
+    from chatbridge.operations.rehearsal import rehearse
     from chatbridge.plugins import Plugins
 
     plugins = Plugins()
-    source = SettingsSource.of_file(config, plugins)
-    task = asyncio.current_task()
-    assert task is not None
-    if sys.platform != "win32":  # where SIGTERM ends a process at once, and Ctrl-C is all there is
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    async with Bridge(source, plugins) as bridge:
-        await bridge.run(bots)
+    settings = load(config, plugins)
+    lines, failed = await rehearse(settings, plugins, checked_names(settings, bots))
+    for line in lines:
+        click.echo(line)
+    click.echo("everything is ready" if not failed else f"{failed} of these would fail", err=True)
+    return 1 if failed else 0

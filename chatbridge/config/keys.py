@@ -60,3 +60,9 @@ class TopKeys(BaseModel):
     drain: Annotated[
         float, Field(ge=0, le=3600, description="Seconds that answers under way get to end at a shutdown.")
     ] = 10.0
+    monitor: Annotated[
+        str,
+        Field(
+            pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]*):\d{1,5}$", description="HOST:PORT to serve /healthz and /metrics."
+        ),
+    ] = ""

@@ -93,10 +93,10 @@ class _Reader:
             models = self._default_models()
         self._names_exist(models, templates)
         self._adapters_exist(models, defaults, bots)
-        own: dict[str, Any] = {key: top[key] for key in ("store", "drain") if key in top}
+        own: dict[str, Any] = {key: top[key] for key in ("store", "drain", "monitor") if key in top}
         checked = self._values.validated((), TopKeys, own) or TopKeys()
         store = self._base / STORE if checked.store is None else checked.store
-        return Settings(models, templates, Path(store), defaults, bots, checked.drain)
+        return Settings(models, templates, Path(store), defaults, bots, checked.drain, checked.monitor)
 
     # --- the parts of the file ---------------------------------------------------------------------------------
 

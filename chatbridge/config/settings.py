@@ -207,6 +207,7 @@ class BotSettings:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """A whole bots.yaml. `templates`: presets, plugins' and own ones. `drain`: seconds for answers at a shutdown.
+    `monitor`: where /healthz and /metrics are, as HOST:PORT.
 
     Whatever may hold a secret that a variable gave, or plain text, is left out of its repr.
     """
@@ -217,6 +218,7 @@ class Settings:
     defaults: ChannelSettings = field(default=ChannelSettings(), repr=False)
     bots: Mapping[str, BotSettings] = field(default_factory=dict)
     drain: float = 10.0
+    monitor: str = ""
 
     def channel(self, bot: str, channel: Channel, *, overrides: Mapping[str, Any] | None = None) -> ChannelSettings:
         """What applies in a channel of a bot: channel over bot over file over model.

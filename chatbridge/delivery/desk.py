@@ -217,6 +217,10 @@ class Delivery:
         posting = Posting(self._dispatch.limits(channel.id), language=language, reply_to=reply_to)
         await self._dispatch.say(channel.id, text, posting)
 
+    def hurry(self) -> None:
+        """Wait for nothing any more while the context is left."""
+        self._dispatch.hurry()
+
     # --- for those who watch -----------------------------------------------------------------------------------
 
     @property

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
 
 from chatbridge.delivery.chat import Budget, Button, Chat, Clock, Limits, Part, packed, unpacked
 from chatbridge.delivery.gate import Deadlines, Gate
@@ -47,6 +46,7 @@ class Dispatch:
         self._live: dict[str, tuple[str, Posting, LiveTurn]] = {}
         self._letters: dict[int, Outgoing] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._hurried = asyncio.Event()
 
     @property
     def queued(self) -> int:
@@ -174,15 +174,22 @@ class Dispatch:
         """Wait so long until all that was begun has ended, then stop the rest."""
         try:
             if seconds:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
-                        await self._settled()
+                waits = [asyncio.ensure_future(self._settled()), asyncio.ensure_future(self._hurried.wait())]
+                try:
+                    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for wait in waits:
+                        wait.cancel()
         finally:
             for task in (unfinished := list(self._tasks)):
                 task.cancel()
             for line in self._lines.values():
                 await line.aclose()
             await asyncio.gather(*unfinished, return_exceptions=True)
+
+    def hurry(self) -> None:
+        """End the waiting of `aclose`."""
+        self._hurried.set()
 
     async def _settled(self) -> None:
         while work := [*self._tasks, *(task for line in self._lines.values() if (task := line.work) is not None)]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,3 +123,161 @@ def test_it_says_why_it_cannot_start(chatbridge: Run, folder: Path, text: str, a
     assert f"chatbridge: {told}" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+# --- rehearsal, logs, monitor, drain ---------------------------------------------------------------------------------
+
+
+def test_a_dry_run_loads_everything_and_starts_nothing(chatbridge: Run, folder: Path) -> None:
+    text = (
+        "models: {m: {backend: toy, template: chatml}}\n"
+        "bots:\n  a: {frontend: stage, defaults: {prefix: '!', chance: 0.25},\n"
+        "      channels: {'1': {reply_to: never, template: alpaca}}}\n  b: {frontend: stage}\n"
+    )
+    (folder / "bots.yaml").write_text(text, encoding="utf-8")
+    done = chatbridge("run", "--dry-run", "a")
+    assert done.returncode == 0, done.stderr
+    first, *rest = done.stdout.splitlines()
+    assert first.startswith("model m: loads; ")
+    assert rest[0] == "bot a: stage"
+    assert "template chatml, answers mentions, replies, '!', 25% of the rest" in rest[1]
+    assert "channel 1: model m, template alpaca, answers '!'" in rest[2]
+    assert len([line for line in rest if line.startswith("bot")]) == 1
+    assert "enters" not in done.stdout
+    assert not (folder / "chatbridge.sqlite3").exists()
+    assert "everything is ready" in done.stderr
+
+
+def test_a_dry_run_says_what_would_fail(chatbridge: Run, folder: Path) -> None:
+    text = "models: {m: {backend: scripted}}\nbots: {a: {frontend: stage}}\n"
+    (folder / "bots.yaml").write_text(text, encoding="utf-8")
+    done = chatbridge("run", "--dry-run")
+    assert done.returncode == 1
+    assert "everywhere: model m: FAILS: the model 'm' does not say which template" in done.stdout
+    assert done.stderr.endswith("1 of these would fail\n")
+    done = chatbridge("run", "--dry-run", "c")
+    assert "bots.yaml has no bot 'c'" in done.stderr
+
+
+def test_the_log_can_be_json(chatbridge: Run, folder: Path) -> None:
+    (folder / "other.yaml").write_text(MODELS + "bots: {a: {frontend: bow}}\n", encoding="utf-8")
+    done = chatbridge("run", "-c", "other.yaml", "--log-format", "json")
+    assert done.returncode == 0
+    told = [json.loads(line)["message"] for line in done.stderr.splitlines()]
+    assert "bot a: bow starts" in told
+
+
+LEAKY = """
+    import asyncio
+    from chatbridge import hookimpl
+
+    async def leak(options, bot):
+        raise ConnectionError("POST https://example.org/bot" + options.token.get_secret_value() + "/getMe")
+
+    @hookimpl
+    def register_frontends():
+        from chatbridge import FrontendType, Options, Secret
+        class Leaky(Options):
+            token: Secret
+        return [FrontendType("leaky", Leaky, "", leak)]
+"""
+
+
+def test_a_token_in_an_error_is_not_in_the_log(
+    start_chatbridge: Start, folder: Path, install: Callable[..., Path]
+) -> None:
+    install("leaky", LEAKY)
+    text = MODELS + "bots: {a: {frontend: leaky, token: 'open sesame'}}\nmonitor: 127.0.0.1:0\n"
+    (folder / "bots.yaml").write_text(text, encoding="utf-8")
+    with running(start_chatbridge) as process:
+        assert process.stderr is not None
+        log = ""
+        while "ConnectionError: " not in log:
+            log += process.stderr.readline()
+        assert "/bot[hidden]/getMe" in log
+        assert "sesame" not in log
+        port = re.search(r"at 127.0.0.1:(\d+)", log)
+        assert port is not None
+        with pytest.raises(urllib.error.HTTPError) as failing:
+            urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/healthz")
+        assert failing.value.code == 503
+        assert json.loads(failing.value.read())["bots"] == {"a": "failing"}
+        with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/metrics") as numbers:
+            assert b"chatbridge_event_loop_lag_seconds" in numbers.read()
+
+
+SLOW = """
+    import asyncio
+    from chatbridge import hookimpl
+
+    async def run(options, bot):
+        from chatbridge import Author, Channel, Delivery, Limits, Message
+        from chatbridge.testing import FakeService
+        service = FakeService(Limits(2000))
+        try:
+            async with Delivery(bot, service.chat, service.limits) as delivery:
+                await delivery.resume()
+                try:
+                    await delivery.accept(Message("1", Channel("c"), Author("a", "Ann"), "hello"))
+                    await asyncio.Event().wait()
+                finally:
+                    print("told to end", flush=True)
+                    asyncio.get_running_loop().call_later(0.2, GATE.set)
+        finally:
+            print(service.shown("c"), flush=True)
+
+    GATE = asyncio.Event()
+
+    @hookimpl
+    def register_frontends():
+        from chatbridge import FrontendType, Options
+        return [FrontendType("slow", Options, "", run)]
+
+    @hookimpl
+    def register_backends():
+        from chatbridge.testing import ScriptedBackend, scripted
+        backend = ScriptedBackend("one two three")
+        backend.hold = GATE
+        original = backend.generate
+        async def generate(request):
+            print("answering", flush=True)
+            async for chunk in original(request):
+                yield chunk
+        backend.generate = generate
+        return [scripted(backend)]
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
+@pytest.mark.parametrize("drain", [60, 0])
+def test_a_shutdown_lets_answers_end_and_the_rest_goes_on_at_the_next_start(
+    start_chatbridge: Start, tmp_path: Path, install: Callable[..., Path], drain: int
+) -> None:
+    install("slow", SLOW)
+    text = f"models: {{m: {{backend: scripted, template: alpaca}}}}\nbots: {{a: {{frontend: slow}}}}\ndrain: {drain}\n"
+    (tmp_path / "bots.yaml").write_text(text, encoding="utf-8")
+    with running(start_chatbridge) as process:
+        assert lines(process, 1) == ["answering\n"]
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert ("['one two three']" in out) == (drain > 0), out
+    with sqlite3.connect(tmp_path / "chatbridge.sqlite3") as store:
+        states = store.execute("SELECT state, attempts FROM inbox").fetchall()
+    store.close()
+    assert states == ([("done", 1)] if drain else [("waiting", 0)])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
+def test_a_second_signal_ends_it_at_once(start_chatbridge: Start, tmp_path: Path, install: Callable[..., Path]) -> None:
+    install("slow", SLOW.replace("call_later(0.2", "call_later(900"))
+    text = "models: {m: {backend: scripted, template: alpaca}}\nbots: {a: {frontend: slow}}\ndrain: 900\n"
+    (tmp_path / "bots.yaml").write_text(text, encoding="utf-8")
+    with running(start_chatbridge) as process:
+        assert lines(process, 1) == ["answering\n"]
+        process.send_signal(signal.SIGTERM)
+        assert lines(process, 1) == ["told to end\n"]
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "ending at once" in err

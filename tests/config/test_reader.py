@@ -16,6 +16,8 @@ from .bad_files import BAD
 from .conftest import Complaints
 from .samples import ENVIRONMENT, GOOD, MODEL, sample_plugins
 
+TOP = "(known: models, templates, defaults, bots, store, drain, monitor)"
+
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_file_gets_these_complaints(complaints: Complaints, folder: Path, name: str) -> None:
@@ -76,13 +78,13 @@ ODD = {
     "a bomb of merges": (
         "a: &a {x: 1}\n"
         + "".join(f"{n}: &{n} {{<<: [{', '.join(['*' + m] * 9)}]}}\n" for m, n in pairwise("abcdefghi")),
-        [f"{n}:1: there is no key {k!r} at the top of the file (known: models, templates, defaults, bots, store, drain)"
+        [f"{n}:1: there is no key {k!r} at the top of the file {TOP}"
          for n, k in enumerate("abcdefghi", 1)],
     ),
     "a very long key": (
         MODEL + "k" * 999 + ": 1\n",
         [f"2:1: there is no key '{'k' * 39}…' at the top of the file "
-         "(known: models, templates, defaults, bots, store, drain)"],
+         f"{TOP}"],
     ),
 }  # fmt: skip
 
@@ -90,6 +92,11 @@ ODD = {
 @pytest.mark.parametrize(("text", "expected"), ODD.values(), ids=ODD.keys())
 def test_an_odd_file_gets_these_complaints(complaints: Complaints, text: str | bytes, expected: list[str]) -> None:
     assert complaints(text) == expected
+
+
+def test_a_file_that_is_nested_beyond_what_libyaml_reads_gets_the_same_complaint(complaints: Complaints) -> None:
+    (complaint,) = complaints("[" * 100_000)
+    assert complaint.endswith(f": nested more than {DEPTH} deep")
 
 
 def test_the_reader_tells_which_files_count(folder: Path, plugins: Plugins) -> None:

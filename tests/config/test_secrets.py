@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,7 +53,8 @@ KNOWN = [
 ]
 
 LETTERS = st.characters(codec="utf-8", categories=("L", "N", "P", "S"), exclude_characters="${}")
-SECRETS = st.text(LETTERS, min_size=12)
+# Hypothesis also draws words that stand in our code; a secret that is the name of a key can't be kept out of a list.
+SECRETS = st.text(LETTERS, min_size=12).filter(lambda text: not re.fullmatch("[a-z_]+", text))
 
 
 def filled(place: str, value: str) -> str:
@@ -65,7 +67,7 @@ def spoken_of(secret: str, text: str) -> bool:
     return secret in text or repr(secret)[1:-1] in text or json.dumps(secret)[1:-1] in text
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(secret=SECRETS)
 def test_no_complaint_tells_what_a_variable_holds(complaints: Complaints, secret: str) -> None:
     for place in PLACES:
@@ -73,7 +75,7 @@ def test_no_complaint_tells_what_a_variable_holds(complaints: Complaints, secret
             assert not spoken_of(secret, complaint)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(secret=SECRETS)
 def test_no_complaint_tells_what_a_file_holds(complaints: Complaints, folder: Path, secret: str) -> None:
     for content in (secret, f"bad{secret}"):
@@ -85,7 +87,7 @@ def test_no_complaint_tells_what_a_file_holds(complaints: Complaints, folder: Pa
             assert not any(spoken_of(secret, complaint) for complaint in found)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(secret=SECRETS)
 def test_no_complaint_tells_a_secret_that_is_written_out(complaints: Complaints, secret: str) -> None:
     for place in KNOWN:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from chatbridge import (
     Usage,
 )
 from chatbridge.config import Access
-from chatbridge.delivery.chat import Action
+from chatbridge.delivery.chat import Action, LoopClock
 from chatbridge.testing import Fault, ScriptedBackend, ServiceCall
 from chatbridge.texts import say
 from chatbridge.types import Waiting
@@ -301,7 +300,7 @@ class Crowded(ScriptedBackend):
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:  # type: ignore[override]
         for waiting in (Waiting(3), Waiting(2, 75.0), Waiting(1, 600.0)):
             yield Chunk(waiting=waiting)
-            await asyncio.sleep(10)
+            await LoopClock().sleep(10)
         yield Chunk("there")
         yield Chunk(finish=Finish("end", Reply("there"), Usage()))
 

@@ -1,0 +1,54 @@
+"""Watches whether the event loop keeps time: what blocks it delays every chat. Knows no bot."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+
+from chatbridge.delivery.chat import Clock, LoopClock
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 0.1
+WARN_AFTER = 0.25
+QUIET = 10.0
+"""Seconds: how often it looks, from which lag on it warns, and how long it is silent after a warning."""
+
+KEPT = 600
+"""So many looks are remembered, a minute's."""
+
+
+class LoopLag:
+    """How late the event loop was, lately; `run` watches it until it is cancelled."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or LoopClock()
+        self._lags: deque[float] = deque(maxlen=KEPT)
+
+    @property
+    def worst(self) -> float:
+        """The longest lag of the last minute, in seconds."""
+        return max(self._lags, default=0.0)
+
+    def quantile(self, share: float) -> float:
+        """The lag that this share of looks stayed below, in seconds."""
+        ordered = sorted(self._lags)
+        return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
+
+    async def run(self) -> None:
+        """Watch."""
+        silent_until = worst = 0.0
+        while True:
+            before = self._clock.time()
+            await self._clock.sleep(INTERVAL)
+            now = self._clock.time()
+            lag = max(0.0, now - before - INTERVAL)
+            self._lags.append(lag)
+            worst = max(worst, lag)
+            if worst >= WARN_AFTER and now >= silent_until:
+                log.warning(
+                    "the event loop was blocked for %.2f s: every chat waited; a plugin that computes, reads files or "
+                    "calls a service without `await` does that, or a machine with too much to do",
+                    worst,
+                )
+                silent_until, worst = now + QUIET, 0.0

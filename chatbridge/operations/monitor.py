@@ -1,0 +1,76 @@
+"""A small HTTP server for those who watch the program: /healthz and /metrics. Knows what to say, not what it means.
+
+GET only, one request a connection; meant for loopback or a private network, behind no login.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from chatbridge.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 5.0
+"""Seconds that a client has for its request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What is at a path."""
+
+    body: bytes
+    status: str = "200 OK"
+    content_type: str = "application/json"
+
+
+Pages = dict[str, Callable[[], Awaitable[Page]]]
+
+
+@asynccontextmanager
+async def serving(address: str, pages: Pages) -> AsyncIterator[int]:
+    """Serve `pages` at `HOST:PORT` while the block runs; gives the port, for a wish of 0.
+
+    Raises: ConfigError where the address can't be had.
+    """
+    host, _, port = address.rpartition(":")
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                page = await _page(reader, pages)
+                head = f"HTTP/1.1 {page.status}\r\nContent-Type: {page.content_type}\r\n"
+                head += f"Content-Length: {len(page.body)}\r\nConnection: close\r\n\r\n"
+                writer.write(head.encode() + page.body)
+                await writer.drain()
+        except (TimeoutError, OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            log.debug("a request to the monitor came to nothing: %s", error)
+        finally:
+            writer.close()
+
+    try:
+        server = await asyncio.start_server(answer, host.strip("[]") or None, int(port), limit=1 << 13)
+    except OSError as error:
+        raise ConfigError(f"`monitor: {address}` can't be had: {error.strerror}; name another address") from error
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def _page(reader: asyncio.StreamReader, pages: Pages) -> Page:
+    head = await reader.readuntil(b"\r\n\r\n")
+    method, path, *_ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+    if method != "GET":
+        return Page(b"", "405 Method Not Allowed")
+    make = pages.get(path.partition("?")[0])
+    if make is None:
+        return Page(json.dumps({"error": f"there are {', '.join(pages)}"}).encode(), "404 Not Found")
+    try:
+        return await make()
+    except Exception:
+        log.exception("the monitor failed at %s", path)
+        return Page(b"", "500 Internal Server Error")

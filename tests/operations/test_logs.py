@@ -1,0 +1,113 @@
+"""The log: JSON lines that programs can read, and no secret in any of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from chatbridge import Options, Secret, Settings
+from chatbridge.config import BotSettings, ModelSettings
+from chatbridge.operations.logs import HIDDEN, JsonFormatter, Redactor, TextFormatter, secrets_of, set_up
+
+TELEGRAM = "123456789:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw_"
+DISCORD = "MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs"
+
+
+class Account(Options):
+    password: Secret
+
+
+class Tokens(Options):
+    token: Secret
+    plain: str = "plain words"
+    accounts: tuple[Account, ...] = ()
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def record(message: str, *arguments: object, error: Exception | None = None, **extra: object) -> logging.LogRecord:
+    made = logging.LogRecord("chatbridge.x", logging.INFO, __file__, 1, message, arguments, None)
+    if error is not None:
+        made.exc_info = (type(error), error, error.__traceback__)
+    vars(made).update(extra)
+    return made
+
+
+def test_a_json_line_says_what_happened() -> None:
+    line = JsonFormatter(Redactor()).format(record("bot %s: “hi”\nline", "a", bot="a", count=3))
+    fields = json.loads(line)
+    assert "\n" not in line
+    assert fields.pop("time").endswith("+00:00")
+    assert fields == {
+        "level": "INFO",
+        "logger": "chatbridge.x",
+        "message": "bot a: “hi”\nline",
+        "bot": "a",
+        "count": 3,
+    }
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter, TextFormatter])
+@pytest.mark.parametrize("secret", [TELEGRAM, DISCORD, 'a pass"word\\ with 漢字'])
+def test_no_secret_is_in_a_message_an_error_or_an_extra(formatter: type[logging.Formatter], secret: str) -> None:
+    redactor = Redactor()
+    redactor.learn(['a pass"word\\ with 漢字', "abc"])
+    try:
+        raise ConnectionError(f"POST https://api.example.org/bot{secret}/getMe")
+    except ConnectionError as error:
+        line = formatter(redactor).format(record("told %s", secret, error=error, url=f"/{secret}/"))  # type: ignore[call-arg]
+    assert secret not in line
+    assert json.dumps(secret, ensure_ascii=False)[1:-1] not in line
+    assert line.count(HIDDEN) >= 2
+    assert "getMe" in line
+    assert "ConnectionError" in line
+
+
+def test_words_and_numbers_are_no_secrets() -> None:
+    for text in (
+        "channel 1122334455667788990: message 998877 is given up",
+        "12:34:56 chatbridge.delivery.dispatch.Dispatch",
+        "https://example.org/a/long/path/with.many.dots.in.it?and=arguments",
+        "Bot name: started",
+    ):
+        assert Redactor()(text) == text
+
+
+def test_every_secret_of_a_bots_yaml_is_known() -> None:
+    options = Tokens(token=SecretStr("one-token"), accounts=(Account(password=SecretStr("two-word")),))
+    bot = BotSettings("b", "x", options)
+    model = ModelSettings("m", "y", Account(password=SecretStr("three-word")))
+    settings = Settings({"m": model}, {}, store=None, bots={"b": bot})  # type: ignore[arg-type]
+    assert set(secrets_of(settings)) == {"one-token", "two-word", "three-word"}
+
+
+@given(st.text(min_size=4), st.text(), st.text())
+def test_whatever_the_secret_is_it_is_hidden(secret: str, before: str, after: str) -> None:
+    redactor = Redactor()
+    redactor.learn([secret])
+    assert secret in HIDDEN or secret not in redactor(before + secret + after).replace(HIDDEN, "\0")
+
+
+def test_setting_up_sends_everything_one_way() -> None:
+    stream, redactor = io.StringIO(), Redactor()
+    set_up("json", logging.INFO, redactor, stream)
+    redactor.learn(["later-learnt"])
+    logging.getLogger("httpx").info("POST later-learnt")
+    logging.getLogger("chatbridge").debug("not this")
+    logging.getLogger("watchfiles.main").info("nor this")
+    (line,) = stream.getvalue().splitlines()
+    assert json.loads(line)["message"] == f"POST {HIDDEN}"
