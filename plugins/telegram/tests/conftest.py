@@ -7,14 +7,13 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from chatbridge_telegram.bot import run
 from chatbridge_telegram.options import TelegramOptions
 
-from chatbridge import Bot, Bridge, ChannelSettings, Sampling, SettingsSource
+from chatbridge import Bot, Bridge, ChannelSettings, Sampling
 from chatbridge.config import BotSettings
 from chatbridge.testing import HurriedClock, ScriptedBackend, TelegramServer, bridge_with, scripted
 from chatbridge.testing.telegram.limits import Limits
@@ -92,14 +91,10 @@ async def talking(
 ) -> AsyncIterator[Bridge]:
     """A bridge with a scripted model, whose bot serves the stand-in; `own` are its settings, `more` its options."""
     chosen = settings() if defaults is None else defaults
-    async with bridge_with(scripted(backend), store / "store", defaults=chosen, plugins=plugins) as bridge:
-        change(bridge, **(own or {}))
-        async with serving(server, bridge.bot("bot"), **more):
-            yield bridge
-
-
-def change(bridge: Bridge, **fields: object) -> None:
-    """Other settings for the bot, as if bots.yaml had been edited."""
-    known = bridge.settings.bots.get("bot") or BotSettings("bot", "telegram", TelegramOptions(token="1:x"))
-    bots = {"bot": replace(known, **fields)}
-    bridge.source = SettingsSource(replace(bridge.settings, bots=bots))
+    bots = [BotSettings("bot", "telegram", options_for(server), **(own or {}))]
+    path = store / "store"
+    async with (
+        bridge_with(scripted(backend), path, defaults=chosen, plugins=plugins, bots=bots) as bridge,
+        serving(server, bridge.bot("bot"), **more),
+    ):
+        yield bridge
