@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import telegram
@@ -47,7 +47,7 @@ async def run(
             room.delivery = Delivery(
                 bot, room.chat, room.limits, budget=EVERYWHERE, clock=clock, drain=drain, tries=tries
             )
-            async with room.delivery:
+            async with aclosing(room), room.delivery:
                 await _begin(client, bot, options)
                 await room.delivery.resume()
                 if options.webhook is None:
