@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from chatbridge.delivery.rendered import Rendered as Rendered
     from chatbridge.delivery.rendered import Span as Span
     from chatbridge.delivery.rendered import as_text as as_text
-    from chatbridge.dialogue import Answer as Answer
-    from chatbridge.dialogue import FinishedTurn as FinishedTurn
-    from chatbridge.dialogue import LiveTurn as LiveTurn
     from chatbridge.engine.contract import Backend as Backend
     from chatbridge.engine.contract import BackendType as BackendType
     from chatbridge.engine.contract import LocalModel as LocalModel
@@ -77,6 +74,9 @@ if TYPE_CHECKING:
     from chatbridge.prompts import Tokenizer as Tokenizer
     from chatbridge.prompts import Tokens as Tokens
     from chatbridge.sampling import Sampling as Sampling
+    from chatbridge.turns import Answer as Answer
+    from chatbridge.turns import FinishedTurn as FinishedTurn
+    from chatbridge.turns import LiveTurn as LiveTurn
     from chatbridge.types import Attachment as Attachment
     from chatbridge.types import Author as Author
     from chatbridge.types import Channel as Channel
@@ -106,7 +106,7 @@ _HOME = {
     "delivery.marks": ("as_markdown",),
     "delivery.parts": ("parts_of",),
     "delivery.rendered": ("Hold", "Rendered", "Span", "as_text"),
-    "dialogue": ("Answer", "FinishedTurn", "LiveTurn"),
+    "turns": ("Answer", "FinishedTurn", "LiveTurn"),
     "engine.contract": ("Backend", "BackendType", "LocalModel", "ModelState", "Progress", "Request", "Row"),
     "engine.sampler": ("LogitsSampler",),
     "engine.shelf": ("Shelf",),

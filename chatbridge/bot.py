@@ -17,13 +17,14 @@ from pydantic import ValidationError
 from chatbridge.commands import ChatCommand, CommandContext, parse
 from chatbridge.config import BotSettings, ChannelSettings, ModelSettings, Quota
 from chatbridge.delivery.chat import Action
-from chatbridge.dialogue import Answer, Dialogue, LiveTurn
+from chatbridge.dialogue import Dialogue
 from chatbridge.errors import CommandError, ConfigError
 from chatbridge.plugins import did_you_mean
 from chatbridge.quotas import Quotas
 from chatbridge.store import Messages, Noted, People
 from chatbridge.texts import duration, pick_language, say
 from chatbridge.triggers import BotStreaks, heard, place_of
+from chatbridge.turns import Answer, LiveTurn
 from chatbridge.types import Author, Channel, Message
 
 if TYPE_CHECKING:
@@ -87,9 +88,10 @@ class Bot:
 
     # --- what frontends call -----------------------------------------------------------------------------------
 
-    async def receive(self, message: Message) -> Answer | LiveTurn | None:
+    async def receive(self, message: Message, *, again: bool = False) -> Answer | LiveTurn | None:
         """What the bot does about a message: an answer of a command, a model's answer on its way, or nothing.
 
+        `again`: it was received before the program ended, and so it was within the person's limits.
         Raises: CommandError, whose text is for the person.
         """
         # Half characters, which some services let through, can be neither stored nor tokenised.
@@ -114,7 +116,7 @@ class Bot:
             return await self._command(call, await self._context(message, replied, settings, language))
         if message.author.is_bot and not self._streaks.allow(message.channel):
             return None
-        if (refusal := await self._refusal(message.author, language)) is not None:
+        if not again and (refusal := await self._refusal(message.author, language)) is not None:
             return Answer(refusal) if refusal else None
         chained = replied if _in_chains(settings, message.channel) else None
         dialogue = self._dialogue(chained.place if chained else place_of(wanted, settings), message.channel)
@@ -157,10 +159,15 @@ class Bot:
         noted = await self.messages.find(self.name, message.channel.id, message.id)
         if noted is None or not await self.permits(message.author, message.channel):
             return None
-        dialogue = self._dialogue(noted.place, message.channel)
-        settings = self.effective(message.channel)
-        node = await dialogue.revise(noted.node, heard(message, settings, self._draw) or message)
-        return None if node is None else node.id
+        node = await self._dialogue(noted.place, message.channel).revise(noted.node, self.reworded(message))
+        if node is None:
+            return None
+        await self.messages.note(self.name, message.channel.id, message.id, node.id)
+        return node.id
+
+    def reworded(self, message: Message) -> Message:
+        """A message that was edited, as the model is to read it."""
+        return heard(message, self.effective(message.channel), self._draw) or message
 
     async def permits(self, author: Author, channel: Channel) -> bool:
         """Whether the bot listens to that person in that place."""

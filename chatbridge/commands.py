@@ -16,7 +16,8 @@ from chatbridge.quotas import day_of
 from chatbridge.texts import hint, say
 
 if TYPE_CHECKING:
-    from chatbridge.dialogue import Dialogue, LiveTurn
+    from chatbridge.dialogue import Dialogue
+    from chatbridge.turns import LiveTurn
     from chatbridge.types import Message
 
 

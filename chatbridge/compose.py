@@ -22,8 +22,9 @@ from chatbridge.types import Channel, ModelInfo, Turn
 
 if TYPE_CHECKING:
     from chatbridge.config import ChannelSettings
-    from chatbridge.dialogue import Dialogue, Task
+    from chatbridge.dialogue import Dialogue
     from chatbridge.store import Node
+    from chatbridge.turns import Task
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,7 @@ Knows the store and the model's door; leaves the prompt to `compose`, and knows 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,109 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from chatbridge.compose import Composed, compose
 from chatbridge.errors import ChatbridgeError, CommandError
 from chatbridge.texts import say
-from chatbridge.types import Author, Channel, Chunk, Finish, Message, Reply, Usage
+from chatbridge.turns import FinishedTurn, LiveTurn, Task
+from chatbridge.types import Attachment, Channel, Chunk, Finish, Message, Reply, Usage
 
 if TYPE_CHECKING:
     from chatbridge.bot import Bot
     from chatbridge.config import ChannelSettings
-    from chatbridge.engine.contract import Backend
     from chatbridge.store import Conversation, Node, Store
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a chat command says at once, without the model."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class FinishedTurn:
-    """An answer that ended, as observers see it: `finish` is set, or, where the answer failed, `error`."""
-
-    bot: str
-    channel: Channel
-    model: str
-    finish: Finish | None
-    error: str = ""
-    author: Author | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What the model is to do: answer the message `asked`, or go on with the `unfinished` answer to it."""
-
-    asked: Node
-    unfinished: Node | None = None
-
-
-Begin = Callable[["LiveTurn"], Awaitable[Task | None]]
-"""Moves the conversation to where an answer is wanted; None where there is nothing to answer (again)."""
-
-
-class LiveTurn:
-    """One answer on its way: iterate over it, once, for its chunks. It begins when the conversation is free.
-
-    `notices` are lines for the person, complete with the first chunk. `stop()` ends the answer early and keeps
-    what came. The model's errors are raised from the iteration; the person's message is kept then, too.
-    `author`: whom the answer is for. `node`: where it is kept, once it ended. `superseded`: a later message is
-    answered in the place of this one.
-    """
-
-    def __init__(self, dialogue: Dialogue, language: str, begin: Begin, *, gives_way: bool = False) -> None:
-        self.language = language
-        self.notices: list[str] = []
-        self.finish: Finish | None = None
-        self.author: Author | None = None
-        self.node: int | None = None
-        self.superseded = False
-        self.gives_way = gives_way
-        self._dialogue = dialogue
-        self._begin = begin
-        self._stopped = False
-        self._running: tuple[Backend, str] | None = None
-
-    def stop(self) -> None:
-        """End the answer early; may be called at any time, also before it has begun."""
-        self._stopped = True
-        if self._running is not None:
-            backend, request_id = self._running
-            backend.cancel(request_id)
-
-    def supersede(self) -> None:
-        """End it because a later message is to be answered instead."""
-        self.superseded = True
-        self.stop()
-
-    async def __aiter__(self) -> AsyncGenerator[Chunk, None]:
-        dialogue = self._dialogue
-        dialogue.waiting.append(self)
-        try:
-            await dialogue.lock.acquire()
-        finally:
-            dialogue.waiting.remove(self)
-        try:
-            if self._stopped:
-                return
-            dialogue.live = self
-            task = await self._begin(self)
-            if task is None:
-                if not self.superseded:
-                    self.notices.append(say(self.language, "not_changed"))
-                return
-            async with aclosing(dialogue.answer(self, task)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-        finally:
-            dialogue.live = None
-            dialogue.lock.release()
-
-    def watch(self, backend: Backend, request_id: str) -> bool:
-        """Remember what `stop` has to cancel; False where it was called already, and nothing is to be begun."""
-        self._running = (backend, request_id)
-        return not self._stopped
 
 
 @dataclass(slots=True, eq=False)
@@ -156,6 +59,10 @@ class Dialogue:
             if behind is not None:
                 await self.go_to(behind)
             conversation = await self.conversation()
+            message, turn.message = turn.message, None
+            assert message is not None, "a turn begins once"
+            if names := ", ".join(file.name for file in message.attachments if _content(file) is None):
+                turn.notices.append(say(language, "unreadable", names=names))
             node = await self.store.append(
                 conversation.id,
                 "user",
@@ -175,7 +82,7 @@ class Dialogue:
 
         if follow_up == "interrupt" and self.live is not None:
             self.live.supersede()
-        return LiveTurn(self, language, begin, gives_way=follow_up != "queue")
+        return LiveTurn(self, language, begin, message=message, gives_way=follow_up != "queue")
 
     def regenerate(self, language: str = "en", at: int | None = None) -> LiveTurn:
         """Answer the last message, or the one `at` a node, once more; what there was stays on its own branch."""
@@ -360,12 +267,17 @@ def with_attachments(message: Message) -> str:
     quoted = "\n".join(f"> {line}" for line in message.quoted.splitlines())
     parts = [quoted, message.text]
     for file in message.attachments:
-        try:
-            content = file.data.decode() if _is_text(file.media_type) else ""
-        except UnicodeDecodeError:
-            content = ""
-        parts.append(f"[{file.name}]\n{content}" if content else f"[{file.name}, {file.media_type}]")
+        content = _content(file)
+        parts.append(f"[{file.name}, {file.media_type}]" if content is None else f"[{file.name}]\n{content}")
     return "\n\n".join(part for part in parts if part)
+
+
+def _content(file: Attachment) -> str | None:
+    """What a text file says; None for any other file."""
+    try:
+        return file.data.decode() if _is_text(file.media_type) else None
+    except UnicodeDecodeError:
+        return None
 
 
 def _is_text(media_type: str) -> bool:

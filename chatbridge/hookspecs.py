@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from chatbridge.commands import ChatCommand
     from chatbridge.config import ChannelSettings
-    from chatbridge.dialogue import FinishedTurn
     from chatbridge.engine.contract import BackendType
     from chatbridge.frontend import FrontendType
     from chatbridge.prompts import Template
+    from chatbridge.turns import FinishedTurn
     from chatbridge.types import Message
 
 hookspec = pluggy.HookspecMarker("chatbridge")

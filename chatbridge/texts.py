@@ -10,6 +10,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "({count} earlier messages no longer fit the model's context and were left out.)",
         "（较早的 {count} 条消息超出了模型的上下文，已不再发送给模型。）",
     ),
+    "unreadable": ("(I can't read {names}, only text files.)", "（我读不了 {names}，只能读文本文件。）"),
     "not_changed": ("This message was answered already.", "这条消息已经回答过了。"),
     "was_reset": (
         "A new conversation begins. The old one is kept: /branch lists it.",

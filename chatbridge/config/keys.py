@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from chatbridge.config.options import ConfigPath
 from chatbridge.config.settings import Access, Admins, ChannelSettings, Quota
 from chatbridge.prompts import Template
 from chatbridge.sampling import Sampling
+
+
+def _address(address: str) -> str:
+    match = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]*):(\d{1,5})", address)
+    if address and (match is None or int(match[2]) > 65_535):
+        raise ValueError("this is no address and port, such as 127.0.0.1:9464")
+    return address
 
 
 class ModelKeys(BaseModel):
@@ -61,8 +69,5 @@ class TopKeys(BaseModel):
         float, Field(ge=0, le=3600, description="Seconds that answers under way get to end at a shutdown.")
     ] = 10.0
     monitor: Annotated[
-        str,
-        Field(
-            pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]*):\d{1,5}$", description="HOST:PORT to serve /healthz and /metrics."
-        ),
+        str, AfterValidator(_address), Field(description="HOST:PORT of /healthz and /metrics; none unless set.")
     ] = ""

@@ -135,6 +135,7 @@ class _Reader:
         self._check_ids(frontend, at)
         if options is None or keys is None:
             return None
+        self._check_admins(at, admins, keys)
         more = (admins, keys.admin_commands, keys.pairing, limits)
         return BotSettings(name, frontend.name, options, defaults, channels, allow, deny, *more)
 
@@ -302,6 +303,22 @@ class _Reader:
                     if wrong := frontend.check_id(text):
                         shown = "this" if place in self.document.substituted else repr(text)
                         self.document.complain(self.document.at(place), f"{shown} is no id of {frontend.name}: {wrong}")
+
+    def _check_admins(self, at: Place, admins: Admins, keys: BotKeys) -> None:
+        """Whether there is somebody to let people in, and whether there are the commands that only admins may give."""
+        if keys.pairing and admins == Admins() and (*at, "admins") not in self.document.failed:
+            message = "`pairing` needs `admins`: else nobody could let anybody in"
+            self.document.complain(self.document.at_key((*at, "pairing")), message)
+        known = self._plugins.chat_commands
+        for n, name in enumerate(self._raw(*at)["admin_commands"] if keys.admin_commands else ()):
+            place = (*at, "admin_commands", n)
+            if name not in known:
+                secret = place in self.document.substituted
+                have = "" if secret else did_you_mean(str(name), known)
+                have = have or f" (known: {', '.join(known)})"
+                self.document.complain(
+                    self.document.at(place), f"{'this' if secret else repr(name)} is no command{have}"
+                )
 
     # --- mappings and their keys -------------------------------------------------------------------------------
 

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from chatbridge.delivery.chat import Action, Budget, Button, Chat, Clock, Limits, LoopClock, Part
+from chatbridge.delivery.answering import Answering
+from chatbridge.delivery.chat import Budget, Button, Chat, Clock, Limits, LoopClock, Part
 from chatbridge.delivery.dispatch import Dispatch
 from chatbridge.delivery.parts import parts_of
 from chatbridge.delivery.posting import Posting
-from chatbridge.dialogue import Answer, LiveTurn
 from chatbridge.errors import ChatbridgeError, CommandError
-from chatbridge.store import Inbox, KeptAnswer, Outbox, Received
+from chatbridge.store import Inbox, Outbox
 from chatbridge.texts import say
+from chatbridge.turns import Answer, LiveTurn
 from chatbridge.types import Channel, Message
 
 if TYPE_CHECKING:
@@ -32,10 +31,6 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 60.0
 """How often the boxes are looked through for what `chatbridge queue retry` put back."""
-
-SUSPECT = 2
-"""A message that was being answered at so many crashes is answered while no other such message is: the one that ends
-the program each time is then found out, and the others are not given up along with it."""
 
 MOST_OFFERS = 1000
 """So many offers to answer an edited message are remembered, so that one more edit makes no other."""
@@ -72,16 +67,11 @@ class Delivery:
         self.outbox = Outbox(bot.bridge.store)
         self._clock = clock or LoopClock()
         self._dispatch = Dispatch(bot.name, self.outbox, open_chat, limits, budget, self._clock)
+        self._answering = Answering(bot, self.inbox, self._dispatch, tries)
         self._drain = drain
-        self._tries = tries
         self._keep_days = keep_days
-        self._orders: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._suspects = asyncio.Lock()
-        self._received: set[int] = set()
-        self._answering: dict[tuple[str, str], tuple[LiveTurn, Posting]] = {}
         self._offers: dict[tuple[str, str], str] = {}
         self._sweeper: asyncio.Task[None] | None = None
-        self._closing = False
 
     async def __aenter__(self) -> Self:
         await self.outbox.prune(self._keep_days)
@@ -92,7 +82,7 @@ class Delivery:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing = True
+        self._answering.closing = True
         if self._sweeper is not None:
             self._sweeper.cancel()
         drain = self.bot.bridge.settings.drain if self._drain is None else self._drain
@@ -115,14 +105,14 @@ class Delivery:
         received = await self.inbox.add(self.bot.name, message, mark)
         if received is None:
             return False
-        self._take(received, again=False)
+        self._answering.take(received, again=False)
         return True
 
     async def resume(self) -> None:
         """Go on with everything that waits in the boxes; may be called again, after each reconnect."""
         await self._dispatch.resume()
         for received in await self.inbox.open(self.bot.name):
-            self._take(received, again=True)
+            self._answering.take(received, again=True)
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep())
 
@@ -154,11 +144,11 @@ class Delivery:
             return result.text
         if result is not None:
             offer = press.action == "answer"
-            posting = self._posting(
+            posting = self._answering.posting(
                 channel, result.language, None if offer else press.message_id, [press.message_id] if offer else ()
             )
             self._offers = {key: id for key, id in self._offers.items() if id != press.message_id}
-            self._dispatch.start(self._stream(channel, result, posting))
+            self._dispatch.start(self._answering.stream(channel, result, posting))
         return ""
 
     async def call(self, message: Message) -> tuple[Part, ...]:
@@ -167,10 +157,10 @@ class Delivery:
         Returns soon, with what to show to the person who gave it; nothing where an answer comes to the chat.
         """
         language = self.bot.language(message.channel, message.language, message.text)
-        result = await self._result(message, language)
+        result = await self._answering.result(message, language)
         if isinstance(result, LiveTurn):
-            posting = self._posting(message.channel, result.language, None)
-            self._dispatch.start(self._stream(message.channel, result, posting))
+            posting = self._answering.posting(message.channel, result.language, None)
+            self._dispatch.start(self._answering.stream(message.channel, result, posting))
             return ()
         text = say(language, "not_permitted") if result is None else result
         return parts_of(text, self._dispatch.limits(message.channel.id), language)
@@ -179,24 +169,27 @@ class Delivery:
         """A person has edited a message: it is answered as it is now, or, if it was answered, an offer is made."""
         if await self.inbox.revise(self.bot.name, message):
             return
+        key = (message.channel.id, message.id)
+        if key in self._answering.live and (turn := self._answering.live[key][0]).message is not None:
+            turn.message = self.bot.reworded(message)  # it waits for the answer before it
+            return
         node = await self.bot.revised(message)
         if node is None:
             return
-        key = (message.channel.id, message.id)
         if (offer := self._offers.get(key)) is not None:
             await self.bot.messages.note(self.bot.name, message.channel.id, offer, node)
             return
         language = self.bot.language(message.channel, message.language, message.text)
-        buttons = self._buttons(message.channel, language, "answer")
+        buttons = self._answering.buttons(message.channel, language, "answer")
         if not buttons:
             return
-        posting = self._posting(message.channel, language, message.id)
+        posting = self._answering.posting(message.channel, language, message.id)
         self._dispatch.start(self._offer(key, posting, buttons, node))
 
     async def deleted(self, channel: Channel, message_ids: Iterable[str]) -> None:
         """Messages are gone from their chat: they leave the history, and are not answered any more."""
         for id in message_ids:
-            if (answering := self._answering.get((channel.id, id))) is not None:
+            if (answering := self._answering.live.get((channel.id, id))) is not None:
                 turn, posting = answering
                 posting.withdrawn = True  # it is removed once the answer has ended, with what came of it
                 turn.supersede()
@@ -210,7 +203,7 @@ class Delivery:
         if isinstance(result, Answer):
             await self.say(channel, result.text, language=language, reply_to=reply_to)
             return
-        await self._stream(channel, result, self._posting(channel, result.language, reply_to))
+        await self._answering.stream(channel, result, self._answering.posting(channel, result.language, reply_to))
 
     async def say(self, channel: Channel, text: str, *, language: str = "en", reply_to: str | None = None) -> None:
         """Send a text of our own, in Markdown; ends when it is delivered."""
@@ -231,100 +224,14 @@ class Delivery:
     @property
     def in_hand(self) -> int:
         """How many messages are being answered or wait for it."""
-        return len(self._received)
+        return self._answering.count
 
     @property
     def queued(self) -> int:
         """How many messages of finished answers wait to be delivered."""
         return self._dispatch.queued
 
-    # --- one message -------------------------------------------------------------------------------------------
-
-    def _take(self, received: Received, *, again: bool) -> None:
-        if received.id in self._received or self._closing:
-            return
-        self._received.add(received.id)
-        self._dispatch.start(self._handle(received, again))
-
-    async def _handle(self, received: Received, again: bool) -> None:
-        try:
-            async with AsyncExitStack() as stack:
-                async with self._orders[received.channel]:  # messages of a chat begin in their order
-                    if received.attempts >= SUSPECT:
-                        await stack.enter_async_context(self._suspects)
-                    begun = await self.inbox.begin(received.id)
-                    if begun is None or begun.message is None:
-                        return
-                    message = begun.message
-                    language = self.bot.language(message.channel, message.language, message.text)
-                    if begun.attempts > self._tries:
-                        await self._bury(begun, language)
-                        return
-                    kept = None
-                    if again:  # the program may have ended when the answer was there already, or its beginning
-                        kept = await self.inbox.kept_answer(begun.bot, begun.channel, begun.service_id)
-                    result = await self._result(message, language, kept)
-                await self._bring(begun, message, language, result, kept)
-        except asyncio.CancelledError:
-            await self.inbox.release(received.id)
-            raise
-        finally:
-            self._received.discard(received.id)
-
-    async def _result(self, message: Message, language: str, kept: KeptAnswer | None = None) -> str | LiveTurn | None:
-        """What the bot does about the message; `str` is said at once."""
-        if kept is not None:
-            goes_on = kept.partial and kept.latest
-            return self.bot.going_on(message, kept.place, kept.node) if goes_on else kept.text
-        try:
-            result = await self.bot.receive(message)
-        except CommandError as error:
-            return str(error)
-        except ChatbridgeError as error:
-            log.warning("channel %s: a message was not answered: %s", message.channel.id, error)
-            return say(language, "trouble", why=error)
-        except Exception:
-            log.exception("channel %s: a message was not answered", message.channel.id)
-            return say(language, "trouble_inside")
-        return result.text if isinstance(result, Answer) else result
-
-    async def _bring(
-        self,
-        received: Received,
-        message: Message,
-        language: str,
-        result: str | LiveTurn | None,
-        kept: KeptAnswer | None,
-    ) -> None:
-        if result is None:
-            await self.inbox.finish(received.id)
-            return
-        posting = self._posting(
-            message.channel, language, message.id, received.live, received=received.id, before=kept.text if kept else ""
-        )
-        if isinstance(result, str):
-            buttons = self._buttons(message.channel, language, "regenerate", "branch") if kept else ()
-            node = kept.node if kept else None
-            await self._dispatch.say(received.channel, result, posting, received.id, buttons, node)
-            return
-        key = (received.channel, received.service_id)
-        self._answering[key] = (result, posting)
-        try:
-            await self._stream(message.channel, result, posting, received.id)
-        finally:
-            del self._answering[key]
-            if posting.withdrawn:
-                await self.bot.messages.remove(self.bot.name, *key)
-
-    async def _stream(self, channel: Channel, turn: LiveTurn, posting: Posting, received: int | None = None) -> None:
-        def buttons(turn: LiveTurn) -> tuple[Button, ...]:
-            if turn.node is None:
-                return ()
-            cut = turn.finish is None or turn.finish.reason in ("cancelled", "length")
-            actions = ("regenerate", "continue", "branch") if cut else ("regenerate", "branch")
-            return self._buttons(channel, posting.language, *actions)
-
-        await self._dispatch.stream(channel.id, turn, posting, received, buttons)
+    # --- in the background -------------------------------------------------------------------------------------
 
     async def _offer(self, key: tuple[str, str], posting: Posting, buttons: tuple[Button, ...], node: int) -> None:
         """Offer to answer an edited message again."""
@@ -333,45 +240,6 @@ class Delivery:
             self._offers[key] = id
             while len(self._offers) > MOST_OFFERS:
                 del self._offers[next(iter(self._offers))]
-
-    async def _bury(self, received: Received, language: str) -> None:
-        log.error("channel %s: message %s is given up", received.channel, received.service_id)
-        await self.inbox.bury(received.id, f"answering it ended the program {self._tries} times")
-        posting = Posting(self._dispatch.limits(received.channel), language=language, live=received.live)
-        await self._dispatch.say(received.channel, say(language, "gave_up", count=self._tries), posting)
-
-    # --- small things ------------------------------------------------------------------------------------------
-
-    def _posting(
-        self,
-        channel: Channel,
-        language: str,
-        reply_to: str | None,
-        live: Iterable[str] = (),
-        *,
-        received: int | None = None,
-        before: str = "",
-    ) -> Posting:
-        """An answer to be shown; in groups it is a reply."""
-
-        async def remember(live: Iterable[str]) -> None:
-            if received is not None:
-                await self.inbox.show(received, [*live])
-
-        return Posting(
-            self._dispatch.limits(channel.id),
-            language=language,
-            reply_to=reply_to if channel.kind == "group" else None,
-            live=[*live],
-            remember=remember,
-            before=before,
-            buttons=self._buttons(channel, language, "stop"),
-        )
-
-    def _buttons(self, channel: Channel, language: str, *actions: Action) -> tuple[Button, ...]:
-        if not self.bot.effective(channel).buttons:
-            return ()
-        return tuple(Button(action, say(language, f"button_{action}")) for action in actions)
 
     async def _sweep(self) -> None:
         while True:

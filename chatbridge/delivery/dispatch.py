@@ -16,9 +16,9 @@ from chatbridge.delivery.line import Counts, Line, Outgoing
 from chatbridge.delivery.parts import parts_of
 from chatbridge.delivery.posting import LONG, Posting
 from chatbridge.delivery.stream import stream
-from chatbridge.dialogue import LiveTurn
 from chatbridge.store import Letter, NewLetter, Outbox
 from chatbridge.texts import say
+from chatbridge.turns import LiveTurn
 
 log = logging.getLogger(__name__)
 

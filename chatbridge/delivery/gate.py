@@ -137,11 +137,13 @@ class Gate:
         """An answer begins: show typing, and soon a preview."""
         self._answers[key] = _Open(now + self.limits.first_preview, changed=self.limits.previews != "none")
 
-    def touch(self, key: str) -> None:
-        """There is more of the answer to show. Ignored once it was closed."""
+    def touch(self, key: str) -> bool:
+        """There is more of the answer to show. Ignored once it was closed; whether this is news for `next`."""
         answer = self._answers.get(key)
-        if answer is not None and not answer.closed and self.limits.previews != "none":
-            answer.changed = True
+        if answer is None or answer.closed or answer.changed or self.limits.previews == "none":
+            return False
+        answer.changed = True
+        return True
 
     def close(self, key: str) -> None:
         """No preview of this answer from now on; nor of others, until it is forgotten: its finals come first."""

@@ -76,8 +76,8 @@ class Line:
 
     def touch(self, posting: Posting) -> None:
         """There is more of it."""
-        self.gate.touch(posting.key)
-        self._wake()
+        if self.gate.touch(posting.key):  # once for many words: they come faster than they can be shown
+            self._wake()
 
     async def close(self, posting: Posting) -> None:
         """No preview any more; a call that is under way is waited for, so that `posting.live` is complete."""

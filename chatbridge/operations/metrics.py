@@ -13,8 +13,8 @@ from chatbridge.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from chatbridge.bridge import Bridge
-    from chatbridge.dialogue import FinishedTurn
     from chatbridge.operations.lag import LoopLag
+    from chatbridge.turns import FinishedTurn
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -39,13 +39,14 @@ class Messages:
     async def remove(self, bot: str, channel: str, message_id: str) -> bool:
         """Take a message that was deleted in its chat out of the history, words and all, with the answers to it.
 
-        False where it is not known. Other messages stay: what came after it now follows what came before it.
+        False where it is not known. Other messages stay: what came after it now follows what came before it. May be
+        called again, for an answer that was still being written the first time.
         """
 
         def work(db: sqlite3.Connection) -> bool:
             row = db.execute(
                 "SELECT node, conversation, service_id FROM messages JOIN nodes ON nodes.id = node "
-                "WHERE bot = ? AND channel = ? AND message_id = ? AND NOT removed",
+                "WHERE bot = ? AND channel = ? AND message_id = ?",
                 (bot, channel, message_id),
             ).fetchone()
             if row is None:

@@ -242,7 +242,10 @@ async def test_names_are_said_in_groups_only(bot: Bot, say: Say) -> None:
 
 async def test_text_files_are_read_and_others_named(bot: Bot, message: Make) -> None:
     files = (Attachment("notes.txt", "text/plain", "日记".encode()), Attachment("cat.png", "image/png", b"\x89"))
-    await drained(await bot.receive(message("look", attachments=files)))
+    turn = await bot.receive(message("look", attachments=files))
+    await drained(turn)
+    assert isinstance(turn, LiveTurn)
+    assert turn.notices == ["(I can't read cat.png, only text files.)"]
     assert (await said(bot))[0][1] == "look\n\n[notes.txt]\n日记\n\n[cat.png, image/png]"
 
 

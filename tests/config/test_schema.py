@@ -133,6 +133,7 @@ def test_it_rejects_what_the_reader_rejects(complaints: Complaints, validator: A
 BEYOND = ("a key twice", "a trap", "YAML", "a variable", "names", "ids", "a text from a file", "codes", "a template")
 BEYOND_ONE_BY_ONE = {
     "values: validators",
+    "people: nobody could let anybody in",
     "values: store of nobody",
     "values: store",
     "values: store with a zero",

@@ -49,6 +49,7 @@ def test_pieces_are_the_text_and_fit(
 @given(sources, small)
 @example(source="word\n\n- ```\n  \n\n```\n\n```", length=80)
 @example(source="- ``` ```", length=80)
+@example(source=f"```\n{'x' * 70}\n\n\n\n{'y' * 90}\n```", length=80)
 @example(source="````\n" + "\n" * 300 + "word\n```\n````", length=80)
 @example(source=f"```\n\n{'汉字' * 30}\n```", length=80)
 @example(source="word\n\n~~~\n\n\n~~~\n    indented = 1\n~~~", length=80)

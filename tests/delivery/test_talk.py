@@ -21,7 +21,7 @@ from chatbridge import (
     Request,
     Usage,
 )
-from chatbridge.config import Access
+from chatbridge.config import Access, Quota
 from chatbridge.delivery.chat import Action, LoopClock
 from chatbridge.testing import Fault, ScriptedBackend, ServiceCall
 from chatbridge.texts import say
@@ -122,6 +122,10 @@ async def test_buttons_still_work_after_a_restart_and_in_an_earlier_conversation
         await delivery.press(press("regenerate", place.id(0)))
         await place.service.clock.sleep(5)
         assert await spoken(delivery) == ["first", "one again"]
+        await delivery.accept(said("/reset", "3"))
+        await place.service.clock.sleep(5)
+        await delivery.press(press("branch", place.id(0)))
+        assert await spoken(delivery) == ["first", "one"]
 
 
 @virtually
@@ -187,7 +191,11 @@ async def test_an_edited_message_offers_to_answer_it_again_once(place: Place) ->
         assert place.buttons()[1] == ("regenerate", "branch")
         assert await spoken(delivery) == ["hello you there", "two"]
         await delivery.edited(said("never mind", "unknown"))
-    assert place.shown() == ["one", "two"]
+        await delivery.edited(said("hello", "1"))  # as it was at first, and not what was answered last
+        await place.service.clock.sleep(5)
+        assert place.shown() == ["one", "two", say("en", "edited")]
+        await delivery.deleted(PRIVATE, ["1"])
+        assert await spoken(delivery) == []
 
 
 @virtually
@@ -199,6 +207,49 @@ async def test_a_message_edited_before_its_turn_is_answered_as_it_is_now(place: 
         await delivery.edited(said("second", "1"))
         await delivery.resume()
     assert place.shown() == ["answer to second"]
+
+
+@virtually
+async def test_a_message_edited_while_it_waits_for_the_answer_before_it(place: Place) -> None:
+    backend = EchoBackend(lambda question: f"answer to {question}", pauses=lambda: 1.0)
+    async with place.program(backend, settings={"prefix": "!"}) as delivery:
+        await delivery.accept(said("!first", "1"))
+        await place.service.clock.sleep(0.5)
+        await delivery.accept(said("!second", "2"))
+        await place.service.clock.sleep(0.5)
+        await delivery.edited(said("!third", "2"))
+    assert place.shown() == ["answer to first", "answer to third"]
+
+
+@virtually
+async def test_a_message_deleted_while_it_waits_for_the_answer_before_it(place: Place) -> None:
+    async with place.program(EchoBackend(pauses=lambda: 1.0)) as delivery:
+        await delivery.accept(said("x: 5 words", "1"))
+        await place.service.clock.sleep(0.5)
+        await delivery.accept(said("y: 5 words", "2"))
+        await place.service.clock.sleep(0.5)
+        await delivery.deleted(PRIVATE, ["2"])
+        await place.service.clock.sleep(60)
+        assert await spoken(delivery) == ["x: 5 words", echo("x: 5 words")]
+    assert place.shown() == [echo("x: 5 words")]
+
+
+@virtually
+async def test_what_was_within_the_limits_before_a_restart_still_is(place: Place) -> None:
+    limits = Quota(messages_per_minute=1)
+    async with place.program(EchoBackend(pauses=lambda: 1.0), drain=0.0, bot={"limits": limits}) as delivery:
+        for id in ("1", "2"):
+            received = await delivery.inbox.add("bot", said("x: 3 words", id))
+            assert received is not None
+            await delivery.inbox.begin(received.id)
+    async with place.program(EchoBackend(), bot={"limits": limits}) as delivery:
+        await delivery.resume()
+        await place.service.clock.sleep(30)
+        await delivery.accept(said("one more", "3"))
+        await delivery.accept(said("and one", "4"))
+    assert place.shown()[:2] == [echo("x: 3 words")] * 2
+    refusal = say("en", "messages_per_minute", limit=1, wait="60 s")
+    assert sorted(place.shown()[2:]) == sorted([echo("one more"), refusal])
 
 
 @virtually
@@ -223,7 +274,7 @@ async def test_deleted_messages_leave_the_history_with_their_answers(place: Plac
 async def test_a_message_deleted_while_it_is_answered_takes_its_answer_along(place: Place) -> None:
     async with place.program(EchoBackend(pauses=lambda: 1.0)) as delivery:
         await delivery.accept(said("x: 50 words", "1"))
-        await place.service.clock.sleep(10)
+        await place.service.clock.sleep(10.5)  # between two words: the answer ends after it was deleted
         assert place.shown()
         await delivery.deleted(PRIVATE, ["1"])
         await place.service.clock.sleep(10)
@@ -292,6 +343,26 @@ async def test_one_that_is_interrupted_before_its_first_word_leaves_nothing_in_t
         await place.service.clock.sleep(60)
         assert await spoken(delivery) == ["a", "b", "answer to b"]
     assert place.shown() == ["answer to b"]
+
+
+@virtually
+async def test_one_that_was_answered_with_a_later_one_before_a_crash_is_done_with(place: Place) -> None:
+    async with place.program(ScriptedBackend()) as delivery:
+        store, talk = delivery.bot.bridge.store, await delivery.bot.dialogue(PRIVATE).conversation()
+        received = await delivery.inbox.add("bot", said("a", "1"))
+        assert received is not None
+        await delivery.inbox.begin(received.id)
+        parent = None
+        for id, text in (("1", "a"), ("2", "b")):
+            node = await store.append(talk.id, "user", text, parent=parent, service_id=id, channel="p")
+            parent = node.id
+        await store.append(talk.id, "assistant", "to both", parent=parent)
+    backend = ScriptedBackend("never")
+    async with place.program(backend, settings={"follow_up": "merge"}) as delivery:
+        await delivery.resume()
+        await place.service.clock.sleep(5)
+        assert await delivery.inbox.open("bot") == []
+    assert (place.shown(), backend.requests) == ([], [])
 
 
 class Crowded(ScriptedBackend):

@@ -1,0 +1,185 @@
+"""From a message in the inbox to its answer in the outbox, for one bot: in order, and again after a crash.
+
+Knows what a bot says about a message; leaves to `dispatch` how it gets to the chat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from chatbridge.delivery.chat import Action, Button
+from chatbridge.delivery.dispatch import Dispatch
+from chatbridge.delivery.posting import Posting
+from chatbridge.errors import ChatbridgeError, CommandError
+from chatbridge.store import Inbox, KeptAnswer, Received
+from chatbridge.texts import say
+from chatbridge.turns import Answer, LiveTurn
+from chatbridge.types import Channel, Message
+
+if TYPE_CHECKING:
+    from chatbridge.bot import Bot
+
+log = logging.getLogger(__name__)
+
+SUSPECT = 2
+"""A message that was being answered at so many crashes is answered while no other such message is: the one that ends
+the program each time is then found out, and the others are not given up along with it."""
+
+
+class Answering:
+    """All messages of a bot that are being answered. `live`: those that a model answers, by channel and message id.
+
+    `tries`: so often a message is tried whose answering ended the program.
+    """
+
+    def __init__(self, bot: Bot, inbox: Inbox, dispatch: Dispatch, tries: int) -> None:
+        self.live: dict[tuple[str, str], tuple[LiveTurn, Posting]] = {}
+        self.closing = False
+        self._bot = bot
+        self._inbox = inbox
+        self._dispatch = dispatch
+        self._tries = tries
+        self._orders: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._suspects = asyncio.Lock()
+        self._received: set[int] = set()
+
+    @property
+    def count(self) -> int:
+        """How many messages are in hand."""
+        return len(self._received)
+
+    def take(self, received: Received, *, again: bool) -> None:
+        """Begin with a message, unless it is in hand; `again`: it may have been begun before the program ended."""
+        if received.id in self._received or self.closing:
+            return
+        self._received.add(received.id)
+        self._dispatch.start(self._handle(received, again))
+
+    async def _handle(self, received: Received, again: bool) -> None:
+        try:
+            async with AsyncExitStack() as stack:
+                async with self._orders[received.channel]:  # messages of a chat begin in their order
+                    if received.attempts >= SUSPECT:
+                        await stack.enter_async_context(self._suspects)
+                    begun = await self._inbox.begin(received.id)
+                    if begun is None or begun.message is None:
+                        return
+                    message = begun.message
+                    language = self._bot.language(message.channel, message.language, message.text)
+                    if begun.attempts > self._tries:
+                        await self._bury(begun, language)
+                        return
+                    kept = None
+                    if again:  # the program may have ended when the answer was there already, or its beginning
+                        kept = await self._inbox.kept_answer(begun.bot, begun.channel, begun.service_id)
+                    result = await self.result(message, language, kept, again=begun.attempts > 1)
+                await self._bring(begun, message, language, result, kept)
+        except asyncio.CancelledError:
+            await self._inbox.release(received.id)
+            raise
+        finally:
+            self._received.discard(received.id)
+
+    async def result(
+        self, message: Message, language: str, kept: KeptAnswer | None = None, *, again: bool = False
+    ) -> str | LiveTurn | None:
+        """What the bot does about the message; `str` is said at once."""
+        if kept is not None:
+            goes_on = kept.partial and kept.latest
+            return self._bot.going_on(message, kept.place, kept.node) if goes_on else kept.text
+        try:
+            result = await self._bot.receive(message, again=again)
+        except CommandError as error:
+            return str(error)
+        except ChatbridgeError as error:
+            log.warning("channel %s: a message was not answered: %s", message.channel.id, error)
+            return say(language, "trouble", why=error)
+        except Exception:
+            log.exception("channel %s: a message was not answered", message.channel.id)
+            return say(language, "trouble_inside")
+        return result.text if isinstance(result, Answer) else result
+
+    async def _bring(
+        self,
+        received: Received,
+        message: Message,
+        language: str,
+        result: str | LiveTurn | None,
+        kept: KeptAnswer | None,
+    ) -> None:
+        if result is None:
+            await self._inbox.finish(received.id)
+            return
+        posting = self.posting(
+            message.channel, language, message.id, received.live, received=received.id, before=kept.text if kept else ""
+        )
+        if isinstance(result, str):
+            buttons = self.buttons(message.channel, language, "regenerate", "branch") if kept else ()
+            node = kept.node if kept else None
+            await self._dispatch.say(received.channel, result, posting, received.id, buttons, node)
+            return
+        key = (received.channel, received.service_id)
+        self.live[key] = (result, posting)
+        try:
+            await self.stream(message.channel, result, posting, received.id)
+        finally:
+            del self.live[key]
+            if posting.withdrawn:
+                await self._bot.messages.remove(self._bot.name, *key)
+
+    async def stream(self, channel: Channel, turn: LiveTurn, posting: Posting, received: int | None = None) -> None:
+        """Show a model's answer while it comes, and finish it with its buttons."""
+
+        def buttons(turn: LiveTurn) -> tuple[Button, ...]:
+            if turn.node is None:
+                return ()
+            cut = turn.finish is None or turn.finish.reason in ("cancelled", "length")
+            actions = ("regenerate", "continue", "branch") if cut else ("regenerate", "branch")
+            return self.buttons(channel, posting.language, *actions)
+
+        await self._dispatch.stream(channel.id, turn, posting, received, buttons)
+
+    async def _bury(self, received: Received, language: str) -> None:
+        log.error("channel %s: message %s is given up", received.channel, received.service_id)
+        await self._inbox.bury(received.id, f"answering it ended the program {self._tries} times")
+        posting = Posting(self._dispatch.limits(received.channel), language=language, live=received.live)
+        await self._dispatch.say(received.channel, say(language, "gave_up", count=self._tries), posting)
+
+    # --- small things ------------------------------------------------------------------------------------------
+
+    def posting(
+        self,
+        channel: Channel,
+        language: str,
+        reply_to: str | None,
+        live: Iterable[str] = (),
+        *,
+        received: int | None = None,
+        before: str = "",
+    ) -> Posting:
+        """An answer to be shown; in groups it is a reply."""
+
+        async def remember(live: Iterable[str]) -> None:
+            if received is not None:
+                await self._inbox.show(received, [*live])
+
+        return Posting(
+            self._dispatch.limits(channel.id),
+            language=language,
+            reply_to=reply_to if channel.kind == "group" else None,
+            live=[*live],
+            remember=remember,
+            before=before,
+            buttons=self.buttons(channel, language, "stop"),
+        )
+
+    def buttons(self, channel: Channel, language: str, *actions: Action) -> tuple[Button, ...]:
+        """Buttons for a message, where they are wanted."""
+        if not self._bot.effective(channel).buttons:
+            return ()
+        return tuple(Button(action, say(language, f"button_{action}")) for action in actions)

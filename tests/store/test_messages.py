@@ -1,0 +1,100 @@
+"""Which message is which node, what is left of a deleted one, and who was let in."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from chatbridge.store import Messages, People, Store
+from chatbridge.store.people import LETTERS
+from chatbridge.types import Author, Reply
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    store = await Store.open(tmp_path / "test.db")
+    yield store
+    await store.aclose()
+
+
+async def test_messages_are_found_by_bot_channel_and_id(store: Store) -> None:
+    messages = Messages(store)
+    talk = await store.conversation("bot", "place")
+    first = await store.append(talk.id, "user", "one", parent=None, service_id="7", channel="room")
+    second = await store.append(talk.id, "assistant", "two", parent=first.id)
+    await messages.note("bot", "room", "8", second.id)
+    found = await messages.find("bot", "room", "7")
+    assert found is not None
+    assert (found.place, found.conversation, found.node, found.role) == ("place", talk.id, first.id, "user")
+    latest = await messages.latest("bot", "room")
+    assert latest is not None
+    assert (latest.node, latest.role) == (second.id, "assistant")
+    for bot, channel, id in (("bot", "room", "9"), ("bot", "elsewhere", "7"), ("other", "room", "7")):
+        assert await messages.find(bot, channel, id) is None
+        assert not await messages.remove(bot, channel, id)
+    assert await messages.latest("other", "room") is None
+    # One that shows something else from now on.
+    await messages.note("bot", "room", "8", first.id)
+    again = await messages.find("bot", "room", "8")
+    assert again is not None
+    assert again.node == first.id
+
+
+async def test_nothing_is_left_of_a_deleted_message_and_the_answers_to_it(store: Store, tmp_path: Path) -> None:
+    messages = Messages(store)
+    talk = await store.conversation("bot", "room")
+    before = await store.append(talk.id, "user", "before", parent=None, service_id="1", channel="room")
+    asked = await store.append(talk.id, "user", "secret", parent=before.id, service_id="2", channel="room")
+    edited = await store.append(talk.id, "user", "my secret", parent=before.id, service_id="2~1-2", move=False)
+    reply = Reply("your secret", (1, 2, 3), "tail", "toy")
+    for parent in (asked, asked, edited):
+        answer = await store.append(talk.id, "assistant", reply.text, parent=parent.id, reply=reply)
+    after = await store.append(talk.id, "user", "after", parent=answer.id, service_id="22", channel="room")
+    assert await messages.remove("bot", "room", "2")
+    assert [node.text for node in await store.path(talk.id)] == ["before", "after"]
+    assert await store.children(talk.id, asked.id) == []
+    assert await messages.find("bot", "room", "2") is None
+    assert await messages.remove("bot", "room", "2"), "again, for an answer that came since"
+    with sqlite3.connect(tmp_path / "test.db") as raw:
+        rows = raw.execute("SELECT id, text, tokens, tail FROM nodes WHERE removed").fetchall()
+    raw.close()
+    assert len(rows) == 5
+    assert {row[1:] for row in rows} == {("", None, None)}
+    assert (await store.node(after.id)).text == "after"
+
+
+async def test_an_answer_that_was_deleted_leaves_the_question(store: Store) -> None:
+    messages = Messages(store)
+    talk = await store.conversation("bot", "room")
+    asked = await store.append(talk.id, "user", "one", parent=None, service_id="1", channel="room")
+    answer = await store.append(talk.id, "assistant", "two", parent=asked.id)
+    await messages.note("bot", "room", "m", answer.id)
+    assert await messages.remove("bot", "room", "m")
+    assert [node.text for node in await store.path(talk.id)] == ["one"]
+    assert (await store.conversation("bot", "room")).title == "one"
+
+
+async def test_codes_are_ones_own_and_stay_the_same(store: Store) -> None:
+    people = People(store)
+    ann, again, other = [
+        await people.ask("bot", author) for author in (Author("a", "Ann"), Author("a", "Anna \ud800"), Author("b", "B"))
+    ]
+    elsewhere = await people.ask("other bot", Author("a", "Ann"))
+    assert ann.code == again.code
+    assert again.name == "Anna ?"
+    assert len({ann.code, other.code, elsewhere.code}) == 3
+    assert set(ann.code) <= set(LETTERS)
+    paired = await people.pair("bot", ann.code, "boss")
+    assert paired is not None
+    assert (paired.user, paired.paired) == ("a", True)
+    assert await people.paired("bot", "a")
+    assert not await people.paired("other bot", "a")
+    assert not await people.paired("bot", "b")
+    assert await people.pair("bot", "b", "boss") is not None, "by id as well"
+    assert [(one.user, one.paired) for one in await people.all("bot")] == [("a", True), ("b", True)]
+    assert await people.unpair("bot", "a")
+    assert not await people.unpair("bot", "a")
+    assert not await people.paired("bot", "a")
