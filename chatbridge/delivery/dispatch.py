@@ -66,9 +66,9 @@ class Dispatch:
         return self.line(channel).gate.limits
 
     def live(self, channel: str, message_id: str) -> LiveTurn | None:
-        """The answer on its way that a message shows."""
+        """The answer on its way that a message, or a draft, shows."""
         for where, posting, turn in self._live.values():
-            if where == channel and message_id in posting.live:
+            if where == channel and posting.is_shown_by(message_id):
                 return turn
         return None
 

@@ -56,6 +56,7 @@ class Posting:
         self._thoughts: list[str] = []
         self._words = [before] if before else []
         self._shown: list[Part | None] = [None] * len(self.live)
+        self._draft_id = int(self.key, 16) % 2**31 or 1
         self._drafted: Part | None = None
         self._drafts = limits.previews == "draft"
         self._stalled = False
@@ -63,6 +64,10 @@ class Posting:
     def feed(self, chunk: Chunk) -> None:
         """The answer goes on."""
         (self._thoughts if chunk.thinking else self._words).append(chunk.text)
+
+    def is_shown_by(self, id: str) -> bool:
+        """Whether a message of this id shows the answer, or a draft does."""
+        return id in self.live or (self._drafted is not None and id == str(self._draft_id))
 
     @property
     def text(self) -> str:
@@ -112,7 +117,7 @@ class Posting:
             return
         self.route = "draft"
         try:
-            await chat.draft(int(self.key, 16) % 2**31 or 1, part)
+            await chat.draft(self._draft_id, part)
         except Refused:
             self._drafts = False  # such a chat takes none; messages will do
             raise

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import telegram
@@ -17,6 +19,7 @@ from chatbridge_telegram.chat import EVERYWHERE
 from chatbridge_telegram.listener import Listener
 from chatbridge_telegram.options import TelegramOptions, Webhook
 from chatbridge_telegram.polling import BACK_OFF, HOLD_SECONDS, WANTED, poll
+from chatbridge_telegram.redaction import redacted
 from chatbridge_telegram.room import Room
 
 log = logging.getLogger(__name__)
@@ -38,23 +41,28 @@ async def run(
 
     Raises: ConfigError for a token that Telegram does not know.
     """
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each address, and the token is a part of it
-    client = _client(options)
-    try:
-        async with client:
+    with redacted(options.token.get_secret_value()), _explained(bot):
+        async with _client(options) as client:
             room = Room(bot, client, options)
-            async with Delivery(
+            room.delivery = Delivery(
                 bot, room.chat, room.limits, budget=EVERYWHERE, clock=clock, drain=drain, tries=tries
-            ) as delivery:
-                room.delivery = delivery
+            )
+            async with aclosing(room), room.delivery:
                 await _begin(client, bot, options)
-                await delivery.resume()
+                await room.delivery.resume()
                 if options.webhook is None:
                     await client.delete_webhook()
                     await poll(client, room.take_all, hold=hold, back_off=back_off)
                 else:
                     await _listen(client, room, options.webhook)
-    except InvalidToken:  # whose text has the token in it
+
+
+@contextmanager
+def _explained(bot: Bot) -> Iterator[None]:
+    """A wrong token in words of ours: the library's have the token in them."""
+    try:
+        yield
+    except InvalidToken:
         raise ConfigError(
             f"bot {bot.name}: Telegram does not know this token. @BotFather shows the right one by /mybots; "
             "a Bot API server of your own needs `api_url`"

@@ -34,8 +34,9 @@ def limits_of(place: Place, options: TelegramOptions) -> Limits:
         render=as_entities,
         parts=options.max_parts,
         previews="draft" if drafts else "edit",
-        preview_every=1.0 if place.private else 3.5,
-        typing_every=0.0 if drafts else 4.5,  # Telegram shows it for five seconds; a draft shows more
+        preview_every=1.0 if place.private else 5.0,
+        # Telegram shows it for five seconds. A draft shows more, and in a group it would take the edits' place.
+        typing_every=0.0 if drafts else 4.5 if place.private else 12.0,
         budget=IN_PRIVATE if place.private else IN_GROUPS,
     )
 

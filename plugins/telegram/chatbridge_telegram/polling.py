@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 Take = Callable[[Sequence[telegram.Update]], Awaitable[None]]
 
-WANTED = (*telegram.Update.ALL_TYPES, "stopped_message_generation")
-"""The kinds of updates that are asked for: those that the library knows, and that of a draft's Stop button."""
+WANTED = ("message", "edited_message", "callback_query", "my_chat_member", "stopped_message_generation")
+"""The kinds of updates that are asked for; the last is that of a draft's Stop button."""
 HOLD_SECONDS = 25
 BACK_OFF = (0.5, 30.0)
 CONFLICT_SECONDS = 30.0

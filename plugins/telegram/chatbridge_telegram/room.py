@@ -129,6 +129,12 @@ class Room:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
+    async def aclose(self) -> None:
+        """Begin nothing more; what people are owed is in the outbox."""
+        for task in (tasks := list(self._tasks)):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:

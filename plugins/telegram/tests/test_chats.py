@@ -10,7 +10,7 @@ from chatbridge import ChannelSettings
 from chatbridge.config import Access, Admins
 from chatbridge.testing import ScriptedBackend, TelegramServer
 
-from .conftest import change, settings, talking
+from .conftest import settings, talking
 
 MENTIONS = settings(reply_to="mentions")
 
@@ -53,13 +53,12 @@ async def test_a_topic_is_a_conversation_of_its_own_and_answered_in_it(roomy: Te
 async def test_settings_of_a_topic_stand_over_those_of_its_group(roomy: TelegramServer, tmp_path: Path) -> None:
     forum, backend = roomy.add_group("Forum", forum=True), ScriptedBackend("Yes.")
     roomy.bot.privacy = False
-    async with talking(roomy, backend, tmp_path) as bridge:
-        cats = await roomy.start_topic(forum, "Cats")
-        channels = {
-            str(forum.id): ChannelSettings(system="Be a dog."),
-            f"{forum.id}:{cats.id}": ChannelSettings(system="Be a cat."),
-        }
-        change(bridge, channels=channels)
+    cats = await roomy.start_topic(forum, "Cats")
+    channels = {
+        str(forum.id): ChannelSettings(system="Be a dog."),
+        f"{forum.id}:{cats.id}": ChannelSettings(system="Be a cat."),
+    }
+    async with talking(roomy, backend, tmp_path, own={"channels": channels}):
         await roomy.say(forum, "who are you?", topic=cats)
         await roomy.next_message(forum)
         await roomy.say(forum, "who are you?")
