@@ -12,7 +12,7 @@ import click
 import pytest
 from pydantic import ConfigDict
 
-from chatbridge import BackendType, Bot, FrontendType, Options, Plugins, Secret, hookimpl, hookspecs
+from chatbridge import BackendType, Options, Plugins, Secret, hookimpl, hookspecs
 from chatbridge.cli import COMMANDS, cli
 from chatbridge.commands import BUILTIN
 from chatbridge.config import ChannelSettings, load
@@ -36,14 +36,6 @@ class Announced:
         token: Secret | None = None
         path: str = ""
         strategy: str = ""
-
-    @staticmethod
-    async def run(options: Options, bot: Bot) -> None:
-        raise NotImplementedError
-
-    @hookimpl
-    def register_frontends(self) -> Iterable[FrontendType]:
-        return [FrontendType(name, self.AnyOptions, "to come", self.run) for name in ("discord",)]
 
     @hookimpl
     def register_backends(self) -> Iterable[BackendType]:

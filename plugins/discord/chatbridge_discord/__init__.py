@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from chatbridge import Bot, FrontendType
     from chatbridge_discord.options import DiscordOptions
 
-IDS = r"\d{15,20}"
+IDS = r"\d+"
 IDS_HINT = (
-    "it should be a number of 17 to 20 digits, as 1122334455667788990: switch on User Settings > Advanced > "
+    "it should be a long number, as 1122334455667788990: switch on User Settings > Advanced > "
     "Developer Mode in Discord, then right-click a channel, person, role or server and choose Copy ID"
 )
 

@@ -49,7 +49,7 @@ def test_what_is_taken() -> None:
     assert "s3cret" not in repr(options)
 
 
-@pytest.mark.parametrize(("id", "good"), [("1122334455667788990", True), ("112233", False), ("#general", False)])
+@pytest.mark.parametrize(("id", "good"), [("1122334455667788990", True), ("12 34", False), ("#general", False)])
 def test_ids(id: str, good: bool) -> None:
     plugins = Plugins([chatbridge_discord], discover=False)
     wrong = plugins.require_frontend("discord").check_id(id)

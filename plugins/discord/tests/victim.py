@@ -14,7 +14,9 @@ from chatbridge_discord.bot import run
 from chatbridge_discord.options import DiscordOptions
 
 from chatbridge import Chunk, Finish, Reply, Request, Usage
-from chatbridge.testing import ScriptedBackend, bridge_with, scripted
+from chatbridge.testing import HurriedClock, ScriptedBackend, bridge_with, scripted
+
+CLOCK = HurriedClock(1)
 
 
 class Echo(ScriptedBackend):
@@ -23,7 +25,7 @@ class Echo(ScriptedBackend):
     async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
         said = ""
         for word in request.turns[-1].text.upper().split(" "):
-            await asyncio.sleep(0.002)
+            await CLOCK.sleep(0.002)
             said += f"{word} "
             yield Chunk(f"{word} ")
         yield Chunk(finish=Finish("end", Reply(said.strip()), Usage()))
