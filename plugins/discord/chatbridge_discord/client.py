@@ -145,6 +145,7 @@ class Events:
         while not all([await self._room.look_back(self._client, where, mark) for where, mark in self._gaps()]):
             await asyncio.sleep(wait)
             wait = min(2 * wait, LOOK_AGAIN[1])
+        self._room.missed.all_whole()
 
     def _gaps(self) -> list[tuple[Any, str]]:
         """Where something may have been missed, and the marks of these places."""
@@ -170,7 +171,8 @@ class Events:
         self._start(self._room.message(self._client, message))
 
     async def on_raw_message_edit(self, payload: discord.RawMessageUpdateEvent) -> None:
-        self._start(self._room.edited(self._client, payload.message))
+        if payload.message.author != self._client.user:
+            self._start(self._room.edited(self._client, payload.message))
 
     async def on_raw_message_delete(self, payload: discord.RawMessageDeleteEvent) -> None:
         ids = [payload.message_id]

@@ -28,11 +28,18 @@ class Missed:
         self._seen = dict(marks)
         self._hours, self._now = hours, now
         self._since: dict[str, int] = {}
+        self._base: int | None = None
+        """Where the gap of a channel without a mark begins: after the last message that was read anywhere."""
         self._whole: set[str] = set()
+        self._all_whole = True
 
     def begin(self) -> None:
-        """A session has begun: in every channel there may be a gap."""
-        self._since = dict(self._seen)
+        """A session has begun: in every channel there may be a gap. One that is open already stays as it is."""
+        still = {mark: since for mark, since in self._since.items() if mark not in self._whole}
+        self._since = self._seen | still
+        if self._all_whole:
+            self._base = max(self._seen.values(), default=None)
+        self._all_whole = False
         self._whole.clear()
 
     def seen(self, mark: str, message: int) -> None:
@@ -45,14 +52,18 @@ class Missed:
 
     def after(self, mark: str) -> int | None:
         """Where the gap of a channel begins; None where there is none (any more), or none worth looking for."""
-        if mark in self._whole or not self._hours or not self._since:
+        since = self._since.get(mark, self._base)
+        if mark in self._whole or not self._hours or since is None:
             return None
-        since = self._since.get(mark, max(self._since.values()))
         return max(since, id_at(self._now() - 3600 * self._hours))
 
     def whole(self, mark: str) -> None:
         """The gap of a channel is closed."""
         self._whole.add(mark)
+
+    def all_whole(self) -> None:
+        """All channels that are known were looked through."""
+        self._all_whole = True
 
     def open(self, mark: str) -> None:
         """A message could not be stored: the gap begins after the last that was."""

@@ -67,7 +67,7 @@ class Room:
 
     async def edited(self, client: discord.Client, given: discord.Message) -> None:
         """A message is not what it was; a preview of a link that appears under it changes nothing."""
-        if not given.content or given.author == client.user:
+        if not given.content:
             return
         async with self._order(mark_of(given.channel, given.guild)):
             message = await self._message(client, given)
@@ -80,9 +80,10 @@ class Room:
         guild = client.get_guild(guild_id) if guild_id is not None else None
         place = client.get_channel(where) or client.get_partial_messageable(where, guild_id=guild_id)
         channel = channel_of(place, guild)
-        for id in ids:
-            thread = guild.get_thread(id) if guild is not None else None
-            await self.delivery.deleted(channel_of(thread) if thread is not None else channel, [str(id)])
+        async with self._order(mark_of(place, guild)):
+            for id in ids:
+                thread = guild.get_thread(id) if guild is not None else None
+                await self.delivery.deleted(channel_of(thread) if thread is not None else channel, [str(id)])
 
     # --- one message -------------------------------------------------------------------------------------------
 
@@ -100,8 +101,9 @@ class Room:
         found = 0
         try:
             async for given in where.history(after=discord.Object(after), limit=None, oldest_first=True):
+                if not await self._take(client, given, mark):
+                    return False
                 found += given.author != client.user and given.id != but
-                await self._take(client, given, mark)
         except (discord.Forbidden, discord.NotFound) as error:
             log.info("bot %s: channel %s can't be looked through: %s", self._bot.name, mark, error)
         except TROUBLE as error:
@@ -112,21 +114,22 @@ class Room:
         self.missed.whole(mark)
         return True
 
-    async def _take(self, client: discord.Client, given: discord.Message, mark: str | None) -> None:
-        """Store a message, and begin to answer it. `mark`: where to note that it was read, if all before it was."""
-        place = mark_of(given.channel, given.guild)
+    async def _take(self, client: discord.Client, given: discord.Message, mark: str | None) -> bool:
+        """Store a message, and begin to answer it; False where it has to be looked for again.
+
+        `mark`: where to note that it was read, if all before it was.
+        """
         try:
             await self._store(client, given, (mark, given.id) if mark is not None else None)
-        except StoreError as error:
-            log.error("message %s can't be stored; it is looked for again with the next one: %s", given.id, error)
-            self.missed.open(place)
-            return
-        except TROUBLE as error:
-            log.warning("message %s: %s", given.id, error)
+        except (StoreError, *TROUBLE) as error:
+            log.error("message %s can't be taken in; it is looked for again with the next one: %s", given.id, error)
+            self.missed.open(mark_of(given.channel, given.guild))
+            return False
         except Exception:  # it must not keep all that follow away
             log.exception("message %s was left out", given.id)
         if mark is not None:
             self.missed.seen(mark, given.id)
+        return True
 
     async def _store(self, client: discord.Client, given: discord.Message, mark: tuple[str, int] | None) -> None:
         message = None if given.author == client.user else await self._message(client, given)
@@ -141,7 +144,7 @@ class Room:
         if files.unread and not message.text and not any(file.data for file in files.attachments):
             if mark is not None:
                 await self.delivery.advance(*mark)
-            await self._cannot_read(message, files)
+            await self._cannot_read(message, files, given.guild.preferred_locale.value if given.guild else "")
             return
         if self._options.auto_thread:
             message = await self._in_thread(client, given, message)
@@ -153,7 +156,9 @@ class Room:
     async def _message(self, client: discord.Client, given: discord.Message) -> Message | None:
         person = given.author
         if isinstance(person, discord.User) and given.guild is not None and self._by_roles and not given.webhook_id:
-            with suppress(discord.NotFound):  # looked up later, a message does not say which roles its author has
+            with suppress(
+                discord.NotFound, discord.Forbidden
+            ):  # looked up later, a message does not tell its author's roles
                 person = await given.guild.fetch_member(person.id)
         message = message_of(given, _me(client), channel_of(given.channel, given.guild), author_of(person))
         if message is None or message.author.is_bot or not self._options.auto_thread:
@@ -179,10 +184,10 @@ class Room:
             or (own.pattern and re.search(own.pattern, message.text))
         )
 
-    async def _cannot_read(self, message: Message, files: Files) -> None:
-        """Nothing was said but by files that can't be read."""
+    async def _cannot_read(self, message: Message, files: Files, locale: str) -> None:
+        """Nothing was said but by files that can't be read; in the server's language, for want of the person's."""
         if await self._bot.permits(message.author, message.channel):
-            language = self._bot.language(message.channel)
+            language = self._bot.language(message.channel, locale)
             text = "\n".join(word(key, language, most=self._options.max_file_kib) for key in files.unread)
             reply_to = message.id if message.channel.kind == "group" else None
             await self.delivery.say(message.channel, text, language=language, reply_to=reply_to)

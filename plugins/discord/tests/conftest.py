@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -55,7 +56,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> object:
 def leaks(caplog: pytest.LogCaptureFixture, token: str) -> list[str]:
     """The log's lines with a token in them."""
     records = [*caplog.get_records("setup"), *caplog.get_records("call")]
-    return [line for line in map(logging.Formatter().format, records) if token in line or "interaction-token" in line]
+    return [line for line in map(logging.Formatter().format, records) if token in line or re.search(r"interaction\d{10}", line)]
 
 
 def options_for(server: DiscordServer, **more: object) -> DiscordOptions:

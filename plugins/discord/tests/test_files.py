@@ -55,6 +55,13 @@ async def test_what_can_not_be_read_is_refused_in_words(
     assert file.name in backend.requests[0].turns[-1].text
 
 
+async def test_the_words_are_in_the_server_s_language(roomy: DiscordServer, tmp_path: Path) -> None:
+    roomy.guild.locale = "zh-CN"
+    async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=settings(language="auto")):
+        await roomy.say(roomy.general, files=[Upload("p.png", b"png", "image/png")])
+        assert "图片" in (await roomy.next_message()).text
+
+
 async def test_one_that_can_be_read_among_others_is(roomy: DiscordServer, tmp_path: Path) -> None:
     backend = ScriptedBackend("Yes.")
     async with talking(roomy, backend, tmp_path):

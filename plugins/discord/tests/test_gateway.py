@@ -133,6 +133,23 @@ async def test_the_roles_of_those_who_wrote_meanwhile_are_looked_up(roomy: Disco
     assert [request.turns[-1].text for request in backend.requests] == ["one", "allowed"]
 
 
+async def test_roles_that_can_not_be_looked_up_at_once_are_looked_up_again(
+    roomy: DiscordServer, tmp_path: Path
+) -> None:
+    crew = roomy.add_role("crew", roomy.person)
+    backend, own = ScriptedBackend("Yes."), {"allow": Access(roles={str(crew.id)})}
+    async with talking(roomy, backend, tmp_path, own=own):
+        await roomy.say(roomy.general, "one")
+        await answer(roomy)
+    for text in ("two", "three"):
+        await roomy.say(roomy.general, text)
+    roomy.faults.reset("GET /guilds/*/members/*", times=1)
+    async with talking(roomy, backend, tmp_path, own=own):
+        await answer(roomy)
+        await answer(roomy)
+    assert [request.turns[-1].text for request in backend.requests] == ["one", "two", "three"]
+
+
 @pytest.mark.parametrize("fault", ["reset", "500"])
 async def test_looking_back_is_tried_again(roomy: DiscordServer, tmp_path: Path, fault: str) -> None:
     backend = ScriptedBackend("Yes.")

@@ -40,6 +40,19 @@ def test_a_gap_is_there_until_it_is_closed_and_again_with_the_next_session() -> 
     assert missed.after("a") == id_at(NOW)
 
 
+def test_an_open_gap_stays_where_it_is_when_a_session_begins_before_it_is_closed() -> None:
+    missed = gaps(a=2, b=3)
+    missed.whole("a")
+    missed.seen("a", id_at(NOW))
+    missed.begin()
+    assert missed.after("a") == id_at(NOW)
+    assert missed.after("b") == id_at(NOW - 3 * HOUR)
+    assert missed.after("new") == id_at(NOW - 2 * HOUR)
+    missed.all_whole()
+    missed.begin()
+    assert missed.after("new") == id_at(NOW)
+
+
 def test_what_is_read_meanwhile_does_not_move_the_gap() -> None:
     missed = gaps(a=2)
     missed.seen("a", id_at(NOW))
