@@ -114,16 +114,17 @@ class Events:
             await self._room.delivery.resume()
         except StoreError as error:
             log.error("bot %s: what waits can't be read: %s", self._bot.name, error)
-        if self._options.commands == "global":
-            await self._put_up(None)
-        elif self._options.commands == "guilds":
-            for guild in self._client.guilds:
-                await self._put_up(guild.id)
+        if self._options.commands == "none":
+            return
+        everywhere = self._options.commands == "global"
+        await self._put_up(None, everywhere)
+        for guild in self._client.guilds:  # a command that is put up in both ways would be shown twice
+            await self._put_up(guild.id, not everywhere)
 
-    async def _put_up(self, guild: int | None) -> None:
+    async def _put_up(self, guild: int | None, wanted: bool = True) -> None:
         application = self._client.application_id
         assert application is not None, "the client is logged in"
-        await put_up(self._rest, application, described(self._bot.commands), guild)
+        await put_up(self._rest, application, described(self._bot.commands) if wanted else [], guild)
 
     def _invitation(self) -> str:
         may = discord.Permissions(

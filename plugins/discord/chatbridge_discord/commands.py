@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 from collections.abc import Iterable, Mapping
@@ -91,8 +92,13 @@ def _essence(commands: Iterable[Mapping[str, Any]]) -> list[Any]:
     """What makes commands the same, in any order and without what Discord adds."""
     return sorted(
         (
-            [repr(command.get(key) or "") for key in _COMPARED],
-            [[repr(option.get(key) or "") for key in _COMPARED_OPTION] for option in command.get("options") or ()],
+            [_told(command.get(key)) for key in _COMPARED],
+            [[_told(option.get(key)) for key in _COMPARED_OPTION] for option in command.get("options") or ()],
         )
         for command in commands
     )
+
+
+def _told(value: Any) -> str:
+    """A value for comparison; Discord leaves out what is empty, and has an order of its own."""
+    return json.dumps(value or None, sort_keys=True)

@@ -56,7 +56,11 @@ def quiet(caplog: pytest.LogCaptureFixture) -> object:
 def leaks(caplog: pytest.LogCaptureFixture, token: str) -> list[str]:
     """The log's lines with a token in them."""
     records = [*caplog.get_records("setup"), *caplog.get_records("call")]
-    return [line for line in map(logging.Formatter().format, records) if token in line or re.search(r"interaction\d{10}", line)]
+    return [
+        line
+        for line in map(logging.Formatter().format, records)
+        if token in line or re.search(r"interaction\d{10}", line)
+    ]
 
 
 def options_for(server: DiscordServer, **more: object) -> DiscordOptions:

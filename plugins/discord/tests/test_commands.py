@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from chatbridge_discord.commands import described, option_name
+from chatbridge_discord.commands import _essence, described, option_name
 
 from chatbridge import ChatCommand, CommandContext
 from chatbridge.config import Admins
@@ -176,6 +176,16 @@ async def test_commands_can_be_put_up_in_each_server(roomy: DiscordServer, tmp_p
     assert not roomy.bot.commands[None]
 
 
+async def test_commands_that_are_put_up_elsewhere_now_are_not_left_behind(roomy: DiscordServer, tmp_path: Path) -> None:
+    known = roomy.bot.commands
+    for where in ("guilds", "global"):
+        async with talking(roomy, ScriptedBackend("Yes."), tmp_path, commands=where):
+            own, other = (roomy.guild.id, None) if where == "guilds" else (None, roomy.guild.id)
+            await roomy.until(
+                lambda own=own, other=other: (bool(known.get(own)) and not known.get(other)) or None, what=where
+            )
+
+
 async def test_a_server_that_does_not_take_commands_stops_nothing(hasty: DiscordServer, tmp_path: Path) -> None:
     hasty.faults.rate_limit("GET /applications/*", 0.5)
     async with talking(hasty, ScriptedBackend("Yes."), tmp_path, commands="global") as bridge:
@@ -188,6 +198,19 @@ async def test_a_server_that_does_not_take_commands_stops_nothing(hasty: Discord
 def test_names_of_options() -> None:
     names = [option_name(argument) for argument in ("[NAME]", "KEY VALUE", "2d6", "文本", "…")]
     assert names == ["name", "key_value", "2d6", "文本", "argument"]
+
+
+def test_the_same_commands_are_known_however_discord_tells_of_them() -> None:
+    wanted = described(DANCE.register_chat_commands())
+    told = [dict(reversed(one.items())) | {"id": "1", "version": "2", "nsfw": False} for one in reversed(wanted)]
+    for one in told:
+        for names in ("description_localizations", "name_localizations"):
+            one[names] = dict(reversed(one.get(names, {}).items())) or None
+        for option in one.get("options", []):
+            one["options"] = [{key: value for key, value in option.items() if value}]
+    assert _essence(told) == _essence(wanted)
+    told[0]["name"] = "other"
+    assert _essence(told) != _essence(wanted)
 
 
 def test_what_discord_does_not_take_is_left_out() -> None:

@@ -79,3 +79,15 @@ async def test_files_that_are_not_for_the_bot_are_not_fetched(roomy: DiscordServ
         await answer(roomy)
         assert len(roomy.messages()) == 1
     assert roomy.calls.to("GET /attachments/*") == []
+
+
+async def test_a_file_that_takes_its_time_does_not_change_the_order(roomy: DiscordServer, tmp_path: Path) -> None:
+    backend = ScriptedBackend("Yes.")
+    async with talking(roomy, backend, tmp_path):
+        await roomy.say(roomy.general, "hello")
+        await answer(roomy)
+        await roomy.say(roomy.general, "first", files=[Upload("a.txt", b"words" * 9999, "text/plain")])
+        await roomy.say(roomy.general, "second")
+        await answer(roomy)
+        await answer(roomy)
+    assert [request.turns[-1].text[:6] for request in backend.requests] == ["hello", "first\n", "second"]
