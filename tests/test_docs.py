@@ -12,7 +12,7 @@ import click
 import pytest
 from pydantic import ConfigDict
 
-from chatbridge import BackendType, Bot, FrontendType, Options, Plugins, Secret, hookimpl, hookspecs
+from chatbridge import BackendType, Options, Plugins, Secret, hookimpl, hookspecs
 from chatbridge.cli import COMMANDS, cli
 from chatbridge.commands import BUILTIN
 from chatbridge.config import ChannelSettings, load
@@ -37,14 +37,6 @@ class Announced:
         path: str = ""
         strategy: str = ""
 
-    @staticmethod
-    async def run(options: Options, bot: Bot) -> None:
-        raise NotImplementedError
-
-    @hookimpl
-    def register_frontends(self) -> Iterable[FrontendType]:
-        return [FrontendType(name, self.AnyOptions, "to come", self.run) for name in ("discord", "telegram")]
-
     @hookimpl
     def register_backends(self) -> Iterable[BackendType]:
         async def connect(options: Options) -> None:
@@ -56,7 +48,7 @@ class Announced:
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
 def test_settings_in_the_readme_are_good(readme: Path, tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets" / "telegram").write_text("x")
+    (tmp_path / "secrets" / "telegram").write_text("123456789:AAE-x2_y")
     for number, block in enumerate(blocks(readme, "yaml")):
         file = tmp_path / f"{number}.yaml"
         file.write_text(block, encoding="utf-8")
