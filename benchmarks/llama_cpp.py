@@ -1,10 +1,12 @@
 """How fast the llama.cpp backend answers many conversations, on one thread, beside its peers in the same run.
 
 The peers are a bare loop around `llama_decode` with the same batch and no sampling at all, and llama-cpp-python's
-high-level `Llama`, which serves one conversation at a time. Models of random weights are made on the spot. Paired
-rounds take turns, and each figure is the median of several, since other programs may be running.
+high-level `Llama`, which serves one conversation at a time. Models of random weights are made on the spot. Short rounds
+take turns, and each figure is the median of several, each share that of the rounds' shares, since other programs may be
+running. On a machine where they are, `--cpu` counts the time that the processor gave to this program rather than the
+time that passed: with one thread and nothing to wait for, these are the same on a machine that does nothing else.
 
-    python benchmarks/llama_cpp.py [--models 15M-q4_0 110M-q4_0] [--rounds 5] [--turns 10] [--plot llama_cpp.png]
+    python benchmarks/llama_cpp.py [--models 15M-q4_0 110M-q4_0] [--rounds 15] [--turns 10] [--cpu]
 """
 
 # ruff: noqa: E402  this file is called as the library is, so its own folder must not be looked in first
@@ -25,7 +27,8 @@ sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__fi
 
 import numpy as np
 from chatbridge_llama_cpp.backend import load
-from chatbridge_llama_cpp.model import Batch, LlamaModel
+from chatbridge_llama_cpp.decoder import Batch
+from chatbridge_llama_cpp.model import LlamaModel
 from chatbridge_llama_cpp.native import lib
 from chatbridge_llama_cpp.options import LlamaOptions
 from chatbridge_llama_cpp.smoke import survives_repacking
@@ -39,8 +42,14 @@ VOCABULARY = 32000
 SIZES = {"15M": (256, 8, 8, 704), "110M": (768, 12, 12, 2048)}
 """Width, layers, heads and hidden size."""
 
-ROOMS, DECODED, REPLY = 16, 32, 32
+ROOMS, DECODED, REPLY = 16, 8, 32
 GREEDY = Sampling(temperature=0)
+
+
+class Clock:
+    """Seconds, of the wall or of this program's processor time."""
+
+    read: Callable[[], float] = staticmethod(time.perf_counter)
 
 
 @dataclass
@@ -116,11 +125,11 @@ def decode(model: LlamaModel, states: Sequence[Any]) -> float:
     samplers = [model.new_sampler(GREEDY, [1], 0) for _ in states]
     length = states[0].length
     pending = [[300]] * len(states)
-    begin = time.perf_counter()
+    begin = Clock.read()
     for _ in range(DECODED):
         rows = [Row(state, p, s) for state, p, s in zip(states, pending, samplers, strict=True)]
         pending = [list(tokens) for tokens in model.step(rows)]
-    speed = DECODED * len(states) / (time.perf_counter() - begin)
+    speed = DECODED * len(states) / (Clock.read() - begin)
     for state in states:
         state.trim(length)
     return speed
@@ -128,50 +137,55 @@ def decode(model: LlamaModel, states: Sequence[Any]) -> float:
 
 def bare(model: LlamaModel, states: Sequence[Any]) -> float:
     """The same batches given to `llama_decode` and nothing else."""
-    context = model._context
+    context = model._decoder.context
     batch = Batch(len(states), len(states))
     length = states[0].length
     for state in sorted(states, key=lambda state: state.seat):
         batch.add(state, [300], wanted=1)
-    begin = time.perf_counter()
+    begin = Clock.read()
     for _ in range(DECODED):
         assert lib.llama_decode(context, batch.native) == 0
         lib.llama_synchronize(context)
         for i in range(len(states)):
             batch.native.pos[i] += 1
-    speed = DECODED * len(states) / (time.perf_counter() - begin)
+    speed = DECODED * len(states) / (Clock.read() - begin)
     for state in states:
         lib.llama_memory_seq_rm(lib.llama_get_memory(context), state.seat, length, -1)
     return speed
 
 
-def paired(rounds: int, *works: Callable[[], float]) -> list[float]:
-    """The median of each, all of them once in every round."""
-    found = [[work() for work in works] for _ in range(rounds)]
-    return [statistics.median(column) for column in zip(*found, strict=True)]
+Pair = tuple[float, float, float]
+"""The medians of two works' speeds, and the median of their shares round by round."""
 
 
-def overhead(path: Path, rounds: int) -> list[tuple[str, float, float]]:
-    """Decoding through the backend and through a bare loop: name, ours, theirs."""
+def paired(rounds: int, one: Callable[[], float], other: Callable[[], float]) -> Pair:
+    """Both once in every round, and the first round not counted."""
+    found = [(one(), other()) for _ in range(rounds + 1)][1:]
+    a, b = (statistics.median(column) for column in zip(*found, strict=True))
+    return a, b, statistics.median(x / y for x, y in found)
+
+
+def overhead(path: Path, rounds: int) -> list[tuple[str, Pair]]:
+    """Decoding through the backend beside a bare loop."""
     rows = []
     for count in (1, 4, ROOMS):
         model = opened(path, 1024)
         states = fill(model, count, 256)
-        ours, theirs = paired(rounds, lambda m=model, s=states: decode(m, s), lambda m=model, s=states: bare(m, s))
-        rows.append((f"{count} conversation{'s' * (count > 1)}", ours, theirs))
+        pair = paired(rounds, lambda m=model, s=states: decode(m, s), lambda m=model, s=states: bare(m, s))
+        rows.append((f"{count} conversation{'s' * (count > 1)}", pair))
         model.close()
     return rows
 
 
-def idle(path: Path, rounds: int) -> tuple[float, float]:
-    """One active room's speed beside nobody, and beside idle ones of 1,000 tokens each."""
+def idle(path: Path, rounds: int) -> Pair:
+    """One active room's speed beside idle ones of 1,000 tokens each, and beside nobody."""
     alone, crowded = opened(path, 1280, ROOMS + 1), opened(path, 1280, ROOMS + 1)
     fill(crowded, ROOMS, 1000)
     one, other = fill(alone, 1, 256), fill(crowded, 1, 256)
-    empty, full = paired(rounds, lambda: decode(alone, one), lambda: decode(crowded, other))
+    pair = paired(rounds, lambda: decode(crowded, other), lambda: decode(alone, one))
     alone.close()
     crowded.close()
-    return empty, full
+    return pair
 
 
 def newcomer(path: Path, budget: int = 512) -> tuple[float, float, float]:
@@ -188,17 +202,17 @@ def newcomer(path: Path, budget: int = 512) -> tuple[float, float, float]:
     model = opened(path, 4608, 5)
     state, chunks = model.new_state(), []
     for start in range(0, 6 * budget, budget):  # each takes longer, since there is more to look back at
-        begin = time.perf_counter()
+        begin = Clock.read()
         model.step([Row(state, ids(4000, 3)[start : start + budget], None)])
-        chunks.append(time.perf_counter() - begin)
+        chunks.append(Clock.read() - begin)
     model.close()
     return statistics.median(usual), max(chunks), max(meanwhile)
 
 
 def timed(engine: Engine) -> float:
-    begin = time.perf_counter()
+    begin = Clock.read()
     engine.step()
-    return time.perf_counter() - begin
+    return Clock.read() - begin
 
 
 def request(prompt: Sequence[int], count: int, name: str) -> Request:
@@ -219,7 +233,7 @@ def talk_here(path: Path, turns: int, *, together: bool) -> tuple[list[float], f
     """
     engine = Engine(opened(path, 1500 + turns * (REPLY + 40)))
     everybody, firsts = rooms(), []
-    begin = time.perf_counter()
+    begin = Clock.read()
     for turn in range(turns):
         for number, room in enumerate(everybody):
             room.ids += ids(24, 1000 * turn + number)[1:]
@@ -227,7 +241,7 @@ def talk_here(path: Path, turns: int, *, together: bool) -> tuple[list[float], f
             if not together:
                 firsts += finish(engine, everybody) if turn else finish(engine, everybody)[:0]
         firsts += finish(engine, everybody) if turn else finish(engine, everybody)[:0]
-    seconds = time.perf_counter() - begin
+    seconds = Clock.read() - begin
     engine.close()
     return firsts, seconds
 
@@ -253,20 +267,20 @@ def talk_there(path: Path, turns: int) -> tuple[list[float], float]:
         str(path), n_ctx=context, n_batch=512, n_ubatch=512, n_threads=1, n_threads_batch=1, verbose=False
     )
     everybody, firsts = rooms(), []
-    begin = time.perf_counter()
+    begin = Clock.read()
     for turn in range(turns):
         for number, room in enumerate(everybody):
             room.ids += ids(24, 1000 * turn + number)[1:]
-            asked = time.perf_counter()
+            asked = Clock.read()
             said: list[int] = []
             for token in peer.generate(room.ids, temp=0, top_k=1):
                 if not said and turn:
-                    firsts.append(time.perf_counter() - asked)
+                    firsts.append(Clock.read() - asked)
                 said.append(token)
                 if len(said) == REPLY:
                     break
             room.ids += said
-    seconds = time.perf_counter() - begin
+    seconds = Clock.read() - begin
     peer.close()
     return firsts, seconds
 
@@ -274,29 +288,29 @@ def talk_there(path: Path, turns: int) -> tuple[list[float], float]:
 def restart(path: Path) -> tuple[float, float, float, float]:
     """A conversation of 2,000 tokens: MiB saved, seconds to save, to bring back, and to read again instead."""
     model = opened(path, 2304, 2)
-    begin = time.perf_counter()
+    begin = Clock.read()
     (state,) = fill(model, 1, 2000)
-    reading = time.perf_counter() - begin
-    begin = time.perf_counter()
+    reading = Clock.read() - begin
+    begin = Clock.read()
     saved = state.save()
-    saving = time.perf_counter() - begin
+    saving = Clock.read() - begin
     state.release()
-    begin = time.perf_counter()
+    begin = Clock.read()
     model.step([Row(model.new_state(saved), [300], None)])
-    loading = time.perf_counter() - begin
+    loading = Clock.read() - begin
     model.close()
     return len(saved) / 2**20, saving, loading, reading
 
 
-def plot(target: Path, table: dict[str, list[tuple[str, float, float]]]) -> None:
+def plot(target: Path, table: dict[str, list[tuple[str, Pair]]]) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, len(table), figsize=(5 * len(table), 4), squeeze=False)
     for axis, (name, rows) in zip(axes[0], table.items(), strict=True):
         places = np.arange(len(rows))
-        axis.bar(places - 0.2, [ours for _, ours, _ in rows], 0.4, label="chatbridge")
-        axis.bar(places + 0.2, [theirs for _, _, theirs in rows], 0.4, label="bare llama_decode")
-        axis.set_xticks(places, [label for label, _, _ in rows])
+        axis.bar(places - 0.2, [pair[0] for _, pair in rows], 0.4, label="chatbridge")
+        axis.bar(places + 0.2, [pair[1] for _, pair in rows], 0.4, label="bare llama_decode")
+        axis.set_xticks(places, [label for label, _ in rows])
         axis.set_title(f"{name}, one thread")
         axis.set_ylabel("tokens a second")
         axis.legend()
@@ -304,14 +318,14 @@ def plot(target: Path, table: dict[str, list[tuple[str, float, float]]]) -> None
     figure.savefig(target, dpi=120)
 
 
-def report(path: Path, name: str, options: argparse.Namespace) -> list[tuple[str, float, float]]:
+def report(path: Path, name: str, options: argparse.Namespace) -> list[tuple[str, Pair]]:
     print(f"\n{name}, one thread; medians of {options.rounds} rounds")
     rows = overhead(path, options.rounds)
     print(f"  {'decoding':<22}{'here':>9}{'bare':>9}{'share':>8}   tokens a second")
-    for label, ours, theirs in rows:
-        print(f"  {label:<22}{ours:>9.1f}{theirs:>9.1f}{ours / theirs:>8.3f}")
-    empty, full = idle(path, options.rounds)
-    print(f"  one active room: {empty:.1f} alone, {full:.1f} beside {ROOMS} idle rooms ({full / empty:.3f})")
+    for label, (ours, theirs, share) in rows:
+        print(f"  {label:<22}{ours:>9.1f}{theirs:>9.1f}{share:>8.3f}")
+    full, empty, share = idle(path, options.rounds)
+    print(f"  one active room: {full:.1f} beside {ROOMS} idle rooms, {empty:.1f} alone ({share:.3f})")
     usual, chunk, longest = newcomer(path)
     print(
         f"  4,000 tokens arrive: longest interval {1e3 * longest:.0f} ms, allowed "
@@ -337,10 +351,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = [f"{size}-{kind}" for size in SIZES for kind in ("q4_0", "q8_0")]
     parser.add_argument("--models", nargs="+", choices=every, default=every)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--cpu", action="store_true", help="count processor time, on a machine that does other things")
     parser.add_argument("--turns", type=int, default=10, help="turns of the comparison with Llama; 0 leaves it out")
     parser.add_argument("--plot", type=Path, default=Path("llama_cpp.png"))
     options = parser.parse_args()
+    if options.cpu:
+        Clock.read = staticmethod(time.process_time)
+    print(f"times are {'of the processor' if options.cpu else 'of the clock'}", end="; ")
     print(f"weights laid out for this processor: {'yes' if survives_repacking() else 'no, this build crashes with it'}")
     table = {}
     with tempfile.TemporaryDirectory() as folder:

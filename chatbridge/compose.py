@@ -78,6 +78,7 @@ async def compose(dialogue: Dialogue, task: Task, settings: ChannelSettings, bac
             stop=made.stop,
             stop_tokens=made.stop_tokens,
             show_thinking=settings.thinking == "show",
+            adapter=settings.adapter or "",
         )
 
     async def count(turns: list[Turn]) -> int:

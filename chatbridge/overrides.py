@@ -14,7 +14,7 @@ from chatbridge.sampling import Sampling
 if TYPE_CHECKING:
     from chatbridge.commands import CommandContext
 
-OWN = ("speaker_names", "language", "thinking", "history")
+OWN = ("adapter", "speaker_names", "language", "thinking", "history")
 """Keys of a channel that a conversation may set; model, template and system have commands of their own."""
 
 KEYS = (*Sampling.model_fields, *OWN)

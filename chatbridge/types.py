@@ -100,7 +100,9 @@ class ModelInfo:
     `max_states`: how many states may exist at once (None: as memory allows). `fingerprint`: models with equal
     fingerprints compute equal states from equal tokens. `vocabulary`: tokenizers with equal ones give equal ids.
     `eos`: every id that ends a reply. `bos`: the id that a prompt begins with, None if this model wants none.
-    `specials`: control tokens by their text. `sampling`: what its makers recommend, beneath all that bots.yaml says.
+    `specials`: control tokens by their text. `adapters`: what requests may ask for besides the model as it is, by name,
+    each with what stands for its arithmetic, as the fingerprint does for the model's.
+    `sampling`: what its makers recommend, beneath all that bots.yaml says.
     `details`: what is really in use, in words ("quantisation": "q8_0").
     """
 
@@ -116,6 +118,7 @@ class ModelInfo:
     max_states: int | None = None
     can_trim: bool = True
     specials: Mapping[str, int] = field(default_factory=dict)
+    adapters: Mapping[str, str] = field(default_factory=dict)
     chat_template: str | None = None
     sampling: Sampling | None = None
     details: Mapping[str, str] = field(default_factory=dict)

@@ -91,6 +91,7 @@ class _Reader:
         if not top.get("models"):
             models = self._default_models()
         self._names_exist(models, templates)
+        self._adapters_exist(models, defaults, bots)
         checked = self._values.validated((), TopKeys, {key: top[key] for key in ("store",) if key in top})
         store = checked.store if checked is not None and checked.store is not None else self._base / STORE
         return Settings(models, templates, Path(store), defaults, bots)
@@ -218,6 +219,30 @@ class _Reader:
             if isinstance(name, str) and name not in names and place not in self.document.failed:
                 have = did_you_mean(name, names) or f" (known: {', '.join(sorted(names))})"
                 self._complain_of_name(place, f"there is no {place[-1]} {name!r}{have}", names)
+
+    def _adapters_exist(
+        self, models: Mapping[str, ModelSettings], defaults: ChannelSettings, bots: Mapping[str, BotSettings]
+    ) -> None:
+        """Whether each adapter that is named anywhere is one of the model's that is used there."""
+        top = ChannelSettings(model=next(iter(models), "")).merged(defaults)
+        self._adapter_exists(("defaults",), defaults, top, models)
+        for name, bot in bots.items():
+            own = top.merged(bot.defaults)
+            self._adapter_exists(("bots", name, "defaults"), bot.defaults, own, models)
+            for id, channel in bot.channels.items():
+                self._adapter_exists(("bots", name, "channels", id), channel, own.merged(channel), models)
+
+    def _adapter_exists(
+        self, at: Place, written: ChannelSettings, merged: ChannelSettings, models: Mapping[str, ModelSettings]
+    ) -> None:
+        model = models.get(merged.model)
+        if written.adapter is None or model is None:
+            return
+        known = model.adapters
+        if written.adapter not in known:
+            message = f"the model {model.name!r} has no adapter {written.adapter!r}"
+            have = did_you_mean(written.adapter, known) or f" (it has: {', '.join(sorted(known)) or 'none'})"
+            self._complain_of_name((*at, "adapter"), message + have, known)
 
     def _places_of_names(self) -> Iterator[tuple[str, ...]]:
         for name in self._raw("models"):

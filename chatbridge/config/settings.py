@@ -35,6 +35,9 @@ class ChannelSettings(BaseModel):
     template: Annotated[
         str | None, Field(description="A preset or a name under `templates`; the model's own unless set.")
     ] = None
+    adapter: Annotated[
+        str | None, Field(description="A name under the model's `adapters`; the model as it is unless set.")
+    ] = None
     system: Annotated[str | None, Field(description="The system text; the template's own unless set.")] = None
     sampling: Annotated[Sampling, Field(description="How answers are sampled.")] = Sampling()
     reply_to: Annotated[
@@ -54,14 +57,15 @@ class ChannelSettings(BaseModel):
     def merged(self, over: ChannelSettings) -> Self:
         """These settings with what `over` sets explicitly on top.
 
-        Where `over` names another model and no template, the template is that model's own: one that was chosen
-        for the model before would not fit.
+        Where `over` names another model and no template or adapter, these are that model's own: what was chosen for the
+        model before would not fit.
         """
         changes = {name: getattr(over, name) for name in over.model_fields_set}
         if "sampling" in changes:
             changes["sampling"] = self.sampling.merged(over.sampling)
         if changes.get("model", self.model) != self.model:
             changes.setdefault("template", None)
+            changes.setdefault("adapter", None)
         return self.model_copy(update=changes)
 
 
@@ -84,6 +88,12 @@ class ModelSettings:
     template: str | None = None
     sampling: Sampling = field(default=Sampling(), repr=False)
     max_batch: int | None = None
+
+    @property
+    def adapters(self) -> frozenset[str]:
+        """Names that a channel's `adapter` may be: those in the options' field `adapters`, if the backend has one."""
+        found = getattr(self.options, "adapters", None)
+        return frozenset(found) if isinstance(found, Mapping) else frozenset()
 
     def loads_like(self, other: ModelSettings) -> bool:
         """Whether a model loaded by the other settings is the very one that these ask for."""

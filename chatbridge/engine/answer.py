@@ -97,6 +97,9 @@ def prompt_ids(prompt: Prompt, model: LocalModel) -> list[int]:
 def prepare(request: Request, model: LocalModel, now: float) -> Answer:
     """The beginning of an answer. Raises InvalidRequest, PromptTooLong or TemplateError."""
     info, tokenizer = model.info, model.tokenizer
+    if request.adapter and request.adapter not in info.adapters:
+        known = f"it has {', '.join(info.adapters)}" if info.adapters else "it has none"
+        raise InvalidRequest(f"the model {info.name!r} has no adapter {request.adapter!r}; {known}")
     prompt = prompt_ids(request.prompt, model)
     if not prompt:
         raise InvalidRequest("the prompt is empty: there is nothing to answer")

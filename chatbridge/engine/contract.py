@@ -28,7 +28,8 @@ class Request:
     take messages only. `stop` are the template's stop strings and the person's; `stop_tokens` are control tokens
     (by text) that end the reply besides the model's own. `show_thinking` streams `<think>` blocks as chunks with
     `thinking=True`; hidden ones are kept in the reply's tokens all the same. `resume` are ids already generated
-    for this answer, by a worker that died: they count as generated and their text is not sent again.
+    for this answer, by a worker that died: they count as generated and their text is not sent again. `adapter` is one
+    of `ModelInfo.adapters`, or empty for the model as it is.
     """
 
     prompt: Prompt
@@ -39,6 +40,7 @@ class Request:
     stop_tokens: tuple[str, ...] = ()
     show_thinking: bool = False
     resume: tuple[int, ...] = ()
+    adapter: str = ""
 
 
 class Backend(Protocol):
@@ -127,8 +129,11 @@ class LocalModel(Protocol):
         """May be called from any thread."""
         ...
 
-    def new_state(self, saved: bytes | None = None) -> ModelState:
-        """An empty state, or the one that `ModelState.save` wrote."""
+    def new_state(self, saved: bytes | None = None, adapter: str = "") -> ModelState:
+        """An empty state, or the one that `ModelState.save` wrote, for tokens that `adapter` reads.
+
+        Its forks have the same adapter. Rows of several adapters may come in one step.
+        """
         ...
 
     def new_sampler(self, sampling: Sampling, prompt: Sequence[int], generated: int) -> Any:
@@ -160,6 +165,7 @@ class BackendType:
     """What `register_backends` returns: a way to run models, named by `backend:` in bots.yaml.
 
     `options`: a `chatbridge.Options` subclass whose fields are the keys that a model of this backend accepts.
+    A field `adapters`, a mapping by name, says what the `adapter` of a channel may be.
     Give exactly one of `load` (a module-level function that returns a `LocalModel`; it runs in the worker, which
     imports it by name) and `connect` (an async function that returns a `Backend`; it runs in the main process).
     `facts`: what `chatbridge doctor` tells of the engine, as its version and build flags; may import the library.

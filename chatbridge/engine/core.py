@@ -138,7 +138,7 @@ class Engine:
             self._finish(answer, answer.ended)
         else:
             answer.sampler = self._new_sampler(answer)
-            answer.memory = self._states.take(answer.tokens, answer.prompt_length)
+            answer.memory = self._states.take(answer.tokens, answer.prompt_length, answer.request.adapter)
             answer.consumed = answer.memory.state.length
             answer.cached = min(answer.consumed, answer.prompt_length)
             self._reused += answer.cached

@@ -1,7 +1,7 @@
 """Keeps states of finished requests, so that the next one need not read again what a state has read before.
 
-Identity is the tuple of token ids that a state has consumed, never a conversation's name: equal tokens mean equal
-state, so channels share without knowing of each other. Knows no model and no request.
+Identity is the tuple of token ids that a state has consumed, and the adapter that read them; never a conversation's
+name: equal tokens mean equal state, so channels share without knowing of each other. Knows no model and no request.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ BLOCK = 32
 
 @dataclass(slots=True, eq=False)
 class Kept:
-    """One kept state and the ids it has consumed."""
+    """One kept state, the ids it has consumed, and the adapter that read them."""
 
     tokens: tuple[int, ...]
     state: ModelState
+    adapter: str = ""
 
 
 @dataclass(slots=True)
@@ -35,7 +36,7 @@ class PrefixCache:
     can_trim: bool
     max_bytes: int
     max_states: int
-    on_evicted: Callable[[Sequence[int], ModelState], None] | None = None
+    on_evicted: Callable[[Kept], None] | None = None
     hits: int = 0
     evictions: int = 0
     _kept: dict[Kept, None] = field(default_factory=dict)
@@ -48,14 +49,14 @@ class PrefixCache:
     def nbytes(self) -> int:
         return sum(kept.state.nbytes for kept in self._kept)
 
-    def take(self, prompt: Sequence[int], *, room: int, beyond: int = 0) -> ModelState | None:
-        """A state that has consumed more than `beyond` tokens of `prompt` and nothing else; the caller's own.
+    def take(self, prompt: Sequence[int], *, room: int, beyond: int = 0, adapter: str = "") -> ModelState | None:
+        """A state in which `adapter` read more than `beyond` tokens of `prompt` and nothing else; the caller's own.
 
         At least one token is always left to evaluate, since only evaluating yields the next one's logits.
         `room`: how many states there may be, the kept ones and this one; without room for a copy, the kept state
         itself is given away.
         """
-        kept, length = self._find(tuple(prompt))
+        kept, length = self._find(tuple(prompt), adapter)
         if kept is None or length <= beyond:
             return None
         self.hits += 1
@@ -72,17 +73,17 @@ class PrefixCache:
             state.trim(length)
         return state
 
-    def put(self, tokens: Sequence[int], state: ModelState) -> None:
-        """Keep a state that has consumed `tokens`; it belongs to the cache from now on."""
-        fresh = Kept(tuple(tokens), state)
+    def put(self, tokens: Sequence[int], state: ModelState, adapter: str = "") -> None:
+        """Keep a state in which `adapter` read `tokens`; it belongs to the cache from now on."""
+        fresh = Kept(tuple(tokens), state, adapter)
         if not fresh.tokens:
             state.release()
             return
-        for kept in self._covered(fresh.tokens):
+        for kept in self._covered(fresh):
             self._drop(kept)
             kept.state.release()
         self._kept[fresh] = None
-        for block in _hashes(fresh.tokens):
+        for block in _hashes(fresh.tokens, adapter):
             self._blocks.setdefault(block, {})[fresh] = None
         self.shrink(self.max_states)
 
@@ -92,22 +93,24 @@ class PrefixCache:
             oldest = next(iter(self._kept))
             self._drop(oldest)
             if self.on_evicted is not None:
-                self.on_evicted(oldest.tokens, oldest.state)
+                self.on_evicted(oldest)
             oldest.state.release()
             self.evictions += 1
 
-    def newest(self) -> Iterator[tuple[Sequence[int], ModelState]]:
+    def newest(self) -> Iterator[Kept]:
         """What is kept, the most recently used first."""
-        return ((kept.tokens, kept.state) for kept in reversed(self._kept))
+        return reversed(self._kept)
 
     def clear(self) -> None:
         """Release everything; nobody is told of it."""
         self.on_evicted = None
         self.shrink(0)
 
-    def _find(self, prompt: tuple[int, ...]) -> tuple[Kept | None, int]:
+    def _find(self, prompt: tuple[int, ...], adapter: str) -> tuple[Kept | None, int]:
         best, longest = None, 0
-        for kept in self._candidates(prompt):
+        for kept in self._candidates(prompt, adapter):
+            if kept.adapter != adapter:
+                continue
             length = min(common_prefix(kept.tokens, prompt), len(prompt) - 1)
             if not self.can_trim and length < len(kept.tokens):
                 continue
@@ -115,9 +118,9 @@ class PrefixCache:
                 best, longest = kept, length
         return best, longest
 
-    def _candidates(self, prompt: tuple[int, ...]) -> Iterator[Kept]:
+    def _candidates(self, prompt: tuple[int, ...], adapter: str) -> Iterator[Kept]:
         """Those worth comparing, longest shared blocks first; all of them where no block is shared."""
-        levels = [self._blocks[block] for block in _hashes(prompt) if block in self._blocks]
+        levels = [self._blocks[block] for block in _hashes(prompt, adapter) if block in self._blocks]
         if self.can_trim:
             yield from levels[-1] if levels else self._kept
             return
@@ -126,12 +129,14 @@ class PrefixCache:
             yield from level
         yield from (kept for kept in self._kept if len(kept.tokens) < BLOCK)
 
-    def _covered(self, tokens: tuple[int, ...]) -> list[Kept]:
-        """Kept states that a state of `tokens` makes superfluous."""
+    def _covered(self, fresh: Kept) -> list[Kept]:
+        """Kept states that a fresh one makes superfluous."""
+        tokens = fresh.tokens
         return [
             kept
             for kept in self._kept
-            if (len(kept.tokens) <= len(tokens) if self.can_trim else len(kept.tokens) == len(tokens))
+            if kept.adapter == fresh.adapter
+            and (len(kept.tokens) <= len(tokens) if self.can_trim else len(kept.tokens) == len(tokens))
             and tokens[: len(kept.tokens)] == kept.tokens
         ]
 
@@ -141,7 +146,7 @@ class PrefixCache:
 
     def _drop(self, kept: Kept) -> None:
         del self._kept[kept]
-        for block in _hashes(kept.tokens):
+        for block in _hashes(kept.tokens, kept.adapter):
             holders = self._blocks.get(block, {})
             holders.pop(kept, None)
             if not holders:
@@ -162,9 +167,9 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     return low
 
 
-def _hashes(tokens: tuple[int, ...]) -> Iterator[int]:
-    """A hash for each whole block, which stands for all tokens up to its end."""
-    running = 0
+def _hashes(tokens: tuple[int, ...], adapter: str) -> Iterator[int]:
+    """A hash for each whole block, which stands for all tokens up to its end and for what read them."""
+    running = hash(adapter)
     for start in range(0, len(tokens) - BLOCK + 1, BLOCK):
         running = hash((running, tokens[start : start + BLOCK]))
         yield running

@@ -1,7 +1,8 @@
 """Keeps states on disk, so that after a restart no history is read again. Knows files and tokens; knows no model.
 
-A file belongs to one fingerprint and to the ids that its state has consumed; it is given back for a prompt that begins
-with these ids, and for nothing else. The ids are what people wrote: only the owner may read the files.
+A file belongs to one fingerprint, to one adapter or none, and to the ids that its state has consumed; it is given back
+for a prompt that begins with these ids, and for nothing else. The ids are what people wrote: only the owner may read
+the files.
 """
 
 from __future__ import annotations
@@ -24,16 +25,18 @@ SHORTEST = 64
 CLOSING = 3.0
 """Seconds that a model which is being closed may take for putting its states away."""
 
-_MAGIC = b"chatbridge-state-1\n"
+_MAGIC = b"chatbridge-state-2\n"
+_NO_ADAPTER = bytes(8)
 _SUFFIX = ".state"
 
 
 @dataclass(frozen=True, slots=True)
 class Shelved:
-    """One state on disk, and the ids that it has consumed."""
+    """One state on disk, the ids that it has consumed, and a hash of what read them."""
 
     tokens: tuple[int, ...]
     path: Path
+    adapter: bytes = _NO_ADAPTER
 
 
 @dataclass(slots=True)
@@ -54,44 +57,50 @@ class Shelf:
         for path in self.folder.glob(f"{self._mark()}-*{_SUFFIX}"):
             # One that is damaged is as good as none.
             with suppress(OSError, ValueError, struct.error), path.open("rb") as file:
-                self._shelved[path] = Shelved(_read_tokens(file.read), path)
+                self._shelved[path] = _read_shelved(file.read, path)
 
-    def put(self, tokens: Sequence[int], state: ModelState) -> None:
-        """Keep a copy of `state`, which has consumed `tokens`. What can't be written is left out."""
+    def put(self, tokens: Sequence[int], state: ModelState, adapter: str = "") -> None:
+        """Keep a copy of `state`, which has consumed `tokens` with `adapter` (its mark in `ModelInfo.adapters`).
+
+        What can't be written is left out.
+        """
         if len(tokens) < SHORTEST:
             return
         packed = struct.pack(f"<{len(tokens)}I", *tokens)
-        name = f"{self._mark()}-{blake2b(packed, digest_size=16).hexdigest()}"
+        mark = _adapter_mark(adapter)
+        name = f"{self._mark()}-{blake2b(mark + packed, digest_size=16).hexdigest()}"
         path = self.folder / f"{name}{_SUFFIX}"
         if path in self._shelved:
             return
         fresh = self.folder / f"{name}.{os.getpid()}.part"
         try:
             with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(b"".join((_MAGIC, struct.pack("<I", len(tokens)), packed)))
+                file.write(b"".join((_MAGIC, mark, struct.pack("<I", len(tokens)), packed)))
                 file.write(state.save())
             fresh.replace(path)
         except OSError:
             fresh.unlink(missing_ok=True)
             return
-        self._shelved[path] = Shelved(tuple(tokens), path)
+        self._shelved[path] = Shelved(tuple(tokens), path, mark)
         self._shrink()
 
-    def put_all(self, kept: Iterable[tuple[Sequence[int], ModelState]]) -> None:
-        """Keep these, the most wanted first, as many as there is time for."""
+    def put_all(self, kept: Iterable[tuple[Sequence[int], ModelState, str]]) -> None:
+        """Keep these ids, states and adapters, the most wanted first, as many as there is time for."""
         end = self.clock() + CLOSING
-        for tokens, state in kept:
+        for tokens, state, adapter in kept:
             if self.clock() >= end:
                 return
-            self.put(tokens, state)
+            self.put(tokens, state, adapter)
 
-    def longest(self, prompt: Sequence[int], *, whole: bool) -> tuple[Shelved | None, int]:
-        """The state that shares most with `prompt`, and how much; `whole`: only one that has consumed nothing else.
+    def longest(self, prompt: Sequence[int], *, whole: bool, adapter: str = "") -> tuple[Shelved | None, int]:
+        """The adapter's state that shares most with `prompt`, and how much; `whole`: only one with nothing else in it.
 
         One token is always left to evaluate.
         """
-        best, longest, wanted = None, 0, tuple(prompt)
+        best, longest, wanted, mark = None, 0, tuple(prompt), _adapter_mark(adapter)
         for shelved in self._shelved.values():
+            if shelved.adapter != mark:
+                continue
             length = min(common_prefix(shelved.tokens, wanted), len(wanted) - 1)
             if length > longest and not (whole and length < len(shelved.tokens)):
                 best, longest = shelved, length
@@ -101,7 +110,7 @@ class Shelf:
         """What `ModelState.save` wrote; None where it is gone."""
         try:
             with shelved.path.open("rb") as file:
-                if _read_tokens(file.read) != shelved.tokens:
+                if _read_shelved(file.read, shelved.path) != shelved:
                     raise ValueError("another state")
                 os.utime(shelved.path)
                 return file.read()
@@ -132,8 +141,13 @@ class Shelf:
         return blake2b(self.fingerprint.encode(), digest_size=8).hexdigest()
 
 
-def _read_tokens(read: Callable[[int], bytes]) -> tuple[int, ...]:
+def _adapter_mark(adapter: str) -> bytes:
+    return blake2b(adapter.encode(), digest_size=len(_NO_ADAPTER)).digest() if adapter else _NO_ADAPTER
+
+
+def _read_shelved(read: Callable[[int], bytes], path: Path) -> Shelved:
     if read(len(_MAGIC)) != _MAGIC:
         raise ValueError("not a state")
+    mark = read(len(_NO_ADAPTER))
     (count,) = struct.unpack("<I", read(4))
-    return struct.unpack(f"<{count}I", read(4 * count))
+    return Shelved(struct.unpack(f"<{count}I", read(4 * count)), path, mark)

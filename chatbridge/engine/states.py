@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chatbridge.engine.contract import LocalModel, ModelState, Row
-from chatbridge.engine.prefix_cache import PrefixCache, common_prefix
+from chatbridge.engine.prefix_cache import Kept, PrefixCache, common_prefix
 from chatbridge.engine.shelf import Shelf, Shelved
 from chatbridge.errors import BackendError
 
@@ -25,11 +25,12 @@ KEPT_STATES = 256
 class Memory:
     """What the model remembers for one request.
 
-    `tokens`: the request's own list of ids, which grows. `copy_at`: at which length of the state a copy is wanted.
-    `earlier`: a copy from before what may be the beginning of a stop string.
+    `tokens`: the request's own list of ids, which grows; `adapter`: what reads them. `copy_at`: at which length of the
+    state a copy is wanted. `earlier`: a copy from before what may be the beginning of a stop string.
     """
 
     tokens: list[int]
+    adapter: str
     state: ModelState
     copy_at: int = 0
     earlier: ModelState | None = None
@@ -54,19 +55,18 @@ class States:
         self._spare = self._most - rows
         self._memories: dict[Memory, None] = {}
         self._shelf = shelf
-        evicted = None if shelf is None else shelf.put
-        self.cache = PrefixCache(info.can_trim, cache_bytes, self._most, evicted)
+        self.cache = PrefixCache(info.can_trim, cache_bytes, self._most, None if shelf is None else self._put_on_shelf)
 
-    def take(self, tokens: list[int], prompt_length: int) -> Memory:
+    def take(self, tokens: list[int], prompt_length: int, adapter: str = "") -> Memory:
         """The memory for a request that begins with `tokens`: as many of them consumed as in any state there is."""
-        running, shared = self._closest(tokens)
-        shelved, length = (None, 0) if self._shelf is None else self._shelf.longest(tokens, whole=not self._can_trim)
-        state = self.cache.take(tokens, room=self._room(), beyond=max(shared, length))
+        running, shared = self._closest(tokens, adapter)
+        shelved, length = self._longest_on_shelf(tokens, adapter)
+        state = self.cache.take(tokens, room=self._room(), beyond=max(shared, length), adapter=adapter)
         if state is None and shelved is not None and length > shared:
-            state = self._from_shelf(shelved, length)
+            state = self._from_shelf(shelved, length, adapter)
         if state is None:
-            state = self._new() if running is None else self._forked(running, shared)
-        memory = Memory(tokens, state, copy_at=0 if self._can_trim else prompt_length - 1)
+            state = self._new(adapter) if running is None else self._forked(running, shared)
+        memory = Memory(tokens, adapter, state, copy_at=0 if self._can_trim else prompt_length - 1)
         self._memories[memory] = None
         return memory
 
@@ -76,7 +76,7 @@ class States:
             return
         if memory.state.length == memory.copy_at and self._room() > 0:
             self.cache.shrink(self._room() - 1)
-            self.cache.put(memory.tokens[: memory.copy_at], memory.state.fork())
+            self.cache.put(memory.tokens[: memory.copy_at], memory.state.fork(), memory.adapter)
         if not holding:
             self._release_earlier(memory)
         elif memory.earlier is None and self._spare > sum(1 for other in self._memories if other.earlier):
@@ -90,7 +90,7 @@ class States:
         if memory.state.length == length:
             return memory
         self.drop(memory)
-        return self.take(memory.tokens, memory.copy_at + 1)
+        return self.take(memory.tokens, memory.copy_at + 1, memory.adapter)
 
     def keep(self, memory: Memory, end: int) -> None:
         """Take back the memory of a request whose prompt and reply have `end` tokens, for later requests."""
@@ -104,7 +104,7 @@ class States:
             if state is not best:
                 state.release()
         if best is not None:
-            self.cache.put(memory.tokens[: best.length], best)
+            self.cache.put(memory.tokens[: best.length], best, memory.adapter)
 
     def drop(self, memory: Memory) -> None:
         """Release the memory of a request that failed."""
@@ -115,21 +115,23 @@ class States:
     def close(self) -> None:
         """Release what is kept, and put on the shelf as much of it as there is time for."""
         if self._shelf is not None:
-            self._shelf.put_all(self.cache.newest())
+            self._shelf.put_all((kept.tokens, kept.state, self._mark(kept.adapter)) for kept in self.cache.newest())
         self.cache.clear()
 
     def check_model(self) -> None:
         """Raise what the model raises if it can't even read one token from the start any more."""
-        state = self._new()
+        state = self._new("")
         try:
             self._model.step([Row(state, [self._model.info.bos or 0], None)])
         finally:
             state.release()
 
-    def _closest(self, tokens: Sequence[int]) -> tuple[ModelState | None, int]:
+    def _closest(self, tokens: Sequence[int], adapter: str) -> tuple[ModelState | None, int]:
         """The state of a request under way that shares most with `tokens` (a common system text, say)."""
         best, longest = None, 0
         for memory in self._memories if self._can_trim else ():
+            if memory.adapter != adapter:
+                continue
             consumed = memory.tokens[: memory.state.length]
             if (shared := min(common_prefix(consumed, tokens), len(tokens) - 1)) > longest:
                 best, longest = memory.state, shared
@@ -141,19 +143,31 @@ class States:
         copy.trim(length)
         return copy
 
-    def _new(self) -> ModelState:
+    def _new(self, adapter: str, saved: bytes | None = None) -> ModelState:
         self.cache.shrink(self._room() - 1)
-        return self._model.new_state()
+        return self._model.new_state(saved, adapter) if adapter else self._model.new_state(saved)
 
-    def _from_shelf(self, shelved: Shelved, length: int) -> ModelState | None:
+    def _mark(self, adapter: str) -> str:
+        """What stands for the adapter on the shelf."""
+        return self._model.info.adapters.get(adapter, "")
+
+    def _put_on_shelf(self, kept: Kept) -> None:
+        assert self._shelf is not None
+        self._shelf.put(kept.tokens, kept.state, self._mark(kept.adapter))
+
+    def _longest_on_shelf(self, tokens: Sequence[int], adapter: str) -> tuple[Shelved | None, int]:
+        if self._shelf is None:
+            return None, 0
+        return self._shelf.longest(tokens, whole=not self._can_trim, adapter=self._mark(adapter))
+
+    def _from_shelf(self, shelved: Shelved, length: int, adapter: str) -> ModelState | None:
         """The first `length` tokens of a state on disk; None where it is gone or the model refuses it."""
         assert self._shelf is not None
         saved = self._shelf.read(shelved)
         if saved is None:
             return None
-        self.cache.shrink(self._room() - 1)
         try:
-            state = self._model.new_state(saved)
+            state = self._new(adapter, saved)
         except BackendError:
             self._shelf.drop(shelved)
             return None

@@ -91,7 +91,8 @@ class LocalModelContract:
         ids = some_ids(model, 4)
         states = [model.new_state(), model.new_state()]
         sampled = model.step([Row(states[0], ids, None), Row(states[1], ids, model.new_sampler(GREEDY, ids, 0))])
-        assert [len(tokens) for tokens in sampled] == [0, 1]
+        assert not sampled[0]
+        assert sampled[1], "a token was wanted, and none came"
         release(model, states)
 
     def test_a_fork_goes_on_like_the_original(self, model: LocalModel) -> None:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from chatbridge.config.options import Options
 from chatbridge.engine.contract import BackendType, LocalModel, Progress, Row
@@ -44,7 +45,7 @@ class ToyTokenizer:
 
 @dataclass(slots=True, eq=False)
 class ToyState:
-    """A running hash for each length; `live` counts the states of a model that are not released."""
+    """A running hash for each length, which an adapter begins elsewhere."""
 
     model: ToyModel
     digests: list[bytes]
@@ -88,7 +89,8 @@ class ToyModel:
 
     Its letters are a to z and blanks; `eos_every`: about one token in so many ends the reply. `fail_on`: consuming
     this token raises an error. `crash_file`: holds a number, how often the process kills itself by `crash_signal` in
-    step `crash_after`. `steps`: the rows' lengths in each step; `live`: states that are not released.
+    step `crash_after`. `adapters`: names, each of which makes it say something else. `steps`: the rows' lengths in
+    each step; `live`: states that are not released.
     """
 
     context_length: int = 4096
@@ -100,6 +102,7 @@ class ToyModel:
     crash_file: str = ""
     crash_signal: int = signal.SIGTERM
     crash_after: int = 0
+    adapters: tuple[str, ...] = ()
     live: int = 0
     steps: list[list[int]] = field(default_factory=list)
     tokenizer: ToyTokenizer = field(default_factory=ToyTokenizer)
@@ -119,6 +122,7 @@ class ToyModel:
             max_states=self.max_states,
             can_trim=self.can_trim,
             specials={name: LETTERS + i for i, name in enumerate(SPECIALS)},
+            adapters={name: f"toy-{name}" for name in self.adapters},
         )
 
     def own(self, state: ToyState) -> ToyState:
@@ -126,9 +130,12 @@ class ToyModel:
         assert self.max_states is None or self.live <= self.max_states, "more states than max_states"
         return state
 
-    def new_state(self, saved: bytes | None = None) -> ToyState:
-        size = len(_START)
-        digests = [saved[i : i + size] for i in range(0, len(saved), size)] if saved else [_START]
+    def new_state(self, saved: bytes | None = None, adapter: str = "") -> ToyState:
+        assert not adapter or adapter in self.adapters, f"there is no adapter {adapter}"
+        start = blake2b(adapter.encode(), digest_size=len(_START)).digest() if adapter else _START
+        size = len(start)
+        digests = [saved[i : i + size] for i in range(0, len(saved), size)] if saved else [start]
+        assert digests[0] == start, "a state of another adapter"
         return self.own(ToyState(self, digests))
 
     def new_sampler(self, sampling: Sampling, prompt: Sequence[int], generated: int) -> LogitsSampler:
@@ -185,6 +192,7 @@ class ToyOptions(Options):
     crash_file: str = ""
     crash_signal: int = signal.SIGTERM
     crash_after: int = 0
+    adapters: Annotated[dict[str, Options], Field(default_factory=dict)]
     fail_load: str = ""
 
 
@@ -193,7 +201,7 @@ def load_toy(options: ToyOptions, progress: Progress) -> LocalModel:
     progress(0.5, "inventing letters")
     if options.fail_load:
         raise ModelLoadError(options.fail_load)
-    return ToyModel(**options.model_dump(exclude={"fail_load"}))
+    return ToyModel(**options.model_dump(exclude={"fail_load", "adapters"}), adapters=tuple(options.adapters))
 
 
 toy_backend = BackendType(

@@ -18,12 +18,16 @@ from chatbridge import (
     Channel,
     ChannelSettings,
     CommandError,
+    InvalidRequest,
     LiveTurn,
     Message,
+    Plugins,
     PromptTooLong,
     Sampling,
 )
+from chatbridge.config import ModelSettings, Settings, SettingsSource
 from chatbridge.testing import ScriptedBackend, bridge_with, scripted
+from chatbridge.testing.toy import ToyOptions
 from chatbridge.types import Finish
 
 from .conftest import ALONE, ROOM, Say, ToyPlugin
@@ -345,3 +349,20 @@ async def test_what_a_model_recommends_lies_beneath_what_is_set(tmp_path: Path, 
         await drained(await bridge.bot("b").receive(message("hello")))
     sampling = told.requests[0].sampling
     assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.1, 9, Sampling().top_p)
+
+
+async def test_a_channel_is_answered_by_its_adapter(settings: Settings, message: Make) -> None:
+    options = ToyOptions.model_validate({"adapters": {"poet": {}}})
+    models = {"toy": ModelSettings("toy", "toy", options, template="chatml")}
+    sung = replace(settings, models=models)
+    async with Bridge(SettingsSource(sung), Plugins([ToyPlugin()], discover=False)) as bridge:
+        bot = bridge.bot("tester")
+        plain, _ = await drained(await bot.receive(message("hello", ALONE)))
+        await command(bot, "/set adapter poet", ROOM)
+        poet, finish = await drained(await bot.receive(message("hello", ROOM, mentions_bot=True)))
+        assert poet != plain
+        assert finish is not None
+        assert finish.usage.cached == 0
+        await command(bot, "/set adapter singer", ROOM)
+        with pytest.raises(InvalidRequest, match="it has poet"):
+            await drained(await bot.receive(message("hello again", ROOM, mentions_bot=True)))

@@ -157,7 +157,7 @@ def test_closing_takes_no_longer_than_it_may(tmp_path: Path) -> None:
     now = iter([0.0, 1.0, CLOSING + 1, CLOSING + 2])
     kept = Shelf(tmp_path, "one", 1 << 30, clock=lambda: next(now))
     model = ToyModel()
-    kept.put_all([([first, *IDS], state_of(model, [first, *IDS])) for first in (1, 2, 3)])  # type: ignore[misc]
+    kept.put_all([([first, *IDS], state_of(model, [first, *IDS]), "") for first in (1, 2, 3)])  # type: ignore[misc]
     assert len(list(tmp_path.iterdir())) == 1
     assert kept.longest([1, *IDS, 5], whole=True)[1]
 

@@ -84,7 +84,7 @@ class Imitator:
             details={"letters": str(letters)},
         )
 
-    def new_state(self, saved: bytes | None = None) -> Read:
+    def new_state(self, saved: bytes | None = None, adapter: str = "") -> Read:
         return Read([] if saved is None else np.frombuffer(saved, "<u2").tolist())
 
     def new_sampler(self, sampling: Sampling, prompt: Sequence[int], generated: int) -> LogitsSampler:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from chatbridge import BackendType, ModelLoadError, Shelf
@@ -14,34 +15,33 @@ if TYPE_CHECKING:
 
 def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> LlamaModel:
     """Load the model and return it with everything asked for in use. Raises ModelLoadError."""
-    from chatbridge_llama_cpp import adapters, describe, loading
+    from chatbridge_llama_cpp import describe, loading
+    from chatbridge_llama_cpp.adapters import Overlays
+    from chatbridge_llama_cpp.decoder import Decoder
+    from chatbridge_llama_cpp.load_draft import load_draft
     from chatbridge_llama_cpp.model import LlamaModel
     from chatbridge_llama_cpp.native import lib
     from chatbridge_llama_cpp.sampler import Samplers
     from chatbridge_llama_cpp.state import Seats
     from chatbridge_llama_cpp.tokenizer import LlamaTokenizer
 
-    loaded = loading.load(options, progress)
-    try:
-        applied = adapters.apply(options, loaded.model, loaded.context, loaded.files[0])
+    with ExitStack() as undo:
+        loaded = loading.load(options, progress)
+        undo.callback(loaded.free)
+        overlays = Overlays(options, loaded.model, loaded.context, loaded.files[0])
         vocabulary = lib.llama_model_get_vocab(loaded.model)
         tokenizer = LlamaTokenizer(vocabulary, space_prefix=loaded.space_prefix)
-        mark = describe.fingerprint(loaded, options, applied)
-        info = describe.describe(loaded, options, tokenizer, applied, mark)
-        if options.draft and not info.can_trim:
-            raise ModelLoadError(
-                f"draft: {options.draft} needs a model that can forget wrong guesses; {info.name} can't: leave it out"
-            )
+        mark = describe.fingerprint(loaded, options, overlays)
+        info = describe.describe(loaded, options, tokenizer, overlays, mark)
+        draft = load_draft(options, loaded, info, undo)
         samplers = Samplers(options, vocabulary, tokenizer.size, info.context_length)
-        seats = Seats(loaded.context, describe.layout(loaded, options), mark, info.context_length)
-        outputs = min(lib.llama_n_batch(loaded.context), loading.outputs(options, loaded.plan.sequences))
+        seats = Seats(loaded.context, describe.layout(loaded, options), mark, info.context_length, overlays.marks)
+        outputs = loading.outputs(options, loaded.plan.sequences)
+        decoder = Decoder(loaded.context, seats, tokenizer.size, outputs)
         shelf = _shelf(options, mark)
-        model = LlamaModel(info, tokenizer, seats, samplers, loaded.context, outputs, loaded.free, shelf)
-    except BaseException:
-        loaded.free()
-        raise
+        free = undo.pop_all().close
     progress(1.0, "ready")
-    return model
+    return LlamaModel(info, tokenizer, decoder, samplers, overlays, free, draft=draft, shelf=shelf)
 
 
 def _shelf(options: LlamaOptions, mark: str) -> Shelf | None:

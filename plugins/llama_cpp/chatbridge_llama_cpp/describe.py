@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from chatbridge import ModelInfo
-from chatbridge_llama_cpp.adapters import Applied
+from chatbridge_llama_cpp.adapters import Overlays
 from chatbridge_llama_cpp.gguf_file import vocabulary_fingerprint
 from chatbridge_llama_cpp.loading import Loaded
 from chatbridge_llama_cpp.memory import size
@@ -23,8 +23,8 @@ _NOT_ARITHMETIC = {
     "path", "gpu_layers", "main_gpu", "split_mode", "tensor_split", "threads", "threads_batch", "numa", "mmap", "mlock",
     "context_length", "sequences", "total_context", "batch", "ubatch", "mirostat", "mirostat_tau", "mirostat_eta",
     "dry_multiplier", "dry_base", "dry_allowed_length", "dry_window", "dry_breakers", "xtc_probability",
-    "xtc_threshold", "grammar", "json_schema", "draft", "draft_tokens", "keep_states", "keep_states_gib",
-    "lora", "control_vectors",
+    "xtc_threshold", "grammar", "json_schema", "draft", "draft_tokens", "draft_least", "draft_gpu_layers",
+    "keep_states", "keep_states_gib", "lora", "control_vectors", "adapters",
 }  # fmt: skip
 """Options that leave a state as it is. Adapters count by what their files hold."""
 
@@ -43,10 +43,10 @@ def layout(loaded: Loaded, options: LlamaOptions) -> Layout:
     )
 
 
-def fingerprint(loaded: Loaded, options: LlamaOptions, applied: Sequence[Applied]) -> str:
-    """Stands for everything that the arithmetic depends on."""
+def fingerprint(loaded: Loaded, options: LlamaOptions, overlays: Overlays) -> str:
+    """Stands for everything that the arithmetic depends on, but for named adapters, which have marks of their own."""
     changes = options.model_dump(mode="json", exclude=_NOT_ARITHMETIC)
-    parts = [file.fingerprint() for file in loaded.files] + [one.fingerprint for one in applied]
+    parts = [file.fingerprint() for file in loaded.files] + [one.fingerprint for one in overlays.own]
     flash = any("Flash Attention enabled" in line for line in loaded.said)
     # What llama.cpp saves of a sequence goes only into a context of as many streams.
     streams = 1 if options.unified else loaded.plan.sequences
@@ -55,7 +55,7 @@ def fingerprint(loaded: Loaded, options: LlamaOptions, applied: Sequence[Applied
 
 
 def describe(
-    loaded: Loaded, options: LlamaOptions, tokenizer: LlamaTokenizer, applied: Sequence[Applied], mark: str
+    loaded: Loaded, options: LlamaOptions, tokenizer: LlamaTokenizer, overlays: Overlays, mark: str
 ) -> ModelInfo:
     """What `LlamaModel.info` tells. `mark`: the fingerprint."""
     metadata, model = loaded.files[0].metadata, loaded.model
@@ -74,13 +74,14 @@ def describe(
         max_batch=loaded.plan.sequences,
         can_trim=trims and not windowed,
         specials=tokenizer.specials,
+        adapters=overlays.marks,
         chat_template=template.decode("utf-8", "replace") if template else None,
-        details=_details(loaded, options, tokenizer, applied, windowed),
+        details=_details(loaded, options, tokenizer, overlays, windowed),
     )
 
 
 def _details(
-    loaded: Loaded, options: LlamaOptions, tokenizer: LlamaTokenizer, applied: Sequence[Applied], windowed: bool
+    loaded: Loaded, options: LlamaOptions, tokenizer: LlamaTokenizer, overlays: Overlays, windowed: bool
 ) -> dict[str, str]:
     flags, plan, model, context = build_flags(), loaded.plan, loaded.model, loaded.context
     parameters = lib.llama_model_n_params(model)
@@ -105,12 +106,14 @@ def _details(
     if windowed:
         details["sliding window"] = "only its last tokens are kept, so histories are read again after an edit"
     for kind in ("lora", "control vector"):
-        if some := [str(one) for one in applied if one.kind == kind]:
+        if some := [str(one) for one in overlays.own if one.kind == kind]:
             details[kind] = "; ".join(some)
+    for name, applied in overlays.named.items():
+        details[f"adapter {name}"] = "; ".join(f"{one.kind} {one}" for one in applied)
     if options.keep_states is not None:
         details["kept states"] = f"{options.keep_states}, at most {options.keep_states_gib:g} GiB"
     if options.draft:
-        details["draft"] = f"{options.draft}, {options.draft_tokens} tokens"
+        details["draft"] = f"{options.draft}, {options.draft_tokens} tokens at once"
     return details
 
 

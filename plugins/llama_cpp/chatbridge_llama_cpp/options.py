@@ -42,6 +42,18 @@ def _beside_the_file(value: str, info: ValidationInfo) -> str:
     return str(path if base is None else Path(base) / path)
 
 
+LOOKUP = "lookup"
+"""As `draft`: guesses come from the conversation itself."""
+
+
+def _draft(value: object) -> object:
+    return value if value is None else _path(value)
+
+
+def _draft_beside_the_file(value: str | None, info: ValidationInfo) -> str | None:
+    return value if value in (None, LOOKUP) else _beside_the_file(value, info)
+
+
 class Adapter(Options):
     """One LoRA adapter or control vector: its file, and how strongly it works."""
 
@@ -56,6 +68,26 @@ def _adapters(value: object) -> object:
 
 
 Adapters = Annotated[tuple[Adapter, ...], BeforeValidator(_adapters)]
+
+
+class NamedAdapter(Options):
+    """What one name under `adapters` adds to the model and its own lora and control vectors."""
+
+    lora: Annotated[Adapters, Field(description="LoRA adapters, as in the model's own lora.")] = ()
+    control_vectors: Annotated[Adapters, Field(description="Control vectors, likewise.")] = ()
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> NamedAdapter:
+        if not self.lora and not self.control_vectors:
+            raise ValueError("an adapter needs lora or control_vectors; for the model as it is, leave `adapter` out")
+        return self
+
+
+def _by_name(value: object) -> object:
+    """A bare path stands for a LoRA adapter."""
+    if not isinstance(value, dict):
+        return value
+    return {name: {"lora": one} if isinstance(one, str | Path) else one for name, one in value.items()}
 
 
 class LlamaOptions(Options):
@@ -151,6 +183,14 @@ class LlamaOptions(Options):
     control_vectors: Annotated[
         Adapters, Field(description="Control vectors as GGUF files, likewise (--control-vector-scaled).")
     ] = ()
+    adapters: Annotated[
+        dict[Annotated[str, Field(min_length=1)], NamedAdapter],
+        BeforeValidator(_by_name),
+        Field(
+            default_factory=dict,
+            description="What a channel's `adapter` adds, by name: a path, or lora and control_vectors (--lora).",
+        ),
+    ]
 
     # How the next token is chosen, beyond what `sampling:` says.
     mirostat: Annotated[Literal[1, 2] | None, Field(description="Mirostat instead of top_k … min_p (--mirostat).")] = (
@@ -182,10 +222,20 @@ class LlamaOptions(Options):
     ] = None
 
     draft: Annotated[
-        Literal["lookup"] | None,
-        Field(description="Speculative decoding: lookup guesses from what was said before (llama-lookup)."),
+        str | None,
+        BeforeValidator(_draft),
+        AfterValidator(_draft_beside_the_file),
+        Field(description="What guesses ahead: a small GGUF model (-md), or lookup in what was said (llama-lookup)."),
     ] = None
-    draft_tokens: Annotated[int, Field(ge=1, le=64, description="Tokens guessed at once (--draft).")] = 8
+    draft_tokens: Annotated[int, Field(ge=1, le=64, description="Tokens guessed at once (--spec-draft-n-max).")] = 8
+    draft_least: Annotated[
+        float | None,
+        Field(ge=0, le=1, description="Probability below which the small model stops, 0.75 (--spec-draft-p-min)."),
+    ] = None
+    draft_gpu_layers: Annotated[
+        Annotated[int, Field(ge=0)] | Literal["all", "auto"] | None,
+        Field(description="Its layers on the graphics card (-ngld); else as gpu_layers: auto."),
+    ] = None
 
     @model_validator(mode="after")
     def _fit_together(self) -> LlamaOptions:
@@ -193,6 +243,9 @@ class LlamaOptions(Options):
             raise ValueError("grammar and json_schema exclude each other; leave one out")
         if self.total_context is not None and not self.unified:
             raise ValueError("total_context is the size of the common pool: it needs unified: true")
+        small = self.draft not in (None, LOOKUP)
+        if not small and (self.draft_least is not None or self.draft_gpu_layers is not None):
+            raise ValueError("draft_least and draft_gpu_layers do nothing without a small model as draft")
         if self.mirostat is None and (self.mirostat_tau is not None or self.mirostat_eta is not None):
             raise ValueError("mirostat_tau and mirostat_eta do nothing without mirostat: 1 or 2")
         if self.ubatch is not None and self.ubatch > self.batch:

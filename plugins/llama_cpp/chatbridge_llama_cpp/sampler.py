@@ -18,7 +18,7 @@ import numpy as np
 
 from chatbridge import BackendError, InvalidRequest, ModelLoadError, Sampling
 from chatbridge_llama_cpp.native import lib, log
-from chatbridge_llama_cpp.options import LlamaOptions
+from chatbridge_llama_cpp.options import LOOKUP, LlamaOptions
 
 _GRAM = 3
 """Tokens that have to come again for a guess."""
@@ -44,7 +44,7 @@ class Samplers:
     def new(self, sampling: Sampling, prompt: Sequence[int], generated: int) -> Chain:
         """The chain for one request; see `LocalModel.new_sampler`."""
         options = self._options
-        chain = Chain(sampling, self._size, Guesses(prompt, options.draft_tokens) if options.draft else None)
+        chain = Chain(sampling, self._size, Guesses(prompt, options.draft_tokens) if options.draft == LOOKUP else None)
         answer = list(prompt[len(prompt) - generated :]) if generated else []
         if self._grammar is not None:
             chain.add(self._grammar_sampler(), answer)

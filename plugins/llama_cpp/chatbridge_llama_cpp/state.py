@@ -7,7 +7,8 @@ states than sequences, idle ones are put away as bytes and come back when they g
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Collection, Sequence
+from array import array
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
@@ -22,27 +23,38 @@ from chatbridge_llama_cpp.native import lib
 
 Bytes = NDArray[np.uint8]
 
-_MAGIC = b"chatbridge-llama-seq-1\n"
+_MAGIC = b"chatbridge-llama-seq-2\n"
 _DIGEST = 16
 _SEAT = 64
 """Bytes that a seated state counts for: its cells were allocated with the context, and nobody else could have them."""
 
 
 class LlamaState:
-    """A `ModelState`. `seat`: its sequence, or None; then `put_away` holds what its first `held` tokens left."""
+    """A `ModelState`. `seat`: its sequence, or None; then `put_away` holds what its first `held` tokens left.
 
-    __slots__ = ("held", "length", "put_away", "seat", "seats")
+    `ids`: the tokens that it has consumed; `adapter`: what read them, empty for the model as it is. `shadow`: what a
+    smaller model, which guesses for this one, has read of the same conversation.
+    """
 
-    def __init__(self, seats: Seats, put_away: Bytes | None = None, held: int = 0, length: int = 0) -> None:
+    __slots__ = ("adapter", "held", "ids", "put_away", "seat", "seats", "shadow")
+
+    def __init__(self, seats: Seats, adapter: str = "", ids: Iterable[int] = ()) -> None:
         self.seats = seats
+        self.adapter = adapter
+        self.ids = array("i", ids)
         self.seat: int | None = None
-        self.put_away = put_away
-        self.held = held
-        self.length = length
+        self.put_away: Bytes | None = None
+        self.held = 0
+        self.shadow: LlamaState | None = None
+
+    @property
+    def length(self) -> int:
+        return len(self.ids)
 
     @property
     def nbytes(self) -> int:
-        return _SEAT + (0 if self.put_away is None else self.put_away.nbytes)
+        shadow = 0 if self.shadow is None else self.shadow.nbytes
+        return _SEAT + (0 if self.put_away is None else self.put_away.nbytes) + shadow
 
     def fork(self) -> LlamaState:
         return self.seats.fork(self)
@@ -52,16 +64,21 @@ class LlamaState:
             raise ValueError(f"a state of {self.length} tokens can't be trimmed to {length}")
         if self.seat is not None and length < self.length:
             self.seats.cut(self.seat, length)
-        self.length = length
+        del self.ids[length:]
+        if self.shadow is not None and self.shadow.length > length:
+            self.shadow.trim(length)
 
     def save(self) -> bytes:
-        body = self.length.to_bytes(4, "little") + self.held_bytes().tobytes()
-        return b"".join((_MAGIC, self.seats.digest(body), body))
+        body = b"".join((self.length.to_bytes(4, "little"), self.ids.tobytes(), self.held_bytes().tobytes()))
+        return b"".join((_MAGIC, self.seats.digest(body, self.adapter), body))
 
     def release(self) -> None:
         self.seats.leave(self)
         self.put_away = None
-        self.length = self.held = 0
+        del self.ids[:]
+        self.held = 0
+        if self.shadow is not None:
+            self.shadow.release()
 
     def held_bytes(self) -> Bytes:
         """What the sequence holds, or held when it was put away."""
@@ -90,34 +107,38 @@ class Layout:
 class Seats:
     """The sequences of one context, and who has them."""
 
-    def __init__(self, context: Any, layout: Layout, fingerprint: str, limit: int) -> None:
+    def __init__(self, context: Any, layout: Layout, fingerprint: str, limit: int, marks: Mapping[str, str]) -> None:
         self.layout = layout
         self._context = context
         self._memory = lib.llama_get_memory(context)
         self._key = fingerprint.encode()[:64]
+        self._marks = marks
         self._limit = limit
         self._seated: dict[int, LlamaState] = {}  # least recently used first
         self._lost = 0
         self.moves = 0
         self.returns = 0
 
-    def new(self, saved: bytes | None) -> LlamaState:
+    def new(self, saved: bytes | None, adapter: str = "") -> LlamaState:
         """An empty state, or the saved one. Raises BackendError where that is damaged or another model's."""
         if saved is None:
-            return LlamaState(self)
+            return LlamaState(self, adapter)
         rest = memoryview(saved)[len(_MAGIC) :]
         digest, body = bytes(rest[:_DIGEST]), rest[_DIGEST:]
-        if not saved.startswith(_MAGIC) or len(body) < 4 or self.digest(body) != digest:
+        if not saved.startswith(_MAGIC) or len(body) < 4 or self.digest(body, adapter) != digest:
             raise BackendError(
                 "a saved state is damaged or belongs to another model: leave it out, and the prompt is read again"
             )
-        length = int.from_bytes(body[:4], "little")
+        length, ids = int.from_bytes(body[:4], "little"), array("i")
         if length > self._limit:
             raise BackendError(
                 f"a saved state has {length} tokens, more than context_length: {self._limit}; raise it, or leave the "
                 f"state out"
             )
-        return LlamaState(self, np.frombuffer(body[4:], np.uint8), length=length, held=-1)
+        ids.frombytes(body[4 : 4 + length * ids.itemsize])
+        state = LlamaState(self, adapter, ids)
+        state.put_away, state.held = np.frombuffer(body[4 + length * ids.itemsize :], np.uint8), -1
+        return state
 
     def seat(self, states: Collection[LlamaState]) -> None:
         """Give each of `states` a sequence, side by side if that is worth it; others may have to be put away."""
@@ -138,7 +159,8 @@ class Seats:
         return False
 
     def fork(self, state: LlamaState) -> LlamaState:
-        copy = LlamaState(self, length=state.length)
+        copy = LlamaState(self, state.adapter, state.ids)
+        copy.shadow = None if state.shadow is None else state.shadow.fork()
         free = self._free()
         if state.seat is not None and self.layout.shares and free:
             lib.llama_memory_seq_cp(self._memory, state.seat, free[0], -1, -1)
@@ -171,9 +193,10 @@ class Seats:
             raise BackendError("llama.cpp could not save a conversation's state")
         return buffer
 
-    def digest(self, body: bytes | memoryview) -> bytes:
-        """Stands for the model, too."""
-        return blake2b(body, digest_size=_DIGEST, key=self._key).digest()
+    def digest(self, body: bytes | memoryview, adapter: str) -> bytes:
+        """Stands for the model and the adapter, too."""
+        mark = self._marks.get(adapter, "").encode()
+        return blake2b(body, digest_size=_DIGEST, key=self._key, salt=mark[: blake2b.SALT_SIZE]).digest()
 
     def _free(self) -> list[int]:
         return [number for number in range(self.layout.count) if number not in self._seated]

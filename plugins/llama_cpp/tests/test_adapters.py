@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from chatbridge import ModelLoadError
+from chatbridge import BackendError, ModelLoadError
+from chatbridge.engine.core import Engine
 
 from .conftest import EXACT, Load
 from .convert import BASE, FIXTURES, Arrays, from_peft, model_metadata, spm_metadata, write_gguf
-from .engine import greedy
+from .engine import finish_all, greedy, request
 
 TOLERANCE = 2e-4
 
@@ -99,6 +101,76 @@ def test_a_control_vector_is_added_behind_its_layer(
     np.testing.assert_allclose(logits(strong, ids), logits(twice, ids), atol=1e-4)
     assert np.abs(logits(strong, ids) - reference["p0.logits"]).max() > 0.1
     assert strong.info.details["control vector"] == f"{path} on 1 layers, scale 2"
+
+
+def test_channels_with_different_adapters_are_answered_by_one_base(
+    tmp_path: Path, alpaca: Path, meta_path: Path, reference: dict[str, np.ndarray], model_of: Load
+) -> None:
+    other = adapter(tmp_path, from_peft(FIXTURES / "alpaca-lora-r16.bin")[0], 16, "other")
+    direction = np.random.default_rng(1).standard_normal(BASE["dim"])
+    steering = vector(tmp_path, {"direction.1": direction})
+    adapters = {"eight": alpaca, "sixteen": {"lora": other}, "steered": {"control_vectors": steering}}
+    model = model_of(meta_path, **EXACT, adapters=adapters)
+    ids = reference["p0.input_ids"]
+    recorded = {"": "p0.logits", "eight": "lora.p0.logits_merged", "sixteen": "lora16.p0.logits"}
+    for name in [*recorded, *reversed(recorded)]:
+        state = model.new_state(adapter=name)
+        np.testing.assert_allclose(model.logits(state, ids.tolist()), reference[recorded[name]], atol=TOLERANCE)
+    alone = {
+        "": model_of(meta_path, **EXACT),
+        "eight": model_of(meta_path, **EXACT, lora=alpaca),
+        "sixteen": model_of(meta_path, **EXACT, lora=other),
+        "steered": model_of(meta_path, **EXACT, control_vectors=steering),
+    }
+    names = list(alone) * 2
+    requests = [replace(request(ids.tolist(), max_tokens=12, name=str(i)), adapter=n) for i, n in enumerate(names)]
+    ended = finish_all(Engine(model), requests)
+    answers = [list(ended[str(i)].reply.tokens) for i in range(len(names))]
+    assert answers == [greedy(alone[name], [ids.tolist()], max_tokens=12)[0] for name in names]
+    assert len({tuple(answer) for answer in answers}) > 2
+    assert model.info.details["adapter eight"] == f"lora {alpaca} on 4 tensors, rank 8, alpha 16, scale 1"
+    assert model.info.fingerprint == alone[""].info.fingerprint
+
+
+def test_a_named_adapter_adds_to_the_models_own(
+    tmp_path: Path, meta_path: Path, reference: dict[str, np.ndarray], model_of: Load
+) -> None:
+    pairs, _ = from_peft(FIXTURES / "alpaca-lora.bin")
+    halved = {name: array / 2 if name.endswith("lora_b") else array for name, array in pairs.items()}
+    half = adapter(tmp_path, halved, 16, "half")
+    steering = vector(tmp_path, {"direction.1": np.random.default_rng(1).standard_normal(BASE["dim"])})
+    both = {"lora": half, "control_vectors": steering}
+    model = model_of(meta_path, **EXACT, **both, adapters={"more": half, "steered": {"control_vectors": steering}})
+    ids = reference["p0.input_ids"]
+    for name, same in (
+        ("more", {"lora": [half, half], "control_vectors": steering}),
+        ("steered", {"lora": half, "control_vectors": [steering, steering]}),
+    ):
+        expected = logits(model_of(meta_path, **EXACT, **same), ids)
+        np.testing.assert_allclose(model.logits(model.new_state(adapter=name), ids.tolist()), expected, atol=1e-4)
+
+
+def test_a_saved_state_belongs_to_its_adapter(
+    alpaca: Path, meta_path: Path, reference: dict[str, np.ndarray], model_of: Load
+) -> None:
+    model = model_of(meta_path, **EXACT, adapters={"alpaca": alpaca})
+    ids = reference["p0.input_ids"].tolist()
+    state = model.new_state(adapter="alpaca")
+    model.logits(state, ids[:-1])
+    saved = state.fork().save()
+    with pytest.raises(BackendError, match="another model"):
+        model.new_state(saved)
+    again = model.new_state(saved, "alpaca")
+    np.testing.assert_array_equal(model.logits(again, ids[-1:]), model.logits(state, ids[-1:]))
+
+
+def test_a_named_adapter_that_does_nothing_is_refused(
+    tmp_path: Path, alpaca: Path, meta_path: Path, model_of: Load
+) -> None:
+    idle = {"lora": [{"path": alpaca, "scale": 0}]}
+    refused(model_of, meta_path, "alpaca.gguf", "changes nothing", adapters={"good": alpaca, "idle": idle})
+    with pytest.raises(ValueError, match="an adapter needs lora or control_vectors"):
+        model_of(meta_path, adapters={"empty": {}})
 
 
 def refused(model_of: Load, base: Path, *said: str, **options: Any) -> None:

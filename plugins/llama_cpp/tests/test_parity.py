@@ -1,12 +1,16 @@
 """The same numbers as Meta's and Hugging Face's code gave for the same weights, and as the NumPy backend gives.
 
 llama.cpp multiplies packed weights by activations that it rounds to eight bits: with a q8_0 file the logits of the
-guide differ from exact arithmetic by up to 0.5, whose greatest is about 20. With the same weights as f32 they agree.
+guide differ from exact arithmetic by up to 0.7, whose greatest is about 20. With the same weights as f32 they agree
+with the NumPy backend's, and as q8_0 with arithmetic that rounds in the same way.
+
+    CHATBRIDGE_FULL=1 pytest plugins/llama_cpp/tests/test_parity.py    # every question of the evaluation sets
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,20 +26,25 @@ from chatbridge.engine.core import Engine
 from chatbridge.prompts import presets, render
 
 from .conftest import EXACT, opened
+from .eight_bits import EightBits
 from .engine import finish_all, greedy
 
 TOLERANCE = 2e-4
 """Of logits in float32, as recorded with them: Meta's and Hugging Face's code differ by 1.4e-5."""
 
-ROUNDED = 1.0
+ROUNDED = 0.25
 """Where the two best logits of the guide lie closer than this, eight bits may choose the other."""
 
 EVALUATION = Path(__file__).parents[3] / "examples/train_guide/eval"
 QUESTIONS = [
     json.loads(line)["text"]
+    for name in ("dev", "validation", "blind")
     for language in ("en", "zh")
-    for line in (EVALUATION / f"dev.{language}.jsonl").read_text(encoding="utf-8").splitlines()
+    for line in (EVALUATION / f"{name}.{language}.jsonl").read_text(encoding="utf-8").splitlines()
 ]
+"""Of the guide's evaluation sets. The answers are compared with each other only: nothing is learned from them."""
+
+FULL = bool(os.environ.get("CHATBRIDGE_FULL"))
 
 
 def logits(model: LlamaModel, ids: Any) -> np.ndarray:
@@ -56,7 +65,7 @@ def meta_model(meta_path: Path) -> Iterator[LlamaModel]:
 @pytest.fixture(scope="module")
 def guide() -> Iterator[LlamaModel]:
     """The bundled model as it is shipped."""
-    model = opened(guide_path())
+    model = opened(guide_path(), **EXACT)
     yield model
     model.close()
 
@@ -122,25 +131,31 @@ def test_greedy_answers_are_the_recorded_ones(meta_model: LlamaModel, reference:
 
 
 def test_the_guides_logits_are_those_of_the_numpy_backend(unpacked: LlamaModel, guide: LlamaModel, plain: Any) -> None:
+    eight_bits = EightBits(guide_path())
+    differences = []
     for text in QUESTIONS[:10] + QUESTIONS[-10:]:
         ids = plain.tokenizer.encode(text, start=True)
         assert guide.tokenizer.encode(text, start=True) == ids
-        exact = plain.logits(plain.new_state(), ids)
-        np.testing.assert_allclose(logits(unpacked, ids), exact, atol=1e-2)
-        rounded = logits(guide, ids)
-        assert np.linalg.norm(rounded - exact) < 0.03 * np.linalg.norm(exact)
+        np.testing.assert_allclose(logits(unpacked, ids), plain.logits(plain.new_state(), ids), atol=1e-2)
+        differences.append(np.abs(logits(guide, ids) - eight_bits.logits(ids)).max())
+    # A number that lies in the middle of two steps may go to either, and then all that follows is a little different.
+    assert sum(difference < 1e-2 for difference in differences) >= 12, differences
+    assert max(differences) < 0.25, differences
 
 
 def test_the_guide_answers_as_in_the_numpy_backend(unpacked: LlamaModel, guide: LlamaModel, plain: Any) -> None:
-    questions = QUESTIONS[::12]
+    questions = QUESTIONS if FULL else QUESTIONS[::24]
     prompts, answers = asked(plain, questions)
     assert asked(unpacked, questions) == (prompts, answers)
+    others = 0
     for prompt, ours, theirs in zip(prompts, asked(guide, questions)[1], answers, strict=True):
         if ours != theirs:  # only where two tokens are all but equally likely
+            others += 1
             at = next(i for i in range(len(theirs)) if ours[i : i + 1] != theirs[i : i + 1])
             last = plain.logits(plain.new_state(), [*prompt, *theirs[:at]])[-1]
             second, best = np.sort(last)[-2:]
             assert best - second < ROUNDED
+    assert others <= max(1, len(questions) // 500)
 
 
 def asked(model: LocalModel, questions: list[str]) -> tuple[list[list[int]], list[tuple[int, ...]]]:

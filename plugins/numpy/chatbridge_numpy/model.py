@@ -34,7 +34,7 @@ class NumpyModel:
         self._weights: Weights | None = weights
         self._turns = params.frequencies(weights.rope_factors)
 
-    def new_state(self, saved: bytes | None = None) -> KVCache:
+    def new_state(self, saved: bytes | None = None, adapter: str = "") -> KVCache:
         """An empty cache, or the saved one. Raises BackendError where `saved` is another model's."""
         params = self._params
         shape = (params.layers, 2, params.kv_heads, params.head)

@@ -1,0 +1,90 @@
+"""Computes many sequences' tokens in one call of llama.cpp. Knows a context and its batch; samples nothing."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatbridge import BackendError
+from chatbridge_llama_cpp.native import lib
+from chatbridge_llama_cpp.state import LlamaState, Seats
+
+_FULL = 1  # what llama_decode returns where the cells don't suffice
+
+
+class Decoder:
+    """One context. `size`: ids of its vocabulary; `outputs`: the most tokens of a batch whose logits can be had."""
+
+    def __init__(self, context: Any, seats: Seats, size: int, outputs: int) -> None:
+        self.context = context
+        self.seats = seats
+        self.batch = Batch(lib.llama_n_batch(context), outputs)
+        self._size = size
+        self._memory = lib.llama_get_memory(context)
+
+    def run(self, states: Sequence[LlamaState]) -> None:
+        """Compute the batch; `states` keep their sequences whatever room is needed. Raises BackendError."""
+        while (result := lib.llama_decode(self.context, self.batch.native)) == _FULL:
+            if not self.seats.make_room(states):
+                break
+        if result:
+            for state, _ in self.batch.parts:  # what was computed of it all the same
+                lib.llama_memory_seq_rm(self._memory, state.seat, state.length, -1)
+            raise BackendError(
+                "the context is full: raise total_context, or lower context_length"
+                if result == _FULL
+                else f"llama.cpp failed to compute a step (llama_decode returned {result})"
+            )
+        for state, tokens in self.batch.parts:
+            state.ids.extend(tokens)
+
+    def logits(self, output: int) -> NDArray[np.float32]:
+        """What came out behind the batch's token at `output`: [vocabulary], good until the next `run`."""
+        return np.ctypeslib.as_array(lib.llama_get_logits_ith(self.context, output), (self._size,))
+
+
+class Batch:
+    """A `llama_batch` over arrays of ours, filled anew for each call. `count`: tokens in it."""
+
+    def __init__(self, size: int, outputs: int) -> None:
+        self.size = size
+        self.outputs = outputs
+        self.count = 0
+        self.parts: list[tuple[LlamaState, Sequence[int]]] = []
+        self._tokens = np.zeros(size, np.int32)
+        self._positions = np.zeros(size, np.int32)
+        self._numbers = np.ones(size, np.int32)
+        self._sequences = np.zeros(size, np.int32)
+        self._pointers = (self._sequences.ctypes.data + 4 * np.arange(size)).astype(np.uintp)
+        self._wanted = np.zeros(size, np.int8)
+        self.native = lib.llama_batch()
+        pairs: dict[str, NDArray[Any]] = {
+            "token": self._tokens,
+            "pos": self._positions,
+            "n_seq_id": self._numbers,
+            "seq_id": self._pointers,
+            "logits": self._wanted,
+        }
+        for name, array in pairs.items():
+            kind = type(getattr(self.native, name))
+            setattr(self.native, name, ctypes.cast(array.ctypes.data, kind))
+
+    def clear(self) -> None:
+        self.count = self.native.n_tokens = 0
+        self.parts.clear()
+
+    def add(self, state: LlamaState, tokens: Sequence[int], wanted: int = 0) -> None:
+        """Append what a state consumes next; the logits after the last `wanted` of these tokens are wanted."""
+        assert state.seat is not None, "a state that has no sequence"
+        start, end = self.count, self.count + len(tokens)
+        self._tokens[start:end] = tokens
+        self._positions[start:end] = np.arange(state.length, state.length + len(tokens))
+        self._sequences[start:end] = state.seat
+        self._wanted[start:end] = False
+        self._wanted[end - wanted : end] = True
+        self.parts.append((state, tokens))
+        self.count = self.native.n_tokens = end

@@ -1,0 +1,140 @@
+"""A small model that guesses ahead saves steps and changes no answer, however good or bad its guesses are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sentencepiece
+from chatbridge_llama_cpp.model import LlamaModel
+
+from chatbridge import LocalModel, ModelLoadError, Sampling, Special, Text
+from chatbridge.engine.core import Engine
+from chatbridge.testing import LocalModelContract
+
+from .conftest import EXACT, SIZE, Load, opened
+from .convert import model_metadata, random_weights, spm_metadata, write_gguf
+from .engine import finish_all
+from .test_engine import Lent, asked, conversations
+
+
+@pytest.fixture(scope="module")
+def small_path(tmp_path_factory: pytest.TempPathFactory, words: sentencepiece.SentencePieceProcessor) -> Path:
+    """Another model with the same vocabulary, which mostly guesses wrong."""
+    size = {**SIZE, "layers": 1, "dim": 32, "hidden": 48, "heads": 2, "kv_heads": 1}
+    path = tmp_path_factory.mktemp("small") / "small.gguf"
+    return write_gguf(path, model_metadata(**size) | spm_metadata(words), random_weights(**size))
+
+
+class TestModelWithADraft(LocalModelContract):
+    @pytest.fixture
+    def model(self, random_path: Path, small_path: Path) -> LocalModel:
+        return opened(random_path, **EXACT, draft=str(small_path), draft_least=0, draft_tokens=3)
+
+
+class TestModelThatGuessesItself(LocalModelContract):
+    """Every guess comes true."""
+
+    @pytest.fixture
+    def model(self, random_path: Path) -> LocalModel:
+        return opened(random_path, **EXACT, draft=str(random_path), draft_least=0, draft_tokens=3, sequences=3)
+
+
+def talked(model: LlamaModel, **sampling: Any) -> tuple[list[Any], int]:
+    """The replies to eight conversations at once, and the steps that they took."""
+    engine = Engine(Lent(model), token_budget=64)  # type: ignore[arg-type]
+    requests = asked(conversations(8, seed=5), 30)
+    if sampling:
+        chosen = Sampling(**sampling, max_tokens=30)
+        requests = [type(r)(r.prompt, id=r.id, sampling=chosen) for r in requests]
+    ended = finish_all(engine, requests)
+    steps = engine.stats()["steps"]
+    engine.close()
+    return [ended[r.id].reply for r in requests], steps
+
+
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 1.1, "seed": 3, "top_k": 0}])
+def test_guesses_change_no_answer_and_save_steps(
+    random_path: Path, small_path: Path, model_of: Load, sampling: dict[str, Any]
+) -> None:
+    plain, steps = talked(model_of(random_path, **EXACT), **sampling)
+    bad, _ = talked(model_of(random_path, **EXACT, draft=str(small_path), draft_least=0), **sampling)
+    good, fewer = talked(model_of(random_path, **EXACT, draft=str(random_path), draft_least=0), **sampling)
+    assert bad == plain
+    assert good == plain
+    if not sampling:
+        assert fewer < steps / 2
+
+
+def test_it_stops_where_it_is_not_sure(random_path: Path, model_of: Load) -> None:
+    sure = model_of(random_path, **EXACT, draft=str(random_path), draft_least=0)
+    never = model_of(random_path, **EXACT, draft=str(random_path), draft_least=1)
+    assert talked(sure)[1] < talked(never)[1] / 2
+
+
+@pytest.mark.parametrize("sequences", [2, 8])
+def test_the_next_turn_is_guessed_as_well(random_path: Path, model_of: Load, sequences: int) -> None:
+    """Also where states were forked, trimmed, put away and brought back in between."""
+    model = model_of(random_path, **EXACT, draft=str(random_path), draft_least=0, sequences=sequences)
+    plain = model_of(random_path, **EXACT)
+    for _ in range(2):
+        with_guesses, without = talked(model)[0], talked(plain)[0]
+        assert with_guesses == without
+
+
+def test_after_a_restart_it_catches_up(random_path: Path, model_of: Load) -> None:
+    def open_one() -> LlamaModel:
+        return model_of(random_path, **EXACT, draft=str(random_path), draft_least=0, batch=32)
+
+    from chatbridge import Row
+
+    ids = list(range(10, 110))
+    greedy = Sampling(temperature=0)
+    first, second = open_one(), open_one()
+    state = first.new_state()
+    first.step([Row(state, ids, None)])
+    again = second.new_state(state.save())
+    taken: list[list[int]] = []
+    pending = [7]
+    sampler = second.new_sampler(greedy, [*ids, 7], 0)
+    for _ in range(6):  # it reads 32 tokens with each step, and then guesses
+        (sampled,) = second.step([Row(again, pending, sampler)])
+        taken.append(sampled)
+        pending = sampled[-1:]
+    assert [len(sampled) for sampled in taken[:3]] == [1, 1, 1]
+    assert all(len(sampled) > 1 for sampled in taken[4:])
+
+
+def test_the_whole_context_can_be_used(random_path: Path, model_of: Load) -> None:
+    model = model_of(random_path, **EXACT, draft=str(random_path), draft_least=0, context_length=64)
+    (request,) = asked([(Special("bos"), Text("The quick brown fox"))], 500)
+    finish = finish_all(Engine(Lent(model)), [request])["0"]  # type: ignore[arg-type]
+    assert finish.usage.prompt + finish.usage.generated == 64
+    assert finish.reason == "length"
+
+
+def test_what_cannot_guess_is_refused(
+    tmp_path: Path, random_path: Path, model_of: Load, words: sentencepiece.SentencePieceProcessor
+) -> None:
+    def refused(draft: Path, *said: str, **options: Any) -> None:
+        with pytest.raises(ModelLoadError) as caught:
+            model_of(random_path, draft=str(draft), **options)
+        assert all(word in str(caught.value) for word in ("draft: ", *said)), caught.value
+
+    refused(tmp_path / "absent.gguf", "there is no such file")
+    metadata = model_metadata(**SIZE) | spm_metadata(words)
+    metadata["tokenizer.ggml.tokens"] = ["other", *metadata["tokenizer.ggml.tokens"][1:]]
+    other = write_gguf(tmp_path / "other.gguf", metadata, random_weights(**SIZE))
+    refused(other, "other.gguf has another vocabulary than random.gguf", "of the same family")
+    short = write_gguf(
+        tmp_path / "short.gguf", model_metadata(**{**SIZE, "context": 64}) | spm_metadata(words), random_weights(**SIZE)
+    )
+    refused(short, "short.gguf was trained for")
+    refused(random_path, "needs a graphics card", draft_gpu_layers=3)
+
+
+def test_its_options_need_it(random_path: Path, model_of: Load) -> None:
+    for options in ({"draft_least": 0.5}, {"draft": "lookup", "draft_gpu_layers": 2}):
+        with pytest.raises(ValueError, match="do nothing without a small model"):
+            model_of(random_path, **options)
