@@ -39,6 +39,12 @@ def _ids(value: object) -> object:
     return [value] if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+class Adapter(Options):
+    """One initial state, by which a channel's conversations begin."""
+
+    init_state: Annotated[ConfigPath, Field(description="The .pth file that state tuning has made.")]
+
+
 class RwkvOptions(Options):
     """Keys that a model of the `rwkv` backend accepts."""
 
@@ -68,7 +74,10 @@ class RwkvOptions(Options):
     convert_folder: Annotated[
         ConfigPath | None, Field(description="Where converted files are kept; else the user's cache folder.")
     ] = None
-    jit: Annotated[bool, Field(description="Compile the package's functions (RWKV_JIT_ON).")] = True
+    jit: Annotated[
+        bool | None,
+        Field(description="Compile the package's functions (RWKV_JIT_ON); else only where it computes by itself."),
+    ] = None
     cuda_kernels: Annotated[
         bool, Field(description="Build and use the package's CUDA kernels (RWKV_CUDA_ON); needs nvcc and a compiler.")
     ] = False
@@ -82,6 +91,11 @@ class RwkvOptions(Options):
         Field(description=f"Folder for states, for after a restart; {STATES} beside bots.yaml, false for none."),
     ] = None
     keep_states_gib: Annotated[float, Field(gt=0, description="The most that folder may hold.")] = 4.0
+
+    adapters: Annotated[
+        dict[str, Adapter],
+        Field(default_factory=dict, description="Initial states by names that a channel's `adapter` may be."),
+    ]
 
     # How the next token is chosen, beyond what `sampling:` says.
     alpha_presence: Annotated[

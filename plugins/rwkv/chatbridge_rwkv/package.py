@@ -6,6 +6,7 @@ RWKV-7 side by side, with globals of their own. Knows switches; knows no file an
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import warnings
@@ -66,7 +67,19 @@ def module(switches: Switches) -> ModuleType:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """What the package prints, and torch's warnings about what the package uses, go nowhere while this lasts."""
+    """What the package prints, and torch's warnings about what the package uses, go nowhere while this lasts.
+
+    It also collects garbage after each layer, which takes seconds unless what is there already is left alone.
+    """
+    gc.freeze()
     with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), warnings.catch_warnings():  # noqa: PTH123
         warnings.simplefilter("ignore")
-        yield
+        try:
+            yield
+        finally:
+            gc.unfreeze()
+
+
+def missing(name: str) -> bool:
+    """Whether a package is not installed; imports nothing."""
+    return importlib.util.find_spec(name) is None

@@ -82,9 +82,10 @@ class Layout:
 class RwkvState:
     """One conversation's state; a `ModelState`. Made by `States.new`."""
 
-    def __init__(self, states: States, tensors: Tensors, length: int = 0) -> None:
+    def __init__(self, states: States, tensors: Tensors, initial: Tensors | None, length: int = 0) -> None:
         self.length = length
         self._states = states
+        self._initial = initial
         self._own: Tensors | None = tensors
         self._batch: Batch | None = None
 
@@ -102,7 +103,7 @@ class RwkvState:
         return self._own
 
     def fork(self) -> RwkvState:
-        return RwkvState(self._states, [tensor.clone() for tensor in self.tensors], self.length)
+        return RwkvState(self._states, [tensor.clone() for tensor in self.tensors], self._initial, self.length)
 
     def trim(self, length: int) -> None:
         raise BackendError("an RWKV state can't forget its last tokens")
@@ -127,7 +128,7 @@ class RwkvState:
     def forget(self) -> None:
         """Begin anew, since a step that failed half way has left nothing that could be used."""
         self.length = 0
-        self._own, self._batch = self._states.layout.empty(), None
+        self._own, self._batch = self._states.beginning(self._initial), None
 
     def belongs_to(self, batch: Batch) -> bool:
         return self._batch is batch
@@ -159,10 +160,13 @@ class States:
         self._limit = limit
         self._batch: Batch | None = None
 
-    def new(self, saved: bytes | None = None) -> RwkvState:
-        """An empty state, or the saved one. Raises BackendError where that is damaged or another model's."""
+    def new(self, saved: bytes | None = None, initial: Tensors | None = None) -> RwkvState:
+        """An empty state, one that begins with `initial`, or the saved one.
+
+        Raises: BackendError where what was saved is damaged or another model's.
+        """
         if saved is None:
-            return RwkvState(self, self.layout.empty())
+            return RwkvState(self, self.beginning(initial), initial)
         rest = memoryview(saved)[len(_MAGIC) :]
         digest, body = bytes(rest[:_DIGEST]), rest[_DIGEST:]
         if not saved.startswith(_MAGIC) or len(body) != 8 + self.layout.nbytes or self.digest(body) != digest:
@@ -175,7 +179,11 @@ class States:
                 f"a saved state has {length} tokens, more than context_length: {self._limit}; raise it, or leave the "
                 f"state out"
             )
-        return RwkvState(self, self._tensors(body[8:]), length)
+        return RwkvState(self, self._tensors(body[8:]), initial, length)
+
+    def beginning(self, initial: Tensors | None) -> Tensors:
+        """What a conversation holds before its first token."""
+        return self.layout.empty() if initial is None else [tensor.clone() for tensor in initial]
 
     def together(self, states: Sequence[RwkvState]) -> Batch:
         """A batch of exactly these, in this order; the one that is there, where it is that."""
