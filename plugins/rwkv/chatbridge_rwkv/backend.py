@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from chatbridge_rwkv.tokenizer import RwkvTokenizer
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-_LIGHT = " \t0123456789"
-"""Text of tokens that don't count for alpha_frequency, as in the package's `PIPELINE.generate`."""
 
 
 def load(options: RwkvOptions, progress: Callable[[float, str], None]) -> RwkvModel:
@@ -60,15 +58,17 @@ def sampling_rules(options: RwkvOptions, tokenizer: RwkvTokenizer, vocab_size: i
 
     if outside := [token for token in options.token_ban if token >= vocab_size]:
         raise ModelLoadError(f"token_ban: {outside[0]} is outside the vocabulary of {vocab_size} ids")
-    avoid = {}
+    avoid = set()
     for character in options.avoid_repeat:
         ids = tokenizer.encode(character, start=False)
         if len(ids) != 1:
             raise ModelLoadError(f"avoid_repeat: {character!r} is {len(ids)} tokens in this vocabulary, and not one")
-        avoid[ids[0]] = character
+        avoid.add(ids[0])
     line_end = tokenizer.encode("\n", start=False)
     light = frozenset(
-        token for token in range(tokenizer.size) if (tokenizer.decode([token]).decode("utf-8", "replace")) in _LIGHT
+        token
+        for token in range(tokenizer.size)
+        if options.uncounted and tokenizer.decode([token]).decode("utf-8", "replace") in options.uncounted
     )
     return Rules(
         decay=options.alpha_decay or None,

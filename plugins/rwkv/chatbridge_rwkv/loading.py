@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -136,13 +138,12 @@ def _devices_are_there(devices: set[str], options: RwkvOptions) -> None:
 
 
 def _open(module: ModuleType, path: Path, strategy: str, checkpoint: Checkpoint) -> Any:
-    """The package's own model. Its RWKV-7 class puts `.pth` behind a name itself; the other takes both."""
-    name = str(path)
+    """The package's own model. Its RWKV-7 class puts `.pth` behind a name always; the other, where it is missing."""
     try:
-        if checkpoint.version == 7:
-            with _without_suffix(path) as name:
-                return module.RWKV(name, strategy)
-        return module.RWKV(name, strategy, verbose=False)
+        with _ending_in_pth(path) as name:
+            if checkpoint.version == 7:
+                return module.RWKV(name.removesuffix(".pth"), strategy)
+            return module.RWKV(name, strategy, verbose=False)
     except AssertionError as error:
         raise ModelLoadError(
             f"{path}: the package refuses it ({error or 'a converted file of an old version, or for another rescaling'})"
@@ -153,26 +154,16 @@ def _open(module: ModuleType, path: Path, strategy: str, checkpoint: Checkpoint)
         raise ModelLoadError(f"{path}: the package can't load it: {type(error).__name__}: {why}") from error
 
 
-class _without_suffix:  # noqa: N801  (used as a function is)
-    """A name to which `.pth` can be put so that it names the file, by a link where it ends otherwise."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._link: Path | None = None
-
-    def __enter__(self) -> str:
-        if self._path.suffix == ".pth":
-            return str(self._path)[: -len(".pth")]
-        import tempfile
-
-        folder = Path(tempfile.mkdtemp(prefix="chatbridge-rwkv-"))
-        self._link = folder / "model.pth"
-        self._link.symlink_to(self._path.absolute())
-        return str(folder / "model")
-
-    def __exit__(self, *error: object) -> None:
-        if self._link is not None:
-            shutil.rmtree(self._link.parent, ignore_errors=True)
+@contextmanager
+def _ending_in_pth(path: Path) -> Iterator[str]:
+    """The file by a name that ends in .pth, if need be that of a link which lasts as long as this does."""
+    if path.suffix == ".pth":
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="chatbridge-rwkv-") as folder:
+        link = Path(folder) / "model.pth"
+        link.symlink_to(path.absolute())
+        yield str(link)
 
 
 def _converted(
@@ -196,14 +187,15 @@ def _converted(
             raise ModelLoadError(f"convert: {folder} has {free >> 20} MiB left, and {needed >> 20} MiB are needed")
         with package.quiet():
             try:
-                module.RWKV(str(checkpoint.path), strategy, verbose=False, convert_and_save_and_exit=str(fresh))
+                with _ending_in_pth(checkpoint.path) as name:
+                    module.RWKV(name, strategy, verbose=False, convert_and_save_and_exit=str(fresh))
             except SystemExit:  # this is how the package ends a conversion that went well
                 pass
         fresh.replace(target)
     except (OSError, RuntimeError) as error:
+        with suppress(OSError):
+            fresh.unlink()
         raise ModelLoadError(f"convert: {target} can't be written: {error}") from error
-    finally:
-        fresh.unlink(missing_ok=True)
     return target
 
 

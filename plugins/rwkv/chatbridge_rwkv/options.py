@@ -108,6 +108,10 @@ class RwkvOptions(Options):
         Annotated[float, Field(gt=0, le=1)] | Literal[False],
         Field(description="What counts are multiplied by at each token; false counts penalty_window tokens instead."),
     ] = 0.996
+    uncounted: Annotated[
+        str,
+        Field(description="Characters whose tokens alpha_frequency leaves alone; ChatRWKV's chat.py counts all of them."),
+    ] = " \t0123456789"
     token_ban: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_ids), Field(description="Ids never sampled.")
     ] = ()
