@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
 
-from chatbridge.commands import CommandContext, parse
+from chatbridge.commands import CommandContext, expand, parse
 from chatbridge.config import BotSettings, ChannelSettings, ModelSettings, Settings
 from chatbridge.dialogue import Answer, Dialogue, LiveTurn
 from chatbridge.errors import ChatbridgeError, ConfigError
@@ -168,7 +168,7 @@ class Bot:
     def __init__(self, bridge: Bridge, name: str) -> None:
         self.bridge = bridge
         self.name = name
-        self._dialogues: dict[str, Dialogue] = {}
+        self._dialogues: dict[tuple[str, str], Dialogue] = {}
 
     @property
     def settings(self) -> BotSettings | None:
@@ -180,9 +180,13 @@ class Bot:
         """Every template by its name: presets, plugins', and those of bots.yaml."""
         return self.bridge.settings.templates
 
-    def dialogue(self, channel: Channel) -> Dialogue:
-        """The conversation in that channel."""
-        return self._dialogues.setdefault(channel.id, Dialogue(self, channel))
+    def dialogue(self, channel: Channel, aside: str = "") -> Dialogue:
+        """The conversation in that channel, or the one that is held `aside` from it under that name."""
+        return self._dialogues.setdefault((channel.id, aside), Dialogue(self, channel, aside))
+
+    def asides(self, channel: Channel) -> list[Dialogue]:
+        """Every conversation that was held aside from that channel's own so far."""
+        return [dialogue for (id, aside), dialogue in self._dialogues.items() if id == channel.id and aside]
 
     async def receive(self, message: Message) -> Answer | LiveTurn | None:
         """What the bot does about a message: an answer of a command, a model's answer on its way, or nothing.
@@ -197,7 +201,7 @@ class Bot:
         settings = self.effective(message.channel)
         language = pick_language(settings.language, message.language, message.text)
         dialogue = self.dialogue(message.channel)
-        if (call := parse(message.text)) is not None:
+        if (call := parse(expand(message.text, settings.aliases))) is not None:
             return await self._command(call, CommandContext(dialogue, message, language))
         if not self._wanted(message, settings):
             return None

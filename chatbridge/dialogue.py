@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -104,21 +104,32 @@ class LiveTurn:
 
 @dataclass(slots=True, eq=False)
 class Dialogue:
-    """The conversation of one bot in one channel; `bot.dialogue(channel)` gives it."""
+    """The conversation of one bot in one channel; `bot.dialogue(channel)` gives it.
+
+    `aside`: the name of one that is held beside the channel's own, under the same settings.
+    """
 
     bot: Bot
     channel: Channel
+    aside: str = ""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     live: LiveTurn | None = None
     last: FinishedTurn | None = None
 
     # --- turns -------------------------------------------------------------------------------------------------
 
-    def send(self, message: Message, language: str = "en") -> LiveTurn:
-        """Record the message and answer it. A message that was answered before is not answered again."""
+    def send(self, message: Message, language: str = "en", *, anew: Mapping[str, Any] | None = None) -> LiveTurn:
+        """Record the message and answer it. A message that was answered before is not answered again.
+
+        `anew`: begin a new conversation by it, with these settings of its own, by the keys of a channel.
+        """
 
         async def begin() -> Task | None:
+            if anew is not None:
+                await self.reset()
             conversation = await self.conversation()
+            if anew is not None:
+                await self.store.set_overrides(conversation.id, anew)
             node = await self.store.append(
                 conversation.id,
                 "user",
@@ -162,11 +173,12 @@ class Dialogue:
         return LiveTurn(self, language, begin)
 
     def stop(self) -> bool:
-        """End the answer that is on its way; whether there was one."""
-        if self.live is None:
-            return False
-        self.live.stop()
-        return True
+        """End the answer that is on its way, and those aside; whether there was one."""
+        asides = [] if self.aside else self.bot.asides(self.channel)
+        running = [dialogue.live for dialogue in (self, *asides) if dialogue.live is not None]
+        for turn in running:
+            turn.stop()
+        return bool(running)
 
     # --- the tree ----------------------------------------------------------------------------------------------
 
@@ -174,9 +186,14 @@ class Dialogue:
     def store(self) -> Store:
         return self.bot.bridge.store
 
+    @property
+    def place(self) -> str:
+        """What the store calls it."""
+        return f"{self.channel.id}/aside/{self.aside}" if self.aside else self.channel.id
+
     async def conversation(self) -> Conversation:
         """The current conversation of this channel."""
-        return await self.store.conversation(self.bot.name, self.channel.id)
+        return await self.store.conversation(self.bot.name, self.place)
 
     async def path(self) -> list[Node]:
         """What was said on the current branch, oldest first."""
@@ -191,7 +208,7 @@ class Dialogue:
 
     async def reset(self) -> None:
         """Begin a new conversation; the old one is kept."""
-        await self.store.start(self.bot.name, self.channel.id)
+        await self.store.start(self.bot.name, self.place)
 
     async def override(self, key: str, value: Any) -> None:
         """Set one of the channel's settings for this conversation alone."""
