@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from chatbridge.errors import WorkerDied as WorkerDied
     from chatbridge.frontend import FrontendType as FrontendType
     from chatbridge.hookspecs import hookimpl as hookimpl
+    from chatbridge.machine import free_memory as free_memory
+    from chatbridge.machine import usable_cores as usable_cores
     from chatbridge.plugins import Plugins as Plugins
     from chatbridge.prompts import Prompt as Prompt
     from chatbridge.prompts import Special as Special
@@ -79,6 +81,7 @@ _HOME = {
     ),
     "frontend": ("FrontendType",),
     "hookspecs": ("hookimpl",),
+    "machine": ("free_memory", "usable_cores"),
     "plugins": ("Plugins",),
     "prompts": ("Prompt", "Special", "Template", "Text", "Tokenizer", "Tokens"),
     "sampling": ("Sampling",),

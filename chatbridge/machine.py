@@ -34,11 +34,19 @@ def processor() -> str:
     return f"{name}, {usable_cores()} threads"
 
 
-def usable_cores() -> int:
-    """Processor threads that this process may use."""
-    if sys.platform.startswith("linux"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def usable_cores(root: Path = Path("/")) -> int:
+    """Processor threads that this process may use, also in a container that is given less than the machine has.
+
+    `root`: where the system's files are, on Linux.
+    """
+    if not sys.platform.startswith("linux"):
+        return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0))
+    for group in _groups(root):
+        quota, _, period = "".join(_lines(group / "cpu.max")).partition(" ")
+        if quota.isdigit() and period.isdigit() and int(period):
+            cores = min(cores, -(-int(quota) // int(period)))
+    return max(1, cores)
 
 
 def cpu_features() -> list[str]:
@@ -52,12 +60,22 @@ def cpu_features() -> list[str]:
     return sorted({name for name in names if name.startswith(wanted)})
 
 
-def memory() -> tuple[int, int]:
-    """Main memory in bytes: all of it, and what programs may still take (0 where it can't be told)."""
+def memory(root: Path = Path("/")) -> tuple[int, int]:
+    """Main memory in bytes: all of it, and what this process may still take (0 where it can't be told).
+
+    A container's limits count, too. `root`: where the system's files are, on Linux.
+    """
     if sys.platform.startswith("linux"):
-        found = (re.match(r"(\w+):\s+(\d+) kB", line) for line in _lines(Path("/proc/meminfo")))
+        found = (re.match(r"(\w+):\s+(\d+) kB", line) for line in _lines(root / "proc/meminfo"))
         sizes = {match[1]: int(match[2]) * 1024 for match in found if match}
-        return sizes.get("MemTotal", 0), sizes.get("MemAvailable", 0)
+        total, free = sizes.get("MemTotal", 0), sizes.get("MemAvailable", 0)
+        for group in _groups(root):
+            limit, used = (_number(group / f"memory.{name}") for name in ("max", "current"))
+            if limit is not None:
+                # Files that were read count as used, and give way when something else needs the room.
+                left = limit - (used or 0) + _cached(group)
+                total, free = min(total, limit), min(free, max(0, left))
+        return total, free
     if sys.platform == "darwin":
         return int(_said("sysctl", "-n", "hw.memsize") or 0), 0
     if sys.platform == "win32":
@@ -99,6 +117,32 @@ def why_not_writable(path: Path) -> str:
 def size(count: int) -> str:
     """Bytes for people."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def free_memory() -> int:
+    """Bytes of main memory that this process may still take; 0 where it can't be told."""
+    return memory()[1]
+
+
+def _groups(root: Path) -> list[Path]:
+    """The control groups (version 2) that this process is in, from its own up to the topmost: limits of each count."""
+    top = root / "sys/fs/cgroup"
+    own = next((line[3:] for line in _lines(root / "proc/self/cgroup") if line.startswith("0::")), "/")
+    folder = top / own.strip("/")
+    groups = [folder, *folder.parents]
+    return groups[: groups.index(top) + 1] if top in groups else [top]
+
+
+def _number(path: Path) -> int | None:
+    """What a file holds, if that is a number: "max" is none."""
+    text = "".join(_lines(path)).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _cached(group: Path) -> int:
+    """Bytes of files that a control group may give up."""
+    found = (line.split() for line in _lines(group / "memory.stat"))
+    return next((int(pair[1]) for pair in found if pair[:1] == ["inactive_file"]), 0)
 
 
 def _what_exists(path: Path) -> Path:

@@ -15,8 +15,9 @@ import click
 from chatbridge.errors import ChatbridgeError
 
 if TYPE_CHECKING:
-    from chatbridge.config import Settings
+    from chatbridge.config import ModelSettings, Settings
     from chatbridge.plugins import Plugins
+    from chatbridge.types import ModelInfo
 
 _LITTLE_MEMORY, _LITTLE_DISK = 4 * 2**30, 2 * 2**30
 
@@ -33,13 +34,14 @@ class Finding:
 
 @click.command("doctor")
 @click.option("-c", "--config", type=click.Path(path_type=Path), help="The bots.yaml to look at.")
+@click.option("--load", is_flag=True, help="Load each model, too, and say what is really in use.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def command(config: Path | None, as_json: bool) -> None:
+def command(config: Path | None, load: bool, as_json: bool) -> None:
     """Look over this machine, the plugins and the settings; say what to do.
 
     Exits 1 where something is wrong that keeps chatbridge from working, else 0.
     """
-    findings = list(look(config))
+    findings = list(look(config, load=load))
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False, indent=2))
     else:
@@ -48,15 +50,15 @@ def command(config: Path | None, as_json: bool) -> None:
     sys.exit(int(any(finding.state == "error" for finding in findings)))
 
 
-def look(config: Path | None) -> Iterator[Finding]:
-    """Everything there is to say, in order."""
+def look(config: Path | None, *, load: bool = False) -> Iterator[Finding]:
+    """Everything there is to say, in order; `load`: with every model in its worker, one after another."""
     from chatbridge.plugins import Plugins
 
     plugins = Plugins()
     yield from _machine()
     yield from _plugins(plugins)
     yield from _engines(plugins)
-    yield from _settings(config, plugins)
+    yield from _settings(config, plugins, load)
 
 
 def _machine() -> Iterator[Finding]:
@@ -112,7 +114,7 @@ def _engines(plugins: Plugins) -> Iterator[Finding]:
         yield Finding("engine", f"{backend.name}: " + ", ".join(f"{name} {value}" for name, value in facts.items()))
 
 
-def _settings(config: Path | None, plugins: Plugins) -> Iterator[Finding]:
+def _settings(config: Path | None, plugins: Plugins, load_models: bool) -> Iterator[Finding]:
     from chatbridge.config import default_settings, load
 
     path = config or Path("bots.yaml")
@@ -128,6 +130,40 @@ def _settings(config: Path | None, plugins: Plugins) -> Iterator[Finding]:
         yield Finding("settings", str(error), "error", "mend the lines above; `chatbridge check` looks again")
         return
     yield from _disk(settings)
+    for model in settings.models.values() if load_models else ():
+        yield _model(model, plugins)
+
+
+def _model(settings: ModelSettings, plugins: Plugins) -> Finding:
+    """What the model says of itself once it is loaded, or why it can't be."""
+    import asyncio
+
+    from chatbridge.models import Models
+
+    async def load() -> ModelInfo:
+        models = Models(plugins)
+        try:
+            async with models.use(settings) as backend:
+                return backend.info
+        finally:
+            await models.aclose()
+
+    try:
+        info = asyncio.run(load())
+    except ChatbridgeError as error:
+        return Finding("model", f"{settings.name}: {error}", "error", f"mend the entry of {settings.name} in `models`")
+    details = {"context": f"{info.context_length} tokens", "chat template": _template(info), **info.details}
+    if info.adapters:
+        details.setdefault("adapters", ", ".join(info.adapters))
+    lines = (f"{key}: {value}" for key, value in details.items())
+    return Finding("model", "\n    ".join((f"{settings.name} ({info.architecture})", *lines)))
+
+
+def _template(info: ModelInfo) -> str:
+    from chatbridge.prompts import suggest_preset
+
+    found = suggest_preset(info)
+    return f"{'its own' if info.chat_template else 'none of its own'}; fitting preset: {found or 'none known'}"
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from typing import Any
 from chatbridge.engine.answer import Answer, prepare, prompt_ids
 from chatbridge.engine.assembly import Piece
 from chatbridge.engine.contract import LocalModel, Request
+from chatbridge.engine.pace import Pace
 from chatbridge.engine.scheduler import Scheduler
 from chatbridge.engine.states import States
 from chatbridge.errors import BackendError, ChatbridgeError
@@ -37,7 +38,8 @@ class Engine:
     """Runs `model` for many requests at once.
 
     `token_budget`: how many tokens one step reads at most, over all requests (the model's own batch may be less).
-    `cache_bytes`: memory for states of finished requests; 0 keeps none. `clock` gives seconds.
+    `cache_bytes`: memory for states of finished requests; 0 keeps none. `pace`: how long reading may hold up those who
+    are being answered. `clock` gives seconds.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class Engine:
         token_budget: int = 512,
         max_batch: int | None = None,
         cache_bytes: int = CACHE_BYTES,
+        pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         info = model.info
         rows = min(max_batch or info.max_batch, info.max_batch, info.max_states or info.max_batch)
         self.model = model
         self._clock = clock
+        self._pace = pace or Pace()
         self._scheduler: Scheduler[Answer] = Scheduler(rows, token_budget)
         self._answers: dict[str, Answer] = {}
         self._events: list[Event] = []
@@ -99,9 +103,11 @@ class Engine:
                 self._begin(answer)
             except Exception as error:
                 self._fail(answer, error)
-        if shares := [(answer, answer.held().up_to_copy(count)) for answer, count in self._scheduler.schedule()]:
+        if shares := self._shares():
             self._steps += 1
-            for (answer, _), sampled in zip(shares, self._run(shares), strict=True):
+            with self._pace.reading(sum(count - 1 for _, count in shares)):
+                results = self._run(shares)
+            for (answer, _), sampled in zip(shares, results, strict=True):
                 if answer.id in self._answers:
                     self._advance(answer, sampled)
         events, self._events = self._events, []
@@ -130,6 +136,12 @@ class Engine:
         self._events.clear()
         self._states.close()
         self.model.close()
+
+    def _shares(self) -> list[tuple[Answer, int]]:
+        """What each running request consumes in the next step."""
+        answering = any(answer.first_token is not None for answer in self._scheduler.running)
+        scheduled = self._scheduler.schedule(self._pace.most() if answering else None)
+        return [(answer, answer.held().up_to_copy(count)) for answer, count in scheduled]
 
     def _begin(self, answer: Answer) -> None:
         """Give an admitted request its sampler and its state, with as much of the prompt in it as is known."""

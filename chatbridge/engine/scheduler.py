@@ -61,10 +61,13 @@ class Scheduler(Generic[J]):
         self.running.append(job)
         return job
 
-    def schedule(self) -> list[tuple[J, int]]:
-        """For each running job, how many of its pending tokens the next step consumes (at least one)."""
+    def schedule(self, reading: int | None = None) -> list[tuple[J, int]]:
+        """For each running job, how many of its pending tokens the next step consumes (at least one).
+
+        `reading`: the most that all together may consume beyond these ones, if that is less than the budget.
+        """
         shares: dict[J, int] = {}
-        budget = self.token_budget
+        budget = self.token_budget if reading is None else min(self.token_budget, len(self.running) + reading)
         # Those who want least come first, so that what they leave goes to the others.
         for position, job in enumerate(sorted(self.running, key=lambda job: job.pending)):
             fair = budget // (len(self.running) - position)

@@ -55,6 +55,20 @@ def test_people_get_a_line_each_and_the_advice_below(chatbridge: Run, tmp_path: 
     ) in done.stdout
 
 
+def test_each_model_says_what_is_in_use_once_it_is_loaded(chatbridge: Run, tmp_path: Path) -> None:
+    text = "models: {g: {backend: numpy}, absent: {backend: numpy, path: absent.gguf}}\n"
+    (tmp_path / "bots.yaml").write_text(text, encoding="utf-8")
+    assert not about(looked(chatbridge)[1], "model")
+    code, findings = looked(chatbridge, "--load")
+    good, bad = about(findings, "model")
+    assert code == 1
+    assert good["what"].startswith("g (llama)\n    context: 512 tokens\n    chat template: its own; ")
+    assert "\n    quantisation: q8_0" in good["what"]
+    assert bad["state"] == "error"
+    assert "absent.gguf: there is no such file" in bad["what"]
+    assert bad["remedy"] == "mend the entry of absent in `models`"
+
+
 def test_settings_are_summed_up(chatbridge: Run, tmp_path: Path) -> None:
     text = "models: {g: {backend: numpy}}\nbots: {t: {frontend: repl}}\n"
     (tmp_path / "other.yaml").write_text(text, encoding="utf-8")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from chatbridge.engine.contract import Request, Row
 from chatbridge.engine.core import Engine
+from chatbridge.engine.pace import Pace
 from chatbridge.prompts.segments import Text
 from chatbridge.sampling import Sampling
 from chatbridge.testing.toy import ToyModel, ToyState
@@ -78,6 +79,49 @@ def test_a_long_prompt_freezes_nobody() -> None:
         assert not told["long"].tokens
     drain(engine, told)
     assert told["long"].end.reason == "length"
+
+
+@dataclass(eq=False)
+class Slow(ToyModel):
+    """Takes a hundredth of a second for each token that it reads or says."""
+
+    now: float = 0.0
+
+    def step(self, rows: Sequence[Row]) -> list[list[int]]:
+        self.now += 0.01 * sum(len(row.tokens) for row in rows)
+        return super().step(rows)
+
+
+def test_while_somebody_is_answered_reading_takes_no_longer_than_it_may() -> None:
+    model = Slow(eos_every=10**9)
+    engine = Engine(model, pace=Pace(0.5, clock=lambda: model.now))
+    engine.submit(ask("x" * 600, id="first", sampling={**GREEDY, "max_tokens": 200}))
+    told = Told()
+    while not told["first"].tokens:  # nobody waits yet: as much as the budget allows
+        told.take(engine.step())
+    assert model.steps[0] == [512]
+    engine.submit(ask("y" * 2000, id="second", sampling={**GREEDY, "max_tokens": 20}))
+    engine.submit(ask("z" * 2000, id="third", sampling={**GREEDY, "max_tokens": 20}))
+    begin = len(model.steps)
+    while not told["third"].tokens:
+        before = model.now
+        told.take(engine.step())
+        assert model.now - before <= 0.5 + 0.03 + 1e-9
+    # And no less than that, or reading would take for ever.
+    assert len(model.steps) - begin <= 4000 / 48 + 4
+    drain(engine, told)
+    engine.close()
+
+
+def test_a_step_that_waited_for_another_program_does_not_slow_reading_down() -> None:
+    pace = Pace(0.5, clock=iter([0, 0.16, 1, 9, 10, 10.32]).__next__)
+    assert pace.most() is None
+    told = []
+    for tokens in (16, 16, 16):
+        with pace.reading(tokens):
+            pass
+        told.append(pace.most())
+    assert told == [50, 50, 50]
 
 
 class Talk:

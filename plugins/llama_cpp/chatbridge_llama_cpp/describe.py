@@ -47,10 +47,9 @@ def fingerprint(loaded: Loaded, options: LlamaOptions, overlays: Overlays) -> st
     """Stands for everything that the arithmetic depends on, but for named adapters, which have marks of their own."""
     changes = options.model_dump(mode="json", exclude=_NOT_ARITHMETIC)
     parts = [file.fingerprint() for file in loaded.files] + [one.fingerprint for one in overlays.own]
-    flash = any("Flash Attention enabled" in line for line in loaded.said)
     # What llama.cpp saves of a sequence goes only into a context of as many streams.
     streams = 1 if options.unified else loaded.plan.sequences
-    said = repr((parts, sorted(changes.items()), flash, streams, build_flags()["llama-cpp-python"]))
+    said = repr((parts, sorted(changes.items()), loaded.flash_attention, streams, build_flags()["llama-cpp-python"]))
     return f"llama_cpp-{blake2b(said.encode(), digest_size=16).hexdigest()}"
 
 
@@ -95,7 +94,7 @@ def _details(
         "memory": _memory(loaded.said),
         "layers on gpu": _offloaded(loaded),
         "threads": f"{lib.llama_n_threads(context)}, {lib.llama_n_threads_batch(context)} for prompts",
-        "flash attention": "on" if any("Flash Attention enabled" in line for line in loaded.said) else "off",
+        "flash attention": "on" if loaded.flash_attention else "off",
         "kv cache": f"{options.kv_type_k} keys, {options.kv_type_v} values",
         "tokenizer": tokenizer.kind,
         "llama.cpp": f"{flags['llama.cpp']} (llama-cpp-python {flags['llama-cpp-python']}), {flags['instructions']}, "

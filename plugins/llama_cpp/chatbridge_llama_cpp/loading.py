@@ -9,14 +9,13 @@ import ctypes
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from gguf.constants import GGMLQuantizationType
 
-from chatbridge import ModelLoadError
+from chatbridge import ModelLoadError, free_memory, usable_cores
 from chatbridge_llama_cpp.files import find_model
 from chatbridge_llama_cpp.gguf_file import GgufFile
 from chatbridge_llama_cpp.memory import Plan, plan
@@ -31,6 +30,7 @@ _NUMA = {"distribute": 1, "isolate": 2, "numactl": 3}
 _FLASH: dict[str | bool, int] = {"auto": -1, False: 0, True: 1}
 _MMAP, _MLOCK, _NO_MMAP = 1, 2, 0
 _FUNCTION = re.compile(r"^\w+: (error loading model: )?")
+_FLASH_ON = re.compile(r"flash_attn +?= enabled|Flash Attention enabled")
 _BOOL = 2  # LLAMA_KV_OVERRIDE_TYPE_BOOL
 
 
@@ -45,6 +45,11 @@ class Loaded:
     space_prefix: bool
     said: Sequence[str]
     devices: Sequence[Device]
+
+    @property
+    def flash_attention(self) -> bool:
+        """Whether llama.cpp really uses it, as it was told to or as it chose."""
+        return any(_FLASH_ON.search(line) for line in self.said)
 
     def free(self) -> None:
         lib.llama_free(self.context)
@@ -78,7 +83,28 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Loade
     except BaseException:
         lib.llama_model_free(model)
         raise
-    return Loaded(files, settled, model, context, space_prefix, (*said.lines, *said_of_context.lines), seen)
+    loaded = Loaded(files, settled, model, context, space_prefix, (*said.lines, *said_of_context.lines), seen)
+    try:
+        check_honoured(options, loaded)
+    except BaseException:
+        loaded.free()
+        raise
+    return loaded
+
+
+def check_honoured(options: LlamaOptions, loaded: Loaded) -> None:
+    """Raise ModelLoadError where llama.cpp went on without what was asked for, as it does with these options."""
+    file = loaded.files[0].path
+    if options.mlock and any("mlock" in line and "warning" in line for line in loaded.said):
+        raise ModelLoadError(
+            f"{file}: mlock: true could not lock the weights in memory; allow more (`ulimit -l`, or LimitMEMLOCK= in a "
+            f"systemd unit), or leave mlock out"
+        )
+    if options.flash_attention is True and not loaded.flash_attention:
+        raise ModelLoadError(
+            f"{file}: flash_attention: true can't be had for the architecture {loaded.files[0].architecture!r}; leave "
+            f"it at auto"
+        )
 
 
 def check_gpu(options: LlamaOptions, gpus: Sequence[Device], built: bool) -> None:
@@ -102,17 +128,6 @@ def check_gpu(options: LlamaOptions, gpus: Sequence[Device], built: bool) -> Non
         raise ModelLoadError(f"main_gpu: {options.main_gpu} is not there: the cards are 0 to {len(gpus) - 1}")
     if options.tensor_split is not None and len(options.tensor_split) != len(gpus):
         raise ModelLoadError(f"tensor_split has {len(options.tensor_split)} shares for {len(gpus)} graphics cards")
-
-
-def free_memory() -> int:
-    """Bytes that programs may still take; 0 where the system doesn't tell."""
-    with suppress(OSError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return 0
 
 
 def _load_weights(options: LlamaOptions, settled: Plan, path: Path, progress: Callable[[float, str], None]) -> Any:
@@ -178,7 +193,7 @@ def _context_params(options: LlamaOptions, settled: Plan) -> Any:
     params.n_batch = max(options.batch, settled.sequences)
     params.n_ubatch = min(options.ubatch or params.n_batch, params.n_batch)
     params.n_outputs_max = min(params.n_batch, outputs(options, settled.sequences))
-    params.n_threads = options.threads or cores()
+    params.n_threads = options.threads or usable_cores()
     params.n_threads_batch = options.threads_batch or params.n_threads
     params.flash_attn_type = _FLASH[flash_attention(options, settled.gpu_layers)]
     params.offload_kqv = options.offload_kqv is not False
@@ -208,11 +223,6 @@ def flash_attention(options: LlamaOptions, gpu_layers: int) -> Literal["auto"] |
 def outputs(options: LlamaOptions, sequences: int) -> int:
     """The most tokens of one call whose logits are wanted."""
     return sequences * (1 + options.draft_tokens if options.draft else 1)
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def why_not(file: GgufFile, complaints: Iterable[str]) -> str:

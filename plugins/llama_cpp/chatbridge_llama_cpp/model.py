@@ -164,11 +164,11 @@ class LlamaModel:
     def _sample(self, share: _Share, output: int) -> list[int]:
         """The tokens that come next: one, and as many more as were guessed rightly."""
         sampler: Chain = share.row.sampler  # type: ignore[assignment]
-        context = self._decoder.context
-        sampled = [sampler.sample(context, output)]
-        for number, guessed in enumerate(share.guess, 1):
+        decoder = self._decoder
+        sampled = [sampler.sample(decoder.context, output, decoder.logits(output))]
+        for at, guessed in enumerate(share.guess, output + 1):
             if sampled[-1] != guessed:
                 break
-            sampled.append(sampler.sample(context, output + number))
+            sampled.append(sampler.sample(decoder.context, at, decoder.logits(at)))
         share.state.trim(share.state.length - len(share.guess) + len(sampled) - 1)
         return sampled

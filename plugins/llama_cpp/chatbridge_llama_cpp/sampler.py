@@ -15,6 +15,7 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chatbridge import BackendError, InvalidRequest, ModelLoadError, Sampling
 from chatbridge_llama_cpp.native import lib, log
@@ -44,7 +45,7 @@ class Samplers:
     def new(self, sampling: Sampling, prompt: Sequence[int], generated: int) -> Chain:
         """The chain for one request; see `LocalModel.new_sampler`."""
         options = self._options
-        chain = Chain(sampling, self._size, Guesses(prompt, options.draft_tokens) if options.draft == LOOKUP else None)
+        chain = Chain(sampling, Guesses(prompt, options.draft_tokens) if options.draft == LOOKUP else None)
         answer = list(prompt[len(prompt) - generated :]) if generated else []
         if self._grammar is not None:
             chain.add(self._grammar_sampler(), answer)
@@ -113,10 +114,9 @@ class Samplers:
 class Chain:
     """The samplers of one request, in order; freed with the last reference."""
 
-    def __init__(self, sampling: Sampling, size: int, guesses: Guesses | None = None) -> None:
+    def __init__(self, sampling: Sampling, guesses: Guesses | None = None) -> None:
         seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
         self.seed = int.from_bytes(blake2b(seed.to_bytes(8, "little"), digest_size=4).digest(), "little") % _RANDOM
-        self._size = size
         self._guesses = guesses
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         self._last: Any = None
@@ -139,10 +139,11 @@ class Chain:
             array = lib.llama_token_data_array(ctypes.pointer(one), 1, -1, False)
             lib.llama_sampler_apply(self._last, ctypes.byref(array))
 
-    def sample(self, context: Any, output: int) -> int:
-        """The next token after the batch's token at `output`. Raises BackendError for logits that are no numbers."""
-        pointer = lib.llama_get_logits_ith(context, output)
-        logits = np.ctypeslib.as_array(pointer, (self._size,))
+    def sample(self, context: Any, output: int, logits: NDArray[np.float32]) -> int:
+        """The next token after the batch's token at `output`, where `logits` came out.
+
+        Raises BackendError for logits that are no numbers.
+        """
         best = int(logits.argmax())
         if not np.isfinite(logits[best]):
             raise BackendError(f"the model's logits are no numbers to choose from (the greatest is {logits[best]})")

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chatbridge import BackendError, ModelLoadError
+from chatbridge import Author, BackendError, Bridge, Channel, LiveTurn, Message, ModelLoadError, Plugins
+from chatbridge.config import SettingsSource, load
 from chatbridge.engine.core import Engine
 
 from .conftest import EXACT, Load
@@ -130,6 +131,34 @@ def test_channels_with_different_adapters_are_answered_by_one_base(
     assert len({tuple(answer) for answer in answers}) > 2
     assert model.info.details["adapter eight"] == f"lora {alpaca} on 4 tensors, rank 8, alpha 16, scale 1"
     assert model.info.fingerprint == alone[""].info.fingerprint
+
+
+async def test_two_channels_are_answered_in_one_process(
+    tmp_path: Path, alpaca: Path, meta_path: Path, reference: dict[str, np.ndarray], model_of: Load
+) -> None:
+    text = f"""\
+models:
+  llama: {{backend: llama_cpp, path: "{meta_path}", threads: 1, kv_type_k: f32, kv_type_v: f32,
+           adapters: {{alpaca: "{alpaca}"}}}}
+templates: {{talk: {{user: "{{text}}\\n", assistant: "{{text}}\\n"}}}}
+defaults: {{template: talk, reply_to: always, sampling: {{temperature: 0, max_tokens: 12}}}}
+bots: {{b: {{frontend: repl, channels: {{one: {{adapter: alpaca}}}}}}}}
+"""
+    (tmp_path / "bots.yaml").write_text(text, encoding="utf-8")
+    plugins = Plugins()
+    said = {}
+    async with Bridge(SettingsSource(load(tmp_path / "bots.yaml", plugins)), plugins) as bridge:
+        for name in ("one", "two"):
+            message = Message(name, Channel(name), Author("ann", "Ann"), "hi")
+            turn = await bridge.bot("b").receive(message)
+            assert isinstance(turn, LiveTurn)
+            async for chunk in turn:
+                finish = chunk.finish
+            assert finish is not None
+            said[name] = finish
+        assert len(bridge.models.loaded()) == 1
+    assert said["one"].reply.tokens != said["two"].reply.tokens
+    assert said["two"].usage.cached == 0, "the same prompt, which another adapter has read"
 
 
 def test_a_named_adapter_adds_to_the_models_own(

@@ -68,6 +68,11 @@ async def test_a_worker_tells_what_is_really_in_use(packed_path: Path) -> None:
     assert f"{3 * 256 * 2 * 2 * 32 * 2 / 2**20:.1f} MiB cache on CPU" in info.details["memory"]
 
 
+def test_flash_attention_is_told_of_where_it_is_on(random_path: Path, model_of: Load) -> None:
+    for asked, told in ((True, "on"), (False, "off"), ("auto", "off")):
+        assert model_of(random_path, flash_attention=asked, gpu_layers=0).info.details["flash attention"] == told
+
+
 async def test_a_worker_says_why_a_model_can_not_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"absent\.gguf: there is no such file"):
         async with worker_with(llama_cpp, LlamaOptions(path=str(tmp_path / "absent.gguf"))):

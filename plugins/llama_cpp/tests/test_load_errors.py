@@ -7,12 +7,13 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from chatbridge_llama_cpp.loading import check_gpu
+from chatbridge_llama_cpp.loading import check_gpu, check_honoured, load
 from chatbridge_llama_cpp.native import Device
 from chatbridge_llama_cpp.options import LlamaOptions
 
@@ -172,6 +173,30 @@ def test_options_that_cannot_be_honoured(random_path: Path, options: dict[str, A
     if gpu_build() and options.keys() & {"gpu_layers", "split_mode", "offload_kqv"}:
         pytest.skip("this build can do it")
     refused(random_path, *said, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "line", "said"),
+    [
+        ({"mlock": True}, "warning: failed to mlock 4096-byte buffer", "ulimit -l"),
+        (
+            {"flash_attention": True},
+            "llama_init_from_model: flash_attn is not compatible with Grok",
+            "leave it at auto",
+        ),
+    ],
+)
+def test_what_llama_cpp_goes_on_without_is_an_error(
+    random_path: Path, options: dict[str, Any], line: str, said: str
+) -> None:
+    asked = LlamaOptions.model_validate({"path": random_path, "threads": 1, "gpu_layers": 0, **options})
+    loaded = load(asked, lambda share, doing: None)
+    try:
+        unheeded = replace(loaded, said=[line])
+        with pytest.raises(ModelLoadError, match=said):
+            check_honoured(asked, unheeded)
+    finally:
+        loaded.free()
 
 
 def gpu_build() -> bool:

@@ -5,23 +5,27 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
+import sentencepiece
 from chatbridge_llama_cpp.backend import llama_cpp
 from chatbridge_llama_cpp.options import LlamaOptions
 
 from chatbridge import Finish, ModelLoadError, Prompt, Request, Sampling, Special, Text, Tokens
 from chatbridge.testing import worker_with
 
-from .conftest import EXACT, Load
+from .conftest import EXACT, SIZE, Load
+from .convert import model_metadata, random_weights, spm_metadata, write_gguf
 
 STORY: Prompt = (Special("bos"), Text("Once upon a time there was a bridge. " * 10))
 
 
-async def answered(path: Path, prompt: Prompt, **options: object) -> Finish:
+async def answered(path: Path, prompt: Prompt, adapter: str = "", **options: object) -> Finish:
     """The answer of a worker that is started for it and ended after it."""
     asked = LlamaOptions.model_validate({"path": path, "threads": 1, **EXACT, **options})
     async with worker_with(llama_cpp, asked) as backend:
-        async for chunk in backend.generate(Request(prompt, sampling=Sampling(temperature=0, max_tokens=8))):
+        request = Request(prompt, sampling=Sampling(temperature=0, max_tokens=8), adapter=adapter)
+        async for chunk in backend.generate(request):
             finish = chunk.finish
     assert finish is not None
     return finish
@@ -36,6 +40,32 @@ async def test_a_restart_reads_only_what_is_new(random_path: Path, tmp_path: Pat
     assert after.usage.cached == first.usage.prompt + first.usage.generated - 1
     assert after.reply == (await answered(random_path, longer)).reply
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def long_path(tmp_path_factory: pytest.TempPathFactory, words: sentencepiece.SentencePieceProcessor) -> Path:
+    size = {**SIZE, "context": 2304}
+    path = tmp_path_factory.mktemp("long") / "long.gguf"
+    return write_gguf(path, model_metadata(**size) | spm_metadata(words), random_weights(**size))
+
+
+@pytest.mark.parametrize("adapter", ["", "other"])
+async def test_of_two_thousand_tokens_at_most_one_in_a_hundred_is_read_again(
+    long_path: Path, tmp_path: Path, adapter: str
+) -> None:
+    pairs = {"blk.0.attn_q.weight.lora_a": np.ones((4, 64)), "blk.0.attn_q.weight.lora_b": np.ones((64, 4))}
+    metadata = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": 8.0}
+    options = {
+        "keep_states": tmp_path / "states",
+        "adapters": {"other": write_gguf(tmp_path / "other.gguf", metadata, pairs)},
+    }
+    story: Prompt = (Special("bos"), *STORY[1:] * 10)
+    first = await answered(long_path, story, adapter, **options)
+    assert first.usage.prompt > 2000
+    longer: Prompt = (*story, Tokens(first.reply.tokens), Text(" And then?"))
+    after = await answered(long_path, longer, adapter, **options)
+    assert after.usage.read <= 0.01 * after.usage.prompt
+    assert (await answered(long_path, longer, "" if adapter else "other", **options)).usage.cached == 0
 
 
 async def test_another_model_takes_nothing_over(random_path: Path, packed_path: Path, tmp_path: Path) -> None:

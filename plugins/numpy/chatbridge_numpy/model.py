@@ -6,7 +6,6 @@ KV caches; knows no scheduling and no text.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chatbridge import LogitsSampler, ModelInfo, ModelLoadError, Row, Sampling
+from chatbridge import LogitsSampler, ModelInfo, ModelLoadError, Row, Sampling, free_memory
 from chatbridge_numpy.describe import describe
 from chatbridge_numpy.gguf_file import Floats, GgufFile
 from chatbridge_numpy.lora import Lora
@@ -198,11 +197,9 @@ def _softmax(scores: Floats) -> Floats:
 def _check_memory(file: GgufFile) -> None:
     """Refuse a model that can't fit, before the system kills the worker for it."""
     needed = 4 * sum(int(np.prod(tensor.shape)) for tensor in file.tensors.values())
-    if not hasattr(os, "sysconf"):
-        return
-    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > have:
+    free = free_memory()
+    if free and needed > free:
         raise ModelLoadError(
-            f"{file.path}: its weights take {needed / 2**30:.1f} GiB in NumPy, and this machine has "
-            f"{have / 2**30:.1f} GiB; use backend: llama_cpp, which keeps them quantised"
+            f"{file.path}: its weights take {needed / 2**30:.1f} GiB in NumPy, and {free / 2**30:.1f} GiB are free; "
+            f"use backend: llama_cpp, which keeps them quantised"
         )
