@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -38,6 +38,17 @@ class Shelved:
     path: Path
     adapter: bytes = _NO_ADAPTER
 
+    def saved(self, count: int = -1) -> bytes:
+        """What `ModelState.save` wrote, or its first `count` bytes. Raises OSError or ValueError where it is gone."""
+        with self.path.open("rb") as file:
+            if _read_shelved(file.read, self.path) != self:
+                raise ValueError(f"{self.path} holds another state by now")
+            return file.read(count)
+
+    def read_by(self, adapter: str) -> bool:
+        """Whether it was the adapter with this mark in `ModelInfo.adapters` that read the tokens; empty for none."""
+        return self.adapter == _adapter_mark(adapter)
+
 
 @dataclass(slots=True)
 class Shelf:
@@ -54,10 +65,15 @@ class Shelf:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in self.folder.glob(f"{self._mark()}-*{_SUFFIX}"):
+        self._shelved = {shelved.path: shelved for shelved in self.contents(self.folder, f"{self._mark()}-")}
+
+    @staticmethod
+    def contents(folder: Path, start: str = "") -> Iterator[Shelved]:
+        """All states in a folder whose files' names begin with `start`, of whatever model."""
+        for path in sorted(folder.glob(f"{start}*{_SUFFIX}")):
             # One that is damaged is as good as none.
             with suppress(OSError, ValueError, struct.error), path.open("rb") as file:
-                self._shelved[path] = _read_shelved(file.read, path)
+                yield _read_shelved(file.read, path)
 
     def put(self, tokens: Sequence[int], state: ModelState, adapter: str = "") -> None:
         """Keep a copy of `state`, which has consumed `tokens` with `adapter` (its mark in `ModelInfo.adapters`).
@@ -109,11 +125,9 @@ class Shelf:
     def read(self, shelved: Shelved) -> bytes | None:
         """What `ModelState.save` wrote; None where it is gone."""
         try:
-            with shelved.path.open("rb") as file:
-                if _read_shelved(file.read, shelved.path) != shelved:
-                    raise ValueError("another state")
-                os.utime(shelved.path)
-                return file.read()
+            saved = shelved.saved()
+            os.utime(shelved.path)
+            return saved
         except (OSError, ValueError, struct.error):
             self.drop(shelved)
             return None

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from chatbridge import BackendType, ModelLoadError, Shelf
+from chatbridge import BackendType, ModelLoadError, Shelf, usable_cores
 from chatbridge_rwkv.options import RwkvOptions
 
 if TYPE_CHECKING:
@@ -36,8 +36,9 @@ def load(options: RwkvOptions, progress: Callable[[float, str], None]) -> RwkvMo
     mark = describe.fingerprint(loaded)
     marks = {name: initial.mark(tensors) for name, tensors in begins.items()}
     info = describe.describe(loaded, options, tokenizer, marks, mark)
-    states = States(loaded.layout, mark, info.context_length)
-    model = RwkvModel(info, tokenizer, loaded.arithmetic, states, rules, begins, shelf(options, mark))
+    states = States(loaded.layout, mark, checkpoint.fingerprint, info.context_length)
+    kept = shelf(options, mark)
+    model = RwkvModel(info, tokenizer, loaded.arithmetic, loaded.dtypes, states, rules, begins, kept)
     progress(1.0, "ready")
     return model
 
@@ -96,13 +97,12 @@ def facts() -> dict[str, str]:
 
 
 def _use_threads(count: int | None) -> None:
-    if count is None:
-        return
-    if "torch" not in sys.modules and "numpy" not in sys.modules:  # read once, at the first import
-        os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(count)))
+    if count is not None and "torch" not in sys.modules and "numpy" not in sys.modules:
+        os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(count)))  # read once, at the first import
     import torch
 
-    torch.set_num_threads(count)
+    # Torch knows of cores, and not of a container that may use fewer of them.
+    torch.set_num_threads(count or min(torch.get_num_threads(), usable_cores()))
 
 
 rwkv = BackendType(

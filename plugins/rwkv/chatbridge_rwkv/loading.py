@@ -241,7 +241,7 @@ def _difference(ours: Arithmetic, stock: Stock, layout: Layout) -> float:
     """How far apart the logits are, as a part of how far they spread."""
     found = []
     for arithmetic in (ours, stock):
-        states = States(layout, "probe", 1 << 30)
+        states = States(layout, "probe", "probe", 1 << 30)
         both = [states.new() for _ in _PROBE]
         with torch.inference_mode():
             arithmetic.forward(states.together(both), _PROBE, [])

@@ -6,12 +6,10 @@ whole file into main memory before it gives anything to a card.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from chatbridge import ModelLoadError
+from chatbridge import ModelLoadError, free_memory
 from chatbridge_rwkv.checkpoint import Checkpoint
 from chatbridge_rwkv.strategy import Slot, StrategyError, parse, plan, spans
 
@@ -44,7 +42,7 @@ def this_machine() -> Machine:
     cards: tuple[int, ...] = ()
     if torch.cuda.is_available():
         cards = tuple(torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count()))
-    return Machine(_free_main(), cards)
+    return Machine(free_memory(), cards)
 
 
 def slots_for(checkpoint: Checkpoint, strategy: str) -> tuple[Slot, ...]:
@@ -184,21 +182,6 @@ def _size(checkpoint: Checkpoint, name: str, slot: Slot) -> int:
     if matrix and slot.quantised:
         return tensor.count + 2 * width * sum(tensor.shape)
     return tensor.count * (4 if ".time_decay" in name or ".time_first" in name else width)
-
-
-def _free_main() -> int:
-    """Main memory that programs may still take, in bytes; 0 where it can't be told."""
-    try:
-        with Path("/proc/meminfo").open(encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0
 
 
 def _gib(count: int) -> str:

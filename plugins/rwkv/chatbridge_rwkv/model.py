@@ -6,6 +6,7 @@ Knows batches and samplers; knows no file, no text and no scheduling.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,17 +16,23 @@ from chatbridge import InvalidRequest, ModelInfo, Row, Sampling, Shelf
 from chatbridge_rwkv.loading import Arithmetic
 from chatbridge_rwkv.sampler import Rules, RwkvSampler
 from chatbridge_rwkv.state import RwkvState, States, Tensors
+from chatbridge_rwkv.stock import as_package_state, from_package_state
 from chatbridge_rwkv.tokenizer import RwkvTokenizer
 
 
 class RwkvModel:
-    """A `LocalModel`; see `backend.load`. `initial`: what conversations under an adapter begin with, by its name."""
+    """A `LocalModel`; see `backend.load`.
+
+    `dtypes`: each layer's type, for states as the package holds them. `initial`: what conversations under an adapter
+    begin with, by its name.
+    """
 
     def __init__(
         self,
         info: ModelInfo,
         tokenizer: RwkvTokenizer,
         arithmetic: Arithmetic,
+        dtypes: Sequence[Any],
         states: States,
         rules: Rules,
         initial: Mapping[str, Tensors],
@@ -35,6 +42,7 @@ class RwkvModel:
         self.tokenizer = tokenizer
         self.shelf = shelf
         self._arithmetic: Arithmetic | None = arithmetic
+        self._dtypes = dtypes
         self._states = states
         self._rules = rules
         self._initial = initial
@@ -62,6 +70,16 @@ class RwkvModel:
     def logits(self, state: RwkvState, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Consume `tokens` and return the logits after each, [tokens, vocabulary]; for comparing engines."""
         return np.concatenate([self._compute([Row(state, [token], None)], [0]) for token in tokens])
+
+    def exported(self, state: RwkvState) -> list[Any]:
+        """The state as the list of tensors that the package's `forward` takes and gives; copies, in main memory."""
+        found = as_package_state(self._states.layout, state.tensors, self._dtypes)
+        return [tensor.cpu() for tensor in found]
+
+    def imported(self, tensors: Sequence[Any], length: int, adapter: str = "") -> RwkvState:
+        """The way back, for a state after `length` tokens. Raises ValueError where the shapes are another model's."""
+        held = from_package_state(self._states.layout, tensors)
+        return self._states.holding(held, self._initial[adapter] if adapter else None, length)
 
     def close(self) -> None:
         self._states.apart()

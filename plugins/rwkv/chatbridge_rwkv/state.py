@@ -17,7 +17,10 @@ import torch
 from chatbridge import BackendError
 
 _MAGIC = b"chatbridge-rwkv-1\n"
-_DIGEST = 16
+_DIGEST = _FILE = 16
+
+HEADER = len(_MAGIC) + _FILE
+"""Bytes of a saved state that say which file's it is."""
 
 Tensors = list[Any]
 """One conversation's tensors, in the order of `Layout.shapes`, each [items, …]; in a batch, [items, conversations, …]."""
@@ -110,7 +113,7 @@ class RwkvState:
 
     def save(self) -> bytes:
         body = b"".join((self.length.to_bytes(8, "little"), *(_bytes(tensor) for tensor in self.tensors)))
-        return b"".join((_MAGIC, self._states.digest(body), body))
+        return b"".join((_MAGIC, self._states.file, self._states.digest(body), body))
 
     def release(self) -> None:
         self._own = self._batch = None
@@ -152,10 +155,14 @@ class Batch:
 
 
 class States:
-    """All states of one model, and the batch that was computed last. `fingerprint`: of the model."""
+    """All states of one model, and the batch that was computed last.
 
-    def __init__(self, layout: Layout, fingerprint: str, limit: int) -> None:
+    `fingerprint`: of the model; `file`: of its file, which can be told without loading it; `limit`: tokens.
+    """
+
+    def __init__(self, layout: Layout, fingerprint: str, file: str, limit: int) -> None:
         self.layout = layout
+        self.file = mark_of_file(file)
         self._key = fingerprint.encode()[:64]
         self._limit = limit
         self._batch: Batch | None = None
@@ -167,7 +174,7 @@ class States:
         """
         if saved is None:
             return RwkvState(self, self.beginning(initial), initial)
-        rest = memoryview(saved)[len(_MAGIC) :]
+        rest = memoryview(saved)[HEADER:]
         digest, body = bytes(rest[:_DIGEST]), rest[_DIGEST:]
         if not saved.startswith(_MAGIC) or len(body) != 8 + self.layout.nbytes or self.digest(body) != digest:
             raise BackendError(
@@ -184,6 +191,10 @@ class States:
     def beginning(self, initial: Tensors | None) -> Tensors:
         """What a conversation holds before its first token."""
         return self.layout.empty() if initial is None else [tensor.clone() for tensor in initial]
+
+    def holding(self, tensors: Tensors, initial: Tensors | None, length: int) -> RwkvState:
+        """A state that holds copies of `tensors` after `length` tokens."""
+        return RwkvState(self, [tensor.clone() for tensor in tensors], initial, length)
 
     def together(self, states: Sequence[RwkvState]) -> Batch:
         """A batch of exactly these, in this order; the one that is there, where it is that."""
@@ -222,6 +233,16 @@ class States:
             tensors.append(torch.from_numpy(values).to(device))
             at += 4 * count
         return tensors
+
+
+def mark_of_file(fingerprint: str) -> bytes:
+    """What stands for a model's file in the header of a saved state."""
+    return blake2b(fingerprint.encode(), digest_size=_FILE).digest()
+
+
+def belongs_to(saved: bytes, fingerprint: str) -> bool:
+    """Whether the first bytes of a saved state say that it is a state of the file with that fingerprint."""
+    return saved[:HEADER] == _MAGIC + mark_of_file(fingerprint)
 
 
 def _bytes(tensor: Any) -> bytes:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from chatbridge_rwkv.model import RwkvModel
-from chatbridge_rwkv.stock import as_package_state
 
 from chatbridge import ModelLoadError, Request, Row, Sampling, Text
 from chatbridge.engine.core import Engine
@@ -93,7 +92,7 @@ def test_channels_with_and_without_one_do_not_mix(tmp_path: Path, model_of: Load
 def test_a_whole_state_can_be_one_too(tmp_path: Path, model_of: Load, v4: RwkvModel) -> None:
     state = v4.new_state()
     v4.step([Row(state, IDS, None)])
-    whole = as_package_state(state._states.layout, state.tensors, [torch.float32] * 8)
+    whole = v4.exported(state)
     torch.save({"state": whole}, tmp_path / "whole.pth")
     torch.save(whole, tmp_path / "list.pth")
     model = model_of(V4, adapters={name: {"init_state": tmp_path / f"{name}.pth"} for name in ("whole", "list")})
