@@ -110,10 +110,11 @@ class RwkvSampler:
         options = self._sampling
         shares = np.exp(scores - scores.max())
         shares /= shares.sum()
-        ids = _likely(shares, options.top_p, options.top_k if options.typical_p == 1 else 0)
         if options.typical_p < 1:
             ids = _typical(shares, options.typical_p)
-        ids = ids[np.lexsort((ids, -shares[ids]))]  # likeliest first; of equal ones the first, always
+        else:
+            ids = _likely(shares, options.top_p, options.top_k)
+        ids = ids[np.argsort(-shares[ids], kind="stable")]  # likeliest first; of equal ones the first, always
         chances = shares[ids].astype(np.float64)
         if options.top_p < 1:
             # Everything as likely as the last one that is needed stays, as in the original.
@@ -181,9 +182,11 @@ def _for_line_end(generated: int, short: int, long: int) -> float:
 
 
 def _likely(shares: Floats, top_p: float, top_k: int) -> Ids:
-    """Ids among which are all that top_p and top_k may keep; few where few will do, since sorting all takes long."""
+    """Ids among which are all that top_p and top_k may keep: as few as will do, since sorting all takes long."""
     if top_p < 1:
-        for least in (1e-2, 1e-4, 1e-6):
+        least = shares.max()
+        for _ in range(16):
+            least /= 3
             ids = np.flatnonzero(shares >= least)
             if shares[ids].sum() > top_p:
                 return ids
@@ -199,4 +202,4 @@ def _typical(shares: Floats, share: float) -> Ids:
     entropy = float(np.sum(shares * np.where(shares > 0, surprise, 0)))
     order = np.argsort(np.abs(surprise - entropy), kind="stable")
     count = int(np.searchsorted(np.cumsum(shares[order]), share)) + 1
-    return order[:count].astype(np.int64)
+    return np.sort(order[:count]).astype(np.int64)
