@@ -84,7 +84,10 @@ def write_model(path: Path, version: int) -> Path:
             matrix(f"{feed}.receptance", WIDTH, WIDTH)
             tensors[f"{attention}.time_decay"] = torch.linspace(-5, 3, WIDTH)
             normal(f"{attention}.time_first", WIDTH, scale=0.3)
-            mix(*(f"{attention}.time_mix_{letter}" for letter in "kvr"), *(f"{feed}.time_mix_{letter}" for letter in "kr"))
+            mix(
+                *(f"{attention}.time_mix_{letter}" for letter in "kvr"),
+                *(f"{feed}.time_mix_{letter}" for letter in "kr"),
+            )
             continue
         mix(*(f"{attention}.x_{letter}" for letter in "rwkvag"), f"{feed}.x_k")
         for letter in "wav":

@@ -88,7 +88,7 @@ async def test_what_is_held_aside_leaves_the_conversation_alone(bot: Bot, say: S
     _, more = await drained(aside.regenerate())
     assert more is not None
     assert more.usage.prompt == finish.usage.prompt
-    assert [node.text for node in await aside.path()][0] == "what is a fox?"
+    assert (await aside.path())[0].text == "what is a fox?"
     _, again = await drained(aside.send(message("another"), anew={}))
     assert again is not None
     assert len(await aside.path()) == 2, "it began anew"

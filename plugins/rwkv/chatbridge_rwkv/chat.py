@@ -54,7 +54,9 @@ async def _more(context: CommandContext, argument: str) -> LiveTurn:
 def commands() -> Iterable[ChatCommand]:
     """`/gen`, `/instruct` and `/qq`, and `/again` and `/more` for what these gave."""
     return [
-        ChatCommand("gen", "go on with any text, aside from the conversation", "续写任意文字，不影响当前对话", _gen, "TEXT"),
+        ChatCommand(
+            "gen", "go on with any text, aside from the conversation", "续写任意文字，不影响当前对话", _gen, "TEXT"
+        ),
         ChatCommand("instruct", "follow one instruction, aside", "执行一条指令，不影响当前对话", _instruct, "TEXT"),
         ChatCommand("qq", "answer one question, aside", "回答一个独立的问题，不影响当前对话", _question, "TEXT"),
         ChatCommand("again", "try the last text that was held aside once more", "重新生成上一条独立的内容", _again),

@@ -160,7 +160,9 @@ def _refuse_others(path: Path, tensors: Mapping[str, Tensor]) -> None:
             return
         raise ModelLoadError(f"{path}: emb.weight has the shape {list(shape)}, and should have two sizes")
     if any(name.endswith("att.time_state") for name in tensors):
-        raise ModelLoadError(f"{path}: this is an initial state and no model; give it under adapters: NAME: init_state:")
+        raise ModelLoadError(
+            f"{path}: this is an initial state and no model; give it under adapters: NAME: init_state:"
+        )
     if any("lora_" in name for name in tensors):
         raise ModelLoadError(f"{path}: this is a LoRA adapter and no model; merge it into its model first")
     if any(name.startswith("rwkv.blocks.") for name in tensors):

@@ -30,9 +30,9 @@ def read(path: Path, checkpoint: Checkpoint, layout: Layout) -> Tensors:
         if tuned:
             return _tuned(tuned, checkpoint, layout)
         whole = entries.get("state", entries.get(""))
-        if not isinstance(whole, (list, tuple)):
-            raise ValueError("it has neither blocks.N.att.time_state nor a list of tensors")
-        return from_package_state(layout, whole)
+        if isinstance(whole, (list, tuple)):
+            return from_package_state(layout, whole)
+        raise ValueError("it has neither blocks.N.att.time_state nor a list of tensors")
     except ValueError as error:
         raise ModelLoadError(f"{path}: this is no initial state for {checkpoint.path.name}: {error}") from error
 

@@ -127,7 +127,8 @@ def _devices_are_there(devices: set[str], options: RwkvOptions) -> None:
         if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= cards:
             seen = f"{cards} NVIDIA card{'s' * (cards > 1)}" if cards else "no NVIDIA card"
             raise ModelLoadError(
-                f"strategy: {device}: torch {torch.__version__} sees {seen}; install a torch with CUDA, or write cpu fp32"
+                f"strategy: {device}: torch {torch.__version__} sees {seen}; install a torch with CUDA, or write "
+                "cpu fp32"
             )
         if device == "mps" and not torch.backends.mps.is_available():
             raise ModelLoadError("strategy: mps: this is no Apple GPU, or this torch can't use it; write cpu fp32")
@@ -146,8 +147,8 @@ def _open(module: ModuleType, path: Path, strategy: str, checkpoint: Checkpoint)
             return module.RWKV(name, strategy, verbose=False)
     except AssertionError as error:
         raise ModelLoadError(
-            f"{path}: the package refuses it ({error or 'a converted file of an old version, or for another rescaling'})"
-            "; take the file that it was made from"
+            f"{path}: the package refuses it ({error or 'converted by an old version, or for another rescaling'}); take "
+            "the file that it was made from"
         ) from error
     except (RuntimeError, ValueError, KeyError, OSError, AttributeError, MemoryError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__

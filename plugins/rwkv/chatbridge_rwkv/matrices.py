@@ -54,10 +54,8 @@ class Matrices:
     def _on_processor(self, name: str) -> Product:
         """Laid out for reading along the longer side, which is up to 1.6 times as fast for a single row."""
         weight = self._weights[name]
-        if weight.shape[0] <= weight.shape[1]:
-            weight = weight.contiguous()
-        else:
-            weight = weight.t().contiguous().t()
+        wide = weight.shape[0] <= weight.shape[1]
+        weight = weight.contiguous() if wide else weight.t().contiguous().t()
         self._weights[name] = weight
         if not self._one_thread:
             return lambda x: x @ weight

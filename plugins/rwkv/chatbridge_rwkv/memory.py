@@ -113,12 +113,10 @@ def choose(checkpoint: Checkpoint, machine: Machine) -> str:
     """The strategy for `auto`: cards before the processor, and the most exact that fits. Raises ModelLoadError."""
     found = next(_fitting(checkpoint, machine), None)
     if found is None:
-        least = min(
-            needs(checkpoint, slots_for(checkpoint, strategy)).peak for strategy in _on_processor(checkpoint)
-        )
+        least = min(needs(checkpoint, slots_for(checkpoint, strategy)).peak for strategy in _on_processor(checkpoint))
         raise ModelLoadError(
-            f"{checkpoint.path}: nothing fits: it needs {_gib(least)} of main memory at least, and {_gib(machine.main)} "
-            f"are free; take a smaller model, or free memory"
+            f"{checkpoint.path}: nothing fits: it needs {_gib(least)} of main memory at least, and "
+            f"{_gib(machine.main)} are free; take a smaller model, or free memory"
         )
     return found
 

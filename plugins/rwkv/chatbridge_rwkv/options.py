@@ -1,4 +1,4 @@
-"""The keys that a model of the `rwkv` backend accepts in bots.yaml, by the names that the rwkv package and ChatRWKV use.
+"""The keys that a model of the `rwkv` backend accepts in bots.yaml, by the rwkv package's names and ChatRWKV's.
 
 Knows what may be written; whether this file and this machine can honour it is seen when the model is loaded.
 """
@@ -110,7 +110,9 @@ class RwkvOptions(Options):
     ] = 0.996
     uncounted: Annotated[
         str,
-        Field(description="Characters whose tokens alpha_frequency leaves alone; ChatRWKV's chat.py counts all of them."),
+        Field(
+            description="Characters whose tokens alpha_frequency leaves alone; ChatRWKV's chat.py counts all of them."
+        ),
     ] = " \t0123456789"
     token_ban: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_ids), Field(description="Ids never sampled.")

@@ -1,4 +1,4 @@
-"""What an RWKV model remembers of a conversation: a few small tensors, the same size after one token and after a million.
+"""What an RWKV model remembers of a conversation: a few small tensors, as large after one token as after a million.
 
 Knows shapes, copies and bytes; knows no arithmetic. Conversations that are computed together lie side by side in one
 batch, which computes in place; a state takes its own tensors back when others are computed.
@@ -23,7 +23,7 @@ HEADER = len(_MAGIC) + _FILE
 """Bytes of a saved state that say which file's it is."""
 
 Tensors = list[Any]
-"""One conversation's tensors, in the order of `Layout.shapes`, each [items, …]; in a batch, [items, conversations, …]."""
+"""One conversation's tensors in the order of `Layout.shapes`, [items, …] each; [items, conversations, …] in a batch."""
 
 
 @dataclass(frozen=True, slots=True)

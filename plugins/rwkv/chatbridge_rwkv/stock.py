@@ -66,6 +66,8 @@ def from_package_state(layout: Layout, state: Sequence[Any]) -> Tensors:
     for number, (layer, fresh) in enumerate(zip(layers, _unpacked(state, len(layers)), strict=True)):
         for tensor, value in zip(layer, fresh, strict=True):
             if tuple(tensor.shape) != tuple(value.shape):
-                raise ValueError(f"layer {number} has a tensor {list(value.shape)} where {list(tensor.shape)} is expected")
+                raise ValueError(
+                    f"layer {number} has a tensor {list(value.shape)} where {list(tensor.shape)} is expected"
+                )
             tensor.copy_(value)
     return tensors

@@ -93,7 +93,9 @@ def _parse_part(strategy: str, text: str, start: int) -> Part:
         raise StrategyError(strategy, at, why)
     number = None if count is None else int(count[1])
     if count and not number and not count[2]:
-        raise StrategyError(strategy, start + match.start("rest") + 1, "a part for no layer; leave it out, or write *0+")
+        raise StrategyError(
+            strategy, start + match.start("rest") + 1, "a part for no layer; leave it out, or write *0+"
+        )
     return Part(device, kind[1], kind[2] is not None, number, bool(count and count[2]))
 
 

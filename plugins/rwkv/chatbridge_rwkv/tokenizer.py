@@ -166,8 +166,8 @@ def _guess(model: Path, vocab_size: int) -> str | Path:
             return beside
     if vocab_size == NEOX_SIZE:
         raise ModelLoadError(
-            f"{model}: Raven and Pile models need the 20B vocabulary: put 20B_tokenizer.json of BlinkDL/ChatRWKV beside "
-            f"the model, or name it by tokenizer:"
+            f"{model}: Raven and Pile models need the 20B vocabulary: put 20B_tokenizer.json of BlinkDL/ChatRWKV "
+            f"beside the model, or name it by tokenizer:"
         )
     raise ModelLoadError(
         f"{model}: a vocabulary of {vocab_size} is neither World's ({WORLD_SIZE}) nor the 20B one ({NEOX_SIZE}); name "

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional as F
+from torch.nn.functional import layer_norm
 
 from chatbridge_rwkv.matrices import Matrices, Product
 from chatbridge_rwkv.rows import Rows
@@ -46,9 +46,7 @@ class BatchedV4:
         self._rescale: int = model.RESCALE_LAYER
         self._kernel = kernel
         self._embedding = weights["emb.weight"]
-        self._layers = [
-            self._layer(weights, matrices, number, slot) for number, slot in enumerate(model.strategy[:-1])
-        ]
+        self._layers = [self._layer(weights, matrices, number, slot) for number, slot in enumerate(model.strategy[:-1])]
         head = model.strategy[-1]
         self._head_place = (head.device, head.atype)
         self._norm = (weights["ln_out.weight"], weights["ln_out.bias"])
@@ -68,11 +66,11 @@ class BatchedV4:
             return torch.empty(0)
         device, dtype = self._head_place
         x = rows.last(x, wanted).to(device, dtype)
-        return self._head(F.layer_norm(x, x.shape[-1:], *self._norm)).float()
+        return self._head(layer_norm(x, x.shape[-1:], *self._norm)).float()
 
     def _attention(self, layer: _Layer, x: Any, rows: Rows, seen: Any, gathered: Sequence[Any]) -> Any:
         weight, bias, mix_k, mix_v, mix_r = layer.attention
-        now = F.layer_norm(x, x.shape[-1:], weight, bias)
+        now = layer_norm(x, x.shape[-1:], weight, bias)
         before = rows.before(now, seen)
         step = now - before
         r = torch.sigmoid(layer.receptance(torch.addcmul(before, step, mix_r)))
@@ -129,7 +127,7 @@ class BatchedV4:
 
 def _feed_forward(layer: _Layer, x: Any, rows: Rows, seen: Any) -> Any:
     weight, bias, mix_k, mix_r = layer.feed
-    now = F.layer_norm(x, x.shape[-1:], weight, bias)
+    now = layer_norm(x, x.shape[-1:], weight, bias)
     before = rows.before(now, seen)
     step = now - before
     r = torch.sigmoid(layer.feed_receptance(torch.addcmul(before, step, mix_r)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional as F
+from torch.nn.functional import group_norm, layer_norm, normalize
 
 from chatbridge_rwkv.matrices import Matrices, Product
 from chatbridge_rwkv.rows import Rows
@@ -76,13 +76,11 @@ class BatchedV7:
         if not wanted:
             return torch.empty(0)
         x = rows.last(x, wanted)
-        return self._head(F.layer_norm(x, x.shape[-1:], *self._norm)).float()
+        return self._head(layer_norm(x, x.shape[-1:], *self._norm)).float()
 
-    def _time_mix(
-        self, layer: _Layer, x: Any, rows: Rows, seen: Any, memory: Any, first: Any
-    ) -> tuple[Any, Any]:
+    def _time_mix(self, layer: _Layer, x: Any, rows: Rows, seen: Any, memory: Any, first: Any) -> tuple[Any, Any]:
         heads = (rows.count, self._heads, self._size)
-        now = F.layer_norm(x, x.shape[-1:], *layer.norm)
+        now = layer_norm(x, x.shape[-1:], *layer.norm)
         before = rows.before(now, seen)
         step = before - now
         rows.keep_last(now, seen)
@@ -91,27 +89,29 @@ class BatchedV7:
         w = torch.exp(_FASTEST * torch.sigmoid((layer.w[0] + torch.tanh(xw @ layer.w[1]) @ layer.w[2]).float()))
         a = torch.sigmoid(layer.a[0] + (xa @ layer.a[1]) @ layer.a[2])
         g = torch.sigmoid(xg @ layer.g[0]) @ layer.g[1]
-        out_key = F.normalize((k * layer.key_scale).view(heads), dim=-1)
+        out_key = normalize((k * layer.key_scale).view(heads), dim=-1)
         k = k * (1 + (a - 1) * layer.key_share)
         if first is None:
             first = v
         else:
             v = v + (first - v) * torch.sigmoid(layer.v[0] + (xv @ layer.v[1]) @ layer.v[2])
         in_key = out_key * a.view(heads)
-        parts = [part.view(heads).float() for part in (r, w, k, v)]
-        said = self._remember(rows, memory, *parts, -out_key.float(), in_key.float())
+        parts = [part.view(heads).float() for part in (r, w, k, v, -out_key, in_key)]
+        said = self._remember(rows, memory, parts)
         said = said.to(x.dtype).flatten(1)
-        said = F.group_norm(said, self._heads, *layer.group_norm, eps=64e-5)
+        said = group_norm(said, self._heads, *layer.group_norm, eps=64e-5)
         echo = (r * k * layer.bonus).view(heads).sum(-1, keepdim=True) * v.view(heads)
         return layer.output((said + echo.flatten(1)) * g), first
 
-    def _remember(self, rows: Rows, memory: Any, r: Any, w: Any, k: Any, v: Any, out_key: Any, in_key: Any) -> Any:
-        """What each token reads from memory [conversations, heads, size, size], once it has written to it."""
+    def _remember(self, rows: Rows, memory: Any, parts: Sequence[Any]) -> Any:
+        """What each token reads from memory [conversations, heads, size, size], once it has written to it.
+
+        `parts`: what `_recur` takes besides, each [tokens, heads, size].
+        """
         if rows.single:
-            return _recur(memory, r, w, k, v, out_key, in_key)
-        said = torch.empty_like(v)
-        parts = (r, w, k, v, out_key, in_key)
-        if self._kernel is not None and v.is_cuda:
+            return _recur(memory, *parts)
+        said = torch.empty_like(parts[0])
+        if self._kernel is not None and said.is_cuda:
             return self._with_kernel(rows, memory, said, parts)
         if rows.singles:
             own = memory[rows.singles]
@@ -167,7 +167,7 @@ class BatchedV7:
 
 
 def _channel_mix(layer: _Layer, x: Any, rows: Rows, seen: Any) -> Any:
-    now = F.layer_norm(x, x.shape[-1:], *layer.feed_norm)
+    now = layer_norm(x, x.shape[-1:], *layer.feed_norm)
     before = rows.before(now, seen)
     mixed = torch.addcmul(now, before - now, layer.feed_mix)
     rows.keep_last(now, seen)

@@ -38,6 +38,8 @@ def greedy(
 ) -> list[list[int]]:
     """The likeliest ids after each prompt, all prompts together."""
     names = [str(i) for i in range(len(prompts))]
-    asked = [request(ids, max_tokens=max_tokens, name=name, **sampling) for ids, name in zip(prompts, names, strict=True)]
+    asked = [
+        request(ids, max_tokens=max_tokens, name=name, **sampling) for ids, name in zip(prompts, names, strict=True)
+    ]
     ended = finish_all(Engine(model), asked)
     return [list(ended[name].reply.tokens) for name in names]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 from chatbridge import Answer, Author, Bridge, Channel, Finish, LiveTurn, Message, Plugins, SettingsSource
@@ -72,7 +73,7 @@ async def test_turns_regenerations_and_edits_read_only_what_is_new(tmp_path: Pat
             _, finish = await said(running, "7", text, number)
             assert finish is not None
             costs.append(finish.usage)
-        for before, usage in zip(costs, costs[1:], strict=False):
+        for before, usage in pairwise(costs):
             # The last turn's reply but for its last token, which nobody has read yet.
             assert usage.cached >= before.prompt + before.generated - 1
         answer, finish = await said(running, "7", "/regenerate")

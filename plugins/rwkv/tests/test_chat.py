@@ -8,8 +8,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chatbridge import Answer, Author, Bot, Channel, CommandError, Finish, LiveTurn, Message, Plugins, SettingsSource
-from chatbridge import Bridge, Prompt
+from chatbridge import (
+    Answer,
+    Author,
+    Bot,
+    Bridge,
+    Channel,
+    CommandError,
+    Finish,
+    LiveTurn,
+    Message,
+    Plugins,
+    Prompt,
+    SettingsSource,
+)
 from chatbridge.config import load
 
 from .conftest import TOKENIZER, V4

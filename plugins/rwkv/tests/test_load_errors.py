@@ -68,6 +68,14 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+def complaint(path: Path) -> str | None:
+    try:
+        read(path)
+    except ModelLoadError as error:
+        return str(error)
+    return None
+
+
 def test_damaged_files_end_in_words(tmp_path: Path) -> None:
     whole = V4.read_bytes()
     rng = random.Random(1)
@@ -80,10 +88,8 @@ def test_damaged_files_end_in_words(tmp_path: Path) -> None:
                 damaged[rng.randrange(len(damaged) - 20_000, len(damaged))] = rng.randrange(256)
         path = tmp_path / "damaged.pth"
         path.write_bytes(damaged)
-        try:
-            read(path)
-        except ModelLoadError as error:
-            assert str(path) in str(error)
+        told = complaint(path)
+        assert told is None or str(path) in told
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,9 @@ def test_rwkv_7_has_no_weights_of_8_bits() -> None:
 
 def test_what_does_not_fit_is_refused_with_what_would() -> None:
     slots = memory.slots_for(raven(), "cuda fp16")
-    with pytest.raises(ModelLoadError, match=r"cuda would need 13\.\d GiB, and 10\.0 GiB are free; strategy: cuda fp16i8"):
+    with pytest.raises(
+        ModelLoadError, match=r"cuda would need 13\.\d GiB, and 10\.0 GiB are free; strategy: cuda fp16i8"
+    ):
         memory.refuse_what_does_not_fit(raven(), slots, Machine(64 * GIB, (10 * GIB,)))
     with pytest.raises(ModelLoadError, match=r"main memory, and 20\.0 GiB are free; strategy: cpu bf16 would fit"):
         memory.refuse_what_does_not_fit(raven(), memory.slots_for(raven(), "cpu fp32"), Machine(20 * GIB))

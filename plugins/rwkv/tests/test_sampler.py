@@ -133,9 +133,7 @@ def test_line_ends_are_held_back_and_hurried() -> None:
 
     assert added(0) < -1e8
     assert added(1) < -1e8
-    assert [added(count) for count in (2, 21, 41, 100, 151, 153, 400)] == pytest.approx(
-        [-3.9, -2.0, 0, 0, 0, 0.5, 3.0]
-    )
+    assert [added(count) for count in (2, 21, 41, 100, 151, 153, 400)] == pytest.approx([-3.9, -2.0, 0, 0, 0, 0.5, 3.0])
 
 
 @given(seed=st.integers(0, 2**62), cut=st.integers(0, 12))
@@ -143,7 +141,9 @@ def test_line_ends_are_held_back_and_hurried() -> None:
 def test_a_resumed_answer_goes_on_as_it_would_have(seed: int, cut: int) -> None:
     rng = np.random.default_rng(seed)
     rows = rng.standard_normal((12, 60)).astype(np.float32) * 3
-    sampling = Sampling(temperature=1.3, top_p=0.9, top_k=0, min_p=0, frequency_penalty=0.8, presence_penalty=0.3, seed=4)
+    sampling = Sampling(
+        temperature=1.3, top_p=0.9, top_k=0, min_p=0, frequency_penalty=0.8, presence_penalty=0.3, seed=4
+    )
     rules = Rules(chat_length=(4, 8), line_end=1, avoid=frozenset([3, 4]))
     whole = RwkvSampler(sampling, [1, 2], 0, rules)
     said = [whole.sample(row) for row in rows]

@@ -152,7 +152,13 @@ def test_another_models_state_is_refused(tmp_path: Path, model_of: Load, v4: Rwk
     saved = state.save()
     damaged = saved[:-1] + bytes([saved[-1] ^ 1])
     other = model_of(write_model(tmp_path / "other.pth", 4, layers=8, width=32))
-    for model, bad in ((v4, damaged), (v4, saved[:-4]), (v4, b""), (other, saved), (model_of(V4, batched=False), saved)):
+    for model, bad in (
+        (v4, damaged),
+        (v4, saved[:-4]),
+        (v4, b""),
+        (other, saved),
+        (model_of(V4, batched=False), saved),
+    ):
         with pytest.raises(BackendError, match="damaged or belongs to another model"):
             model.new_state(bad)
     with pytest.raises(BackendError, match="more than context_length"):

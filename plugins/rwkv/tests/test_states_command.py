@@ -22,7 +22,9 @@ STORY = "Once upon a time there was a bridge. " * 4 + "A fox went over it every 
 
 def bots(folder: Path, **models: str) -> Path:
     file = folder / "bots.yaml"
-    lines = [f"  {name}: {{backend: rwkv, tokenizer: {TOKENIZER}, threads: 1, {text}}}" for name, text in models.items()]
+    lines = [
+        f"  {name}: {{backend: rwkv, tokenizer: {TOKENIZER}, threads: 1, {text}}}" for name, text in models.items()
+    ]
     file.write_text("\n".join(["models:", *lines, ""]))
     return file
 

@@ -34,7 +34,14 @@ class Maker:
 
 
 def write_model(
-    path: Path, version: float, *, layers: int = 2, width: int = 64, head: int = 32, vocabulary: int = 512, seed: int = 7
+    path: Path,
+    version: float,
+    *,
+    layers: int = 2,
+    width: int = 64,
+    head: int = 32,
+    vocabulary: int = 512,
+    seed: int = 7,
 ) -> Path:
     """A model of that version: 4, 5, 5.1, 5.2, 6 or 7, as the package tells them apart."""
     make = Maker(seed)
