@@ -73,6 +73,16 @@ class PrefixCache:
             state.trim(length)
         return state
 
+    def shared(self, prompt: Sequence[int], adapter: str = "") -> int:
+        """How many tokens of `prompt`, in whole blocks, some kept state begins with, whatever else it has consumed."""
+        tokens = tuple(prompt)
+        deepest = None
+        for block in _hashes(tokens, adapter):
+            if block not in self._blocks:
+                break
+            deepest = next(iter(self._blocks[block]))
+        return 0 if deepest is None else common_prefix(deepest.tokens, tokens) // BLOCK * BLOCK
+
     def put(self, tokens: Sequence[int], state: ModelState, adapter: str = "") -> None:
         """Keep a state in which `adapter` read `tokens`; it belongs to the cache from now on."""
         fresh = Kept(tuple(tokens), state, adapter)

@@ -147,8 +147,8 @@ def _open(module: ModuleType, path: Path, strategy: str, checkpoint: Checkpoint)
             return module.RWKV(name, strategy, verbose=False)
     except AssertionError as error:
         raise ModelLoadError(
-            f"{path}: the package refuses it ({error or 'converted by an old version, or for another rescaling'}); take "
-            "the file that it was made from"
+            f"{path}: the package refuses it ({error or 'converted by an old version, or for another rescaling'}); "
+            "take the file that it was made from"
         ) from error
     except (RuntimeError, ValueError, KeyError, OSError, AttributeError, MemoryError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,8 +1,8 @@
 """Picks the next token as ChatRWKV does, with the core's options besides. Knows options and logits; knows no text.
 
 The order is: logit_bias and bans, the rules of a chat, penalties, then probabilities once and for all; typical_p,
-top_p, top_k and min_p cut from these, and temperature comes last. Unlike the core's own order, top_p comes before top_k and
-counts shares of everything. Draw n of a seeded answer depends on the seed and n alone.
+top_p, top_k and min_p cut from these, and temperature comes last. Unlike the core's own order, top_p comes before top_k
+and counts shares of everything. Draw n of a seeded answer depends on the seed and n alone.
 """
 
 from __future__ import annotations
