@@ -12,7 +12,7 @@ import click
 import pytest
 from pydantic import ConfigDict
 
-from chatbridge import BackendType, Bot, FrontendType, Options, Plugins, Secret, hookimpl, hookspecs
+from chatbridge import Bot, FrontendType, Options, Plugins, Secret, hookimpl, hookspecs
 from chatbridge.cli import COMMANDS, cli
 from chatbridge.commands import BUILTIN
 from chatbridge.config import ChannelSettings, load
@@ -35,7 +35,6 @@ class Announced:
         model_config = ConfigDict(extra="forbid", frozen=True)
         token: Secret | None = None
         path: str = ""
-        strategy: str = ""
 
     @staticmethod
     async def run(options: Options, bot: Bot) -> None:
@@ -44,13 +43,6 @@ class Announced:
     @hookimpl
     def register_frontends(self) -> Iterable[FrontendType]:
         return [FrontendType(name, self.AnyOptions, "to come", self.run) for name in ("discord", "telegram")]
-
-    @hookimpl
-    def register_backends(self) -> Iterable[BackendType]:
-        async def connect(options: Options) -> None:
-            raise NotImplementedError
-
-        return [BackendType(name, self.AnyOptions, "to come", connect=connect) for name in ("rwkv",)]
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)

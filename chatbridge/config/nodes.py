@@ -106,7 +106,9 @@ def parse(data: bytes, environment: Mapping[str, str]) -> Document:
         index = mark.index if mark else 0
         words = ", ".join(part for part in (error.context, error.problem) if part)
         advice = _advice(words, text[index : index + 1])
-        document.complain(lines.mark(index), f"this is not YAML: {words}{advice}")
+        # libyaml has a limit of its own, far beyond ours, and may come upon it first, since it looks ahead.
+        nested = f"nested more than {DEPTH} deep" if "maximum nesting depth" in words else ""
+        document.complain(lines.mark(index), nested or f"this is not YAML: {words}{advice}")
     except _TooLarge:
         document.value = None
         document.complain(Mark(), f"there are more than {NODES} values, those of aliases counted; make do with less")

@@ -63,7 +63,7 @@ ODD = {
     "a list": ("- models\n", ["1:1: the file has to be keys with values, as `key: value`"]),
     "text": ("models", ["1:1: the file has to be keys with values, as `key: value`"]),
     "deep": (MODEL + "x: " + "[" * 99 + "]" * 99, [f"2:{DEPTH + 3}: nested more than {DEPTH} deep"]),
-    "deep, and never closed": ("[" * 100_000, [f"1:{DEPTH + 1}: nested more than {DEPTH} deep"]),
+    "deep, and never closed": ("[" * 900, [f"1:{DEPTH + 1}: nested more than {DEPTH} deep"]),
     "deep blocks": (
         "".join(" " * depth + "a:\n" for depth in range(60)),
         [f"{DEPTH + 1}:{DEPTH + 1}: nested more than {DEPTH} deep"],
@@ -90,6 +90,11 @@ ODD = {
 @pytest.mark.parametrize(("text", "expected"), ODD.values(), ids=ODD.keys())
 def test_an_odd_file_gets_these_complaints(complaints: Complaints, text: str | bytes, expected: list[str]) -> None:
     assert complaints(text) == expected
+
+
+def test_a_file_that_is_nested_beyond_what_libyaml_reads_gets_the_same_complaint(complaints: Complaints) -> None:
+    (complaint,) = complaints("[" * 100_000)
+    assert complaint.endswith(f": nested more than {DEPTH} deep")
 
 
 def test_the_reader_tells_which_files_count(folder: Path, plugins: Plugins) -> None:

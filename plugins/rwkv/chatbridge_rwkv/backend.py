@@ -35,6 +35,8 @@ def load(options: RwkvOptions, progress: Callable[[float, str], None]) -> RwkvMo
     }
     mark = describe.fingerprint(loaded)
     marks = {name: initial.mark(tensors) for name, tensors in begins.items()}
+    if loaded.begin is not None:
+        begins[""] = loaded.begin
     info = describe.describe(loaded, options, tokenizer, marks, mark)
     states = States(loaded.layout, mark, checkpoint.fingerprint, info.context_length)
     kept = shelf(options, mark)

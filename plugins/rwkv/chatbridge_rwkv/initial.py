@@ -37,6 +37,12 @@ def read(path: Path, checkpoint: Checkpoint, layout: Layout) -> Tensors:
         raise ModelLoadError(f"{path}: this is no initial state for {checkpoint.path.name}: {error}") from error
 
 
+def within(weights: Mapping[str, Any], checkpoint: Checkpoint, layout: Layout) -> Tensors | None:
+    """The state that a model itself begins with, where one was merged into its file (RWKV-5 and 6)."""
+    tuned = {name: value for name, value in weights.items() if name.endswith("att.time_state")}
+    return _tuned(tuned, checkpoint, layout) if tuned else None
+
+
 def mark(tensors: Sequence[Any]) -> str:
     """Stands for what a state holds."""
     digest = blake2b(digest_size=16)

@@ -19,19 +19,20 @@ from typing import Any
 import torch
 
 from chatbridge import ModelLoadError
-from chatbridge_rwkv import memory, package
+from chatbridge_rwkv import initial, memory, package
 from chatbridge_rwkv.checkpoint import Checkpoint
 from chatbridge_rwkv.checkpoint import read as read_checkpoint
 from chatbridge_rwkv.matrices import Matrices
 from chatbridge_rwkv.options import RwkvOptions
-from chatbridge_rwkv.state import Layout, States
+from chatbridge_rwkv.state import Layout, States, Tensors
 from chatbridge_rwkv.stock import Stock
 from chatbridge_rwkv.strategy import AUTO, Slot, StrategyError, normal, parse
 from chatbridge_rwkv.v4 import BatchedV4
+from chatbridge_rwkv.v5 import BatchedV5
 from chatbridge_rwkv.v7 import BatchedV7
 
 Progress = Callable[[float, str], None]
-Arithmetic = Stock | BatchedV4 | BatchedV7
+Arithmetic = Stock | BatchedV4 | BatchedV5 | BatchedV7
 
 _TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _PROBE = ([1, 2, 3], [4])
@@ -42,7 +43,8 @@ _PROBE = ([1, 2, 3], [4])
 class Loaded:
     """A model in memory. `report`: which layer went where; `alone`: why conversations are not computed together.
 
-    `jit`: whether the package's functions are compiled. `converted`: the file that was read instead, if any.
+    `jit`: whether the package's functions are compiled. `converted`: the file that was read instead, if any. `begin`:
+    what every conversation begins with, if that is not nothing.
     """
 
     checkpoint: Checkpoint
@@ -55,6 +57,7 @@ class Loaded:
     alone: str
     jit: bool
     converted: Path | None
+    begin: Tensors | None
 
     @property
     def dtypes(self) -> list[Any]:
@@ -102,8 +105,9 @@ def load(options: RwkvOptions, progress: Progress) -> Loaded:
     )
     stock = Stock(model, [_TYPES[slot.type] for slot in slots[:-1]])
     arithmetic, alone = _arithmetic(options, checkpoint, model, module, layout, stock)
+    begin = None if checkpoint.version == 7 else initial.within(model.w, checkpoint, layout)
     report = memory.report(slots, memory.needs(checkpoint, slots))
-    return Loaded(checkpoint, strategy, slots, layout, arithmetic, stock, report, alone, jit, converted)
+    return Loaded(checkpoint, strategy, slots, layout, arithmetic, stock, report, alone, jit, converted, begin)
 
 
 def _strategy(options: RwkvOptions, checkpoint: Checkpoint, machine: memory.Machine) -> str:
@@ -216,6 +220,8 @@ def _arithmetic(
             if checkpoint.version == 7:
                 kernel = module.RWKV7_OP if options.cuda_kernels and checkpoint.head_size == 64 else None
                 ours: Arithmetic = BatchedV7(model, Matrices(model.z, module.matmul, kernels=False), kernel)
+            elif checkpoint.version > 4:
+                ours = BatchedV5(model, Matrices(model.w, module.matmul, kernels=options.cuda_kernels))
             else:
                 matrices = Matrices(model.w, module.matmul, kernels=options.cuda_kernels)
                 ours = BatchedV4(model, matrices, module.cuda_wkv if options.cuda_kernels else None)
@@ -233,8 +239,6 @@ def _alone(options: RwkvOptions, checkpoint: Checkpoint) -> str:
         return "one conversation after another, by the package itself (batched: false)"
     if checkpoint.deep_embedding:
         return f"one conversation after another, by the package itself ({checkpoint.name} with deep embeddings)"
-    if checkpoint.version not in (4, 7):
-        return f"one conversation after another, by the package itself ({checkpoint.name})"
     return ""
 
 

@@ -23,8 +23,8 @@ from chatbridge_rwkv.tokenizer import RwkvTokenizer
 class RwkvModel:
     """A `LocalModel`; see `backend.load`.
 
-    `dtypes`: each layer's type, for states as the package holds them. `initial`: what conversations under an adapter
-    begin with, by its name.
+    `dtypes`: each layer's type, for states as the package holds them. `initial`: what conversations
+    under an adapter begin with, by its name; the empty name is for those without.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class RwkvModel:
 
     def new_state(self, saved: bytes | None = None, adapter: str = "") -> RwkvState:
         """An empty state, or the saved one. Raises BackendError where that is damaged or another model's."""
-        return self._states.new(saved, self._initial[adapter] if adapter else None)
+        return self._states.new(saved, self._initial.get(adapter))
 
     def new_sampler(self, sampling: Sampling, prompt: Sequence[int], generated: int) -> RwkvSampler:
         if unknown := [token for token in sampling.logit_bias if not 0 <= token < self.info.vocab_size]:
@@ -79,7 +79,7 @@ class RwkvModel:
     def imported(self, tensors: Sequence[Any], length: int, adapter: str = "") -> RwkvState:
         """The way back, for a state after `length` tokens. Raises ValueError where the shapes are another model's."""
         held = from_package_state(self._states.layout, tensors)
-        return self._states.holding(held, self._initial[adapter] if adapter else None, length)
+        return self._states.holding(held, self._initial.get(adapter), length)
 
     def close(self) -> None:
         self._states.apart()

@@ -33,16 +33,18 @@ class Rows:
         self._lasts = [end - 1 for end in ends]
 
     def before(self, x: Any, seen: Any) -> Any:
-        """What came before each token: [tokens, width] from `x` itself, or what its conversation saw last."""
+        """What came before each token: [tokens, width] from `x` itself, or what its conversation saw last.
+
+        `seen` [conversations, width] holds each conversation's last row of `x` from then on.
+        """
         if self.single:
-            return seen.to(x.dtype)
+            shifted = seen.to(x.dtype, copy=True)
+            seen.copy_(x)
+            return shifted
         shifted = x.roll(1, 0)
         shifted[self._firsts] = seen.to(x.dtype)
+        seen.copy_(x[self._lasts])
         return shifted
-
-    def keep_last(self, x: Any, seen: Any) -> None:
-        """Write each conversation's last row of `x` into `seen`."""
-        seen.copy_(x if self.single else x[self._lasts])
 
     def last(self, x: Any, wanted: Sequence[int]) -> Any:
         """The last row of each conversation in `wanted`."""

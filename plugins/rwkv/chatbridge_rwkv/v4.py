@@ -76,7 +76,6 @@ class BatchedV4:
         r = torch.sigmoid(layer.receptance(torch.addcmul(before, step, mix_r)))
         k = layer.key(torch.addcmul(before, step, mix_k)).float()
         v = layer.value(torch.addcmul(before, step, mix_v)).float()
-        rows.keep_last(now, seen)
         if rows.single:
             said = _recur(layer, k, v, *gathered)
         else:
@@ -132,7 +131,6 @@ def _feed_forward(layer: _Layer, x: Any, rows: Rows, seen: Any) -> Any:
     step = now - before
     r = torch.sigmoid(layer.feed_receptance(torch.addcmul(before, step, mix_r)))
     k = torch.relu(layer.feed_key(torch.addcmul(before, step, mix_k))).square()
-    rows.keep_last(now, seen)
     return r * layer.feed_value(k)
 
 

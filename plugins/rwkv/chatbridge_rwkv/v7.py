@@ -83,7 +83,6 @@ class BatchedV7:
         now = layer_norm(x, x.shape[-1:], *layer.norm)
         before = rows.before(now, seen)
         step = before - now
-        rows.keep_last(now, seen)
         xr, xw, xk, xv, xa, xg = torch.addcmul(now, step, layer.mix.unsqueeze(1)).unbind(0)
         r, k, v = layer.receptance(xr), layer.key(xk), layer.value(xv)
         w = torch.exp(_FASTEST * torch.sigmoid((layer.w[0] + torch.tanh(xw @ layer.w[1]) @ layer.w[2]).float()))
@@ -170,7 +169,6 @@ def _channel_mix(layer: _Layer, x: Any, rows: Rows, seen: Any) -> Any:
     now = layer_norm(x, x.shape[-1:], *layer.feed_norm)
     before = rows.before(now, seen)
     mixed = torch.addcmul(now, before - now, layer.feed_mix)
-    rows.keep_last(now, seen)
     return layer.feed_value(torch.relu(layer.feed_key(mixed)).square())
 
 

@@ -29,10 +29,16 @@ class TestV7(LocalModelContract):
         return opened(V7)
 
 
-class TestV6AsThePackageRunsIt(LocalModelContract):
+class TestV6(LocalModelContract):
     @pytest.fixture
     def model(self, tmp_path: Path) -> LocalModel:
-        return opened(write_model(tmp_path / "m.pth", 6, layers=1), jit=False)
+        return opened(write_model(tmp_path / "m.pth", 6, layers=1))
+
+
+class TestV4AsThePackageRunsIt(LocalModelContract):
+    @pytest.fixture
+    def model(self) -> LocalModel:
+        return opened(V4, batched=False, jit=False)
 
 
 async def test_a_worker_tells_what_is_really_in_use() -> None:

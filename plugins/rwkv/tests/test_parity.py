@@ -31,6 +31,7 @@ STRATEGIES = {
     "cpu fp32i8 *4 -> cpu fp32": ("cpu_fp32i8_x4_to_cpu_fp32", 1e-3),
     "cpu fp32 *3+": ("cpu_fp32_x3plus", 2e-4),
 }
+NAMED = {4: "RWKV-4", 5.0: "RWKV-5", 5.1: "RWKV-5.1", 5.2: "RWKV-5.2", 6.0: "RWKV-6", 7: "RWKV-7"}
 NAMES = {
     4: ("att_xx", "ffn_xx", "att_aa", "att_bb", "att_pp"),
     7: ("att_x_prev", "ffn_x_prev", "att_kv"),
@@ -121,11 +122,13 @@ def test_the_packages_own_way_is_recorded_too(path: Path, model_of: Load, refere
     np.testing.assert_allclose(logits, reference[f"{name}.fp32.logits_full"], rtol=0, atol=2e-4)
 
 
-@pytest.mark.parametrize("version", [4, 7])
+@pytest.mark.parametrize("version", [4, 5.0, 5.1, 5.2, 6.0, 7])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_ours_and_the_packages_agree_on_other_models(version: int, seed: int, tmp_path: Path, model_of: Load) -> None:
+def test_ours_and_the_packages_agree_on_other_models(version: float, seed: int, tmp_path: Path, model_of: Load) -> None:
     path = write_model(tmp_path / "m.pth", version, layers=7, width=96, seed=seed, vocabulary=600)
-    ours, theirs = model_of(path), model_of(path, batched=False)
+    ours, theirs = model_of(path), model_of(path, batched=False, jit=False)
+    assert ours.info.architecture == NAMED[version]
+    assert ours.info.details["together"].startswith("up to"), "it was not our own arithmetic"
     rng = np.random.default_rng(seed)
     ids = rng.integers(1, 600, 40).tolist()
     states = []
@@ -142,16 +145,32 @@ def test_ours_and_the_packages_agree_on_other_models(version: int, seed: int, tm
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("version", [5.0, 5.1, 5.2, 6.0])
-def test_versions_in_between_run_as_the_package_runs_them(version: float, tmp_path: Path, model_of: Load) -> None:
+@pytest.mark.parametrize("strategy", ["cpu fp32 *1 -> cpu bf16", "cpu fp16", "cpu fp32i8", "cpu fp32 *2+"])
+@pytest.mark.parametrize("version", [5.2, 6.0])
+def test_strategies_of_versions_in_between(version: float, strategy: str, tmp_path: Path, model_of: Load) -> None:
+    path = write_model(tmp_path / "m.pth", version, layers=7)
+    ours = model_of(path, strategy=strategy)
+    theirs = model_of(path, strategy=strategy, batched=False, jit=False)
+    assert ours.info.details["together"].startswith("up to")
+    found, expected = (model.logits(model.new_state(), IDS) for model in (ours, theirs))
+    if "16" not in strategy:
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
+        return
+    # Rounding to 16 bits moves logits of random weights far; what counts is that ours are moved no further.
+    exact = model_of(path)
+    true = exact.logits(exact.new_state(), IDS)
+    assert np.abs(found - true).mean() <= 1.25 * np.abs(expected - true).mean() + 0.005
+
+
+@pytest.mark.parametrize("version", [5.2, 6.0])
+def test_a_state_merged_into_a_model_is_what_it_begins_with(version: float, tmp_path: Path, model_of: Load) -> None:
     path = write_model(tmp_path / "m.pth", version)
-    model = model_of(path)
-    assert model.info.architecture == {5.0: "RWKV-5", 5.1: "RWKV-5.1", 5.2: "RWKV-5.2", 6.0: "RWKV-6"}[version]
-    assert "one conversation after another" in model.info.details["together"]
-    state, other = model.new_state(), model.new_state()
-    model.step([Row(state, IDS[:5], None), Row(other, [7], None)])
-    found = model.logits(state, IDS[5:])
+    tensors = torch.load(path)
+    tensors |= {f"blocks.{number}.att.time_state": torch.randn(2, 32, 32).bfloat16() for number in range(2)}
+    torch.save(tensors, path)
+    model = model_of(path, batched=False, jit=False)
     package = model._arithmetic._model  # type: ignore[union-attr]
     with torch.inference_mode():
-        expected, _ = package.forward(IDS, None, full_output=True)
-    np.testing.assert_allclose(found, expected[5:].numpy(), rtol=0, atol=2e-4)
+        expected, _ = package.forward(IDS, None)
+    for one in (model, model_of(path)):
+        np.testing.assert_allclose(one.logits(one.new_state(), IDS)[-1], expected.numpy(), rtol=0, atol=2e-4)
