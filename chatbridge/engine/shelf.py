@@ -62,6 +62,7 @@ class Shelf:
     max_bytes: int
     clock: Callable[[], float] = time.monotonic
     _shelved: dict[Path, Shelved] = field(default_factory=dict)
+    _unseen: int = 0
 
     def __post_init__(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -91,14 +92,13 @@ class Shelf:
         fresh = self.folder / f"{name}.{os.getpid()}.part"
         try:
             with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(b"".join((_MAGIC, mark, struct.pack("<I", len(tokens)), packed)))
-                file.write(state.save())
+                written = file.write(b"".join((_MAGIC, mark, struct.pack("<I", len(tokens)), packed, state.save())))
             fresh.replace(path)
         except OSError:
             fresh.unlink(missing_ok=True)
             return
         self._shelved[path] = Shelved(tuple(tokens), path, mark)
-        self._shrink()
+        self._shrink(written)
 
     def put_all(self, kept: Iterable[tuple[Sequence[int], ModelState, str]]) -> None:
         """Keep these ids, states and adapters, the most wanted first, as many as there is time for."""
@@ -114,11 +114,18 @@ class Shelf:
         One token is always left to evaluate.
         """
         best, longest, wanted, mark = None, 0, tuple(prompt), _adapter_mark(adapter)
-        for shelved in self._shelved.values():
-            if shelved.adapter != mark:
-                continue
+        own = [shelved for shelved in self._shelved.values() if shelved.adapter == mark]
+        if whole:
+            fitting = (shelved for shelved in own if len(shelved.tokens) < len(wanted))
+            # Where the last ids differ, there is no need to compare all the others.
+            alike = (shelved for shelved in fitting if shelved.tokens[-1:] == wanted[len(shelved.tokens) - 1 :][:1])
+            for shelved in sorted(alike, key=lambda one: len(one.tokens), reverse=True):
+                if wanted[: len(shelved.tokens)] == shelved.tokens:
+                    return shelved, len(shelved.tokens)
+            return None, 0
+        for shelved in own:
             length = min(common_prefix(shelved.tokens, wanted), len(wanted) - 1)
-            if length > longest and not (whole and length < len(shelved.tokens)):
+            if length > longest:
                 best, longest = shelved, length
         return best, longest
 
@@ -138,7 +145,13 @@ class Shelf:
         with suppress(OSError):
             shelved.path.unlink()
 
-    def _shrink(self) -> None:
+    def _shrink(self, written: int) -> None:
+        """Drop what is too much, after a file of so many bytes; others may write there, too."""
+        # Looking at all files takes a while where there are thousands: only now and then.
+        self._unseen += written
+        if self._unseen < self.max_bytes // 16:
+            return
+        self._unseen = 0
         files = []
         for path in self.folder.glob(f"*{_SUFFIX}"):
             with suppress(OSError):
@@ -146,7 +159,7 @@ class Shelf:
                 files.append((found.st_mtime_ns, found.st_size, path))
         total = sum(size for _, size, _ in files)
         for _, size, path in sorted(files):
-            if total <= self.max_bytes:
+            if total <= self.max_bytes - self.max_bytes // 16:
                 return
             total -= size
             self.drop(Shelved((), path))

@@ -33,13 +33,14 @@ class Layout:
     `shapes` and `devices`: of each tensor of a conversation, all float32. For each row of neighbouring layers on one
     device there are two: what the layers saw last, [2 * layers, width], and what they have gathered: [3 * layers,
     width] in RWKV-4 (numerator, denominator, exponent), [layers, heads, size, size] later. `places`: for each layer,
-    which pair, and which place in it.
+    which pair, and which place in it. `recurrence`: it is one with heads. `nbytes`: of one conversation.
     """
 
     shapes: tuple[tuple[int, ...], ...]
     devices: tuple[str, ...]
     places: tuple[tuple[int, int], ...]
-    recurrence: int
+    recurrence: bool
+    nbytes: int
 
     @classmethod
     def of(cls, devices: Sequence[str], width: int, attention: int, heads: int, head_size: int) -> Layout:
@@ -55,11 +56,9 @@ class Layout:
         for _, count in rows:
             shapes.append((2 * count, width))
             shapes.append((count, heads, head_size, head_size) if heads else (3 * count, attention))
-        return cls(tuple(shapes), tuple(device for device, _ in rows for _ in range(2)), tuple(places), bool(heads))
-
-    @property
-    def nbytes(self) -> int:
-        return 4 * sum(int(np.prod(shape)) for shape in self.shapes)
+        nbytes = 4 * sum(int(np.prod(shape)) for shape in shapes)
+        devices_of_rows = tuple(device for device, _ in rows for _ in range(2))
+        return cls(tuple(shapes), devices_of_rows, tuple(places), bool(heads), nbytes)
 
     def empty(self) -> Tensors:
         """A conversation in which nothing was said."""
