@@ -96,8 +96,10 @@ def load(options: RwkvOptions, progress: Progress) -> Loaded:
     with package.quiet():
         model = _open(module, path, strategy, checkpoint)
     progress(0.9, "checking the arithmetic")
+    # The package's own names of devices, since that of DirectML is another one.
+    places = slots if checkpoint.version == 7 else model.strategy
     layout = Layout.of(
-        [slot.device for slot in slots[:-1]],
+        [str(place.device) for place in places[:-1]],
         checkpoint.width,
         checkpoint.attention_width,
         checkpoint.heads,
