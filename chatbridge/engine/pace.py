@@ -25,7 +25,7 @@ class Pace:
 
     seconds: float = STEP_SECONDS
     clock: Callable[[], float] = time.monotonic
-    _last: deque[float] = field(default_factory=lambda: deque(maxlen=4))
+    _last: deque[float] = field(default_factory=lambda: deque(maxlen=2))
 
     @contextmanager
     def reading(self, tokens: int) -> Iterator[None]:
@@ -37,6 +37,6 @@ class Pace:
 
     def most(self) -> int | None:
         """Tokens that may be read in one step; None where nothing is known yet."""
-        # The fastest of the last steps: the others may have waited for another program.
+        # The faster of the last two steps: the other may have waited for another program.
         fastest = min(self._last, default=0.0)
         return max(LEAST, int(self.seconds / fastest)) if fastest > 0 else None

@@ -114,14 +114,14 @@ def test_while_somebody_is_answered_reading_takes_no_longer_than_it_may() -> Non
 
 
 def test_a_step_that_waited_for_another_program_does_not_slow_reading_down() -> None:
-    pace = Pace(0.5, clock=iter([0, 0.16, 1, 9, 10, 10.32]).__next__)
+    pace = Pace(0.5, clock=iter([0, 0.125, 1, 9, 10, 10.125]).__next__)
     assert pace.most() is None
     told = []
     for tokens in (16, 16, 16):
         with pace.reading(tokens):
             pass
         told.append(pace.most())
-    assert told == [50, 50, 50]
+    assert told == [64, 64, 64]
 
 
 class Talk:
