@@ -179,30 +179,43 @@ def reading(model: RwkvModel, pipeline: Any, rounds: int) -> list[float]:
     return paired(rounds, here, there)
 
 
-async def talk(path: Path, turns: int, folder: Path) -> list[float]:
-    """Seconds of each turn through a whole bridge: store, prompt, worker, answer. Always the same message."""
+async def talk(path: Path, turns: int, folder: Path) -> dict[int, float]:
+    """Seconds of some turns through a whole bridge: store, prompt, worker, answer. Always the same message.
+
+    At each of these turns, ten of the long conversation take turns with the second turns of ten new ones, so that what
+    else goes on slows both down. Turn 2 is the median of all of these.
+    """
     options = RwkvOptions.model_validate(
         {"path": path, "strategy": "cpu fp32", "threads": 1, "context_length": 1 << 20, "keep_states": folder}
     )
     sampling = CHAT.model_copy(update={"max_tokens": REPLY})
     defaults = ChannelSettings(reply_to="always", language="en", sampling=sampling)
-    seconds = []
+    seconds: dict[int, list[float]] = {2: []}
+    wanted = (turns // 4, turns // 2, turns)
     async with bridge_with(
         rwkv, folder / "store.sqlite3", options=options, defaults=defaults, template="rwkv-world"
     ) as bridge:
-        for number in range(turns):
-            message = Message(str(number), Channel("room"), Author("1", "Ann"), MESSAGE)
+
+        async def said(room: str) -> float:
+            message = Message(f"{time.perf_counter_ns()}", Channel(room), Author("1", "Ann"), MESSAGE)
             begin = time.perf_counter()
             turn = await bridge.bot("bot").receive(message)
             assert isinstance(turn, LiveTurn)
             async for _ in turn:
                 pass
+            took = time.perf_counter() - begin
             assert turn.finish is not None
             # A reply may end early by a stop string: what counts is the time for equally much.
-            done = turn.finish.usage.read + turn.finish.usage.generated
-            wanted = done - turn.finish.usage.generated + REPLY
-            seconds.append((time.perf_counter() - begin) * wanted / done)
-    return seconds
+            usage = turn.finish.usage
+            return took * (usage.read + REPLY) / (usage.read + usage.generated)
+
+        for number in range(1, turns + 1):
+            took = await said("long")
+            if any(0 <= turn - number < 10 for turn in wanted):
+                seconds.setdefault(next(turn for turn in wanted if turn >= number), []).append(took)
+                await said(f"new {number}")
+                seconds[2].append(await said(f"new {number}"))
+    return {turn: statistics.median(some) for turn, some in seconds.items()}
 
 
 def reread(pipeline: Any, turn: int) -> float:
@@ -257,13 +270,11 @@ def talk_report(path: Path, pipeline: Any, turns: int, folder: Path) -> None:
     """A long conversation: what its turns cost, by tens."""
     states = folder / f"states-{path.stem}"
     states.mkdir()
-    seconds = asyncio.run(talk(path, turns, states))
-    tens = {turn: statistics.median(seconds[turn - 1 : turn + 9]) for turn in (2, turns // 4, turns // 2)}
-    tens[turns] = statistics.median(seconds[-10:])
+    medians = asyncio.run(talk(path, turns, states))
     print(f"  {'turn':<10}{'here':>9}{'re-read':>9}   seconds, the whole way here (medians of ten), PIPELINE there")
-    for turn, median in tens.items():
+    for turn, median in medians.items():
         print(f"  {turn:<10}{median:>9.3f}{reread(pipeline, turn):>9.2f}")
-    print(f"  turn {turns} over turn 2: {tens[turns] / tens[2]:.3f}")
+    print(f"  turn {turns} over turn 2: {medians[turns] / medians[2]:.3f}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -118,7 +118,7 @@ class Shelf:
         if whole:
             fitting = (shelved for shelved in own if len(shelved.tokens) < len(wanted))
             # Where the last ids differ, there is no need to compare all the others.
-            alike = (shelved for shelved in fitting if shelved.tokens[-1:] == wanted[len(shelved.tokens) - 1 :][:1])
+            alike = (shelved for shelved in fitting if shelved.tokens[-1] == wanted[len(shelved.tokens) - 1])
             for shelved in sorted(alike, key=lambda one: len(one.tokens), reverse=True):
                 if wanted[: len(shelved.tokens)] == shelved.tokens:
                     return shelved, len(shelved.tokens)
