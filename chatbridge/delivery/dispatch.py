@@ -66,9 +66,9 @@ class Dispatch:
         return self.line(channel).gate.limits
 
     def live(self, channel: str, message_id: str) -> LiveTurn | None:
-        """The answer on its way that a message shows."""
+        """The answer on its way that a message, or a draft, shows."""
         for where, posting, turn in self._live.values():
-            if where == channel and message_id in posting.live:
+            if where == channel and posting.is_shown_by(message_id):
                 return turn
         return None
 
@@ -146,10 +146,13 @@ class Dispatch:
         used = {letter.target for letter in letters}
         letters += [NewLetter("delete", target) for target in posting.live if target and target not in used]
         rows = await self.outbox.put(self._bot, channel, letters, language=language, received=received)
-        return self._send(channel, rows)
+        return self._send(channel, rows, posting.unsure)
 
-    def _send(self, channel: str, rows: Iterable[Letter]) -> Sequence[Outgoing]:
+    def _send(self, channel: str, rows: Iterable[Letter], nonce: str = "") -> Sequence[Outgoing]:
+        """Let these go out. `nonce`: of a message that may be there already, and is then the first new one."""
         letters = [_outgoing(row) for row in rows if row.id not in self._letters]
+        for first in [letter for letter in letters if letter.kind == "send" and nonce][:1]:
+            first.nonce = nonce
         for letter in letters:
             self._letters[letter.row] = letter
         if letters:

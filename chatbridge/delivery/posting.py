@@ -50,10 +50,13 @@ class Posting:
         self.notices: Sequence[str] = ()
         self.route: Route | None = None
         """What the latest step was; None where there was nothing to do."""
+        self.unsure = ""
+        """The nonce of a message that may have been begun, where sending with it again leaves one message."""
         self._remember = remember
         self._thoughts: list[str] = []
         self._words = [before] if before else []
         self._shown: list[Part | None] = [None] * len(self.live)
+        self._draft_id = int(self.key, 16) % 2**31 or 1
         self._drafted: Part | None = None
         self._drafts = limits.previews == "draft"
         self._stalled = False
@@ -61,6 +64,10 @@ class Posting:
     def feed(self, chunk: Chunk) -> None:
         """The answer goes on."""
         (self._thoughts if chunk.thinking else self._words).append(chunk.text)
+
+    def is_shown_by(self, id: str) -> bool:
+        """Whether a message of this id shows the answer, or a draft does."""
+        return id in self.live or (self._drafted is not None and id == str(self._draft_id))
 
     @property
     def text(self) -> str:
@@ -110,7 +117,7 @@ class Posting:
             return
         self.route = "draft"
         try:
-            await chat.draft(int(self.key, 16) % 2**31 or 1, part)
+            await chat.draft(self._draft_id, part)
         except Refused:
             self._drafts = False  # such a chat takes none; messages will do
             raise
@@ -119,12 +126,15 @@ class Posting:
     async def _begin_message(self, chat: Chat) -> None:
         """A new message. Its words come by editing, which can be repeated: one sent twice would show them twice."""
         placeholder, at = self._placeholder(), len(self.live)
+        nonce = f"{self.key}-{at}"
         self.route = "send"
         try:
-            sent = await chat.send(placeholder, reply_to=None if at else self.reply_to, nonce=f"{self.key}-{at}")
+            sent = await chat.send(placeholder, reply_to=None if at else self.reply_to, nonce=nonce)
         except OutcomeUnknown:
             self._stalled = not self.limits.idempotent
+            self.unsure = nonce if self.limits.idempotent else ""
             raise
+        self.unsure = ""
         self.live.append(sent)
         self._shown.append(placeholder)
         if self._remember is not None:

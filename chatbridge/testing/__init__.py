@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from chatbridge.testing.chats import FakeService as FakeService
     from chatbridge.testing.chats import Fault as Fault
     from chatbridge.testing.chats import ServiceCall as ServiceCall
+    from chatbridge.testing.discord.server import DiscordServer as DiscordServer
     from chatbridge.testing.frontends import FrontendContract as FrontendContract
     from chatbridge.testing.frontends import Room as Room
     from chatbridge.testing.models import LocalModelContract as LocalModelContract
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from chatbridge.testing.setup import bridge_with as bridge_with
     from chatbridge.testing.setup import plugin_of as plugin_of
     from chatbridge.testing.setup import worker_with as worker_with
+    from chatbridge.testing.telegram.server import TelegramServer as TelegramServer
     from chatbridge.testing.toy import ToyModel as ToyModel
     from chatbridge.testing.toy import ToyOptions as ToyOptions
     from chatbridge.testing.toy import toy_backend as toy_backend
@@ -32,10 +34,12 @@ if TYPE_CHECKING:
 _HOME = {
     "backends": ("BackendContract",),
     "chats": ("FakeService", "Fault", "ServiceCall"),
+    "discord.server": ("DiscordServer",),
     "frontends": ("FrontendContract", "Room"),
     "models": ("LocalModelContract",),
     "script": ("ScriptedBackend", "scripted"),
     "setup": ("bridge_with", "plugin_of", "worker_with"),
+    "telegram.server": ("TelegramServer",),
     "toy": ("ToyModel", "ToyOptions", "toy_backend"),
     "virtual": ("HurriedClock", "run_virtually"),
 }

@@ -1,0 +1,32 @@
+"""Lets people talk to local models in Telegram: private chats, groups, forum topics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from chatbridge import hookimpl
+
+if TYPE_CHECKING:
+    from chatbridge import Bot, FrontendType
+    from chatbridge_telegram.options import TelegramOptions
+
+IDS = r"-?\d+(:\d+)?"
+IDS_HINT = (
+    "it should be a number: of a person or a private chat, as 123456789; of a group, as -1001234567890; "
+    "of a topic in it, as -1001234567890:5. The program's log names each group that the bot is let into"
+)
+
+
+@hookimpl
+def register_frontends() -> Iterable[FrontendType]:
+    from chatbridge import FrontendType
+    from chatbridge_telegram.options import TelegramOptions
+
+    return [FrontendType("telegram", TelegramOptions, "chat on Telegram", _run, ids=IDS, ids_hint=IDS_HINT)]
+
+
+async def _run(options: TelegramOptions, bot: Bot) -> None:
+    from chatbridge_telegram.bot import run
+
+    await run(options, bot)

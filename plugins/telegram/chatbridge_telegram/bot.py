@@ -1,0 +1,157 @@
+"""Runs one bot on Telegram from start to shutdown: connects, says what is amiss, takes updates, delivers answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from typing import Any
+
+import telegram
+from telegram.error import BadRequest, InvalidToken, TelegramError
+from telegram.request import HTTPXRequest
+
+from chatbridge import Bot, ChannelSettings, ChatbridgeError, Clock, ConfigError, Delivery
+from chatbridge_telegram import menu
+from chatbridge_telegram.chat import EVERYWHERE
+from chatbridge_telegram.listener import Listener
+from chatbridge_telegram.options import TelegramOptions, Webhook
+from chatbridge_telegram.polling import BACK_OFF, HOLD_SECONDS, WANTED, poll
+from chatbridge_telegram.redaction import redacted
+from chatbridge_telegram.room import Room
+
+log = logging.getLogger(__name__)
+
+CONNECTIONS = 64
+
+
+async def run(
+    options: TelegramOptions,
+    bot: Bot,
+    *,
+    clock: Clock | None = None,
+    drain: float | None = None,
+    tries: int = 5,
+    hold: int = HOLD_SECONDS,
+    back_off: float = BACK_OFF[0],
+) -> None:
+    """Serve `bot` until cancelled. `clock`, `drain`, `tries`: delivery's. `hold`: seconds that a poll is kept open.
+
+    Raises: ConfigError for a token that Telegram does not know.
+    """
+    with redacted(options.token.get_secret_value()), _explained(bot):
+        async with _connected(options, back_off) as client:
+            room = Room(bot, client, options)
+            room.delivery = Delivery(
+                bot, room.chat, room.limits, budget=EVERYWHERE, clock=clock, drain=drain, tries=tries
+            )
+            async with aclosing(room), room.delivery:
+                await _begin(client, bot, options)
+                await room.delivery.resume()
+                if options.webhook is None:
+                    await _persist(client.delete_webhook, back_off)
+                    await poll(client, room.take_all, hold=hold, back_off=back_off)
+                else:
+                    await _listen(client, room, options.webhook, back_off)
+
+
+@contextmanager
+def _explained(bot: Bot) -> Iterator[None]:
+    """A wrong token in words of ours: the library's have the token in them."""
+    try:
+        yield
+    except InvalidToken:
+        raise ConfigError(
+            f"bot {bot.name}: Telegram does not know this token. @BotFather shows the right one by /mybots; "
+            "a Bot API server of your own needs `api_url`"
+        ) from None
+
+
+@asynccontextmanager
+async def _connected(options: TelegramOptions, back_off: float) -> AsyncIterator[telegram.Bot]:
+    """The library's bot, once Telegram has answered it."""
+    client = _client(options)
+    try:
+        await _persist(client.initialize, back_off)
+        yield client
+    finally:
+        await client.shutdown()
+
+
+def _client(options: TelegramOptions) -> telegram.Bot:
+    proxy = options.proxy.get_secret_value() if options.proxy is not None else None
+    request = HTTPXRequest(
+        CONNECTIONS, read_timeout=20, write_timeout=20, connect_timeout=10, pool_timeout=10, proxy=proxy
+    )
+    polls = HTTPXRequest(1, connect_timeout=10, pool_timeout=10, proxy=proxy)
+    return telegram.Bot(
+        options.token.get_secret_value(),
+        options.api_url,
+        options.file_url,
+        request=request,
+        get_updates_request=polls,
+    )
+
+
+async def _persist(call: Callable[[], Awaitable[object]], back_off: float) -> None:
+    """Make a call that everything else waits for, again and again while Telegram can't be reached."""
+    while True:
+        try:
+            await call()
+            return
+        except (InvalidToken, BadRequest):
+            raise
+        except TelegramError as error:
+            log.warning("no answer from Telegram: %s; asking again in %g s", error, back_off)
+            await asyncio.sleep(back_off)
+            back_off = min(2 * back_off, BACK_OFF[1])
+
+
+async def _begin(client: telegram.Bot, bot: Bot, options: TelegramOptions) -> None:
+    """Say who the bot is and what people may wonder about; put up its menu."""
+    log.info("bot %s: this is @%s on Telegram", bot.name, client.username)
+    if not client.bot.can_read_all_group_messages and _wants_all(bot):
+        log.warning(
+            "bot %s: bots.yaml lets it answer group messages that do not mention it, but Telegram's privacy mode "
+            "keeps these away. Say /setprivacy to @BotFather, choose Disable, then put the bot out of the group and "
+            "let it in again; or make it an administrator there",
+            bot.name,
+        )
+    if options.menu:
+        own = bot.settings
+        await menu.put_up(client, bot.commands, sorted(own.admins.users) if own is not None else ())
+
+
+def _wants_all(bot: Bot) -> bool:
+    own = bot.settings
+    levels = [bot.bridge.settings.defaults, *([own.defaults, *own.channels.values()] if own is not None else [])]
+    return any(_hears_more(level) for level in levels)
+
+
+def _hears_more(level: ChannelSettings) -> bool:
+    return level.reply_to == "always" or bool(level.prefix or level.pattern or level.chance)
+
+
+async def _listen(client: telegram.Bot, room: Room, webhook: Webhook, back_off: float) -> None:
+    """Let Telegram post updates, until cancelled."""
+    secret = webhook.secret.get_secret_value() if webhook.secret is not None else secrets.token_urlsafe(32)
+
+    async def take(given: dict[str, Any]) -> bool:
+        try:
+            update = telegram.Update.de_json(given, client)
+        except Exception:
+            log.exception("an update can't be read, and is left out")
+            return True
+        try:
+            await room.take(update)
+        except ChatbridgeError as error:
+            log.error("an update can't be stored; Telegram will post it again: %s", error)
+            return False
+        return True
+
+    async with Listener(webhook.host, webhook.port, webhook.url, secret, take) as listener:
+        await _persist(lambda: client.set_webhook(webhook.url, secret_token=secret, allowed_updates=WANTED), back_off)
+        log.info("waiting for Telegram's posts on %s:%d", webhook.host, listener.port)
+        await asyncio.Event().wait()

@@ -1,0 +1,190 @@
+"""What each kind of update means for the bot: messages, edits, buttons, the Stop of a draft. Sends by delivery."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import telegram
+from telegram.error import TelegramError
+
+from chatbridge import Action, Author, Bot, Channel, Delivery, Limits, Message, Press, StoreError
+from chatbridge_telegram.chat import TelegramChat, limits_of
+from chatbridge_telegram.files import Files, files_of
+from chatbridge_telegram.incoming import has_file, message_of
+from chatbridge_telegram.options import TelegramOptions
+from chatbridge_telegram.places import Place, channel_of
+from chatbridge_telegram.words import word
+
+log = logging.getLogger(__name__)
+
+ACTIONS: dict[str, Action] = {
+    "stop": "stop",
+    "regenerate": "regenerate",
+    "continue": "continue",
+    "branch": "branch",
+    "answer": "answer",
+}
+"""What a button's data stands for."""
+
+MOST_ANSWERED = 200
+"""UTF-16 units of an answer to the press of a button."""
+MOST_NOTICE = 60
+"""A longer one is shown in a window of its own, since the line at the top is soon gone."""
+
+
+class Room:
+    """A bot in Telegram. `delivery` is set before the first update comes."""
+
+    delivery: Delivery
+
+    def __init__(self, bot: Bot, client: telegram.Bot, options: TelegramOptions) -> None:
+        self._bot, self._client, self._options = bot, client, options
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def chat(self, channel: str) -> TelegramChat:
+        """The chat of a channel's id."""
+        return TelegramChat(self._client, Place.of(channel), self._options)
+
+    def limits(self, channel: str) -> Limits:
+        """What that chat takes."""
+        return limits_of(Place.of(channel), self._options)
+
+    async def take_all(self, updates: Sequence[telegram.Update]) -> None:
+        """Act on several, those of one chat in their order: a big file in one does not keep the others waiting."""
+        by_chat: defaultdict[int, list[telegram.Update]] = defaultdict(list)
+        for update in updates:
+            by_chat[update.effective_chat.id if update.effective_chat else 0].append(update)
+
+        async def take(of_chat: Sequence[telegram.Update]) -> None:
+            for update in of_chat:
+                await self.take(update)
+
+        failures = await asyncio.gather(*(take(of_chat) for of_chat in by_chat.values()), return_exceptions=True)
+        for failure in failures:
+            if failure is not None:
+                raise failure
+
+    async def take(self, update: telegram.Update) -> None:
+        """Act on an update. When this returns it may be confirmed: messages are stored. Raises: StoreError."""
+        try:
+            if update.message is not None:
+                await self._message(update.message)
+            elif update.edited_message is not None:
+                await self._edited(update.edited_message)
+            elif update.callback_query is not None:
+                self._start(self._pressed(update.callback_query))
+            elif update.my_chat_member is not None:
+                self._let_in(update.my_chat_member)
+            elif (stopped := update.api_kwargs.get("stopped_message_generation")) is not None:
+                await self._stopped(stopped)
+        except StoreError:
+            raise
+        except Exception:  # asked for again and again, it would keep all others away
+            log.exception("an update was left out")
+
+    # --- messages ----------------------------------------------------------------------------------------------
+
+    async def _message(self, given: telegram.Message) -> None:
+        if given.migrate_to_chat_id is not None:
+            log.warning(
+                "the group %s has become %s: say so in bots.yaml, if it is named there",
+                given.chat.id,
+                given.migrate_to_chat_id,
+            )
+        files = Files()
+        if has_file(given) and self._is_asked(given):
+            files = await files_of(given, self._options.max_file_kib * 1024)
+        message = message_of(given, self._client.bot, files.attachments)
+        if message is None:
+            return
+        if not files.unread or message.text:
+            await self.delivery.accept(message)
+        elif _addressed(message) and not message.author.is_bot:
+            self._start(self._cannot_read(message, files))
+
+    def _is_asked(self, given: telegram.Message) -> bool:
+        """Whether a message may be for the bot at all: only then its files are fetched."""
+        message = message_of(given, self._client.bot)
+        if message is None:
+            return False
+        reply_to = self._bot.effective(message.channel).reply_to
+        return _addressed(message) or reply_to == "always"
+
+    async def _cannot_read(self, message: Message, files: Files) -> None:
+        """Nothing was said but by a file that can't be read."""
+        if await self._bot.permits(message.author, message.channel):
+            language = self._bot.language(message.channel, message.language)
+            text = "\n".join(word(key, language, most=self._options.max_file_kib) for key in files.unread)
+            reply_to = message.id if message.channel.kind == "group" else None
+            await self.delivery.say(message.channel, text, language=language, reply_to=reply_to)
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        """Do what the next update need not wait for."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    async def aclose(self) -> None:
+        """Begin nothing more; what people are owed is in the outbox."""
+        for task in (tasks := list(self._tasks)):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("an update was left out: %s", error, exc_info=error)
+
+    async def _edited(self, given: telegram.Message) -> None:
+        message = message_of(given, self._client.bot)
+        if message is not None:
+            await self.delivery.edited(message)
+
+    # --- buttons -----------------------------------------------------------------------------------------------
+
+    async def _pressed(self, query: telegram.CallbackQuery) -> None:
+        message = query.message
+        action = ACTIONS.get(query.data or "")
+        line = ""
+        if isinstance(message, telegram.Message) and action is not None:
+            channel = channel_of(message)
+            author = Author(str(query.from_user.id), query.from_user.full_name, query.from_user.is_bot)
+            press = Press(action, str(message.message_id), channel, author, query.from_user.language_code or "")
+            line = await self.delivery.press(press)
+        try:
+            await query.answer(_cut(line) or None, show_alert=len(line) > MOST_NOTICE)
+        except TelegramError as error:  # too late, as like as not; what was wanted is done
+            log.info("the press of a button could not be answered: %s", error)
+
+    async def _stopped(self, stopped: dict[str, Any]) -> None:
+        """Somebody pressed Stop on a draft."""
+        chat, topic = stopped["chat"], stopped.get("message_thread_id")
+        place = Place(int(chat["id"]), topic)
+        name = str(chat.get("first_name", ""))
+        channel = Channel(place.id, name, "private", None if topic is None else str(chat["id"]))
+        await self.delivery.press(Press("stop", str(stopped["draft_id"]), channel, Author(str(chat["id"]), name)))
+
+    def _let_in(self, changed: telegram.ChatMemberUpdated) -> None:
+        """The bot was let into a chat, or put out; bots.yaml may want to name it."""
+        log.info(
+            "the chat %s (%s): the bot is %s now, by %s",
+            changed.chat.id,
+            changed.chat.effective_name,
+            changed.new_chat_member.status,
+            changed.from_user.full_name,
+        )
+
+
+def _addressed(message: Message) -> bool:
+    """Whether a message is meant for the bot, whatever the channel's settings are."""
+    return message.mentions_bot or message.replies_to_bot or message.channel.kind == "private"
+
+
+def _cut(line: str) -> str:
+    """As much of a line as fits into the answer to a press; what is longer is told in full by the log."""
+    data = line.encode("utf-16-le")[: 2 * MOST_ANSWERED]
+    return data.decode("utf-16-le", "ignore")
