@@ -171,7 +171,9 @@ def overhead(path: Path, rounds: int) -> list[tuple[str, Pair]]:
     for count in (1, 4, ROOMS):
         model = opened(path, 1024)
         states = fill(model, count, 256)
-        pair = paired(rounds, lambda m=model, s=states: decode(m, s), lambda m=model, s=states: bare(m, s))
+        # One conversation's rounds are short, and so more of them are needed.
+        more = rounds * max(1, 4 // count)
+        pair = paired(more, lambda m=model, s=states: decode(m, s), lambda m=model, s=states: bare(m, s))
         rows.append((f"{count} conversation{'s' * (count > 1)}", pair))
         model.close()
     return rows

@@ -63,9 +63,9 @@ async def storm(chats: int, messages: int, folder: Path) -> None:
                     text = f"Question {number} of chat {chat}: how do I add a Telegram bot?"
                     await delivery.accept(Message(f"{number}", Channel(f"c{chat}"), Author("a", "Ann"), text))
                 if number == messages // 2:
-                    await delivery._dispatch._settled()
+                    await delivery.settled()
                     before = resident()
-            await delivery._dispatch._settled()
+            await delivery.settled()
             seconds, after = time.perf_counter() - began, resident()
         watching.cancel()
         answers = [len(service.messages[f"c{chat}"]) for chat in range(chats)]

@@ -107,6 +107,8 @@ class Bot:
             ours = message.replies_to_bot or replied.role == "assistant"
             message = replace(message, replies_to_bot=ours, quoted="")
         call = parse(message.text)
+        if call is not None and message.author.is_bot and settings.other_bots == "ignore":
+            return None
         wanted = message if call is not None else self._wanted(message, settings)
         if wanted is None:
             return None

@@ -210,6 +210,10 @@ class Delivery:
         posting = Posting(self._dispatch.limits(channel.id), language=language, reply_to=reply_to)
         await self._dispatch.say(channel.id, text, posting)
 
+    async def settled(self) -> None:
+        """Wait until everything that is in hand is answered and delivered, or given up."""
+        await self._dispatch.settled()
+
     def hurry(self) -> None:
         """Wait for nothing any more while the context is left."""
         self._dispatch.hurry()

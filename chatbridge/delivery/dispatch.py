@@ -177,7 +177,7 @@ class Dispatch:
         """Wait so long until all that was begun has ended, then stop the rest."""
         try:
             if seconds:
-                waits = [asyncio.ensure_future(self._settled()), asyncio.ensure_future(self._hurried.wait())]
+                waits = [asyncio.ensure_future(self.settled()), asyncio.ensure_future(self._hurried.wait())]
                 try:
                     await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
                 finally:
@@ -194,7 +194,8 @@ class Dispatch:
         """End the waiting of `aclose`."""
         self._hurried.set()
 
-    async def _settled(self) -> None:
+    async def settled(self) -> None:
+        """Wait until all that was begun has ended."""
         while work := [*self._tasks, *(task for line in self._lines.values() if (task := line.work) is not None)]:
             await asyncio.wait(work)
 

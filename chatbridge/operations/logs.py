@@ -82,6 +82,8 @@ def set_up(
     handler.setFormatter(JsonFormatter(redact) if kind == "json" else TextFormatter(redact))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of every change of any file beside ours
+    for library in ("httpx", "httpcore"):  # they tell of every request, and some frontends ask all the time
+        logging.getLogger(library).setLevel(logging.WARNING if level > logging.DEBUG else logging.DEBUG)
 
 
 def secrets_of(settings: Settings) -> Iterator[str]:

@@ -40,7 +40,14 @@ async def serve(config: Path, bots: Iterable[str], redactor: Redactor) -> None:
     plugins = Plugins([metrics] if metrics is not None else [])
     source = SettingsSource.of_file(config, plugins)
     redactor.learn(secrets_of(source.current))
-    source.on_change(lambda: redactor.learn(secrets_of(source.current)))
+    address = source.current.monitor
+
+    def changed() -> None:
+        redactor.learn(secrets_of(source.current))
+        if source.current.monitor != address:
+            log.warning("`monitor` has changed in %s; that takes a restart", config)
+
+    source.on_change(changed)
     async with AsyncExitStack() as stack:
         bridge = await stack.enter_async_context(Bridge(source, plugins))
         if metrics is not None:
@@ -56,7 +63,7 @@ async def serve(config: Path, bots: Iterable[str], redactor: Redactor) -> None:
                 return Page(missing.encode(), "501 Not Implemented", "text/plain; charset=utf-8")
             return Page(await metrics.text(), content_type=CONTENT_TYPE)
 
-        if address := source.current.monitor:
+        if address:
             port = await stack.enter_async_context(serving(address, {"/healthz": health, "/metrics": numbers}))
             log.info("the monitor serves /healthz and /metrics at %s:%d", address.rpartition(":")[0], port)
         _end_by_signal(bridge)

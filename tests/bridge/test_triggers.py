@@ -81,6 +81,13 @@ async def test_two_bots_do_not_talk_for_ever(tmp_path: Path) -> None:
         assert await answers(ROBOT, 200) == MOST_TO_BOTS
 
 
+@pytest.mark.parametrize(("other_bots", "heard"), [("ignore", False), ("mentions", True), ("answer", True)])
+async def test_commands_of_other_bots(tmp_path: Path, other_bots: str, heard: bool) -> None:
+    defaults = ChannelSettings.model_validate({"other_bots": other_bots})
+    async with bridge_with(scripted(ScriptedBackend("yes")), tmp_path / "db", defaults=defaults) as bridge:
+        assert (await bridge.bot("b").receive(said("/help", author=ROBOT)) is not None) == heard
+
+
 async def tell(bot: Bot, message: Message) -> None:
     turn = await bot.receive(message)
     assert isinstance(turn, LiveTurn)

@@ -62,6 +62,21 @@ async def answer(backend: WorkerBackend, request: Request) -> tuple[str, Finish]
     return text, finish
 
 
+async def test_who_waits_is_told_its_place_through_the_pipe() -> None:
+    backend = WorkerBackend(toy_backend, ToyOptions(), name="toy", max_batch=1)
+    await backend.start()
+
+    async def places(request: Request) -> list[int]:
+        return [chunk.waiting.place async for chunk in backend.generate(request) if chunk.waiting is not None]
+
+    try:
+        told = await asyncio.gather(*(places(ask(f"question {i}", max_tokens=400)) for i in range(3)))
+    finally:
+        await backend.aclose()
+    assert told[0] == []
+    assert told[2][-2:] == [2, 1]
+
+
 async def test_says_what_the_engine_says_here() -> None:
     requests = [ask(f"question {i}", seed=i, temperature=1.0) for i in range(8)]
     async with worker() as backend:

@@ -135,7 +135,7 @@ async def test_what_is_counted(tmp_path: Path) -> None:
         async with Delivery(bridge.bot("bot"), service.chat, service.limits, drain=30) as delivery:
             for id in "12":
                 await delivery.accept(Message(id, Channel("c"), ANN, "hello"))
-            await delivery._dispatch._settled()
+            await delivery.settled()
             found = await numbers(metrics)
             assert found['chatbridge_answers_total{bot="bot",model="model",reason="end"}'] == 1
             assert found['chatbridge_answers_total{bot="bot",model="model",reason="error"}'] == 1

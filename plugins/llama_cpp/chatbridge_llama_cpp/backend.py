@@ -30,7 +30,7 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Llama
         undo.callback(loaded.free)
         overlays = Overlays(options, loaded.model, loaded.context, loaded.files[0])
         vocabulary = lib.llama_model_get_vocab(loaded.model)
-        tokenizer = LlamaTokenizer(vocabulary, space_prefix=loaded.space_prefix)
+        tokenizer = LlamaTokenizer(vocabulary, loaded.files[0].metadata)
         mark = describe.fingerprint(loaded, options, overlays)
         info = describe.describe(loaded, options, tokenizer, overlays, mark)
         draft = load_draft(options, loaded, info, undo)

@@ -42,7 +42,6 @@ class Loaded:
     plan: Plan
     model: Any
     context: Any
-    space_prefix: bool
     said: Sequence[str]
     devices: Sequence[Device]
 
@@ -66,7 +65,6 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Loade
     settled = plan(files, options, free=free_memory(), gpu_free=gpu_free, most=lib.llama_max_parallel_sequences())
     if options.numa is not None:
         lib.llama_numa_init(_NUMA[options.numa])
-    space_prefix = _wants_space_prefix(files[0])
     with log().hearing() as said:
         model = _load_weights(options, settled, files[0].path, progress)
     if not model:
@@ -83,7 +81,7 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Loade
     except BaseException:
         lib.llama_model_free(model)
         raise
-    loaded = Loaded(files, settled, model, context, space_prefix, (*said.lines, *said_of_context.lines), seen)
+    loaded = Loaded(files, settled, model, context, (*said.lines, *said_of_context.lines), seen)
     try:
         check_honoured(options, loaded)
     except BaseException:
@@ -166,12 +164,6 @@ def _overrides() -> Any:
     overrides[0].key = b"tokenizer.ggml.add_space_prefix"
     overrides[0].value.val_bool = False
     return overrides  # an empty key ends the list
-
-
-def _wants_space_prefix(file: GgufFile) -> bool:
-    return bool(
-        file.metadata.get("tokenizer.ggml.add_space_prefix", file.metadata.get("tokenizer.ggml.model") == "llama")
-    )
 
 
 def _check_kind(file: GgufFile, model: Any) -> None:

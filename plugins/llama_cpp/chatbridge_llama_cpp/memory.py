@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from chatbridge import ModelLoadError
-from chatbridge_llama_cpp.gguf_file import GgufFile
+from chatbridge_llama_cpp.gguf_file import GgufFile, Tensor
 from chatbridge_llama_cpp.options import UNPACKED, LlamaOptions
 
 DEFAULT_CONTEXT = 4096
@@ -27,13 +28,17 @@ _TYPE_BYTES = {
     "q4_0": 18 / 32,
     "iq4_nl": 18 / 32,
 }
+_LAYER = re.compile(r"blk\.(\d{1,9})\.")
+_PATTERNS = {"gemma2": 2, "gemma3": 6, "gemma3n": 5, "cohere2": 4, "gpt-oss": 2, "olmo2": 4, "exaone4": 4, "plamo3": 8}
+"""Every which layer sees the whole context, where the file doesn't say (`load_swa_pattern` in llama.cpp's models)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
     """Sizes in bytes. `layers`: the weights of each layer, from the first; `weights`: all of them.
 
-    `cell`: one token of context in all layers; `fixed`: one conversation, however long (recurrent models).
+    `cell`: one token of context in all layers; `fixed`: one conversation, however long (recurrent states, and windows
+    over the last tokens where no more is kept).
     `compute`: what a step needs besides.
     """
 
@@ -75,31 +80,35 @@ def read_needs(files: Sequence[GgufFile], options: LlamaOptions) -> Needs:
     """The sizes of a model in one file or several parts; the first one has the metadata."""
     file = files[0]
     tensors = [tensor for part in files for tensor in part.tensors.values()]
-    count = int(file.number("block_count"))
-    layers = [0] * count
+    owned: dict[int, list[Tensor]] = {}
     for tensor in tensors:
-        kind, _, rest = tensor.name.partition(".")
-        number = rest.partition(".")[0]
-        if kind == "blk" and number.isdigit() and int(number) < count:
-            layers[int(number)] += tensor.nbytes
+        if found := _LAYER.match(tensor.name):
+            owned.setdefault(int(found[1]), []).append(tensor)
+    # No more than have tensors, since a damaged file may claim millions.
+    count = min(int(file.number("block_count")), max(owned, default=-1) + 1)
+    layers = [owned.get(i, []) for i in range(count)]
+    parts = [{tensor.name.split(".", 2)[2] for tensor in layer} for layer in layers]
     heads = max(1, int(file.number("attention.head_count", 1)))
     dim = int(file.number("embedding_length"))
     head = dim // heads
     # One value for each layer where layers differ: those without attention keep no cells.
-    shared = file.metadata.get(f"{file.architecture}.attention.head_count_kv", heads)
-    kv_heads = int(shared.sum()) if isinstance(shared, np.ndarray) else count * int(shared)
+    each = file.metadata.get(f"{file.architecture}.attention.head_count_kv")
+    if not isinstance(each, np.ndarray):
+        each = [file.number("attention.head_count_kv", heads)] * count
+    kv_heads = [int(some) if _attends(names) else 0 for some, names in zip(each, parts, strict=False)]
     keys = file.number("attention.key_length", head) * _TYPE_BYTES[options.kv_type_k]
     values = file.number("attention.value_length", head) * _TYPE_BYTES[options.kv_type_v]
-    attends = any(".attn_k" in tensor.name or ".attn_qkv" in tensor.name for tensor in tensors)
     rows = options.ubatch or options.batch
+    windowed = sum(some for some, window in zip(kv_heads, _windows(file, options, count), strict=False) if window)
+    window = padded(min(context_of(file, options), int(file.number("attention.sliding_window")) + rows))
     # Without flash attention, each head's scores of all new tokens over a whole context.
     scores = heads * rows * context_of(file, options) if options.flash_attention is not True else 0
     widest = max(2 * file.number("feed_forward_length"), 4 * dim)
     return Needs(
         weights=sum(tensor.nbytes for tensor in tensors),
-        layers=tuple(layers),
-        cell=int(kv_heads * (keys + values)) if attends else 0,
-        fixed=_recurrent(file, dim, count),
+        layers=tuple(sum(tensor.nbytes for tensor in layer) for layer in layers),
+        cell=int((sum(kv_heads) - windowed) * (keys + values)),
+        fixed=4 * sum(map(_recurs, parts)) * _recurrent(file, dim) + int(windowed * (keys + values) * window),
         compute=4 * int(scores + rows * (widest + 2 * dim)) + 4 * _vocabulary(file) * SEQUENCES + (2 << 20),
     )
 
@@ -195,15 +204,37 @@ def _too_large(file: GgufFile, needs: Needs, context: int, sequences: int, total
     return f"{what}; sequences: 1 with context_length: {shorter} would fit, or kv_type_k and kv_type_v: q8_0"
 
 
-def _recurrent(file: GgufFile, dim: int, layers: int) -> int:
-    """Bytes of one conversation's recurrent state, which is kept as float32."""
-    inner, state = file.number("ssm.inner_size"), file.number("ssm.state_size")
-    if inner:  # Mamba
-        wide = inner + 2 * file.number("ssm.group_count") * state
-        return int(4 * layers * ((file.number("ssm.conv_kernel") - 1) * wide + state * inner))
-    if size := file.number("wkv.head_size"):  # RWKV
-        return int(4 * layers * dim * (2 + size))
-    return 0
+def _attends(parts: Collection[str]) -> bool:
+    """Whether a layer with these tensors keeps keys and values."""
+    return any(part.startswith("attn_k") for part in parts) or ("attn_qkv.weight" in parts and not _recurs(parts))
+
+
+def _recurs(parts: Collection[str]) -> bool:
+    """Whether a layer with these tensors keeps a recurrent state."""
+    return any(part.startswith(("ssm_", "shortconv.", "time_mix_")) for part in parts)
+
+
+def _windows(file: GgufFile, options: LlamaOptions, count: int) -> Sequence[bool]:
+    """For each layer, whether it keeps only its window over the last tokens."""
+    if options.swa_full or not file.number("attention.sliding_window"):
+        return [False] * count
+    default = _PATTERNS.get(file.architecture, 1)
+    said = file.metadata.get(f"{file.architecture}.attention.sliding_window_pattern", default)
+    if isinstance(said, np.ndarray):
+        return [bool(window) for window in said]
+    every = said if isinstance(said, int) else default
+    return [not every or (i + 1) % every != 0 for i in range(count)]
+
+
+def _recurrent(file: GgufFile, dim: int) -> int:
+    """How many numbers one layer remembers of one conversation; they are kept as float32."""
+    inner, state, wkv = (int(file.number(key)) for key in ("ssm.inner_size", "ssm.state_size", "wkv.head_size"))
+    if inner:  # Mamba, and what followed it
+        wide = inner + 2 * int(file.number("ssm.group_count")) * state
+        return (int(file.number("ssm.conv_kernel")) - 1) * wide + state * inner
+    if wkv:  # RWKV
+        return dim * (int(file.number("token_shift_count", 2)) + wkv)
+    return dim * max(0, int(file.number("shortconv.l_cache")) - 1)  # LFM2
 
 
 def _vocabulary(file: GgufFile) -> int:

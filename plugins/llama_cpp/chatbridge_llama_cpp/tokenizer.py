@@ -1,51 +1,57 @@
-"""llama.cpp's tokenizer, held to one rule more: text never becomes a control token, whatever it says.
+"""A model's tokenizer, held to the reference's ids and one rule more: text never becomes a control token.
 
-Knows one loaded vocabulary; knows no template and no model. llama.cpp's tokenizer may be called from any thread.
+Knows one loaded vocabulary and what its file says of it; knows no template and no model.
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from chatbridge_llama_cpp.greedy import Greedy
 from chatbridge_llama_cpp.native import lib
+from chatbridge_llama_cpp.native_encoder import NativeEncoder, SentencePiece
+from chatbridge_llama_cpp.pieces import CONTROL, UNKNOWN, Encoder
+from chatbridge_llama_cpp.unigram import Unigram
+from chatbridge_llama_cpp.vocabulary import Vocabulary
+from chatbridge_llama_cpp.wordpiece import WordPiece
 
-_SPM, _UGM = 1, 4
+_SPM, _WPM, _UGM, _RWKV = 1, 3, 4, 5
 _KINDS = {
-    1: "SentencePiece BPE",
+    _SPM: "SentencePiece BPE",
     2: "byte-level BPE",
-    3: "WordPiece",
-    4: "Unigram",
-    5: "RWKV's greedy one",
+    _WPM: "WordPiece",
+    _UGM: "Unigram",
+    _RWKV: "RWKV's greedy one",
     6: "PLaMo 2",
 }
+_UNKNOWN = {_WPM: 100, _UGM: 2}  # where the file doesn't say
 
 
 class LlamaTokenizer:
     """A `Tokenizer`, safe to call from any thread.
 
-    `space_prefix`: whether a text that starts gets a blank before it. The vocabulary must have been loaded with
-    `OVERRIDES` then, since llama.cpp itself would put one before every text and after every user-defined token.
+    `metadata`: the file's. llama.cpp must have loaded the vocabulary with add_space_prefix off, since it would put a
+    blank before every text and after every user-defined token; here it comes before a text that starts.
     """
 
-    def __init__(self, vocabulary: Any, *, space_prefix: bool) -> None:
-        self._vocabulary = vocabulary
-        kind = lib.llama_vocab_type(vocabulary)
-        self.kind = _KINDS.get(kind, f"of type {kind}")
-        self._prefix = {_SPM: b" ", _UGM: "▁".encode()}.get(kind, b"") if space_prefix else b""
-        self.size: int = lib.llama_vocab_n_tokens(vocabulary)
-        control = [i for i in range(self.size) if lib.llama_vocab_is_control(vocabulary, i)]
+    def __init__(self, vocabulary: Any, metadata: Mapping[str, Any]) -> None:
+        self._native = vocabulary
+        self._vocabulary = own = Vocabulary(vocabulary)
+        self.kind = _KINDS.get(own.kind, f"of type {own.kind}")
+        self.size = own.size
+        unknown = _unknown(own, metadata)
+        self._encoder = _encoder(own, metadata, unknown)
+        # What stands for unknown words is none, even where the file calls it one.
+        control = [i for i in own.those(CONTROL) if i != unknown]
         self.controls = frozenset(control)
-        names = {i: lib.llama_vocab_get_text(vocabulary, i).decode("utf-8", "replace") for i in control}
+        names = {i: own.text(i).decode("utf-8", "replace") for i in control}
         # Of twins the first, which comes last here.
         self.specials: Mapping[str, int] = {name: i for i, name in reversed(names.items()) if name}
-        self._pieces: dict[int, bytes] = {}
 
     def encode(self, text: str, *, start: bool) -> list[int]:
         """The ids of plain text, never a control token's. Half characters (lone surrogates) become "?"."""
-        raw = text.encode("utf-8", "replace")
-        return self._encode((self._prefix if start and raw else b"") + raw)
+        return self._encoder.encode(text.encode("utf-8", "replace").decode(), start=start)
 
     def special(self, token: str) -> int | None:
         """The id of a control token by its text."""
@@ -53,61 +59,50 @@ class LlamaTokenizer:
 
     def decode(self, tokens: Sequence[int]) -> bytes:
         """The bytes of ids; control tokens have none."""
-        return b"".join([self._piece(token) for token in tokens])
+        return b"".join([self._vocabulary.said(token) for token in tokens])
 
     def ends(self) -> tuple[int, ...]:
         """Every id that ends a reply, the vocabulary's own first."""
-        first = [lib.llama_vocab_eos(self._vocabulary), lib.llama_vocab_eot(self._vocabulary)]
-        others = (i for i in range(self.size) if lib.llama_vocab_is_eog(self._vocabulary, i))
+        first = [lib.llama_vocab_eos(self._native), lib.llama_vocab_eot(self._native)]
+        others = (i for i in range(self.size) if lib.llama_vocab_is_eog(self._native, i))
         return tuple(dict.fromkeys(i for i in (*first, *others) if 0 <= i < self.size))
 
     def begin(self) -> int | None:
         """The id that a prompt begins with, if this model wants one."""
-        bos: int = lib.llama_vocab_bos(self._vocabulary)
-        return bos if lib.llama_vocab_get_add_bos(self._vocabulary) and 0 <= bos < self.size else None
-
-    def _encode(self, raw: bytes) -> list[int]:
-        ids = self._ids(raw)
-        at = next((i for i, token in enumerate(ids) if token in self.controls), None)
-        if at is None:
-            return ids
-        # Pieces of text were joined to a control token's name. Cut the name in two and keep the halves apart.
-        before = len(self.decode(ids[:at]))
-        name = lib.llama_vocab_get_text(self._vocabulary, ids[at]).replace("▁".encode(), b" ")
-        found = raw.find(name, max(0, before - len(self._prefix)))
-        cut = len(raw) // 2 if found < 0 else found + max(1, len(name) // 2)
-        cut = _character_border(raw, cut)
-        if not 0 < cut < len(raw):
-            return [token for token in ids if token not in self.controls]
-        return self._encode(raw[:cut]) + self._encode(raw[cut:])
-
-    def _ids(self, raw: bytes) -> list[int]:
-        room = len(raw) + 8
-        while True:
-            buffer = (ctypes.c_int32 * room)()
-            count = lib.llama_tokenize(self._vocabulary, raw, len(raw), buffer, room, False, False)
-            if count >= 0:
-                return buffer[:count]
-            room = -count
-
-    def _piece(self, token: int) -> bytes:
-        piece = self._pieces.get(token)
-        if piece is None:
-            piece = self._pieces[token] = self._read_piece(token)
-        return piece
-
-    def _read_piece(self, token: int) -> bytes:
-        room = 64
-        while True:
-            buffer = ctypes.create_string_buffer(room)
-            size = lib.llama_token_to_piece(self._vocabulary, token, buffer, room, 0, False)
-            if size >= 0:
-                return buffer.raw[:size]
-            room = -size
+        bos: int = lib.llama_vocab_bos(self._native)
+        return bos if lib.llama_vocab_get_add_bos(self._native) and 0 <= bos < self.size else None
 
 
-def _character_border(raw: bytes, at: int) -> int:
-    """The next place from `at` on that does not cut a character in two."""
-    while at < len(raw) and raw[at] & 0xC0 == 0x80:
-        at += 1
-    return at
+def _encoder(vocabulary: Vocabulary, metadata: Mapping[str, Any], unknown: int | None) -> Encoder:
+    """llama.cpp's own way where it gives the reference's ids, else ours."""
+
+    def told(key: str, default: Any) -> Any:
+        return metadata.get(f"tokenizer.ggml.{key}", default)
+
+    if vocabulary.kind == _WPM and unknown is not None:
+        lowercase = bool(told("normalizer.lowercase", True))
+        strip_accents = bool(told("normalizer.strip_accents", lowercase))
+        return WordPiece(vocabulary.pieces(), unknown=unknown, lowercase=lowercase, strip_accents=strip_accents)
+    if vocabulary.kind == _UGM and unknown is not None:
+        rules = told("precompiled_charsmap", None)
+        return Unigram(
+            vocabulary.pieces(),
+            unknown=unknown,
+            dummy_prefix=bool(told("add_space_prefix", False)),
+            merge_blanks=bool(told("remove_extra_whitespaces", False)),
+            charsmap=rules.tobytes() if hasattr(rules, "tobytes") else b"",
+        )
+    if vocabulary.kind == _RWKV:
+        known = (piece.id for piece in vocabulary.pieces() if piece.normal or piece.user_defined)
+        return Greedy({vocabulary.said(i): i for i in known}, unknown=unknown)
+    if vocabulary.kind == _SPM:
+        return SentencePiece(vocabulary, dummy_prefix=bool(told("add_space_prefix", True)))
+    return NativeEncoder(vocabulary)
+
+
+def _unknown(vocabulary: Vocabulary, metadata: Mapping[str, Any]) -> int | None:
+    """The token for unknown words: as the file says, or by its kind."""
+    if vocabulary.kind in _UNKNOWN:
+        said = metadata.get("tokenizer.ggml.unknown_token_id", _UNKNOWN[vocabulary.kind])
+        return said if isinstance(said, int) and 0 <= said < vocabulary.size else None
+    return next(iter(vocabulary.those(UNKNOWN)), None) if vocabulary.kind == _RWKV else None

@@ -29,6 +29,17 @@ def opened(path: Path, **options: Any) -> LlamaModel:
     return load(LlamaOptions.model_validate({"path": path, "threads": 1, **options}), lambda share, doing: None)
 
 
+def write_with(folder: Path, tokenizer: dict[str, Any]) -> Path:
+    """A file of random weights with that tokenizer."""
+    size = SIZE | {"vocabulary": len(tokenizer["tokenizer.ggml.tokens"])}
+    return write_gguf(folder / "model.gguf", model_metadata(**size) | tokenizer, random_weights(**size))
+
+
+def model_with(folder: Path, tokenizer: dict[str, Any]) -> LlamaModel:
+    """A model of random weights with that tokenizer."""
+    return opened(write_with(folder, tokenizer))
+
+
 @pytest.fixture
 def model_of() -> Iterator[Load]:
     """Loads a file with options, and closes what it loaded when the test ends."""

@@ -1,123 +1,147 @@
-"""Models that remember otherwise than LLaMA: a recurrent state, and a window that slides over the last tokens."""
+"""Models that remember otherwise than LLaMA: a recurrent state, layers of both kinds, a window over the last tokens."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import sentencepiece
+from chatbridge_llama_cpp import loading
+from chatbridge_llama_cpp.model import LlamaModel
+from chatbridge_llama_cpp.options import LlamaOptions
+from chatbridge_llama_cpp.state import LlamaState
 
-from chatbridge import LocalModel, ModelLoadError
+from chatbridge import LocalModel, ModelLoadError, Row
 from chatbridge.testing import LocalModelContract
 
 from .conftest import EXACT, Load, opened
-from .convert import Arrays, random_weights, spm_metadata, write_gguf
+from .convert import spm_metadata
+from .shapes import SHAPES, write_shape
 
-VOCABULARY, DIM, LAYERS, WINDOW = 480, 64, 2, 12
-
-
-@pytest.fixture(scope="session")
-def mamba_path(tmp_path_factory: pytest.TempPathFactory, words: sentencepiece.SentencePieceProcessor) -> Path:
-    """Mamba (Gu and Dao 2023, arXiv 2312.00752) of random weights."""
-    rng = np.random.default_rng(5)
-    inner, state, rank, kernel = 2 * DIM, 8, 4, 4
-
-    def matrix(rows: int, columns: int) -> np.ndarray:
-        return (rng.standard_normal((rows, columns)) * columns**-0.5).astype(np.float32)
-
-    arrays: Arrays = {"token_embd.weight": matrix(VOCABULARY, DIM) * 4, "output_norm.weight": np.ones(DIM)}
-    for i in range(LAYERS):
-        arrays |= {
-            f"blk.{i}.attn_norm.weight": np.ones(DIM),
-            f"blk.{i}.ssm_in.weight": matrix(2 * inner, DIM) * 2,
-            f"blk.{i}.ssm_conv1d.weight": matrix(inner, kernel),
-            f"blk.{i}.ssm_conv1d.bias": np.zeros(inner),
-            f"blk.{i}.ssm_x.weight": matrix(rank + 2 * state, inner),
-            f"blk.{i}.ssm_dt.weight": matrix(inner, rank),
-            f"blk.{i}.ssm_dt.bias": np.zeros(inner),
-            f"blk.{i}.ssm_a": -np.tile(np.arange(1, state + 1) / 20, (inner, 1)),
-            f"blk.{i}.ssm_d": np.ones(inner),
-            f"blk.{i}.ssm_out.weight": matrix(DIM, inner) * 2,
-        }
-    metadata = {
-        "mamba.context_length": 512,
-        "mamba.embedding_length": DIM,
-        "mamba.feed_forward_length": 0,
-        "mamba.attention.head_count": 0,
-        "mamba.block_count": LAYERS,
-        "mamba.ssm.conv_kernel": kernel,
-        "mamba.ssm.inner_size": inner,
-        "mamba.ssm.state_size": state,
-        "mamba.ssm.time_step_rank": rank,
-        "mamba.attention.layer_norm_rms_epsilon": 1e-5,
-    }
-    path = tmp_path_factory.mktemp("mamba") / "mamba.gguf"
-    return write_gguf(path, metadata | spm_metadata(words), arrays, architecture="mamba")
+PathOf = Callable[[str], Path]
+IDS = [1, 40, 90, 41, 200, 91, 42, 300, 17, 60]
+MIB = 1 << 20
+FORGETFUL = ("jamba", "lfm2", "mamba", "rwkv6", "rwkv7")
+"""Their memory holds what was read as a whole, and can't leave the last tokens out again."""
 
 
 @pytest.fixture(scope="session")
-def window_path(tmp_path_factory: pytest.TempPathFactory, words: sentencepiece.SentencePieceProcessor) -> Path:
-    """Gemma 2's shape of random weights: every other layer sees only the last tokens."""
-    size = {"layers": LAYERS, "dim": DIM, "hidden": 96, "heads": 4, "kv_heads": 2, "vocabulary": VOCABULARY}
-    arrays = random_weights(**size)
-    for i in range(LAYERS):
-        arrays |= {f"blk.{i}.{name}.weight": np.ones(DIM) for name in ("post_attention_norm", "post_ffw_norm")}
-    metadata: dict[str, Any] = {
-        "gemma2.context_length": 512,
-        "gemma2.embedding_length": DIM,
-        "gemma2.block_count": LAYERS,
-        "gemma2.feed_forward_length": 96,
-        "gemma2.attention.head_count": 4,
-        "gemma2.attention.head_count_kv": 2,
-        "gemma2.attention.key_length": 16,
-        "gemma2.attention.value_length": 16,
-        "gemma2.attention.sliding_window": WINDOW,
-        "gemma2.attention.layer_norm_rms_epsilon": 1e-5,
-    }
-    path = tmp_path_factory.mktemp("window") / "window.gguf"
-    return write_gguf(path, metadata | spm_metadata(words), arrays, architecture="gemma2")
+def path_of(tmp_path_factory: pytest.TempPathFactory, words: sentencepiece.SentencePieceProcessor) -> PathOf:
+    """The file of an architecture's model of random weights."""
+    folder = tmp_path_factory.mktemp("shapes")
+    paths = {name: write_shape(folder, name, spm_metadata(words)) for name in SHAPES}
+    return paths.__getitem__
 
 
-class TestRecurrent(LocalModelContract):
-    @pytest.fixture
-    def model(self, mamba_path: Path) -> LocalModel:
-        return opened(mamba_path, **EXACT)
+class TestRecurrentAndHybrid(LocalModelContract):
+    @pytest.fixture(params=FORGETFUL)
+    def model(self, request: pytest.FixtureRequest, path_of: PathOf) -> LocalModel:
+        return opened(path_of(request.param), **EXACT)
 
 
-class TestRecurrentWithTwoSequences(LocalModelContract):
-    @pytest.fixture
-    def model(self, mamba_path: Path) -> LocalModel:
-        return opened(mamba_path, **EXACT, sequences=2)
+class TestRecurrentAndHybridWithTwoSequences(LocalModelContract):
+    @pytest.fixture(params=["jamba", "rwkv7"])
+    def model(self, request: pytest.FixtureRequest, path_of: PathOf) -> LocalModel:
+        return opened(path_of(request.param), **EXACT, sequences=2)
 
 
 class TestSlidingWindow(LocalModelContract):
     @pytest.fixture
-    def model(self, window_path: Path) -> LocalModel:
-        return opened(window_path, **EXACT)
+    def model(self, path_of: PathOf) -> LocalModel:
+        return opened(path_of("gemma2"), **EXACT)
 
 
 class TestSlidingWindowThatForgets(LocalModelContract):
     @pytest.fixture
-    def model(self, window_path: Path) -> LocalModel:
-        return opened(window_path, **EXACT, swa_full=False)
+    def model(self, path_of: PathOf) -> LocalModel:
+        return opened(path_of("gemma2"), **EXACT, swa_full=False)
 
 
-def test_each_says_whether_it_can_trim(mamba_path: Path, window_path: Path, random_path: Path, model_of: Load) -> None:
+def read(model: LlamaModel, ids: list[int]) -> LlamaState:
+    state = model.new_state()
+    model.step([Row(state, ids, None)])
+    return state
+
+
+def after(model: LlamaModel, state: LlamaState, ids: list[int]) -> np.ndarray:
+    """The logits after each of `ids`; the state is used up."""
+    try:
+        return model.logits(state, ids)
+    finally:
+        state.release()
+
+
+@pytest.mark.parametrize("architecture", SHAPES)
+def test_what_comes_next_depends_on_all_that_was_read(architecture: str, path_of: PathOf, model_of: Load) -> None:
+    # Or the other tests here would say nothing.
+    model = model_of(path_of(architecture), **EXACT)
+    here, there = (after(model, read(model, [first, *IDS[1:8]]), IDS[8:]) for first in IDS[:2])
+    assert np.abs(here - there).max() > 0.01
+
+
+@pytest.mark.parametrize("architecture", FORGETFUL)
+@pytest.mark.parametrize("unified", [False, True], ids=["apart", "one pool"])
+def test_forks_and_saves_change_no_number(architecture: str, unified: bool, path_of: PathOf, model_of: Load) -> None:
+    """A fork and its original go on differently in the same steps, and each is as if it were alone."""
+    model = model_of(path_of(architecture), **EXACT, unified=unified)
+    expected = [after(model, read(model, [*IDS[:5], third]), IDS[6:]) for third in (7, 8)]
+    state = read(model, IDS[:5])
+    fork = state.fork()
+    saved = state.save()
+    model.step([Row(state, [7], None), Row(fork, [8], None)])
+    again = [model.new_state(saved), model.new_state(saved)]
+    model.step([Row(again[1], [8], None), Row(again[0], [7], None)])
+    assert (state.length, fork.length, again[0].length) == (6, 6, 6)
+    for one, other in ((state, 0), (fork, 1), (again[0], 0), (again[1], 1)):
+        np.testing.assert_allclose(after(model, one, IDS[6:]), expected[other], atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", SHAPES)
+@pytest.mark.parametrize("unified", [False, True], ids=["apart", "one pool"])
+def test_what_was_put_away_comes_back(architecture: str, unified: bool, path_of: PathOf, model_of: Load) -> None:
+    model = model_of(path_of(architecture), **EXACT, sequences=2, unified=unified)
+    expected = [after(model, read(model, IDS[:n]), IDS[n:]) for n in range(1, 7)]
+    states = [read(model, IDS[:n]) for n in range(1, 7)]
+    assert sum(state.seat is not None for state in states) == 2
+    assert all(state.nbytes > 64 for state in states if state.seat is None)
+    for state, wanted in zip(states, expected, strict=True):
+        np.testing.assert_allclose(after(model, state, IDS[state.length :]), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "more"), [*((name, {}) for name in SHAPES), ("gemma2", {"swa_full": False, "batch": 128})], ids=str
+)
+def test_sizes_are_told_beforehand(architecture: str, more: dict[str, Any], path_of: PathOf) -> None:
+    """To within what llama.cpp rounds to in its log."""
+    sequences = 64
+    asked = {"path": path_of(architecture), "sequences": sequences, "threads": 1, **more}
+    loaded = loading.load(LlamaOptions.model_validate(asked), lambda share, doing: None)
+    loaded.free()
+    taken = {"KV": 0.0, "RS": 0.0, "compute": 0.0}
+    for kind, mib in re.findall(r"(KV|RS|compute) buffer size = +([\d.]+) MiB", "\n".join(loaded.said)):
+        taken[kind] += float(mib)
+    needs = loaded.plan.needs
+    cache = needs.cache(loaded.plan.context_length, sequences)
+    assert cache / MIB == pytest.approx(taken["KV"] + taken["RS"], abs=0.012)
+    assert bool(needs.cell) == bool(taken["KV"])
+    assert taken["compute"] / 2 < needs.compute / MIB < taken["compute"] * 4
+
+
+def test_each_says_whether_it_can_trim(path_of: PathOf, random_path: Path, model_of: Load) -> None:
     assert model_of(random_path).info.can_trim
-    assert model_of(window_path).info.can_trim
-    assert not model_of(mamba_path).info.can_trim
-    forgetful = model_of(window_path, swa_full=False).info
+    assert model_of(path_of("gemma2")).info.can_trim
+    for architecture in FORGETFUL:
+        assert not model_of(path_of(architecture)).info.can_trim
+    forgetful = model_of(path_of("gemma2"), swa_full=False).info
     assert not forgetful.can_trim
     assert "sliding window" in forgetful.details
 
 
-def test_a_recurrent_states_size_is_told_beforehand(mamba_path: Path, model_of: Load) -> None:
-    details = model_of(mamba_path, sequences=8).info.details
-    assert f"{8 * 4 * LAYERS * (3 * 128 + 8 * 128) / 2**20:.1f} MiB recurrent state on CPU" in details["memory"]
-
-
-def test_guessing_needs_a_model_that_can_forget(mamba_path: Path, model_of: Load) -> None:
+@pytest.mark.parametrize("architecture", FORGETFUL)
+def test_guessing_needs_a_model_that_can_forget(architecture: str, path_of: PathOf, model_of: Load) -> None:
     with pytest.raises(ModelLoadError, match="needs a model that can forget wrong guesses"):
-        model_of(mamba_path, draft="lookup")
+        model_of(path_of(architecture), draft="lookup")

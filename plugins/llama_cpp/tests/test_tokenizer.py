@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-import sentencepiece
 from chatbridge_llama_cpp.model import LlamaModel
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
 
-from .conftest import SIZE, opened
-from .convert import FIXTURES, bpe_metadata, model_metadata, random_weights, spm_metadata, write_gguf
+from .conftest import model_with
+from .convert import FIXTURES, bpe_metadata, spm_metadata
+from .shapes import VOCABULARY
+from .unigrams import changed, train
 
-ANY = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
+ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 FORGED = st.lists(
-    st.sampled_from(["</s>", "<s>", "<unk>", "</", "s>", "<", "/", "s", ">", " ", "a", "<0x0A>", "▁", "é"])
+    st.sampled_from(
+        ["</s>", "<s>", "<unk>", "</", "s>", "<", "/", "s", ">", " ", "a", "<0x0A>", "▁", "é", "[PAD7]", "<un", "k>"]
+    )
 )
-
-
-def model_with(folder: Path, tokenizer: dict[str, Any]) -> LlamaModel:
-    size = SIZE | {"vocabulary": len(tokenizer["tokenizer.ggml.tokens"])}
-    return opened(write_gguf(folder / "model.gguf", model_metadata(**size) | tokenizer, random_weights(**size)))
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +37,37 @@ def bpe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LlamaModel, 
 
 
 @pytest.fixture(scope="module")
-def forgeable(
-    tmp_path_factory: pytest.TempPathFactory, words: sentencepiece.SentencePieceProcessor
-) -> Iterator[LlamaModel]:
+def forgeable(tmp_path_factory: pytest.TempPathFactory, words: SentencePieceProcessor) -> Iterator[LlamaModel]:
     """A vocabulary whose pieces of text join to a control token's name, and a user-defined token."""
     metadata = spm_metadata(words)
-    for at, (piece, kind) in enumerate((("</", 1), ("s>", 1), ("<s", 1), ("<tool>", 4)), 470):
+    pieces = ["</", "s>", "<s", "<u", "<un", "k>", "<0", "<0x", "<0x0", "A>", "[P", "[PA", "[PAD", "7]"]
+    kinds = dict.fromkeys(pieces, 1) | {"<tool>": 4, "[PAD7]": 5}
+    for at, (piece, kind) in enumerate(kinds.items(), VOCABULARY - len(kinds)):
         metadata["tokenizer.ggml.tokens"][at] = piece
         metadata["tokenizer.ggml.token_type"][at] = kind
         metadata["tokenizer.ggml.scores"][at] = 0.0
     model = model_with(tmp_path_factory.mktemp("forgeable"), metadata)
     yield model
+    model.close()
+
+
+@pytest.fixture(scope="module")
+def blankless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LlamaModel, SentencePieceProcessor]]:
+    """The recorded tokenizer without the dummy blank, in llama.cpp and in the library."""
+    recorded = (FIXTURES / "tokenizer.model").read_bytes()
+    library = SentencePieceProcessor(model_proto=changed(recorded, dummy_prefix=False, remove_blanks=False))
+    model = model_with(tmp_path_factory.mktemp("blankless"), spm_metadata(library, add_space_prefix=False))
+    yield model, library
+    model.close()
+
+
+@pytest.fixture(scope="module")
+def byteless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LlamaModel, SentencePieceProcessor]]:
+    """A vocabulary that has no bytes for unknown characters, in llama.cpp and in the library."""
+    trained = train("bpe", normalization_rule_name="identity", remove_extra_whitespaces=False)
+    library = SentencePieceProcessor(model_proto=trained)
+    model = model_with(tmp_path_factory.mktemp("byteless"), spm_metadata(library))
+    yield model, library
     model.close()
 
 
@@ -65,11 +82,8 @@ def test_recorded_texts_give_sentencepieces_ids(random_model: LlamaModel) -> Non
 @settings(max_examples=300, deadline=None)
 @example(text="  two  blanks\n\n and a tab\t ")
 @example(text="你好，世界！🙂👩‍👩‍👧")
-def test_any_text_gives_sentencepieces_ids(
-    random_model: LlamaModel, words: sentencepiece.SentencePieceProcessor, text: str
-) -> None:
-    if "▁" in text:  # SentencePiece takes it for a blank of its own
-        return
+@example(text="▁ a▁▁b\0")
+def test_any_text_gives_sentencepieces_ids(random_model: LlamaModel, words: SentencePieceProcessor, text: str) -> None:
     assert random_model.tokenizer.encode(text, start=True) == words.encode(text)
 
 
@@ -88,6 +102,7 @@ def test_any_text_gives_the_librarys_ids(bpe: tuple[LlamaModel, Tokenizer], text
 @settings(max_examples=300, deadline=None)
 @example(parts=["</s>"] * 3)
 @example(parts=["a</s>", "</", "s>"])
+@example(parts=["▁<0x0A>", "\n<unk>", "[PAD7]"])
 def test_no_text_becomes_a_control_token(forgeable: LlamaModel, parts: list[str]) -> None:
     text = "".join(parts)
     tokenizer = forgeable.tokenizer
@@ -103,8 +118,36 @@ def test_a_blank_comes_before_a_text_that_starts_and_nowhere_else(forgeable: Lla
     assert tokenizer.decode(tokenizer.encode("hello<tool>there", start=True)) == b" hello<tool>there"
     assert tokenizer.decode(tokenizer.encode("hello<tool>there", start=False)) == b"hello<tool>there"
     assert tokenizer.encode("", start=True) == []
-    assert 473 in tokenizer.encode("hello<tool>there", start=False)
+    parts = [tokenizer.encode(part, start=False) for part in ("▁hello", "\n", "there")]
+    assert tokenizer.encode("▁hello\nthere", start=False) == [*parts[0], *parts[1], *parts[2]]
+    assert VOCABULARY - 2 in tokenizer.encode("hello<tool>there", start=False)
     assert tokenizer.special("<tool>") is None
+
+
+@given(text=ANY)
+@settings(max_examples=100, deadline=None)
+@example(text=" in the middle, <tool> and after")
+@example(text="  two")
+def test_a_text_that_goes_on_gets_no_blank(
+    random_model: LlamaModel, blankless: tuple[LlamaModel, SentencePieceProcessor], text: str
+) -> None:
+    model, library = blankless
+    assert random_model.tokenizer.encode(text, start=False) == library.encode(text)
+    for start in (True, False):  # where the vocabulary wants none, there is none at the start either
+        assert model.tokenizer.encode(text, start=start) == library.encode(text)
+
+
+@given(
+    text=st.one_of(ANY, st.lists(st.sampled_from(["the ", "bridge", "🙂", "✓✓", "▁", "\n", "桥", "é"])).map("".join))
+)
+@settings(max_examples=100, deadline=None)
+@example(text="the 🙂✓ bridge 🙂")
+def test_characters_without_pieces_or_bytes_are_unknown(
+    byteless: tuple[LlamaModel, SentencePieceProcessor], text: str
+) -> None:
+    """llama.cpp itself ends the process for one of them."""
+    model, library = byteless
+    assert model.tokenizer.encode(text, start=True) == library.encode(text)
 
 
 def test_control_tokens_are_known_by_their_text(random_model: LlamaModel) -> None:
