@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chatbridge.testing.telegram.state import PRIVATE, Bot, CallbackQuery, Chat, File, Json, Message, User
+from chatbridge.testing.telegram.state import PRIVATE, SERVICE, Bot, CallbackQuery, Chat, File, Json, Message, User
 
 
 def user_json(user: User) -> Json:
@@ -106,11 +106,18 @@ def message_json(message: Message, *, inner: bool = False) -> Json:
         json["edit_date"] = int(message.edited)
     if message.thread_id is not None:
         json |= {"message_thread_id": message.thread_id, "is_topic_message": True}
-    if message.reply_to is not None and not message.reply_to.deleted and not inner:
-        json["reply_to_message"] = message_json(message.reply_to, inner=True)
+    replied = message.reply_to or _birth(message)
+    if replied is not None and not replied.deleted and not inner:
+        json["reply_to_message"] = message_json(replied, inner=True)
     if message.keyboard:
         json["reply_markup"] = {"inline_keyboard": message.keyboard}
     return json
+
+
+def _birth(message: Message) -> Message | None:
+    """What a message of a topic replies to, unless it replies to another one: that the topic was made."""
+    found = message.chat.messages.get(message.thread_id or 0)
+    return found if found is not None and found.kind == SERVICE and found is not message else None
 
 
 def query_json(query: CallbackQuery) -> Json:

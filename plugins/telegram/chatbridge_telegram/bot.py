@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any
 
 import telegram
-from telegram.error import InvalidToken
+from telegram.error import BadRequest, InvalidToken, TelegramError
 from telegram.request import HTTPXRequest
 
 from chatbridge import Bot, ChannelSettings, ChatbridgeError, Clock, ConfigError, Delivery
@@ -42,7 +42,7 @@ async def run(
     Raises: ConfigError for a token that Telegram does not know.
     """
     with redacted(options.token.get_secret_value()), _explained(bot):
-        async with _client(options) as client:
+        async with _connected(options, back_off) as client:
             room = Room(bot, client, options)
             room.delivery = Delivery(
                 bot, room.chat, room.limits, budget=EVERYWHERE, clock=clock, drain=drain, tries=tries
@@ -51,10 +51,10 @@ async def run(
                 await _begin(client, bot, options)
                 await room.delivery.resume()
                 if options.webhook is None:
-                    await client.delete_webhook()
+                    await _persist(client.delete_webhook, back_off)
                     await poll(client, room.take_all, hold=hold, back_off=back_off)
                 else:
-                    await _listen(client, room, options.webhook)
+                    await _listen(client, room, options.webhook, back_off)
 
 
 @contextmanager
@@ -67,6 +67,17 @@ def _explained(bot: Bot) -> Iterator[None]:
             f"bot {bot.name}: Telegram does not know this token. @BotFather shows the right one by /mybots; "
             "a Bot API server of your own needs `api_url`"
         ) from None
+
+
+@asynccontextmanager
+async def _connected(options: TelegramOptions, back_off: float) -> AsyncIterator[telegram.Bot]:
+    """The library's bot, once Telegram has answered it."""
+    client = _client(options)
+    try:
+        await _persist(client.initialize, back_off)
+        yield client
+    finally:
+        await client.shutdown()
 
 
 def _client(options: TelegramOptions) -> telegram.Bot:
@@ -82,6 +93,20 @@ def _client(options: TelegramOptions) -> telegram.Bot:
         request=request,
         get_updates_request=polls,
     )
+
+
+async def _persist(call: Callable[[], Awaitable[object]], back_off: float) -> None:
+    """Make a call that everything else waits for, again and again while Telegram can't be reached."""
+    while True:
+        try:
+            await call()
+            return
+        except (InvalidToken, BadRequest):
+            raise
+        except TelegramError as error:
+            log.warning("no answer from Telegram: %s; asking again in %g s", error, back_off)
+            await asyncio.sleep(back_off)
+            back_off = min(2 * back_off, BACK_OFF[1])
 
 
 async def _begin(client: telegram.Bot, bot: Bot, options: TelegramOptions) -> None:
@@ -109,7 +134,7 @@ def _hears_more(level: ChannelSettings) -> bool:
     return level.reply_to == "always" or bool(level.prefix or level.pattern or level.chance)
 
 
-async def _listen(client: telegram.Bot, room: Room, webhook: Webhook) -> None:
+async def _listen(client: telegram.Bot, room: Room, webhook: Webhook, back_off: float) -> None:
     """Let Telegram post updates, until cancelled."""
     secret = webhook.secret.get_secret_value() if webhook.secret is not None else secrets.token_urlsafe(32)
 
@@ -127,6 +152,6 @@ async def _listen(client: telegram.Bot, room: Room, webhook: Webhook) -> None:
         return True
 
     async with Listener(webhook.host, webhook.port, webhook.url, secret, take) as listener:
-        await client.set_webhook(webhook.url, secret_token=secret, allowed_updates=WANTED)
+        await _persist(lambda: client.set_webhook(webhook.url, secret_token=secret, allowed_updates=WANTED), back_off)
         log.info("waiting for Telegram's posts on %s:%d", webhook.host, listener.port)
         await asyncio.Event().wait()

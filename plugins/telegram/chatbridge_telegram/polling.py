@@ -44,7 +44,7 @@ async def poll(client: telegram.Bot, take: Take, *, hold: int = HOLD_SECONDS, ba
             log.error("another program asks for this bot's updates, or it has a webhook; trying again")
             await asyncio.sleep(max(wait, min(CONFLICT_SECONDS, 60 * back_off)))
         except (TelegramError, ChatbridgeError) as error:
-            log.warning("no updates from Telegram: %s; asking again in %g s", error, wait)
+            log.warning("no answer from Telegram: %s; asking again in %g s", error, wait)
             await asyncio.sleep(wait)
             wait = min(wait * 2, BACK_OFF[1])
         else:

@@ -101,10 +101,10 @@ class Room:
         message = message_of(given, self._client.bot, files.attachments)
         if message is None:
             return
-        if files.unread and not message.text:
-            self._start(self._cannot_read(message, files))
-        else:
+        if not files.unread or message.text:
             await self.delivery.accept(message)
+        elif _addressed(message) and not message.author.is_bot:
+            self._start(self._cannot_read(message, files))
 
     def _is_asked(self, given: telegram.Message) -> bool:
         """Whether a message may be for the bot at all: only then its files are fetched."""
@@ -112,8 +112,7 @@ class Room:
         if message is None:
             return False
         reply_to = self._bot.effective(message.channel).reply_to
-        addressed = message.mentions_bot or message.replies_to_bot or message.channel.kind == "private"
-        return addressed or reply_to == "always"
+        return _addressed(message) or reply_to == "always"
 
     async def _cannot_read(self, message: Message, files: Files) -> None:
         """Nothing was said but by a file that can't be read."""
@@ -178,6 +177,11 @@ class Room:
             changed.new_chat_member.status,
             changed.from_user.full_name,
         )
+
+
+def _addressed(message: Message) -> bool:
+    """Whether a message is meant for the bot, whatever the channel's settings are."""
+    return message.mentions_bot or message.replies_to_bot or message.channel.kind == "private"
 
 
 def _cut(line: str) -> str:

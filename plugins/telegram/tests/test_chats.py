@@ -29,11 +29,21 @@ async def test_a_group_hears_the_bot_when_it_is_meant(roomy: TelegramServer, tmp
         assert second.reply_to is asked
         await roomy.say(group, "/help@helper_bot")
         assert "/regenerate" in (await roomy.next_message(group)).text
-        await roomy.say(group, "/help@other_bot")
         await roomy.say(group, "last", mention=True)
         await roomy.next_message(group)
     said = [(request.turns[-1].name, request.turns[-1].text) for request in backend.requests]
     assert said == [("Alice", "are you there?"), ("Bob", "and I?"), ("Alice", "last")]
+
+
+async def test_another_bot_s_commands_are_not_heard(roomy: TelegramServer, tmp_path: Path) -> None:
+    group, backend = roomy.add_group("Club"), ScriptedBackend("Yes.")
+    roomy.bot.privacy = False
+    async with talking(roomy, backend, tmp_path):
+        await roomy.say(group, "/help@other_bot")
+        await roomy.say(group, "hello")
+        answer = await roomy.next_message(group)
+        await roomy.until(lambda: answer.text == "Yes." or None, what="an answer to hello, and to nothing before")
+    assert [request.turns[-1].text for request in backend.requests] == ["hello"]
 
 
 async def test_a_topic_is_a_conversation_of_its_own_and_answered_in_it(roomy: TelegramServer, tmp_path: Path) -> None:
@@ -48,6 +58,20 @@ async def test_a_topic_is_a_conversation_of_its_own_and_answered_in_it(roomy: Te
         await roomy.say(forum, "hm")
         assert (await roomy.next_message(forum)).thread_id is None
     assert [len(request.turns) for request in backend.requests] == [len(backend.requests[0].turns)] * 3
+    assert [request.turns[-1].text for request in backend.requests] == ["meow", "woof", "hm"]
+
+
+async def test_to_say_something_in_a_topic_is_not_to_reply_to_who_made_it(
+    roomy: TelegramServer, tmp_path: Path
+) -> None:
+    forum, backend = roomy.add_group("Forum", forum=True), ScriptedBackend("Yes.")
+    roomy.bot.privacy = False
+    topic = await roomy.start_topic(forum, "Made by the bot", user=roomy.bot.user)
+    async with talking(roomy, backend, tmp_path, defaults=MENTIONS):
+        await roomy.say(forum, "not for you", topic=topic)
+        await roomy.say(forum, "for you", topic=topic, mention=True)
+        await roomy.next_message(forum)
+    assert [request.turns[-1].text for request in backend.requests] == ["for you"]
 
 
 async def test_settings_of_a_topic_stand_over_those_of_its_group(roomy: TelegramServer, tmp_path: Path) -> None:

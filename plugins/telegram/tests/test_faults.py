@@ -105,6 +105,8 @@ async def test_who_has_blocked_the_bot_does_not_keep_others_waiting(telegram: Te
         await telegram.calls.wait("sendMessage", 1)
         await telegram.say(telegram.private(bob), "hello", author=bob)
         assert (await telegram.next_message(telegram.private(bob))).text == "one two"
+    blocked = [call for call in telegram.calls.to("sendMessage") if call.status == 403]
+    assert len(blocked) == 1, "it is not tried again"
 
 
 async def test_a_slow_answer_of_telegram_is_waited_for(telegram: TelegramServer, tmp_path: Path) -> None:

@@ -89,6 +89,17 @@ async def test_a_file_that_can_not_be_fetched_is_asked_for_again(roomy: Telegram
         assert (await roomy.next_message()).text == "Read."
 
 
+async def test_a_picture_among_people_is_left_alone(roomy: TelegramServer, tmp_path: Path) -> None:
+    group, backend = roomy.add_group("Club"), ScriptedBackend("Yes.")
+    roomy.bot.privacy = False
+    async with talking(roomy, backend, tmp_path):  # where every message is answered
+        await roomy.say(group, file=Upload("p.jpg", b"jpg", "image/jpeg"), kind="photo")
+        await roomy.say(group, "hello")
+        answer = await roomy.next_message(group)
+        await roomy.until(lambda: answer.text == "Yes." or None, what="an answer to hello, and to nothing before")
+    assert len(backend.requests) == 1
+
+
 async def test_files_that_are_not_for_the_bot_are_not_fetched(roomy: TelegramServer, tmp_path: Path) -> None:
     group = roomy.add_group("Club")
     roomy.bot.privacy = False

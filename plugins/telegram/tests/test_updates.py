@@ -87,6 +87,18 @@ async def test_polls_go_on_after_trouble(roomy: TelegramServer, tmp_path: Path, 
     assert roomy.faults.pending == 0
 
 
+async def test_a_start_waits_until_telegram_can_be_reached(
+    roomy: TelegramServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    roomy.faults.reset("getMe", times=2)
+    roomy.faults.reset("deleteWebhook")
+    async with talking(roomy, ScriptedBackend("Yes."), tmp_path):
+        await roomy.say(roomy.private(), "hello")
+        assert (await roomy.next_message()).text == "Yes."
+    assert caplog.text.count("no answer from Telegram") == 3
+    assert "Traceback" not in caplog.text
+
+
 async def test_a_wrong_token_is_told_in_words_that_do_not_hold_it(roomy: TelegramServer, tmp_path: Path) -> None:
     roomy.world.bots.clear()
     async with bridge_with(scripted(ScriptedBackend("")), tmp_path / "store") as bridge:
