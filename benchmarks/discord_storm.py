@@ -110,7 +110,7 @@ async def storm(kind: str, count: int, messages: int) -> dict[str, object]:
             with suppress(TimeoutError):
                 await server.until(lambda: whole() >= wanted or None, within=LONGEST)
             seconds = time.perf_counter() - begin
-            output, _ = await program.communicate()
+            output, _ = await program.communicate(b"\n")  # the end of its standard input ends it
             calls = [call for call in server.calls if call.name.startswith(("POST", "PATCH"))]
             return json.loads(output.decode().splitlines()[-1]) | {
                 "seconds": seconds,

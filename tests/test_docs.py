@@ -172,7 +172,13 @@ def test_what_authors_of_frontends_are_told_of_is_there() -> None:
     text = (ROOT / "examples" / "hello_plugin" / "README.md").read_text(encoding="utf-8")
     section = text.partition("## A frontend for a chat service")[2]
     methods = set(re.findall(r"`(?:bot\.)?(\w+)(?:\(|`)", section)) | set(re.findall(r"delivery\.(\w+)\(", section))
-    known = {*vars(chatbridge.Delivery), *vars(chatbridge.Chat), *vars(Bot), *chatbridge.__all__, "FakeService"}
+    known = {
+        *vars(chatbridge.Delivery),
+        *vars(chatbridge.Chat),
+        *vars(chatbridge.Bot),
+        *chatbridge.__all__,
+        "FakeService",
+    }
     known |= {"FrontendContract", "run_virtually", "chatbridge", "bot"}
     assert {"accept", "advance", "marks", "press", "call", "edited", "deleted", "resume"} <= methods
     assert methods <= known, methods - known

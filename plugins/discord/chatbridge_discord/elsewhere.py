@@ -38,7 +38,7 @@ class Connector(aiohttp.TCPConnector):
         url = self._moved(req.url)
         if url != req.url:
             req.url = url
-            req.headers[hdrs.HOST] = url.authority if url.explicit_port else url.host or ""
+            req.headers[hdrs.HOST] = url.host_port_subcomponent or ""
         return await super().connect(req, traces, timeout)
 
     def _moved(self, url: URL) -> URL:

@@ -144,7 +144,8 @@ class Room:
         if files.unread and not message.text and not any(file.data for file in files.attachments):
             if mark is not None:
                 await self.delivery.advance(*mark)
-            await self._cannot_read(message, files, given.guild.preferred_locale.value if given.guild else "")
+            if _addressed(message) and not message.author.is_bot:  # what people show each other is their own affair
+                await self._cannot_read(message, files, given.guild.preferred_locale.value if given.guild else "")
             return
         if self._options.auto_thread:
             message = await self._in_thread(client, given, message)
@@ -176,9 +177,7 @@ class Room:
         """Whether a message may be for the bot at all: only then its files are fetched, and threads opened."""
         own = self._bot.effective(message.channel)
         return bool(
-            message.mentions_bot
-            or message.replies_to_bot
-            or message.channel.kind == "private"
+            _addressed(message)
             or own.reply_to == "always"
             or (own.prefix and message.text.startswith(own.prefix))
             or (own.pattern and re.search(own.pattern, message.text))
@@ -205,3 +204,8 @@ class Room:
 def _me(client: discord.Client) -> discord.ClientUser:
     assert client.user is not None, "events come after the login"
     return client.user
+
+
+def _addressed(message: Message) -> bool:
+    """Whether a message is meant for the bot, whatever the channel's settings are."""
+    return message.mentions_bot or message.replies_to_bot or message.channel.kind == "private"

@@ -43,6 +43,14 @@ async def test_a_reply_that_notifies_the_bot_is_no_mention(roomy: DiscordServer,
     assert [request.turns[-1].text for request in backend.requests] == ["one", "two"]
 
 
+async def test_a_reply_to_words_of_the_bot_that_it_has_forgotten_is_one(roomy: DiscordServer, tmp_path: Path) -> None:
+    said = await roomy.say(roomy.general, "long ago", author=roomy.bot.user)
+    assert await roomy.next_message() is said
+    async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=MENTIONS):
+        await roomy.say(roomy.general, "is that still so?", reply_to=said)
+        await answer(roomy)
+
+
 async def test_names_stand_in_the_place_of_ids(roomy: DiscordServer, tmp_path: Path) -> None:
     backend, role = ScriptedBackend("Yes."), roomy.add_role("crew")
     text = f"ask {roomy.person.mention} or <@&{role.id}> in <#{roomy.general.id}> <a:wave:12345678> <@1> <b> & @here"

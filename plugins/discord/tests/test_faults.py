@@ -111,7 +111,7 @@ async def test_a_file_that_can_not_be_fetched_is_told_of(roomy: DiscordServer, t
     async with talking(roomy, ScriptedBackend("One."), tmp_path):
         file = Upload("a.txt", b"content", "text/plain")
         roomy.world.attachments = _Forgetful()
-        await roomy.say(roomy.general, files=[file])
+        await roomy.say(roomy.general, mention=True, files=[file])
         assert "send it again" in (await roomy.next_message()).text
 
 

@@ -45,7 +45,7 @@ async def test_what_can_not_be_read_is_refused_in_words(
 ) -> None:
     backend = ScriptedBackend("Yes.")
     async with talking(roomy, backend, tmp_path, max_file_kib=2):
-        asked = await roomy.say(roomy.general, files=[file])
+        asked = await roomy.say(roomy.general, mention=True, files=[file])
         told = await roomy.next_message()
         assert words in told.text
         assert told.reply_to is asked
@@ -58,7 +58,7 @@ async def test_what_can_not_be_read_is_refused_in_words(
 async def test_the_words_are_in_the_server_s_language(roomy: DiscordServer, tmp_path: Path) -> None:
     roomy.guild.locale = "zh-CN"
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=settings(language="auto")):
-        await roomy.say(roomy.general, files=[Upload("p.png", b"png", "image/png")])
+        await roomy.say(roomy.general, mention=True, files=[Upload("p.png", b"png", "image/png")])
         assert "图片" in (await roomy.next_message()).text
 
 
@@ -69,6 +69,14 @@ async def test_one_that_can_be_read_among_others_is(roomy: DiscordServer, tmp_pa
         await roomy.say(roomy.general, files=files)
         await answer(roomy)
     assert "[a.txt]\nwords" in backend.requests[0].turns[-1].text
+
+
+async def test_pictures_among_people_are_left_alone(roomy: DiscordServer, tmp_path: Path) -> None:
+    async with talking(roomy, ScriptedBackend("Yes."), tmp_path):
+        await roomy.say(roomy.general, files=[Upload("p.png", b"png", "image/png")])
+        await roomy.say(roomy.general, "nice")
+        assert (await answer(roomy)).text == "Yes."
+    assert len(roomy.messages()) == 1
 
 
 async def test_files_that_are_not_for_the_bot_are_not_fetched(roomy: DiscordServer, tmp_path: Path) -> None:

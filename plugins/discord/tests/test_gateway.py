@@ -143,7 +143,7 @@ async def test_roles_that_can_not_be_looked_up_at_once_are_looked_up_again(
         await answer(roomy)
     for text in ("two", "three"):
         await roomy.say(roomy.general, text)
-    roomy.faults.reset("GET /guilds/*/members/*", times=1)
+    roomy.faults.error("GET /guilds/*/members/*", 503)
     async with talking(roomy, backend, tmp_path, own=own):
         await answer(roomy)
         await answer(roomy)

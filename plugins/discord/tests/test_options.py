@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import aiohttp
 import chatbridge_discord
 import pytest
+from aiohttp import web
 from chatbridge_discord.elsewhere import Connector
 from chatbridge_discord.options import DiscordOptions
 from pydantic import ValidationError
@@ -73,6 +75,23 @@ async def test_what_goes_elsewhere(url: str, there: str) -> None:
     connector = Connector("http://127.0.0.1:8080/proxy/v10/", "ws://127.0.0.1:9/gw/")
     assert str(connector._moved(URL(url, encoded=True))) == there
     await connector.close()
+
+
+async def test_the_other_server_is_called_by_its_own_name(unused_tcp_port: int) -> None:
+    async def tell(request: web.Request) -> web.Response:
+        return web.Response(text=f"{request.host} {request.raw_path}")
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", tell)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
+    here = f"127.0.0.1:{unused_tcp_port}"
+    connector = Connector(f"http://{here}/api/v10", f"ws://{here}/")
+    url = "https://discord.com/api/v10/users/@me?a=b"
+    async with aiohttp.ClientSession(connector=connector) as session, session.get(url) as answer:
+        assert await answer.text() == f"{here} /api/v10/users/@me?a=b"
+    await runner.cleanup()
 
 
 async def test_by_default_nothing_goes_elsewhere() -> None:
