@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import random
 import statistics
@@ -180,7 +181,7 @@ def reading(model: RwkvModel, pipeline: Any, rounds: int) -> list[float]:
 
 
 async def talk(path: Path, turns: int, folder: Path) -> dict[int, float]:
-    """Seconds of some turns through a whole bridge: store, prompt, worker, answer. Always the same message.
+    """Seconds of some turns through a whole bridge: store, prompt, worker, answer. Messages of one length.
 
     At each of these turns, ten of the long conversation take turns with the second turns of ten new ones, so that what
     else goes on slows both down. Turn 2 is the median of all of these.
@@ -192,12 +193,14 @@ async def talk(path: Path, turns: int, folder: Path) -> dict[int, float]:
     defaults = ChannelSettings(reply_to="always", language="en", sampling=sampling)
     seconds: dict[int, list[float]] = {2: []}
     wanted = (turns // 4, turns // 2, turns)
+    counts = itertools.count(1000)
     async with bridge_with(
         rwkv, folder / "store.sqlite3", options=options, defaults=defaults, template="rwkv-world"
     ) as bridge:
 
         async def said(room: str) -> float:
-            message = Message(f"{time.perf_counter_ns()}", Channel(room), Author("1", "Ann"), MESSAGE)
+            count = next(counts)  # in each message, so that no room finds what another has read
+            message = Message(f"{count}", Channel(room), Author("1", "Ann"), f"{count}: {MESSAGE}")
             begin = time.perf_counter()
             turn = await bridge.bot("bot").receive(message)
             assert isinstance(turn, LiveTurn)
