@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import random
 import statistics
@@ -179,25 +180,27 @@ def reading(model: RwkvModel, pipeline: Any, rounds: int) -> list[float]:
     return paired(rounds, here, there)
 
 
-async def talk(path: Path, turns: int, folder: Path) -> dict[int, float]:
-    """Seconds of some turns through a whole bridge: store, prompt, worker, answer. Always the same message.
+async def talk(path: Path, turns: int, folder: Path) -> dict[int, tuple[float, float]]:
+    """Seconds of some turns, and of second turns beside them, through a whole bridge: store, prompt, worker, answer. Messages of one length.
 
     At each of these turns, ten of the long conversation take turns with the second turns of ten new ones, so that what
-    else goes on slows both down. Turn 2 is the median of all of these.
+    else goes on slows both down.
     """
     options = RwkvOptions.model_validate(
         {"path": path, "strategy": "cpu fp32", "threads": 1, "context_length": 1 << 20, "keep_states": folder}
     )
     sampling = CHAT.model_copy(update={"max_tokens": REPLY})
     defaults = ChannelSettings(reply_to="always", language="en", sampling=sampling)
-    seconds: dict[int, list[float]] = {2: []}
+    seconds: dict[int, list[tuple[float, float]]] = {}
     wanted = (turns // 4, turns // 2, turns)
+    counts = itertools.count(1000)
     async with bridge_with(
         rwkv, folder / "store.sqlite3", options=options, defaults=defaults, template="rwkv-world"
     ) as bridge:
 
         async def said(room: str) -> float:
-            message = Message(f"{time.perf_counter_ns()}", Channel(room), Author("1", "Ann"), MESSAGE)
+            count = next(counts)  # in each message, so that no room finds what another has read
+            message = Message(f"{count}", Channel(room), Author("1", "Ann"), f"{count}: {MESSAGE}")
             begin = time.perf_counter()
             turn = await bridge.bot("bot").receive(message)
             assert isinstance(turn, LiveTurn)
@@ -212,10 +215,13 @@ async def talk(path: Path, turns: int, folder: Path) -> dict[int, float]:
         for number in range(1, turns + 1):
             took = await said("long")
             if any(0 <= turn - number < 10 for turn in wanted):
-                seconds.setdefault(next(turn for turn in wanted if turn >= number), []).append(took)
                 await said(f"new {number}")
-                seconds[2].append(await said(f"new {number}"))
-    return {turn: statistics.median(some) for turn, some in seconds.items()}
+                pair = (took, await said(f"new {number}"))
+                seconds.setdefault(next(turn for turn in wanted if turn >= number), []).append(pair)
+    return {
+        turn: (statistics.median(late for late, _ in pairs), statistics.median(second for _, second in pairs))
+        for turn, pairs in seconds.items()
+    }
 
 
 def reread(pipeline: Any, turn: int) -> float:
@@ -271,10 +277,9 @@ def talk_report(path: Path, pipeline: Any, turns: int, folder: Path) -> None:
     states = folder / f"states-{path.stem}"
     states.mkdir()
     medians = asyncio.run(talk(path, turns, states))
-    print(f"  {'turn':<10}{'here':>9}{'re-read':>9}   seconds, the whole way here (medians of ten), PIPELINE there")
-    for turn, median in medians.items():
-        print(f"  {turn:<10}{median:>9.3f}{reread(pipeline, turn):>9.2f}")
-    print(f"  turn {turns} over turn 2: {medians[turns] / medians[2]:.3f}")
+    print(f"  {'turn':<10}{'here':>9}{'turn 2':>9}{'share':>8}{'re-read':>9}   seconds, the whole way; by PIPELINE")
+    for turn, (late, second) in medians.items():
+        print(f"  {turn:<10}{late:>9.3f}{second:>9.3f}{late / second:>8.3f}{reread(pipeline, turn):>9.2f}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
