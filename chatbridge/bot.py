@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from chatbridge.commands import ChatCommand, CommandContext, parse
+from chatbridge.commands import ChatCommand, CommandContext, expand, parse
 from chatbridge.config import BotSettings, ChannelSettings, ModelSettings, Quota
 from chatbridge.delivery.chat import Action
 from chatbridge.dialogue import Dialogue
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 MOST_DIALOGUES = 1000
 """So many conversations are held in memory at most, besides those in which something is being answered."""
+
+_ASIDE = "/aside/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class Bot:
         if replied is not None:
             ours = message.replies_to_bot or replied.role == "assistant"
             message = replace(message, replies_to_bot=ours, quoted="")
-        call = parse(message.text)
+        call = parse(expand(message.text, settings.aliases))
         if call is not None and message.author.is_bot and settings.other_bots == "ignore":
             return None
         wanted = message if call is not None else self._wanted(message, settings)
@@ -201,9 +203,13 @@ class Bot:
         fitting = [value for value in command.complete(context) if typed in value.lower()]
         return sorted(fitting, key=lambda value: not value.lower().startswith(typed))
 
-    def dialogue(self, channel: Channel) -> Dialogue:
-        """The conversation in that channel."""
-        return self._dialogue(channel.id, channel)
+    def dialogue(self, channel: Channel, aside: str = "") -> Dialogue:
+        """The conversation in that channel, or the one that is held `aside` from it under that name."""
+        return self._dialogue(f"{channel.id}{_ASIDE}{aside}" if aside else channel.id, channel)
+
+    def asides(self, channel: Channel) -> list[Dialogue]:
+        """Every conversation that was held aside from that channel's own so far."""
+        return [one for place, one in self._dialogues.items() if place.startswith(channel.id + _ASIDE)]
 
     def effective(self, channel: Channel, overrides: Mapping[str, Any] | None = None) -> ChannelSettings:
         """The settings of a channel, with what a conversation has set for itself on top."""

@@ -6,7 +6,7 @@ import asyncio
 import difflib
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,15 +65,24 @@ def parse(text: str) -> tuple[str, str] | None:
     return (match[1].lower(), match[2] or "") if match else None
 
 
+def expand(text: str, aliases: Mapping[str, str]) -> str:
+    """The command that a message stands for, where its first word is an alias in either case; else the message."""
+    word, *rest = text.split(maxsplit=1)[:2] or [""]
+    known = {alias.lower(): command for alias, command in aliases.items()}
+    return " ".join([known[word.lower()], *rest]) if word.lower() in known else text
+
+
 async def _help(context: CommandContext, argument: str) -> str:
     bot, terminal = context.dialogue.bot, context.message.channel.kind == "terminal"
     commands = [*bot.bridge.plugins.chat_commands.values()] if terminal else bot.commands
+    aliases = (await context.dialogue.settings()).aliases
     lines = [context.say("help")]
     for command in commands:
         if command.admin and not bot.is_admin(context.message.author):
             continue
         usage = f"/{command.name} {command.argument}".rstrip()
-        lines.append(f"- `{usage}`: {command.summary_zh if context.language == 'zh' else command.summary}")
+        also = "".join(f", `{alias}`" for alias, text in aliases.items() if (parse(text) or ("",))[0] == command.name)
+        lines.append(f"- `{usage}`{also}: {command.summary_zh if context.language == 'zh' else command.summary}")
     return "\n".join(lines)
 
 
@@ -104,7 +113,7 @@ async def _branch(context: CommandContext, argument: str) -> str:
     if not argument:
         return await _branches(context)
     if re.fullmatch(r"c\d+", argument):
-        known = await dialogue.store.conversations(dialogue.bot.name, dialogue.channel.id)
+        known = await dialogue.store.conversations(dialogue.bot.name, dialogue.place)
         if any(conversation.id == int(argument[1:]) for conversation in known):
             await dialogue.store.make_current(int(argument[1:]))
             return context.say("branch_taken", id=argument)
@@ -123,7 +132,7 @@ async def _branches(context: CommandContext) -> str:
     for leaf in await dialogue.store.leaves(conversation.id):
         mark = "*" if leaf.id == conversation.head else "-"
         lines.append(f"{mark} {leaf.id}: {_short(leaf.text)}")
-    others = await dialogue.store.conversations(dialogue.bot.name, dialogue.channel.id)
+    others = await dialogue.store.conversations(dialogue.bot.name, dialogue.place)
     earlier = [other for other in others if other.id != conversation.id and other.head is not None]
     if earlier:
         lines.append(context.say("earlier"))
@@ -221,7 +230,7 @@ async def _load(context: CommandContext, argument: str) -> str:
     except ValueError as error:
         raise CommandError(f"{path}: {error}") from error
     dialogue = context.dialogue
-    await dialogue.store.restore(dialogue.bot.name, dialogue.channel.id, exported)
+    await dialogue.store.restore(dialogue.bot.name, dialogue.place, exported)
     return context.say("loaded", count=len(await dialogue.path()), path=path)
 
 

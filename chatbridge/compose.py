@@ -82,8 +82,12 @@ async def compose(dialogue: Dialogue, task: Task, settings: ChannelSettings, bac
             adapter=settings.adapter or "",
         )
 
+    request = Request(())
+
     async def count(turns: list[Turn]) -> int:
-        return await backend.count_tokens(rendered(turns).prompt) + len(resume)
+        nonlocal request
+        request = rendered(turns)  # the one that is counted last is the one that fits
+        return await backend.count_tokens(request.prompt) + len(resume)
 
     ids = [node.id for node in nodes]
     trimmed = ids.index(conversation.trim) if conversation.trim in ids else 0
@@ -98,7 +102,6 @@ async def compose(dialogue: Dialogue, task: Task, settings: ChannelSettings, bac
     if start != trimmed and settings.history:
         await dialogue.store.set_trim(conversation.id, ids[start] if start else None)
         log.info("conversation %d begins at message %d of %d from now on", conversation.id, start, len(ids))
-    request = rendered(fitted.turns)
     if resume:
         longer = request.sampling.model_copy(update={"max_tokens": request.sampling.max_tokens + len(resume)})
         request = replace(request, resume=resume, sampling=longer)

@@ -6,7 +6,7 @@ Knows the store and the model's door; leaves the prompt to `compose`, and knows 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -48,17 +48,23 @@ class Dialogue:
         *,
         behind: int | None = None,
         follow_up: Literal["queue", "merge", "interrupt"] = "queue",
+        anew: Mapping[str, Any] | None = None,
     ) -> LiveTurn:
         """Record the message and answer it. A message that was answered before is not answered again.
 
         `behind`: the node that it replies to, where it does not follow what was said last. `follow_up`: what becomes
-        of answers that it finds on their way.
+        of answers that it finds on their way. `anew`: begin a new conversation by it, with these settings of its own,
+        by the keys of a channel.
         """
 
         async def begin(turn: LiveTurn) -> Task | None:
             if behind is not None:
                 await self.go_to(behind)
+            if anew is not None:
+                await self.reset()
             conversation = await self.conversation()
+            if anew is not None:
+                await self.store.set_overrides(conversation.id, anew)
             message, turn.message = turn.message, None
             assert message is not None, "a turn begins once"
             if names := ", ".join(file.name for file in message.attachments if _content(file) is None):
@@ -124,11 +130,12 @@ class Dialogue:
         return not self.lock.locked() and not self.waiting
 
     def stop(self) -> bool:
-        """End the answer that is on its way; whether there was one."""
-        if self.live is None:
-            return False
-        self.live.stop()
-        return True
+        """End the answer that is on its way, and those aside; whether there was one."""
+        asides = self.bot.asides(self.channel) if self.place == self.channel.id else []
+        running = [dialogue.live for dialogue in (self, *asides) if dialogue.live is not None]
+        for turn in running:
+            turn.stop()
+        return bool(running)
 
     # --- the tree ----------------------------------------------------------------------------------------------
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import click
 import pytest
-from pydantic import ConfigDict
 
-from chatbridge import BackendType, Bot, FrontendType, Options, Plugins, Secret, hookimpl, hookspecs
+from chatbridge import Bot, Plugins, hookspecs
 from chatbridge.cli import COMMANDS, cli
 from chatbridge.commands import BUILTIN
 from chatbridge.config import ChannelSettings, load
@@ -28,31 +26,6 @@ def blocks(file: Path, language: str | None) -> list[str]:
     return [block for named, block in found if language is None or named == language]
 
 
-class Announced:
-    """Stands for the rooms that are still to come: their names, and any keys of theirs."""
-
-    class AnyOptions(Options):
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        token: Secret | None = None
-        path: str = ""
-        strategy: str = ""
-
-    @staticmethod
-    async def run(options: Options, bot: Bot) -> None:
-        raise NotImplementedError
-
-    @hookimpl
-    def register_frontends(self) -> Iterable[FrontendType]:
-        return [FrontendType(name, self.AnyOptions, "to come", self.run) for name in ("discord",)]
-
-    @hookimpl
-    def register_backends(self) -> Iterable[BackendType]:
-        async def connect(options: Options) -> None:
-            raise NotImplementedError
-
-        return [BackendType(name, self.AnyOptions, "to come", connect=connect) for name in ("rwkv",)]
-
-
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
 def test_settings_in_the_readme_are_good(readme: Path, tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
@@ -60,7 +33,7 @@ def test_settings_in_the_readme_are_good(readme: Path, tmp_path: Path) -> None:
     for number, block in enumerate(blocks(readme, "yaml")):
         file = tmp_path / f"{number}.yaml"
         file.write_text(block, encoding="utf-8")
-        load(file, Plugins([Announced()]), {"DISCORD_TOKEN": "x"})
+        load(file, Plugins(), {"DISCORD_TOKEN": "x"})
 
 
 def test_the_sample_works_as_it_stands() -> None:
@@ -199,7 +172,13 @@ def test_what_authors_of_frontends_are_told_of_is_there() -> None:
     text = (ROOT / "examples" / "hello_plugin" / "README.md").read_text(encoding="utf-8")
     section = text.partition("## A frontend for a chat service")[2]
     methods = set(re.findall(r"`(?:bot\.)?(\w+)(?:\(|`)", section)) | set(re.findall(r"delivery\.(\w+)\(", section))
-    known = {*vars(chatbridge.Delivery), *vars(chatbridge.Chat), *vars(Bot), *chatbridge.__all__, "FakeService"}
+    known = {
+        *vars(chatbridge.Delivery),
+        *vars(chatbridge.Chat),
+        *vars(chatbridge.Bot),
+        *chatbridge.__all__,
+        "FakeService",
+    }
     known |= {"FrontendContract", "run_virtually", "chatbridge", "bot"}
     assert {"accept", "advance", "marks", "press", "call", "edited", "deleted", "resume"} <= methods
     assert methods <= known, methods - known

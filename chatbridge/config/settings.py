@@ -86,6 +86,10 @@ class ChannelSettings(BaseModel):
         Literal["hide", "show"], Field(description="Whether people see what is between <think> tags.")
     ] = "hide"
     history: Annotated[bool, Field(description="false: each message is answered by itself.")] = True
+    aliases: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[^\s/]\S*$")], Annotated[str, Field(pattern=r"^/[A-Za-z][\w-]*( .*)?$")]],
+        Field(description="First words of messages that stand for commands, as `+reset: /reset`."),
+    ] = {}
 
     def merged(self, over: ChannelSettings) -> Self:
         """These settings with what `over` sets explicitly on top.

@@ -162,7 +162,11 @@ class Chat(Protocol):
     """
 
     async def send(self, part: Part, *, reply_to: str | None, nonce: str) -> str:
-        """Send a message and return its id. `nonce` (25 characters at most) is the same for each try of a message."""
+        """Send a message and return its id. `nonce` (25 characters at most) is the same for each try of a message.
+
+        Where the chat is `idempotent`, a message with that nonce may be there with other words (an earlier try was a
+        preview): then it gets these.
+        """
         ...
 
     async def edit(self, message_id: str, part: Part) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -76,6 +77,7 @@ class Delivery:
     async def __aenter__(self) -> Self:
         await self.outbox.prune(self._keep_days)
         await self.inbox.prune(self._keep_days)
+        await asyncio.to_thread(_warm_up)
         self.bot.bridge.deliveries.add(self)
         return self
 
@@ -252,3 +254,9 @@ class Delivery:
                 await self.resume()
             except ChatbridgeError as error:
                 log.error("bot %s: the boxes can't be read: %s", self.bot.name, error)
+
+
+def _warm_up() -> None:
+    """Import now what is otherwise imported for the first message, while every chat would wait."""
+    for module in ("compose", "prompts.doctor", "prompts.fitting", "prompts.jinja", "prompts.rendering"):
+        import_module(f"chatbridge.{module}")

@@ -146,10 +146,13 @@ class Dispatch:
         used = {letter.target for letter in letters}
         letters += [NewLetter("delete", target) for target in posting.live if target and target not in used]
         rows = await self.outbox.put(self._bot, channel, letters, language=language, received=received)
-        return self._send(channel, rows)
+        return self._send(channel, rows, posting.unsure)
 
-    def _send(self, channel: str, rows: Iterable[Letter]) -> Sequence[Outgoing]:
+    def _send(self, channel: str, rows: Iterable[Letter], nonce: str = "") -> Sequence[Outgoing]:
+        """Let these go out. `nonce`: of a message that may be there already, and is then the first new one."""
         letters = [_outgoing(row) for row in rows if row.id not in self._letters]
+        for first in [letter for letter in letters if letter.kind == "send" and nonce][:1]:
+            first.nonce = nonce
         for letter in letters:
             self._letters[letter.row] = letter
         if letters:

@@ -50,6 +50,8 @@ class Posting:
         self.notices: Sequence[str] = ()
         self.route: Route | None = None
         """What the latest step was; None where there was nothing to do."""
+        self.unsure = ""
+        """The nonce of a message that may have been begun, where sending with it again leaves one message."""
         self._remember = remember
         self._thoughts: list[str] = []
         self._words = [before] if before else []
@@ -124,12 +126,15 @@ class Posting:
     async def _begin_message(self, chat: Chat) -> None:
         """A new message. Its words come by editing, which can be repeated: one sent twice would show them twice."""
         placeholder, at = self._placeholder(), len(self.live)
+        nonce = f"{self.key}-{at}"
         self.route = "send"
         try:
-            sent = await chat.send(placeholder, reply_to=None if at else self.reply_to, nonce=f"{self.key}-{at}")
+            sent = await chat.send(placeholder, reply_to=None if at else self.reply_to, nonce=nonce)
         except OutcomeUnknown:
             self._stalled = not self.limits.idempotent
+            self.unsure = nonce if self.limits.idempotent else ""
             raise
+        self.unsure = ""
         self.live.append(sent)
         self._shown.append(placeholder)
         if self._remember is not None:

@@ -73,6 +73,16 @@ class PrefixCache:
             state.trim(length)
         return state
 
+    def shared(self, prompt: Sequence[int], adapter: str = "") -> int:
+        """How many tokens of `prompt`, in whole blocks, some kept state begins with, whatever else it has consumed."""
+        tokens = tuple(prompt)
+        deepest = None
+        for block in _hashes(tokens, adapter):
+            if block not in self._blocks:
+                break
+            deepest = next(iter(self._blocks[block]))
+        return 0 if deepest is None else common_prefix(deepest.tokens, tokens) // BLOCK * BLOCK
+
     def put(self, tokens: Sequence[int], state: ModelState, adapter: str = "") -> None:
         """Keep a state in which `adapter` read `tokens`; it belongs to the cache from now on."""
         fresh = Kept(tuple(tokens), state, adapter)
@@ -116,6 +126,8 @@ class PrefixCache:
                 continue
             if length > longest:
                 best, longest = kept, length
+                if not self.can_trim:
+                    break
         return best, longest
 
     def _candidates(self, prompt: tuple[int, ...], adapter: str) -> Iterator[Kept]:
@@ -124,10 +136,12 @@ class PrefixCache:
         if self.can_trim:
             yield from levels[-1] if levels else self._kept
             return
-        # A state that can't trim may be shorter than the best match: every level has its own candidates.
-        for level in reversed(levels):
-            yield from level
-        yield from (kept for kept in self._kept if len(kept.tokens) < BLOCK)
+        # A state that can't trim serves with all of its tokens or not at all: it is a candidate where its blocks end,
+        # and the first that serves is the best.
+        for number in range(len(levels), 0, -1):
+            ending = [kept for kept in levels[number - 1] if len(kept.tokens) < (number + 1) * BLOCK]
+            yield from sorted(ending, key=_length, reverse=True)
+        yield from sorted((kept for kept in self._kept if len(kept.tokens) < BLOCK), key=_length, reverse=True)
 
     def _covered(self, fresh: Kept) -> list[Kept]:
         """Kept states that a fresh one makes superfluous."""
@@ -151,6 +165,10 @@ class PrefixCache:
             holders.pop(kept, None)
             if not holders:
                 self._blocks.pop(block, None)
+
+
+def _length(kept: Kept) -> int:
+    return len(kept.tokens)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -247,7 +247,8 @@ class WorkerBackend:
         request = pending.request
         pending.submitted = True
         try:
-            self._send(Generate(replace(request, resume=(*request.resume, *pending.tokens))))
+            # The turns are for servers that take no prompt; here they would be the prompt once more.
+            self._send(Generate(replace(request, turns=(), resume=(*request.resume, *pending.tokens))))
         except ValueError as error:
             pending.events.put_nowait(InvalidRequest(f"the request can't be sent to the model: {error}"))
             return

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -38,6 +38,17 @@ class Shelved:
     path: Path
     adapter: bytes = _NO_ADAPTER
 
+    def saved(self, count: int = -1) -> bytes:
+        """What `ModelState.save` wrote, or its first `count` bytes. Raises OSError or ValueError where it is gone."""
+        with self.path.open("rb") as file:
+            if _read_shelved(file.read, self.path) != self:
+                raise ValueError(f"{self.path} holds another state by now")
+            return file.read(count)
+
+    def read_by(self, adapter: str) -> bool:
+        """Whether it was the adapter with this mark in `ModelInfo.adapters` that read the tokens; empty for none."""
+        return self.adapter == _adapter_mark(adapter)
+
 
 @dataclass(slots=True)
 class Shelf:
@@ -51,13 +62,19 @@ class Shelf:
     max_bytes: int
     clock: Callable[[], float] = time.monotonic
     _shelved: dict[Path, Shelved] = field(default_factory=dict)
+    _unseen: int = 0
 
     def __post_init__(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in self.folder.glob(f"{self._mark()}-*{_SUFFIX}"):
+        self._shelved = {shelved.path: shelved for shelved in self.contents(self.folder, f"{self._mark()}-")}
+
+    @staticmethod
+    def contents(folder: Path, start: str = "") -> Iterator[Shelved]:
+        """All states in a folder whose files' names begin with `start`, of whatever model."""
+        for path in sorted(folder.glob(f"{start}*{_SUFFIX}")):
             # One that is damaged is as good as none.
             with suppress(OSError, ValueError, struct.error), path.open("rb") as file:
-                self._shelved[path] = _read_shelved(file.read, path)
+                yield _read_shelved(file.read, path)
 
     def put(self, tokens: Sequence[int], state: ModelState, adapter: str = "") -> None:
         """Keep a copy of `state`, which has consumed `tokens` with `adapter` (its mark in `ModelInfo.adapters`).
@@ -75,14 +92,13 @@ class Shelf:
         fresh = self.folder / f"{name}.{os.getpid()}.part"
         try:
             with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(b"".join((_MAGIC, mark, struct.pack("<I", len(tokens)), packed)))
-                file.write(state.save())
+                written = file.write(b"".join((_MAGIC, mark, struct.pack("<I", len(tokens)), packed, state.save())))
             fresh.replace(path)
         except OSError:
             fresh.unlink(missing_ok=True)
             return
         self._shelved[path] = Shelved(tuple(tokens), path, mark)
-        self._shrink()
+        self._shrink(written)
 
     def put_all(self, kept: Iterable[tuple[Sequence[int], ModelState, str]]) -> None:
         """Keep these ids, states and adapters, the most wanted first, as many as there is time for."""
@@ -98,22 +114,27 @@ class Shelf:
         One token is always left to evaluate.
         """
         best, longest, wanted, mark = None, 0, tuple(prompt), _adapter_mark(adapter)
-        for shelved in self._shelved.values():
-            if shelved.adapter != mark:
-                continue
+        own = [shelved for shelved in self._shelved.values() if shelved.adapter == mark]
+        if whole:
+            fitting = (shelved for shelved in own if len(shelved.tokens) < len(wanted))
+            # Where the last ids differ, there is no need to compare all the others.
+            alike = (shelved for shelved in fitting if shelved.tokens[-1] == wanted[len(shelved.tokens) - 1])
+            for shelved in sorted(alike, key=lambda one: len(one.tokens), reverse=True):
+                if wanted[: len(shelved.tokens)] == shelved.tokens:
+                    return shelved, len(shelved.tokens)
+            return None, 0
+        for shelved in own:
             length = min(common_prefix(shelved.tokens, wanted), len(wanted) - 1)
-            if length > longest and not (whole and length < len(shelved.tokens)):
+            if length > longest:
                 best, longest = shelved, length
         return best, longest
 
     def read(self, shelved: Shelved) -> bytes | None:
         """What `ModelState.save` wrote; None where it is gone."""
         try:
-            with shelved.path.open("rb") as file:
-                if _read_shelved(file.read, shelved.path) != shelved:
-                    raise ValueError("another state")
-                os.utime(shelved.path)
-                return file.read()
+            saved = shelved.saved()
+            os.utime(shelved.path)
+            return saved
         except (OSError, ValueError, struct.error):
             self.drop(shelved)
             return None
@@ -124,7 +145,13 @@ class Shelf:
         with suppress(OSError):
             shelved.path.unlink()
 
-    def _shrink(self) -> None:
+    def _shrink(self, written: int) -> None:
+        """Drop what is too much, after a file of so many bytes; others may write there, too."""
+        # Looking at all files takes a while where there are thousands: only now and then.
+        self._unseen += written
+        if self._unseen < self.max_bytes // 16:
+            return
+        self._unseen = 0
         files = []
         for path in self.folder.glob(f"*{_SUFFIX}"):
             with suppress(OSError):
@@ -132,7 +159,7 @@ class Shelf:
                 files.append((found.st_mtime_ns, found.st_size, path))
         total = sum(size for _, size, _ in files)
         for _, size, path in sorted(files):
-            if total <= self.max_bytes:
+            if total <= self.max_bytes - self.max_bytes // 16:
                 return
             total -= size
             self.drop(Shelved((), path))

@@ -3,8 +3,9 @@
 Sees to it that there are never more states than the model allows. Knows tokens; knows no text and no sampling.
 
 A state that can't trim serves only prompts that begin with all it has consumed. So copies are kept of where a later
-request will come back to: before the last token of a prompt (for a regeneration), and before what may be the beginning
-of a stop string, which is no part of the reply.
+request will come back to: before the last token of a prompt (for a regeneration), where a prompt leaves what another
+one has said as well (a system text, a message that was edited), and before what may be the beginning of a stop string,
+which is no part of the reply.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chatbridge.engine.contract import LocalModel, ModelState, Row
-from chatbridge.engine.prefix_cache import Kept, PrefixCache, common_prefix
+from chatbridge.engine.prefix_cache import BLOCK, Kept, PrefixCache, common_prefix
 from chatbridge.engine.shelf import Shelf, Shelved
 from chatbridge.errors import BackendError
 
@@ -25,20 +26,21 @@ KEPT_STATES = 256
 class Memory:
     """What the model remembers for one request.
 
-    `tokens`: the request's own list of ids, which grows; `adapter`: what reads them. `copy_at`: at which length of the
-    state a copy is wanted. `earlier`: a copy from before what may be the beginning of a stop string.
+    `tokens`: the request's own list of ids, which grows; `adapter`: what reads them. `copies`: at which lengths of the
+    state a copy is wanted, the shortest first, and last where the prompt ends but for one token. `earlier`: a copy from
+    before what may be the beginning of a stop string.
     """
 
     tokens: list[int]
     adapter: str
     state: ModelState
-    copy_at: int = 0
+    copies: tuple[int, ...] = ()
     earlier: ModelState | None = None
 
     def up_to_copy(self, count: int) -> int:
         """How many of the next `count` tokens may be consumed in one step."""
-        left = self.copy_at - self.state.length
-        return min(count, left) if left > 0 else count
+        length = self.state.length
+        return min(count, next((copy - length for copy in self.copies if copy > length), count))
 
 
 class States:
@@ -66,7 +68,7 @@ class States:
             state = self._from_shelf(shelved, length, adapter)
         if state is None:
             state = self._new(adapter) if running is None else self._forked(running, shared)
-        memory = Memory(tokens, adapter, state, copy_at=0 if self._can_trim else prompt_length - 1)
+        memory = Memory(tokens, adapter, state, self._copies(tokens, prompt_length, adapter, state.length))
         self._memories[memory] = None
         return memory
 
@@ -74,9 +76,10 @@ class States:
         """Take the copies that are due after a step; `holding`: the next token may go on with a stop string."""
         if self._can_trim:
             return
-        if memory.state.length == memory.copy_at and self._room() > 0:
+        length = memory.state.length
+        if length in memory.copies and self._room() > 0:
             self.cache.shrink(self._room() - 1)
-            self.cache.put(memory.tokens[: memory.copy_at], memory.state.fork(), memory.adapter)
+            self.cache.put(memory.tokens[:length], memory.state.fork(), memory.adapter)
         if not holding:
             self._release_earlier(memory)
         elif memory.earlier is None and self._spare > sum(1 for other in self._memories if other.earlier):
@@ -90,7 +93,7 @@ class States:
         if memory.state.length == length:
             return memory
         self.drop(memory)
-        return self.take(memory.tokens, memory.copy_at + 1, memory.adapter)
+        return self.take(memory.tokens, memory.copies[-1] + 1 if memory.copies else 0, memory.adapter)
 
     def keep(self, memory: Memory, end: int) -> None:
         """Take back the memory of a request whose prompt and reply have `end` tokens, for later requests."""
@@ -136,6 +139,15 @@ class States:
             if (shared := min(common_prefix(consumed, tokens), len(tokens) - 1)) > longest:
                 best, longest = memory.state, shared
         return best, longest
+
+    def _copies(self, tokens: Sequence[int], prompt_length: int, adapter: str, length: int) -> tuple[int, ...]:
+        """Where copies are wanted of a state that has consumed the first `length` of `tokens`."""
+        if self._can_trim:
+            return ()
+        end = prompt_length - 1
+        branch = min(self.cache.shared(tokens, adapter), end)
+        # A whole block more, or reading it again costs less than the copy.
+        return (branch, end) if length + BLOCK <= branch < end else (end,)
 
     def _forked(self, state: ModelState, length: int) -> ModelState:
         self.cache.shrink(self._room() - 1)

@@ -47,15 +47,17 @@ class Guard:
 
     def edits(self, text: str, *, line_start: bool = True) -> list[Edit]:
         """What to insert, in order. `line_start`: the text begins a line of the prompt."""
-        if not self.marks:
-            return []
-        return list(self._inside(text) if self.inline else self._lines(text, line_start))
+        return list(_edits(self, text, line_start)) if self.marks else []
 
     def apply(self, text: str, *, line_start: bool = True) -> str:
         """`text` with every header in it made harmless; the same text where it has none."""
         for edit in reversed(self.edits(text, line_start=line_start)):
             text = text[: edit.at] + edit.mark + text[edit.at :]
         return text
+
+    def found(self, text: str, line_start: bool) -> Iterator[Edit]:
+        """The edits, one by one."""
+        return self._inside(text) if self.inline else self._lines(text, line_start)
 
     def _lines(self, text: str, line_start: bool) -> Iterator[Edit]:
         limit = max(len(mark.looks) for mark in self.marks)
@@ -79,6 +81,12 @@ class Guard:
                     found[last] = Edit(start, last + 1, last, "_")
                 at = looks.find(mark.looks, at + 1)
         return iter(sorted(found.values(), key=lambda edit: edit.at))
+
+
+@lru_cache(4096)
+def _edits(guard: Guard, text: str, line_start: bool) -> tuple[Edit, ...]:
+    """All but the newest message of a conversation come again with every prompt."""
+    return tuple(guard.found(text, line_start))
 
 
 def neutralise(text: str, template: Template, *, line_start: bool = True) -> str:

@@ -79,10 +79,12 @@ def tidied(segments: Iterable[Segment]) -> Prompt:
     """The segments without empty ones, texts of one origin put together."""
     tidy: list[Segment] = []
     for segment in segments:
+        if (isinstance(segment, Text) and not segment.text) or (isinstance(segment, Tokens) and not segment.ids):
+            continue
         last = tidy[-1] if tidy else None
         if isinstance(segment, Text) and isinstance(last, Text) and segment.origin == last.origin:
             tidy[-1] = Text(last.text + segment.text, segment.origin)
-        elif segment not in (Text(""), Text("", "person"), Tokens(())):
+        else:
             tidy.append(segment)
     return tuple(tidy)
 

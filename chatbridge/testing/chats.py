@@ -142,8 +142,10 @@ class FakeService:
             raise Refused(wrong)
 
     def _new(self, chat: str, part: Part, nonce: str) -> str:
-        if self.limits.idempotent and (chat, nonce) in self._nonces:
-            return self._nonces[chat, nonce]
+        if self.limits.idempotent and (known := self._nonces.get((chat, nonce))) is not None:
+            if known in self.messages[chat]:
+                self.messages[chat][known] = part
+            return known
         self._sent += 1
         self._nonces[chat, nonce] = id = f"m{self._sent}"
         self.messages[chat][id] = part

@@ -83,8 +83,8 @@ def test_settings_are_summed_up(chatbridge: Run, tmp_path: Path) -> None:
     [
         ("stor: x", "bots.yaml:1:1: there is no key 'stor'"),
         (
-            "models: {m: {backend: rwkv}}",
-            "bots.yaml:1:23: backend 'rwkv' needs its plugin: pip install chatbridge-rwkv",
+            "models: {m: {backend: glm}}",
+            "bots.yaml:1:23: backend 'glm' needs its plugin: pip install chatbridge-glm",
         ),
         ("\tx", "bots.yaml:1:1: this is not YAML"),
     ],

@@ -15,6 +15,7 @@ from chatbridge import (
     Chunk,
     Delivery,
     Finish,
+    Limits,
     Message,
     Press,
     Reply,
@@ -416,3 +417,20 @@ async def test_a_reply_to_what_the_bot_never_saw_brings_its_words_along(place: P
         await delivery.accept(Message("7", GROUP, ANN, "see", attachments=(note,)))
     asked = [request.turns[-1].text for request in backend.requests]
     assert asked == ["> old\n> words\n\nwhat is that?", "and this?", "see\n\n[n.txt]\nnote"]
+
+
+# --- a placeholder whose sending may have gone well ------------------------------------------------------------------
+
+
+def test_a_message_begun_in_doubt_becomes_the_answer_where_a_nonce_says_which_it_is(tmp_path: Path) -> None:
+    place = Place(tmp_path, Limits(2000, idempotent=True))
+    place.service.fault = lambda call: Fault("lost") if call.route == "send" and place.shown() == [] else None
+
+    @virtually
+    async def talk(place: Place) -> None:
+        async with place.program(EchoBackend(pauses=lambda: 0.15)) as delivery:
+            await delivery.accept(said("x: 3 words"))
+        assert place.shown() == [echo("x: 3 words")]
+        assert [call.route for call in place.service.calls if call.route != "typing"] == ["send", "send"]
+
+    talk(place)

@@ -164,6 +164,30 @@ def test_what_is_reused_of_a_conversation(can_trim: bool) -> None:
     talk.engine.close()
 
 
+def test_rooms_come_to_share_a_system_text_that_can_not_be_trimmed_to() -> None:
+    talk = Talk(can_trim=False)
+    system = "You are the librarian of this town, and friendly to everybody who comes in. " * 3
+    whole = len(system) + 1  # and BOS
+    told = [talk.say(ask(system, text)) for text in ("who are you?", "and why is that?", "so?", "well then, tell me")]
+    # The second leaves a copy where it leaves the first, to the block of 32; from then on nobody reads the text again.
+    assert [answer.cached for answer in told] == [0, 0, whole // 32 * 32, whole // 32 * 32]
+    talk.engine.close()
+
+
+def test_an_edited_message_is_read_from_where_it_differs() -> None:
+    talk = Talk(can_trim=False)
+    first = ask("tell me of the river, the bridge and the kettle, and of whoever goes there in the evening")
+    one = talk.say(first)
+    second = turn_after(first, one, "and then? " * 9)
+    before = talk.say(second).cached
+    edited = turn_after(first, one, "and where? " * 9)
+    assert talk.say(edited).cached == before, "the reply before it"
+    beginning = ask("tell me of the river, the bridge and the kettle, or of the fox that lives there all year")
+    assert talk.say(beginning).cached == 0
+    assert talk.say(ask("tell me of the river, the bridge and the kettle!")).cached == 32
+    talk.engine.close()
+
+
 @pytest.mark.parametrize("can_trim", [True, False])
 def test_nothing_is_reused_where_nothing_is_kept(can_trim: bool) -> None:
     talk = Talk(can_trim=can_trim, cache_bytes=0)

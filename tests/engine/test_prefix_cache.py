@@ -101,6 +101,19 @@ def test_states_that_cannot_trim_serve_only_what_goes_on_from_all_of_them() -> N
     assert (len(cache), model.live) == (3, 3), "each was copied: a regeneration comes back to the same point"
 
 
+def test_what_states_begin_with_is_told_in_whole_blocks() -> None:
+    model = ToyModel(can_trim=False)
+    cache = PrefixCache(False, MANY, 9)
+    kept = text("ab", 50)
+    cache.put(kept, state_of(model, kept))
+    assert cache.shared(kept) == 96
+    assert cache.shared(kept[:70] + text("x", 70)) == 64
+    assert cache.shared(text("x") + kept) == 0
+    assert cache.shared(kept[:31]) == 0
+    assert cache.shared(kept, "another adapter") == 0
+    assert PrefixCache(False, MANY, 9).shared(kept) == 0
+
+
 def test_a_longer_state_makes_its_beginnings_superfluous_where_it_can_be_trimmed() -> None:
     for can_trim, left in ((True, 2), (False, 3)):
         model = ToyModel(can_trim=can_trim)

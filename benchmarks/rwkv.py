@@ -1,0 +1,298 @@
+"""How fast the rwkv backend answers, on one thread, beside the rwkv package's own `PIPELINE` in the same run.
+
+Models of random weights, RWKV-4 and RWKV-7 with the World vocabulary, are made on the spot. Rounds are paired, since
+other programs may be running, and what runs in this process is counted in processor time; figures are medians.
+
+    python benchmarks/rwkv.py [--versions 4 7] [--rounds 5] [--turns 200]
+"""
+
+# ruff: noqa: E402  this file is called as the package is, so its own folder must not be looked in first
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[variable] = "1"
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+
+import torch
+from chatbridge_rwkv import package
+from chatbridge_rwkv.backend import load, rwkv
+from chatbridge_rwkv.model import RwkvModel
+from chatbridge_rwkv.options import RwkvOptions
+
+from chatbridge import Author, Channel, ChannelSettings, LiveTurn, Message, Request, Row, Sampling, Tokens
+from chatbridge.engine.core import Engine
+from chatbridge.testing import bridge_with
+
+LAYERS, WIDTH, HEAD, VOCABULARY = 8, 512, 64, 65536
+DECODED, TOGETHER, REPLY = 48, 8, 12
+NEVER_ENDS = {0: -1e9}  # random weights would end an answer at any time
+CHAT = Sampling(
+    temperature=1.0,
+    top_p=0.3,
+    top_k=0,
+    min_p=0,
+    presence_penalty=0.5,
+    frequency_penalty=0.5,
+    seed=1,
+    max_tokens=DECODED,
+    logit_bias=NEVER_ENDS,
+)
+MESSAGE = "And what did the fox do when it came to the bridge, in the evening, by the river?"
+
+
+def write_model(path: Path, version: int) -> Path:
+    """Random weights in BlinkDL's keys, in bf16."""
+    generator = torch.Generator().manual_seed(version)
+    tensors: dict[str, Any] = {}
+
+    def normal(name: str, *shape: int, scale: float = 1.0) -> None:
+        tensors[name] = torch.randn(shape, generator=generator) * scale
+
+    def matrix(name: str, out: int, into: int, scale: float = 1.0) -> None:
+        normal(f"{name}.weight", out, into, scale=scale * into**-0.5)
+
+    def norm(name: str) -> None:
+        tensors[f"{name}.weight"], tensors[f"{name}.bias"] = torch.ones(WIDTH), torch.zeros(WIDTH)
+
+    def mix(*names: str) -> None:
+        for name in names:
+            tensors[name] = torch.rand((1, 1, WIDTH), generator=generator)
+
+    normal("emb.weight", VOCABULARY, WIDTH, scale=0.5)
+    norm("blocks.0.ln0")
+    for number in range(LAYERS):
+        attention, feed = f"blocks.{number}.att", f"blocks.{number}.ffn"
+        norm(f"blocks.{number}.ln1")
+        norm(f"blocks.{number}.ln2")
+        for name in ("receptance", "key", "value", "output"):
+            matrix(f"{attention}.{name}", WIDTH, WIDTH)
+        matrix(f"{feed}.key", 4 * WIDTH, WIDTH)
+        matrix(f"{feed}.value", WIDTH, 4 * WIDTH)
+        if version == 4:
+            matrix(f"{feed}.receptance", WIDTH, WIDTH)
+            tensors[f"{attention}.time_decay"] = torch.linspace(-5, 3, WIDTH)
+            normal(f"{attention}.time_first", WIDTH, scale=0.3)
+            mix(
+                *(f"{attention}.time_mix_{letter}" for letter in "kvr"),
+                *(f"{feed}.time_mix_{letter}" for letter in "kr"),
+            )
+            continue
+        mix(*(f"{attention}.x_{letter}" for letter in "rwkvag"), f"{feed}.x_k")
+        for letter in "wav":
+            normal(f"{attention}.{letter}0", 1, 1, WIDTH, scale=0.3)
+            normal(f"{attention}.{letter}1", WIDTH, 64, scale=WIDTH**-0.5)
+            normal(f"{attention}.{letter}2", 64, WIDTH, scale=64**-0.5)
+        normal(f"{attention}.g1", WIDTH, 128, scale=WIDTH**-0.5)
+        normal(f"{attention}.g2", 128, WIDTH, scale=128**-0.5)
+        normal(f"{attention}.k_k", 1, 1, WIDTH, scale=0.5)
+        normal(f"{attention}.k_a", 1, 1, WIDTH, scale=0.5)
+        normal(f"{attention}.r_k", WIDTH // HEAD, HEAD, scale=0.1)
+        norm(f"{attention}.ln_x")
+    norm("ln_out")
+    matrix("head", VOCABULARY, WIDTH, 3.0)  # as sure of the next token as a trained model
+    torch.save({name: tensor.bfloat16() for name, tensor in tensors.items()}, path)
+    return path
+
+
+def opened(path: Path, **options: Any) -> RwkvModel:
+    asked = {"path": path, "strategy": "cpu fp32", "threads": 1, "context_length": 1 << 20, **options}
+    return load(RwkvOptions.model_validate(asked), lambda share, doing: None)
+
+
+def their_pipeline(path: Path, version: int) -> Any:
+    """The package's own model and `PIPELINE`, compiled as it recommends."""
+    module = package.module(package.Switches(v7=version == 7, jit=True))
+    with package.quiet():
+        if version == 7:
+            model = module.RWKV(str(path).removesuffix(".pth"), "cpu fp32")
+        else:
+            model = module.RWKV(str(path), "cpu fp32", verbose=False)
+        from rwkv.utils import PIPELINE
+
+        return PIPELINE(model, "rwkv_vocab_v20230424")
+
+
+def paired(rounds: int, *works: Callable[[], float]) -> list[float]:
+    """The median of each, all of them once in every round, after one that does not count."""
+    found = [[work() for work in works] for _ in range(rounds + 1)][1:]
+    return [statistics.median(column) for column in zip(*found, strict=True)]
+
+
+def generate_here(model: RwkvModel, count: int) -> float:
+    """Tokens a second of `count` conversations at once, through the engine."""
+    engine = Engine(model, cache_bytes=0)
+    for number in range(count):
+        prompt = (Tokens(tuple(range(100 + number, 108 + number))),)
+        engine.submit(Request(prompt, id=str(number), sampling=CHAT))
+    begin = time.process_time()
+    tokens = 0
+    while not engine.idle:
+        for event in engine.step():
+            assert event.error is None, event.error
+            tokens += len(event.tokens)
+    return tokens / (time.process_time() - begin)
+
+
+def one_after_another(model: RwkvModel, count: int) -> float:
+    return statistics.mean(generate_here(model, 1) for _ in range(count))
+
+
+def generate_there(pipeline: Any) -> float:
+    """Tokens a second of `PIPELINE.generate` with the same sampling."""
+    from rwkv.utils import PIPELINE_ARGS
+
+    torch.manual_seed(1)
+    args = PIPELINE_ARGS(temperature=1.0, top_p=0.3, alpha_frequency=0.5, alpha_presence=0.5, token_ban=[0])
+    context = pipeline.tokenizer.decode(list(range(100, 108)))
+    begin = time.process_time()
+    pipeline.generate(context, token_count=DECODED, args=args)
+    return DECODED / (time.process_time() - begin)
+
+
+def reading(model: RwkvModel, pipeline: Any, rounds: int) -> list[float]:
+    """Tokens a second of reading 256 at once, here and there."""
+    ids = random.Random(1).choices(range(1000, 60000), k=256)
+
+    def here() -> float:
+        state = model.new_state()
+        begin = time.process_time()
+        model.step([Row(state, ids, None)])
+        return len(ids) / (time.process_time() - begin)
+
+    def there() -> float:
+        begin = time.process_time()
+        pipeline.model.forward(ids, None)
+        return len(ids) / (time.process_time() - begin)
+
+    return paired(rounds, here, there)
+
+
+async def talk(path: Path, turns: int, folder: Path) -> dict[int, tuple[float, float]]:
+    """Seconds of some turns, and of second turns beside them, through a whole bridge: store, prompt, worker, answer. Messages of one length.
+
+    At each of these turns, ten of the long conversation take turns with the second turns of ten new ones, so that what
+    else goes on slows both down.
+    """
+    options = RwkvOptions.model_validate(
+        {"path": path, "strategy": "cpu fp32", "threads": 1, "context_length": 1 << 20, "keep_states": folder}
+    )
+    sampling = CHAT.model_copy(update={"max_tokens": REPLY})
+    defaults = ChannelSettings(reply_to="always", language="en", sampling=sampling)
+    seconds: dict[int, list[tuple[float, float]]] = {}
+    wanted = (turns // 4, turns // 2, turns)
+    counts = itertools.count(1000)
+    async with bridge_with(
+        rwkv, folder / "store.sqlite3", options=options, defaults=defaults, template="rwkv-world"
+    ) as bridge:
+
+        async def said(room: str) -> float:
+            count = next(counts)  # in each message, so that no room finds what another has read
+            message = Message(f"{count}", Channel(room), Author("1", "Ann"), f"{count}: {MESSAGE}")
+            begin = time.perf_counter()
+            turn = await bridge.bot("bot").receive(message)
+            assert isinstance(turn, LiveTurn)
+            async for _ in turn:
+                pass
+            took = time.perf_counter() - begin
+            assert turn.finish is not None
+            # A reply may end early by a stop string: what counts is the time for equally much.
+            usage = turn.finish.usage
+            return took * (usage.read + REPLY) / (usage.read + usage.generated)
+
+        for number in range(1, turns + 1):
+            took = await said("long")
+            if any(0 <= turn - number < 10 for turn in wanted):
+                await said(f"new {number}")
+                pair = (took, await said(f"new {number}"))
+                seconds.setdefault(next(turn for turn in wanted if turn >= number), []).append(pair)
+    return {
+        turn: (statistics.median(late for late, _ in pairs), statistics.median(second for _, second in pairs))
+        for turn, pairs in seconds.items()
+    }
+
+
+def reread(pipeline: Any, turn: int) -> float:
+    """Seconds of that turn where the history is read again, as `PIPELINE.generate` without a state does."""
+    from rwkv.utils import PIPELINE_ARGS
+
+    exchange = f"User: {MESSAGE}\n\nAssistant: It looked at the river for a while and went home.\n\n"
+    context = exchange * (turn - 1) + f"User: {MESSAGE}\n\nAssistant:"
+    args = PIPELINE_ARGS(temperature=1.0, top_p=0.3, alpha_frequency=0.5, alpha_presence=0.5, token_ban=[0])
+    begin = time.perf_counter()
+    pipeline.generate(context, token_count=REPLY, args=args)
+    return time.perf_counter() - begin
+
+
+def state_costs(model: RwkvModel) -> tuple[float, float, float]:
+    """MiB of a saved state, and milliseconds to save it and to take it back."""
+    state = model.new_state()
+    model.step([Row(state, list(range(100, 200)), None)])
+    begin = time.perf_counter()
+    saved = state.save()
+    middle = time.perf_counter()
+    model.new_state(saved)
+    return len(saved) / 2**20, 1e3 * (middle - begin), 1e3 * (time.perf_counter() - middle)
+
+
+def report(version: int, options: argparse.Namespace, folder: Path) -> None:
+    path = write_model(folder / f"rwkv-{version}.pth", version)
+    model, pipeline = opened(path), their_pipeline(path, version)
+    print(f"\nRWKV-{version}, {model.info.details['parameters']} parameters, cpu fp32, one thread")
+    print(f"  {model.info.details['together']}")
+
+    def row(what: str, here: float, there: float, unit: str, beside: str) -> None:
+        print(f"  {what:<34}{here:>9.2f}{there:>9.2f}{here / there:>8.2f}   {unit}, {beside}")
+
+    print(f"  {'':<34}{'here':>9}{'beside':>9}{'share':>8}")
+    ours, theirs = paired(options.rounds, lambda: generate_here(model, 1), lambda: generate_there(pipeline))
+    row("one conversation", ours, theirs, "tokens/s", "PIPELINE.generate")
+    together, alone = paired(
+        options.rounds, lambda: generate_here(model, TOGETHER), lambda: one_after_another(model, 2)
+    )
+    row(f"{TOGETHER} conversations together", together, alone, "tokens/s", "one after another")
+    row(f"{TOGETHER} conversations together", together, theirs, "tokens/s", "PIPELINE.generate")
+    row("reading 256 tokens", *reading(model, pipeline, options.rounds), "tokens/s", "the package's forward")
+    size, saving, back = state_costs(model)
+    print(f"  a state: {size:.2f} MiB, saved in {saving:.1f} ms, back in {back:.1f} ms")
+    model.close()
+    if options.turns:
+        talk_report(path, pipeline, options.turns, folder)
+
+
+def talk_report(path: Path, pipeline: Any, turns: int, folder: Path) -> None:
+    """A long conversation: what its turns cost, by tens."""
+    states = folder / f"states-{path.stem}"
+    states.mkdir()
+    medians = asyncio.run(talk(path, turns, states))
+    print(f"  {'turn':<10}{'here':>9}{'turn 2':>9}{'share':>8}{'re-read':>9}   seconds, the whole way; by PIPELINE")
+    for turn, (late, second) in medians.items():
+        print(f"  {turn:<10}{late:>9.3f}{second:>9.3f}{late / second:>8.3f}{reread(pipeline, turn):>9.2f}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--versions", nargs="+", type=int, choices=(4, 7), default=(4, 7))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=200, help="turns of the long conversation; 0 leaves it out")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        for version in options.versions:
+            report(version, options, Path(folder))
+
+
+if __name__ == "__main__":
+    main()

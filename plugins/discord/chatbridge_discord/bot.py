@@ -1,0 +1,129 @@
+"""Runs one bot on Discord from start to shutdown: logs in, connects again whatever ends it, says what is amiss."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import aclosing
+from typing import Any
+
+import discord
+
+from chatbridge import Bot, Clock, ConfigError, Delivery
+from chatbridge_discord.chat import EVERYWHERE
+from chatbridge_discord.client import Events, new_client
+from chatbridge_discord.missed import FIRST_START, Missed, id_at
+from chatbridge_discord.options import DiscordOptions
+from chatbridge_discord.redaction import redacted
+from chatbridge_discord.rest import Rest
+from chatbridge_discord.room import TROUBLE, Room
+
+log = logging.getLogger(__name__)
+
+MOST_BACK_OFF = 60.0
+WRONG_TOKEN, SHARDING_NEEDED, NO_SUCH_SHARDS, WRONG_INTENTS, REFUSED_INTENTS = 4004, 4011, 4010, 4013, 4014
+
+
+async def run(
+    options: DiscordOptions,
+    bot: Bot,
+    *,
+    clock: Clock | None = None,
+    drain: float | None = None,
+    tries: int = 5,
+    back_off: float = 1.0,
+    **library: Any,
+) -> None:
+    """Serve `bot` until cancelled. `clock`, `drain`, `tries`: delivery's. `back_off`: the first pause before a new
+    connection, in seconds. `library`: more for `new_client`.
+
+    Raises: ConfigError for what only a person can mend: the token, a switch in the developer portal.
+    """
+    token = options.token.get_secret_value()
+    proxy = options.proxy.get_secret_value() if options.proxy is not None else None
+    now = clock.time if clock is not None else asyncio.get_running_loop().time
+    with redacted(token):
+        async with Rest(token, options.api_url, now, proxy) as rest:
+            room = Room(bot, rest, options)
+            async with Delivery(
+                bot, room.chat, room.limits, budget=EVERYWHERE, clock=clock, drain=drain, tries=tries
+            ) as delivery:
+                room.delivery = delivery
+                room.missed = await _missed(delivery, options)
+                await _serve(options, bot, room, rest, back_off, library)
+
+
+async def _missed(delivery: Delivery, options: DiscordOptions) -> Missed:
+    """What was read up to now. At the very first start nothing that was written before is of interest."""
+    if FIRST_START not in await delivery.marks():
+        await delivery.advance(FIRST_START, id_at(time.time()))
+    return Missed(await delivery.marks(), options.catch_up_hours)
+
+
+async def _serve(
+    options: DiscordOptions, bot: Bot, room: Room, rest: Rest, back_off: float, library: dict[str, Any]
+) -> None:
+    """Connect, and again whatever ends the connection, but for what a person has to mend."""
+    wait = back_off
+    while True:
+        client = new_client(options, **library)
+        events = Events(client, room, rest, bot, options)
+        try:
+            async with client, aclosing(events):
+                await client.login(options.token.get_secret_value())
+                _check_switch(client, bot, options)
+                await client.connect()
+        except discord.LoginFailure:
+            raise _wrong_token(bot) from None
+        except discord.PrivilegedIntentsRequired:
+            raise _switch_missing(bot) from None
+        except discord.ConnectionClosed as error:
+            if (mistake := _mistake(error.code, bot)) is not None:
+                raise mistake from None
+            log.warning("bot %s: Discord has closed the connection: %s", bot.name, error)
+        except TROUBLE as error:
+            log.warning("bot %s: no connection to Discord: %s: %s", bot.name, type(error).__name__, error)
+        except ConfigError:
+            raise
+        except Exception:  # an event that the library can't read ends it
+            log.exception("bot %s: the connection to Discord has failed", bot.name)
+        wait = back_off if events.ready.is_set() else wait
+        log.info("bot %s: connecting to Discord anew in %g s", bot.name, wait)
+        await asyncio.sleep(wait)
+        wait = min(2 * wait, MOST_BACK_OFF)
+
+
+def _check_switch(client: discord.Client, bot: Bot, options: DiscordOptions) -> None:
+    """See before connecting whether Discord will let the bot read messages."""
+    flags = client.application_flags
+    if options.message_content and not (flags.gateway_message_content or flags.gateway_message_content_limited):
+        raise _switch_missing(bot)
+
+
+def _mistake(code: int, bot: Bot) -> ConfigError | None:
+    if code == WRONG_TOKEN:
+        return _wrong_token(bot)
+    if code == REFUSED_INTENTS:
+        return _switch_missing(bot)
+    if code == SHARDING_NEEDED:
+        return ConfigError(f"bot {bot.name}: it is in too many servers for one connection; say `shards: auto`")
+    if code in (NO_SUCH_SHARDS, WRONG_INTENTS):
+        return ConfigError(f"bot {bot.name}: Discord does not take its `shards` or intents (close code {code})")
+    return None
+
+
+def _wrong_token(bot: Bot) -> ConfigError:
+    return ConfigError(
+        f"bot {bot.name}: Discord does not know this token. The developer portal "
+        "(https://discord.com/developers/applications) makes a new one: your application > Bot > Reset Token"
+    )
+
+
+def _switch_missing(bot: Bot) -> ConfigError:
+    return ConfigError(
+        f"bot {bot.name}: Discord does not let it read messages. In the developer portal "
+        "(https://discord.com/developers/applications) open your application > Bot, switch on "
+        "'Message Content Intent' and save; or say `message_content: false` in bots.yaml, and the bot will read "
+        "private messages and those that mention it"
+    )

@@ -1,0 +1,59 @@
+"""What a failed call means for delivery: wait, leave the formatting out, give up, try again. Makes no call."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+
+from chatbridge import ChatError, Gone, OutcomeUnknown, Penalty, Refused, Unreachable
+
+log = logging.getLogger(__name__)
+
+_GONE = frozenset(
+    {
+        50083,  # the thread is archived, and locked
+        160005,  # the thread is locked
+        50024,  # not in this kind of channel
+    }
+)
+
+
+def error_of(status: int, headers: Mapping[str, str], answer: Any) -> ChatError:
+    """What Discord's answer with a status from 300 on stands for."""
+    said = answer if isinstance(answer, dict) else {}
+    words = _words(status, said)
+    if status == 429:
+        return _penalty(headers, said)
+    if status == 401:
+        log.error("Discord does not take the bot's token any longer: was a new one made in the developer portal?")
+        return Unreachable(words)
+    if status in (403, 404) or said.get("code") in _GONE:
+        return Gone(words)
+    if status < 500:
+        return Refused(words)
+    return Unreachable(words) if status == 503 else OutcomeUnknown(words)
+
+
+def unanswered(error: BaseException) -> ChatError:
+    """What a call without an answer stands for."""
+    words = f"{type(error).__name__}: {error}".rstrip(": ")
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
+        return Unreachable(words)
+    return OutcomeUnknown(words)
+
+
+def _penalty(headers: Mapping[str, str], said: Mapping[str, Any]) -> Penalty:
+    if "retry_after" in said:
+        return Penalty(float(said["retry_after"]), "global" if said.get("global") else "route")
+    # Not Discord itself but the proxy before it, which has banned this address for a while.
+    after = headers.get("Retry-After", "")
+    return Penalty(float(after) if after.isdecimal() else None, "global")
+
+
+def _words(status: int, said: Mapping[str, Any]) -> str:
+    errors = f" {json.dumps(said['errors'])}" if "errors" in said else ""
+    return f"{status} {said.get('code', '')} {said.get('message', '')}{errors}".strip()

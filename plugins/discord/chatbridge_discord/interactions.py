@@ -1,0 +1,179 @@
+"""What people invoke and click: slash commands, context menus, buttons, suggestions. Answered within three seconds."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import discord
+
+from chatbridge import Action, Bot, Channel, Delivery, Message, Part, Press
+from chatbridge_discord.chat import MAX_TEXT
+from chatbridge_discord.commands import MENUS
+from chatbridge_discord.incoming import author_of
+from chatbridge_discord.places import channel_of
+from chatbridge_discord.room import TROUBLE
+from chatbridge_discord.words import word
+
+log = logging.getLogger(__name__)
+
+BUTTONS: dict[str, Action] = {
+    "stop": "stop",
+    "regenerate": "regenerate",
+    "continue": "continue",
+    "branch": "branch",
+    "answer": "answer",
+}
+"""What the custom id of a button stands for."""
+
+ANSWERED_ALREADY = 40060
+MOST_TRIES = 3
+MOST_CHOICES, MOST_CHOICE = 25, 100
+NOBODY = discord.AllowedMentions.none()
+
+
+class Interactions:
+    """Answers the interactions of one bot, to the person alone; models' answers come to the channel."""
+
+    def __init__(self, bot: Bot, delivery: Delivery) -> None:
+        self._bot, self._delivery = bot, delivery
+
+    async def handle(self, interaction: discord.Interaction) -> None:
+        """Do what somebody wants. Failures are told, to them or to the log."""
+        if interaction.type is discord.InteractionType.autocomplete:
+            await self._suggest(interaction)
+            return
+        button = interaction.type is discord.InteractionType.component
+        if not button and interaction.type is not discord.InteractionType.application_command:
+            return
+        if not await _first(lambda: interaction.response.defer(ephemeral=not button, thinking=not button)):
+            return
+        try:
+            parts = await self._done(interaction, button)
+        except Exception:
+            log.exception("interaction %s was left out", interaction.id)
+            parts = (Part(word("trouble", self._language(interaction))),)
+        try:
+            await (_add(interaction, parts) if button else _reply(interaction, parts))
+        except TROUBLE as error:
+            log.warning("interaction %s: what was to be said could not be: %s", interaction.id, error)
+
+    async def _done(self, interaction: discord.Interaction, button: bool) -> Sequence[Part]:
+        """Do it; what there is to say to the person."""
+        data: Any = interaction.data or {}
+        if button:
+            action = BUTTONS.get(data["custom_id"])
+            target = interaction.message.id if interaction.message is not None else None
+        elif data.get("target_id"):
+            action, target = MENUS.get(data["name"]), int(data["target_id"])
+        else:
+            return await self._delivery.call(_message(interaction, f"/{data['name']} {_argument(data)}".strip()))
+        if action is None or target is None:
+            log.warning("interaction %s is none that this bot knows: %s", interaction.id, data)
+            return (Part(word("trouble", self._language(interaction))),)
+        press = Press(action, str(target), _place(interaction), author_of(interaction.user), interaction.locale.value)
+        line = await self._delivery.press(press)
+        return (Part(line),) if line else ()
+
+    async def _suggest(self, interaction: discord.Interaction) -> None:
+        data: Any = interaction.data or {}
+        try:
+            found = await self._bot.completions(data["name"], _message(interaction, _argument(data)))
+        except Exception:
+            log.exception("interaction %s: there are no suggestions", interaction.id)
+            found = []
+        choices = [
+            discord.app_commands.Choice(name=value, value=value) for value in found if 0 < len(value) <= MOST_CHOICE
+        ]
+        await _first(lambda: interaction.response.autocomplete(choices[:MOST_CHOICES]))
+
+    def _language(self, interaction: discord.Interaction) -> str:
+        return self._bot.language(_place(interaction), interaction.locale.value)
+
+
+def _place(interaction: discord.Interaction) -> Channel:
+    """Where it was, even where the library does not know that place."""
+    if interaction.channel is not None:
+        return channel_of(interaction.channel, interaction.guild)
+    guild = str(interaction.guild_id) if interaction.guild_id else None
+    return Channel(str(interaction.channel_id), "", "group" if guild else "private", None, guild)
+
+
+def _message(interaction: discord.Interaction, text: str) -> Message:
+    return Message(
+        str(interaction.id),
+        _place(interaction),
+        author_of(interaction.user),
+        text,
+        sent_at=interaction.created_at.timestamp(),
+        mentions_bot=True,
+        language=interaction.locale.value,
+    )
+
+
+def _argument(data: Any) -> str:
+    """What was typed after the command."""
+    return str(next((option.get("value", "") for option in data.get("options") or ()), ""))
+
+
+async def _first(answer: Callable[[], Awaitable[object]]) -> bool:
+    """Give the first answer, which has to come soon; whether the interaction can still be answered."""
+    for attempt in range(MOST_TRIES):
+        try:
+            await answer()
+            return True
+        except discord.HTTPException as error:
+            if error.code == ANSWERED_ALREADY:  # the first try's answer got lost
+                return True
+            log.warning("an interaction could not be answered: %s", error)
+            return False
+        except TROUBLE as error:
+            if attempt + 1 == MOST_TRIES:
+                log.warning("an interaction could not be answered: %s", error)
+    return False
+
+
+async def _reply(interaction: discord.Interaction, parts: Sequence[Part]) -> None:
+    """Put words in the place of `is thinking`, or take that away."""
+    if not parts:
+        await _again(interaction.delete_original_response)
+        return
+    content = _content(parts[0])
+    await _again(lambda: interaction.edit_original_response(allowed_mentions=NOBODY, **content))
+    await _add(interaction, parts[1:])
+
+
+async def _add(interaction: discord.Interaction, parts: Sequence[Part]) -> None:
+    """Say something more that only this person sees."""
+    for part in parts:
+        content = _content(part)
+        if "attachments" in content:
+            content["files"] = content.pop("attachments")
+        await interaction.followup.send(ephemeral=True, allowed_mentions=NOBODY, **content)
+
+
+async def _again(call: Callable[[], Awaitable[object]]) -> None:
+    """Make a call that may be made twice, and again where the connection fails."""
+    for _ in range(MOST_TRIES - 1):
+        try:
+            await call()
+            return
+        except discord.HTTPException:
+            raise
+        except TROUBLE:
+            continue
+    await call()
+
+
+def _content(part: Part) -> dict[str, Any]:
+    """What a part holds, for the library."""
+    if len(part.text) > MAX_TEXT:
+        view = discord.ui.LayoutView(timeout=None)
+        view.add_item(discord.ui.TextDisplay(part.text))
+        return {"view": view}
+    content: dict[str, Any] = {"content": part.text}
+    if part.file is not None:
+        content["attachments"] = [discord.File(io.BytesIO(part.file.data), part.file.name)]
+    return content

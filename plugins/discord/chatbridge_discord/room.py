@@ -1,0 +1,211 @@
+"""What each event of the gateway means for the bot: messages, edits, deletions. Sends by delivery."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any
+from weakref import WeakValueDictionary
+
+import aiohttp
+import discord
+
+from chatbridge import Bot, Channel, Delivery, Limits, Message, StoreError
+from chatbridge_discord.chat import DiscordChat, limits_of
+from chatbridge_discord.files import Files, files_of
+from chatbridge_discord.incoming import author_of, message_of
+from chatbridge_discord.missed import Missed
+from chatbridge_discord.options import DiscordOptions
+from chatbridge_discord.places import channel_of, mark_of
+from chatbridge_discord.rest import Rest
+from chatbridge_discord.threads import open_thread, thread_of
+from chatbridge_discord.words import word
+
+log = logging.getLogger(__name__)
+
+TROUBLE = (discord.DiscordException, aiohttp.ClientError, OSError, TimeoutError)
+"""What calls by the library fail with."""
+
+
+class Room:
+    """A bot on Discord. `delivery` and `missed` are set before the first event comes."""
+
+    delivery: Delivery
+    missed: Missed
+
+    def __init__(self, bot: Bot, rest: Rest, options: DiscordOptions) -> None:
+        self._bot, self._rest, self._options = bot, rest, options
+        self._limits = limits_of(options)
+        self._orders: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def chat(self, channel: str) -> DiscordChat:
+        """The chat of a channel's id."""
+        return DiscordChat(self._rest, channel, self._options)
+
+    def limits(self, channel: str) -> Limits:
+        """What that chat takes."""
+        return self._limits
+
+    # --- what the gateway tells --------------------------------------------------------------------------------
+
+    async def message(self, client: discord.Client, given: discord.Message) -> None:
+        """Somebody wrote. What was missed before it comes first."""
+        mark = mark_of(given.channel, given.guild)
+        async with self._order(mark):
+            whole = await self._look_back(client, mark, given.channel, but=given.id)
+            if not (whole and self.missed.was_read(mark, given.id)):  # as one of those that were missed
+                await self._take(client, given, mark if whole else None)
+
+    async def look_back(self, client: discord.Client, where: Any, mark: str) -> bool:
+        """Take in what was missed in a channel; False where that failed."""
+        async with self._order(mark):
+            return await self._look_back(client, mark, where)
+
+    async def edited(self, client: discord.Client, given: discord.Message) -> None:
+        """A message is not what it was; a preview of a link that appears under it changes nothing."""
+        if not given.content:
+            return
+        async with self._order(mark_of(given.channel, given.guild)):
+            message = await self._message(client, given)
+            if message is not None:
+                thread = thread_of(given, _me(client)) if self._options.auto_thread else None
+                await self.delivery.edited(replace(message, channel=thread or message.channel))
+
+    async def deleted(self, client: discord.Client, where: int, guild_id: int | None, ids: Iterable[int]) -> None:
+        """Messages are gone."""
+        guild = client.get_guild(guild_id) if guild_id is not None else None
+        place = client.get_channel(where) or client.get_partial_messageable(where, guild_id=guild_id)
+        channel = channel_of(place, guild)
+        async with self._order(mark_of(place, guild)):
+            for id in ids:
+                thread = guild.get_thread(id) if guild is not None else None
+                await self.delivery.deleted(channel_of(thread) if thread is not None else channel, [str(id)])
+
+    # --- one message -------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _order(self, mark: str) -> AsyncIterator[None]:
+        """What happens in a channel happens in its order, though files are fetched meanwhile."""
+        lock = self._orders.setdefault(mark, asyncio.Lock())
+        async with lock:
+            yield
+
+    async def _look_back(self, client: discord.Client, mark: str, where: Any, but: int = 0) -> bool:
+        after = self.missed.after(mark)
+        if after is None:
+            return True
+        found = 0
+        try:
+            async for given in where.history(after=discord.Object(after), limit=None, oldest_first=True):
+                if not await self._take(client, given, mark):
+                    return False
+                found += given.author != client.user and given.id != but
+        except (discord.Forbidden, discord.NotFound) as error:
+            log.info("bot %s: channel %s can't be looked through: %s", self._bot.name, mark, error)
+        except TROUBLE as error:
+            log.warning("bot %s: channel %s can't be looked through now: %s", self._bot.name, mark, error)
+            return False
+        if found:
+            log.info("bot %s: channel %s: %d messages came while it was away", self._bot.name, mark, found)
+        self.missed.whole(mark)
+        return True
+
+    async def _take(self, client: discord.Client, given: discord.Message, mark: str | None) -> bool:
+        """Store a message, and begin to answer it; False where it has to be looked for again.
+
+        `mark`: where to note that it was read, if all before it was.
+        """
+        try:
+            await self._store(client, given, (mark, given.id) if mark is not None else None)
+        except (StoreError, *TROUBLE) as error:
+            log.error("message %s can't be taken in; it is looked for again with the next one: %s", given.id, error)
+            self.missed.open(mark_of(given.channel, given.guild))
+            return False
+        except Exception:  # it must not keep all that follow away
+            log.exception("message %s was left out", given.id)
+        if mark is not None:
+            self.missed.seen(mark, given.id)
+        return True
+
+    async def _store(self, client: discord.Client, given: discord.Message, mark: tuple[str, int] | None) -> None:
+        message = None if given.author == client.user else await self._message(client, given)
+        if message is None:
+            if mark is not None:
+                await self.delivery.advance(*mark)
+            return
+        files = Files()
+        if given.attachments and self._is_asked(message):
+            files = await files_of(given.attachments, self._options.max_file_kib * 1024)
+            message = replace(message, attachments=files.attachments)
+        if files.unread and not message.text and not any(file.data for file in files.attachments):
+            if mark is not None:
+                await self.delivery.advance(*mark)
+            if _addressed(message) and not message.author.is_bot:  # what people show each other is their own affair
+                await self._cannot_read(message, files, given.guild.preferred_locale.value if given.guild else "")
+            return
+        if self._options.auto_thread:
+            message = await self._in_thread(client, given, message)
+        if message.text or message.attachments or message.mentions_bot:
+            await self.delivery.accept(message, mark=mark)
+        elif mark is not None:
+            await self.delivery.advance(*mark)
+
+    async def _message(self, client: discord.Client, given: discord.Message) -> Message | None:
+        person = given.author
+        if isinstance(person, discord.User) and given.guild is not None and self._by_roles and not given.webhook_id:
+            with suppress(
+                discord.NotFound, discord.Forbidden
+            ):  # looked up later, a message does not tell its author's roles
+                person = await given.guild.fetch_member(person.id)
+        message = message_of(given, _me(client), channel_of(given.channel, given.guild), author_of(person))
+        if message is None or message.author.is_bot or not self._options.auto_thread:
+            return message
+        # In a thread that the bot has opened, everything is said to it.
+        own = isinstance(given.channel, discord.Thread) and given.channel.owner_id == _me(client).id
+        return replace(message, mentions_bot=message.mentions_bot or own)
+
+    @property
+    def _by_roles(self) -> bool:
+        own = self._bot.settings
+        return own is not None and bool(own.allow.roles or own.deny.roles or own.admins.roles)
+
+    def _is_asked(self, message: Message) -> bool:
+        """Whether a message may be for the bot at all: only then its files are fetched, and threads opened."""
+        own = self._bot.effective(message.channel)
+        return bool(
+            _addressed(message)
+            or own.reply_to == "always"
+            or (own.prefix and message.text.startswith(own.prefix))
+            or (own.pattern and re.search(own.pattern, message.text))
+        )
+
+    async def _cannot_read(self, message: Message, files: Files, locale: str) -> None:
+        """Nothing was said but by files that can't be read; in the server's language, for want of the person's."""
+        if await self._bot.permits(message.author, message.channel):
+            language = self._bot.language(message.channel, locale)
+            text = "\n".join(word(key, language, most=self._options.max_file_kib) for key in files.unread)
+            reply_to = message.id if message.channel.kind == "group" else None
+            await self.delivery.say(message.channel, text, language=language, reply_to=reply_to)
+
+    async def _in_thread(self, client: discord.Client, given: discord.Message, message: Message) -> Message:
+        """The message in the thread that is opened for it."""
+        thread: Channel | None = thread_of(given, _me(client))
+        wanted = thread is None and not message.author.is_bot and self._is_asked(message)
+        if wanted and await self._bot.permits(message.author, message.channel):
+            language = self._bot.language(message.channel, text=message.text)
+            thread = await open_thread(given, message.text, language)
+        return message if thread is None else replace(message, channel=thread)
+
+
+def _me(client: discord.Client) -> discord.ClientUser:
+    assert client.user is not None, "events come after the login"
+    return client.user
+
+
+def _addressed(message: Message) -> bool:
+    """Whether a message is meant for the bot, whatever the channel's settings are."""
+    return message.mentions_bot or message.replies_to_bot or message.channel.kind == "private"

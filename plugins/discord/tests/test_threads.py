@@ -1,0 +1,86 @@
+"""Threads, forum posts, and threads that the bot opens for each message to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from chatbridge import ChannelSettings
+from chatbridge.testing import DiscordServer, ScriptedBackend
+from chatbridge.testing.discord.state import FORUM, Channel
+
+from .conftest import answer, change, settings, talking
+
+MENTIONS = settings(reply_to="mentions")
+
+
+async def opened(server: DiscordServer) -> Channel:
+    """The thread that the bot opens."""
+    return await server.until(
+        lambda: next((one for one in server.guild.channels.values() if one.owner is server.bot.user), None)
+    )
+
+
+async def test_a_thread_is_a_conversation_of_its_own(roomy: DiscordServer, tmp_path: Path) -> None:
+    backend = ScriptedBackend("Yes.")
+    async with talking(roomy, backend, tmp_path, defaults=settings(reply_to="always", scope="thread")):
+        thread = await roomy.start_thread(roomy.general, "Cats")
+        await roomy.say(roomy.general, "about dogs")
+        await answer(roomy)
+        await roomy.say(thread, "about cats")
+        shown = await answer(roomy, thread)
+        assert shown.channel is thread
+    assert "dogs" not in str(backend.requests[1].turns)
+
+
+async def test_a_forum_s_posts_are_answered_by_the_forum_s_settings(roomy: DiscordServer, tmp_path: Path) -> None:
+    forum, backend = roomy.add_channel("help", kind=FORUM), ScriptedBackend("Have you tried again?")
+    async with talking(roomy, backend, tmp_path, defaults=MENTIONS) as bridge:
+        change(bridge, channels={str(forum.id): ChannelSettings(reply_to="always", system="Help.")})
+        post = await roomy.start_thread(forum, "It does not work", text="Nothing happens.")
+        await answer(roomy, post)
+        await roomy.say(post, "And now?")
+        await answer(roomy, post)
+    assert [request.turns[-1].text for request in backend.requests] == ["Nothing happens.", "And now?"]
+    assert backend.requests[0].turns[0].text == "Help."
+
+
+async def test_each_message_to_the_bot_gets_a_thread_where_that_is_wanted(roomy: DiscordServer, tmp_path: Path) -> None:
+    backend = ScriptedBackend("Yes.", "Still yes.", "No.")
+    async with talking(roomy, backend, tmp_path, defaults=MENTIONS, auto_thread=True):
+        await roomy.say(roomy.general, "not for it")
+        asked = await roomy.say(roomy.general, "are you there? " + "really " * 20, mention=True)
+        thread = await opened(roomy)
+        assert (thread.id, thread.name[:14], len(thread.name) <= 100) == (asked.id, "are you there?", True)
+        assert (await answer(roomy, thread)).text == "Yes."
+        await roomy.say(thread, "without a mention")
+        assert (await answer(roomy, thread)).text == "Still yes."
+        await roomy.edit(asked, "something else")
+        assert "changed a message" in (await answer(roomy, thread)).text
+        await roomy.delete(asked)
+        await roomy.say(thread, "and now?")
+        await answer(roomy, thread)
+    assert roomy.messages() == []
+    assert "are you there" not in str(backend.requests[2].turns)
+
+
+async def test_a_thread_that_is_there_already_is_used(roomy: DiscordServer, tmp_path: Path) -> None:
+    async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=MENTIONS):
+        await roomy.say(roomy.dm(), "hello")
+        await answer(roomy, roomy.dm())
+    asked = await roomy.say(roomy.general, "are you there?", mention=True)
+    roomy.faults.lose_answer("POST /channels/*/messages/*/threads")
+    async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=MENTIONS, auto_thread=True):
+        await roomy.until(lambda: any(len(roomy.messages(one)) for one in (roomy.general, asked.thread) if one) or None)
+    async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=MENTIONS, auto_thread=True):
+        await roomy.say(roomy.general, "and now?", mention=True)
+        await roomy.until(lambda: len([one for one in roomy.guild.channels.values() if one.is_thread]) == 2 or None)
+    assert asked.thread is not None
+
+
+async def test_where_no_thread_can_be_opened_the_channel_has_to_do(roomy: DiscordServer, tmp_path: Path) -> None:
+    roomy.deny(roomy.general, "create_public_threads")
+    async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=MENTIONS, auto_thread=True):
+        await roomy.say(roomy.general, "are you there?", mention=True)
+        assert (await answer(roomy)).text == "Yes."
+        await roomy.say(roomy.dm(), "and here?")
+        assert (await answer(roomy, roomy.dm())).text == "Yes."

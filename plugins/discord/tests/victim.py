@@ -1,0 +1,43 @@
+"""A bot that answers by repeating what it was asked, word by word; a program made to be killed.
+
+`victim.py STORE TOKEN API_URL GATEWAY_URL`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from chatbridge_discord.bot import run
+from chatbridge_discord.options import DiscordOptions
+
+from chatbridge import Chunk, Finish, Reply, Request, Usage
+from chatbridge.testing import HurriedClock, ScriptedBackend, bridge_with, scripted
+
+CLOCK = HurriedClock(1)
+
+
+class Echo(ScriptedBackend):
+    """Says the last message again, in upper case."""
+
+    async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
+        said = ""
+        for word in request.turns[-1].text.upper().split(" "):
+            await CLOCK.sleep(0.002)
+            said += f"{word} "
+            yield Chunk(f"{word} ")
+        yield Chunk(finish=Finish("end", Reply(said.strip()), Usage()))
+
+
+async def main(store: str, token: str, api_url: str, gateway_url: str) -> None:
+    options = DiscordOptions.model_validate(
+        {"token": token, "api_url": api_url, "gateway_url": gateway_url, "commands": "none"}
+    )
+    async with bridge_with(scripted(Echo()), Path(store)) as bridge:
+        await run(options, bridge.bot("bot"), back_off=0.01, tries=10**6, guild_ready_timeout=0.05)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,53 @@
+"""How the tokens of many conversations lie in one matrix: one conversation's after another's. Knows no arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+
+class Rows:
+    """The tokens of a step. `ids`: all of them; `spans`: row, start and end of each row with several tokens.
+
+    `singles`: the rows with one token, and `at` where these lie; `single`: every row has just one.
+    """
+
+    def __init__(self, tokens: Sequence[Sequence[int]]) -> None:
+        ends, total = [], 0
+        self.spans: list[tuple[int, int, int]] = []
+        self.singles: list[int] = []
+        for row, ids in enumerate(tokens):
+            if len(ids) > 1:
+                self.spans.append((row, total, total + len(ids)))
+            else:
+                self.singles.append(row)
+            total += len(ids)
+            ends.append(total)
+        self.ids = torch.tensor([token for ids in tokens for token in ids])
+        self.count = total
+        self.single = not self.spans
+        self.at = [ends[row] - 1 for row in self.singles]
+        self._firsts = [0, *ends[:-1]]
+        self._lasts = [end - 1 for end in ends]
+
+    def before(self, x: Any, seen: Any) -> Any:
+        """What came before each token: [tokens, width] from `x` itself, or what its conversation saw last.
+
+        `seen` [conversations, width] holds each conversation's last row of `x` from then on.
+        """
+        if self.single:
+            shifted = seen.to(x.dtype, copy=True)
+            seen.copy_(x)
+            return shifted
+        shifted = x.roll(1, 0)
+        shifted[self._firsts] = seen.to(x.dtype)
+        seen.copy_(x[self._lasts])
+        return shifted
+
+    def last(self, x: Any, wanted: Sequence[int]) -> Any:
+        """The last row of each conversation in `wanted`."""
+        if self.single and len(wanted) == self.count:
+            return x
+        return x[[self._lasts[row] for row in wanted]]

@@ -1,0 +1,149 @@
+"""The rwkv package's strategy strings: what they say, which layer goes where, and what is wrong with one, to the
+character. Knows no file and no torch.
+
+`cuda fp16i8 *20 -> cpu fp32`: parts are joined by `->`; each is a device and a type, then, if wanted, how many layers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+DEVICES = "cpu, cuda, cuda:0 (or another number), mps, dml"
+TYPES = "fp32, fp16, bf16, and fp32i8, fp16i8, bf16i8 with weights of 8 bits"
+AUTO = "auto"
+
+_PART = re.compile(r" *(?P<device>\S+)(?P<gap> *)(?P<type>\S*)(?P<rest>.*)", re.DOTALL)
+_DEVICE = re.compile(r"cuda(?::\d+)?|cpu|mps|dml")
+_TYPE = re.compile(r"(fp16|fp32|bf16)(i8|i4|i3)?")
+_COUNT = re.compile(r" \*(\d+)(\+?)")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a strategy. `count`: layers, None for its share of what is left; `stream`: also all that is left."""
+
+    device: str
+    type: str
+    quantised: bool = False
+    count: int | None = None
+    stream: bool = False
+
+    def __str__(self) -> str:
+        count = "" if self.count is None else f" *{self.count}{'+' if self.stream else ''}"
+        return f"{self.device} {self.type}{'i8' if self.quantised else ''}{count}"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where one layer goes. `stream`: its weights stay in main memory and are copied for each use."""
+
+    device: str
+    type: str
+    quantised: bool = False
+    stream: bool = False
+
+
+class StrategyError(ValueError):
+    """What is wrong with a strategy string, and where: `at` counts characters from 0."""
+
+    def __init__(self, strategy: str, at: int, why: str) -> None:
+        super().__init__(f"character {at + 1}: {why}\n    {strategy}\n    {' ' * at}^")
+        self.at = at
+
+
+def parse(strategy: str) -> tuple[Part, ...]:
+    """The parts of a strategy string. Raises StrategyError for what the package refuses, or takes and ignores."""
+    strategy = strategy.rstrip("\n")
+    parts: list[Part] = []
+    start = 0
+    for text in strategy.split("->"):
+        part = _parse_part(strategy, text, start)
+        if part.stream and any(earlier.stream for earlier in parts):
+            raise StrategyError(strategy, start + text.index("*"), "only one part can stream (+)")
+        parts.append(part)
+        start += len(text) + len("->")
+    return tuple(parts)
+
+
+def _parse_part(strategy: str, text: str, start: int) -> Part:
+    match = _PART.match(text)
+    if match is None:
+        raise StrategyError(strategy, start + len(text), f"a device is missing; write one of {DEVICES}")
+    device, name = match["device"], match["type"]
+    if not _DEVICE.fullmatch(device):
+        raise StrategyError(strategy, start + match.start("device"), f"{device!r} is no device; write one of {DEVICES}")
+    if not name:
+        raise StrategyError(strategy, start + match.end("device"), f"a type is missing after {device}: {TYPES}")
+    if match["gap"] != " ":
+        raise StrategyError(strategy, start + match.end("device") + 1, "write one blank before the type")
+    kind = _TYPE.fullmatch(name)
+    if kind is None:
+        raise StrategyError(strategy, start + match.start("type"), f"{name!r} is no type; write one of {TYPES}")
+    if kind[2] not in (None, "i8"):
+        at = start + match.start("type") + len(kind[1])
+        raise StrategyError(strategy, at, f"the package takes {kind[2]} and then ignores it; i8 is what there is")
+    rest = match["rest"]
+    count = _COUNT.match(rest)
+    left = rest[count.end() :] if count else rest
+    if left.strip(" "):
+        at = start + match.start("rest") + len(rest) - len(left.lstrip(" "))
+        why = "a number of layers is written as ' *20', or ' *20+' where the rest is to be streamed"
+        raise StrategyError(strategy, at, why)
+    number = None if count is None else int(count[1])
+    if count and not number and not count[2]:
+        raise StrategyError(
+            strategy, start + match.start("rest") + 1, "a part for no layer; leave it out, or write *0+"
+        )
+    return Part(device, kind[1], kind[2] is not None, number, bool(count and count[2]))
+
+
+def plan(parts: Sequence[Part], layers: int) -> tuple[Slot, ...]:
+    """Where each layer goes, and last the head, which counts as one more; exactly as the package divides them."""
+    total = layers + 1
+    counts = [0] * len(parts)
+    left = total
+    for number, part in enumerate(parts):
+        counts[number] = min(part.count or 0, left)
+        left -= counts[number]
+        if not left and part.count is not None:
+            break
+    streamed = 0
+    stream = next((number for number, part in enumerate(parts) if part.stream), None)
+    if stream is not None:
+        streamed = left
+        counts[stream] += left
+    else:
+        free = [number for number, part in enumerate(parts) if part.count is None]
+        for done, number in enumerate(free):
+            counts[number] = left // (len(free) - done)
+            left -= counts[number]
+        counts[-1] += left
+    slots: list[Slot] = []
+    for number, part in enumerate(parts):
+        whole = counts[number] - (streamed if number == stream else 0)
+        for at in range(counts[number]):
+            slots.append(Slot(part.device, part.type, part.quantised, stream=at >= whole))
+    return tuple(slots[:total])
+
+
+def normal(parts: Sequence[Part]) -> str:
+    """The strategy as the package writes it into a converted file."""
+    return " -> ".join(map(str, parts))
+
+
+def uses_fp16(parts: Sequence[Part]) -> bool:
+    """Whether the package halves the values every few layers, against overflows."""
+    return any(part.type == "fp16" for part in parts)
+
+
+def spans(slots: Sequence[Slot]) -> list[tuple[int, int, Slot]]:
+    """Neighbours alike put together: first layer, the one behind the last, and where they go."""
+    found: list[tuple[int, int, Slot]] = []
+    for number, slot in enumerate(slots):
+        if found and found[-1][2] == slot:
+            found[-1] = (found[-1][0], number + 1, slot)
+        else:
+            found.append((number, number + 1, slot))
+    return found
