@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from chatbridge import Bot, Plugins, hookspecs
+from chatbridge import Plugins, hookspecs
 from chatbridge.cli import COMMANDS, cli
 from chatbridge.commands import BUILTIN
 from chatbridge.config import ChannelSettings, load
