@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import time
@@ -26,7 +27,7 @@ from chatbridge.testing import TelegramServer
 
 ASKED = ("How do I add a Telegram bot?", "What is a prompt template?", "How do I run the tests?", "Who are you?")
 BEAT = 0.01
-LONGEST = 120.0
+LONGEST = 60.0
 """Seconds to wait for all answers: a bot that ran into ever longer penalties would take hours."""
 
 
@@ -45,17 +46,16 @@ async def be_a_bot(kind: str, token: str, api_url: str, file_url: str, store: st
     sizes: list[int] = []
     async with Bridge(Source(settings(Path(store))), Plugins()) as bridge:
         serve = {"chatbridge": serve_by_chatbridge, "plain": serve_plainly}[kind]
-        tasks = [
-            asyncio.create_task(serve(bridge.bot("bot"), token, api_url, file_url)),
-            asyncio.create_task(measure(lags, sizes)),
-        ]
+        serving = asyncio.create_task(serve(bridge.bot("bot"), token, api_url, file_url))
+        serving.add_done_callback(lambda task: task.result())
+        measuring = asyncio.create_task(measure(lags, sizes))
+        measuring.add_done_callback(lambda task: task.result())
         await asyncio.to_thread(sys.stdin.read)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    lags.sort()
-    found = {"lag_p99": lags[int(len(lags) * 0.99)], "lag_max": lags[-1], "memory": [sizes[0], max(sizes), sizes[-1]]}
-    print(json.dumps(found), flush=True)
+        lags.sort()
+        at = int(len(lags) * 0.99)
+        found = {"lag_p99": lags[at], "lag_max": lags[-1], "memory": [sizes[0], max(sizes), sizes[-1]]}
+        print(json.dumps(found), flush=True)
+        os._exit(0)  # a plain bot waits for its penalties to be over, which may be tomorrow
 
 
 async def measure(lags: list[float], sizes: list[int]) -> None:
@@ -153,7 +153,7 @@ async def storm(kind: str, count: int, messages: int) -> dict[str, object]:
             calls = [call for call in server.calls if call.name not in ("getUpdates", "getMe", "deleteWebhook")]
             return json.loads(output.decode().splitlines()[-1]) | {
                 "seconds": seconds,
-                "answers": whole() - 1,
+                "answers": max(0, whole() - 1),
                 "wanted": wanted - 1,
                 "calls": len(calls),
                 "refused": sum(call.status == 429 for call in calls),
