@@ -181,7 +181,7 @@ def reading(model: RwkvModel, pipeline: Any, rounds: int) -> list[float]:
 
 
 async def talk(path: Path, turns: int, folder: Path) -> dict[int, tuple[float, float]]:
-    """Seconds of some turns, and of second turns beside them, through a whole bridge: store, prompt, worker, answer. Messages of one length.
+    """Seconds of some turns and of second turns, the whole way: store, prompt, worker, answer; messages of one length.
 
     At each of these turns, ten of the long conversation take turns with the second turns of ten new ones, so that what
     else goes on slows both down.
