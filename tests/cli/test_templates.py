@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from chatbridge import Plugins
 from chatbridge.cli import main
 from chatbridge.cli.templates import ANSWER, COLOURS, LEGEND
 from chatbridge.prompts import presets
@@ -29,11 +30,13 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_every_preset_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_preset_is_listed_and_plugins_templates_behind_them(capsys: pytest.CaptureFixture[str]) -> None:
     call("templates")
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(presets())
-    for line, template in zip(lines, presets().values(), strict=True):
+    templates = Plugins().templates
+    assert [line.split()[0] for line in lines] == list(templates)
+    assert list(templates)[: len(presets())] == list(presets())
+    for line, template in zip(lines, templates.values(), strict=True):
         assert line.endswith(template.summary)
 
 
