@@ -62,7 +62,7 @@ class Draft:
     def _runner(self, large: LlamaState, tokens: Sequence[int], wanted: bool, context_length: int) -> _Runner:
         assert large.shadow is not None
         small, end = large.shadow, large.length + len(tokens)
-        if small.length > large.length:  # the large model did not come as far as the small one
+        if small.length > large.length:  # it guessed wrong, or the large model was trimmed or failed since
             small.trim(large.length)
         left = [*large.ids[small.length :], *tokens]
         known = next((i for i, token in enumerate(left) if token >= self._size), len(left))

@@ -65,8 +65,6 @@ class LlamaState:
         if self.seat is not None and length < self.length:
             self.seats.cut(self.seat, length)
         del self.ids[length:]
-        if self.shadow is not None and self.shadow.length > length:
-            self.shadow.trim(length)
 
     def save(self) -> bytes:
         body = b"".join((self.length.to_bytes(4, "little"), self.ids.tobytes(), self.held_bytes().tobytes()))

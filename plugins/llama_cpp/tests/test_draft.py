@@ -138,3 +138,16 @@ def test_its_options_need_it(random_path: Path, model_of: Load) -> None:
     for options in ({"draft_least": 0.5}, {"draft": "lookup", "draft_gpu_layers": 2}):
         with pytest.raises(ValueError, match="do nothing without a small model"):
             model_of(random_path, **options)
+
+
+def test_what_was_trimmed_away_is_forgotten_by_the_small_model_too(random_path: Path, model_of: Load) -> None:
+    from chatbridge import Row
+
+    model = model_of(random_path, **EXACT, draft=str(random_path), draft_least=0, draft_tokens=6)
+    ids = list(range(10, 60))
+    state = model.new_state()
+    model.step([Row(state, ids, model.new_sampler(Sampling(temperature=0), ids, 0))])
+    state.trim(30)
+    other = [*ids[:30], 200, 300]
+    (sampled,) = model.step([Row(state, other[30:], model.new_sampler(Sampling(temperature=0), other, 0))])
+    assert len(sampled) == 7, "the same model guesses all rightly"
