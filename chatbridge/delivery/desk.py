@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from chatbridge.delivery.answering import Answering
-from chatbridge.delivery.chat import Budget, Button, Chat, Clock, Limits, LoopClock, Part
+from chatbridge.delivery.chat import Budget, Button, Chat, Clock, Limits, LoopClock, Part, Penalty
 from chatbridge.delivery.dispatch import Dispatch
 from chatbridge.delivery.parts import parts_of
 from chatbridge.delivery.posting import Posting
@@ -215,6 +216,14 @@ class Delivery:
     async def settled(self) -> None:
         """Wait until everything that is in hand is answered and delivered, or given up."""
         await self._dispatch.settled()
+
+    def other_call(self) -> AbstractAsyncContextManager[None]:
+        """Around a call to the service that is not delivery's own: waits until one more is allowed, and counts it."""
+        return self._dispatch.other_call()
+
+    def heed(self, penalty: Penalty) -> None:
+        """A call that is not delivery's own was met by a penalty; a global one concerns every chat."""
+        self._dispatch.heed(penalty)
 
     def hurry(self) -> None:
         """Wait for nothing any more while the context is left."""

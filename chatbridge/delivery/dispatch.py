@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
 
-from chatbridge.delivery.chat import Budget, Button, Chat, Clock, Limits, Part, packed, unpacked
+from chatbridge.delivery.chat import Budget, Button, Chat, Clock, Limits, Part, Penalty, packed, unpacked
 from chatbridge.delivery.gate import Deadlines, Gate
-from chatbridge.delivery.line import Counts, Line, Outgoing
+from chatbridge.delivery.line import TICK, Counts, Line, Outgoing
 from chatbridge.delivery.parts import parts_of
 from chatbridge.delivery.posting import LONG, Posting
 from chatbridge.delivery.stream import stream
@@ -71,6 +72,23 @@ class Dispatch:
             if where == channel and posting.is_shown_by(message_id):
                 return turn
         return None
+
+    @asynccontextmanager
+    async def other_call(self) -> AsyncIterator[None]:
+        """Wait until one more call is allowed that is no chat's, and count it."""
+        meter, clock = self._deadlines.meter, self._clock
+        while (when := max(self._deadlines.everywhere, meter.ready(clock.time()))) > clock.time():
+            await clock.sleep(max(when - clock.time(), TICK))
+        meter.begin()
+        try:
+            yield
+        finally:
+            meter.end(clock.time())
+
+    def heed(self, penalty: Penalty) -> None:
+        """Keep all chats' calls back for as long as a global penalty says."""
+        if penalty.scope == "global":
+            self._deadlines.impose(self._clock.time(), penalty, "", "send")
 
     # --- answers -----------------------------------------------------------------------------------------------
 

@@ -27,6 +27,9 @@ BACK_OFF = (1.0, 300.0)
 MOST_PENALTIES = 30
 """So many penalties for one call, and it is given up."""
 
+SOON = 0.05
+"""Seconds until asking again while all calls of a budget are under way: nobody tells when one of them ends."""
+
 LUXURY_SHARE = 0.6
 """How much of a budget previews and typing may use."""
 
@@ -40,8 +43,11 @@ class Deadlines:
         self._chats: dict[str, float] = {}
         self._routes: dict[tuple[str, Route], float] = {}
 
-    def impose(self, now: float, penalty: Penalty, chat: str, route: Route, seconds: float) -> None:
-        """Take a penalty into account; `seconds` are those of the penalty, or a guess."""
+    def impose(
+        self, now: float, penalty: Penalty, chat: str, route: Route, guess: float = PENALTY_WITHOUT_TIME[0]
+    ) -> None:
+        """Take a penalty into account; `guess`: its seconds, where it does not say them."""
+        seconds = guess if penalty.seconds is None or not penalty.seconds > 0 else penalty.seconds
         until = now + seconds + MARGIN
         self._chats = {key: time for key, time in self._chats.items() if time > now}
         self._routes = {key: time for key, time in self._routes.items() if time > now}
@@ -52,6 +58,11 @@ class Deadlines:
         else:
             self._routes[chat, route] = max(self._routes.get((chat, route), until), until)
 
+    @property
+    def everywhere(self) -> float:
+        """When the deadline for all calls of the bot is over."""
+        return self._everywhere
+
     def until(self, chat: str, *routes: Route) -> float:
         """When the latest of the deadlines that concern these routes is over."""
         own = (self._routes.get((chat, route), -math.inf) for route in routes)
@@ -59,20 +70,34 @@ class Deadlines:
 
 
 class Meter:
-    """Counts calls against a budget."""
+    """Counts calls against a budget, each from its beginning until so long after its end.
+
+    The service counts a call when it arrives, which is somewhere in between: however long calls are on their way, it
+    never counts more than the budget.
+    """
 
     def __init__(self, budget: Budget | None) -> None:
         self._budget = budget
-        self._times: deque[float] = deque(maxlen=budget.calls if budget else 0)
+        self._under_way = 0
+        self._ended: deque[float] = deque(maxlen=budget.calls if budget else 0)
 
-    def count(self, now: float) -> None:
-        self._times.append(now)
+    def begin(self) -> None:
+        """A call begins."""
+        self._under_way += 1
 
-    def ready(self, share: float = 1.0) -> float:
+    def end(self, now: float) -> None:
+        """A call has ended."""
+        self._under_way -= 1
+        self._ended.append(now)
+
+    def ready(self, now: float, share: float = 1.0) -> float:
         """When there is room for one more call, if only that share of the budget may be used."""
-        if self._budget is None or len(self._times) < (calls := max(1, int(self._budget.calls * share))):
+        if self._budget is None:
             return -math.inf
-        return self._times[-calls] + self._budget.seconds
+        room = max(1, int(self._budget.calls * share)) - self._under_way
+        if room <= 0:
+            return now + SOON
+        return -math.inf if len(self._ended) < room else self._ended[-room] + self._budget.seconds
 
 
 @dataclass(eq=False, slots=True)
@@ -165,7 +190,7 @@ class Gate:
         if self._finals:
             call = self._finals[0]
             deadline = self.deadlines.until(self.chat, _route(call))
-            ready = max(call.not_before, deadline, self._meter.ready(), self.deadlines.meter.ready())
+            ready = max(call.not_before, deadline, self._meter.ready(now), self.deadlines.meter.ready(now))
             return self._begin(call, now) if ready <= now else ready
         if not self._answers:
             return None
@@ -177,8 +202,8 @@ class Gate:
             return None
         free = max(
             self.deadlines.until(self.chat, *ROUTES),
-            self._meter.ready(LUXURY_SHARE),
-            self.deadlines.meter.ready(LUXURY_SHARE),
+            self._meter.ready(now, LUXURY_SHARE),
+            self.deadlines.meter.ready(now, LUXURY_SHARE),
         )
         if (ready := max(wanted, free)) > now:
             return ready
@@ -189,18 +214,19 @@ class Gate:
 
     def _begin(self, call: Call, now: float) -> Call:
         self._begun = now
-        self._meter.count(now)
-        self.deadlines.meter.count(now)
+        self._meter.begin()
+        self.deadlines.meter.begin()
         return call
 
     # --- what came of it ---------------------------------------------------------------------------------------
 
     def settle(self, call: Call, now: float, error: ChatError | None = None, route: Route | None = None) -> None:
         """The call is over; `error` says how it failed, `route` what a preview really was."""
+        self._meter.end(now)
+        self.deadlines.meter.end(now)
         if isinstance(error, Penalty):
             guess = min(PENALTY_WITHOUT_TIME[0] * 2.0**call.penalties, PENALTY_WITHOUT_TIME[1])
-            seconds = guess if error.seconds is None or not error.seconds > 0 else error.seconds
-            self.deadlines.impose(now, error, self.chat, route or _route(call), seconds)
+            self.deadlines.impose(now, error, self.chat, route or _route(call), guess)
         if call.kind == "typing":
             pause = self.limits.typing_every
             self._next_typing = now + (pause if error is None else max(pause, self.limits.preview_slowest))

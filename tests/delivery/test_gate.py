@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from heapq import heappop, heappush
 from itertools import pairwise
 
 import pytest
@@ -262,14 +263,29 @@ def test_a_budget_is_kept_and_a_part_of_it_is_left_to_finals() -> None:
         assert final.state == "delivered"
 
 
-@given(st.lists(st.floats(0, 3)), st.integers(1, 5), st.floats(0.5, 5))
-def test_a_meter_never_lets_more_through(pauses: list[float], calls: int, seconds: float) -> None:
-    meter, now, times = Meter(Budget(calls, seconds)), 0.0, []
-    for pause in pauses:
-        now = max(now + pause, meter.ready())
-        meter.count(now)
-        times.append(now)
-    for first, beyond in zip(times, times[calls:], strict=False):
+@given(
+    st.lists(st.tuples(st.floats(0, 3), st.floats(0, 9), st.floats(0, 1)), max_size=60),
+    st.integers(1, 5),
+    st.floats(0.5, 5),
+)
+def test_a_meter_never_lets_more_arrive(plan: list[tuple[float, float, float]], calls: int, seconds: float) -> None:
+    """However long each call takes, and wherever in that time the service counts it."""
+    meter, now = Meter(Budget(calls, seconds)), 0.0
+    arrivals: list[float] = []
+    under_way: list[float] = []
+    for pause, takes, arrives in plan:
+        now += pause
+        while True:
+            while under_way and under_way[0] <= now:
+                meter.end(heappop(under_way))
+            if (ready := meter.ready(now)) <= now:
+                break
+            now = min([ready, *under_way[:1]])
+        meter.begin()
+        heappush(under_way, now + takes)
+        arrivals.append(now + arrives * takes)
+    arrivals.sort()
+    for first, beyond in zip(arrivals, arrivals[calls:], strict=False):
         assert beyond - first >= seconds - 1e-9
 
 

@@ -9,15 +9,18 @@ from contextlib import aclosing
 from typing import Any
 
 import discord
+from yarl import URL
 
 from chatbridge import Bot, Clock, ConfigError, Delivery
 from chatbridge_discord.chat import EVERYWHERE
 from chatbridge_discord.client import Events, new_client
+from chatbridge_discord.elsewhere import API
 from chatbridge_discord.missed import FIRST_START, Missed, id_at
 from chatbridge_discord.options import DiscordOptions
 from chatbridge_discord.redaction import redacted
 from chatbridge_discord.rest import Rest
 from chatbridge_discord.room import TROUBLE, Room
+from chatbridge_discord.traffic import counted
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,8 @@ async def run(
             ) as delivery:
                 room.delivery = delivery
                 room.missed = await _missed(delivery, options)
-                await _serve(options, bot, room, rest, back_off, library)
+                async with Rest(token, options.api_url, now, proxy, counted(delivery, URL(options.api_url))) as others:
+                    await _serve(options, bot, room, others, back_off, library)
 
 
 async def _missed(delivery: Delivery, options: DiscordOptions) -> Missed:
@@ -66,6 +70,7 @@ async def _serve(
 ) -> None:
     """Connect, and again whatever ends the connection, but for what a person has to mend."""
     wait = back_off
+    library = {"http_trace": counted(room.delivery, API)} | library
     while True:
         client = new_client(options, **library)
         events = Events(client, room, rest, bot, options)

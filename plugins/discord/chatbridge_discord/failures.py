@@ -46,12 +46,18 @@ def unanswered(error: BaseException) -> ChatError:
     return OutcomeUnknown(words)
 
 
+def penalty_of(headers: Mapping[str, str]) -> Penalty:
+    """What the headers of an answer 429 say; they know whole seconds only."""
+    after = headers.get("Retry-After", "")
+    # One without a scope is not from Discord itself but from the proxy before it, which has banned this address.
+    of_route = headers.get("X-RateLimit-Scope") in ("user", "shared")
+    return Penalty(float(after) if after.isdecimal() else None, "route" if of_route else "global")
+
+
 def _penalty(headers: Mapping[str, str], said: Mapping[str, Any]) -> Penalty:
     if "retry_after" in said:
         return Penalty(float(said["retry_after"]), "global" if said.get("global") else "route")
-    # Not Discord itself but the proxy before it, which has banned this address for a while.
-    after = headers.get("Retry-After", "")
-    return Penalty(float(after) if after.isdecimal() else None, "global")
+    return penalty_of(headers)
 
 
 def _words(status: int, said: Mapping[str, Any]) -> str:

@@ -23,17 +23,31 @@ TIMEOUT = aiohttp.ClientTimeout(total=45, sock_connect=15)
 
 
 class Rest:
-    """One bot's calls; an async context manager. `now` is the clock that Discord's deadlines are told to."""
+    """One bot's calls; an async context manager. `now` is the clock that Discord's deadlines are told to.
 
-    def __init__(self, token: str, api_url: str, now: Callable[[], float], proxy: str | None = None) -> None:
+    `trace`: what hears of each call when it begins and ends.
+    """
+
+    def __init__(
+        self,
+        token: str,
+        api_url: str,
+        now: Callable[[], float],
+        proxy: str | None = None,
+        trace: aiohttp.TraceConfig | None = None,
+    ) -> None:
         self._base, self._now, self._proxy = api_url.rstrip("/"), now, proxy
+        self._traces = [] if trace is None else [trace]
         self._headers = {"Authorization": f"Bot {token}", "User-Agent": AGENT}
         self._full: dict[str, float] = {}
         """Until when there is no room in a bucket, as far as Discord has told."""
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), headers=self._headers, timeout=TIMEOUT
+            connector=aiohttp.TCPConnector(limit=0),
+            headers=self._headers,
+            timeout=TIMEOUT,
+            trace_configs=self._traces,
         )
         return self
 
