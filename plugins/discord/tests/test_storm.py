@@ -37,6 +37,7 @@ async def test_fifty_chats_at_once_are_answered_in_order(hasty: DiscordServer, t
     for chat, person in zip(chats, people, strict=True):
         expected = [f"MESSAGE {number} OF {person.name.upper()}" for number in range(ROUNDS)]
         assert [message.text for message in hasty.messages(chat)] == expected
+    assert [call for call in hasty.calls if call.status == 429] == []
 
 
 LIMITS = {
