@@ -108,6 +108,8 @@ class Delivery:
         received = await self.inbox.add(self.bot.name, message, mark)
         if received is None:
             return False
+        if self._sweeper is None:  # what a crash left was asked before: behind this one it would pass for answered
+            await self.resume()
         self._answering.take(received, again=False)
         return True
 

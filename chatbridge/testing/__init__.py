@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     from chatbridge.testing.chats import Fault as Fault
     from chatbridge.testing.chats import ServiceCall as ServiceCall
     from chatbridge.testing.discord.server import DiscordServer as DiscordServer
+    from chatbridge.testing.echo import EchoBackend as EchoBackend
     from chatbridge.testing.frontends import FrontendContract as FrontendContract
     from chatbridge.testing.frontends import Room as Room
+    from chatbridge.testing.kills import BusyChat as BusyChat
+    from chatbridge.testing.kills import Toll as Toll
+    from chatbridge.testing.kills import judge_answers as judge_answers
+    from chatbridge.testing.kills import kill_at_random as kill_at_random
     from chatbridge.testing.models import LocalModelContract as LocalModelContract
     from chatbridge.testing.script import ScriptedBackend as ScriptedBackend
     from chatbridge.testing.script import scripted as scripted
@@ -35,7 +40,9 @@ _HOME = {
     "backends": ("BackendContract",),
     "chats": ("FakeService", "Fault", "ServiceCall"),
     "discord.server": ("DiscordServer",),
+    "echo": ("EchoBackend",),
     "frontends": ("FrontendContract", "Room"),
+    "kills": ("BusyChat", "Toll", "judge_answers", "kill_at_random"),
     "models": ("LocalModelContract",),
     "script": ("ScriptedBackend", "scripted"),
     "setup": ("bridge_with", "plugin_of", "worker_with"),

@@ -209,6 +209,17 @@ async def test_what_may_have_been_delivered_is_marked_after_a_crash_and_the_rest
 
 
 @virtually
+async def test_what_a_crash_left_is_answered_before_what_comes_then(place: Place) -> None:
+    """Behind a newer message it would pass for one that was answered together with that."""
+    async with place.program(EchoBackend(str.upper, pauses=lambda: 100.0), drain=1.0) as delivery:
+        await delivery.accept(said("one", "1"))
+    async with place.program(EchoBackend(str.upper)) as delivery:
+        await delivery.accept(said("two", "2"))
+        await delivery.resume()
+    assert place.shown() == ["ONE", "TWO"]
+
+
+@virtually
 async def test_a_shutdown_waits_for_answers_that_are_nearly_done(place: Place) -> None:
     async with place.program(EchoBackend(pauses=lambda: 0.5), drain=60.0) as delivery:
         await delivery.accept(said("x: 10 words"))

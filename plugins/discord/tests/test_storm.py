@@ -12,10 +12,9 @@ from hypothesis import settings as tried
 from hypothesis import strategies as st
 
 from chatbridge.delivery.parts import parts_of
-from chatbridge.testing import DiscordServer
+from chatbridge.testing import DiscordServer, EchoBackend
 
 from .conftest import talking, whole
-from .victim import Echo
 
 ROUNDS = 10 if os.environ.get("CHATBRIDGE_FULL") == "1" else 2
 CHATS = 50
@@ -24,7 +23,7 @@ CHATS = 50
 async def test_fifty_chats_at_once_are_answered_in_order(hasty: DiscordServer, tmp_path: Path) -> None:
     people = [hasty.add_person(f"person{number}") for number in range(CHATS)]
     chats = [hasty.dm(person) for person in people]
-    async with talking(hasty, Echo(), tmp_path):
+    async with talking(hasty, EchoBackend(pauses=lambda: 0.002), tmp_path):
         for number in range(ROUNDS):
             for chat, person in zip(chats, people, strict=True):
                 await hasty.say(chat, f"message {number} of {person.name}", author=person)

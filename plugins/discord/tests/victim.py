@@ -7,36 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from chatbridge_discord.bot import run
 from chatbridge_discord.options import DiscordOptions
 
-from chatbridge import Chunk, Finish, Reply, Request, Usage
-from chatbridge.testing import HurriedClock, ScriptedBackend, bridge_with, scripted
+from chatbridge.testing import EchoBackend, HurriedClock, bridge_with, scripted
 
-CLOCK = HurriedClock(1)
-
-
-class Echo(ScriptedBackend):
-    """Says the last message again, in upper case."""
-
-    async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
-        said = ""
-        for word in request.turns[-1].text.upper().split(" "):
-            await CLOCK.sleep(0.002)
-            said += f"{word} "
-            yield Chunk(f"{word} ")
-        yield Chunk(finish=Finish("end", Reply(said.strip()), Usage()))
+HURRY = 50
+"""How much faster than ours delivery's time passes: it keeps to what a channel may get in five seconds."""
 
 
 async def main(store: str, token: str, api_url: str, gateway_url: str) -> None:
     options = DiscordOptions.model_validate(
         {"token": token, "api_url": api_url, "gateway_url": gateway_url, "commands": "none"}
     )
-    async with bridge_with(scripted(Echo()), Path(store)) as bridge:
-        await run(options, bridge.bot("bot"), back_off=0.01, tries=10**6, guild_ready_timeout=0.05)
+    about = {"back_off": 0.01, "tries": 10**6, "guild_ready_timeout": 0.05}
+    async with bridge_with(scripted(EchoBackend(pauses=lambda: 0.002)), Path(store)) as bridge:
+        await run(options, bridge.bot("bot"), clock=HurriedClock(HURRY), **about)
 
 
 if __name__ == "__main__":

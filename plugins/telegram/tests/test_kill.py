@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import sys
-from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from chatbridge.testing import TelegramServer
-from chatbridge.testing.telegram.state import Chat
+from chatbridge.testing import BusyChat, TelegramServer, kill_at_random
 
 VICTIM = Path(__file__).with_name("victim.py")
 KILLS = 100 if os.environ.get("CHATBRIDGE_FULL") == "1" else 4
 CHATS = 20
-MARK = "⚠ "
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
@@ -25,60 +22,15 @@ MARK = "⚠ "
 async def test_each_message_is_answered_and_no_answer_is_doubled_in_silence(
     roomy: TelegramServer, tmp_path: Path
 ) -> None:
-    chance = random.Random(7)
-    people = [roomy.add_person(f"Person{number}") for number in range(CHATS)]
-    chats = [roomy.private(person) for person in people]
-    asked: list[list[str]] = [[] for _ in chats]
-
-    async def ask() -> None:
-        number = chance.randrange(CHATS)
-        words = " ".join(["word"] * chance.randrange(1, 30))
-        text = f"message {len(asked[number])} of chat {number}: {words}"
-        asked[number].append(text)
-        await roomy.say(chats[number], text, author=people[number])
-
-    for _ in range(KILLS):
-        program = await _start(roomy, tmp_path)
-        for _ in range(chance.randrange(5, 30)):
-            await ask()
-        calls = len(roomy.calls) + chance.randrange(1, 150)
-        await roomy.until(
-            lambda calls=calls: len(roomy.calls) >= calls or _answered(roomy, chats, asked) or None, within=60
+    def busy(number: int) -> BusyChat:
+        person = roomy.add_person(f"Person{number}")
+        chat = roomy.private(person)
+        return BusyChat(
+            partial(roomy.say, chat, author=person), lambda: [message.text for message in roomy.messages(chat)]
         )
-        program.kill()
-        assert await program.wait() == -9, "it ended by itself"
-    program = await _start(roomy, tmp_path)
-    await roomy.until(lambda: _answered(roomy, chats, asked) or None, within=120, what="all answers")
-    program.kill()
-    await program.wait()
-    for chat, texts in zip(chats, asked, strict=True):
-        _judge([message.text for message in roomy.messages(chat)], texts)
-    assert sum(map(len, asked)) > 4 * KILLS
 
-
-async def _start(server: TelegramServer, folder: Path) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, VICTIM, folder / "store", server.bot.token, server.api_url, server.file_url
-    )
-
-
-def _answered(server: TelegramServer, chats: list[Chat], asked: list[list[str]]) -> bool:
-    return all(
-        any(message.text.endswith(text.upper()) for message in server.messages(chat))
-        for chat, texts in zip(chats, asked, strict=True)
-        for text in texts
-    )
-
-
-def _judge(shown: list[str], asked: list[str]) -> None:
-    """Whether a chat shows each answer once, or a second time with a mark; and in order."""
-    plain = Counter(text for text in shown if not text.startswith(MARK))
-    marked = Counter(text.partition("\n")[2] for text in shown if text.startswith(MARK))
-    expected = [text.upper() for text in asked]
-    for text in expected:
-        assert plain[text] <= 1, f"a silent double of {text!r}"
-        assert plain[text] + marked[text] >= 1, f"{text!r} was lost"
-    assert set(plain) | set(marked) == set(expected)
-    order = [text.partition("\n")[2] if text.startswith(MARK) else text for text in shown]
-    positions = [order.index(text) for text in expected]
-    assert positions == sorted(positions)
+    command = [sys.executable, VICTIM, tmp_path / "store", roomy.bot.token, roomy.api_url, roomy.file_url]
+    start = partial(asyncio.create_subprocess_exec, *command)
+    toll = await kill_at_random(roomy, [busy(number) for number in range(CHATS)], start, kills=KILLS)
+    print(toll)
+    assert toll.asked > 4 * KILLS

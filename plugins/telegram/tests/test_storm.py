@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 
 from chatbridge import Limits
 from chatbridge.delivery.parts import parts_of
-from chatbridge.testing import ScriptedBackend, TelegramServer
+from chatbridge.testing import EchoBackend, ScriptedBackend, TelegramServer
 from chatbridge.testing.telegram.text import checked_entities, clean, utf16_length
 
 from .conftest import talking
-from .victim import Echo
 
 ROUNDS = 10 if os.environ.get("CHATBRIDGE_FULL") == "1" else 2
 CHATS = 50
@@ -28,7 +27,7 @@ CHATS = 50
 async def test_fifty_chats_at_once_are_answered_in_order(telegram: TelegramServer, tmp_path: Path) -> None:
     people = [telegram.add_person(f"Person{number}") for number in range(CHATS)]
     chats = [telegram.private(person) for person in people]
-    async with talking(telegram, Echo(), tmp_path, menu=False):
+    async with talking(telegram, EchoBackend(pauses=lambda: 0.002), tmp_path, menu=False):
         for number in range(ROUNDS):
             for chat, person in zip(chats, people, strict=True):
                 await telegram.say(chat, f"message {number} of {person.first_name}", author=person)
