@@ -118,7 +118,7 @@ class Answering:
                 before = ""
                 if again and isinstance(result, LiveTurn) and result.so_far is not None:
                     before = await result.so_far()  # what was shown of it is replaced: all of it has to be there
-            await self._bring(begun, begun.asked, language, result, kept, before)
+            await self._bring(begun, begun.asked, language, result, kept, before, again=again)
 
     async def result(
         self, asked: Message | Press, language: str, kept: KeptAnswer | None = None, *, again: bool = False
@@ -153,6 +153,8 @@ class Answering:
         result: str | LiveTurn | None,
         kept: KeptAnswer | None = None,
         before: str = "",
+        *,
+        again: bool = False,
     ) -> None:
         if result is None:
             await self._inbox.finish(received.id)
@@ -164,7 +166,7 @@ class Answering:
             live = live or (asked.message_id,)  # in the place of the offer
         else:
             reply_to = asked.message_id
-        posting = self.posting(asked.channel, language, reply_to, live, received=received, before=before)
+        posting = self.posting(asked.channel, language, reply_to, live, received=received, before=before, again=again)
         if isinstance(result, str):
             buttons = self.buttons(asked.channel, language, "regenerate", "branch") if kept else ()
             node = kept.node if kept else None
@@ -208,6 +210,7 @@ class Answering:
         *,
         received: Received | None = None,
         before: str = "",
+        again: bool = False,
     ) -> Posting:
         """An answer to be shown; in groups it is a reply."""
 
@@ -218,6 +221,7 @@ class Answering:
         return Posting(
             self._dispatch.limits(channel.id),
             key=received.key if received is not None else "",
+            begun=again,
             language=language,
             reply_to=reply_to if channel.kind == "group" else None,
             live=[*live],

@@ -105,11 +105,11 @@ class Delivery:
         messages are taken in by this one (an update's number, a channel's latest message), stored in the same moment;
         `marks` gives them back. Raises: StoreError; then the message is not stored.
         """
+        if self._sweeper is None:  # what a crash left was asked before: behind this one it would pass for answered
+            await self.resume()
         received = await self.inbox.add(self.bot.name, message, mark)
         if received is None:
             return False
-        if self._sweeper is None:  # what a crash left was asked before: behind this one it would pass for answered
-            await self.resume()
         self._answering.take(received, again=False)
         return True
 

@@ -27,7 +27,8 @@ class Posting:
     `live` are the ids of these messages, in order; an empty one was taken away by somebody. `remember` is told of
     each new one. `status` is shown until the first word comes. `buttons` are under what is shown. `withdrawn`: the
     answer is not wanted any more, and what shows it is taken away. `key`: short, and the same after a crash, so that
-    an `idempotent` service knows the messages again that were sent at its moment.
+    an `idempotent` service knows the messages again that were sent at its moment. `begun`: there may be one more
+    message than `live` has, which a run of the program sent that ended before it knew.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Posting:
         limits: Limits,
         *,
         key: str = "",
+        begun: bool = False,
         language: str = "en",
         reply_to: str | None = None,
         live: Sequence[str] = (),
@@ -53,7 +55,7 @@ class Posting:
         self.notices: Sequence[str] = ()
         self.route: Route | None = None
         """What the latest step was; None where there was nothing to do."""
-        self.unsure = ""
+        self.unsure = f"{self.key}-{len(self.live)}" if begun and limits.idempotent else ""
         """The nonce of a message that may have been begun, where sending with it again leaves one message."""
         self._remember = remember
         self._thoughts: list[str] = []

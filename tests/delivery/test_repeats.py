@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from chatbridge import ChatCommand, CommandContext, Press
+from chatbridge import ChatCommand, CommandContext, Limits, Part, Press
+from chatbridge.delivery.chat import packed
+from chatbridge.store import NewLetter
 from chatbridge.store.queue import Queue
-from chatbridge.testing import ScriptedBackend, plugin_of
+from chatbridge.testing import FakeService, ScriptedBackend, plugin_of
 from chatbridge.texts import say
 
 from .echo import EchoBackend
@@ -146,3 +148,29 @@ async def test_a_chat_that_has_another_id_goes_on_there(place: Place) -> None:
         path = await delivery.bot.dialogue(replace(PRIVATE, id="q")).path()
         assert [node.text for node in path] == ["hello", "one", "and again", "two"]
         assert await delivery.bot.dialogue(PRIVATE).path() == []
+
+
+@virtually
+async def test_a_placeholder_that_nobody_remembers_becomes_the_answer(place: Place) -> None:
+    """It was sent in the moment of a crash; the service knows its nonce again."""
+    place.service = FakeService(Limits(2000, idempotent=True))
+    async with place.program(ScriptedBackend()) as delivery:
+        received = await delivery.inbox.add("bot", said("hello"))
+        assert received is not None
+        await delivery.inbox.begin(received.id)
+        await place.service.chat("p").send(Part("…"), reply_to=None, nonce=f"{received.key}-0")
+    async with place.program(ScriptedBackend("One.")) as delivery:
+        await delivery.resume()
+    assert place.shown() == ["One."]
+
+
+@virtually
+async def test_what_was_tried_a_moment_ago_needs_no_mark_where_nonces_are_known(place: Place) -> None:
+    place.service = FakeService(Limits(2000, idempotent=True))
+    async with place.program(ScriptedBackend()) as delivery:
+        await place.service.chat("p").send(Part("One."), reply_to=None, nonce="n")
+        (row,) = await delivery.outbox.put("bot", "p", [NewLetter("send", "n", packed(Part("One.")))])
+        await delivery.outbox.attempting(row.id, "send", row.nonce)
+    async with place.program(ScriptedBackend()) as delivery:
+        await delivery.resume()
+    assert place.shown() == ["One."]
