@@ -142,9 +142,10 @@ class Room:
             files = await files_of(given.attachments, self._options.max_file_kib * 1024)
             message = replace(message, attachments=files.attachments)
         if files.unread and not message.text and not any(file.data for file in files.attachments):
-            # What people show each other is their own affair.
-            addressed = _addressed(message) and not message.author.is_bot
-            message = self._unreadable(message, files, given) if addressed else replace(message, attachments=())
+            if _addressed(message) and not message.author.is_bot:
+                message = self._unreadable(message, files, given)
+            else:  # what people show each other is their own affair
+                message = replace(message, attachments=(), mentions_bot=False)
         elif self._options.auto_thread:
             message = await self._in_thread(client, given, message)
         if message.text or message.attachments or message.mentions_bot or message.unreadable:
