@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from chatbridge.hookspecs import hookimpl as hookimpl
     from chatbridge.machine import free_memory as free_memory
     from chatbridge.machine import usable_cores as usable_cores
+    from chatbridge.operations.redaction import redacted as redacted
     from chatbridge.plugins import Plugins as Plugins
     from chatbridge.prompts import Prompt as Prompt
     from chatbridge.prompts import Special as Special
@@ -117,6 +118,7 @@ _HOME = {
     "frontend": ("FrontendType",),
     "hookspecs": ("hookimpl",),
     "machine": ("free_memory", "usable_cores"),
+    "operations.redaction": ("redacted",),
     "plugins": ("Plugins",),
     "prompts": ("Prompt", "Special", "Template", "Text", "Tokenizer", "Tokens"),
     "sampling": ("Sampling",),
