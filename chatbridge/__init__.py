@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from chatbridge.bundled import guide_path as guide_path
     from chatbridge.commands import ChatCommand as ChatCommand
     from chatbridge.commands import CommandContext as CommandContext
+    from chatbridge.config import BotSettings as BotSettings
     from chatbridge.config import ChannelSettings as ChannelSettings
     from chatbridge.config import ConfigPath as ConfigPath
     from chatbridge.config import Options as Options
@@ -97,7 +98,10 @@ _HOME = {
     "bridge": ("Bridge",),
     "bundled": ("guide_path",),
     "commands": ("ChatCommand", "CommandContext"),
-    "config": ("ChannelSettings", "ConfigPath", "Options", "Secret", "Settings", "SettingsSource", "default_settings"),
+    "config": (
+        "BotSettings", "ChannelSettings", "ConfigPath", "Options", "Secret", "Settings", "SettingsSource",
+        "default_settings",
+    ),
     "delivery.chat": (
         "Action", "Budget", "Button", "Chat", "ChatError", "Clock", "Entity", "Gone", "Limits", "OutcomeUnknown",
         "Part", "Penalty", "Refused", "Unreachable", "utf16_length",
