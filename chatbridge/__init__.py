@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from chatbridge.bundled import guide_path as guide_path
     from chatbridge.commands import ChatCommand as ChatCommand
     from chatbridge.commands import CommandContext as CommandContext
+    from chatbridge.config import BotSettings as BotSettings
     from chatbridge.config import ChannelSettings as ChannelSettings
     from chatbridge.config import ConfigPath as ConfigPath
     from chatbridge.config import Options as Options
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from chatbridge.hookspecs import hookimpl as hookimpl
     from chatbridge.machine import free_memory as free_memory
     from chatbridge.machine import usable_cores as usable_cores
+    from chatbridge.operations.redaction import redacted as redacted
     from chatbridge.plugins import Plugins as Plugins
     from chatbridge.prompts import Prompt as Prompt
     from chatbridge.prompts import Special as Special
@@ -96,7 +98,10 @@ _HOME = {
     "bridge": ("Bridge",),
     "bundled": ("guide_path",),
     "commands": ("ChatCommand", "CommandContext"),
-    "config": ("ChannelSettings", "ConfigPath", "Options", "Secret", "Settings", "SettingsSource", "default_settings"),
+    "config": (
+        "BotSettings", "ChannelSettings", "ConfigPath", "Options", "Secret", "Settings", "SettingsSource",
+        "default_settings",
+    ),
     "delivery.chat": (
         "Budget", "Button", "Chat", "ChatError", "Clock", "Entity", "Gone", "Limits", "OutcomeUnknown", "Part",
         "Penalty", "Refused", "Unreachable", "utf16_length",
@@ -117,6 +122,7 @@ _HOME = {
     "frontend": ("FrontendType",),
     "hookspecs": ("hookimpl",),
     "machine": ("free_memory", "usable_cores"),
+    "operations.redaction": ("redacted",),
     "plugins": ("Plugins",),
     "prompts": ("Prompt", "Special", "Template", "Text", "Tokenizer", "Tokens"),
     "sampling": ("Sampling",),

@@ -15,25 +15,17 @@ from chatbridge.cli import COMMANDS, cli
 from chatbridge.commands import BUILTIN
 from chatbridge.config import ChannelSettings, load
 from chatbridge.config.keys import BotKeys, ModelKeys, TopKeys
+from chatbridge.testing import Document, readmes
 
 ROOT = Path(__file__).parents[1]
-READMES = [ROOT / "README.md", ROOT / "README.zh.md"]
+READMES = readmes(ROOT)
 
 
-def blocks(file: Path, language: str | None) -> list[str]:
-    """The code blocks of a language: "sh", "" for none, or None for all of them."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", file.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    return [block for named, block in found if language is None or named == language]
-
-
-@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
-def test_settings_in_the_readme_are_good(readme: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("readme", READMES, ids=str)
+def test_settings_in_the_readme_are_good(readme: Document, tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "telegram").write_text("123456789:AAE-x2_y")
-    for number, block in enumerate(blocks(readme, "yaml")):
-        file = tmp_path / f"{number}.yaml"
-        file.write_text(block, encoding="utf-8")
-        load(file, Plugins(), {"DISCORD_TOKEN": "x"})
+    assert list(readme.settings(tmp_path, Plugins(), {"DISCORD_TOKEN": "x"}))
 
 
 def test_the_sample_works_as_it_stands() -> None:
@@ -43,9 +35,9 @@ def test_the_sample_works_as_it_stands() -> None:
     assert "yaml-language-server: $schema=" in (ROOT / "bots.yaml").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
-def test_commands_in_the_readme_exist(readme: Path) -> None:
-    text = readme.read_text(encoding="utf-8")
+@pytest.mark.parametrize("readme", READMES, ids=str)
+def test_commands_in_the_readme_exist(readme: Document) -> None:
+    text = readme.text
     context = click.Context(cli)
     for name, option in re.findall(r"(?:`|bin/)chatbridge (\w+)(?: (-\S+))?", text):
         command = cli.get_command(context, name)
@@ -57,47 +49,38 @@ def test_commands_in_the_readme_exist(readme: Path) -> None:
         assert f"`/{command.name}`" in text, command.name
 
 
-@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
-def test_every_key_is_in_the_readme(readme: Path) -> None:
-    text = readme.read_text(encoding="utf-8")
+@pytest.mark.parametrize("readme", READMES, ids=str)
+def test_every_key_is_in_the_readme(readme: Document) -> None:
+    text = readme.text
     for model in (TopKeys, ModelKeys, BotKeys, ChannelSettings):
         for key in model.model_fields:
             assert re.search(rf"[`\b]{key}\b|^ *{key}:|{key}: ", text, re.MULTILINE), f"{model.__name__}.{key}"
 
 
-@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
-def test_every_template_of_a_family_exists(readme: Path) -> None:
+@pytest.mark.parametrize("readme", READMES, ids=str)
+def test_every_template_of_a_family_exists(readme: Document) -> None:
     known = set(Plugins(discover=False).templates)
-    table = readme.read_text(encoding="utf-8").split("\n## ")[3]
+    table = readme.text.split("\n## ")[3]
     named = set(re.findall(r"`((?:alpaca|chinese|belle|chatglm|glm-|rwkv-)[\w-]*)`", table))
     assert named
     assert named <= known
 
 
-@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
-def test_the_tree_in_the_readme_is_the_tree(readme: Path) -> None:
-    tree = next(block for block in blocks(readme, "") if block.startswith("chatbridge/"))
-    named: set[Path] = set()
-    above: list[tuple[int, Path]] = []
-    for line in tree.splitlines():
-        indent = len(line) - len(line.lstrip())
-        name, caption = line.split(maxsplit=1)
-        while above and above[-1][0] >= indent:
-            above.pop()
-        path = (above[-1][1] if above else ROOT) / name
-        assert path.exists(), f"{name} is in the README and nowhere else"
-        assert caption.strip()
-        above.append((indent, path))
-        named.add(path)
+@pytest.mark.parametrize("readme", READMES, ids=str)
+def test_the_tree_in_the_readme_is_the_tree(readme: Document) -> None:
+    tree = readme.tree()
+    for path, caption in tree.items():
+        assert path.exists(), f"{path.name} is in the README and nowhere else"
+        assert caption, f"{path.name} has no caption"
     for folder in (ROOT / "chatbridge", ROOT / "plugins", ROOT / "examples"):
         for path in folder.iterdir():
             if path.name not in ("__pycache__", "py.typed"):
-                assert path in named, f"{path.relative_to(ROOT)} is not in the README's tree"
+                assert path in tree, f"{path.relative_to(ROOT)} is not in the README's tree"
 
 
-@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
-def test_the_plugin_in_the_readme_works(readme: Path, tmp_path: Path) -> None:
-    (block,) = blocks(readme, "python")
+@pytest.mark.parametrize("readme", READMES, ids=str)
+def test_the_plugin_in_the_readme_works(readme: Document, tmp_path: Path) -> None:
+    (block,) = readme.blocks("python")
     assert len([line for line in block.splitlines() if line.strip()]) <= 20
     (tmp_path / "chatbridge_dice.py").write_text(block, encoding="utf-8")
     program = """
@@ -117,26 +100,12 @@ asyncio.run(main())
 
 def test_both_readmes_hold_the_same() -> None:
     """The same sections, tables, code and numbers; only the sentences are of another language."""
-    shapes = []
-    for readme in READMES:
-        text = readme.read_text(encoding="utf-8")
-        code = [
-            re.sub(r" +#.*|^#.*\n|  +\S.*|\".*\"|'.*'", "", block, flags=re.MULTILINE) for block in blocks(readme, None)
-        ]
-        shapes.append(
-            (
-                len(re.findall(r"^#+ ", text, re.MULTILINE)),
-                [line.count("|") for line in text.splitlines() if line.startswith("|")],
-                len(code),
-                blocks(readme, "sh"),
-                sorted(re.findall(r"\d+(?:[.,]\d+)*", re.sub(r"```.*?```", "", text, flags=re.DOTALL))),
-            )
-        )
-    assert shapes[0] == shapes[1]
+    english, chinese = READMES
+    assert english.shape() == chinese.shape()
 
 
 def test_the_ci_runs_the_readmes_test_command() -> None:
-    (command,) = [block for block in blocks(ROOT / "README.md", "sh") if "pytest" in block]
+    (command,) = [block for block in READMES[0].blocks("sh") if "pytest" in block]
     assert ".venv-test/bin/pytest" in command
     assert ".venv-test/bin/pytest" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
@@ -148,9 +117,9 @@ def test_the_example_of_embedding_runs(tmp_path: Path) -> None:
     assert "end" in done.stderr
 
 
-@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
-def test_the_guide_answers_what_the_readme_asks(readme: Path, tmp_path: Path) -> None:
-    (asked,) = re.findall(r"^you> (.*)$", readme.read_text(encoding="utf-8"), re.MULTILINE)
+@pytest.mark.parametrize("readme", READMES, ids=str)
+def test_the_guide_answers_what_the_readme_asks(readme: Document, tmp_path: Path) -> None:
+    (asked,) = re.findall(r"^you> (.*)$", readme.text, re.MULTILINE)
     (tmp_path / "bots.yaml").write_text("models: {guide: {backend: numpy}}")
     command = [sys.executable, "-m", "chatbridge", "repl"]
     done = subprocess.run(command, input=f"{asked}\n", cwd=tmp_path, capture_output=True, text=True, check=True)

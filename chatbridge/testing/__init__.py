@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from chatbridge.testing.chats import Fault as Fault
     from chatbridge.testing.chats import ServiceCall as ServiceCall
     from chatbridge.testing.discord.server import DiscordServer as DiscordServer
+    from chatbridge.testing.documents import Document as Document
+    from chatbridge.testing.documents import readmes as readmes
+    from chatbridge.testing.documents import start_program as start_program
     from chatbridge.testing.echo import EchoBackend as EchoBackend
     from chatbridge.testing.frontends import FrontendContract as FrontendContract
     from chatbridge.testing.frontends import Room as Room
@@ -40,6 +43,7 @@ _HOME = {
     "backends": ("BackendContract",),
     "chats": ("FakeService", "Fault", "ServiceCall"),
     "discord.server": ("DiscordServer",),
+    "documents": ("Document", "readmes", "start_program"),
     "echo": ("EchoBackend",),
     "frontends": ("FrontendContract", "Room"),
     "kills": ("BusyChat", "Toll", "judge_answers", "kill_at_random"),

@@ -67,3 +67,8 @@ def virtually(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[[Place
 
     run.__name__, run.__doc__ = test.__name__, test.__doc__
     return run
+
+
+async def spoken(delivery: Delivery, channel: Channel = PRIVATE) -> list[str]:
+    """What the conversation holds, along its current path."""
+    return [node.text for node in await delivery.bot.dialogue(channel).path()]

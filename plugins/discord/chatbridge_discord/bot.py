@@ -11,13 +11,12 @@ from typing import Any
 import discord
 from yarl import URL
 
-from chatbridge import Bot, Clock, ConfigError, Delivery
+from chatbridge import Bot, Clock, ConfigError, Delivery, redacted
 from chatbridge_discord.chat import EVERYWHERE
 from chatbridge_discord.client import Events, new_client
 from chatbridge_discord.elsewhere import API
 from chatbridge_discord.missed import FIRST_START, Missed, id_at
 from chatbridge_discord.options import DiscordOptions
-from chatbridge_discord.redaction import redacted
 from chatbridge_discord.rest import Rest
 from chatbridge_discord.room import TROUBLE, Room
 from chatbridge_discord.traffic import counted
@@ -25,6 +24,10 @@ from chatbridge_discord.traffic import counted
 log = logging.getLogger(__name__)
 
 MOST_BACK_OFF = 60.0
+TOKEN_IN = ("discord.client", "discord.shard", "discord.state", "aiohttp.client", "asyncio")
+"""The loggers that may write the token."""
+TALKATIVE = dict.fromkeys(("discord.http", "discord.gateway", "discord.webhook.async_"), logging.INFO)
+"""At level DEBUG these write whole events and addresses: what people said, and the tokens of interactions."""
 WRONG_TOKEN, SHARDING_NEEDED, NO_SUCH_SHARDS, WRONG_INTENTS, REFUSED_INTENTS = 4004, 4011, 4010, 4013, 4014
 
 
@@ -46,7 +49,7 @@ async def run(
     token = options.token.get_secret_value()
     proxy = options.proxy.get_secret_value() if options.proxy is not None else None
     now = clock.time if clock is not None else asyncio.get_running_loop().time
-    with redacted(token):
+    with redacted(token, TOKEN_IN, TALKATIVE):
         async with Rest(token, options.api_url, now, proxy) as rest:
             room = Room(bot, rest, options)
             async with Delivery(

@@ -15,8 +15,7 @@ import pytest
 from chatbridge_discord.bot import run
 from chatbridge_discord.options import DiscordOptions
 
-from chatbridge import Bot, Bridge, ChannelSettings, Clock, Sampling, SettingsSource
-from chatbridge.config import BotSettings
+from chatbridge import Bot, BotSettings, Bridge, ChannelSettings, Clock, Sampling, SettingsSource
 from chatbridge.testing import DiscordServer, HurriedClock, ScriptedBackend, bridge_with, scripted
 from chatbridge.testing.discord.limits import Limits
 from chatbridge.testing.discord.state import Channel, Message

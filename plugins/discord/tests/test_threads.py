@@ -63,6 +63,21 @@ async def test_each_message_to_the_bot_gets_a_thread_where_that_is_wanted(roomy:
     assert "are you there" not in str(backend.requests[2].turns)
 
 
+async def test_in_threads_of_others_it_answers_when_it_is_asked(roomy: DiscordServer, tmp_path: Path) -> None:
+    backend = ScriptedBackend("Yes.", "To everything.")
+    async with talking(roomy, backend, tmp_path, defaults=MENTIONS, auto_thread=True):
+        thread = await roomy.start_thread(roomy.general, "Cats")
+        await roomy.say(thread, "said among people")
+        await roomy.say(thread, "are you there?", mention=True)
+        assert (await answer(roomy, thread)).text == "Yes."
+        await roomy.say(thread, "and again among people")
+        await roomy.say(thread, "still there?", mention=True)
+        assert (await answer(roomy, thread)).text == "To everything."
+    asked = [request.turns[-1].text for request in backend.requests]
+    assert [text.splitlines()[-1] for text in asked] == ["are you there?", "still there?"]
+    assert len(roomy.messages(thread)) == 2
+
+
 async def test_a_thread_that_is_there_already_is_used(roomy: DiscordServer, tmp_path: Path) -> None:
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=MENTIONS):
         await roomy.say(roomy.dm(), "hello")

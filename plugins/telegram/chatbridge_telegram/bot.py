@@ -13,18 +13,21 @@ import telegram
 from telegram.error import BadRequest, InvalidToken, TelegramError
 from telegram.request import HTTPXRequest
 
-from chatbridge import Bot, ChannelSettings, ChatbridgeError, Clock, ConfigError, Delivery
+from chatbridge import Bot, ChannelSettings, ChatbridgeError, Clock, ConfigError, Delivery, redacted
 from chatbridge_telegram import menu
 from chatbridge_telegram.chat import EVERYWHERE
 from chatbridge_telegram.listener import Listener
 from chatbridge_telegram.options import TelegramOptions, Webhook
 from chatbridge_telegram.polling import BACK_OFF, HOLD_SECONDS, WANTED, poll
-from chatbridge_telegram.redaction import redacted
 from chatbridge_telegram.room import Room
 
 log = logging.getLogger(__name__)
 
 CONNECTIONS = 64
+TOKEN_IN = ("telegram.Bot", "telegram.request")
+"""The loggers that write addresses; the token is a part of each."""
+TALKATIVE = {"httpx": logging.WARNING}
+"""It has a line for each call, each poll among them."""
 
 
 async def run(
@@ -41,7 +44,7 @@ async def run(
 
     Raises: ConfigError for a token that Telegram does not know.
     """
-    with redacted(options.token.get_secret_value()), _explained(bot):
+    with redacted(options.token.get_secret_value(), TOKEN_IN, TALKATIVE), _explained(bot):
         async with _connected(options, back_off) as client:
             room = Room(bot, client, options)
             room.delivery = Delivery(

@@ -13,8 +13,7 @@ import pytest
 from chatbridge_telegram.bot import run
 from chatbridge_telegram.options import TelegramOptions
 
-from chatbridge import Bot, Bridge, ChannelSettings, Sampling
-from chatbridge.config import BotSettings
+from chatbridge import Bot, BotSettings, Bridge, ChannelSettings, Sampling
 from chatbridge.testing import HurriedClock, ScriptedBackend, TelegramServer, bridge_with, scripted
 from chatbridge.testing.telegram.limits import Limits
 from chatbridge.testing.wire.clock import Clock

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import signal
 import sys
@@ -12,17 +11,10 @@ import pytest
 from chatbridge_telegram.options import TelegramOptions
 
 from chatbridge import Plugins
-from chatbridge.config import load
-from chatbridge.testing import TelegramServer
+from chatbridge.testing import Document, TelegramServer, readmes, start_program
 
 ROOM = Path(__file__).parents[1]
-READMES = [ROOM / "README.md", ROOM / "README.zh.md"]
-
-
-def blocks(readme: Path, language: str) -> list[str]:
-    text = readme.read_text(encoding="utf-8")
-    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
-    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
+READMES = readmes(ROOM)
 
 
 def with_secret(folder: Path, token: str) -> None:
@@ -30,46 +22,41 @@ def with_secret(folder: Path, token: str) -> None:
     (folder / "secrets" / "telegram").write_text(f"{token}\n")
 
 
-@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
-def test_every_excerpt_is_accepted(readme: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("readme", READMES, ids=str)
+def test_every_excerpt_is_accepted(readme: Document, tmp_path: Path) -> None:
     with_secret(tmp_path, "123456789:AAE-x2_y")
-    found = blocks(readme, "yaml")
+    found = list(readme.settings(tmp_path, Plugins()))
     assert len(found) == 3
-    for number, block in enumerate(found):
-        file = tmp_path / f"{number}.yaml"
-        file.write_text(block if "models:" in block else blocks(readme, "yaml")[0].partition("bots:")[0] + block)
-        (bot,) = load(file, Plugins()).bots.values()
+    for settings in found:
+        (bot,) = settings.bots.values()
         assert isinstance(bot.options, TelegramOptions)
 
 
-@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
-def test_every_option_is_told_with_its_default(readme: Path) -> None:
-    text = readme.read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)`(?:[,、] ?`(\w+)`)? \| ([^|]*)\| .* \|$", text, re.MULTILINE)
-    told = {name: default.strip("` ") for one, other, default in rows for name in (one, other) if name}
+@pytest.mark.parametrize("readme", READMES, ids=str)
+def test_every_option_is_told_with_its_default(readme: Document) -> None:
+    told = readme.options()
     assert set(told) - {"token_file"} == set(TelegramOptions.model_fields)
     for name, field in TelegramOptions.model_fields.items():
-        if field.default is not None and not name.endswith("_url") and not field.is_required():
-            assert told[name] == str(field.default).lower()
+        if not field.is_required() and field.default not in (None, frozenset()) and not name.endswith("_url"):
+            assert told[name][0] == str(field.default).lower()
 
 
 def test_both_languages_say_the_same() -> None:
-    english, chinese = (path.read_text(encoding="utf-8") for path in READMES)
-    assert blocks(READMES[0], "sh") == blocks(READMES[1], "sh")
-    for pattern in (r"^#+ ", r"^\| ", r"^\d+\. ", r"^(?:    )?\w+\.py"):
-        assert len(re.findall(pattern, english, re.MULTILINE)) == len(re.findall(pattern, chinese, re.MULTILINE))
+    english, chinese = READMES
+    assert english.shape() == chinese.shape()
 
 
-def test_the_tree_has_every_file() -> None:
-    files = {path.name for path in (ROOM / "chatbridge_telegram").glob("*.py")}
-    for readme in READMES:
-        assert set(re.findall(r"^    (\w+\.py) ", readme.read_text(encoding="utf-8"), re.MULTILINE)) == files
+@pytest.mark.parametrize("readme", READMES, ids=str)
+def test_the_tree_has_every_file(readme: Document) -> None:
+    tree = readme.tree()
+    assert {path for path in tree if path.suffix == ".py"} == set((ROOM / "chatbridge_telegram").glob("*.py"))
+    assert all(path.exists() and caption for path, caption in tree.items())
 
 
 def test_what_the_log_is_said_to_say_is_in_the_code() -> None:
     code = "".join(path.read_text() for path in (ROOM / "chatbridge_telegram").glob("*.py"))
     code = re.sub(r"[\"']\n\s*f?[\"']", "", code)
-    told = re.findall(r"^\| `([^`]+)` \| \D", READMES[0].read_text().partition("## When something")[2], re.MULTILINE)
+    told = re.findall(r"^\| `([^`]+)` \| \D", READMES[0].text.partition("## When something")[2], re.MULTILINE)
     assert len(told) == 5
     for line in told:
         assert all(part.strip() in code for part in re.split("…|httpx", line)[:1]), line
@@ -78,13 +65,13 @@ def test_what_the_log_is_said_to_say_is_in_the_code() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM on Windows")
 async def test_the_steps_lead_to_a_bot_that_answers(roomy: TelegramServer, tmp_path: Path) -> None:
     with_secret(tmp_path, roomy.bot.token)
-    settings = blocks(READMES[0], "yaml")[0]
+    settings = READMES[0].blocks("yaml")[0]
     # The one line that a new user does not have: the stand-in in the place of Telegram.
     settings += f"    api_url: {roomy.api_url}\n    file_url: {roomy.file_url}\n"
     (tmp_path / "bots.yaml").write_text(settings)
-    check = await _chatbridge(tmp_path, "check")
+    check = await start_program(tmp_path, "check")
     assert await check.wait() == 0
-    program = await _chatbridge(tmp_path, "run", "--verbose")
+    program = await start_program(tmp_path, "run", "--verbose")
     await roomy.say(roomy.private(), "how do I add a Telegram bot?")
     answer = await roomy.next_message(within=60)
     assert len(answer.text) > 20
@@ -92,13 +79,3 @@ async def test_the_steps_lead_to_a_bot_that_answers(roomy: TelegramServer, tmp_p
     output, _ = await program.communicate()
     assert program.returncode == 0, output.decode()
     assert [line for line in output.decode().splitlines() if roomy.bot.token in line] == []
-
-
-async def _chatbridge(folder: Path, *words: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "chatbridge", *words),
-        cwd=folder,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )

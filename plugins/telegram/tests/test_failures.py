@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 import telegram as library
+from chatbridge_telegram.bot import TALKATIVE, TOKEN_IN
 from chatbridge_telegram.chat import TelegramChat
 from chatbridge_telegram.options import TelegramOptions
 from chatbridge_telegram.places import Place
-from chatbridge_telegram.redaction import redacted
 
-from chatbridge import ChatError, Gone, OutcomeUnknown, Part, Penalty, Refused, Unreachable
+from chatbridge import ChatError, Gone, OutcomeUnknown, Part, Penalty, Refused, Unreachable, redacted
 from chatbridge.testing import TelegramServer
 
 HELLO = Part("hello")
@@ -21,7 +21,7 @@ HELLO = Part("hello")
 async def chat(roomy: TelegramServer) -> AsyncIterator[TelegramChat]:
     """The private chat, called directly."""
     options = TelegramOptions(token=roomy.bot.token)
-    with redacted(roomy.bot.token):
+    with redacted(roomy.bot.token, TOKEN_IN, TALKATIVE):
         async with library.Bot(roomy.bot.token, roomy.api_url, roomy.file_url) as client:
             yield TelegramChat(client, Place(roomy.person.id), options)
 
