@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from chatbridge.bot import Bot as Bot
-    from chatbridge.bot import Press as Press
     from chatbridge.bridge import Bridge as Bridge
     from chatbridge.bundled import guide_path as guide_path
     from chatbridge.commands import ChatCommand as ChatCommand
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from chatbridge.config import Settings as Settings
     from chatbridge.config import SettingsSource as SettingsSource
     from chatbridge.config import default_settings as default_settings
-    from chatbridge.delivery.chat import Action as Action
     from chatbridge.delivery.chat import Budget as Budget
     from chatbridge.delivery.chat import Button as Button
     from chatbridge.delivery.chat import Chat as Chat
@@ -79,6 +77,7 @@ if TYPE_CHECKING:
     from chatbridge.turns import Answer as Answer
     from chatbridge.turns import FinishedTurn as FinishedTurn
     from chatbridge.turns import LiveTurn as LiveTurn
+    from chatbridge.types import Action as Action
     from chatbridge.types import Attachment as Attachment
     from chatbridge.types import Author as Author
     from chatbridge.types import Channel as Channel
@@ -86,6 +85,7 @@ if TYPE_CHECKING:
     from chatbridge.types import Finish as Finish
     from chatbridge.types import Message as Message
     from chatbridge.types import ModelInfo as ModelInfo
+    from chatbridge.types import Press as Press
     from chatbridge.types import Reply as Reply
     from chatbridge.types import Turn as Turn
     from chatbridge.types import Usage as Usage
@@ -94,7 +94,7 @@ if TYPE_CHECKING:
 # Where each public name lives. Loading them on first use keeps `import chatbridge` (and so `chatbridge --help`,
 # and a plugin that only registers hooks) free of pydantic and numpy.
 _HOME = {
-    "bot": ("Bot", "Press"),
+    "bot": ("Bot",),
     "bridge": ("Bridge",),
     "bundled": ("guide_path",),
     "commands": ("ChatCommand", "CommandContext"),
@@ -103,8 +103,8 @@ _HOME = {
         "default_settings",
     ),
     "delivery.chat": (
-        "Action", "Budget", "Button", "Chat", "ChatError", "Clock", "Entity", "Gone", "Limits", "OutcomeUnknown",
-        "Part", "Penalty", "Refused", "Unreachable", "utf16_length",
+        "Budget", "Button", "Chat", "ChatError", "Clock", "Entity", "Gone", "Limits", "OutcomeUnknown", "Part",
+        "Penalty", "Refused", "Unreachable", "utf16_length",
     ),
     "delivery.desk": ("Delivery",),
     "delivery.entities": ("as_entities",),
@@ -127,8 +127,8 @@ _HOME = {
     "prompts": ("Prompt", "Special", "Template", "Text", "Tokenizer", "Tokens"),
     "sampling": ("Sampling",),
     "types": (
-        "Attachment", "Author", "Channel", "Chunk", "Finish", "Message", "ModelInfo", "Reply", "Turn", "Usage",
-        "Waiting",
+        "Action", "Attachment", "Author", "Channel", "Chunk", "Finish", "Message", "ModelInfo", "Press", "Reply",
+        "Turn", "Usage", "Waiting",
     ),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -9,23 +9,22 @@ import logging
 import random
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from chatbridge.commands import ChatCommand, CommandContext, expand, parse
 from chatbridge.config import BotSettings, ChannelSettings, ModelSettings, Quota
-from chatbridge.delivery.chat import Action
 from chatbridge.dialogue import Dialogue
 from chatbridge.errors import CommandError, ConfigError
 from chatbridge.plugins import did_you_mean
 from chatbridge.quotas import Quotas
 from chatbridge.store import Messages, Noted, People
 from chatbridge.texts import duration, pick_language, say
-from chatbridge.triggers import BotStreaks, heard, place_of
+from chatbridge.triggers import BotStreaks, heard, moved_place, place_of
 from chatbridge.turns import Answer, LiveTurn
-from chatbridge.types import Author, Channel, Message
+from chatbridge.types import Author, Channel, Message, Press
 
 if TYPE_CHECKING:
     from chatbridge.bridge import Bridge
@@ -37,17 +36,6 @@ MOST_DIALOGUES = 1000
 """So many conversations are held in memory at most, besides those in which something is being answered."""
 
 _ASIDE = "/aside/"
-
-
-@dataclass(frozen=True, slots=True)
-class Press:
-    """Somebody pressed a button. `message_id`: the message that it is under."""
-
-    action: Action
-    message_id: str
-    channel: Channel
-    author: Author
-    language: str = ""
 
 
 class Bot:
@@ -117,9 +105,11 @@ class Bot:
         if not await self.permits(message.author, message.channel):
             return await self._door(wanted, language, addressed=call is None or message.channel.kind != "group")
         if call is not None:
-            return await self._command(call, await self._context(message, replied, settings, language))
+            return await self._command(call, await self._context(message, replied, settings, language), again)
         if message.author.is_bot and not self._streaks.allow(message.channel):
             return None
+        if message.unreadable:
+            return Answer(message.unreadable)
         if not again and (refusal := await self._refusal(message.author, language)) is not None:
             return Answer(refusal) if refusal else None
         chained = replied if _in_chains(settings, message.channel) else None
@@ -129,8 +119,8 @@ class Bot:
         turn.author = message.author
         return turn
 
-    async def press(self, press: Press) -> Answer | LiveTurn | None:
-        """What a button of an answer does, but for "stop", which needs the answer itself.
+    async def press(self, press: Press, *, again: bool = False) -> Answer | LiveTurn | None:
+        """What a button of an answer does, but for "stop", which needs the answer itself. `again`: see `receive`.
 
         Raises: CommandError, whose text is for the person who pressed it.
         """
@@ -144,7 +134,7 @@ class Bot:
         if press.action == "branch":
             await dialogue.go_to(noted.node)
             return Answer(say(language, "branched"))
-        if (refusal := await self._refusal(press.author, language, again=True)) is not None:
+        if not again and (refusal := await self._refusal(press.author, language, again=True)) is not None:
             raise CommandError(refusal)
         start = dialogue.go_on if press.action == "continue" else dialogue.regenerate
         turn = start(language, noted.node)
@@ -168,6 +158,12 @@ class Bot:
             return None
         await self.messages.note(self.name, message.channel.id, message.id, node.id)
         return node.id
+
+    async def moved(self, old: str, new: str) -> None:
+        """The chat service has given a channel another id: its conversations go on there."""
+        await self.bridge.store.move(self.name, lambda place: moved_place(place, old, new))
+        for place in [place for place in self._dialogues if moved_place(place, old, new) != place]:
+            del self._dialogues[place]  # what is being answered there ends where it began
 
     def reworded(self, message: Message) -> Message:
         """A message that was edited, as the model is to read it."""
@@ -256,7 +252,7 @@ class Bot:
             place = about.place if about is not None else place
         return CommandContext(self._dialogue(place, message.channel), message, language)
 
-    async def _command(self, call: tuple[str, str], context: CommandContext) -> Answer | LiveTurn | None:
+    async def _command(self, call: tuple[str, str], context: CommandContext, again: bool) -> Answer | LiveTurn | None:
         name, argument = call
         message = context.message
         known = self.bridge.plugins.chat_commands
@@ -270,10 +266,12 @@ class Bot:
         for_admins = any(name == one.name and one.admin for one in self.commands)
         if for_admins and message.channel.kind != "terminal" and not self.is_admin(message.author):
             raise context.error("admins_only", name=name)
+        if again and not command.repeatable:
+            raise context.error("maybe_done", name=name)
         result = await command.run(context, argument)
         if isinstance(result, str):
             return Answer(result)
-        if (refusal := await self._refusal(message.author, context.language, again=True)) is not None:
+        if not again and (refusal := await self._refusal(message.author, context.language, again=True)) is not None:
             raise CommandError(refusal)
         result.author = message.author
         return result

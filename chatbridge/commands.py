@@ -46,7 +46,8 @@ class ChatCommand:
     `run(context, argument)` is an async function that returns text to show, or a turn to stream. It raises
     CommandError with a text for the person. `argument` says what may follow the name, for people; `complete(context)`
     gives values that it may have, for services that suggest them. `terminal_only` commands touch this machine's files.
-    `admin` commands are for the admins that bots.yaml names.
+    `admin` commands are for the admins that bots.yaml names. `repeatable`: it may be carried out again where the
+    program ended in the middle of it; of any other the person is told that it may have been carried out or not.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ChatCommand:
     argument: str = ""
     terminal_only: bool = False
     admin: bool = False
+    repeatable: bool = False
     complete: Callable[[CommandContext], Iterable[str]] | None = None
 
 
@@ -300,31 +302,49 @@ def _short(text: str, limit: int = 60) -> str:
 
 
 BUILTIN = (
-    ChatCommand("help", "list the commands", "列出全部命令", _help),
-    ChatCommand("reset", "begin a new conversation", "开始新的对话", _reset),
-    ChatCommand("regenerate", "answer the last message once more", "重新回答上一条消息", _regenerate),
-    ChatCommand("continue", "go on with the last answer", "继续上一个回答", _continue),
-    ChatCommand("edit", "put another text in place of your last message", "修改您的上一条消息", _edit, "TEXT"),
+    ChatCommand("help", "list the commands", "列出全部命令", _help, repeatable=True),
+    ChatCommand("reset", "begin a new conversation", "开始新的对话", _reset, repeatable=True),
+    ChatCommand("regenerate", "answer the last message once more", "重新回答上一条消息", _regenerate, repeatable=True),
+    ChatCommand("continue", "go on with the last answer", "继续上一个回答", _continue, repeatable=True),
+    ChatCommand(
+        "edit", "put another text in place of your last message", "修改您的上一条消息", _edit, "TEXT", repeatable=True
+    ),
     ChatCommand("undo", "take your last message and its answer back", "撤销上一条消息和回答", _undo),
-    ChatCommand("branch", "list the branches, or go to one", "列出分支或切换分支", _branch, "[ID]"),
-    ChatCommand("model", "show or change the model", "查看或更换模型", _model, "[NAME]", complete=_models_of),
+    ChatCommand("branch", "list the branches, or go to one", "列出分支或切换分支", _branch, "[ID]", repeatable=True),
+    ChatCommand(
+        "model", "show or change the model", "查看或更换模型", _model, "[NAME]", repeatable=True, complete=_models_of
+    ),
     ChatCommand(
         "template",
         "show or change the prompt template",
         "查看或更换提示模板",
         _template,
         "[NAME]",
+        repeatable=True,
         complete=_templates_of,
     ),
-    ChatCommand("system", "show or set the system text", "查看或设置系统提示", _system, "[TEXT]"),
+    ChatCommand("system", "show or set the system text", "查看或设置系统提示", _system, "[TEXT]", repeatable=True),
     ChatCommand(
-        "set", "change a setting of this conversation", "修改本对话的设置", _set, "KEY VALUE", complete=_keys_of
+        "set",
+        "change a setting of this conversation",
+        "修改本对话的设置",
+        _set,
+        "KEY VALUE",
+        repeatable=True,
+        complete=_keys_of,
     ),
-    ChatCommand("stop", "stop the answer and keep what came", "停止回答并保留已有内容", _stop),
-    ChatCommand("stats", "what the last answer cost", "上一个回答的统计", _stats),
+    ChatCommand("stop", "stop the answer and keep what came", "停止回答并保留已有内容", _stop, repeatable=True),
+    ChatCommand("stats", "what the last answer cost", "上一个回答的统计", _stats, repeatable=True),
     ChatCommand("pair", "let somebody in, or list who asks", "允许某人使用，或列出申请者", _pair, "[CODE]", admin=True),
     ChatCommand("unpair", "show somebody the door again", "取消某人的使用权限", _unpair, "ID", admin=True),
-    ChatCommand("usage", "tokens that people's answers cost today", "今天每个人用掉的 token", _usage, admin=True),
+    ChatCommand(
+        "usage",
+        "tokens that people's answers cost today",
+        "今天每个人用掉的 token",
+        _usage,
+        admin=True,
+        repeatable=True,
+    ),
     ChatCommand("save", "write the conversation to a file", "把对话保存到文件", _save, "FILE", terminal_only=True),
     ChatCommand("load", "read a conversation from a file", "从文件载入对话", _load, "FILE", terminal_only=True),
 )

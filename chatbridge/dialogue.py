@@ -122,7 +122,11 @@ class Dialogue:
             turn.node = path[-1].id
             return Task(path[-2], unfinished=path[-1])
 
-        return LiveTurn(self, language, begin)
+        async def so_far() -> str:
+            path = [await self.store.node(at)] if at is not None else await self.path()
+            return path[-1].text if path and path[-1].role == "assistant" else ""
+
+        return LiveTurn(self, language, begin, so_far=so_far)
 
     @property
     def idle(self) -> bool:

@@ -75,6 +75,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "⚠ A part of this answer is missing here: the chat service did not take it ({why}).",
         "⚠ 此处缺少回答的一部分：聊天服务拒绝接收（{why}）。",
     ),
+    "maybe_done": (
+        "The program ended while it carried out `/{name}`: it may be done or not. Please see, and say it again if not.",
+        "执行 `/{name}` 时程序中断了：可能已经完成，也可能没有。请查看一下，没有完成就再发一次。",
+    ),
     "gave_up": (
         "Sorry, this message could not be answered, even after {count} tries.",
         "抱歉，尝试了 {count} 次，仍无法回答这条消息。",

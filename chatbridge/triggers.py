@@ -61,6 +61,12 @@ def place_of(message: Message, settings: ChannelSettings) -> str:
             return channel.id
 
 
+def moved_place(place: str, old: str, new: str) -> str:
+    """The key of a conversation, in any scope, once a channel has another id; that of another channel stays."""
+    rest = place.removeprefix(old)
+    return new + rest if place.startswith(old) and rest[:1] in ("", "/", "#") else place
+
+
 class BotStreaks:
     """Counts how many answers in a row went to other bots, for each channel."""
 

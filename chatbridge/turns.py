@@ -52,8 +52,9 @@ class LiveTurn:
 
     `notices` are lines for the person, complete with the first chunk. `stop()` ends the answer early and keeps
     what came. The model's errors are raised from the iteration; the person's message is kept then, too.
-    `author`: whom the answer is for. `message`: what it answers, until it begins; what comes later is a matter of the
-    conversation. `node`: where it is kept, once it ended. `superseded`: a later message is answered in its place.
+    `so_far`: gives the answer that it goes on with, where it does. `author`: whom the answer is for. `message`: what
+    it answers, until it begins; what comes later is a matter of the conversation. `node`: where it is kept, once it
+    ended. `superseded`: a later message is answered in its place.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class LiveTurn:
         *,
         message: Message | None = None,
         gives_way: bool = False,
+        so_far: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
         self.language = language
         self.message = message
@@ -73,6 +75,7 @@ class LiveTurn:
         self.node: int | None = None
         self.superseded = False
         self.gives_way = gives_way
+        self.so_far = so_far
         self._dialogue = dialogue
         self._begin = begin
         self._stopped = False

@@ -52,6 +52,7 @@ class Message:
     epoch; `reply_to` is the id of the message it answers; `language` is the person's client language ("en", "zh-CN"…)
     if the service tells it. `replies_to_bot`: the message it answers is the bot's; of those that the bot has sent and
     remembers this need not be told. `quoted`: the text of the message it answers, for where the bot never saw it.
+    `unreadable`: why nothing in it can be read, in words for the person, who gets them in place of an answer.
     """
 
     id: str
@@ -65,6 +66,26 @@ class Message:
     language: str = ""
     replies_to_bot: bool = False
     quoted: str = ""
+    unreadable: str = ""
+
+
+Action = Literal["stop", "regenerate", "continue", "branch", "answer"]
+"""What a button does; "answer" is under the offer to answer an edited message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Press:
+    """Somebody pressed a button. `message_id`: the message that it is under.
+
+    `id` is the chat service's own, by which a press that it tells twice is known; "" where it has none.
+    """
+
+    action: Action
+    message_id: str
+    channel: Channel
+    author: Author
+    language: str = ""
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,18 +8,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from chatbridge.delivery.chat import Action, Button
+from chatbridge.delivery.chat import Button
 from chatbridge.delivery.dispatch import Dispatch
 from chatbridge.delivery.posting import Posting
 from chatbridge.errors import ChatbridgeError, CommandError
 from chatbridge.store import Inbox, KeptAnswer, Received
 from chatbridge.texts import say
 from chatbridge.turns import Answer, LiveTurn
-from chatbridge.types import Channel, Message
+from chatbridge.types import Action, Channel, Message, Press
 
 if TYPE_CHECKING:
     from chatbridge.bot import Bot
@@ -60,73 +60,122 @@ class Answering:
         self._received.add(received.id)
         self._dispatch.start(self._handle(received, again))
 
-    async def _handle(self, received: Received, again: bool) -> None:
+    async def now(self, received: Received) -> str:
+        """Begin with a press; what to say to the person alone.
+
+        An answer of a model comes to the chat, and is the only thing that a crash leaves to be done.
+        """
+        if (asked := received.asked) is None or received.id in self._received or self.closing:
+            return ""
+        self._received.add(received.id)
+        await self._inbox.begin(received.id)
+        result = await self.result(asked, self._language(asked))
+        if isinstance(result, LiveTurn):
+            self._dispatch.start(self._carry(received, asked, result))
+            return ""
+        await self._inbox.finish(received.id)
+        self._received.discard(received.id)
+        return result or ""
+
+    async def carry(self, received: Received, turn: LiveTurn) -> None:
+        """Bring to the chat what a command has called forth that was given in the service's own way."""
+        if (asked := received.asked) is None or received.id in self._received or self.closing:
+            return
+        self._received.add(received.id)
+        await self._inbox.begin(received.id)
+        self._dispatch.start(self._carry(received, asked, turn))
+
+    async def _carry(self, received: Received, asked: Message | Press, turn: LiveTurn) -> None:
+        async with self._in_hand(received):
+            await self._bring(received, asked, turn.language, turn)
+
+    @asynccontextmanager
+    async def _in_hand(self, received: Received) -> AsyncIterator[None]:
         try:
-            async with AsyncExitStack() as stack:
-                async with self._orders[received.channel]:  # messages of a chat begin in their order
-                    if received.attempts >= SUSPECT:
-                        await stack.enter_async_context(self._suspects)
-                    begun = await self._inbox.begin(received.id)
-                    if begun is None or begun.message is None:
-                        return
-                    message = begun.message
-                    language = self._bot.language(message.channel, message.language, message.text)
-                    if begun.attempts > self._tries:
-                        await self._bury(begun, language)
-                        return
-                    kept = None
-                    if again:  # the program may have ended when the answer was there already, or its beginning
-                        kept = await self._inbox.kept_answer(begun.bot, begun.channel, begun.service_id)
-                    result = await self.result(message, language, kept, again=begun.attempts > 1)
-                await self._bring(begun, message, language, result, kept)
+            yield
         except asyncio.CancelledError:
             await self._inbox.release(received.id)
             raise
         finally:
             self._received.discard(received.id)
 
+    async def _handle(self, received: Received, again: bool) -> None:
+        async with self._in_hand(received), AsyncExitStack() as stack:
+            async with self._orders[received.channel]:  # messages of a chat begin in their order
+                if received.attempts >= SUSPECT:
+                    await stack.enter_async_context(self._suspects)
+                begun = await self._inbox.begin(received.id)
+                if begun is None or begun.asked is None:
+                    return
+                language = self._language(begun.asked)
+                if begun.attempts > self._tries:
+                    await self._bury(begun, language)
+                    return
+                kept = None
+                if again:  # the program may have ended when the answer was there already, or its beginning
+                    kept = await self._inbox.kept_answer(begun.bot, begun.channel, begun.service_id)
+                result = await self.result(begun.asked, language, kept, again=begun.attempts > 1)
+                before = ""
+                if again and isinstance(result, LiveTurn) and result.so_far is not None:
+                    before = await result.so_far()  # what was shown of it is replaced: all of it has to be there
+            await self._bring(begun, begun.asked, language, result, kept, before, again=again)
+
     async def result(
-        self, message: Message, language: str, kept: KeptAnswer | None = None, *, again: bool = False
+        self, asked: Message | Press, language: str, kept: KeptAnswer | None = None, *, again: bool = False
     ) -> str | LiveTurn | None:
-        """What the bot does about the message; `str` is said at once."""
-        if kept is not None:
-            goes_on = kept.partial and kept.latest
-            return self._bot.going_on(message, kept.place, kept.node) if goes_on else kept.text
+        """What the bot does about a message or a press; `str` is said at once."""
         try:
-            result = await self._bot.receive(message, again=again)
+            if isinstance(asked, Press):
+                result = await self._bot.press(asked, again=again)
+            elif kept is not None:
+                goes_on = kept.partial and kept.latest
+                return self._bot.going_on(asked, kept.place, kept.node) if goes_on else kept.text
+            else:
+                result = await self._bot.receive(asked, again=again)
         except CommandError as error:
             return str(error)
         except ChatbridgeError as error:
-            log.warning("channel %s: a message was not answered: %s", message.channel.id, error)
+            log.warning("channel %s: a message was not answered: %s", asked.channel.id, error)
             return say(language, "trouble", why=error)
         except Exception:
-            log.exception("channel %s: a message was not answered", message.channel.id)
+            log.exception("channel %s: a message was not answered", asked.channel.id)
             return say(language, "trouble_inside")
         return result.text if isinstance(result, Answer) else result
+
+    def _language(self, asked: Message | Press) -> str:
+        return self._bot.language(asked.channel, asked.language, asked.text if isinstance(asked, Message) else "")
 
     async def _bring(
         self,
         received: Received,
-        message: Message,
+        asked: Message | Press,
         language: str,
         result: str | LiveTurn | None,
-        kept: KeptAnswer | None,
+        kept: KeptAnswer | None = None,
+        before: str = "",
+        *,
+        again: bool = False,
     ) -> None:
         if result is None:
             await self._inbox.finish(received.id)
             return
-        posting = self.posting(
-            message.channel, language, message.id, received.live, received=received.id, before=kept.text if kept else ""
-        )
+        reply_to, live = None, received.live
+        if isinstance(asked, Message):
+            reply_to = asked.id if received.service_id == asked.id else None
+        elif asked.action == "answer":
+            live = live or (asked.message_id,)  # in the place of the offer
+        else:
+            reply_to = asked.message_id
+        posting = self.posting(asked.channel, language, reply_to, live, received=received, before=before, again=again)
         if isinstance(result, str):
-            buttons = self.buttons(message.channel, language, "regenerate", "branch") if kept else ()
+            buttons = self.buttons(asked.channel, language, "regenerate", "branch") if kept else ()
             node = kept.node if kept else None
             await self._dispatch.say(received.channel, result, posting, received.id, buttons, node)
             return
         key = (received.channel, received.service_id)
         self.live[key] = (result, posting)
         try:
-            await self.stream(message.channel, result, posting, received.id)
+            await self.stream(asked.channel, result, posting, received.id)
         finally:
             del self.live[key]
             if posting.withdrawn:
@@ -159,17 +208,20 @@ class Answering:
         reply_to: str | None,
         live: Iterable[str] = (),
         *,
-        received: int | None = None,
+        received: Received | None = None,
         before: str = "",
+        again: bool = False,
     ) -> Posting:
         """An answer to be shown; in groups it is a reply."""
 
         async def remember(live: Iterable[str]) -> None:
             if received is not None:
-                await self._inbox.show(received, [*live])
+                await self._inbox.show(received.id, [*live])
 
         return Posting(
             self._dispatch.limits(channel.id),
+            key=received.key if received is not None else "",
+            begun=again,
             language=language,
             reply_to=reply_to if channel.kind == "group" else None,
             live=[*live],

@@ -21,7 +21,7 @@ from typing import Literal, Protocol
 
 from chatbridge.delivery.rendered import Rendered, as_text
 from chatbridge.errors import ChatbridgeError
-from chatbridge.types import Attachment
+from chatbridge.types import Action, Attachment
 
 Scope = Literal["route", "chat", "global"]
 
@@ -69,10 +69,6 @@ class Entity:
     offset: int
     length: int
     data: str = ""
-
-
-Action = Literal["stop", "regenerate", "continue", "branch", "answer"]
-"""What a button does; "answer" is under the offer to answer an edited message."""
 
 
 @dataclass(frozen=True, slots=True)

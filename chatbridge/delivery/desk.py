@@ -19,14 +19,14 @@ from chatbridge.delivery.chat import Budget, Button, Chat, Clock, Limits, LoopCl
 from chatbridge.delivery.dispatch import Dispatch
 from chatbridge.delivery.parts import parts_of
 from chatbridge.delivery.posting import Posting
-from chatbridge.errors import ChatbridgeError, CommandError
+from chatbridge.errors import ChatbridgeError
 from chatbridge.store import Inbox, Outbox
 from chatbridge.texts import say
 from chatbridge.turns import Answer, LiveTurn
-from chatbridge.types import Channel, Message
+from chatbridge.types import Channel, Message, Press
 
 if TYPE_CHECKING:
-    from chatbridge.bot import Bot, Press
+    from chatbridge.bot import Bot
     from chatbridge.delivery.line import Counts
 
 log = logging.getLogger(__name__)
@@ -105,11 +105,11 @@ class Delivery:
         messages are taken in by this one (an update's number, a channel's latest message), stored in the same moment;
         `marks` gives them back. Raises: StoreError; then the message is not stored.
         """
+        if self._sweeper is None:  # what a crash left was asked before: behind this one it would pass for answered
+            await self.resume()
         received = await self.inbox.add(self.bot.name, message, mark)
         if received is None:
             return False
-        if self._sweeper is None:  # what a crash left was asked before: behind this one it would pass for answered
-            await self.resume()
         self._answering.take(received, again=False)
         return True
 
@@ -132,7 +132,8 @@ class Delivery:
     async def press(self, press: Press) -> str:
         """Do what a button is for. Returns soon, with a line for the person who pressed it, "" where there is none.
 
-        An answer that it calls forth comes to the chat. A press is not stored, since no service repeats one.
+        An answer that it calls forth comes to the chat, after a crash as well: the press is stored before anything is
+        done about it. Raises: StoreError; then it is not stored.
         """
         channel, language = press.channel, self.bot.language(press.channel, press.language)
         if press.action == "stop":
@@ -141,31 +142,25 @@ class Delivery:
                 return say(language, "not_permitted" if turn else "nothing_to_stop")
             turn.stop()
             return ""
-        try:
-            result = await self.bot.press(press)
-        except ChatbridgeError as error:
-            return str(error) if isinstance(error, CommandError) else say(language, "trouble", why=error)
-        if isinstance(result, Answer):
-            return result.text
-        if result is not None:
-            offer = press.action == "answer"
-            posting = self._answering.posting(
-                channel, result.language, None if offer else press.message_id, [press.message_id] if offer else ()
-            )
+        received = await self.inbox.add(self.bot.name, press)
+        if received is None:
+            return ""
+        if press.action == "answer":
             self._offers = {key: id for key, id in self._offers.items() if id != press.message_id}
-            self._dispatch.start(self._answering.stream(channel, result, posting))
-        return ""
+        return await self._answering.now(received)
 
     async def call(self, message: Message) -> tuple[Part, ...]:
         """Carry out a service's own kind of command, `message.text` being `/name argument`.
 
-        Returns soon, with what to show to the person who gave it; nothing where an answer comes to the chat.
+        Returns soon, with what to show to the person who gave it; nothing where an answer comes to the chat, which it
+        does after a crash as well. Raises: StoreError.
         """
         language = self.bot.language(message.channel, message.language, message.text)
         result = await self._answering.result(message, language)
         if isinstance(result, LiveTurn):
-            posting = self._answering.posting(message.channel, result.language, None)
-            self._dispatch.start(self._answering.stream(message.channel, result, posting))
+            received = await self.inbox.add(self.bot.name, message, call=True)
+            if received is not None:
+                await self._answering.carry(received, result)
             return ()
         text = say(language, "not_permitted") if result is None else result
         return parts_of(text, self._dispatch.limits(message.channel.id), language)
@@ -200,6 +195,10 @@ class Delivery:
                 turn.supersede()
             await self.inbox.withdraw(self.bot.name, channel.id, id)
             await self.bot.messages.remove(self.bot.name, channel.id, id)
+
+    async def moved(self, old: str, new: str) -> None:
+        """A chat has another id from now on: its conversations go on under that. Raises: StoreError."""
+        await self.bot.moved(old, new)
 
     async def answer(
         self, result: Answer | LiveTurn, channel: Channel, *, language: str = "en", reply_to: str | None = None

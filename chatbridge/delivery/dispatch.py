@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from chatbridge.delivery.chat import Budget, Button, Chat, Clock, Limits, Part, Penalty, packed, unpacked
 from chatbridge.delivery.gate import Deadlines, Gate
@@ -22,6 +24,10 @@ from chatbridge.texts import say
 from chatbridge.turns import LiveTurn
 
 log = logging.getLogger(__name__)
+
+NONCE_KEPT = 120.0
+"""Seconds in which a service that is `idempotent` surely knows a nonce again; after that one more try may be one too
+many, if the program was ended in the middle of the first."""
 
 
 class Dispatch:
@@ -161,16 +167,19 @@ class Dispatch:
             target = live[i] if i < len(live) and part.file is None else ""
             reply_to = None if i else posting.reply_to
             letters.append(NewLetter("edit" if target else "send", target, packed(part), reply_to, node))
+        if posting.unsure:  # the first new one may be there already, with that nonce
+            at = next((i for i, letter in enumerate(letters) if letter.kind == "send"), None)
+            if at is not None:
+                letters[at] = replace(letters[at], target=posting.unsure)
         used = {letter.target for letter in letters}
         letters += [NewLetter("delete", target) for target in posting.live if target and target not in used]
         rows = await self.outbox.put(self._bot, channel, letters, language=language, received=received)
-        return self._send(channel, rows, posting.unsure)
+        return self._send(channel, rows)
 
-    def _send(self, channel: str, rows: Iterable[Letter], nonce: str = "") -> Sequence[Outgoing]:
-        """Let these go out. `nonce`: of a message that may be there already, and is then the first new one."""
-        letters = [_outgoing(row) for row in rows if row.id not in self._letters]
-        for first in [letter for letter in letters if letter.kind == "send" and nonce][:1]:
-            first.nonce = nonce
+    def _send(self, channel: str, rows: Iterable[Letter]) -> Sequence[Outgoing]:
+        """Let these go out."""
+        limits = self.limits(channel)
+        letters = [_outgoing(row, limits) for row in rows if row.id not in self._letters]
         for letter in letters:
             self._letters[letter.row] = letter
         if letters:
@@ -223,13 +232,14 @@ class Dispatch:
             log.error("bot %s: a message waits for the next start: %s", self._bot, error, exc_info=error)
 
 
-def _outgoing(row: Letter) -> Outgoing:
+def _outgoing(row: Letter, limits: Limits) -> Outgoing:
+    known = limits.idempotent and time.time() - row.created < NONCE_KEPT
     return Outgoing(
         row.kind,
-        row.target,
+        "" if row.kind == "send" else row.target,
         key=f"{row.created}",  # the same for all that was put there at once
         part=unpacked(row.part) if row.part else Part(""),
-        doubtful=row.doubtful or (row.state == "attempting" and row.kind == "send"),
+        doubtful=row.doubtful or (row.state == "attempting" and row.kind == "send" and not known),
         reply_to=row.reply_to,
         nonce=row.nonce,
         language=row.language,

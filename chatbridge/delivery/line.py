@@ -179,7 +179,7 @@ class Line:
         kind = letter.kind
         assert kind == "send" or kind == "edit" or kind == "delete"
         try:
-            await self._record.attempting(letter.row, kind, letter.target)
+            await self._record.attempting(letter.row, kind, letter.nonce if kind == "send" else letter.target)
         except StoreError as error:
             raise Unreachable(f"the outbox can't be written: {error}") from error
         if kind == "delete":

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from zlib import crc32
 
 from chatbridge.delivery.chat import Button, Chat, Gone, Limits, OutcomeUnknown, Part, Refused
 from chatbridge.delivery.gate import Route
@@ -25,13 +26,17 @@ class Posting:
 
     `live` are the ids of these messages, in order; an empty one was taken away by somebody. `remember` is told of
     each new one. `status` is shown until the first word comes. `buttons` are under what is shown. `withdrawn`: the
-    answer is not wanted any more, and what shows it is taken away.
+    answer is not wanted any more, and what shows it is taken away. `key`: short, and the same after a crash, so that
+    an `idempotent` service knows the messages again that were sent at its moment. `begun`: there may be one more
+    message than `live` has, which a run of the program sent that ended before it knew.
     """
 
     def __init__(
         self,
         limits: Limits,
         *,
+        key: str = "",
+        begun: bool = False,
         language: str = "en",
         reply_to: str | None = None,
         live: Sequence[str] = (),
@@ -42,7 +47,7 @@ class Posting:
         self.limits = limits
         self.language = language
         self.reply_to = reply_to
-        self.key = secrets.token_hex(6)
+        self.key = key or secrets.token_hex(6)
         self.live = list(live)
         self.status = ""
         self.buttons = buttons
@@ -50,13 +55,13 @@ class Posting:
         self.notices: Sequence[str] = ()
         self.route: Route | None = None
         """What the latest step was; None where there was nothing to do."""
-        self.unsure = ""
+        self.unsure = f"{self.key}-{len(self.live)}" if begun and limits.idempotent else ""
         """The nonce of a message that may have been begun, where sending with it again leaves one message."""
         self._remember = remember
         self._thoughts: list[str] = []
         self._words = [before] if before else []
         self._shown: list[Part | None] = [None] * len(self.live)
-        self._draft_id = int(self.key, 16) % 2**31 or 1
+        self._draft_id = crc32(self.key.encode()) % 2**31 or 1
         self._drafted: Part | None = None
         self._drafts = limits.previews == "draft"
         self._stalled = False

@@ -121,3 +121,8 @@ def _in_words(error: sqlite3.Error) -> str:
         if name.startswith(code):
             return f"{words} ({error})"
     return str(error)
+
+
+def short_key(created: float, id: int) -> str:
+    """What stands for a row, also beside those of a store that was there before; 20 characters or fewer."""
+    return f"{int(created * 1000):x}-{id:x}"

@@ -8,33 +8,40 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from chatbridge.store.database import Database, storable
-from chatbridge.types import Attachment, Author, Channel, Message
+from chatbridge.store.database import Database, short_key, storable
+from chatbridge.types import Attachment, Author, Channel, Message, Press
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One row. `message` is None once it was answered. `attempts` counts runs, the present one included.
+    """One row. `asked` is None once it was answered. `attempts` counts runs, the present one included.
 
-    `live`: ids of messages in which an answer was being shown; an empty one was taken away by somebody.
+    `service_id` is the message's own, or says what else it is: `call:` a command, `press:` a button. `live`: ids of
+    messages in which an answer was being shown; an empty one was taken away by somebody.
     """
 
     id: int
     bot: str
     channel: str
     service_id: str
-    message: Message | None
+    asked: Message | Press | None
     state: str
     attempts: int
     error: str
     live: tuple[str, ...]
     created: float
+
+    @property
+    def key(self) -> str:
+        """Stands for it in all runs, and is short."""
+        return short_key(self.created, self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +64,18 @@ class Inbox:
     def __init__(self, store: Database) -> None:
         self._store = store
 
-    async def add(self, bot: str, message: Message, mark: tuple[str, int] | None = None) -> Received | None:
+    async def add(
+        self, bot: str, asked: Message | Press, mark: tuple[str, int] | None = None, *, call: bool = False
+    ) -> Received | None:
         """Keep a message, and with it how far its service was read; None for one that was kept before.
 
-        When this returns, the service may be told that the message has arrived.
+        When this returns, the service may be told that the message has arrived. `call`: it is no message of the chat
+        but a command that was given in a way of the service's own.
         """
-        packed = storable(json.dumps(_packed(message), ensure_ascii=False))
+        packed = storable(json.dumps(_packed(asked), ensure_ascii=False))
+        service_id = f"{'call:' if call else ''}{asked.id}"
+        if isinstance(asked, Press):
+            service_id = f"press:{asked.id or secrets.token_hex(8)}"
 
         def work(db: sqlite3.Connection) -> Received | None:
             if mark is not None:
@@ -70,7 +83,7 @@ class Inbox:
             cursor = db.execute(
                 "INSERT INTO inbox (bot, channel, service_id, message, created) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT DO NOTHING",
-                (bot, message.channel.id, message.id, packed, time.time()),
+                (bot, asked.channel.id, service_id, packed, time.time()),
             )
             return _get(db, cursor.lastrowid) if cursor.rowcount else None
 
@@ -202,13 +215,17 @@ def _advance(db: sqlite3.Connection, bot: str, name: str, value: int) -> None:
     )
 
 
-def _packed(message: Message) -> dict[str, Any]:
-    files = [[file.name, file.media_type, base64.b64encode(file.data).decode()] for file in message.attachments]
-    return {**asdict(message), "attachments": files}
+def _packed(asked: Message | Press) -> dict[str, Any]:
+    if isinstance(asked, Press):
+        return asdict(asked)
+    files = [[file.name, file.media_type, base64.b64encode(file.data).decode()] for file in asked.attachments]
+    return {**asdict(asked), "attachments": files}
 
 
-def _unpacked(fields: dict[str, Any]) -> Message:
-    files = tuple(Attachment(name, kind, base64.b64decode(data)) for name, kind, data in fields.pop("attachments"))
+def _unpacked(fields: dict[str, Any]) -> Message | Press:
     channel, author = Channel(**fields.pop("channel")), fields.pop("author")
     author = Author(**{**author, "roles": tuple(author.get("roles", ()))})
+    if "action" in fields:
+        return Press(**fields, channel=channel, author=author)
+    files = tuple(Attachment(name, kind, base64.b64decode(data)) for name, kind, data in fields.pop("attachments"))
     return Message(**fields, channel=channel, author=author, attachments=files)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from chatbridge.store.database import Database
+from chatbridge.store.database import Database, short_key
 from chatbridge.store.messages import note
 
 Kind = Literal["send", "edit", "delete"]
@@ -23,7 +23,8 @@ Kind = Literal["send", "edit", "delete"]
 class NewLetter:
     """One message to go out: a new one, or an edit or removal of `target`.
 
-    `node`: what of the conversation it shows, if anything.
+    `target` of a new one: the nonce that an earlier try may have had, "" where there was none. `node`: what of the
+    conversation it shows, if anything.
     """
 
     kind: Kind
@@ -57,7 +58,7 @@ class Letter:
     @property
     def nonce(self) -> str:
         """The same for each try, another for each letter, and short."""
-        return f"{int(self.created * 1000):x}-{self.id:x}"
+        return self.target if self.kind == "send" and self.target else short_key(self.created, self.id)
 
 
 class Outbox:
@@ -89,7 +90,7 @@ class Outbox:
         return await self._store.transaction(work)
 
     async def attempting(self, id: int, kind: Kind, target: str) -> None:
-        """A try begins; what is tried may have changed since (an edit became a new message)."""
+        """A try begins; what is tried may have changed since (an edit became a new message). See `NewLetter`."""
         await self._store.execute(
             "UPDATE outbox SET state = 'attempting', attempts = attempts + 1, kind = ?, target = ? WHERE id = ?",
             kind,

@@ -42,7 +42,8 @@ class Queue:
                 Entry(*row)
                 for row in db.execute(
                     "SELECT 'in-' || id, bot, channel, state, attempts, error, "
-                    "coalesce(json_extract(message, '$.text'), ''), created FROM inbox "
+                    "coalesce(json_extract(message, '$.text'), json_extract(message, '$.action'), ''), created "
+                    "FROM inbox "
                     "WHERE state IN ('waiting', 'running', 'dead') UNION ALL "
                     "SELECT 'out-' || id, bot, channel, state, attempts, error, "
                     "CASE WHEN part = '' THEN '' ELSE coalesce(json_extract(part, '$.text'), '') END, created "

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import time
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from chatbridge.errors import StoreError
@@ -68,6 +68,24 @@ class Store(Database):
             return found
 
         return await self.transaction(work)
+
+    async def move(self, bot: str, moved: Callable[[str], str]) -> None:
+        """Keep conversations under other keys from now on; where one is current there already, it stays so.
+
+        The ids of their messages are forgotten: where the chat goes on, others have them.
+        """
+
+        def work(db: sqlite3.Connection) -> None:
+            there = "SELECT 1 FROM conversations WHERE bot = ? AND channel = ? AND current"
+            for id, old, current in db.execute(
+                "SELECT id, channel, current FROM conversations WHERE bot = ? ORDER BY id", (bot,)
+            ).fetchall():
+                if (new := moved(old)) != old:
+                    current = current and db.execute(there, (bot, new)).fetchone() is None
+                    db.execute("UPDATE conversations SET channel = ?, current = ? WHERE id = ?", (new, current, id))
+                    db.execute("UPDATE nodes SET service_id = NULL WHERE conversation = ?", (id,))
+
+        await self.transaction(work)
 
     async def set_head(self, conversation_id: int, node_id: int | None) -> None:
         """Move to another node of the tree; None is before the first message."""

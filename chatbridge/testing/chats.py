@@ -46,6 +46,7 @@ class ServiceCall:
     route: Route
     message_id: str = ""
     part: Part | None = None
+    reply_to: str | None = None
     outcome: str = ""
     over: float = 0.0
 
@@ -164,7 +165,7 @@ class FakeChat:
         return self._service.messages[self._id]
 
     async def send(self, part: Part, *, reply_to: str | None, nonce: str) -> str:
-        call = ServiceCall(0, self._id, "send", part=part)
+        call = ServiceCall(0, self._id, "send", part=part, reply_to=reply_to)
 
         def act() -> None:
             call.message_id = self._service._new(self._id, part, nonce)

@@ -23,7 +23,7 @@ async def test_a_call_beside_waits_until_the_budget_has_room_again(place: Place)
     time = asyncio.get_running_loop().time
     async with place.program(ScriptedBackend(), budget=Budget(2, 10.0)) as delivery:
         async with delivery.other_call():
-            await asyncio.sleep(7)  # it counts until ten seconds after its end
+            await place.service.clock.sleep(7)  # it counts until ten seconds after its end
         async with delivery.other_call():
             assert time() == 7
         async with delivery.other_call():
@@ -35,7 +35,7 @@ async def test_answers_wait_for_calls_beside_that_are_under_way(place: Place) ->
     async with place.program(ScriptedBackend("One."), budget=Budget(1, 10.0)) as delivery:
         async with delivery.other_call():
             await delivery.accept(said("hello", "1"))
-            await asyncio.sleep(50)
+            await place.service.clock.sleep(50)
             assert place.service.calls == []
         await delivery.settled()
     assert place.shown() == ["One."]

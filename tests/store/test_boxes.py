@@ -46,10 +46,10 @@ async def test_a_message_is_kept_as_it_came_and_once(store: Store) -> None:
     )
     received = await inbox.add("bot", came)
     assert received is not None
-    assert received.message is not None
-    assert received.message.text == "hi ? \x00"
-    assert received.message.attachments == came.attachments
-    assert (received.message.channel, received.message.author) == (came.channel, came.author)
+    assert received.asked is not None
+    assert received.asked.text == "hi ? \x00"
+    assert received.asked.attachments == came.attachments
+    assert (received.asked.channel, received.asked.author) == (came.channel, came.author)
     assert await inbox.add("bot", came) is None
     assert await inbox.add("other bot", came) is not None
     assert await inbox.add("bot", message("1", channel=Channel("elsewhere"))) is not None
@@ -215,8 +215,8 @@ async def test_whatever_is_said_comes_back(
         )
         received = await Inbox(store).add("bot", came)
         assert received is not None
-        assert received.message == came
-        assert [each.message for each in await Inbox(store).open("bot")] == [came]
+        assert received.asked == came
+        assert [each.asked for each in await Inbox(store).open("bot")] == [came]
     finally:
         await store.aclose()
 

@@ -73,7 +73,8 @@ class Interactions:
         if action is None or target is None:
             log.warning("interaction %s is none that this bot knows: %s", interaction.id, data)
             return (Part(word("trouble", self._language(interaction))),)
-        press = Press(action, str(target), _place(interaction), author_of(interaction.user), interaction.locale.value)
+        person, language = author_of(interaction.user), interaction.locale.value
+        press = Press(action, str(target), _place(interaction), person, language, str(interaction.id))
         line = await self._delivery.press(press)
         return (Part(line),) if line else ()
 

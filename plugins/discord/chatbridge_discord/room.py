@@ -142,14 +142,13 @@ class Room:
             files = await files_of(given.attachments, self._options.max_file_kib * 1024)
             message = replace(message, attachments=files.attachments)
         if files.unread and not message.text and not any(file.data for file in files.attachments):
-            if mark is not None:
-                await self.delivery.advance(*mark)
-            if _addressed(message) and not message.author.is_bot:  # what people show each other is their own affair
-                await self._cannot_read(message, files, given.guild.preferred_locale.value if given.guild else "")
-            return
-        if self._options.auto_thread:
+            if _addressed(message) and not message.author.is_bot:
+                message = self._unreadable(message, files, given)
+            else:  # what people show each other is their own affair
+                message = replace(message, attachments=(), mentions_bot=False)
+        elif self._options.auto_thread:
             message = await self._in_thread(client, given, message)
-        if message.text or message.attachments or message.mentions_bot:
+        if message.text or message.attachments or message.mentions_bot or message.unreadable:
             await self.delivery.accept(message, mark=mark)
         elif mark is not None:
             await self.delivery.advance(*mark)
@@ -183,13 +182,12 @@ class Room:
             or (own.pattern and re.search(own.pattern, message.text))
         )
 
-    async def _cannot_read(self, message: Message, files: Files, locale: str) -> None:
+    def _unreadable(self, message: Message, files: Files, given: discord.Message) -> Message:
         """Nothing was said but by files that can't be read; in the server's language, for want of the person's."""
-        if await self._bot.permits(message.author, message.channel):
-            language = self._bot.language(message.channel, locale)
-            text = "\n".join(word(key, language, most=self._options.max_file_kib) for key in files.unread)
-            reply_to = message.id if message.channel.kind == "group" else None
-            await self.delivery.say(message.channel, text, language=language, reply_to=reply_to)
+        locale = given.guild.preferred_locale.value if given.guild else ""
+        language = self._bot.language(message.channel, locale)
+        why = "\n".join(word(key, language, most=self._options.max_file_kib) for key in files.unread)
+        return replace(message, attachments=(), unreadable=why)
 
     async def _in_thread(self, client: discord.Client, given: discord.Message, message: Message) -> Message:
         """The message in the thread that is opened for it."""

@@ -55,10 +55,32 @@ def commands() -> Iterable[ChatCommand]:
     """`/gen`, `/instruct` and `/qq`, and `/again` and `/more` for what these gave."""
     return [
         ChatCommand(
-            "gen", "go on with any text, aside from the conversation", "续写任意文字，不影响当前对话", _gen, "TEXT"
+            "gen",
+            "go on with any text, aside from the conversation",
+            "续写任意文字，不影响当前对话",
+            _gen,
+            "TEXT",
+            repeatable=True,
         ),
-        ChatCommand("instruct", "follow one instruction, aside", "执行一条指令，不影响当前对话", _instruct, "TEXT"),
-        ChatCommand("qq", "answer one question, aside", "回答一个独立的问题，不影响当前对话", _question, "TEXT"),
-        ChatCommand("again", "try the last text that was held aside once more", "重新生成上一条独立的内容", _again),
-        ChatCommand("more", "go on with the last text that was held aside", "继续上一条独立的内容", _more),
+        ChatCommand(
+            "instruct",
+            "follow one instruction, aside",
+            "执行一条指令，不影响当前对话",
+            _instruct,
+            "TEXT",
+            repeatable=True,
+        ),
+        ChatCommand(
+            "qq", "answer one question, aside", "回答一个独立的问题，不影响当前对话", _question, "TEXT", repeatable=True
+        ),
+        ChatCommand(
+            "again",
+            "try the last text that was held aside once more",
+            "重新生成上一条独立的内容",
+            _again,
+            repeatable=True,
+        ),
+        ChatCommand(
+            "more", "go on with the last text that was held aside", "继续上一条独立的内容", _more, repeatable=True
+        ),
     ]

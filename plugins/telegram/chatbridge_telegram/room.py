@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 import telegram
@@ -76,7 +77,7 @@ class Room:
             elif update.edited_message is not None:
                 await self._edited(update.edited_message)
             elif update.callback_query is not None:
-                self._start(self._pressed(update.callback_query))
+                await self._pressed(update.callback_query)
             elif update.my_chat_member is not None:
                 self._let_in(update.my_chat_member)
             elif (stopped := update.api_kwargs.get("stopped_message_generation")) is not None:
@@ -90,8 +91,9 @@ class Room:
 
     async def _message(self, given: telegram.Message) -> None:
         if given.migrate_to_chat_id is not None:
+            await self.delivery.moved(Place(given.chat.id).id, Place(given.migrate_to_chat_id).id)
             log.warning(
-                "the group %s has become %s: say so in bots.yaml, if it is named there",
+                "the group %s has become %s, and goes on there: say so in bots.yaml, if it is named there",
                 given.chat.id,
                 given.migrate_to_chat_id,
             )
@@ -101,10 +103,11 @@ class Room:
         message = message_of(given, self._client.bot, files.attachments)
         if message is None:
             return
-        if not files.unread or message.text:
-            await self.delivery.accept(message)
-        elif _addressed(message) and not message.author.is_bot:
-            self._start(self._cannot_read(message, files))
+        if files.unread and not message.text:
+            if not _addressed(message) or message.author.is_bot:
+                return
+            message = self._unreadable(message, files)
+        await self.delivery.accept(message)
 
     def _is_asked(self, given: telegram.Message) -> bool:
         """Whether a message may be for the bot at all: only then its files are fetched."""
@@ -114,13 +117,11 @@ class Room:
         reply_to = self._bot.effective(message.channel).reply_to
         return _addressed(message) or reply_to == "always"
 
-    async def _cannot_read(self, message: Message, files: Files) -> None:
+    def _unreadable(self, message: Message, files: Files) -> Message:
         """Nothing was said but by a file that can't be read."""
-        if await self._bot.permits(message.author, message.channel):
-            language = self._bot.language(message.channel, message.language)
-            text = "\n".join(word(key, language, most=self._options.max_file_kib) for key in files.unread)
-            reply_to = message.id if message.channel.kind == "group" else None
-            await self.delivery.say(message.channel, text, language=language, reply_to=reply_to)
+        language = self._bot.language(message.channel, message.language)
+        why = "\n".join(word(key, language, most=self._options.max_file_kib) for key in files.unread)
+        return replace(message, attachments=(), unreadable=why)
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         """Do what the next update need not wait for."""
@@ -153,12 +154,11 @@ class Room:
         if isinstance(message, telegram.Message) and action is not None:
             channel = channel_of(message)
             author = Author(str(query.from_user.id), query.from_user.full_name, query.from_user.is_bot)
-            press = Press(action, str(message.message_id), channel, author, query.from_user.language_code or "")
-            line = await self.delivery.press(press)
-        try:
-            await query.answer(_cut(line) or None, show_alert=len(line) > MOST_NOTICE)
-        except TelegramError as error:  # too late, as like as not; what was wanted is done
-            log.info("the press of a button could not be answered: %s", error)
+            language = query.from_user.language_code or ""
+            line = await self.delivery.press(
+                Press(action, str(message.message_id), channel, author, language, query.id)
+            )
+        self._start(_answer(query, line))
 
     async def _stopped(self, stopped: dict[str, Any]) -> None:
         """Somebody pressed Stop on a draft."""
@@ -177,6 +177,14 @@ class Room:
             changed.new_chat_member.status,
             changed.from_user.full_name,
         )
+
+
+async def _answer(query: telegram.CallbackQuery, line: str) -> None:
+    """Tell who has pressed a button that it was seen, and what there is to say to them alone."""
+    try:
+        await query.answer(_cut(line) or None, show_alert=len(line) > MOST_NOTICE)
+    except TelegramError as error:  # too late, as like as not; what was wanted is done
+        log.info("the press of a button could not be answered: %s", error)
 
 
 def _addressed(message: Message) -> bool:

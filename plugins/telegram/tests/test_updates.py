@@ -39,6 +39,30 @@ async def test_an_update_is_confirmed_only_once_it_is_stored(
         await roomy.until(lambda: not roomy.bot.updates or None, what="the confirmation")
 
 
+async def test_a_press_is_confirmed_only_once_it_is_stored(
+    roomy: TelegramServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, failing = Inbox.add, False
+
+    async def flaky(self: Inbox, *given: object, **more: object) -> object:
+        if failing:
+            raise StoreError("the disk is full")
+        return await add(self, *given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Inbox, "add", flaky)
+    async with talking(roomy, ScriptedBackend("One.", "Two."), tmp_path):
+        await roomy.say(roomy.private(), "hello")
+        answer = await roomy.next_message()
+        await roomy.until(lambda: not roomy.bot.updates or None, what="the confirmation")
+        failing = True
+        await roomy.press(answer, "regenerate")
+        await roomy.calls.wait("getUpdates", len(roomy.calls.to("getUpdates")) + 2)
+        assert len(roomy.bot.updates) == 1, "it is asked for again and again"
+        failing = False
+        assert (await roomy.next_message()).text == "Two."
+        await roomy.until(lambda: not roomy.bot.updates or None, what="the confirmation")
+
+
 async def test_an_update_that_comes_twice_is_answered_once(roomy: TelegramServer, tmp_path: Path) -> None:
     roomy.faults.lose_answer("getUpdates", skip=1)
     backend = ScriptedBackend("One.", "Two.")
@@ -148,6 +172,17 @@ async def test_a_group_that_becomes_a_supergroup_gets_its_answer(
         answer = await roomy.next_message(new)
         await roomy.until(lambda: answer.text == "one two three" or None, what="the answer")
     assert f"the group {group.id} has become {new.id}" in caplog.text
+
+
+async def test_a_group_that_becomes_a_supergroup_keeps_its_history(roomy: TelegramServer, tmp_path: Path) -> None:
+    group, backend = roomy.add_group("Club", basic=True), ScriptedBackend("One.", "Two.")
+    async with talking(roomy, backend, tmp_path):
+        await roomy.say(group, "hello", mention=True)
+        await roomy.next_message(group)
+        new = await roomy.upgrade(group)
+        await roomy.say(new, "and again", mention=True)
+        assert (await roomy.next_message(new)).text == "Two."
+    assert [turn.text for turn in backend.requests[-1].turns if turn.role != "system"] == ["hello", "One.", "and again"]
 
 
 async def test_a_webhook_is_set_and_takes_updates(roomy: TelegramServer, tmp_path: Path, unused_tcp_port: int) -> None:
