@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from chatbridge.testing.kills import judge_answers as judge_answers
     from chatbridge.testing.kills import kill_at_random as kill_at_random
     from chatbridge.testing.models import LocalModelContract as LocalModelContract
+    from chatbridge.testing.readme_contract import ReadmeContract as ReadmeContract
     from chatbridge.testing.script import ScriptedBackend as ScriptedBackend
     from chatbridge.testing.script import scripted as scripted
     from chatbridge.testing.setup import bridge_with as bridge_with
@@ -48,6 +49,7 @@ _HOME = {
     "frontends": ("FrontendContract", "Room"),
     "kills": ("BusyChat", "Toll", "judge_answers", "kill_at_random"),
     "models": ("LocalModelContract",),
+    "readme_contract": ("ReadmeContract",),
     "script": ("ScriptedBackend", "scripted"),
     "setup": ("bridge_with", "plugin_of", "worker_with"),
     "telegram.server": ("TelegramServer",),

@@ -10,52 +10,21 @@ from pathlib import Path
 import pytest
 from chatbridge_discord.options import DiscordOptions
 
-from chatbridge import Plugins
-from chatbridge.testing import DiscordServer, Document, readmes, start_program
+from chatbridge.testing import DiscordServer, ReadmeContract, readmes, start_program
 
 ROOM = Path(__file__).parents[1]
-READMES = readmes(ROOM)
+ENGLISH, _ = readmes(ROOM)
 
 
-def with_secret(folder: Path, token: str) -> None:
-    (folder / "secrets").mkdir()
-    (folder / "secrets" / "discord").write_text(f"{token}\n")
-
-
-@pytest.mark.parametrize("readme", READMES, ids=str)
-def test_every_excerpt_is_accepted(readme: Document, tmp_path: Path) -> None:
-    with_secret(tmp_path, "MTk4.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs")
-    found = list(readme.settings(tmp_path, Plugins()))
-    assert len(found) == 2
-    for settings in found:
-        (bot,) = settings.bots.values()
-        assert isinstance(bot.options, DiscordOptions)
-
-
-@pytest.mark.parametrize("readme", READMES, ids=str)
-def test_every_option_is_told_with_its_default(readme: Document) -> None:
-    told = readme.options()
-    assert set(told) - {"token_file"} == set(DiscordOptions.model_fields)
-    for name, field in DiscordOptions.model_fields.items():
-        if not field.is_required() and field.default not in (None, frozenset()) and not name.endswith("_url"):
-            assert told[name][0] == str(field.default).lower()
-
-
-def test_both_languages_say_the_same() -> None:
-    english, chinese = READMES
-    assert english.shape() == chinese.shape()
-
-
-@pytest.mark.parametrize("readme", READMES, ids=str)
-def test_the_tree_has_every_file(readme: Document) -> None:
-    tree = readme.tree()
-    assert {path for path in tree if path.suffix == ".py"} == set((ROOM / "chatbridge_discord").glob("*.py"))
-    assert all(path.exists() and caption for path, caption in tree.items())
+class TestReadmes(ReadmeContract):
+    folder, package, options = ROOM, "chatbridge_discord", DiscordOptions
+    secret = ("discord", "MTk4.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs")
+    excerpts = 2
 
 
 def test_what_the_log_is_said_to_say_is_in_the_code() -> None:
     code = "".join(path.read_text() for path in (ROOM / "chatbridge_discord").glob("*.py"))
-    told = re.findall(r"^\| `([^`]+)` \| \D", READMES[0].text.partition("## When something")[2], re.MULTILINE)
+    told = re.findall(r"^\| `([^`]+)` \| \D", ENGLISH.text.partition("## When something")[2], re.MULTILINE)
     assert len(told) == 6
     for line in told:
         assert line in code
@@ -63,8 +32,9 @@ def test_what_the_log_is_said_to_say_is_in_the_code() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM on Windows")
 async def test_the_steps_lead_to_a_bot_that_answers(roomy: DiscordServer, tmp_path: Path) -> None:
-    with_secret(tmp_path, roomy.bot.token)
-    settings = READMES[0].blocks("yaml")[0]
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "discord").write_text(roomy.bot.token)
+    settings = ENGLISH.blocks("yaml")[0]
     # The one line that a new user does not have: the stand-in in the place of Discord.
     settings += f"    api_url: {roomy.api_url}\n    gateway_url: {roomy.gateway_url}\n"
     (tmp_path / "bots.yaml").write_text(settings)
