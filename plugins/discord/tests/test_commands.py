@@ -218,3 +218,23 @@ def test_what_discord_does_not_take_is_left_out() -> None:
     told = described(commands)
     assert [one["name"] for one in told if one["type"] == 1] == ["good"]
     assert len(told[0]["description"]) == len(told[0]["description_localizations"]["zh-CN"]) == 100
+
+
+@pytest.mark.parametrize("way", ["a slash command", "a menu"])
+async def test_what_an_end_of_the_program_interrupts_goes_on_at_the_next_start(
+    roomy: DiscordServer, tmp_path: Path, way: str
+) -> None:
+    first, second = ScriptedBackend("One.", "Two and more"), ScriptedBackend("Three.")
+    async with talking(roomy, first, tmp_path, commands="global"):
+        await up(roomy)
+        await roomy.say(roomy.general, "count")
+        said = await answer(roomy)
+        first.hold = asyncio.Event()
+        if way == "a menu":
+            await roomy.invoke_on_message("Regenerate", said)
+        else:
+            await roomy.invoke_command("regenerate")
+        await roomy.until(lambda: [one for one in roomy.messages() if one.text == "Two"] or None)
+    async with talking(roomy, second, tmp_path, commands="global"):
+        await roomy.until(lambda: [one for one in roomy.messages() if whole(one) and one.text == "Three."] or None)
+    assert [one.text for one in roomy.messages() if not one.ephemeral] == ["One.", "Three."]
