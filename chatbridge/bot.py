@@ -162,8 +162,10 @@ class Bot:
     async def moved(self, old: str, new: str) -> None:
         """The chat service has given a channel another id: its conversations go on there."""
         await self.bridge.store.move(self.name, lambda place: moved_place(place, old, new))
-        for place in [place for place in self._dialogues if moved_place(place, old, new) != place]:
-            del self._dialogues[place]  # what is being answered there ends where it began
+        for place, dialogue in list(self._dialogues.items()):
+            if (there := moved_place(place, old, new)) != place:
+                dialogue.place, dialogue.channel = there, replace(dialogue.channel, id=new)
+                self._dialogues.setdefault(there, self._dialogues.pop(place))
 
     def reworded(self, message: Message) -> Message:
         """A message that was edited, as the model is to read it."""

@@ -51,7 +51,7 @@ async def compose(dialogue: Dialogue, task: Task, settings: ChannelSettings, bac
 
     Raises: TemplateError, PromptTooLong.
     """
-    conversation = await dialogue.conversation()
+    conversation = await dialogue.store.get(task.asked.conversation)  # whatever has become current meanwhile
     info = backend.info
     sampling = (info.sampling or Sampling()).merged(settings.sampling)
     template = choose_template(dialogue.bot.templates, settings, info)

@@ -221,7 +221,8 @@ class Dialogue:
         """Ask the model and keep its answer, however it ends."""
         model = ""
         try:
-            settings = await self.settings()
+            conversation = await self.store.get(task.asked.conversation)
+            settings = self.bot.effective(self.channel, conversation.overrides)
             model = settings.model
             async with self.bot.bridge.models.use(self.bot.model(settings)) as backend:
                 composed = await compose(self, task, settings, backend)

@@ -151,6 +151,19 @@ async def test_a_chat_that_has_another_id_goes_on_there(place: Place) -> None:
 
 
 @virtually
+async def test_what_is_being_answered_while_its_chat_gets_another_id_ends_there(place: Place) -> None:
+    there = replace(PRIVATE, id="q")
+    async with place.program(EchoBackend(str.upper, pauses=lambda: 1.0)) as delivery:
+        await delivery.accept(said("one two three", "1"))
+        await place.service.clock.sleep(1.5)
+        await delivery.moved("p", "q")
+        await delivery.accept(said("four", "1", there))
+        await delivery.settled()
+        path = await delivery.bot.dialogue(there).path()
+    assert [node.text for node in path] == ["one two three", "ONE TWO THREE", "four", "FOUR"]
+
+
+@virtually
 async def test_a_placeholder_that_nobody_remembers_becomes_the_answer(place: Place) -> None:
     """It was sent in the moment of a crash; the service knows its nonce again."""
     place.service = FakeService(Limits(2000, idempotent=True))

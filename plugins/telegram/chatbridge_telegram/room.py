@@ -90,6 +90,9 @@ class Room:
     # --- messages ----------------------------------------------------------------------------------------------
 
     async def _message(self, given: telegram.Message) -> None:
+        # Both the old chat and the new one are told, and either may come first.
+        if given.migrate_from_chat_id is not None:
+            await self.delivery.moved(Place(given.migrate_from_chat_id).id, Place(given.chat.id).id)
         if given.migrate_to_chat_id is not None:
             await self.delivery.moved(Place(given.chat.id).id, Place(given.migrate_to_chat_id).id)
             log.warning(
