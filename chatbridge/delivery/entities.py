@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from markdown_it.tree import SyntaxTreeNode
 
@@ -31,7 +31,10 @@ def as_entities(source: str, *, mentions: bool = False) -> Rendered:
     text = "".join(writer.pieces)
     if not text.strip():
         return Rendered(source.strip())
-    return Rendered(text.rstrip(), tuple(writer.spans), tuple(writer.holds))
+    text = text.rstrip()
+    spans = (replace(span, end=min(span.end, len(text))) for span in writer.spans if span.start < len(text))
+    holds = (replace(hold, end=min(hold.end, len(text))) for hold in writer.holds if hold.start < len(text))
+    return Rendered(text, tuple(spans), tuple(holds))
 
 
 @dataclass(slots=True)

@@ -105,7 +105,10 @@ def judge(outcome: Outcome, messages: list[Message]) -> None:
         apologies = [text for text in others if "is missing here" in text]
         strays = [text for text in others if text not in apologies]
         assert len(apologies) <= len(outcome.given_up)
-        assert len(strays) <= len(unknown) + len([call for call in service.calls if call.outcome == "Gone"]), strays
+        # ... and what the service does not let us take away.
+        refused = [call for call in service.calls if call.route == "delete" and call.outcome == "Refused"]
+        gone = [call for call in service.calls if call.outcome == "Gone"]
+        assert len(strays) <= len(unknown) + len(gone) + len(refused), strays
         finished: set[str] = set()
         for call in service.calls:
             if call.chat == chat and call.part is not None and call.outcome == "ok":

@@ -32,6 +32,7 @@ small = st.integers(80, 300)
 @given(source=sources, length=small)
 @example(source="```x", length=80)
 @example(source="- ```\n  a", length=80)
+@example(source="word\n\n```\n\n\n- ```\n  \n  ```", length=80)
 def test_pieces_are_the_text_and_fit(
     source: str, length: int, render: Callable[[str], Rendered], limit: int, count: Callable[[str], int]
 ) -> None:
