@@ -1,6 +1,6 @@
 """Fifty chats at once on the bundled model, through inbox, worker, gate and outbox, to a service in memory.
 
-    python benchmarks/storm.py [CHATS] [MESSAGES]
+    python benchmarks/delivery_storm.py [CHATS] [MESSAGES]
 
 Tells whether each answer came whole, once and in order, how late the event loop was, how much memory the program took
 at the beginning and at the end, and beside it how fast the same requests go through the bare model.

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from chatbridge import ChatCommand, CommandContext, Limits, Part, Press
+from chatbridge import ChatCommand, CommandContext, Limits, LiveTurn, Part, Press
 from chatbridge.delivery.chat import packed
 from chatbridge.store import NewLetter
 from chatbridge.store.queue import Queue
-from chatbridge.testing import FakeService, ScriptedBackend, plugin_of
+from chatbridge.testing import FakeService, Fault, ScriptedBackend, plugin_of
 from chatbridge.texts import say
+from chatbridge.turns import Task
 
 from .echo import EchoBackend
 from .place import ANN, GROUP, PRIVATE, Place, said, virtually
@@ -175,6 +176,31 @@ async def test_a_placeholder_that_nobody_remembers_becomes_the_answer(place: Pla
     async with place.program(ScriptedBackend("One.")) as delivery:
         await delivery.resume()
     assert place.shown() == ["One."]
+
+
+@virtually
+async def test_a_nonce_stays_the_same_for_all_tries_and_runs(place: Place) -> None:
+    place.service = FakeService(Limits(2000, idempotent=True), lambda call: Fault("unreachable"))
+    async with place.program(ScriptedBackend(), drain=5.0) as delivery:
+        await delivery.outbox.put("bot", "p", [NewLetter("send", "n", packed(Part("One.")))])
+        await delivery.resume()
+        await place.service.clock.sleep(1)
+        (letter,) = await delivery.outbox.open("bot")
+    assert letter.attempts > 0
+    assert letter.nonce == "n"
+
+
+@virtually
+async def test_a_new_conversation_begun_meanwhile_leaves_an_answer_whole(place: Place) -> None:
+    """As by /reset while the model is being loaded."""
+    async with place.program(ScriptedBackend("one")) as delivery:
+        turn = await delivery.bot.receive(said("hello"))
+        assert isinstance(turn, LiveTurn)
+        dialogue = delivery.bot.dialogue(PRIVATE)
+        asked = await delivery.bot.bridge.store.append((await dialogue.conversation()).id, "user", "hello", parent=None)
+        await dialogue.reset()
+        chunks = [chunk.text async for chunk in dialogue.answer(turn, Task(asked))]
+    assert "".join(chunks) == "one"
 
 
 @virtually

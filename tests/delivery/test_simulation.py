@@ -106,7 +106,8 @@ def judge(outcome: Outcome, messages: list[Message]) -> None:
         strays = [text for text in others if text not in apologies]
         assert len(apologies) <= len(outcome.given_up)
         # ... and what the service does not let us take away.
-        refused = [call for call in service.calls if call.route == "delete" and call.outcome == "Refused"]
+        here = [call for call in service.calls if call.chat == chat]
+        refused = [call for call in here if call.route == "delete" and call.outcome == "Refused"]
         gone = [call for call in service.calls if call.outcome == "Gone"]
         assert len(strays) <= len(unknown) + len(gone) + len(refused), strays
         finished: set[str] = set()

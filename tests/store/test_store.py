@@ -29,6 +29,15 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     await store.aclose()
 
 
+async def test_what_moves_to_a_channel_that_has_a_conversation_is_an_earlier_one_there(store: Store) -> None:
+    old, new = await store.conversation("bot", "old"), await store.conversation("bot", "new")
+    other = await store.conversation("another bot", "old")
+    await store.move("bot", lambda channel: "new" if channel == "old" else channel)
+    assert (await store.conversation("bot", "new")).id == new.id
+    assert {one.id for one in await store.conversations("bot", "new")} == {old.id, new.id}
+    assert (await store.conversation("another bot", "old")).id == other.id
+
+
 async def test_regenerate_edit_and_undo_lose_nothing(store: Store) -> None:
     talk = await store.conversation("bot", "room")
     first = await store.append(talk.id, "user", "hi", parent=None, name="Ann")

@@ -79,6 +79,15 @@ async def test_pictures_among_people_are_left_alone(roomy: DiscordServer, tmp_pa
     assert len(roomy.messages()) == 1
 
 
+async def test_other_bots_are_not_told_what_can_not_be_read(roomy: DiscordServer, tmp_path: Path) -> None:
+    robot, backend = roomy.add_bot("robot"), ScriptedBackend("Read.")
+    async with talking(roomy, backend, tmp_path, defaults=settings(other_bots="mentions")):
+        await roomy.say(roomy.general, mention=True, author=robot.user, files=[Upload("p.png", b"png", "image/png")])
+        await roomy.say(roomy.general, "hello")
+        await roomy.until(lambda: [one for one in roomy.messages() if one.text == "Read."] or None)
+    assert [turn.text for turn in backend.requests[0].turns if turn.role == "user"] == ["hello"]
+
+
 async def test_files_that_are_not_for_the_bot_are_not_fetched(roomy: DiscordServer, tmp_path: Path) -> None:
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=settings(reply_to="mentions")):
         await roomy.say(roomy.general, "look", files=[Upload("a.txt", b"content", "text/plain")])

@@ -39,6 +39,20 @@ async def test_a_global_penalty_met_by_the_library_holds_every_chat(roomy: Disco
     assert roomy.calls.early == []
 
 
+async def test_a_global_penalty_met_by_the_commands_holds_every_chat(roomy: DiscordServer, tmp_path: Path) -> None:
+    backend = scripted(ScriptedBackend("One."))
+    roomy.faults.rate_limit("GET /applications/*/commands", 0.6, scope="global")
+    async with (
+        bridge_with(backend, tmp_path / "store", defaults=settings()) as bridge,
+        serving(roomy, bridge.bot("bot"), clock=HurriedClock(1), commands="global"),
+    ):
+        refused = (await roomy.calls.wait("GET /applications/*/commands"))[0]
+        await roomy.say(roomy.dm(), "hello")
+        await roomy.next_message(roomy.dm())
+    assert refused.status == 429
+    assert roomy.calls.early == []
+
+
 async def test_calls_beside_delivery_wait_for_their_turn(roomy: DiscordServer, tmp_path: Path) -> None:
     """All but those of interactions, which are not counted and can't wait."""
     service = FakeService(Limits(2000))

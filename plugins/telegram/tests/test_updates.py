@@ -174,12 +174,21 @@ async def test_a_group_that_becomes_a_supergroup_gets_its_answer(
     assert f"the group {group.id} has become {new.id}" in caplog.text
 
 
-async def test_a_group_that_becomes_a_supergroup_keeps_its_history(roomy: TelegramServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", ["migrate_to_chat_id", "migrate_from_chat_id"])
+async def test_a_group_that_becomes_a_supergroup_keeps_its_history(
+    roomy: TelegramServer, tmp_path: Path, told: str
+) -> None:
+    """Whichever of the two chats tells of it before somebody writes."""
     group, backend = roomy.add_group("Club", basic=True), ScriptedBackend("One.", "Two.")
     async with talking(roomy, backend, tmp_path):
         await roomy.say(group, "hello", mention=True)
         await roomy.next_message(group)
-        new = await roomy.upgrade(group)
+    new = await roomy.upgrade(group)
+    roomy.bot.updates[:] = [update for update in roomy.bot.updates if told in update.get("message", {})]
+    assert len(roomy.bot.updates) == 1
+    backend.closed = False
+    async with talking(roomy, backend, tmp_path):
+        await roomy.until(lambda: not roomy.bot.updates or None)
         await roomy.say(new, "and again", mention=True)
         assert (await roomy.next_message(new)).text == "Two."
     assert [turn.text for turn in backend.requests[-1].turns if turn.role != "system"] == ["hello", "One.", "and again"]
