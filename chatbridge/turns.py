@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from chatbridge.texts import say
 from chatbridge.types import Author, Channel, Chunk, Finish, Message
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from chatbridge.dialogue import Dialogue
     from chatbridge.engine.contract import Backend
     from chatbridge.store import Node
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +104,15 @@ class LiveTurn:
         finally:
             dialogue.waiting.remove(self)
         try:
-            if self._stopped:
+            if self._stopped and (self.superseded or self.message is None):
                 return
             dialogue.live = self
-            task = await self._begin(self)
+            task = await _whole(self._begin(self))  # also where it was stopped: what a person has said is kept
             if task is None:
                 if not self.superseded:
                     self.notices.append(say(self.language, "not_changed"))
+                return
+            if self._stopped:
                 return
             async with aclosing(dialogue.answer(self, task)) as chunks:
                 async for chunk in chunks:
@@ -120,3 +125,13 @@ class LiveTurn:
         """Remember what `stop` has to cancel; False where it was called already, and nothing is to be begun."""
         self._running = (backend, request_id)
         return not self._stopped
+
+
+async def _whole(begin: Awaitable[T]) -> T:
+    """Begin and, where that is cancelled, end the beginning before: it is short, and half of it would lose words."""
+    work = asyncio.ensure_future(begin)
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.gather(work, return_exceptions=True)
+        raise

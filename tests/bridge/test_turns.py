@@ -210,6 +210,33 @@ async def test_stopping_an_answer_whose_model_is_being_loaded_begins_none(
     assert await said(bot) == [("user", "talk"), ("assistant", text)]
 
 
+async def test_what_was_said_is_kept_though_its_answer_is_stopped_before_it_begins(
+    bot: Bot, message: Make, plugin: ToyPlugin
+) -> None:
+    turn = await bot.receive(message("talk"))
+    assert isinstance(turn, LiveTurn)
+    turn.stop()
+    assert await drained(turn) == ("", None)
+    assert await said(bot) == [("user", "talk")]
+    withdrawn = await bot.receive(message("never mind"))
+    assert isinstance(withdrawn, LiveTurn)
+    withdrawn.supersede()
+    assert await drained(withdrawn) == ("", None)
+    assert await said(bot) == [("user", "talk")]
+    assert plugin.turns == []
+
+
+async def test_what_was_said_is_kept_though_its_answer_is_given_up_as_it_begins(bot: Bot, message: Make) -> None:
+    turn = await bot.receive(message("talk"))
+    listening = asyncio.create_task(drained(turn))
+    await asyncio.sleep(0)
+    assert bot.dialogue(ALONE).live is turn
+    listening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await listening
+    assert await said(bot) == [("user", "talk")]
+
+
 async def test_a_listener_that_leaves_loses_nothing_that_was_shown(bot: Bot, message: Make) -> None:
     turn = await bot.receive(message("talk"))
     assert isinstance(turn, LiveTurn)
