@@ -17,7 +17,7 @@ from pathlib import Path
 
 from chatbridge import Author, Bridge, Channel, ChannelSettings, Delivery, Limits, Message, Plugins, Sampling
 from chatbridge.config import Settings, SettingsSource, default_settings
-from chatbridge.engine.contract import Backend, Request
+from chatbridge.engine.backend import Backend, Request
 from chatbridge.operations.lag import LoopLag
 from chatbridge.prompts.segments import Special, Text
 from chatbridge.testing import FakeService

@@ -36,7 +36,7 @@ from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.quants import quantize
 
 from chatbridge import Request, Row, Sampling, Tokens
-from chatbridge.engine.core import Engine
+from chatbridge.engine.engine import Engine
 
 VOCABULARY = 32000
 SIZES = {"15M": (256, 8, 8, 704), "110M": (768, 12, 12, 2048)}

@@ -17,8 +17,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chatbridge import Author, Bot, Channel, ChannelSettings, LiveTurn, Message, Request, Sampling
-from chatbridge.engine.core import Engine
+from chatbridge import Author, Bot, Channel, ChannelSettings, Message, ReplyStream, Request, Sampling
+from chatbridge.engine.engine import Engine
 from chatbridge.prompts.segments import Special, Text
 from chatbridge.testing import ToyModel, ToyOptions, bridge_with, toy_backend
 
@@ -42,7 +42,7 @@ async def whole_way(bot: Bot, rooms: int, messages: int) -> Times:
         for number in range(messages // rooms):
             start = time.perf_counter()
             turn = await bot.receive(Message(f"{name}-{number}", Channel(name), Author("a", "A"), "How are you today?"))
-            assert isinstance(turn, LiveTurn)
+            assert isinstance(turn, ReplyStream)
             first = 0.0
             async for _ in turn:
                 first = first or time.perf_counter() - start

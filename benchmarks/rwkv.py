@@ -32,8 +32,8 @@ from chatbridge_rwkv.backend import load, rwkv
 from chatbridge_rwkv.model import RwkvModel
 from chatbridge_rwkv.options import RwkvOptions
 
-from chatbridge import Author, Channel, ChannelSettings, LiveTurn, Message, Request, Row, Sampling, Tokens
-from chatbridge.engine.core import Engine
+from chatbridge import Author, Channel, ChannelSettings, Message, ReplyStream, Request, Row, Sampling, Tokens
+from chatbridge.engine.engine import Engine
 from chatbridge.testing import bridge_with
 
 LAYERS, WIDTH, HEAD, VOCABULARY = 8, 512, 64, 65536
@@ -203,7 +203,7 @@ async def talk(path: Path, turns: int, folder: Path) -> dict[int, tuple[float, f
             message = Message(f"{count}", Channel(room), Author("1", "Ann"), f"{count}: {MESSAGE}")
             begin = time.perf_counter()
             turn = await bridge.bot("bot").receive(message)
-            assert isinstance(turn, LiveTurn)
+            assert isinstance(turn, ReplyStream)
             async for _ in turn:
                 pass
             took = time.perf_counter() - begin

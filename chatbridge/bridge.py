@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from chatbridge.bot import Bot
-from chatbridge.config import BotSettings, Settings
+from chatbridge.bots.bot import Bot
+from chatbridge.config.settings import BotSettings, Settings
 from chatbridge.errors import ChatbridgeError, ConfigError
-from chatbridge.models import LoadProgress, Models
-from chatbridge.plugins import Plugins, did_you_mean
+from chatbridge.plugins.manager import Plugins
 from chatbridge.store import Store
+from chatbridge.suggest import did_you_mean
 from chatbridge.types import Channel
+from chatbridge.worker.pool import LoadProgress, Models
 
 if TYPE_CHECKING:
-    from chatbridge.config import SettingsSource
-    from chatbridge.delivery.desk import Delivery
+    from chatbridge.config.source import SettingsSource
+    from chatbridge.delivery.delivery import Delivery
 
 log = logging.getLogger(__name__)
 

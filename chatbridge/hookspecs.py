@@ -13,12 +13,12 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
-    from chatbridge.commands import ChatCommand
-    from chatbridge.config import ChannelSettings
-    from chatbridge.engine.contract import BackendType
-    from chatbridge.frontend import FrontendType
-    from chatbridge.prompts import Template
-    from chatbridge.turns import FinishedTurn
+    from chatbridge.bots.command import ChatCommand
+    from chatbridge.bots.reply import FinishedReply
+    from chatbridge.config.settings import ChannelSettings
+    from chatbridge.engine.backend import BackendType
+    from chatbridge.plugins.frontend import FrontendType
+    from chatbridge.prompts.template import Template
     from chatbridge.types import Message
 
 hookspec = pluggy.HookspecMarker("chatbridge")
@@ -56,5 +56,5 @@ def should_reply(message: Message, settings: ChannelSettings) -> bool | None:
 
 
 @hookspec
-def turn_finished(turn: FinishedTurn) -> None:
+def turn_finished(reply: FinishedReply) -> None:
     """Told of every answer that ended, for logging and metrics; an error here is logged and harms nothing."""

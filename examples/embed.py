@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from chatbridge import Author, Bridge, Channel, LiveTurn, Message, Plugins, SettingsSource, default_settings
+from chatbridge import Author, Bridge, Channel, Message, Plugins, ReplyStream, SettingsSource, default_settings
 
 
 async def main(question: str, store: Path) -> None:
@@ -20,7 +20,7 @@ async def main(question: str, store: Path) -> None:
     async with Bridge(SettingsSource(default_settings(plugins, store)), plugins) as bridge:
         message = Message(id="1", channel=Channel("home"), author=Author("me", "Me"), text=question)
         turn = await bridge.bot("mine").receive(message)
-        assert isinstance(turn, LiveTurn)  # a chat command would give an Answer at once
+        assert isinstance(turn, ReplyStream)  # a chat command would give an Answer at once
         async for chunk in turn:
             print(chunk.text, end="", flush=True)
         print()

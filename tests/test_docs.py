@@ -11,8 +11,8 @@ import click
 import pytest
 
 from chatbridge import Plugins, hookspecs
+from chatbridge.bots.commands import BUILTIN
 from chatbridge.cli import COMMANDS, cli
-from chatbridge.commands import BUILTIN
 from chatbridge.config import ChannelSettings, load
 from chatbridge.config.keys import BotKeys, ModelKeys, TopKeys
 from chatbridge.testing import Document, readmes

@@ -9,19 +9,9 @@ from io import TextIOWrapper
 
 import click
 
+from chatbridge.cli.names import COMMANDS
 from chatbridge.errors import ChatbridgeError
-
-# The help lines stand here, beside the names, so that listing the commands imports none of them.
-COMMANDS = {
-    "check": "Check bots.yaml and list every complaint.",
-    "doctor": "Look over this machine, the plugins and the settings; say what to do.",
-    "plugins": "List plugins, what each offers, and the broken ones.",
-    "queue": "List messages that wait or were given up; retry or drop them.",
-    "repl": "Talk to a model in this terminal.",
-    "run": "Start the bots of bots.yaml.",
-    "schema": "Print the JSON Schema of bots.yaml for editors.",
-    "templates": "List prompt templates, or show one at work.",
-}
+from chatbridge.suggest import did_you_mean
 
 
 class LazyGroup(click.Group):
@@ -46,8 +36,6 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        from chatbridge.plugins import did_you_mean
-
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -57,7 +45,7 @@ class LazyGroup(click.Group):
     def _plugin_commands(self) -> Mapping[str, click.Command]:
         """What plugins add through `register_commands`; a plugin can't take a name of ours."""
         if "plugins" not in self.__dict__:
-            from chatbridge.plugins import Plugins
+            from chatbridge.plugins.manager import Plugins
 
             self.plugins = Plugins()
         return self.plugins.commands

@@ -17,8 +17,8 @@ def command(file: Path) -> None:
 
     Exits 0 where there is none, else 1. Loads no model and calls no chat service.
     """
-    from chatbridge.config import load
-    from chatbridge.plugins import Plugins
+    from chatbridge.config.reader import load
+    from chatbridge.plugins.manager import Plugins
 
     try:
         settings = load(file, Plugins())

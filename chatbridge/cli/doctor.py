@@ -15,8 +15,8 @@ import click
 from chatbridge.errors import ChatbridgeError
 
 if TYPE_CHECKING:
-    from chatbridge.config import ModelSettings, Settings
-    from chatbridge.plugins import Plugins
+    from chatbridge.config.settings import ModelSettings, Settings
+    from chatbridge.plugins.manager import Plugins
     from chatbridge.types import ModelInfo
 
 _LITTLE_MEMORY, _LITTLE_DISK = 4 * 2**30, 2 * 2**30
@@ -52,7 +52,7 @@ def command(config: Path | None, load: bool, as_json: bool) -> None:
 
 def look(config: Path | None, *, load: bool = False) -> Iterator[Finding]:
     """Everything there is to say, in order; `load`: with every model in its worker, one after another."""
-    from chatbridge.plugins import Plugins
+    from chatbridge.plugins.manager import Plugins
 
     plugins = Plugins()
     yield from _machine()
@@ -62,27 +62,28 @@ def look(config: Path | None, *, load: bool = False) -> Iterator[Finding]:
 
 
 def _machine() -> Iterator[Finding]:
-    from chatbridge import __version__, machine
+    from chatbridge import __version__
+    from chatbridge.operations import hardware
 
     yield Finding("chatbridge", __version__)
     yield Finding("python", f"{platform.python_version()} ({sys.executable})")
     yield Finding("system", f"{platform.system()} {platform.release()} {platform.machine()}")
-    yield Finding("processor", machine.processor())
-    features = machine.cpu_features()
+    yield Finding("processor", hardware.processor())
+    features = hardware.cpu_features()
     yield Finding("instructions", ", ".join(features) or "none that speed models up are known")
-    total, free = machine.memory()
+    total, free = hardware.memory()
     if not total:
         yield Finding("memory", "can't be told on this system")
     else:
-        what = f"{machine.size(total)}" + (f", {machine.size(free)} free" if free else "")
+        what = f"{hardware.size(total)}" + (f", {hardware.size(free)} free" if free else "")
         low = 0 < free < _LITTLE_MEMORY
         advice = (
-            f"a 7B model in 4 bits takes about {machine.size(_LITTLE_MEMORY)}: close programs, or choose a smaller one"
+            f"a 7B model in 4 bits takes about {hardware.size(_LITTLE_MEMORY)}: close programs, or choose a smaller one"
         )
         yield Finding("memory", what, "warning" if low else "good", advice if low else "")
-    cards = machine.gpus()
+    cards = hardware.gpus()
     for card in cards:
-        parts = (card.name, machine.size(card.memory) if card.memory else "", card.driver)
+        parts = (card.name, hardware.size(card.memory) if card.memory else "", card.driver)
         yield Finding("gpu", ", ".join(part for part in parts if part))
     if not cards:
         yield Finding("gpu", "none seen; models run on the processor")
@@ -101,21 +102,21 @@ def _plugins(plugins: Plugins) -> Iterator[Finding]:
 
 def _engines(plugins: Plugins) -> Iterator[Finding]:
     for backend in plugins.backends.values():
-        if backend.facts is None:
+        if backend.build_info is None:
             continue
         try:
-            facts = backend.facts()
+            info = backend.build_info()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a library that can't be imported, in whatever way it fails
             what = f"{backend.name}: {type(error).__name__}: {error}"
             yield Finding("engine", what, "warning", f"reinstall the package of backend {backend.name}")
             continue
-        yield Finding("engine", f"{backend.name}: " + ", ".join(f"{name} {value}" for name, value in facts.items()))
+        yield Finding("engine", f"{backend.name}: " + ", ".join(f"{name} {value}" for name, value in info.items()))
 
 
 def _settings(config: Path | None, plugins: Plugins, load_models: bool) -> Iterator[Finding]:
-    from chatbridge.config import default_settings, load
+    from chatbridge.config.reader import default_settings, load
 
     path = config or Path("bots.yaml")
     try:
@@ -138,7 +139,7 @@ def _model(settings: ModelSettings, plugins: Plugins) -> Finding:
     """What the model says of itself once it is loaded, or why it can't be."""
     import asyncio
 
-    from chatbridge.models import Models
+    from chatbridge.worker.pool import Models
 
     async def load() -> ModelInfo:
         models = Models(plugins)
@@ -160,22 +161,22 @@ def _model(settings: ModelSettings, plugins: Plugins) -> Finding:
 
 
 def _template(info: ModelInfo) -> str:
-    from chatbridge.prompts import suggest_preset
+    from chatbridge.prompts.builtin import suggest_preset
 
     found = suggest_preset(info)
     return f"{'its own' if info.chat_template else 'none of its own'}; fitting preset: {found or 'none known'}"
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:
-    from chatbridge import machine
+    from chatbridge.operations import hardware
 
     store = settings.store
-    free = machine.disk_free(store.absolute())
+    free = hardware.disk_free(store.absolute())
     advice = "make room, or set `store` in bots.yaml to another disk" if free < _LITTLE_DISK else ""
     state = "warning" if advice else "good"
-    if why := machine.why_not_writable(store.absolute()):
+    if why := hardware.why_not_writable(store.absolute()):
         state, advice = "error", f"{why}; set `store` in bots.yaml to a file in a folder of yours"
-    yield Finding("store", f"{store}, {machine.size(free)} free", state, advice)
+    yield Finding("store", f"{store}, {hardware.size(free)} free", state, advice)
 
 
 def _line(finding: Finding) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from chatbridge.plugins import PluginRecord, Plugins
+from chatbridge.plugins.manager import PluginRecord, Plugins
 
 
 @click.command("plugins")

@@ -106,8 +106,8 @@ def describe(entry: Entry) -> str:
 
 
 def _store_of(config: Path) -> Path:
-    from chatbridge.config import load
-    from chatbridge.plugins import Plugins
+    from chatbridge.config.reader import load
+    from chatbridge.plugins.manager import Plugins
 
     path = load(config, Plugins()).store
     if not path.exists():

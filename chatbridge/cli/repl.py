@@ -12,8 +12,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from chatbridge.config import SettingsSource
-    from chatbridge.plugins import Plugins
+    from chatbridge.config.source import SettingsSource
+    from chatbridge.plugins.manager import Plugins
 
 
 @click.command("repl")
@@ -51,7 +51,7 @@ def command(
     Lines from a pipe are answered one by one, as plain text. Exits 0 if all went well, 1 where something was not
     answered, 2 for a wrong command line, 130 on Ctrl-C.
     """
-    from chatbridge.plugins import Plugins
+    from chatbridge.plugins.manager import Plugins
 
     plugins = Plugins()
     source = _source(config, plugins)
@@ -90,7 +90,8 @@ async def _talk(source: SettingsSource, plugins: Plugins, given: dict[str, Any])
 
 
 def _source(config: Path | None, plugins: Plugins) -> SettingsSource:
-    from chatbridge.config import SettingsSource, default_settings
+    from chatbridge.config.reader import default_settings
+    from chatbridge.config.source import SettingsSource
 
     path = config or Path("bots.yaml")
     if config is not None or path.exists():
@@ -101,7 +102,7 @@ def _source(config: Path | None, plugins: Plugins) -> SettingsSource:
 
 
 def _check_name(what: str, name: str | None, known: Iterable[str]) -> None:
-    from chatbridge.plugins import did_you_mean
+    from chatbridge.suggest import did_you_mean
 
     if name is not None and name not in known:
         hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"

@@ -49,9 +49,9 @@ def command(
 
 async def _rehearse(config: Path, bots: tuple[str, ...]) -> int:
     from chatbridge.bridge import checked_names
-    from chatbridge.config import load
-    from chatbridge.operations.rehearsal import rehearse
-    from chatbridge.plugins import Plugins
+    from chatbridge.config.reader import load
+    from chatbridge.operations.dry_run import rehearse
+    from chatbridge.plugins.manager import Plugins
 
     plugins = Plugins()
     settings = load(config, plugins)

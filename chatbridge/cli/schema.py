@@ -13,7 +13,7 @@ def command() -> None:
 
     Save it beside bots.yaml as bots.schema.json; the first line of the sample names it to editors.
     """
-    from chatbridge.config import json_schema
-    from chatbridge.plugins import Plugins
+    from chatbridge.config.schema import json_schema
+    from chatbridge.plugins.manager import Plugins
 
     click.echo(json.dumps(json_schema(Plugins()), ensure_ascii=False, indent=1))

@@ -13,10 +13,10 @@ import click
 from chatbridge.errors import ConfigError, TemplateError
 
 if TYPE_CHECKING:
-    from chatbridge.config import Settings
-    from chatbridge.plugins import Plugins
-    from chatbridge.prompts import Prompt, Template
-    from chatbridge.prompts.segments import Segment
+    from chatbridge.config.settings import Settings
+    from chatbridge.plugins.manager import Plugins
+    from chatbridge.prompts.segments import Prompt, Segment
+    from chatbridge.prompts.template import Template
     from chatbridge.types import ModelInfo
 
 COLOURS = {"template": "cyan", "person": "green", "control": "magenta", "reply": "yellow"}
@@ -60,7 +60,7 @@ def command(context: click.Context, config: Path | None) -> None:
 @_color
 def show(name: str, model: str | None, config: Path | None, color: str) -> None:
     """Show how a short conversation is written by the template NAME."""
-    from chatbridge.plugins import did_you_mean
+    from chatbridge.suggest import did_you_mean
 
     templates = _templates(config)
     if name not in templates:
@@ -92,7 +92,7 @@ def rows(prompt: Prompt) -> str:
 
 def kind_of(part: Segment) -> str:
     """Whom a piece of a prompt comes from: a key of `LEGEND`."""
-    from chatbridge.prompts import Special, Text
+    from chatbridge.prompts.segments import Special, Text
 
     if isinstance(part, Special):
         return "control"
@@ -100,13 +100,13 @@ def kind_of(part: Segment) -> str:
 
 
 def _shown(part: Segment) -> str:
-    from chatbridge.prompts import Special
+    from chatbridge.prompts.segments import Special
 
     return f"⟨{part.token or 'cut'}⟩" if isinstance(part, Special) else part.text
 
 
 def _sample(template: Template, info: ModelInfo, answer: tuple[int, ...]) -> Prompt:
-    from chatbridge.prompts import render
+    from chatbridge.prompts.rendering import render
     from chatbridge.types import Reply, Turn
 
     turns = [
@@ -119,9 +119,10 @@ def _sample(template: Template, info: ModelInfo, answer: tuple[int, ...]) -> Pro
 
 async def _with_model(template: Template, model: str, config: Path | None) -> tuple[Prompt, list[int] | None]:
     """The sample prompt for a model of bots.yaml, and its token ids where the backend tells them."""
-    from chatbridge.models import Models
-    from chatbridge.plugins import Plugins, did_you_mean
-    from chatbridge.prompts import Text
+    from chatbridge.plugins.manager import Plugins
+    from chatbridge.prompts.segments import Text
+    from chatbridge.suggest import did_you_mean
+    from chatbridge.worker.pool import Models
 
     plugins = Plugins()
     settings = _settings(config, plugins)
@@ -151,7 +152,7 @@ def _unknown_model(template: Template) -> ModelInfo:
 
 def _templates(config: Path | None) -> dict[str, Template]:
     """Presets, plugins' templates, and those of bots.yaml."""
-    from chatbridge.plugins import Plugins
+    from chatbridge.plugins.manager import Plugins
 
     plugins = Plugins()
     templates = dict(plugins.templates)
@@ -161,7 +162,7 @@ def _templates(config: Path | None) -> dict[str, Template]:
 
 
 def _settings(config: Path | None, plugins: Plugins) -> Settings:
-    from chatbridge.config import default_settings, load
+    from chatbridge.config.reader import default_settings, load
 
     path = config or Path("bots.yaml")
     return load(path, plugins) if config is not None or path.exists() else default_settings(plugins)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from chatbridge._lazy import lazy_names
 
 if TYPE_CHECKING:
     from chatbridge.config.options import ConfigPath as ConfigPath
@@ -29,12 +30,4 @@ _HOME = {
     "settings": ("Access", "Admins", "BotSettings", "ChannelSettings", "ModelSettings", "Quota", "Settings"),
     "source": ("SettingsSource",),
 }
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-
-__all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'chatbridge.config' has no public name {name!r}")
-    return getattr(import_module(f"chatbridge.config.{_MODULE_OF[name]}"), name)
+__all__, __getattr__ = lazy_names(__name__, _HOME)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from chatbridge.config.options import ConfigPath
 from chatbridge.config.settings import Access, Admins, ChannelSettings, Quota
-from chatbridge.prompts import Template
+from chatbridge.prompts.template import Template
 from chatbridge.sampling import Sampling
 
 

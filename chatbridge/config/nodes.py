@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from chatbridge.config.words import Trap, plain_value
+from chatbridge.config.scalars import Trap, plain_value
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # seven times as fast where libyaml is there
 

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from chatbridge.config.complaints import no_key
+from chatbridge.config.diagnostics import no_key
 from chatbridge.config.keys import BotKeys, ModelKeys, TopKeys
 from chatbridge.config.nodes import Document, Place, parse
 from chatbridge.config.settings import Access, Admins, BotSettings, ChannelSettings, ModelSettings, Quota, Settings
 from chatbridge.config.values import Values, file_keys
 from chatbridge.errors import ConfigError, PluginError
-from chatbridge.plugins import Plugins, did_you_mean
-from chatbridge.prompts import Template, resolve
+from chatbridge.plugins.manager import Plugins
+from chatbridge.prompts.template import Template, resolve
+from chatbridge.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from chatbridge.engine.contract import BackendType
-    from chatbridge.frontend import FrontendType
+    from chatbridge.engine.backend import BackendType
+    from chatbridge.plugins.frontend import FrontendType
 
 K = TypeVar("K", "BackendType", "FrontendType")
 P = TypeVar("P", Access, Admins, Quota)

@@ -11,12 +11,12 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from chatbridge.config.keys import BotKeys, ModelKeys, TopKeys
 from chatbridge.config.settings import ChannelSettings
 from chatbridge.config.values import file_keys
-from chatbridge.plugins import Plugins
-from chatbridge.prompts import Template
+from chatbridge.plugins.manager import Plugins
+from chatbridge.prompts.template import Template
 
 if TYPE_CHECKING:
-    from chatbridge.engine.contract import BackendType
-    from chatbridge.frontend import FrontendType
+    from chatbridge.engine.backend import BackendType
+    from chatbridge.plugins.frontend import FrontendType
 
 Schema = dict[str, Any]
 

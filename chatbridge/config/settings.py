@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from chatbridge.prompts import Template
+from chatbridge.prompts.template import Template
 from chatbridge.sampling import Sampling
 from chatbridge.types import Author, Channel
 

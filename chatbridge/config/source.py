@@ -17,7 +17,7 @@ from chatbridge.config.settings import Settings
 from chatbridge.errors import ConfigError
 
 if TYPE_CHECKING:
-    from chatbridge.plugins import Plugins
+    from chatbridge.plugins.manager import Plugins
 
 log = logging.getLogger(__name__)
 

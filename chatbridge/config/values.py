@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from chatbridge.config.complaints import in_words, is_text, secrets_in
+from chatbridge.config.diagnostics import in_words, is_text, secrets_in
 from chatbridge.config.nodes import Document, Place
 
 M = TypeVar("M", bound=BaseModel)

@@ -4,9 +4,9 @@ Knows no service. A frontend implements `Chat` for one chat, describes it by `Li
 exceptions into these:
 
     ChatError
-    ├── Penalty          called too often: no call until the time is over
-    ├── Refused          the service does not take this content
-    ├── Gone             the message, or the whole chat, is not there (any longer), or the bot may not write to it
+    ├── RateLimited      called too often: no call until the time is over
+    ├── ContentRejected  the service does not take this content
+    ├── NotFound         the message, or the whole chat, is not there (any longer), or the bot may not write to it
     ├── Unreachable      nothing was done; worth another try
     └── OutcomeUnknown   it was done, or it was not: the answer got lost
 """
@@ -30,7 +30,7 @@ class ChatError(ChatbridgeError):
     """A call to a chat service did not go through; the text says why."""
 
 
-class Penalty(ChatError):
+class RateLimited(ChatError):
     """Too many calls: none may be made for `seconds` (None where the service does not say for how long).
 
     `scope`: this kind of call in this chat, all calls in this chat, or all calls of this bot.
@@ -42,11 +42,11 @@ class Penalty(ChatError):
         self.scope = scope
 
 
-class Refused(ChatError):
+class ContentRejected(ChatError):
     """The service does not take this content, now or ever: bad formatting, too long, a file it won't have."""
 
 
-class Gone(ChatError):
+class NotFound(ChatError):
     """There is no such message or chat, or the bot may not write there. Raised by `edit` it speaks of the message."""
 
 
@@ -80,7 +80,7 @@ class Button:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MessageContent:
     """What one message holds, never longer than `Limits` allow.
 
     `plain` is what to send where the formatting is refused; None where there is none to leave out. `file` is sent
@@ -96,12 +96,12 @@ class Part:
     last: bool = False
     buttons: tuple[Button, ...] = ()
 
-    def unformatted(self) -> Part:
+    def unformatted(self) -> MessageContent:
         """The same words without their formatting."""
         return replace(self, text=self.text if self.plain is None else self.plain, entities=(), plain=None)
 
-    def marked(self, note: str, count: Callable[[str], int]) -> Part:
-        """With a line above, for which `parts_of` has left room."""
+    def marked(self, note: str, count: Callable[[str], int]) -> MessageContent:
+        """With a line above, for which `split_answer` has left room."""
         head = f"{note}\n"
         moved = tuple(replace(entity, offset=entity.offset + count(head)) for entity in self.entities)
         plain = None if self.plain is None else head + self.plain
@@ -157,7 +157,7 @@ class Chat(Protocol):
     a `ChatError`. An edit that changes nothing is no error.
     """
 
-    async def send(self, part: Part, *, reply_to: str | None, nonce: str) -> str:
+    async def send(self, part: MessageContent, *, reply_to: str | None, nonce: str) -> str:
         """Send a message and return its id. `nonce` (25 characters at most) is the same for each try of a message.
 
         Where the chat is `idempotent`, a message with that nonce may be there with other words (an earlier try was a
@@ -165,7 +165,7 @@ class Chat(Protocol):
         """
         ...
 
-    async def edit(self, message_id: str, part: Part) -> None:
+    async def edit(self, message_id: str, part: MessageContent) -> None:
         """Replace what a message of ours holds."""
         ...
 
@@ -177,7 +177,7 @@ class Chat(Protocol):
         """Show that an answer is being written."""
         ...
 
-    async def draft(self, draft_id: int, part: Part) -> None:
+    async def draft(self, draft_id: int, part: MessageContent) -> None:
         """Show a preview that is no message yet. Only called where `Limits.previews` is "draft"."""
         ...
 
@@ -205,7 +205,7 @@ def utf16_length(text: str) -> int:
     return len(text) + sum(char > "\uffff" for char in text)
 
 
-def packed(part: Part) -> str:
+def packed(part: MessageContent) -> str:
     """A part as JSON, for the outbox."""
     file = part.file and [part.file.name, part.file.media_type, part.file.data.decode("latin-1")]
     fields = {
@@ -219,10 +219,10 @@ def packed(part: Part) -> str:
     return json.dumps(fields, ensure_ascii=False)
 
 
-def unpacked(text: str) -> Part:
+def unpacked(text: str) -> MessageContent:
     """What `packed` was given; a part in the outbox is never a preview."""
     fields = json.loads(text)
     file = fields["file"] and Attachment(fields["file"][0], fields["file"][1], fields["file"][2].encode("latin-1"))
     entities = tuple(Entity(*entity) for entity in fields["entities"])
     buttons = tuple(Button(*button) for button in fields["buttons"])
-    return Part(fields["text"], entities, fields["plain"], file, last=fields["last"], buttons=buttons)
+    return MessageContent(fields["text"], entities, fields["plain"], file, last=fields["last"], buttons=buttons)

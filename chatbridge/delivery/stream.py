@@ -6,8 +6,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol, TypeVar
 
-from chatbridge.delivery.line import Line
-from chatbridge.delivery.posting import Posting
+from chatbridge.delivery.sender import Line
+from chatbridge.delivery.streamed_message import Posting
 from chatbridge.errors import ChatbridgeError, CommandError
 from chatbridge.texts import duration, say
 from chatbridge.types import Chunk, Finish, Waiting
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Stream(Protocol):
-    """What is needed of a `LiveTurn`."""
+    """What is needed of a `ReplyStream`."""
 
     notices: list[str]
     finish: Finish | None

@@ -1,1 +1,1 @@
-"""Runs a `LocalModel` for many conversations: scheduler, prefix cache, text assembly, worker process."""
+"""Runs a `LocalModel` for many conversations: scheduler, prefix cache, detokenizer. Knows no process."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from chatbridge.engine.contract import ModelState
+from chatbridge.engine.backend import ModelState
 
 BLOCK = 32
 """Tokens per hashed block: prefixes are found by hash, and then compared token by token."""

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chatbridge.engine.contract import LocalModel, ModelState, Row
+from chatbridge.engine.backend import LocalModel, ModelState, Row
+from chatbridge.engine.disk_cache import DiskCache, StoredState
 from chatbridge.engine.prefix_cache import BLOCK, Kept, PrefixCache, common_prefix
-from chatbridge.engine.shelf import Shelf, Shelved
 from chatbridge.errors import BackendError
 
 KEPT_STATES = 256
@@ -46,26 +46,28 @@ class Memory:
 class States:
     """All states of `model`, for at most `rows` requests at once; kept ones hold at most `cache_bytes`.
 
-    `shelf`: where states go that are no longer kept, and come back from.
+    `disk_cache`: where states go that are no longer kept, and come back from.
     """
 
-    def __init__(self, model: LocalModel, rows: int, cache_bytes: int, shelf: Shelf | None = None) -> None:
+    def __init__(self, model: LocalModel, rows: int, cache_bytes: int, disk_cache: DiskCache | None = None) -> None:
         info = model.info
         self._model = model
         self._can_trim = info.can_trim
         self._most = info.max_states or rows + KEPT_STATES
         self._spare = self._most - rows
         self._memories: dict[Memory, None] = {}
-        self._shelf = shelf
-        self.cache = PrefixCache(info.can_trim, cache_bytes, self._most, None if shelf is None else self._put_on_shelf)
+        self._disk_cache = disk_cache
+        self.cache = PrefixCache(
+            info.can_trim, cache_bytes, self._most, None if disk_cache is None else self._put_on_disk
+        )
 
     def take(self, tokens: list[int], prompt_length: int, adapter: str = "") -> Memory:
         """The memory for a request that begins with `tokens`: as many of them consumed as in any state there is."""
         running, shared = self._closest(tokens, adapter)
-        shelved, length = self._longest_on_shelf(tokens, adapter)
+        stored, length = self._longest_on_shelf(tokens, adapter)
         state = self.cache.take(tokens, room=self._room(), beyond=max(shared, length), adapter=adapter)
-        if state is None and shelved is not None and length > shared:
-            state = self._from_shelf(shelved, length, adapter)
+        if state is None and stored is not None and length > shared:
+            state = self._from_shelf(stored, length, adapter)
         if state is None:
             state = self._new(adapter) if running is None else self._forked(running, shared)
         memory = Memory(tokens, adapter, state, self._copies(tokens, prompt_length, adapter, state.length))
@@ -116,9 +118,11 @@ class States:
         memory.state.release()
 
     def close(self) -> None:
-        """Release what is kept, and put on the shelf as much of it as there is time for."""
-        if self._shelf is not None:
-            self._shelf.put_all((kept.tokens, kept.state, self._mark(kept.adapter)) for kept in self.cache.newest())
+        """Release what is kept, and put into the disk cache as much of it as there is time for."""
+        if self._disk_cache is not None:
+            self._disk_cache.put_all(
+                (kept.tokens, kept.state, self._mark(kept.adapter)) for kept in self.cache.newest()
+            )
         self.cache.clear()
 
     def check_model(self) -> None:
@@ -160,32 +164,32 @@ class States:
         return self._model.new_state(saved, adapter) if adapter else self._model.new_state(saved)
 
     def _mark(self, adapter: str) -> str:
-        """What stands for the adapter on the shelf."""
+        """What stands for the adapter in the disk cache."""
         return self._model.info.adapters.get(adapter, "")
 
-    def _put_on_shelf(self, kept: Kept) -> None:
-        assert self._shelf is not None
-        self._shelf.put(kept.tokens, kept.state, self._mark(kept.adapter))
+    def _put_on_disk(self, kept: Kept) -> None:
+        assert self._disk_cache is not None
+        self._disk_cache.put(kept.tokens, kept.state, self._mark(kept.adapter))
 
-    def _longest_on_shelf(self, tokens: Sequence[int], adapter: str) -> tuple[Shelved | None, int]:
-        if self._shelf is None:
+    def _longest_on_shelf(self, tokens: Sequence[int], adapter: str) -> tuple[StoredState | None, int]:
+        if self._disk_cache is None:
             return None, 0
-        return self._shelf.longest(tokens, whole=not self._can_trim, adapter=self._mark(adapter))
+        return self._disk_cache.longest(tokens, whole=not self._can_trim, adapter=self._mark(adapter))
 
-    def _from_shelf(self, shelved: Shelved, length: int, adapter: str) -> ModelState | None:
+    def _from_shelf(self, stored: StoredState, length: int, adapter: str) -> ModelState | None:
         """The first `length` tokens of a state on disk; None where it is gone or the model refuses it."""
-        assert self._shelf is not None
-        saved = self._shelf.read(shelved)
+        assert self._disk_cache is not None
+        saved = self._disk_cache.read(stored)
         if saved is None:
             return None
         try:
             state = self._new(adapter, saved)
         except BackendError:
-            self._shelf.drop(shelved)
+            self._disk_cache.drop(stored)
             return None
-        if state.length != len(shelved.tokens):
+        if state.length != len(stored.tokens):
             state.release()
-            self._shelf.drop(shelved)
+            self._disk_cache.drop(stored)
             return None
         if length < state.length:
             state.trim(length)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from chatbridge.config import Settings
+    from chatbridge.config.settings import Settings
 
 HIDDEN = "[hidden]"
 

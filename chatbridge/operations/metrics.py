@@ -12,9 +12,9 @@ from chatbridge.errors import PluginError
 from chatbridge.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from chatbridge.bots.reply import FinishedReply
     from chatbridge.bridge import Bridge
     from chatbridge.operations.lag import LoopLag
-    from chatbridge.turns import FinishedTurn
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -63,18 +63,18 @@ class Metrics:
         self._models: dict[str, dict[str, Any]] = {}
 
     @hookimpl
-    def turn_finished(self, turn: FinishedTurn) -> None:
+    def turn_finished(self, reply: FinishedReply) -> None:
         """Count an answer."""
-        self._answers.labels(turn.bot, turn.model, turn.finish.reason if turn.finish else "error").inc()
-        if turn.finish is None:
+        self._answers.labels(reply.bot, reply.model, reply.finish.reason if reply.finish else "error").inc()
+        if reply.finish is None:
             return
-        usage = turn.finish.usage
+        usage = reply.finish.usage
         for kind, count in (("cached", usage.cached), ("read", usage.read), ("generated", usage.generated)):
-            self._tokens.labels(turn.model, kind).inc(count)
+            self._tokens.labels(reply.model, kind).inc(count)
         if usage.generated:
-            self._first.labels(turn.model).observe(usage.first_token_seconds)
+            self._first.labels(reply.model).observe(usage.first_token_seconds)
         if usage.tokens_per_second:
-            self._speed.labels(turn.model).observe(usage.tokens_per_second)
+            self._speed.labels(reply.model).observe(usage.tokens_per_second)
 
     async def text(self) -> bytes:
         """Everything, in Prometheus' text format."""

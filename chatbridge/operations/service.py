@@ -20,7 +20,7 @@ from chatbridge.operations.lag import LoopLag
 from chatbridge.operations.logs import Redactor, secrets_of
 from chatbridge.operations.metrics import CONTENT_TYPE, Metrics
 from chatbridge.operations.monitor import Page, serving
-from chatbridge.plugins import Plugins
+from chatbridge.plugins.manager import Plugins
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ async def serve(config: Path, bots: Iterable[str], redactor: Redactor) -> None:
 
     The first SIGTERM lets answers end for as long as `drain` says, the second one does not.
     """
-    from chatbridge.config import SettingsSource
+    from chatbridge.config.source import SettingsSource
 
     lag = LoopLag()
     metrics, missing = _metrics(lag)

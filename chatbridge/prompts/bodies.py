@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from chatbridge.prompts import formats
-from chatbridge.prompts.formats import Place
+from chatbridge.prompts.confusables import LINE_END, fold, skeleton
+from chatbridge.prompts.formats import Placeholder
 from chatbridge.prompts.guard import Guard, Mark, clean, clean_name
-from chatbridge.prompts.lookalikes import LINE_END, fold, skeleton
 from chatbridge.prompts.segments import Segment, Special, Text, Tokens
 from chatbridge.prompts.template import Template
 from chatbridge.types import Turn
@@ -123,7 +123,7 @@ class Words:
         signs = {fold(char) for char in literal if not char.isalnum()} - {""}
         name = "".join("_" if fold(char) in signs else char for char in clean_name(name))
         places = {"name": name, "text": text}
-        return "".join(places.get(part.name, "") if isinstance(part, Place) else str(part) for part in parts)
+        return "".join(places.get(part.name, "") if isinstance(part, Placeholder) else str(part) for part in parts)
 
     def _marks(self, names: Sequence[str]) -> tuple[Mark, ...]:
         """`Carol:` is a header, too, once Carol is in the room."""

@@ -11,9 +11,10 @@ from itertools import pairwise
 from typing import Literal
 
 from chatbridge.errors import TemplateError
-from chatbridge.prompts.builtin import presets
+from chatbridge.prompts.builtin import presets, suggest_preset
 from chatbridge.prompts.guard import guard_of
-from chatbridge.prompts.rendering import Rendered, render
+from chatbridge.prompts.rendered import RenderedPrompt
+from chatbridge.prompts.rendering import render
 from chatbridge.prompts.segments import Prompt, Special, Text
 from chatbridge.prompts.template import FORMATS, Template
 from chatbridge.types import ModelInfo, Turn
@@ -53,49 +54,6 @@ def diagnose(template: Template, info: ModelInfo) -> list[Finding]:
     ]
 
 
-def suggest_preset(info: ModelInfo) -> str | None:
-    """The preset that fits best to what a model says about itself, or None if it says too little."""
-    if info.chat_template:
-        return "model"
-    words = f"{info.name} {info.architecture} {' '.join(info.details.values())}".lower().replace("_", "-")
-    for preset, hints in _BY_TOKENS.items():
-        if all(token in info.specials for token in hints):
-            return "glm-130b" if preset == "chatglm-6b" and "130b" in words else preset
-    if "rwkv" in words and (info.vocab_size >= _WORLD_VOCABULARY or "world" in words):
-        return "rwkv-world"
-    for preset, alternatives in _BY_NAME.items():
-        if any(all(word in words for word in alternative) for alternative in alternatives):
-            return preset
-    return None
-
-
-_WORLD_VOCABULARY = 65525
-"""RWKV World models have 65536 rows; Raven and Pile models 50277."""
-
-_BY_TOKENS = {
-    "llama-3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
-    "chatml": ("<|im_start|>", "<|im_end|>"),
-    "chatglm-6b": ("[gMASK]", "<sop>"),
-}
-# The first that matches wins: narrow names stand before those that they contain.
-_BY_NAME: dict[str, tuple[tuple[str, ...], ...]] = {
-    "glm-130b": (("glm-130b",), ("glm130b",)),
-    "chatglm-6b": (("chatglm-6b",),),
-    "chinese-alpaca": (("chinese", "alpaca"),),
-    "alpaca-lora": (("alpaca-lora",),),
-    "alpaca": (("alpaca",),),
-    "belle-llama-ext": (("belle", "ext"),),
-    "belle-bloom": (("belle",), ("bloom",)),
-    "rwkv-raven-zh": (("rwkv", "chn"), ("rwkv", "chinese"), ("raven", "-zh")),
-    "rwkv-raven": (("rwkv",), ("raven",)),
-    "vicuna": (("vicuna",),),
-    "mistral": (("mistral", "instruct"), ("mixtral", "instruct")),
-    "llama-2": (("llama-2", "chat"), ("llama2", "chat")),
-    "llama-3": (("llama-3", "instruct"), ("llama3", "instruct")),
-    "chatml": (("chatml",), ("qwen",)),
-}
-
-
 def _beginning(template: Template, info: ModelInfo, prompt: Prompt) -> Iterator[Finding]:
     for first, second in pairwise(prompt):
         if first == second == Special("bos"):
@@ -104,7 +62,7 @@ def _beginning(template: Template, info: ModelInfo, prompt: Prompt) -> Iterator[
         yield Finding("warning", "prompts do not begin with the BOS that the model wants", 'set begin: "{bos}"')
 
 
-def _controls(info: ModelInfo, rendered: Rendered, remedy: str) -> Iterator[Finding]:
+def _controls(info: ModelInfo, rendered: RenderedPrompt, remedy: str) -> Iterator[Finding]:
     used = [segment.token for segment in rendered.prompt if isinstance(segment, Special)]
     for token in dict.fromkeys((*used, *rendered.stop_tokens)):
         if token == "eos" and not info.eos:
@@ -126,7 +84,7 @@ def _plain_controls(template: Template, info: ModelInfo, prompt: Prompt) -> Iter
             )
 
 
-def _endings(info: ModelInfo, rendered: Rendered) -> Iterator[Finding]:
+def _endings(info: ModelInfo, rendered: RenderedPrompt) -> Iterator[Finding]:
     if not info.eos and not rendered.stop and not rendered.stop_tokens:
         yield Finding("warning", "nothing ends an answer but its greatest length", "set `stop` or `stop_tokens`")
     for text in rendered.stop:

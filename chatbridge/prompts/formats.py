@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from chatbridge.plugins import did_you_mean
+from chatbridge.suggest import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Placeholder:
     """Something to fill in: `name` is text, name, round or system."""
 
     name: str
@@ -28,16 +28,16 @@ class Control:
     token: str
 
 
-Part = str | Place | Control
+FormatPart = str | Placeholder | Control
 
 CONTROLS = ("bos", "eos", "cut")
 _BRACES = re.compile(r"\{\{|\}\}|\{token:(?P<token>[^{}]+)\}|\{(?P<name>[^{}]*)\}|[{}]")
 
 
 @lru_cache(maxsize=512)
-def parse(source: str) -> tuple[Part, ...]:
+def parse(source: str) -> tuple[FormatPart, ...]:
     """The parts of a format. Raises ValueError, in words, for braces that are no place."""
-    parts: list[Part] = []
+    parts: list[FormatPart] = []
     end = 0
     for match in _BRACES.finditer(source):
         parts.append(source[end : match.start()])
@@ -50,7 +50,7 @@ def parse(source: str) -> tuple[Part, ...]:
         elif match["name"] in CONTROLS:
             parts.append(Control("" if match["name"] == "cut" else match["name"]))
         elif match["name"]:
-            parts.append(Place(match["name"]))
+            parts.append(Placeholder(match["name"]))
         else:
             raise ValueError(f"a lone {found!r}; write {found[0] * 2!r} for the character itself")
     parts.append(source[end:])
@@ -61,7 +61,7 @@ def check(source: str, *, needs: Iterable[str] = (), allows: Iterable[str] = ())
     """Raise ValueError, in words, unless each place of `source` is known and each needed one is there once."""
     needs = tuple(needs)
     known = (*needs, *allows)
-    places = [part.name for part in parse(source) if isinstance(part, Place)]
+    places = [part.name for part in parse(source) if isinstance(part, Placeholder)]
     for name in places:
         if name not in known:
             words = ", ".join(f"{{{word}}}" for word in (*known, *CONTROLS)) + ", {token:…}"
@@ -71,8 +71,8 @@ def check(source: str, *, needs: Iterable[str] = (), allows: Iterable[str] = ())
             raise ValueError(f"{{{name}}} has to be in it exactly once, and is there {places.count(name)} times")
 
 
-def _joined(parts: Iterable[Part]) -> tuple[Part, ...]:
-    joined: list[Part] = []
+def _joined(parts: Iterable[FormatPart]) -> tuple[FormatPart, ...]:
+    joined: list[FormatPart] = []
     for part in parts:
         if isinstance(part, str) and joined and isinstance(joined[-1], str):
             joined[-1] += part

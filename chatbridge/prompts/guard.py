@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from chatbridge.prompts import formats
-from chatbridge.prompts.formats import Control, Part, Place
-from chatbridge.prompts.lookalikes import LINE_END, skeleton
+from chatbridge.prompts.confusables import LINE_END, skeleton
+from chatbridge.prompts.formats import Control, FormatPart, Placeholder
 from chatbridge.prompts.template import Template
 
 _LONGEST = 64
@@ -118,7 +118,7 @@ def guard_of(template: Template) -> Guard:
     begin, system, user = (formats.parse(source) for source in (template.begin, template.system_turn, template.user))
     assistant, single = formats.parse(template.assistant), formats.parse(template.single or "")
     said = [*assistant, *user, *assistant]
-    written: list[Sequence[Part]] = []
+    written: list[Sequence[FormatPart]] = []
     if template.jinja is None:
         written.append([*begin, *user, *said])
         written.append([*begin, *(() if _has_system(user) else system), *_filled(user, system), *said])
@@ -126,7 +126,7 @@ def guard_of(template: Template) -> Guard:
     return guard_against(written, (*template.headers, *template.stop))
 
 
-def guard_against(written: Iterable[Sequence[Part]], headers: Iterable[str] = ()) -> Guard:
+def guard_against(written: Iterable[Sequence[FormatPart]], headers: Iterable[str] = ()) -> Guard:
     """The guard of prompts as they are written, each a row of literal text, control tokens and places for text."""
     marks: dict[Mark, None] = {}
     inline = False
@@ -143,15 +143,15 @@ def guard_against(written: Iterable[Sequence[Part]], headers: Iterable[str] = ()
     return Guard(tuple(marks))
 
 
-def _pieces(parts: Sequence[Part]) -> Iterator[tuple[str, bool]]:
+def _pieces(parts: Sequence[FormatPart]) -> Iterator[tuple[str, bool]]:
     """The lines of the literal text, and whether each begins a line of the prompt."""
-    before: Part | None = None
+    before: FormatPart | None = None
     for part in _without_rounds(parts):
         if isinstance(part, str):
             first, *others = part.split("\n")
             # `<|im_start|>user`: nobody can write the token, so the word after it is only a word.
             if not (isinstance(before, Control) and _is_words(first)):
-                yield first, not isinstance(before, Place)
+                yield first, not isinstance(before, Placeholder)
             yield from ((other, True) for other in others)
         before = part
 
@@ -167,12 +167,12 @@ def _mark(piece: str) -> Mark | None:
     return Mark(looks, whole=looks[-1].isalnum())
 
 
-def _without_rounds(parts: Sequence[Part]) -> Iterator[Part]:
+def _without_rounds(parts: Sequence[FormatPart]) -> Iterator[FormatPart]:
     text = ""
     for part in parts:
-        if isinstance(part, str) or part == Place("round"):
+        if isinstance(part, str) or part == Placeholder("round"):
             text += part if isinstance(part, str) else "0"
-        elif part != Place("system"):
+        elif part != Placeholder("system"):
             if text:
                 yield text
             text = ""
@@ -181,12 +181,12 @@ def _without_rounds(parts: Sequence[Part]) -> Iterator[Part]:
         yield text
 
 
-def _has_system(parts: Sequence[Part]) -> bool:
-    return Place("system") in parts
+def _has_system(parts: Sequence[FormatPart]) -> bool:
+    return Placeholder("system") in parts
 
 
-def _filled(parts: Sequence[Part], system: Sequence[Part]) -> list[Part]:
-    return [inner for part in parts for inner in (system if part == Place("system") else (part,))]
+def _filled(parts: Sequence[FormatPart], system: Sequence[FormatPart]) -> list[FormatPart]:
+    return [inner for part in parts for inner in (system if part == Placeholder("system") else (part,))]
 
 
 def _is_words(piece: str) -> bool:

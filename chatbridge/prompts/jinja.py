@@ -21,9 +21,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts.bodies import Body, Words
-from chatbridge.prompts.formats import Control, Part, Place
+from chatbridge.prompts.formats import Control, FormatPart, Placeholder
 from chatbridge.prompts.guard import Guard, guard_against
-from chatbridge.prompts.rendering import Rendered, tidied
+from chatbridge.prompts.rendered import RenderedPrompt, tidied
 from chatbridge.prompts.segments import Prompt, Segment, Special, Text
 from chatbridge.prompts.template import OWN, Template
 from chatbridge.types import ModelInfo, Role, Turn
@@ -131,7 +131,7 @@ def render_jinja(
     info: ModelInfo,
     variables: Mapping[str, str],
     continue_last: bool,
-) -> Rendered:
+) -> RenderedPrompt:
     """See `chatbridge.prompts.rendering.render`."""
     source = source_of(template, info)
     chat = _Chat(source, info)
@@ -158,7 +158,7 @@ def render_jinja(
                 said = write(body, line_start=start)
             segments += _stripped(said, piece)
     notes = (note,) if note else ()
-    return Rendered(_one_bos(segments, info), template.stop, (*template.stop_tokens, *stop_tokens), notes)
+    return RenderedPrompt(_one_bos(segments, info), template.stop, (*template.stop_tokens, *stop_tokens), notes)
 
 
 def source_of(template: Template, info: ModelInfo) -> str:
@@ -166,7 +166,7 @@ def source_of(template: Template, info: ModelInfo) -> str:
     if template.jinja != OWN:
         return template.jinja or ""
     if not info.chat_template:
-        from chatbridge.prompts.doctor import suggest_preset
+        from chatbridge.prompts.builtin import suggest_preset
 
         fits = suggest_preset(info)
         hint = f"template: {fits} fits it" if fits else "set `template:` (chatbridge templates lists them)"
@@ -193,7 +193,7 @@ class _Vocabulary:
 def _learn(source: str, vocabulary: _Vocabulary, headers: tuple[str, ...]) -> tuple[Guard, tuple[str, ...]]:
     info = ModelInfo("", "", 0, 0, "", "", vocabulary.eos, vocabulary.bos, specials=dict(vocabulary.specials))
     chat = _Chat(source, info)
-    written: list[list[Part]] = []
+    written: list[list[FormatPart]] = []
     ends: dict[str, None] = {}
     for system, count in product((True, False), (5, 1)):
         roles: list[Role] = ["user", "assistant", "user", "assistant", "user"]
@@ -209,10 +209,10 @@ def _learn(source: str, vocabulary: _Vocabulary, headers: tuple[str, ...]) -> tu
     return guard_against(written, headers), tuple(ends)
 
 
-def _as_part(piece: _Piece) -> Part:
+def _as_part(piece: _Piece) -> FormatPart:
     if isinstance(piece, Special):
         return Control(piece.token)
-    return piece if isinstance(piece, str) else Place("text")
+    return piece if isinstance(piece, str) else Placeholder("text")
 
 
 def _plans(roles: Sequence[Role], system: bool) -> list[_Plan]:

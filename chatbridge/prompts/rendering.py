@@ -6,28 +6,18 @@ What people wrote is never parsed, neither for control tokens nor for braces; it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts import formats
 from chatbridge.prompts.bodies import Body, Words
-from chatbridge.prompts.formats import Control, Part, Place
+from chatbridge.prompts.confusables import LINE_END
+from chatbridge.prompts.formats import Control, FormatPart, Placeholder
 from chatbridge.prompts.guard import guard_of
-from chatbridge.prompts.lookalikes import LINE_END
-from chatbridge.prompts.segments import Prompt, Segment, Special, Text, Tokens
+from chatbridge.prompts.rendered import RenderedPrompt, tidied
+from chatbridge.prompts.segments import Segment, Special, Text
 from chatbridge.prompts.template import Template
 from chatbridge.types import ModelInfo, Role, Turn
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """A prompt, and what ends the answer to it. `notes`: what the template could not say as it was asked to."""
-
-    prompt: Prompt
-    stop: tuple[str, ...] = ()
-    stop_tokens: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 def render(
@@ -37,7 +27,7 @@ def render(
     info: ModelInfo,
     variables: Mapping[str, str] | None = None,
     continue_last: bool = False,
-) -> Rendered:
+) -> RenderedPrompt:
     """The prompt after which the model answers `turns`.
 
     System turns go first; without any, the template's own `system` does. Neighbouring turns of a role are joined.
@@ -58,7 +48,7 @@ def render(
     words = Words(template, guard_of(template), variables or {}, info.vocabulary)
     writer = _Writer(words, system)
     writer.conversation(spoken, continue_last)
-    return Rendered(tidied(writer.segments), template.stop, template.stop_tokens)
+    return RenderedPrompt(tidied(writer.segments), template.stop, template.stop_tokens)
 
 
 def joined(turns: Sequence[Turn], bot: str = "") -> list[tuple[Role, Body]]:
@@ -73,20 +63,6 @@ def joined(turns: Sequence[Turn], bot: str = "") -> list[tuple[Role, Body]]:
             together = (*bodies.pop()[1].turns, turn)
         bodies.append((turn.role, Body(together, tuple(names))))
     return bodies
-
-
-def tidied(segments: Iterable[Segment]) -> Prompt:
-    """The segments without empty ones, texts of one origin put together."""
-    tidy: list[Segment] = []
-    for segment in segments:
-        if (isinstance(segment, Text) and not segment.text) or (isinstance(segment, Tokens) and not segment.ids):
-            continue
-        last = tidy[-1] if tidy else None
-        if isinstance(segment, Text) and isinstance(last, Text) and segment.origin == last.origin:
-            tidy[-1] = Text(last.text + segment.text, segment.origin)
-        else:
-            tidy.append(segment)
-    return tuple(tidy)
 
 
 class _Writer:
@@ -106,11 +82,11 @@ class _Writer:
         lone = formats.parse(template.single) if template.single is not None and alone else None
         user = formats.parse(template.user)
         assistant = formats.parse(template.assistant)
-        place = assistant.index(Place("text"))
+        place = assistant.index(Placeholder("text"))
         masks = self._masks(spoken)
 
         self._parts(formats.parse(template.begin), None)
-        inside = Place("system") in (user if lone is None else lone) and "user" in roles
+        inside = Placeholder("system") in (user if lone is None else lone) and "user" in roles
         if self._system and not inside:
             self._system_turn()
         for at, (role, body) in enumerate(spoken):
@@ -125,11 +101,11 @@ class _Writer:
         if not continue_last:
             self._open(() if lone is not None else assistant[:place], masks)
 
-    def _open(self, opening: Sequence[Part], masks: str) -> None:
+    def _open(self, opening: Sequence[FormatPart], masks: str) -> None:
         self._parts(opening, None)
         self._parts(formats.parse(masks or self._template.generate), None)
 
-    def _parts(self, parts: Sequence[Part], body: Body | None, role: Role = "user") -> None:
+    def _parts(self, parts: Sequence[FormatPart], body: Body | None, role: Role = "user") -> None:
         for part in parts:
             if isinstance(part, str):
                 self._write(Text(part))
@@ -147,7 +123,7 @@ class _Writer:
         if not self._system:
             return
         for part in formats.parse(self._template.system_turn):
-            if part == Place("text"):
+            if part == Placeholder("text"):
                 self._write(*self._words.system(self._system, line_start=self._line_start()))
             else:
                 self._parts((part,), None)

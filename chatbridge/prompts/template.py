@@ -11,8 +11,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from chatbridge.errors import TemplateError
-from chatbridge.plugins import did_you_mean
 from chatbridge.prompts import formats
+from chatbridge.suggest import did_you_mean
 
 FORMATS = ("begin", "system_turn", "user", "single", "assistant", "generate", "lead")
 OWN = "model"

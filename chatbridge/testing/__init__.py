@@ -5,8 +5,9 @@ Subclass a contract, give it your plugin by a fixture, and run pytest. Needs pyt
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from chatbridge._lazy import lazy_names
 
 if TYPE_CHECKING:
     from chatbridge.testing.backends import BackendContract as BackendContract
@@ -56,17 +57,12 @@ _HOME = {
     "toy": ("ToyModel", "ToyOptions", "toy_backend"),
     "virtual": ("HurriedClock", "run_virtually"),
 }
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-
-__all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__, _load = lazy_names(__name__, _HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> object:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'chatbridge.testing' has no public name {name!r}")
-    module = f"chatbridge.testing.{_MODULE_OF[name]}"
-    if name.endswith("Contract"):  # so that a failing test shows what it compared
+    if name.endswith("Contract") and name in __all__:  # so that a failing test shows what it compared
         import pytest
 
-        pytest.register_assert_rewrite(module)
-    return getattr(import_module(module), name)
+        pytest.register_assert_rewrite(f"{__name__}.{next(home for home, names in _HOME.items() if name in names)}")
+    return _load(name)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from chatbridge.engine.contract import Backend, Request
+from chatbridge.engine.backend import Backend, Request
 from chatbridge.errors import BackendError
 from chatbridge.prompts.segments import Special, Text
 from chatbridge.sampling import Sampling

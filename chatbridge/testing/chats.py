@@ -8,17 +8,17 @@ from typing import Literal
 
 from chatbridge.delivery.chat import (
     Clock,
-    Gone,
+    ContentRejected,
     Limits,
     LoopClock,
+    MessageContent,
+    NotFound,
     OutcomeUnknown,
-    Part,
-    Penalty,
-    Refused,
+    RateLimited,
     Scope,
     Unreachable,
 )
-from chatbridge.delivery.gate import Route
+from chatbridge.delivery.rate_limiter import Route
 
 Failing = Literal["penalty", "refused", "gone", "unreachable", "lost", "reset", "bug"]
 
@@ -45,7 +45,7 @@ class ServiceCall:
     chat: str
     route: Route
     message_id: str = ""
-    part: Part | None = None
+    part: MessageContent | None = None
     reply_to: str | None = None
     outcome: str = ""
     over: float = 0.0
@@ -64,7 +64,7 @@ class FakeService:
     clock: Clock = field(default_factory=LoopClock)
     calls: list[ServiceCall] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
-    messages: dict[str, dict[str, Part]] = field(default_factory=dict)
+    messages: dict[str, dict[str, MessageContent]] = field(default_factory=dict)
     _penalties: list[tuple[int, float, Scope, str, Route]] = field(default_factory=list)
     _nonces: dict[tuple[str, str], str] = field(default_factory=dict)
     _sent: int = 0
@@ -104,10 +104,10 @@ class FakeService:
         if fault.kind == "penalty":
             raise self._penalise(call, fault)
         if fault.kind == "refused":
-            raise Refused("can't parse entities")
+            raise ContentRejected("can't parse entities")
         if fault.kind == "gone":
             self.messages[call.chat].pop(call.message_id, None)  # somebody has just taken it away
-            raise Gone("message to edit not found" if call.route == "edit" else "bot was blocked by the user")
+            raise NotFound("message to edit not found" if call.route == "edit" else "bot was blocked by the user")
         if fault.kind == "unreachable":
             raise Unreachable("connection refused")
         if fault.kind == "reset":
@@ -119,12 +119,12 @@ class FakeService:
         if fault.kind == "lost":
             raise OutcomeUnknown("the answer got lost")
 
-    def _penalise(self, call: ServiceCall, fault: Fault) -> Penalty:
+    def _penalise(self, call: ServiceCall, fault: Fault) -> RateLimited:
         # One that does not say how long it lasts is over after the shortest wait that a client may guess.
         seconds = 4.0 if fault.seconds is None else fault.seconds
         until = self.clock.time() + seconds
         self._penalties.append((len(self.calls), until, fault.scope, call.chat, call.route))
-        return Penalty(fault.seconds, fault.scope)
+        return RateLimited(fault.seconds, fault.scope)
 
     def _judge(self, call: ServiceCall) -> None:
         part, count = call.part, self.limits.count
@@ -140,9 +140,9 @@ class FakeService:
                 wrong = f"bad entity {entity}"
         if wrong:
             self.violations.append(wrong)
-            raise Refused(wrong)
+            raise ContentRejected(wrong)
 
-    def _new(self, chat: str, part: Part, nonce: str) -> str:
+    def _new(self, chat: str, part: MessageContent, nonce: str) -> str:
         if self.limits.idempotent and (known := self._nonces.get((chat, nonce))) is not None:
             if known in self.messages[chat]:
                 self.messages[chat][known] = part
@@ -161,10 +161,10 @@ class FakeChat:
         self._id = id
 
     @property
-    def _messages(self) -> dict[str, Part]:
+    def _messages(self) -> dict[str, MessageContent]:
         return self._service.messages[self._id]
 
-    async def send(self, part: Part, *, reply_to: str | None, nonce: str) -> str:
+    async def send(self, part: MessageContent, *, reply_to: str | None, nonce: str) -> str:
         call = ServiceCall(0, self._id, "send", part=part, reply_to=reply_to)
 
         def act() -> None:
@@ -173,10 +173,10 @@ class FakeChat:
         await self._service.handle(call, act)
         return call.message_id
 
-    async def edit(self, message_id: str, part: Part) -> None:
+    async def edit(self, message_id: str, part: MessageContent) -> None:
         def act() -> None:
             if message_id not in self._messages:
-                raise Gone("message to edit not found")
+                raise NotFound("message to edit not found")
             self._messages[message_id] = part
 
         await self._service.handle(ServiceCall(0, self._id, "edit", message_id, part), act)
@@ -184,12 +184,12 @@ class FakeChat:
     async def delete(self, message_id: str) -> None:
         def act() -> None:
             if self._messages.pop(message_id, None) is None:
-                raise Gone("message to delete not found")
+                raise NotFound("message to delete not found")
 
         await self._service.handle(ServiceCall(0, self._id, "delete", message_id), act)
 
     async def typing(self) -> None:
         await self._service.handle(ServiceCall(0, self._id, "typing"), lambda: None)
 
-    async def draft(self, draft_id: int, part: Part) -> None:
+    async def draft(self, draft_id: int, part: MessageContent) -> None:
         await self._service.handle(ServiceCall(0, self._id, "draft", str(draft_id), part), lambda: None)

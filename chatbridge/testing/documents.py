@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from chatbridge.config import Settings
-    from chatbridge.plugins import Plugins
+    from chatbridge.config.settings import Settings
+    from chatbridge.plugins.manager import Plugins
 
 _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 _OPTION = re.compile(r"^\| (`\w+`(?:[,、] ?`\w+`)*) \| ([^|]*)\| (.*) \|$", re.MULTILINE)
@@ -106,7 +106,7 @@ class Document:
 
         Raises: ConfigError for an excerpt that is no good.
         """
-        from chatbridge.config import load
+        from chatbridge.config.reader import load
 
         found = self.blocks("yaml")
         for number, block in enumerate(found):

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncGenerator, Callable
 
 from chatbridge.delivery.chat import Clock, LoopClock
-from chatbridge.engine.contract import Request
+from chatbridge.engine.backend import Request
 from chatbridge.testing.script import ScriptedBackend
 from chatbridge.types import Chunk, Finish, FinishReason, Reply, Usage
 

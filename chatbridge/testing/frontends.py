@@ -13,7 +13,7 @@ from chatbridge.testing.script import ScriptedBackend, scripted
 from chatbridge.testing.setup import bridge_with
 
 if TYPE_CHECKING:
-    from chatbridge.bot import Bot
+    from chatbridge.bots.bot import Bot
 
 
 class Room(Protocol):

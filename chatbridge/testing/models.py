@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from chatbridge.engine.contract import LocalModel, ModelState, Request, Row
-from chatbridge.engine.core import Engine
+from chatbridge.engine.backend import LocalModel, ModelState, Request, Row
+from chatbridge.engine.engine import Engine
 from chatbridge.prompts.segments import Prompt, Special, Text
 from chatbridge.sampling import Sampling
 from chatbridge.types import Finish

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import pytest
 
-from chatbridge.config import Options
-from chatbridge.plugins import Plugins
+from chatbridge.config.options import Options
+from chatbridge.plugins.manager import Plugins
 from chatbridge.testing.documents import Document, readmes
 
 

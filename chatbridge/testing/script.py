@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 
 from chatbridge.config.options import Options
-from chatbridge.engine.contract import BackendType, Request
+from chatbridge.engine.backend import BackendType, Request
 from chatbridge.errors import BackendError, PromptTooLong
 from chatbridge.prompts.segments import Prompt, Special, Text
 from chatbridge.types import Chunk, Finish, FinishReason, ModelInfo, Reply, Usage

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from chatbridge.bridge import Bridge
-from chatbridge.config import BotSettings, ChannelSettings, ModelSettings, Settings, SettingsSource
-from chatbridge.engine.contract import Backend, BackendType
-from chatbridge.engine.process import WorkerBackend
-from chatbridge.frontend import FrontendType
+from chatbridge.config.settings import BotSettings, ChannelSettings, ModelSettings, Settings
+from chatbridge.config.source import SettingsSource
+from chatbridge.engine.backend import Backend, BackendType
 from chatbridge.hookspecs import hookimpl
-from chatbridge.plugins import Plugins
+from chatbridge.plugins.frontend import FrontendType
+from chatbridge.plugins.manager import Plugins
 from chatbridge.sampling import Sampling
+from chatbridge.worker.backend import WorkerBackend
 
 if TYPE_CHECKING:
-    from chatbridge.commands import ChatCommand
-    from chatbridge.prompts import Template
+    from chatbridge.bots.command import ChatCommand
+    from chatbridge.prompts.template import Template
 
 
 def plugin_of(

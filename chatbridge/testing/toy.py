@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from chatbridge.config.options import Options
-from chatbridge.engine.contract import BackendType, LocalModel, Progress, Row
+from chatbridge.engine.backend import BackendType, LocalModel, Progress, Row
 from chatbridge.engine.sampler import LogitsSampler
 from chatbridge.errors import ModelLoadError
 from chatbridge.sampling import Sampling

@@ -21,8 +21,8 @@ from typing import Any
 from chatbridge_numpy.backend import NumpyOptions, load
 from dialogue import LANGUAGES, Writer, load_answers, load_cases, load_needs
 
-from chatbridge.engine.contract import Request
-from chatbridge.engine.core import Engine
+from chatbridge.engine.backend import Request
+from chatbridge.engine.engine import Engine
 from chatbridge.prompts import presets, render
 from chatbridge.sampling import Sampling
 from chatbridge.types import Turn

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from chatbridge import machine
+from chatbridge.operations import hardware
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Install = Callable[..., Path]
@@ -127,7 +127,7 @@ ENGINES = """
 
     class Panic(BaseException): ...
 
-    def facts():
+    def build_info():
         return {"version": "1.2", "threads": "4"}
 
     def broken():
@@ -138,8 +138,8 @@ ENGINES = """
     @hookimpl
     def register_backends():
         from chatbridge import BackendType, Options
-        yield BackendType("sound", Options, "", connect=connect, facts=facts)
-        yield BackendType("broken", Options, "", connect=connect, facts=broken)
+        yield BackendType("sound", Options, "", connect=connect, build_info=build_info)
+        yield BackendType("broken", Options, "", connect=connect, build_info=broken)
         yield BackendType("silent", Options, "", connect=connect)
 """
 
@@ -194,23 +194,23 @@ def test_graphics_cards_are_seen_by_their_makers_tools(
 
 
 def test_the_machine_is_told_as_it_is() -> None:
-    total, free = machine.memory()
+    total, free = hardware.memory()
     assert total > free > 0
-    assert 1 <= machine.usable_cores() <= (os.cpu_count() or 1)
-    assert re.search(rf", {machine.usable_cores()} threads$", machine.processor())
+    assert 1 <= hardware.usable_cores() <= (os.cpu_count() or 1)
+    assert re.search(rf", {hardware.usable_cores()} threads$", hardware.processor())
 
 
 @pytest.mark.parametrize(
     ("count", "words"), [(0, "0 MiB"), (5 * 2**20, "5 MiB"), (2**30, "1.0 GiB"), (15 * 2**29, "7.5 GiB")]
 )
 def test_sizes_are_for_people(count: int, words: str) -> None:
-    assert machine.size(count) == words
+    assert hardware.size(count) == words
 
 
 def test_room_is_looked_for_where_the_file_will_be(tmp_path: Path) -> None:
-    assert machine.disk_free(tmp_path / "not/yet/there.db") > 0
-    assert machine.why_not_writable(tmp_path / "not/yet/there.db") == ""
-    assert machine.why_not_writable(Path("/" + "x" * 5000) / "y") in ("", "nothing can be made in /")
+    assert hardware.disk_free(tmp_path / "not/yet/there.db") > 0
+    assert hardware.why_not_writable(tmp_path / "not/yet/there.db") == ""
+    assert hardware.why_not_writable(Path("/" + "x" * 5000) / "y") in ("", "nothing can be made in /")
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="the superuser may write anywhere")
@@ -218,5 +218,5 @@ def test_folders_that_may_not_be_looked_into(tmp_path: Path, request: Any) -> No
     shut = tmp_path / "shut"
     shut.mkdir(mode=0)
     request.addfinalizer(lambda: shut.chmod(0o700))
-    assert machine.why_not_writable(shut / "deep/db") == f"nothing can be made in {shut}"
-    assert machine.disk_free(shut / "deep/db") > 0
+    assert hardware.why_not_writable(shut / "deep/db") == f"nothing can be made in {shut}"
+    assert hardware.disk_free(shut / "deep/db") > 0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbridge.config.words import plain_value
+from chatbridge.config.scalars import plain_value
 
 from .bad_files import BAD
 from .conftest import Complaints

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chatbridge import Budget, Penalty
+from chatbridge import Budget, RateLimited
 from chatbridge.testing import ScriptedBackend
 
 from .place import Place, said, virtually
@@ -46,8 +46,8 @@ async def test_answers_wait_for_calls_beside_that_are_under_way(place: Place) ->
 async def test_a_global_penalty_met_beside_holds_every_call(place: Place) -> None:
     time = asyncio.get_running_loop().time
     async with place.program(ScriptedBackend("One.")) as delivery:
-        delivery.heed(Penalty(30, "global"))
-        delivery.heed(Penalty(999, "route"))  # of a route that no chat uses
+        delivery.heed(RateLimited(30, "global"))
+        delivery.heed(RateLimited(999, "route"))  # of a route that no chat uses
         await delivery.accept(said("hello", "1"))
         async with delivery.other_call():
             assert 30 < time() < 31

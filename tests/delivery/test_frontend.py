@@ -7,7 +7,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
 
-from chatbridge import Author, Bot, Channel, Delivery, FrontendType, Limits, Message, Options, Part, as_markdown
+from chatbridge import (
+    Author,
+    Bot,
+    Channel,
+    Delivery,
+    FrontendType,
+    Limits,
+    Message,
+    MessageContent,
+    Options,
+    as_markdown,
+)
 from chatbridge.testing import FakeService, FrontendContract, Room, ServiceCall
 
 CHANNEL = Channel("1")
@@ -53,7 +64,7 @@ class FakeRoom:
         self._read += len(parts)
         return "\n".join(part.text for part in parts)
 
-    def _unread(self) -> list[Part]:
+    def _unread(self) -> list[MessageContent]:
         return list(self._service.messages.get(CHANNEL.id, {}).values())[self._read :]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from chatbridge.delivery.chat import Limits
-from chatbridge.delivery.parts import parts_of
+from chatbridge.delivery.contents import split_answer
 from chatbridge.store import Inbox, Store
 from chatbridge.store.queue import Queue
 from chatbridge.testing import judge_answers
@@ -44,7 +44,7 @@ async def test_each_message_is_answered_and_no_answer_is_doubled_in_silence(tmp_
     for chat in range(CHATS):
         numbers = [number for number in range(1, taken_in + 1) if number % CHATS == chat]
         texts = list(chats.get(f"c{chat}", {}).values())
-        expected = [part.text for number in numbers for part in parts_of(echo(update(number).text), limits)]
+        expected = [part.text for number in numbers for part in split_answer(echo(update(number).text), limits)]
         # Nothing else is there, but for placeholders sent in the very moment of a kill.
         marked += judge_answers(texts, expected, strays=[PLACEHOLDER])[0]
         assert texts.count(PLACEHOLDER) <= kills

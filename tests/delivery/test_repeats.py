@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from chatbridge import ChatCommand, CommandContext, Limits, LiveTurn, Part, Press
+from chatbridge import ChatCommand, CommandContext, Limits, MessageContent, Press, ReplyStream
+from chatbridge.bots.reply import Task
 from chatbridge.delivery.chat import packed
 from chatbridge.store import NewLetter
 from chatbridge.store.queue import Queue
 from chatbridge.testing import FakeService, Fault, ScriptedBackend, plugin_of
 from chatbridge.texts import say
-from chatbridge.turns import Task
 
 from .echo import EchoBackend
 from .place import ANN, GROUP, PRIVATE, Place, said, virtually
@@ -172,7 +172,7 @@ async def test_a_placeholder_that_nobody_remembers_becomes_the_answer(place: Pla
         received = await delivery.inbox.add("bot", said("hello"))
         assert received is not None
         await delivery.inbox.begin(received.id)
-        await place.service.chat("p").send(Part("…"), reply_to=None, nonce=f"{received.key}-0")
+        await place.service.chat("p").send(MessageContent("…"), reply_to=None, nonce=f"{received.key}-0")
     async with place.program(ScriptedBackend("One.")) as delivery:
         await delivery.resume()
     assert place.shown() == ["One."]
@@ -182,7 +182,7 @@ async def test_a_placeholder_that_nobody_remembers_becomes_the_answer(place: Pla
 async def test_a_nonce_stays_the_same_for_all_tries_and_runs(place: Place) -> None:
     place.service = FakeService(Limits(2000, idempotent=True), lambda call: Fault("unreachable"))
     async with place.program(ScriptedBackend(), drain=5.0) as delivery:
-        await delivery.outbox.put("bot", "p", [NewLetter("send", "n", packed(Part("One.")))])
+        await delivery.outbox.put("bot", "p", [NewLetter("send", "n", packed(MessageContent("One.")))])
         await delivery.resume()
         await place.service.clock.sleep(1)
         (letter,) = await delivery.outbox.open("bot")
@@ -195,7 +195,7 @@ async def test_a_new_conversation_begun_meanwhile_leaves_an_answer_whole(place: 
     """As by /reset while the model is being loaded."""
     async with place.program(ScriptedBackend("one")) as delivery:
         turn = await delivery.bot.receive(said("hello"))
-        assert isinstance(turn, LiveTurn)
+        assert isinstance(turn, ReplyStream)
         dialogue = delivery.bot.dialogue(PRIVATE)
         asked = await delivery.bot.bridge.store.append((await dialogue.conversation()).id, "user", "hello", parent=None)
         await dialogue.reset()
@@ -207,8 +207,8 @@ async def test_a_new_conversation_begun_meanwhile_leaves_an_answer_whole(place: 
 async def test_what_was_tried_a_moment_ago_needs_no_mark_where_nonces_are_known(place: Place) -> None:
     place.service = FakeService(Limits(2000, idempotent=True))
     async with place.program(ScriptedBackend()) as delivery:
-        await place.service.chat("p").send(Part("One."), reply_to=None, nonce="n")
-        (row,) = await delivery.outbox.put("bot", "p", [NewLetter("send", "n", packed(Part("One.")))])
+        await place.service.chat("p").send(MessageContent("One."), reply_to=None, nonce="n")
+        (row,) = await delivery.outbox.put("bot", "p", [NewLetter("send", "n", packed(MessageContent("One.")))])
         await delivery.outbox.attempting(row.id, "send", row.nonce)
     async with place.program(ScriptedBackend()) as delivery:
         await delivery.resume()

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from chatbridge import Author, Channel, Message
 from chatbridge.delivery.chat import Budget, Limits
-from chatbridge.delivery.desk import Delivery
-from chatbridge.delivery.parts import parts_of
+from chatbridge.delivery.contents import split_answer
+from chatbridge.delivery.delivery import Delivery
 from chatbridge.store.queue import Queue
 from chatbridge.testing import FakeService, Fault, ServiceCall, bridge_with, run_virtually, scripted
 from chatbridge.texts import say
@@ -86,7 +86,7 @@ def judge(outcome: Outcome, messages: list[Message]) -> None:
             part.text
             for message in messages
             if message.channel.id == chat
-            for part in parts_of(echo(message.text), service.limits)
+            for part in split_answer(echo(message.text), service.limits)
         ]
         seen = Counter(shown)
         unknown = [call for call in service.calls if call.chat == chat and call.outcome in UNKNOWN]
@@ -107,8 +107,8 @@ def judge(outcome: Outcome, messages: list[Message]) -> None:
         assert len(apologies) <= len(outcome.given_up)
         # ... and what the service does not let us take away.
         here = [call for call in service.calls if call.chat == chat]
-        refused = [call for call in here if call.route == "delete" and call.outcome == "Refused"]
-        gone = [call for call in service.calls if call.outcome == "Gone"]
+        refused = [call for call in here if call.route == "delete" and call.outcome == "ContentRejected"]
+        gone = [call for call in service.calls if call.outcome == "NotFound"]
         assert len(strays) <= len(unknown) + len(gone) + len(refused), strays
         finished: set[str] = set()
         for call in service.calls:

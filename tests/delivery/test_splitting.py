@@ -11,11 +11,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chatbridge.delivery.chat import Limits, packed, unpacked, utf16_length
-from chatbridge.delivery.entities import as_entities
-from chatbridge.delivery.marks import as_markdown
-from chatbridge.delivery.parts import parts_of, preview_of
+from chatbridge.delivery.contents import split_answer, split_preview
+from chatbridge.delivery.discord_markdown import as_markdown
 from chatbridge.delivery.rendered import Rendered, as_text
 from chatbridge.delivery.splitting import split
+from chatbridge.delivery.telegram_entities import as_entities
 
 from .texts import GRAPHEMES, answer, sources
 
@@ -222,7 +222,7 @@ def limits_of(service: str, **more: int) -> Limits:
 def test_a_long_answer_with_code_arrives_whole(service: str) -> None:
     source = answer(30_000)
     limits = limits_of(service, parts=100)
-    parts = parts_of(source, limits)
+    parts = split_answer(source, limits)
     shown = "".join(part.text for part in parts)
     assert all(limits.count(part.text) <= limits.length for part in parts)
     for number in range(source.count("## Section")):
@@ -236,11 +236,11 @@ def test_a_long_answer_with_code_arrives_whole(service: str) -> None:
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_what_is_too_much_comes_as_a_file(language: str) -> None:
     source = answer(30_000)
-    *parts, last = parts_of(source, limits_of("discord", parts=3), language)
+    *parts, last = split_answer(source, limits_of("discord", parts=3), language)
     assert len(parts) == 3
     assert last.last
     assert last.file is not None
-    all_parts = parts_of(source, limits_of("discord", parts=100))
+    all_parts = split_answer(source, limits_of("discord", parts=100))
     rest = last.file.data.decode()
     assert rest.count("```") % 2 == 0
     assert all(line in rest for part in all_parts[3:] for line in part.text.split("\n"))
@@ -251,7 +251,7 @@ def test_what_is_too_much_comes_as_a_file(language: str) -> None:
 def test_parts_leave_room_for_a_mark_and_survive_the_outbox(source: str, most: int, service: str) -> None:
     render, _, count = SERVICES[service]
     limits = Limits(150, count, render, parts=most)
-    parts = parts_of(source, limits)
+    parts = split_answer(source, limits)
     assert len(parts) <= most + 1
     for part in parts:
         assert part.text.strip()
@@ -264,7 +264,7 @@ def test_parts_leave_room_for_a_mark_and_survive_the_outbox(source: str, most: i
 
 
 def test_a_marked_part_moves_its_formats() -> None:
-    (part,) = parts_of("🙂 **bold**", limits_of("telegram"))
+    (part,) = split_answer("🙂 **bold**", limits_of("telegram"))
     marked = part.marked("🙂 note", utf16_length)
     assert marked.text == "🙂 note\n🙂 bold"
     (entity,) = marked.entities
@@ -272,7 +272,7 @@ def test_a_marked_part_moves_its_formats() -> None:
 
 
 def test_a_preview_closes_what_is_still_open() -> None:
-    (part,) = preview_of("Look:\n\n```py\nx = 1", limits_of("discord"))
+    (part,) = split_preview("Look:\n\n```py\nx = 1", limits_of("discord"))
     assert part.text == "Look:\n\n```py\nx = 1\n```"
     assert part.live
     assert not part.last
@@ -282,4 +282,4 @@ def test_what_can_not_be_rendered_is_shown_as_it_is() -> None:
     def broken(source: str) -> Rendered:
         raise RecursionError
 
-    assert [part.text for part in parts_of("**x**", Limits(100, render=broken))] == ["**x**"]
+    assert [part.text for part in split_answer("**x**", Limits(100, render=broken))] == ["**x**"]

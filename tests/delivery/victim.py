@@ -15,8 +15,8 @@ from itertools import count
 from pathlib import Path
 
 from chatbridge import Author, Channel, Message
-from chatbridge.delivery.chat import Limits, LoopClock, Part
-from chatbridge.delivery.desk import Delivery
+from chatbridge.delivery.chat import Limits, LoopClock, MessageContent
+from chatbridge.delivery.delivery import Delivery
 from chatbridge.testing import bridge_with, scripted
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -39,12 +39,12 @@ class FileChat:
         self._file = file
         self._chat = chat
 
-    async def send(self, part: Part, *, reply_to: str | None, nonce: str) -> str:
+    async def send(self, part: MessageContent, *, reply_to: str | None, nonce: str) -> str:
         id = f"{os.getpid()}-{next(_NUMBERS)}"
         await self._write("send", id, part.text)
         return id
 
-    async def edit(self, message_id: str, part: Part) -> None:
+    async def edit(self, message_id: str, part: MessageContent) -> None:
         await self._write("edit", message_id, part.text)
 
     async def delete(self, message_id: str) -> None:
@@ -53,7 +53,7 @@ class FileChat:
     async def typing(self) -> None:
         return
 
-    async def draft(self, draft_id: int, part: Part) -> None:
+    async def draft(self, draft_id: int, part: MessageContent) -> None:
         raise NotImplementedError
 
     async def _write(self, what: str, id: str, text: str) -> None:

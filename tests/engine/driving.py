@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from chatbridge.engine.contract import Request
-from chatbridge.engine.core import Engine, Event
+from chatbridge.engine.backend import Request
+from chatbridge.engine.engine import Engine, Event
 from chatbridge.errors import ChatbridgeError
 from chatbridge.prompts.segments import Segment, Special, Text, Tokens
 from chatbridge.sampling import Sampling
@@ -19,7 +19,7 @@ SEEDED: Mapping[str, Any] = {"temperature": 1.5, "seed": 4, "top_p": 1, "min_p":
 
 
 @dataclass
-class Answer:
+class Generation:
     """All that was told of one request."""
 
     text: str = ""
@@ -45,11 +45,11 @@ class Answer:
         return self.end.usage.cached
 
 
-class Told(dict[str, Answer]):
+class Told(dict[str, Generation]):
     """The answers of an engine by their requests' ids."""
 
-    def __missing__(self, key: str) -> Answer:
-        self[key] = Answer()
+    def __missing__(self, key: str) -> Generation:
+        self[key] = Generation()
         return self[key]
 
     def take(self, events: Iterable[Event]) -> None:
@@ -78,7 +78,7 @@ def ask(*prompt: str | Segment, id: str = "r", sampling: Mapping[str, Any] = GRE
     return Request((Special("bos"), *segments), id=id, sampling=Sampling.model_validate(sampling), **rest)
 
 
-def turn_after(request: Request, answer: Answer, text: str) -> Request:
+def turn_after(request: Request, answer: Generation, text: str) -> Request:
     """The request for the next turn of a conversation."""
     reply = answer.end.reply
     prompt = (*request.prompt, Tokens(reply.tokens), Text(reply.tail + "\n"), Text(text, "person"))
@@ -101,11 +101,11 @@ def play(engine: Engine, *requests: Request) -> Told:
     return drain(engine)
 
 
-def answer_to(engine: Engine, request: Request) -> Answer:
+def answer_to(engine: Engine, request: Request) -> Generation:
     return play(engine, request)[request.id]
 
 
-def alone(request: Request, **toy: Any) -> Answer:
+def alone(request: Request, **toy: Any) -> Generation:
     """The answer of an engine that does nothing else and keeps nothing."""
     engine = Engine(ToyModel(**toy), cache_bytes=0)
     answer = answer_to(engine, request)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from chatbridge import InvalidRequest, Request, Shelf
-from chatbridge.engine.core import Engine
+from chatbridge import DiskCache, InvalidRequest, Request
+from chatbridge.engine.engine import Engine
 from chatbridge.engine.prefix_cache import PrefixCache
 from chatbridge.testing import ToyModel
 
@@ -77,20 +77,20 @@ def test_a_kept_state_makes_none_of_another_adapter_superfluous() -> None:
     assert cache.take([*STORY.encode(), 1], room=9, adapter="poet") is not None
 
 
-class Shelved:
-    """A toy model with a shelf, whose adapters have these marks."""
+class StoredState:
+    """A toy model with a disk cache, whose adapters have these marks."""
 
     def __init__(self, folder: Path, marks: dict[str, str]) -> None:
         self._model = adapted()
         self._model.info = self.info = replace(self._model.info, adapters=marks)
-        self.shelf = Shelf(folder, self.info.fingerprint, 1 << 30)
+        self.disk_cache = DiskCache(folder, self.info.fingerprint, 1 << 30)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
 
 def cached_after_a_restart(folder: Path, adapter: str, **marks: str) -> int:
-    engine = Engine(Shelved(folder, marks))  # type: ignore[arg-type]
+    engine = Engine(StoredState(folder, marks))  # type: ignore[arg-type]
     cached = answer_to(engine, ask(STORY, adapter=adapter)).cached
     engine.close()
     return cached

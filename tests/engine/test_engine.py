@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from chatbridge.engine.contract import Request, Row
-from chatbridge.engine.core import Engine
-from chatbridge.engine.pace import Pace
+from chatbridge.engine.backend import Request, Row
+from chatbridge.engine.engine import Engine
+from chatbridge.engine.prefill import Pace
 from chatbridge.prompts.segments import Text
 from chatbridge.sampling import Sampling
 from chatbridge.testing.toy import ToyModel, ToyState
 
-from .driving import GREEDY, SEEDED, Answer, Told, alone, answer_to, ask, drain, play, turn_after
+from .driving import GREEDY, SEEDED, Generation, Told, alone, answer_to, ask, drain, play, turn_after
 
 WORDS = ["hello", "who are you?", "tell me more", "what of this", "x" * 90, "why", "你好吗", "then"]
 
@@ -131,7 +131,7 @@ class Talk:
         self.toy = toy
         self.engine = Engine(model or ToyModel(**toy), cache_bytes=cache_bytes)
 
-    def say(self, request: Request) -> Answer:
+    def say(self, request: Request) -> Generation:
         answer = answer_to(self.engine, request)
         assert answer.text == alone(request, **self.toy).text
         usage = answer.end.usage

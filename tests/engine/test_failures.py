@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from chatbridge.engine.contract import Request, Row
-from chatbridge.engine.core import Engine
+from chatbridge.engine.backend import Request, Row
+from chatbridge.engine.engine import Engine
 from chatbridge.errors import BackendError, ChatbridgeError, InvalidRequest, PromptTooLong, TemplateError
 from chatbridge.prompts.segments import Special, Text, Tokens
 from chatbridge.sampling import Sampling

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from chatbridge.engine.contract import ModelState
+from chatbridge.engine.backend import ModelState
 from chatbridge.engine.prefix_cache import PrefixCache, common_prefix
 from chatbridge.testing.toy import ToyModel, ToyState
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chatbridge.engine.core import Engine
+from chatbridge.engine.engine import Engine
 from chatbridge.prompts.segments import Special, Text
 from chatbridge.testing.toy import EOS, ToyModel, ToyTokenizer
 from chatbridge.types import Usage

@@ -143,7 +143,7 @@ async def test_what_is_counted(tmp_path: Path) -> None:
             assert found['chatbridge_tokens_total{kind="cached",model="model"}'] == 0
             assert found['chatbridge_first_token_seconds_count{model="model"}'] == 1
             assert found['chatbridge_calls_total{bot="bot",call="send",outcome="ok"}'] >= 2
-            assert found['chatbridge_calls_total{bot="bot",call="send",outcome="Penalty"}'] == 1
+            assert found['chatbridge_calls_total{bot="bot",call="send",outcome="RateLimited"}'] == 1
             assert found['chatbridge_queue_depth{bot="bot",box="inbox"}'] == 0
             assert found['chatbridge_queue_depth{bot="bot",box="outbox"}'] == 0
         assert not any("queue_depth" in name for name in await numbers(metrics)), "its delivery is over"

@@ -113,12 +113,12 @@ def test_a_model_that_breaks_the_contract_is_found_out(model: type[ToyModel], te
 async def test_a_scripted_backend_says_its_lines(tmp_path: Path) -> None:
     backend = ScriptedBackend("one", ["t", "wo"])
     async with bridge_with(scripted(backend), tmp_path / "store") as bridge:
-        from chatbridge import Author, Channel, LiveTurn, Message
+        from chatbridge import Author, Channel, Message, ReplyStream
 
         heard = []
         for i in range(3):
             turn = await bridge.bot("bot").receive(Message(str(i), Channel("c"), Author("a", "A"), f"say {i}"))
-            assert isinstance(turn, LiveTurn)
+            assert isinstance(turn, ReplyStream)
             heard.append("".join([chunk.text async for chunk in turn]))
     assert heard == ["one", "two", "two"]
     assert [request.turns[-1].text for request in backend.requests] == ["say 0", "say 1", "say 2"]

@@ -13,7 +13,7 @@ from chatbridge.testing.discord.gateway import Gateway
 from chatbridge.testing.discord.interactions import Interactions
 from chatbridge.testing.discord.limits import Bucket, Limiter, TooMany
 from chatbridge.testing.discord.payloads import signature
-from chatbridge.testing.discord.routes import Answer, Asked, Route
+from chatbridge.testing.discord.routes import Asked, Route, RouteResult
 from chatbridge.testing.discord.state import Bot, Refusal, World
 from chatbridge.testing.wire.calls import Call, Calls
 from chatbridge.testing.wire.forms import Upload, parse_form
@@ -117,8 +117,8 @@ class Api:
             return _refused(refusal)
         except NotImplementedError as error:
             return _refused(Refusal(501, 0, str(error)))
-        status = answer.status if isinstance(answer, Answer) else 204 if answer is None else 200
-        given = answer.json if isinstance(answer, Answer) else answer
+        status = answer.status if isinstance(answer, RouteResult) else 204 if answer is None else 200
+        given = answer.json if isinstance(answer, RouteResult) else answer
         return Response(status) if status == 204 else Response(status, json.dumps(given).encode(), JSON)
 
     def _told(self, call: Call, counted: _Counted, response: Response) -> Response:

@@ -11,7 +11,7 @@ from chatbridge.testing.discord.payloads import (
     role_json,
     user_json,
 )
-from chatbridge.testing.discord.routes import Answer, Asked, Route
+from chatbridge.testing.discord.routes import Asked, Route, RouteResult
 from chatbridge.testing.discord.state import Bot, Guild, Json, Refusal
 
 
@@ -81,9 +81,9 @@ def put_commands(asked: Asked) -> list[Json]:
     return commands.put(asked.world, *_commands_of(asked), asked.body)
 
 
-def add_command(asked: Asked) -> Answer:
+def add_command(asked: Asked) -> RouteResult:
     command, new = commands.add(asked.world, *_commands_of(asked), asked.body)
-    return Answer(201 if new else 200, command)
+    return RouteResult(201 if new else 200, command)
 
 
 def _command(asked: Asked) -> Json:

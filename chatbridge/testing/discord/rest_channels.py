@@ -9,7 +9,7 @@ from chatbridge.testing.discord.content import invalid
 from chatbridge.testing.discord.events import tell_typing, told_message
 from chatbridge.testing.discord.payloads import channel_json, thread_member_json, user_json
 from chatbridge.testing.discord.permissions import demand, demand_to_send
-from chatbridge.testing.discord.routes import Answer, Asked, Route
+from chatbridge.testing.discord.routes import Asked, Route, RouteResult
 from chatbridge.testing.discord.state import Bot, Channel, Json, Message, Refusal
 
 
@@ -112,18 +112,18 @@ def clear_reactions(asked: Asked) -> None:
             messages.unreact(asked.world, message, user, emoji)
 
 
-def thread_from(asked: Asked) -> Answer:
+def thread_from(asked: Asked) -> RouteResult:
     message = _message(asked)
     thread = channels.start_thread(asked.world, message.channel, asked.bot.user, asked.body, message)
-    return Answer(201, channel_json(thread, asked.bot.user))
+    return RouteResult(201, channel_json(thread, asked.bot.user))
 
 
-def thread_in(asked: Asked) -> Answer:
+def thread_in(asked: Asked) -> RouteResult:
     parent, user = _channel(asked), asked.bot.user
     if "message" not in asked.body:
-        return Answer(201, channel_json(channels.start_thread(asked.world, parent, user, asked.body), user))
+        return RouteResult(201, channel_json(channels.start_thread(asked.world, parent, user, asked.body), user))
     thread, first = channels.start_post(asked.world, parent, user, asked.body, asked.files)
-    return Answer(201, channel_json(thread, user) | {"message": _seen(asked, first)})
+    return RouteResult(201, channel_json(thread, user) | {"message": _seen(asked, first)})
 
 
 def _thread(asked: Asked) -> Channel:

@@ -8,15 +8,15 @@ from chatbridge.testing.discord.events import told_message
 from chatbridge.testing.discord.interactions import Interaction
 from chatbridge.testing.discord.payloads import message_json, webhook_json
 from chatbridge.testing.discord.permissions import demand
-from chatbridge.testing.discord.routes import Answer, Asked, Route
+from chatbridge.testing.discord.routes import Asked, Route, RouteResult
 from chatbridge.testing.discord.state import Json, Message, Refusal, User, Webhook
 
 
-def answer_interaction(asked: Asked) -> Answer:
+def answer_interaction(asked: Asked) -> RouteResult:
     found = asked.interactions.to_answer(asked.ids["interaction"], asked.ids["token"])
     asked.interactions.answer(found, asked.body, asked.files)
     if asked.query.get("with_response") not in ("true", "1"):
-        return Answer(204, None)
+        return RouteResult(204, None)
     interaction: Json = {"id": str(found.id), "type": found.type}
     resource: Json = {"type": found.kind}
     if found.response is not None:
@@ -26,7 +26,7 @@ def answer_interaction(asked: Asked) -> Answer:
             "response_message_ephemeral": found.response.ephemeral,
         }
         resource["message"] = _told(asked, found, found.response)
-    return Answer(200, {"interaction": interaction, "resource": resource})
+    return RouteResult(200, {"interaction": interaction, "resource": resource})
 
 
 def _told(asked: Asked, found: Interaction, message: Message) -> Json:
@@ -46,16 +46,16 @@ def _interaction(asked: Asked) -> Interaction:
     return asked.interactions.of_token(asked.ids["webhook"], asked.ids["token"])
 
 
-def execute(asked: Asked) -> Answer:
+def execute(asked: Asked) -> RouteResult:
     webhook = _ordinary(asked)
     if webhook is None:
         found = _interaction(asked)
-        return Answer(200, _told(asked, found, asked.interactions.follow_up(found, asked.body, asked.files)))
+        return RouteResult(200, _told(asked, found, asked.interactions.follow_up(found, asked.body, asked.files)))
     message = _written(asked, webhook)
     return (
-        Answer(200, message_json(asked.world, message))
+        RouteResult(200, message_json(asked.world, message))
         if asked.query.get("wait") in ("true", "1")
-        else Answer(204, None)
+        else RouteResult(204, None)
     )
 
 

@@ -36,7 +36,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RouteResult:
     """A status, and JSON unless `json` is None."""
 
     status: int
@@ -49,7 +49,7 @@ class Route:
 
     method: str
     path: str
-    handle: Callable[[Asked], Json | list[Json] | Answer | None]
+    handle: Callable[[Asked], Json | list[Json] | RouteResult | None]
     of_messages: bool = False
     exempt: bool = False
     pattern: re.Pattern[str] = field(init=False)

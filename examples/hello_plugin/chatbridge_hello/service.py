@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from chatbridge import Answer, Author, Bot, Channel, ChatbridgeError, FrontendType, Message, Options
+from chatbridge import Author, Bot, Channel, ChatbridgeError, FrontendType, Message, Notice, Options
 
 
 class LinesOptions(Options):
@@ -44,7 +44,7 @@ async def answer(bot: Bot, channel: Channel, text: str) -> str:
     message = Message(f"{time.time_ns()}", channel, Author("someone", "Someone"), text, sent_at=time.time())
     try:
         result = await bot.receive(message)
-        if result is None or isinstance(result, Answer):
+        if result is None or isinstance(result, Notice):
             return result.text if result else ""
         answered = "".join([chunk.text async for chunk in result if not chunk.thinking])
         return "\n".join([*result.notices, answered])

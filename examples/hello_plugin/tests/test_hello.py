@@ -77,7 +77,7 @@ async def test_hello_is_said_in_the_language_of_the_person(tmp_path: Path) -> No
     async with bridge_with(backend, tmp_path / "store", plugins=[chatbridge_hello]) as bridge:
         assert set(bridge.plugins.backends) == {"scripted", "imitator"}
         assert "letter" in bridge.plugins.templates
-        from chatbridge import Answer, Author, Channel, Message
+        from chatbridge import Author, Channel, Message, Notice
 
         message = Message("1", Channel("c"), Author("x", "Ann"), "/hello")
-        assert await bridge.bot("bot").receive(message) == Answer("Hello, Ann!")
+        assert await bridge.bot("bot").receive(message) == Notice("Hello, Ann!")

@@ -11,11 +11,11 @@ import yaml
 from dialogue import LANGUAGES, Writer, bare, load_answers, load_cases, load_needs
 
 from chatbridge import Sampling
+from chatbridge.bots.commands import BUILTIN
 from chatbridge.cli import COMMANDS
-from chatbridge.commands import BUILTIN
 from chatbridge.config.keys import BotKeys, ModelKeys, TopKeys
 from chatbridge.config.settings import Access, ChannelSettings
-from chatbridge.plugins import FIRST_PARTY
+from chatbridge.plugins.manager import FIRST_PARTY
 from chatbridge.prompts import Template, presets
 
 ANSWERS = load_answers()

@@ -6,7 +6,7 @@ from collections import deque
 from functools import partial
 from typing import Any
 
-from chatbridge import Budget, Limits, Part, Refused, Unreachable, as_markdown
+from chatbridge import Budget, ContentRejected, Limits, MessageContent, Unreachable, as_markdown
 from chatbridge_discord.options import DiscordOptions
 from chatbridge_discord.rest import Rest
 
@@ -45,7 +45,7 @@ class DiscordChat:
         self._layouts: deque[str] = deque(maxlen=MOST_REMEMBERED)
         """Messages made of components, which can't have ordinary text any more."""
 
-    async def send(self, part: Part, *, reply_to: str | None, nonce: str) -> str:
+    async def send(self, part: MessageContent, *, reply_to: str | None, nonce: str) -> str:
         layout = len(part.text) > MAX_TEXT
         body = self._body(part, layout=layout) | {"nonce": nonce, "enforce_nonce": True}
         if reply_to not in (None, self._channel):  # what a thread began with may be in the channel above
@@ -58,14 +58,14 @@ class DiscordChat:
             self._layouts.append(id)
         return id
 
-    async def edit(self, message_id: str, part: Part) -> None:
+    async def edit(self, message_id: str, part: MessageContent) -> None:
         layout = len(part.text) > MAX_TEXT or message_id in self._layouts
         body = self._body(part, layout=layout)
         if layout:
             body["content"] = None
         try:
             await self._rest.call("PATCH", f"{self._path}/{message_id}", body)
-        except Refused as refused:
+        except ContentRejected as refused:
             if layout or "LEGACY_FIELDS_WITH_COMPONENTS_V2" not in str(refused):
                 raise
             self._layouts.append(message_id)  # from before a restart
@@ -79,10 +79,10 @@ class DiscordChat:
     async def typing(self) -> None:
         await self._rest.call("POST", f"/channels/{self._channel}/typing")
 
-    async def draft(self, draft_id: int, part: Part) -> None:
-        raise Refused("Discord has no drafts")
+    async def draft(self, draft_id: int, part: MessageContent) -> None:
+        raise ContentRejected("Discord has no drafts")
 
-    def _body(self, part: Part, *, layout: bool) -> dict[str, Any]:
+    def _body(self, part: MessageContent, *, layout: bool) -> dict[str, Any]:
         components = buttons(part)
         flags = 0 if self._options.embeds else SUPPRESS_EMBEDS
         allowed = {"parse": sorted(self._options.allowed_mentions), "replied_user": False}
@@ -92,7 +92,7 @@ class DiscordChat:
         return {"content": part.text, "components": components, "flags": flags, "allowed_mentions": allowed}
 
 
-def buttons(part: Part) -> list[dict[str, Any]]:
+def buttons(part: MessageContent) -> list[dict[str, Any]]:
     """The buttons of a part, in one row."""
     row = [
         {"type": BUTTON, "style": GREY, "label": button.label, "custom_id": button.action} for button in part.buttons

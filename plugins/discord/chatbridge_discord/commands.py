@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from chatbridge import Action, ChatCommand, ChatError, Penalty
+from chatbridge import Action, ChatCommand, ChatError, RateLimited
 from chatbridge_discord.rest import Rest
 from chatbridge_discord.words import word
 
@@ -84,7 +84,7 @@ async def put_up(rest: Rest, application: int, wanted: list[dict[str, Any]], gui
             if attempt + 1 == MOST_TRIES:
                 log.warning("the slash commands could not be put up: %s", error)
             else:
-                wait = error.seconds if isinstance(error, Penalty) else None
+                wait = error.seconds if isinstance(error, RateLimited) else None
                 await asyncio.sleep(2.0**attempt if wait is None else wait + 0.1)
 
 

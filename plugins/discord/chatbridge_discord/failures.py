@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from chatbridge import ChatError, Gone, OutcomeUnknown, Penalty, Refused, Unreachable
+from chatbridge import ChatError, ContentRejected, NotFound, OutcomeUnknown, RateLimited, Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +32,9 @@ def error_of(status: int, headers: Mapping[str, str], answer: Any) -> ChatError:
         log.error("Discord does not take the bot's token any longer: was a new one made in the developer portal?")
         return Unreachable(words)
     if status in (403, 404) or said.get("code") in _GONE:
-        return Gone(words)
+        return NotFound(words)
     if status < 500:
-        return Refused(words)
+        return ContentRejected(words)
     return Unreachable(words) if status == 503 else OutcomeUnknown(words)
 
 
@@ -46,17 +46,17 @@ def unanswered(error: BaseException) -> ChatError:
     return OutcomeUnknown(words)
 
 
-def penalty_of(headers: Mapping[str, str]) -> Penalty:
+def penalty_of(headers: Mapping[str, str]) -> RateLimited:
     """What the headers of an answer 429 say; they know whole seconds only."""
     after = headers.get("Retry-After", "")
     # One without a scope is not from Discord itself but from the proxy before it, which has banned this address.
     of_route = headers.get("X-RateLimit-Scope") in ("user", "shared")
-    return Penalty(float(after) if after.isdecimal() else None, "route" if of_route else "global")
+    return RateLimited(float(after) if after.isdecimal() else None, "route" if of_route else "global")
 
 
-def _penalty(headers: Mapping[str, str], said: Mapping[str, Any]) -> Penalty:
+def _penalty(headers: Mapping[str, str], said: Mapping[str, Any]) -> RateLimited:
     if "retry_after" in said:
-        return Penalty(float(said["retry_after"]), "global" if said.get("global") else "route")
+        return RateLimited(float(said["retry_after"]), "global" if said.get("global") else "route")
     return penalty_of(headers)
 
 

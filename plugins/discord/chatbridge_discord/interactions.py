@@ -9,7 +9,7 @@ from typing import Any
 
 import discord
 
-from chatbridge import Action, Bot, Channel, Delivery, Message, Part, Press
+from chatbridge import Action, Bot, Channel, Delivery, Message, MessageContent, Press
 from chatbridge_discord.chat import MAX_TEXT
 from chatbridge_discord.commands import MENUS
 from chatbridge_discord.incoming import author_of
@@ -54,13 +54,13 @@ class Interactions:
             parts = await self._done(interaction, button)
         except Exception:
             log.exception("interaction %s was left out", interaction.id)
-            parts = (Part(word("trouble", self._language(interaction))),)
+            parts = (MessageContent(word("trouble", self._language(interaction))),)
         try:
             await (_add(interaction, parts) if button else _reply(interaction, parts))
         except TROUBLE as error:
             log.warning("interaction %s: what was to be said could not be: %s", interaction.id, error)
 
-    async def _done(self, interaction: discord.Interaction, button: bool) -> Sequence[Part]:
+    async def _done(self, interaction: discord.Interaction, button: bool) -> Sequence[MessageContent]:
         """Do it; what there is to say to the person."""
         data: Any = interaction.data or {}
         if button:
@@ -72,11 +72,11 @@ class Interactions:
             return await self._delivery.call(_message(interaction, f"/{data['name']} {_argument(data)}".strip()))
         if action is None or target is None:
             log.warning("interaction %s is none that this bot knows: %s", interaction.id, data)
-            return (Part(word("trouble", self._language(interaction))),)
+            return (MessageContent(word("trouble", self._language(interaction))),)
         person, language = author_of(interaction.user), interaction.locale.value
         press = Press(action, str(target), _place(interaction), person, language, str(interaction.id))
         line = await self._delivery.press(press)
-        return (Part(line),) if line else ()
+        return (MessageContent(line),) if line else ()
 
     async def _suggest(self, interaction: discord.Interaction) -> None:
         data: Any = interaction.data or {}
@@ -136,7 +136,7 @@ async def _first(answer: Callable[[], Awaitable[object]]) -> bool:
     return False
 
 
-async def _reply(interaction: discord.Interaction, parts: Sequence[Part]) -> None:
+async def _reply(interaction: discord.Interaction, parts: Sequence[MessageContent]) -> None:
     """Put words in the place of `is thinking`, or take that away."""
     if not parts:
         await _again(interaction.delete_original_response)
@@ -146,7 +146,7 @@ async def _reply(interaction: discord.Interaction, parts: Sequence[Part]) -> Non
     await _add(interaction, parts[1:])
 
 
-async def _add(interaction: discord.Interaction, parts: Sequence[Part]) -> None:
+async def _add(interaction: discord.Interaction, parts: Sequence[MessageContent]) -> None:
     """Say something more that only this person sees."""
     for part in parts:
         content = _content(part)
@@ -168,7 +168,7 @@ async def _again(call: Callable[[], Awaitable[object]]) -> None:
     await call()
 
 
-def _content(part: Part) -> dict[str, Any]:
+def _content(part: MessageContent) -> dict[str, Any]:
     """What a part holds, for the library."""
     if len(part.text) > MAX_TEXT:
         view = discord.ui.LayoutView(timeout=None)

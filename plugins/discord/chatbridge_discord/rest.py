@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from chatbridge import Attachment, OutcomeUnknown, Penalty
+from chatbridge import Attachment, OutcomeUnknown, RateLimited
 from chatbridge_discord.failures import error_of, unanswered
 
 AGENT = "DiscordBot (https://pypi.org/project/chatbridge-discord/, 0.1.0)"
@@ -60,7 +60,7 @@ class Rest:
         """What a call is answered with; None where that is nothing. Raises: ChatError."""
         bucket = _bucket(method, path)
         if (wait := self._full.get(bucket, 0.0) - self._now()) > 0:
-            raise Penalty(wait, "route")
+            raise RateLimited(wait, "route")
         try:
             async with self._session.request(
                 method, self._base + path, proxy=self._proxy, **_content(body, file)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as tried
 from hypothesis import strategies as st
 
-from chatbridge.delivery.parts import parts_of
+from chatbridge.delivery.contents import split_answer
 from chatbridge.testing import DiscordServer, EchoBackend
 
 from .conftest import talking, whole
@@ -55,7 +55,7 @@ MARKDOWN = st.lists(
 @tried(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(MARKDOWN, st.booleans())
 def test_discord_takes_every_part(source: str, long: bool) -> None:
-    for part in parts_of(source, LIMITS[long]):
+    for part in split_answer(source, LIMITS[long]):
         assert part.text.strip()
         assert len(part.text) <= (4000 if long else 2000)
         assert "@everyone" not in part.text

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from chatbridge import BackendType, ModelLoadError, Shelf
+from chatbridge import BackendType, DiskCache, ModelLoadError
 from chatbridge_llama_cpp.options import LlamaOptions
 
 if TYPE_CHECKING:
@@ -38,23 +38,23 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Llama
         seats = Seats(loaded.context, describe.layout(loaded, options), mark, info.context_length, overlays.marks)
         outputs = loading.outputs(options, loaded.plan.sequences)
         decoder = Decoder(loaded.context, seats, tokenizer.size, outputs)
-        shelf = _shelf(options, mark)
+        disk_cache = _shelf(options, mark)
         free = undo.pop_all().close
     progress(1.0, "ready")
-    return LlamaModel(info, tokenizer, decoder, samplers, overlays, free, draft=draft, shelf=shelf)
+    return LlamaModel(info, tokenizer, decoder, samplers, overlays, free, draft=draft, disk_cache=disk_cache)
 
 
-def _shelf(options: LlamaOptions, mark: str) -> Shelf | None:
+def _shelf(options: LlamaOptions, mark: str) -> DiskCache | None:
     """Where the states of the model with the fingerprint `mark` are kept, if they are."""
     if options.keep_states is None:
         return None
     try:
-        return Shelf(options.keep_states, mark, int(options.keep_states_gib * 2**30))
+        return DiskCache(options.keep_states, mark, int(options.keep_states_gib * 2**30))
     except OSError as error:
         raise ModelLoadError(f"keep_states: {options.keep_states} can't be used: {error.strerror or error}") from error
 
 
-def facts() -> dict[str, str]:
+def build_info() -> dict[str, str]:
     """What `chatbridge doctor` tells: the engine's version, and what it was built for."""
     from chatbridge_llama_cpp.native import build_flags
 
@@ -66,5 +66,5 @@ llama_cpp = BackendType(
     LlamaOptions,
     "every GGUF model through llama.cpp, quantised, on processors and graphics cards",
     load=load,
-    facts=facts,
+    build_info=build_info,
 )

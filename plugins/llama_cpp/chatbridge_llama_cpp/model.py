@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from chatbridge import ModelInfo, Row, Sampling, Shelf
+from chatbridge import DiskCache, ModelInfo, Row, Sampling
 from chatbridge_llama_cpp.adapters import Overlays
 from chatbridge_llama_cpp.decoder import Decoder
 from chatbridge_llama_cpp.draft import Draft
@@ -53,10 +53,10 @@ class LlamaModel:
         free: Callable[[], None],
         *,
         draft: Draft | None = None,
-        shelf: Shelf | None = None,
+        disk_cache: DiskCache | None = None,
     ) -> None:
         self.info = info
-        self.shelf = shelf
+        self.disk_cache = disk_cache
         self.tokenizer = tokenizer
         self._decoder = decoder
         self._samplers = samplers

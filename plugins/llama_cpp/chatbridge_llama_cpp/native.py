@@ -1,6 +1,6 @@
 """The way into llama.cpp's C interface: the library, what it says while it works, and the devices that it sees.
 
-Importing this module loads the native library, so only `load` and `facts` may. Knows no model.
+Importing this module loads the native library, so only `load` and `build_info` may. Knows no model.
 """
 
 from __future__ import annotations

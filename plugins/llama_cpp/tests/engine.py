@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from chatbridge import Finish, LocalModel, Request, Sampling, Tokens
-from chatbridge.engine.core import Engine
+from chatbridge.engine.engine import Engine
 
 
 def finish_all(engine: Engine, requests: Iterable[Request] = ()) -> dict[str, Finish]:

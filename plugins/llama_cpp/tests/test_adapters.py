@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chatbridge import Author, BackendError, Bridge, Channel, LiveTurn, Message, ModelLoadError, Plugins
+from chatbridge import Author, BackendError, Bridge, Channel, Message, ModelLoadError, Plugins, ReplyStream
 from chatbridge.config import SettingsSource, load
-from chatbridge.engine.core import Engine
+from chatbridge.engine.engine import Engine
 
 from .conftest import EXACT, Load
 from .convert import BASE, FIXTURES, Arrays, from_peft, model_metadata, spm_metadata, write_gguf
@@ -151,7 +151,7 @@ bots: {{b: {{frontend: repl, channels: {{one: {{adapter: alpaca}}}}}}}}
         for name in ("one", "two"):
             message = Message(name, Channel(name), Author("ann", "Ann"), "hi")
             turn = await bridge.bot("b").receive(message)
-            assert isinstance(turn, LiveTurn)
+            assert isinstance(turn, ReplyStream)
             async for chunk in turn:
                 finish = chunk.finish
             assert finish is not None

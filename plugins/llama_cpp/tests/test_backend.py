@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from chatbridge_llama_cpp.backend import facts, llama_cpp, load
+from chatbridge_llama_cpp.backend import build_info, llama_cpp, load
 from chatbridge_llama_cpp.options import LlamaOptions
 
 from chatbridge import Backend, LocalModel, ModelLoadError, Plugins
@@ -97,7 +97,7 @@ def test_loading_tells_how_far_it_is(random_path: Path) -> None:
 
 
 def test_the_doctor_is_told_of_the_build() -> None:
-    told = facts()
+    told = build_info()
     assert told["llama-cpp-python"].startswith("0.3.")
     assert set(told) == {"llama-cpp-python", "llama.cpp", "gpu", "blas", "instructions"}
 

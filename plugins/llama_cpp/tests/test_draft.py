@@ -10,7 +10,7 @@ import sentencepiece
 from chatbridge_llama_cpp.model import LlamaModel
 
 from chatbridge import LocalModel, ModelLoadError, Sampling, Special, Text
-from chatbridge.engine.core import Engine
+from chatbridge.engine.engine import Engine
 from chatbridge.testing import LocalModelContract
 
 from .conftest import EXACT, SIZE, Load, opened

@@ -10,7 +10,7 @@ import pytest
 from chatbridge_llama_cpp.model import LlamaModel
 
 from chatbridge import Finish, Prompt, PromptTooLong, Request, Sampling, Special, Text, Tokens
-from chatbridge.engine.core import Engine
+from chatbridge.engine.engine import Engine
 
 from .conftest import EXACT, Load
 from .engine import finish_all, step

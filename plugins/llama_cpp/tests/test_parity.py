@@ -22,7 +22,7 @@ from chatbridge_llama_cpp.model import LlamaModel
 from gguf.quants import dequantize
 
 from chatbridge import LocalModel, Plugins, Request, Sampling, Turn, guide_path
-from chatbridge.engine.core import Engine
+from chatbridge.engine.engine import Engine
 from chatbridge.prompts import presets, render
 
 from .conftest import EXACT, opened

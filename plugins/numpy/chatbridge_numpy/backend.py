@@ -51,7 +51,7 @@ def load(options: NumpyOptions, progress: Callable[[float, str], None]) -> Numpy
     return load_model(options.path or guide_path(), options.context_length, options.lora, progress)
 
 
-def facts() -> dict[str, str]:
+def build_info() -> dict[str, str]:
     """What `chatbridge doctor` tells: NumPy's version, and the library that multiplies its matrices."""
     from numpy import __version__
 
@@ -65,5 +65,5 @@ numpy = BackendType(
     NumpyOptions,
     "LLaMA-architecture GGUF files in plain NumPy; small models, no compiler",
     load=load,
-    facts=facts,
+    build_info=build_info,
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from chatbridge_numpy.model import NumpyModel
 
 from chatbridge import Finish, Request, Sampling, Tokens
-from chatbridge.engine.core import Engine
+from chatbridge.engine.engine import Engine
 
 
 def finish_all(engine: Engine, requests: Iterable[Request] = ()) -> dict[str, Finish]:

@@ -9,7 +9,7 @@ import pytest
 from chatbridge_numpy.model import NumpyModel
 
 from chatbridge import Finish, Prompt, PromptTooLong, Request, Sampling, Special, Text, Tokens
-from chatbridge.engine.core import Engine
+from chatbridge.engine.engine import Engine
 
 from .engine import finish_all
 

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, aclosing
 from typing import Protocol
 from uuid import uuid4
 
-from chatbridge import Answer, Author, Bot, Channel, Chunk, LiveTurn, Message, StoreError
+from chatbridge import Author, Bot, Channel, Chunk, Message, Notice, ReplyStream, StoreError
 from chatbridge_repl.texts import say
 
 CHANNEL = Channel(id="terminal", name="terminal", kind="terminal")
@@ -57,7 +57,7 @@ class Session:
         self._view = view
         self._author = author
         self._conversation = 0
-        self._turn: LiveTurn | None = None
+        self._turn: ReplyStream | None = None
         self._answering: asyncio.Task[object] | None = None
         self._came = False
 
@@ -82,9 +82,9 @@ class Session:
         # Another terminal may have begun a conversation since; this one stays with its own.
         await self._bot.bridge.store.make_current(self._conversation)
         result = await self._bot.receive(self._message(text))
-        if isinstance(result, LiveTurn):
+        if isinstance(result, ReplyStream):
             await self._stream(result)
-        elif isinstance(result, Answer):
+        elif isinstance(result, Notice):
             self._view.answer(result.text)
             self._conversation = (await self._bot.dialogue(CHANNEL).conversation()).id
         else:
@@ -113,7 +113,7 @@ class Session:
             uuid4().hex, CHANNEL, self._author, text, sent_at=time.time(), mentions_bot=True, language=language
         )
 
-    async def _stream(self, turn: LiveTurn) -> None:
+    async def _stream(self, turn: ReplyStream) -> None:
         self._turn, self._answering, self._came = turn, asyncio.current_task(), False
         models = self._bot.bridge.models
         before = models.on_progress
@@ -131,7 +131,7 @@ class Session:
             models.on_progress = before
             self._turn = self._answering = None
 
-    def _notices(self, turn: LiveTurn, shown: int) -> int:
+    def _notices(self, turn: ReplyStream, shown: int) -> int:
         for notice in turn.notices[shown:]:
             self._view.notice(notice)
         return len(turn.notices)

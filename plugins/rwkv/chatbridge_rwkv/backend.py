@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from chatbridge import BackendType, ModelLoadError, Shelf, usable_cores
+from chatbridge import BackendType, DiskCache, ModelLoadError, usable_cores
 from chatbridge_rwkv.options import RwkvOptions
 
 if TYPE_CHECKING:
@@ -39,18 +39,18 @@ def load(options: RwkvOptions, progress: Callable[[float, str], None]) -> RwkvMo
         begins[""] = loaded.begin
     info = describe.describe(loaded, options, tokenizer, marks, mark)
     states = States(loaded.layout, mark, checkpoint.fingerprint, info.context_length)
-    kept = shelf(options, mark)
+    kept = disk_cache(options, mark)
     model = RwkvModel(info, tokenizer, loaded.arithmetic, loaded.dtypes, states, rules, begins, kept)
     progress(1.0, "ready")
     return model
 
 
-def shelf(options: RwkvOptions, mark: str) -> Shelf | None:
+def disk_cache(options: RwkvOptions, mark: str) -> DiskCache | None:
     """Where the states of the model with the fingerprint `mark` are kept, if they are. Raises ModelLoadError."""
     if not options.keep_states:
         return None
     try:
-        return Shelf(options.keep_states, mark, int(options.keep_states_gib * 2**30))
+        return DiskCache(options.keep_states, mark, int(options.keep_states_gib * 2**30))
     except OSError as error:
         raise ModelLoadError(f"keep_states: {options.keep_states} can't be used: {error.strerror or error}") from error
 
@@ -83,7 +83,7 @@ def sampling_rules(options: RwkvOptions, tokenizer: RwkvTokenizer, vocab_size: i
     )
 
 
-def facts() -> dict[str, str]:
+def build_info() -> dict[str, str]:
     """What `chatbridge doctor` tells: the package's version and torch's, and which cards it sees."""
     from importlib.metadata import version
 
@@ -112,5 +112,5 @@ rwkv = BackendType(
     RwkvOptions,
     "RWKV-4 to RWKV-7 by strategy strings: a small state for each conversation instead of a cache",
     load=load,
-    facts=facts,
+    build_info=build_info,
 )

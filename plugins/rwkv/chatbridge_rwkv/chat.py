@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from chatbridge import ChatCommand, CommandContext, CommandError, LiveTurn, Template
+from chatbridge import ChatCommand, CommandContext, CommandError, ReplyStream, Template
 
 ASIDE = "free"
 """The name of the conversation that free generation has beside each channel's own."""
@@ -23,7 +23,7 @@ FREE = Template(
 _ALONE: dict[str, Any] = {"system": None, "speaker_names": "never"}
 
 
-async def _free(context: CommandContext, argument: str, template: str, name: str) -> LiveTurn:
+async def _free(context: CommandContext, argument: str, template: str, name: str) -> ReplyStream:
     if not argument.strip():
         raise CommandError(context.say("needs_argument", name=name, argument="TEXT"))
     dialogue = context.dialogue.bot.dialogue(context.dialogue.channel, ASIDE)
@@ -31,23 +31,23 @@ async def _free(context: CommandContext, argument: str, template: str, name: str
     return dialogue.send(message, context.language, anew={**_ALONE, "template": template})
 
 
-async def _gen(context: CommandContext, argument: str) -> LiveTurn:
+async def _gen(context: CommandContext, argument: str) -> ReplyStream:
     return await _free(context, argument, FREE.name, "gen")
 
 
-async def _instruct(context: CommandContext, argument: str) -> LiveTurn:
+async def _instruct(context: CommandContext, argument: str) -> ReplyStream:
     return await _free(context, argument, "rwkv-instruct", "instruct")
 
 
-async def _question(context: CommandContext, argument: str) -> LiveTurn:
+async def _question(context: CommandContext, argument: str) -> ReplyStream:
     return await _free(context, argument, "rwkv-raven-qa", "qq")
 
 
-async def _again(context: CommandContext, argument: str) -> LiveTurn:
+async def _again(context: CommandContext, argument: str) -> ReplyStream:
     return context.dialogue.bot.dialogue(context.dialogue.channel, ASIDE).regenerate(context.language)
 
 
-async def _more(context: CommandContext, argument: str) -> LiveTurn:
+async def _more(context: CommandContext, argument: str) -> ReplyStream:
     return context.dialogue.bot.dialogue(context.dialogue.channel, ASIDE).go_on(context.language)
 
 

@@ -85,7 +85,7 @@ def _import(config: Path, file: Path, name: str | None) -> None:
     if name not in models:
         raise ConfigError(f"say which model by --model: {', '.join(models) or 'bots.yaml has none of RWKV'}")
     model = _load(config, name)
-    if model.shelf is None:
+    if model.disk_cache is None:
         raise ConfigError(f"{name} keeps no states: keep_states is false")
     if entries["vocabulary"] != model.info.vocabulary:
         raise ConfigError(f"{file}: its tokens are of another vocabulary than those of {name}")
@@ -97,8 +97,8 @@ def _import(config: Path, file: Path, name: str | None) -> None:
         state = model.imported(entries["state"], len(tokens), adapters[entries["adapter"]])
     except ValueError as error:
         raise ConfigError(f"{file}: this is no state of {name}: {error}") from error
-    model.shelf.put(tokens, state, entries["adapter"])
-    found, length = model.shelf.longest([*tokens, 0], whole=True, adapter=entries["adapter"])
+    model.disk_cache.put(tokens, state, entries["adapter"])
+    found, length = model.disk_cache.longest([*tokens, 0], whole=True, adapter=entries["adapter"])
     if found is None or length != len(tokens):
         raise ConfigError(f"{file}: {len(tokens)} tokens are too few to be kept, or the folder can't be written")
     click.echo(f"{_id(found)}: {len(tokens)} tokens for {name}; a program that runs already sees them when it restarts")
@@ -123,7 +123,7 @@ def _list(config: Path) -> None:
 
 def _kept(config: Path) -> Iterator[tuple[str, Any, Path, Any]]:
     """Every state of a model in bots.yaml: the model's name, its tokenizer, the folder, and the state."""
-    from chatbridge import ChatbridgeError, Shelf
+    from chatbridge import ChatbridgeError, DiskCache
     from chatbridge_rwkv.checkpoint import read
     from chatbridge_rwkv.state import HEADER, belongs_to
     from chatbridge_rwkv.tokenizer import choose
@@ -137,7 +137,7 @@ def _kept(config: Path) -> Iterator[tuple[str, Any, Path, Any]]:
         except ChatbridgeError as error:
             click.echo(f"{name}: {error}", err=True)
             continue
-        for shelved in Shelf.contents(options.keep_states):
+        for shelved in DiskCache.contents(options.keep_states):
             if belongs_to(shelved.saved(HEADER), checkpoint.fingerprint):
                 yield name, tokenizer, options.keep_states, shelved
 

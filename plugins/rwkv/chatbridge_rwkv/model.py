@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from chatbridge import InvalidRequest, ModelInfo, Row, Sampling, Shelf
+from chatbridge import DiskCache, InvalidRequest, ModelInfo, Row, Sampling
 from chatbridge_rwkv.loading import Arithmetic
 from chatbridge_rwkv.sampler import Rules, RwkvSampler
 from chatbridge_rwkv.state import RwkvState, States, Tensors
@@ -36,11 +36,11 @@ class RwkvModel:
         states: States,
         rules: Rules,
         initial: Mapping[str, Tensors],
-        shelf: Shelf | None = None,
+        disk_cache: DiskCache | None = None,
     ) -> None:
         self.info = info
         self.tokenizer = tokenizer
-        self.shelf = shelf
+        self.disk_cache = disk_cache
         self._arithmetic: Arithmetic | None = arithmetic
         self._dtypes = dtypes
         self._states = states

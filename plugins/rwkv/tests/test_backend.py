@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from chatbridge_rwkv.backend import facts, load, rwkv, shelf
+from chatbridge_rwkv.backend import build_info, disk_cache, load, rwkv
 from chatbridge_rwkv.options import RwkvOptions
 
 from chatbridge import LocalModel, ModelLoadError, Plugins
@@ -73,7 +73,7 @@ def test_loading_tells_how_far_it_is() -> None:
 
 
 def test_the_doctor_is_told_of_the_engine() -> None:
-    assert set(facts()) == {"rwkv", "torch", "cards", "threads"}
+    assert set(build_info()) == {"rwkv", "torch", "cards", "threads"}
 
 
 def test_fingerprints_tell_what_changes_a_state(tmp_path: Path, model_of: Load) -> None:
@@ -119,12 +119,12 @@ def test_states_are_kept_beside_bots_yaml_unless_somebody_says_otherwise(tmp_pat
     for written, folder in (({}, tmp_path / "rwkv-states"), ({"keep_states": "x"}, tmp_path / "x")):
         options = RwkvOptions.model_validate({"path": "m.pth", **written}, context={"base": tmp_path})
         assert options.path == tmp_path / "m.pth"
-        kept = shelf(options, "mark")
+        kept = disk_cache(options, "mark")
         assert kept is not None
         assert kept.folder == folder
         assert "keep_states" in options.model_fields_set, "the worker would not be told"
     options = RwkvOptions.model_validate({"path": "m.pth", "keep_states": False}, context={"base": tmp_path})
-    assert shelf(options, "mark") is None
+    assert disk_cache(options, "mark") is None
 
 
 def test_a_closed_model_serves_nobody() -> None:

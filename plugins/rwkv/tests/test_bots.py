@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 
-from chatbridge import Answer, Author, Bridge, Channel, Finish, LiveTurn, Message, Plugins, SettingsSource
+from chatbridge import Author, Bridge, Channel, Finish, Message, Notice, Plugins, ReplyStream, SettingsSource
 from chatbridge.config import load
 
 from .conftest import TOKENIZER, V4, V7
@@ -43,9 +43,9 @@ async def said(bridge: Bridge, channel: str, text: str, number: int = 0) -> tupl
     """What the bot answers, and what it cost."""
     message = Message(f"{channel}-{number}-{text}", Channel(channel), Author("1", "Bob"), text)
     turn = await bridge.bot("both").receive(message)
-    if isinstance(turn, Answer):
+    if isinstance(turn, Notice):
         return turn.text, None
-    assert isinstance(turn, LiveTurn)
+    assert isinstance(turn, ReplyStream)
     return "".join([chunk.text async for chunk in turn]), turn.finish
 
 

@@ -9,17 +9,17 @@ import pytest
 import yaml
 
 from chatbridge import (
-    Answer,
     Author,
     Bot,
     Bridge,
     Channel,
     CommandError,
     Finish,
-    LiveTurn,
     Message,
+    Notice,
     Plugins,
     Prompt,
+    ReplyStream,
     SettingsSource,
 )
 from chatbridge.config import load
@@ -56,9 +56,9 @@ async def bot(tmp_path: Path) -> AsyncIterator[Bot]:
 
 async def said(bot: Bot, text: str) -> tuple[str, Finish | None]:
     turn = await bot.receive(Message(f"m{text}", ROOM, Author("1", "Bob"), text))
-    if isinstance(turn, Answer):
+    if isinstance(turn, Notice):
         return turn.text, None
-    assert isinstance(turn, LiveTurn)
+    assert isinstance(turn, ReplyStream)
     return "".join([chunk.text async for chunk in turn]), turn.finish
 
 

@@ -10,7 +10,7 @@ import torch
 from chatbridge_rwkv.model import RwkvModel
 
 from chatbridge import ModelLoadError, Request, Row, Sampling, Text
-from chatbridge.engine.core import Engine
+from chatbridge.engine.engine import Engine
 
 from .conftest import IDS, V4, V7, Load
 from .engine import finish_all

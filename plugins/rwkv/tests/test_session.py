@@ -8,7 +8,7 @@ import pytest
 from chatbridge_rwkv.model import RwkvModel
 
 from chatbridge import Plugins, Reply, Request, Sampling, Tokens, Turn
-from chatbridge.engine.core import Engine
+from chatbridge.engine.engine import Engine
 from chatbridge.prompts import render
 from chatbridge.prompts.segments import encode
 

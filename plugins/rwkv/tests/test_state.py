@@ -14,7 +14,7 @@ from chatbridge_rwkv.model import RwkvModel
 from chatbridge_rwkv.state import Layout
 
 from chatbridge import BackendError, Request, Row, Sampling, Text
-from chatbridge.engine.core import Engine
+from chatbridge.engine.engine import Engine
 
 from .conftest import IDS, V4, V7, Load
 from .engine import finish_all

@@ -12,7 +12,7 @@ from chatbridge_rwkv.cli import states
 from click.testing import CliRunner, Result
 
 from chatbridge import ChatbridgeError, Request, Sampling, Text
-from chatbridge.engine.core import Engine
+from chatbridge.engine.engine import Engine
 
 from .conftest import TOKENIZER, V4, V7, Load, opened
 from .engine import finish_all
@@ -84,11 +84,11 @@ def test_a_state_is_put_in_for_another_strategy(tmp_path: Path, model_of: Load) 
     assert "for other; a program that runs already sees them when it restarts" in told.output
     tokens = torch.load(tmp_path / "story.pth")["tokens"]
     model = model_of(V7, strategy="cpu bf16", keep_states=here / "rwkv-states")
-    assert model.shelf is not None
-    found, length = model.shelf.longest([*tokens, 7], whole=True)
+    assert model.disk_cache is not None
+    found, length = model.disk_cache.longest([*tokens, 7], whole=True)
     assert length == len(tokens)
     assert found is not None
-    assert model.new_state(model.shelf.read(found)).length == len(tokens)
+    assert model.new_state(model.disk_cache.read(found)).length == len(tokens)
 
 
 def test_what_can_not_be_done_is_told(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import telegram
 from telegram.error import ChatMigrated, TelegramError
 
-from chatbridge import Budget, Limits, Part, as_entities, utf16_length
+from chatbridge import Budget, Limits, MessageContent, as_entities, utf16_length
 from chatbridge_telegram.failures import NOT_MODIFIED, chat_error, says
 from chatbridge_telegram.options import TelegramOptions
 from chatbridge_telegram.places import Place
@@ -50,7 +50,7 @@ class TelegramChat:
         self._options = options
         self._chat = place.chat
 
-    async def send(self, part: Part, *, reply_to: str | None, nonce: str) -> str:
+    async def send(self, part: MessageContent, *, reply_to: str | None, nonce: str) -> str:
         # Telegram knows no nonce: a message that was sent twice is there twice.
         about: dict[str, Any] = {"reply_markup": keyboard(part), "message_thread_id": self._place.topic}
         if reply_to is not None:
@@ -68,7 +68,7 @@ class TelegramChat:
 
         return str((await self._call(call)).message_id)
 
-    async def edit(self, message_id: str, part: Part) -> None:
+    async def edit(self, message_id: str, part: MessageContent) -> None:
         def call() -> Awaitable[Any]:
             return self._client.edit_message_text(
                 part.text,
@@ -87,7 +87,7 @@ class TelegramChat:
     async def typing(self) -> None:
         await self._call(lambda: self._client.send_chat_action(self._chat, "typing", self._place.topic))
 
-    async def draft(self, draft_id: int, part: Part) -> None:
+    async def draft(self, draft_id: int, part: MessageContent) -> None:
         text = "" if part.text == THINKING else part.text
 
         def call() -> Awaitable[Any]:
@@ -120,7 +120,7 @@ class TelegramChat:
             raise chat_error(error) from error
 
 
-def entities(part: Part) -> list[telegram.MessageEntity]:
+def entities(part: MessageContent) -> list[telegram.MessageEntity]:
     """The formats of a part."""
     return [
         telegram.MessageEntity(
@@ -134,7 +134,7 @@ def entities(part: Part) -> list[telegram.MessageEntity]:
     ]
 
 
-def keyboard(part: Part) -> telegram.InlineKeyboardMarkup | None:
+def keyboard(part: MessageContent) -> telegram.InlineKeyboardMarkup | None:
     """The buttons of a part, in one row."""
     row = [telegram.InlineKeyboardButton(one.label, callback_data=one.action) for one in part.buttons]
     return telegram.InlineKeyboardMarkup([row]) if row else None

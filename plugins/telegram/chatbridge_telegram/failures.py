@@ -7,7 +7,7 @@ from datetime import timedelta
 import httpx
 from telegram.error import BadRequest, Forbidden, InvalidToken, NetworkError, RetryAfter, TelegramError
 
-from chatbridge import ChatError, Gone, OutcomeUnknown, Penalty, Refused, Unreachable
+from chatbridge import ChatError, ContentRejected, NotFound, OutcomeUnknown, RateLimited, Unreachable
 
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
 _GONE = (
@@ -37,13 +37,13 @@ def says(error: TelegramError, *texts: str) -> bool:
 def chat_error(error: TelegramError) -> ChatError:
     """The same failure in delivery's words."""
     if isinstance(error, RetryAfter):
-        return Penalty(seconds_of(error), "chat")
+        return RateLimited(seconds_of(error), "chat")
     if says(error, "too many requests"):
-        return Penalty(None, "chat")
+        return RateLimited(None, "chat")
     if isinstance(error, Forbidden) or (isinstance(error, BadRequest) and says(error, *_GONE)):
-        return Gone(str(error))
+        return NotFound(str(error))
     if isinstance(error, BadRequest | InvalidToken):  # the latter also stands for a method that this server lacks
-        return Refused(str(error))
+        return ContentRejected(str(error))
     if isinstance(error, NetworkError) and isinstance(error.__cause__, _NOT_SENT):
         return Unreachable(str(error))
     return OutcomeUnknown(str(error))

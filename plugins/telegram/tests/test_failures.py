@@ -11,10 +11,19 @@ from chatbridge_telegram.chat import TelegramChat
 from chatbridge_telegram.options import TelegramOptions
 from chatbridge_telegram.places import Place
 
-from chatbridge import ChatError, Gone, OutcomeUnknown, Part, Penalty, Refused, Unreachable, redacted
+from chatbridge import (
+    ChatError,
+    ContentRejected,
+    MessageContent,
+    NotFound,
+    OutcomeUnknown,
+    RateLimited,
+    Unreachable,
+    redacted,
+)
 from chatbridge.testing import TelegramServer
 
-HELLO = Part("hello")
+HELLO = MessageContent("hello")
 
 
 @pytest.fixture
@@ -27,20 +36,23 @@ async def chat(roomy: TelegramServer) -> AsyncIterator[TelegramChat]:
 
 
 FAULTS = {
-    "429": (lambda faults: faults.flood("*", 7), Penalty),
-    "429 without a word": (lambda faults: faults.flood_without_word("*"), Penalty),
+    "429": (lambda faults: faults.flood("*", 7), RateLimited),
+    "429 without a word": (lambda faults: faults.flood_without_word("*"), RateLimited),
     "500": (lambda faults: faults.error("*", 500), OutcomeUnknown),
     "502": (lambda faults: faults.error("*", 502), OutcomeUnknown),
     "reset": (lambda faults: faults.reset("*"), OutcomeUnknown),
     "malformed": (lambda faults: faults.malformed("*"), OutcomeUnknown),
-    "no such method": (lambda faults: faults.refuse("*", 404, "Not Found: method not found"), Refused),
-    "no such format": (lambda faults: faults.refuse("*", 400, "Bad Request: can't parse entities: x"), Refused),
-    "too long": (lambda faults: faults.refuse("*", 400, "Bad Request: message is too long"), Refused),
-    "blocked": (lambda faults: faults.refuse("*", 403, "Forbidden: bot was blocked by the user"), Gone),
-    "no chat": (lambda faults: faults.refuse("*", 400, "Bad Request: chat not found"), Gone),
-    "no message": (lambda faults: faults.refuse("*", 400, "Bad Request: message to edit not found"), Gone),
-    "no rights": (lambda faults: faults.refuse("*", 400, "Bad Request: not enough rights to send text messages"), Gone),
-    "closed": (lambda faults: faults.refuse("*", 400, "Bad Request: TOPIC_CLOSED"), Gone),
+    "no such method": (lambda faults: faults.refuse("*", 404, "Not Found: method not found"), ContentRejected),
+    "no such format": (lambda faults: faults.refuse("*", 400, "Bad Request: can't parse entities: x"), ContentRejected),
+    "too long": (lambda faults: faults.refuse("*", 400, "Bad Request: message is too long"), ContentRejected),
+    "blocked": (lambda faults: faults.refuse("*", 403, "Forbidden: bot was blocked by the user"), NotFound),
+    "no chat": (lambda faults: faults.refuse("*", 400, "Bad Request: chat not found"), NotFound),
+    "no message": (lambda faults: faults.refuse("*", 400, "Bad Request: message to edit not found"), NotFound),
+    "no rights": (
+        lambda faults: faults.refuse("*", 400, "Bad Request: not enough rights to send text messages"),
+        NotFound,
+    ),
+    "closed": (lambda faults: faults.refuse("*", 400, "Bad Request: TOPIC_CLOSED"), NotFound),
 }
 
 
@@ -51,7 +63,7 @@ async def test_each_failure_is_told_in_delivery_s_words(roomy: TelegramServer, c
     with pytest.raises(ChatError) as failed:
         await chat.send(HELLO, reply_to=None, nonce="1")
     assert type(failed.value) is kind
-    assert not isinstance(failed.value, Penalty) or (failed.value.seconds, failed.value.scope) == (
+    assert not isinstance(failed.value, RateLimited) or (failed.value.seconds, failed.value.scope) == (
         7 if name == "429" else None,
         "chat",
     )
@@ -74,7 +86,7 @@ async def test_an_edit_that_changes_nothing_is_no_failure(roomy: TelegramServer,
     await chat.edit(id, HELLO)
     assert [call.status for call in roomy.calls.to("editMessageText")] == [400]
     await chat.delete(id)
-    with pytest.raises(Gone):
+    with pytest.raises(NotFound):
         await chat.delete(id)
 
 

@@ -14,7 +14,7 @@ from hypothesis import settings as tried
 from hypothesis import strategies as st
 
 from chatbridge import Limits
-from chatbridge.delivery.parts import parts_of
+from chatbridge.delivery.contents import split_answer
 from chatbridge.testing import EchoBackend, ScriptedBackend, TelegramServer
 from chatbridge.testing.telegram.text import checked_entities, clean, utf16_length
 
@@ -91,7 +91,7 @@ MARKDOWN = st.lists(
 @given(MARKDOWN, st.sampled_from(sorted(LIMITS)))
 def test_telegram_takes_every_part(source: str, place: str) -> None:
     limits: Limits = LIMITS[place]
-    for part in parts_of(source, limits):
+    for part in split_answer(source, limits):
         marks = [one.to_dict() for one in entities(part)]
         text, kept = clean(part.text, checked_entities(marks, part.text))
         assert 0 < utf16_length(text) <= 4096

@@ -1,0 +1,70 @@
+"""What a chat command is, and how a message that calls one is read. Knows no command."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chatbridge.errors import CommandError
+from chatbridge.suggest import closest
+from chatbridge.texts import hint, say
+
+if TYPE_CHECKING:
+    from chatbridge.bots.dialogue import Dialogue
+    from chatbridge.bots.reply import ReplyStream
+    from chatbridge.types import Message
+
+
+@dataclass(frozen=True, slots=True)
+class CommandContext:
+    """What a command works on: the conversation, the message that called it, and the person's language."""
+
+    dialogue: Dialogue
+    message: Message
+    language: str
+
+    def say(self, key: str, /, **values: object) -> str:
+        return say(self.language, key, **values)
+
+    def error(self, key: str, /, **values: object) -> CommandError:
+        return CommandError(self.say(key, **values))
+
+    def hint(self, name: str, known: Iterable[str]) -> str:
+        return hint(self.language, closest(name, known))
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCommand:
+    """What `register_chat_commands` returns.
+
+    `run(context, argument)` is an async function that returns text to show, or a turn to stream. It raises
+    CommandError with a text for the person. `argument` says what may follow the name, for people; `complete(context)`
+    gives values that it may have, for services that suggest them. `terminal_only` commands touch this machine's files.
+    `admin` commands are for the admins that bots.yaml names. `repeatable`: it may be carried out again where the
+    program ended in the middle of it; of any other the person is told that it may have been carried out or not.
+    """
+
+    name: str
+    summary: str
+    summary_zh: str
+    run: Callable[[CommandContext, str], Awaitable[str | ReplyStream]]
+    argument: str = ""
+    terminal_only: bool = False
+    admin: bool = False
+    repeatable: bool = False
+    complete: Callable[[CommandContext], Iterable[str]] | None = None
+
+
+def parse(text: str) -> tuple[str, str] | None:
+    """The name and the argument of a message that is a command, else None. A path such as /usr/bin is none."""
+    match = re.fullmatch(r"/([A-Za-z][\w-]*)(?:\s+(.*?))?\s*", text, re.DOTALL)
+    return (match[1].lower(), match[2] or "") if match else None
+
+
+def expand(text: str, aliases: Mapping[str, str]) -> str:
+    """The command that a message stands for, where its first word is an alias in either case; else the message."""
+    word, *rest = text.split(maxsplit=1)[:2] or [""]
+    known = {alias.lower(): command for alias, command in aliases.items()}
+    return " ".join([known[word.lower()], *rest]) if word.lower() in known else text

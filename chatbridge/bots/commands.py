@@ -1,0 +1,293 @@
+"""The eighteen chat commands that come with chatbridge. Knows dialogues; frontends show what the commands say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chatbridge.bots.command import ChatCommand, CommandContext, parse
+from chatbridge.bots.quotas import day_of
+from chatbridge.errors import CommandError
+
+if TYPE_CHECKING:
+    from chatbridge.bots.reply import ReplyStream
+
+
+async def _help(context: CommandContext, argument: str) -> str:
+    bot, terminal = context.dialogue.bot, context.message.channel.kind == "terminal"
+    commands = [*bot.bridge.plugins.chat_commands.values()] if terminal else bot.commands
+    aliases = (await context.dialogue.settings()).aliases
+    lines = [context.say("help")]
+    for command in commands:
+        if command.admin and not bot.is_admin(context.message.author):
+            continue
+        usage = f"/{command.name} {command.argument}".rstrip()
+        also = "".join(f", `{alias}`" for alias, text in aliases.items() if (parse(text) or ("",))[0] == command.name)
+        lines.append(f"- `{usage}`{also}: {command.summary_zh if context.language == 'zh' else command.summary}")
+    return "\n".join(lines)
+
+
+async def _reset(context: CommandContext, argument: str) -> str:
+    await context.dialogue.reset()
+    return context.say("was_reset")
+
+
+async def _regenerate(context: CommandContext, argument: str) -> ReplyStream:
+    return context.dialogue.regenerate(context.language)
+
+
+async def _continue(context: CommandContext, argument: str) -> ReplyStream:
+    return context.dialogue.go_on(context.language)
+
+
+async def _edit(context: CommandContext, argument: str) -> ReplyStream:
+    return context.dialogue.edit(_needed(context, argument, "edit", "TEXT"), context.language)
+
+
+async def _undo(context: CommandContext, argument: str) -> str:
+    node = await context.dialogue.undo(context.language)
+    return context.say("undone", text=node.text)
+
+
+async def _branch(context: CommandContext, argument: str) -> str:
+    dialogue = context.dialogue
+    if not argument:
+        return await _branches(context)
+    if re.fullmatch(r"c\d+", argument):
+        known = await dialogue.store.conversations(dialogue.bot.name, dialogue.place)
+        if any(conversation.id == int(argument[1:]) for conversation in known):
+            await dialogue.store.make_current(int(argument[1:]))
+            return context.say("branch_taken", id=argument)
+    conversation = await dialogue.conversation()
+    for leaf in await dialogue.store.leaves(conversation.id):
+        if str(leaf.id) == argument:
+            await dialogue.store.set_head(conversation.id, leaf.id)
+            return context.say("branch_taken", id=argument)
+    raise context.error("no_branch", id=argument)
+
+
+async def _branches(context: CommandContext) -> str:
+    dialogue = context.dialogue
+    conversation = await dialogue.conversation()
+    lines = [context.say("branches")]
+    for leaf in await dialogue.store.leaves(conversation.id):
+        mark = "*" if leaf.id == conversation.head else "-"
+        lines.append(f"{mark} {leaf.id}: {_short(leaf.text)}")
+    others = await dialogue.store.conversations(dialogue.bot.name, dialogue.place)
+    earlier = [other for other in others if other.id != conversation.id and other.head is not None]
+    if earlier:
+        lines.append(context.say("earlier"))
+        lines += [f"- c{other.id}: {_short(other.title)}" for other in earlier[:10]]
+    return "\n".join(lines)
+
+
+async def _model(context: CommandContext, argument: str) -> str:
+    models = context.dialogue.bot.bridge.settings.models
+    settings = await context.dialogue.settings()
+    if not argument:
+        return context.say("model_now", name=settings.model, known=", ".join(models))
+    _known(context, "model", argument, models)
+    await context.dialogue.override("model", argument)
+    return context.say("model_set", name=argument)
+
+
+async def _template(context: CommandContext, argument: str) -> str:
+    templates = context.dialogue.bot.templates
+    settings = await context.dialogue.settings()
+    if not argument:
+        return context.say("template_now", name=settings.template or "-", known=", ".join(templates))
+    _known(context, "template", argument, templates)
+    await context.dialogue.override("template", argument)
+    return context.say("template_set", name=argument)
+
+
+async def _system(context: CommandContext, argument: str) -> str:
+    if argument:
+        await context.dialogue.override("system", argument)
+        return context.say("system_set")
+    settings = await context.dialogue.settings()
+    return context.say("system_now", text=settings.system) if settings.system else context.say("system_none")
+
+
+async def _set(context: CommandContext, argument: str) -> str:
+    from chatbridge.bots.overrides import describe, override
+
+    key, _, value = argument.partition(" ")
+    if not value.strip():
+        settings = await context.dialogue.settings()
+        return context.say("set_usage", values=describe(settings))
+    conversation = await context.dialogue.conversation()
+    changed = override(context, conversation.overrides, key, value.strip())
+    await context.dialogue.store.set_overrides(conversation.id, changed)
+    return context.say("set_done", key=key, value=value.strip())
+
+
+async def _stop(context: CommandContext, argument: str) -> str:
+    return context.say("stopped" if context.dialogue.stop() else "nothing_to_stop")
+
+
+async def _stats(context: CommandContext, argument: str) -> str:
+    dialogue = context.dialogue
+    lines = [context.say("stats_history", count=len(await dialogue.path()))]
+    if dialogue.last is None or dialogue.last.finish is None:
+        return "\n".join([*lines, context.say("stats_none")])
+    usage = dialogue.last.finish.usage
+    lines.append(
+        context.say(
+            "stats",
+            model=dialogue.last.model,
+            prompt=usage.prompt,
+            cached=usage.cached,
+            read=usage.read,
+            generated=usage.generated,
+            speed=usage.tokens_per_second,
+            first=usage.first_token_seconds,
+        )
+    )
+    backend = dialogue.bot.bridge.models.loaded().get(dialogue.last.model)
+    if backend is not None:
+        lines += [f"- {key}: {value}" for key, value in backend.info.details.items()]
+    return "\n".join(lines)
+
+
+async def _save(context: CommandContext, argument: str) -> str:
+    path = _file(context, argument, "save")
+    conversation = await context.dialogue.conversation()
+    exported = await context.dialogue.store.export(conversation.id)
+    text = json.dumps(exported, ensure_ascii=False, indent=1)
+    try:
+        await asyncio.to_thread(path.write_text, text, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}") from error
+    return context.say("saved", path=path)
+
+
+async def _load(context: CommandContext, argument: str) -> str:
+    path = _file(context, argument, "load")
+    try:
+        exported = json.loads(await asyncio.to_thread(path.read_text, encoding="utf-8"))
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise CommandError(f"{path}: {error}") from error
+    dialogue = context.dialogue
+    await dialogue.store.restore(dialogue.bot.name, dialogue.place, exported)
+    return context.say("loaded", count=len(await dialogue.path()), path=path)
+
+
+async def _pair(context: CommandContext, argument: str) -> str:
+    bot = context.dialogue.bot
+    if not argument:
+        people = await bot.people.all(bot.name)
+        lines = [f"- {person.name} ({person.user}): {context.say('paired')}" for person in people if person.paired]
+        lines += [f"- {person.name} ({person.user}): `/pair {person.code}`" for person in people if not person.paired]
+        return "\n".join([context.say("people"), *lines]) if lines else context.say("nobody_asked")
+    person = await bot.people.pair(bot.name, argument.strip(), context.message.author.id)
+    if person is None:
+        raise context.error("no_such_code", code=argument)
+    return context.say("pair_done", name=person.name)
+
+
+async def _unpair(context: CommandContext, argument: str) -> str:
+    bot = context.dialogue.bot
+    user = _needed(context, argument, "unpair", "ID").strip()
+    if not await bot.people.unpair(bot.name, user):
+        raise context.error("no_such_person", user=user)
+    return context.say("unpaired", user=user)
+
+
+async def _usage(context: CommandContext, argument: str) -> str:
+    bot = context.dialogue.bot
+    spending = await bot.people.spending(bot.name, day_of(bot.bridge.clock()))
+    lines = [
+        context.say("usage_of", name=one.name, user=one.user, tokens=one.tokens, answers=one.answers)
+        for one in spending
+    ]
+    return "\n".join([context.say("usage"), *lines]) if lines else context.say("usage_none")
+
+
+def _models_of(context: CommandContext) -> Iterable[str]:
+    return context.dialogue.bot.bridge.settings.models
+
+
+def _templates_of(context: CommandContext) -> Iterable[str]:
+    return context.dialogue.bot.templates
+
+
+def _keys_of(context: CommandContext) -> Iterable[str]:
+    from chatbridge.bots.overrides import KEYS
+
+    return KEYS
+
+
+def _needed(context: CommandContext, argument: str, name: str, what: str) -> str:
+    if not argument:
+        raise context.error("needs_argument", name=name, argument=what)
+    return argument
+
+
+def _file(context: CommandContext, argument: str, name: str) -> Path:
+    return Path(_needed(context, argument, name, "FILE")).expanduser()
+
+
+def _known(context: CommandContext, what: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        raise context.error("unknown_name", what=context.say(what), name=name, hint=context.hint(name, known))
+
+
+def _short(text: str, limit: int = 60) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+BUILTIN = (
+    ChatCommand("help", "list the commands", "列出全部命令", _help, repeatable=True),
+    ChatCommand("reset", "begin a new conversation", "开始新的对话", _reset, repeatable=True),
+    ChatCommand("regenerate", "answer the last message once more", "重新回答上一条消息", _regenerate, repeatable=True),
+    ChatCommand("continue", "go on with the last answer", "继续上一个回答", _continue, repeatable=True),
+    ChatCommand(
+        "edit", "put another text in place of your last message", "修改您的上一条消息", _edit, "TEXT", repeatable=True
+    ),
+    ChatCommand("undo", "take your last message and its answer back", "撤销上一条消息和回答", _undo),
+    ChatCommand("branch", "list the branches, or go to one", "列出分支或切换分支", _branch, "[ID]", repeatable=True),
+    ChatCommand(
+        "model", "show or change the model", "查看或更换模型", _model, "[NAME]", repeatable=True, complete=_models_of
+    ),
+    ChatCommand(
+        "template",
+        "show or change the prompt template",
+        "查看或更换提示模板",
+        _template,
+        "[NAME]",
+        repeatable=True,
+        complete=_templates_of,
+    ),
+    ChatCommand("system", "show or set the system text", "查看或设置系统提示", _system, "[TEXT]", repeatable=True),
+    ChatCommand(
+        "set",
+        "change a setting of this conversation",
+        "修改本对话的设置",
+        _set,
+        "KEY VALUE",
+        repeatable=True,
+        complete=_keys_of,
+    ),
+    ChatCommand("stop", "stop the answer and keep what came", "停止回答并保留已有内容", _stop, repeatable=True),
+    ChatCommand("stats", "what the last answer cost", "上一个回答的统计", _stats, repeatable=True),
+    ChatCommand("pair", "let somebody in, or list who asks", "允许某人使用，或列出申请者", _pair, "[CODE]", admin=True),
+    ChatCommand("unpair", "show somebody the door again", "取消某人的使用权限", _unpair, "ID", admin=True),
+    ChatCommand(
+        "usage",
+        "tokens that people's answers cost today",
+        "今天每个人用掉的 token",
+        _usage,
+        admin=True,
+        repeatable=True,
+    ),
+    ChatCommand("save", "write the conversation to a file", "把对话保存到文件", _save, "FILE", terminal_only=True),
+    ChatCommand("load", "read a conversation from a file", "从文件载入对话", _load, "FILE", terminal_only=True),
+)

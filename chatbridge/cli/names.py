@@ -1,0 +1,14 @@
+"""The names of our own commands and their help lines, so that listing the commands imports none of them."""
+
+from __future__ import annotations
+
+COMMANDS = {
+    "check": "Check bots.yaml and list every complaint.",
+    "doctor": "Look over this machine, the plugins and the settings; say what to do.",
+    "plugins": "List plugins, what each offers, and the broken ones.",
+    "queue": "List messages that wait or were given up; retry or drop them.",
+    "repl": "Talk to a model in this terminal.",
+    "run": "Start the bots of bots.yaml.",
+    "schema": "Print the JSON Schema of bots.yaml for editors.",
+    "templates": "List prompt templates, or show one at work.",
+}

@@ -1,0 +1,310 @@
+"""Decides which call a chat gets next, and when. Pure logic: knows no clock, no service and no text.
+
+A `Gate` stands before one chat. Wishes go in (`open`, `touch`, `add`), `next` says what may be done now, or when to
+ask again, and `settle` is told what came of it. Finished answers go first and in their order, each until it is
+delivered or given up; previews and typing are luxuries that wait, coalesce, and are dropped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+from chatbridge.delivery.chat import (
+    Budget,
+    ChatError,
+    ContentRejected,
+    Limits,
+    NotFound,
+    OutcomeUnknown,
+    RateLimited,
+    Unreachable,
+)
+
+Route = Literal["send", "edit", "delete", "typing", "draft"]
+ROUTES: tuple[Route, ...] = ("send", "edit", "delete", "typing", "draft")
+
+MARGIN = 0.1
+"""Seconds to wait beyond a penalty: clocks differ, and services round."""
+
+PENALTY_WITHOUT_TIME = (5.0, 300.0)
+BACK_OFF = (1.0, 300.0)
+"""The first wait and the longest, in seconds; doubled each time."""
+
+MOST_PENALTIES = 30
+"""So many penalties for one call, and it is given up."""
+
+SOON = 0.05
+"""Seconds until asking again while all calls of a budget are under way: nobody tells when one of them ends."""
+
+LUXURY_SHARE = 0.6
+"""How much of a budget previews and typing may use."""
+
+
+class Deadlines:
+    """Until when a bot may not call: everywhere, in one chat, or on one route of it. All its gates share one."""
+
+    def __init__(self, budget: Budget | None = None) -> None:
+        self.meter = Meter(budget)
+        self._everywhere = -math.inf
+        self._chats: dict[str, float] = {}
+        self._routes: dict[tuple[str, Route], float] = {}
+
+    def impose(
+        self, now: float, penalty: RateLimited, chat: str, route: Route, guess: float = PENALTY_WITHOUT_TIME[0]
+    ) -> None:
+        """Take a penalty into account; `guess`: its seconds, where it does not say them."""
+        seconds = guess if penalty.seconds is None or not penalty.seconds > 0 else penalty.seconds
+        until = now + seconds + MARGIN
+        self._chats = {key: time for key, time in self._chats.items() if time > now}
+        self._routes = {key: time for key, time in self._routes.items() if time > now}
+        if penalty.scope == "global":
+            self._everywhere = max(self._everywhere, until)
+        elif penalty.scope == "chat":
+            self._chats[chat] = max(self._chats.get(chat, until), until)
+        else:
+            self._routes[chat, route] = max(self._routes.get((chat, route), until), until)
+
+    @property
+    def everywhere(self) -> float:
+        """When the deadline for all calls of the bot is over."""
+        return self._everywhere
+
+    def until(self, chat: str, *routes: Route) -> float:
+        """When the latest of the deadlines that concern these routes is over."""
+        own = (self._routes.get((chat, route), -math.inf) for route in routes)
+        return max(self._everywhere, self._chats.get(chat, -math.inf), *own)
+
+
+class Meter:
+    """Counts calls against a budget, each from its beginning until so long after its end.
+
+    The service counts a call when it arrives, which is somewhere in between: however long calls are on their way, it
+    never counts more than the budget.
+    """
+
+    def __init__(self, budget: Budget | None) -> None:
+        self._budget = budget
+        self._under_way = 0
+        self._ended: deque[float] = deque(maxlen=budget.calls if budget else 0)
+
+    def begin(self) -> None:
+        """A call begins."""
+        self._under_way += 1
+
+    def end(self, now: float) -> None:
+        """A call has ended."""
+        self._under_way -= 1
+        self._ended.append(now)
+
+    def ready(self, now: float, share: float = 1.0) -> float:
+        """When there is room for one more call, if only that share of the budget may be used."""
+        if self._budget is None:
+            return -math.inf
+        room = max(1, int(self._budget.calls * share)) - self._under_way
+        if room <= 0:
+            return now + SOON
+        return -math.inf if len(self._ended) < room else self._ended[-room] + self._budget.seconds
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One call to make. Luxuries are asked for anew each time; of a final the same object goes through all tries.
+
+    `kind` "preview" leaves to whoever makes the call whether it is a send, an edit or a draft. `target`: the message
+    to edit or delete. `content`: what to send: the part, the part without formatting, or an apology for it.
+    `doubtful`: an earlier try may have left the message there. `state` and `error`: what became of a final. `key`: the
+    answer that it belongs to.
+    """
+
+    kind: Literal["typing", "preview", "send", "edit", "delete"]
+    target: str = ""
+    formatted: bool = False
+    content: Literal["part", "plain", "apology"] = "part"
+    doubtful: bool = False
+    state: Literal["waiting", "delivered", "failed"] = "waiting"
+    error: str = ""
+    key: str = ""
+    failures: int = 0
+    penalties: int = 0
+    not_before: float = -math.inf
+
+
+@dataclass(slots=True)
+class _Open:
+    """An answer being written: whether there is something new to show, from when on, and whether it may be shown."""
+
+    show_from: float
+    changed: bool = False
+    closed: bool = False
+
+
+@dataclass(slots=True)
+class Gate:
+    """One chat's calls; see the module. One call is under way at a time."""
+
+    chat: str
+    limits: Limits
+    deadlines: Deadlines
+    _finals: deque[Call] = field(default_factory=deque)
+    _answers: dict[str, _Open] = field(default_factory=dict)
+    _meter: Meter = field(init=False)
+    _pause: float = field(init=False)
+    _next_preview: float = -math.inf
+    _next_typing: float = -math.inf
+    _begun: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._meter = Meter(self.limits.budget)
+        self._pause = self.limits.preview_every
+
+    @property
+    def pause(self) -> float:
+        """Seconds between two previews at present."""
+        return self._pause
+
+    # --- wishes ------------------------------------------------------------------------------------------------
+
+    def open(self, key: str, now: float) -> None:
+        """An answer begins: show typing, and soon a preview."""
+        self._answers[key] = _Open(now + self.limits.first_preview, changed=self.limits.previews != "none")
+
+    def touch(self, key: str) -> bool:
+        """There is more of the answer to show. Ignored once it was closed; whether this is news for `next`."""
+        answer = self._answers.get(key)
+        if answer is None or answer.closed or answer.changed or self.limits.previews == "none":
+            return False
+        answer.changed = True
+        return True
+
+    def close(self, key: str) -> None:
+        """No preview of this answer from now on; nor of others, until it is forgotten: its finals come first."""
+        if key in self._answers:
+            self._answers[key] = _Open(math.inf, closed=True)
+
+    def forget(self, key: str) -> None:
+        """The answer's finals have been added, or there are none."""
+        self._answers.pop(key, None)
+
+    def add(self, *finals: Call) -> None:
+        """Calls that have to be made, in this order, after those that wait already."""
+        self._finals.extend(finals)
+
+    # --- what to do --------------------------------------------------------------------------------------------
+
+    def next(self, now: float) -> Call | float | None:
+        """The call to make now, or the time to ask again, or None: nothing is to be done until the next wish."""
+        if self._finals:
+            call = self._finals[0]
+            deadline = self.deadlines.until(self.chat, _route(call))
+            ready = max(call.not_before, deadline, self._meter.ready(now), self.deadlines.meter.ready(now))
+            return self._begin(call, now) if ready <= now else ready
+        if not self._answers:
+            return None
+        # Only the answer that began first is shown: the next one's messages would come between its own.
+        key, answer = next(iter(self._answers.items()))
+        preview = max(answer.show_from, self._next_preview) if answer.changed else math.inf
+        typing = self._next_typing if self.limits.typing_every else math.inf
+        if (wanted := min(preview, typing)) == math.inf:
+            return None
+        free = max(
+            self.deadlines.until(self.chat, *ROUTES),
+            self._meter.ready(now, LUXURY_SHARE),
+            self.deadlines.meter.ready(now, LUXURY_SHARE),
+        )
+        if (ready := max(wanted, free)) > now:
+            return ready
+        if preview > now:
+            return self._begin(Call("typing"), now)
+        answer.changed = False
+        return self._begin(Call("preview", key=key), now)
+
+    def _begin(self, call: Call, now: float) -> Call:
+        self._begun = now
+        self._meter.begin()
+        self.deadlines.meter.begin()
+        return call
+
+    # --- what came of it ---------------------------------------------------------------------------------------
+
+    def settle(self, call: Call, now: float, error: ChatError | None = None, route: Route | None = None) -> None:
+        """The call is over; `error` says how it failed, `route` what a preview really was."""
+        self._meter.end(now)
+        self.deadlines.meter.end(now)
+        if isinstance(error, RateLimited):
+            guess = min(PENALTY_WITHOUT_TIME[0] * 2.0**call.penalties, PENALTY_WITHOUT_TIME[1])
+            self.deadlines.impose(now, error, self.chat, route or _route(call), guess)
+        if call.kind == "typing":
+            pause = self.limits.typing_every
+            self._next_typing = now + (pause if error is None else max(pause, self.limits.preview_slowest))
+        elif call.kind == "preview":
+            self._pace(now, error)
+        else:
+            self._settle_final(call, now, error)
+
+    def _pace(self, now: float, error: ChatError | None) -> None:
+        if error is None:
+            self._pause = max(self.limits.preview_every, self._pause * 0.9)
+        else:
+            self._pause = min(self.limits.preview_slowest, max(self._pause, 0.5) * 2)
+        # A service that takes long to answer is not asked more often than it can.
+        self._next_preview = now + max(self._pause, now - self._begun)
+
+    def _settle_final(self, call: Call, now: float, error: ChatError | None) -> None:
+        assert call is self._finals[0], "finals are settled in their order"
+        if error is not None:
+            call.error = str(error)
+        match error:
+            case None:
+                self._end(call, "failed" if call.content == "apology" else "delivered")
+            case RateLimited():
+                call.penalties += 1
+                if call.penalties >= MOST_PENALTIES:
+                    self._end(call, "failed")
+            case ContentRejected():
+                self._refused(call)
+            case NotFound() if call.kind == "edit":
+                self._send_anew(call)
+            case NotFound():
+                self._end(call, "delivered" if call.kind == "delete" else "failed")
+            case Unreachable() | OutcomeUnknown() | ChatError():
+                call.failures += 1
+                unsure = call.kind == "send" and not self.limits.idempotent and not isinstance(error, Unreachable)
+                call.doubtful |= unsure
+                if call.failures >= (self.limits.doubtful_tries if unsure else self.limits.tries):
+                    self._end(call, "failed")
+                call.not_before = now + min(BACK_OFF[0] * 2.0 ** (call.failures - 1), BACK_OFF[1])
+
+    def _refused(self, call: Call) -> None:
+        """Try without formatting; a message that can't be edited is replaced; then a line says what is missing."""
+        if call.kind == "delete":
+            self._end(call, "failed")
+        elif call.content == "part" and call.formatted:
+            call.content = "plain"
+        elif call.kind == "edit" and call.content != "apology":
+            self._finals.insert(1, Call("delete", target=call.target))
+            self._send_anew(call)
+        elif call.content != "apology":
+            call.content = "apology"
+        else:
+            self._end(call, "failed")
+
+    def _send_anew(self, call: Call) -> None:
+        """Not by editing; then what follows in the same answer has to come anew as well, to stay behind it."""
+        call.kind, call.target, call.content = "send", "", "part"
+        for other in [other for other in self._finals if other.key == call.key and other.kind == "edit"]:
+            self._finals.insert(1, Call("delete", target=other.target))
+            other.kind, other.target = "send", ""
+
+    def _end(self, call: Call, state: Literal["delivered", "failed"]) -> None:
+        call.state = state
+        if state == "delivered":
+            call.error = ""
+        self._finals.popleft()
+
+
+def _route(call: Call) -> Route:
+    # A preview is made only where all routes are free; which one it took is told afterwards.
+    return "edit" if call.kind == "preview" else call.kind

@@ -1,0 +1,184 @@
+"""What a model backend provides: either a `Backend`, or a `LocalModel` that the core runs for it.
+
+`LocalModel` is the easy door: synchronous, called on one thread of a worker process, no scheduling. The core gives
+it continuous batching, prefix reuse, cancellation, streaming text, crash isolation and restarts.
+`Backend` is for engines that bring their own scheduler or server. Neither knows chat services.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import uuid4
+
+from chatbridge.prompts.segments import Prompt, Tokenizer
+from chatbridge.sampling import Sampling
+from chatbridge.types import Chunk, ModelInfo, Turn
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One answer to be generated.
+
+    `prompt` holds the rendered segments; `turns` is the same conversation before any template, for servers that
+    take messages only. `stop` are the template's stop strings and the person's; `stop_tokens` are control tokens
+    (by text) that end the reply besides the model's own. `show_thinking` streams `<think>` blocks as chunks with
+    `thinking=True`; hidden ones are kept in the reply's tokens all the same. `resume` are ids already generated
+    for this answer, by a worker that died: they count as generated and their text is not sent again. `adapter` is one
+    of `ModelInfo.adapters`, or empty for the model as it is.
+    """
+
+    prompt: Prompt
+    id: str = field(default_factory=lambda: uuid4().hex)
+    turns: tuple[Turn, ...] = ()
+    sampling: Sampling = Sampling()
+    stop: tuple[str, ...] = ()
+    stop_tokens: tuple[str, ...] = ()
+    show_thinking: bool = False
+    resume: tuple[int, ...] = ()
+    adapter: str = ""
+
+
+class Backend(Protocol):
+    """A model that answers many requests at once."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
+        """Stream the answer; the last chunk carries `finish`. Closing the generator abandons the request.
+
+        Raises: BackendError (or a subclass), before or between chunks.
+        """
+        ...
+
+    def cancel(self, request_id: str) -> None:
+        """End a request early: its stream finishes with reason "cancelled" and the reply as far as it came.
+
+        An id that is unknown or has ended already is ignored.
+        """
+        ...
+
+    async def count_tokens(self, prompt: Prompt) -> int:
+        """Exactly how many tokens `prompt` is for this model."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give up everything; requests in flight end as cancelled."""
+        ...
+
+
+class ModelState(Protocol):
+    """What a model remembers of the tokens it has consumed: a KV cache or a recurrent state."""
+
+    @property
+    def length(self) -> int:
+        """Tokens consumed so far."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that this state alone holds, in bytes."""
+        ...
+
+    def fork(self) -> ModelState:
+        """An independent copy."""
+        ...
+
+    def trim(self, length: int) -> None:
+        """Forget all but the first `length` tokens. Only called where `ModelInfo.can_trim`."""
+        ...
+
+    def save(self) -> bytes:
+        """Everything needed to go on from here in a model with the same fingerprint."""
+        ...
+
+    def release(self) -> None:
+        """Give the memory (or sequence number) back; the state is not used again."""
+        ...
+
+
+@dataclass(slots=True)
+class Row:
+    """One conversation's share of a step.
+
+    `tokens`: ids to consume now, at least one, appended to `state`. `sampler`: what `new_sampler` made for this
+    request, or None where this is a part of a prompt after which no token is wanted yet.
+    """
+
+    state: ModelState
+    tokens: Sequence[int]
+    sampler: Any | None
+
+
+class LocalModel(Protocol):
+    """A model in this process. All calls but the tokenizer's come from one thread.
+
+    A model whose states are worth keeping over a restart has an attribute `disk_cache` besides, a
+    `chatbridge.DiskCache`.
+    """
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """May be called from any thread."""
+        ...
+
+    def new_state(self, saved: bytes | None = None, adapter: str = "") -> ModelState:
+        """An empty state, or the one that `ModelState.save` wrote, for tokens that `adapter` reads.
+
+        Its forks have the same adapter. Rows of several adapters may come in one step.
+        """
+        ...
+
+    def new_sampler(self, sampling: Sampling, prompt: Sequence[int], generated: int) -> Any:
+        """Whatever `step` needs to sample for one request.
+
+        `prompt`: every id before the next token, for penalties. `generated`: how many of them belong to this
+        answer already (a resumed request), so that a seeded run goes on where it was.
+        Raises: InvalidRequest for options that this model can't honour.
+        """
+        ...
+
+    def step(self, rows: Sequence[Row]) -> Sequence[Sequence[int]]:
+        """Consume each row's tokens and return, for each row with a sampler, the token sampled after them.
+
+        An empty sequence where the row has no sampler. Speculative models may return several tokens: then the
+        state has consumed all of them but the last.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+Progress = Callable[[float, str], None]
+"""Called while loading, with a share from 0 to 1 and a word for what is happening."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendType:
+    """What `register_backends` returns: a way to run models, named by `backend:` in bots.yaml.
+
+    `options`: a `chatbridge.Options` subclass whose fields are the keys that a model of this backend accepts.
+    A field `adapters`, a mapping by name, says what the `adapter` of a channel may be.
+    Give exactly one of `load` (a module-level function that returns a `LocalModel`; it runs in the worker, which
+    imports it by name) and `connect` (an async function that returns a `Backend`; it runs in the main process).
+    `build_info`: what `chatbridge doctor` tells of the engine, as its version and build flags; may import the library.
+    """
+
+    name: str
+    options: type[BaseModel]
+    summary: str
+    load: Callable[[Any, Progress], LocalModel] | None = None
+    connect: Callable[[Any], Any] | None = None
+    build_info: Callable[[], Mapping[str, str]] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.load is None) == (self.connect is None):
+            raise TypeError(f"BackendType {self.name!r} needs exactly one of load= and connect=")

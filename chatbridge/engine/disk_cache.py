@@ -1,0 +1,180 @@
+"""Keeps states on disk, so that after a restart no history is read again. Knows files and tokens; knows no model.
+
+A file belongs to one fingerprint, to one adapter or none, and to the ids that its state has consumed; it is given back
+for a prompt that begins with these ids, and for nothing else. The ids are what people wrote: only the owner may read
+the files.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+
+from chatbridge.engine.backend import ModelState
+from chatbridge.engine.prefix_cache import common_prefix
+
+SHORTEST = 64
+"""Tokens that are worth a file; fewer are read again as fast."""
+
+CLOSING = 3.0
+"""Seconds that a model which is being closed may take for putting its states away."""
+
+_MAGIC = b"chatbridge-state-2\n"
+_NO_ADAPTER = bytes(8)
+_SUFFIX = ".state"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """One state on disk, the ids that it has consumed, and a hash of what read them."""
+
+    tokens: tuple[int, ...]
+    path: Path
+    adapter: bytes = _NO_ADAPTER
+
+    def saved(self, count: int = -1) -> bytes:
+        """What `ModelState.save` wrote, or its first `count` bytes. Raises OSError or ValueError where it is gone."""
+        with self.path.open("rb") as file:
+            if _read_stored(file.read, self.path) != self:
+                raise ValueError(f"{self.path} holds another state by now")
+            return file.read(count)
+
+    def read_by(self, adapter: str) -> bool:
+        """Whether it was the adapter with this mark in `ModelInfo.adapters` that read the tokens; empty for none."""
+        return self.adapter == _adapter_mark(adapter)
+
+
+@dataclass(slots=True)
+class DiskCache:
+    """The states of the model with this `fingerprint` in `folder`, which is made where it is not there.
+
+    `max_bytes`: of all files in the folder, of whatever model; those used least recently go first. `clock`: seconds.
+    """
+
+    folder: Path
+    fingerprint: str
+    max_bytes: int
+    clock: Callable[[], float] = time.monotonic
+    _stored: dict[Path, StoredState] = field(default_factory=dict)
+    _unseen: int = 0
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._stored = {stored.path: stored for stored in self.contents(self.folder, f"{self._mark()}-")}
+
+    @staticmethod
+    def contents(folder: Path, start: str = "") -> Iterator[StoredState]:
+        """All states in a folder whose files' names begin with `start`, of whatever model."""
+        for path in sorted(folder.glob(f"{start}*{_SUFFIX}")):
+            # One that is damaged is as good as none.
+            with suppress(OSError, ValueError, struct.error), path.open("rb") as file:
+                yield _read_stored(file.read, path)
+
+    def put(self, tokens: Sequence[int], state: ModelState, adapter: str = "") -> None:
+        """Keep a copy of `state`, which has consumed `tokens` with `adapter` (its mark in `ModelInfo.adapters`).
+
+        What can't be written is left out.
+        """
+        if len(tokens) < SHORTEST:
+            return
+        packed = struct.pack(f"<{len(tokens)}I", *tokens)
+        mark = _adapter_mark(adapter)
+        name = f"{self._mark()}-{blake2b(mark + packed, digest_size=16).hexdigest()}"
+        path = self.folder / f"{name}{_SUFFIX}"
+        if path in self._stored:
+            return
+        fresh = self.folder / f"{name}.{os.getpid()}.part"
+        try:
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                written = file.write(b"".join((_MAGIC, mark, struct.pack("<I", len(tokens)), packed, state.save())))
+            fresh.replace(path)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            return
+        self._stored[path] = StoredState(tuple(tokens), path, mark)
+        self._shrink(written)
+
+    def put_all(self, kept: Iterable[tuple[Sequence[int], ModelState, str]]) -> None:
+        """Keep these ids, states and adapters, the most wanted first, as many as there is time for."""
+        end = self.clock() + CLOSING
+        for tokens, state, adapter in kept:
+            if self.clock() >= end:
+                return
+            self.put(tokens, state, adapter)
+
+    def longest(self, prompt: Sequence[int], *, whole: bool, adapter: str = "") -> tuple[StoredState | None, int]:
+        """The adapter's state that shares most with `prompt`, and how much; `whole`: only one with nothing else in it.
+
+        One token is always left to evaluate.
+        """
+        best, longest, wanted, mark = None, 0, tuple(prompt), _adapter_mark(adapter)
+        own = [stored for stored in self._stored.values() if stored.adapter == mark]
+        if whole:
+            fitting = (stored for stored in own if len(stored.tokens) < len(wanted))
+            # Where the last ids differ, there is no need to compare all the others.
+            alike = (stored for stored in fitting if stored.tokens[-1] == wanted[len(stored.tokens) - 1])
+            for stored in sorted(alike, key=lambda one: len(one.tokens), reverse=True):
+                if wanted[: len(stored.tokens)] == stored.tokens:
+                    return stored, len(stored.tokens)
+            return None, 0
+        for stored in own:
+            length = min(common_prefix(stored.tokens, wanted), len(wanted) - 1)
+            if length > longest:
+                best, longest = stored, length
+        return best, longest
+
+    def read(self, stored: StoredState) -> bytes | None:
+        """What `ModelState.save` wrote; None where it is gone."""
+        try:
+            saved = stored.saved()
+            os.utime(stored.path)
+            return saved
+        except (OSError, ValueError, struct.error):
+            self.drop(stored)
+            return None
+
+    def drop(self, stored: StoredState) -> None:
+        """Give up one that is of no use."""
+        self._stored.pop(stored.path, None)
+        with suppress(OSError):
+            stored.path.unlink()
+
+    def _shrink(self, written: int) -> None:
+        """Drop what is too much, after a file of so many bytes; others may write there, too."""
+        # Looking at all files takes a while where there are thousands: only now and then.
+        self._unseen += written
+        if self._unseen < self.max_bytes // 16:
+            return
+        self._unseen = 0
+        files = []
+        for path in self.folder.glob(f"*{_SUFFIX}"):
+            with suppress(OSError):
+                found = path.stat()
+                files.append((found.st_mtime_ns, found.st_size, path))
+        total = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if total <= self.max_bytes - self.max_bytes // 16:
+                return
+            total -= size
+            self.drop(StoredState((), path))
+
+    def _mark(self) -> str:
+        return blake2b(self.fingerprint.encode(), digest_size=8).hexdigest()
+
+
+def _adapter_mark(adapter: str) -> bytes:
+    return blake2b(adapter.encode(), digest_size=len(_NO_ADAPTER)).digest() if adapter else _NO_ADAPTER
+
+
+def _read_stored(read: Callable[[int], bytes], path: Path) -> StoredState:
+    if read(len(_MAGIC)) != _MAGIC:
+        raise ValueError("not a state")
+    mark = read(len(_NO_ADAPTER))
+    (count,) = struct.unpack("<I", read(4))
+    return StoredState(struct.unpack(f"<{count}I", read(4 * count)), path, mark)

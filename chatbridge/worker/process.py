@@ -1,0 +1,149 @@
+"""A worker process as its parent sees it: starts it, talks to it, and says in words how it ended.
+
+Knows processes and sockets, on POSIX and on Windows; knows no model and no request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import Any
+
+from chatbridge.errors import ModelLoadError
+from chatbridge.worker.protocol import LINE_LIMIT, FromWorker, ToWorker, read_from_worker, to_worker
+
+log = logging.getLogger(__name__)
+
+_LAST_WORDS = 2000
+"""Bytes of a worker's output that are kept for the error message."""
+
+
+class Child:
+    """One worker process and the socket to it."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.process = process
+        self._reader = reader
+        self._writer = writer
+        self._output = b""
+        self._listening = asyncio.create_task(self._listen())
+
+    @classmethod
+    async def start(cls, *, by_port: bool = sys.platform == "win32") -> Child:
+        """Start a worker that inherits a socket or, `by_port`, calls back on the loopback. Raises ModelLoadError."""
+        if by_port:
+            return await cls._start_on_a_port()
+        ours, theirs = socket.socketpair()
+        try:
+            process = await _spawn(f"fd:{theirs.fileno()}", pass_fds=(theirs.fileno(),))
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return cls(process, *await asyncio.open_connection(sock=ours, limit=LINE_LIMIT))
+
+    @classmethod
+    async def _start_on_a_port(cls) -> Child:
+        """Windows hands no sockets to children: the worker calls back, and shows a key that only it was told."""
+        key = secrets.token_hex(32)
+        connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+        connected = asyncio.get_running_loop().create_future()
+
+        async def called(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            said = await reader.readline()
+            if secrets.compare_digest(said.strip(), key.encode()) and not connected.done():
+                connected.set_result((reader, writer))
+            else:
+                writer.close()
+
+        server = await asyncio.start_server(called, "127.0.0.1", 0, limit=LINE_LIMIT)
+        async with server:
+            process = await _spawn(f"port:{server.sockets[0].getsockname()[1]}", CHATBRIDGE_WORKER_KEY=key)
+            ended = asyncio.create_task(process.wait())
+            either: list[asyncio.Future[Any]] = [ended, connected]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not connected.done():
+                raise ModelLoadError("the worker process ended before it had begun")
+            ended.cancel()
+            return cls(process, *connected.result())
+
+    def send(self, message: ToWorker) -> None:
+        """Raises ValueError for a message that can't be written as JSON."""
+        line = to_worker(message)
+        if not self._writer.is_closing():
+            self._writer.write(line)
+
+    async def receive(self) -> FromWorker | None:
+        """What the worker says next; None when it has ended."""
+        with suppress(ConnectionError):
+            line = await self._reader.readline()
+            if line.endswith(b"\n"):  # a line without an end was cut in two by the worker's death
+                return read_from_worker(line)
+        return None
+
+    async def end(self, grace: float = 0.0) -> None:
+        """See the process off: by itself within `grace` seconds, or by force."""
+        try:
+            await asyncio.wait_for(self.process.wait(), grace)
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                self.process.kill()
+        await self.how_it_ended()
+
+    async def how_it_ended(self) -> str:
+        """Waits for the end, and says it in words with the last lines that the worker printed."""
+        code = await self.process.wait()
+        await self._listening
+        self._writer.close()
+        with suppress(OSError):
+            await self._writer.wait_closed()
+        said = self._output.decode(errors="replace").strip()
+        return exit_in_words(code) + (f"; its last words:\n{said}" if said else "")
+
+    async def _listen(self) -> None:
+        assert self.process.stdout is not None
+        while data := await self.process.stdout.read(1 << 16):
+            log.debug("worker %d: %s", self.process.pid, data.decode(errors="replace").rstrip())
+            self._output = (self._output + data)[-_LAST_WORDS:]
+
+
+async def _spawn(address: str, pass_fds: tuple[int, ...] = (), **environment: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-P", "-m", "chatbridge.worker", address),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        pass_fds=pass_fds,
+        env={
+            **os.environ,
+            # ggml's abort would otherwise start gdb for a backtrace.
+            "GGML_NO_BACKTRACE": "1",
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "PYTHONUNBUFFERED": "1",
+            **environment,
+        },
+    )
+
+
+def exit_in_words(code: int) -> str:
+    """What an exit status says about how a process ended."""
+    if code == -signal.SIGTERM:
+        return "it was ended by SIGTERM"
+    if sys.platform != "win32" and code == -signal.SIGKILL:
+        return "it was killed (SIGKILL), as the system does when memory runs out"
+    if code < 0:
+        with suppress(ValueError):
+            return f"native code crashed ({signal.Signals(-code).name})"
+    if code in (0xC0000005, 0xC0000409):
+        return "native code crashed (access violation)"
+    return f"it ended with status {code}"

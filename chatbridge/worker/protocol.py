@@ -1,0 +1,174 @@
+"""What the main process and a worker say to each other, and how: one JSON value a line over a socket.
+
+Knows the messages and their form; knows neither end's work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, SecretStr, TypeAdapter
+
+from chatbridge import errors
+from chatbridge.engine.backend import Request
+from chatbridge.errors import BackendError, ChatbridgeError
+from chatbridge.prompts.segments import Prompt
+from chatbridge.types import Chunk, ModelInfo
+
+LINE_LIMIT = 1 << 28
+"""Bytes that one message may have; prompts of a million tokens are far below."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The first message: load the model by `module.function(options)`; `paths` is `sys.path`."""
+
+    module: str
+    function: str
+    options_module: str
+    options_class: str
+    options: dict[str, Any]
+    max_batch: int | None
+    paths: list[str]
+    kind: Literal["load"] = "load"
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Begin to answer a request."""
+
+    request: Request
+    kind: Literal["generate"] = "generate"
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End a request early."""
+
+    id: str
+    kind: Literal["cancel"] = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A question with one answer: the ids of `prompt`, or, without one, the engine's counts."""
+
+    call: int
+    prompt: Prompt | None = None
+    kind: Literal["ask"] = "ask"
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Finish: end all requests as cancelled, and then the process."""
+
+    kind: Literal["close"] = "close"
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How far loading is, from 0 to 1."""
+
+    share: float
+    doing: str
+    kind: Literal["loading"] = "loading"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The model is there."""
+
+    info: ModelInfo
+    kind: Literal["loaded"] = "loaded"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One of our errors by its class, or any other as a BackendError."""
+
+    name: str
+    message: str
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        if isinstance(error, ChatbridgeError):
+            return cls(type(error).__name__, str(error))
+        return cls("BackendError", f"{type(error).__name__}: {error}")
+
+    def error(self) -> ChatbridgeError:
+        """The error again, on the other side."""
+        kind = getattr(errors, self.name, None)
+        known = isinstance(kind, type) and issubclass(kind, ChatbridgeError)
+        return kind(self.message) if kind is not None and known else BackendError(self.message)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    """The model can't be loaded; the process ends."""
+
+    failure: Failure
+    kind: Literal["load_failed"] = "load_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """An `Event` of the engine."""
+
+    id: str
+    chunk: Chunk | None = None
+    failure: Failure | None = None
+    tokens: tuple[int, ...] = ()
+    kind: Literal["happened"] = "happened"
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer to `Ask`."""
+
+    call: int
+    value: Any = None
+    failure: Failure | None = None
+    kind: Literal["answered"] = "answered"
+
+
+ToWorker = Load | Generate | Cancel | Ask | Close
+FromWorker = Loading | Loaded | LoadFailed | Happened | Answered
+
+_to_worker: TypeAdapter[ToWorker] = TypeAdapter(Annotated[ToWorker, Field(discriminator="kind")])
+_from_worker: TypeAdapter[FromWorker] = TypeAdapter(Annotated[FromWorker, Field(discriminator="kind")])
+
+
+def to_worker(message: ToWorker) -> bytes:
+    """One line. Raises ValueError for text that is no Unicode (half characters)."""
+    return _to_worker.dump_json(message) + b"\n"
+
+
+def read_to_worker(line: bytes) -> ToWorker:
+    return _to_worker.validate_json(line)
+
+
+def from_worker(message: FromWorker) -> bytes:
+    """One line."""
+    return _from_worker.dump_json(message) + b"\n"
+
+
+def read_from_worker(line: bytes) -> FromWorker:
+    return _from_worker.validate_json(line)
+
+
+def plain_options(options: BaseModel) -> dict[str, Any]:
+    """A plugin's options as JSON values, secrets and all: they leave this machine's memory only for the worker's."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, SecretStr):
+            return value.get_secret_value()
+        if isinstance(value, BaseModel):
+            return {name: plain(getattr(value, name)) for name in type(value).model_fields}
+        if isinstance(value, dict):
+            return {str(key): plain(inner) for key, inner in value.items()}
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [plain(inner) for inner in value]
+        return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+    return {name: plain(getattr(options, name)) for name in options.model_fields_set}

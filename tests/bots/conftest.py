@@ -1,0 +1,104 @@
+"""A bridge on the toy model, whose answers depend on every token of the prompt, so that a wrong prompt shows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from chatbridge import (
+    Author,
+    BackendType,
+    Bot,
+    Bridge,
+    Channel,
+    ChannelSettings,
+    FinishedReply,
+    Message,
+    Plugins,
+    ReplyStream,
+    Sampling,
+    hookimpl,
+)
+from chatbridge.config import ModelSettings, Settings, SettingsSource
+from chatbridge.testing.toy import ToyOptions, toy_backend
+from chatbridge.types import Finish
+
+ROOM = Channel("room", "Room", kind="group")
+ALONE = Channel("alone")
+
+
+class ToyPlugin:
+    """Offers the toy model, and remembers every turn that ended."""
+
+    def __init__(self) -> None:
+        self.turns: list[FinishedReply] = []
+
+    @hookimpl
+    def register_backends(self) -> Iterable[BackendType]:
+        return [toy_backend]
+
+    @hookimpl
+    def turn_finished(self, reply: FinishedReply) -> None:
+        self.turns.append(reply)
+
+
+@pytest.fixture
+def plugin() -> ToyPlugin:
+    return ToyPlugin()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, plugin: ToyPlugin) -> Settings:
+    """Two toy models with the ChatML template."""
+    plugins = Plugins([plugin], discover=False)
+    models = {
+        "toy": ModelSettings("toy", "toy", ToyOptions(context_length=600), template="chatml"),
+        "short": ModelSettings("short", "toy", ToyOptions(eos_every=5), template="vicuna"),
+    }
+    defaults = ChannelSettings(sampling=Sampling(seed=7, max_tokens=40), reply_to="always")
+    return Settings(models, plugins.templates, tmp_path / "store.sqlite3", defaults)
+
+
+@pytest.fixture
+async def bridge(settings: Settings, plugin: ToyPlugin) -> AsyncIterator[Bridge]:
+    async with Bridge(SettingsSource(settings), Plugins([plugin], discover=False)) as bridge:
+        yield bridge
+
+
+@pytest.fixture
+def bot(bridge: Bridge) -> Bot:
+    return bridge.bot("tester")
+
+
+@pytest.fixture
+def message() -> Callable[..., Message]:
+    """Makes messages, each with an id of its own."""
+    numbers: Iterator[int] = count(1)
+
+    def make(text: str, channel: Channel = ALONE, name: str = "Ann", **more: object) -> Message:
+        fields: dict[str, object] = {"id": f"m{next(numbers)}", "author": Author(name.lower(), name), **more}
+        return Message(channel=channel, text=text, **fields)  # type: ignore[arg-type]
+
+    return make
+
+
+Say = Callable[..., Awaitable[Finish]]
+
+
+@pytest.fixture
+def say(bot: Bot, message: Callable[..., Message]) -> Say:
+    """Sends a text and returns how its answer ended."""
+
+    async def run(text: str, channel: Channel = ALONE, **more: object) -> Finish:
+        answer = await bot.receive(message(text, channel, **more))
+        assert isinstance(answer, ReplyStream), answer
+        finish = None
+        async for chunk in answer:
+            finish = chunk.finish
+        assert finish is not None
+        return finish
+
+    return run

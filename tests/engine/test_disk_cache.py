@@ -1,0 +1,170 @@
+"""States on disk: found by their ids alone, never another model's, bounded, and of no harm where they are damaged."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from chatbridge import DiskCache, Finish, Prompt, Request, Sampling, Text, Tokens
+from chatbridge.engine.disk_cache import CLOSING, SHORTEST
+from chatbridge.engine.engine import Engine
+from chatbridge.testing import ToyModel
+
+IDS = list(range(5, 5 + 3 * SHORTEST))
+
+
+class Kept:
+    """A toy model with a disk cache."""
+
+    def __init__(self, model: ToyModel, folder: Path, max_bytes: int = 1 << 30) -> None:
+        self._model = model
+        self.disk_cache = DiskCache(folder, model.info.fingerprint, max_bytes)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._model, name)
+
+
+def engine(folder: Path, *, cache_bytes: int = 1 << 26, **options: object) -> Engine:
+    return Engine(Kept(ToyModel(**options), folder), cache_bytes=cache_bytes)  # type: ignore[arg-type]
+
+
+def ask(engine: Engine, prompt: Prompt) -> Finish:
+    engine.submit(Request(prompt, id="0", sampling=Sampling(temperature=0, max_tokens=8)))
+    while not engine.idle:
+        for event in engine.step():
+            assert event.error is None, event.error
+            if event.chunk is not None and event.chunk.finish is not None:
+                finish = event.chunk.finish
+    return finish
+
+
+@pytest.mark.parametrize("can_trim", [True, False])
+def test_after_a_restart_only_what_is_new_is_read(tmp_path: Path, can_trim: bool) -> None:
+    first = engine(tmp_path, can_trim=can_trim)
+    prompt: Prompt = (Text("a long story " * 20),)
+    before = ask(first, prompt)
+    first.close()
+    longer: Prompt = (*prompt, Tokens(before.reply.tokens), Text("and then?"))
+    again = engine(tmp_path, can_trim=can_trim)
+    after = ask(again, longer)
+    assert after.usage.cached == before.usage.prompt + before.usage.generated - 1
+    again.close()
+    fresh = engine(tmp_path / "other", can_trim=can_trim)
+    assert ask(fresh, longer).reply == after.reply
+    fresh.close()
+
+
+def test_what_is_evicted_comes_back(tmp_path: Path) -> None:
+    small = engine(tmp_path, cache_bytes=0)
+    before = ask(small, (Text("a long story " * 20),))
+    again = ask(small, (Text("a long story " * 20),))
+    assert again.usage.cached == before.usage.prompt - 1
+    assert again.reply == before.reply
+    small.close()
+
+
+def test_the_longest_of_all_is_taken(tmp_path: Path) -> None:
+    first = engine(tmp_path)
+    begin = "the same beginning for all " * 8
+    mine = ask(first, (Text(begin + "my own story " * 10),))
+    first.close()
+    again = engine(tmp_path)
+    ask(again, (Text(begin + "another one"),))  # now in memory, and shares less
+    assert ask(again, (Text(begin + "my own story " * 10),)).usage.cached == mine.usage.prompt - 1
+    again.close()
+
+
+def state_of(model: ToyModel, ids: list[int]) -> object:
+    from chatbridge import Row
+
+    state = model.new_state()
+    model.step([Row(state, ids, None)])
+    return state
+
+
+def disk_cache(folder: Path, fingerprint: str = "one", max_bytes: int = 1 << 30) -> DiskCache:
+    return DiskCache(folder, fingerprint, max_bytes)
+
+
+def test_another_models_states_are_not_seen(tmp_path: Path) -> None:
+    state = state_of(ToyModel(), IDS)
+    disk_cache(tmp_path).put(IDS, state)  # type: ignore[arg-type]
+    assert disk_cache(tmp_path).longest([*IDS, 1], whole=True)[1] == len(IDS)
+    assert disk_cache(tmp_path, "two").longest([*IDS, 1], whole=True) == (None, 0)
+
+
+def test_one_token_is_left_to_evaluate(tmp_path: Path) -> None:
+    kept = disk_cache(tmp_path)
+    kept.put(IDS, state_of(ToyModel(), IDS))  # type: ignore[arg-type]
+    assert kept.longest(IDS, whole=False)[1] == len(IDS) - 1
+    assert kept.longest(IDS, whole=True) == (None, 0)
+    assert kept.longest([9, *IDS], whole=False) == (None, 0)
+
+
+def test_short_states_are_not_worth_a_file(tmp_path: Path) -> None:
+    ids = IDS[: SHORTEST - 1]
+    disk_cache(tmp_path).put(ids, state_of(ToyModel(), ids))  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
+    model = ToyModel()
+    kept = disk_cache(tmp_path)
+    for first in (1, 2, 3):
+        ids = [first, *IDS]
+        kept.put(ids, state_of(model, ids))  # type: ignore[arg-type]
+        for number, path in enumerate(sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)):
+            os.utime(path, (number, number))
+    size = next(tmp_path.iterdir()).stat().st_size
+    used, _ = kept.longest([1, *IDS, 5], whole=True)
+    assert used is not None
+    assert kept.read(used) is not None
+    tight = disk_cache(tmp_path, max_bytes=3 * size + size // 4)  # a sixteenth is left free
+    ids = [4, *IDS]
+    tight.put(ids, state_of(model, ids))  # type: ignore[arg-type]
+    assert [bool(tight.longest([first, *IDS, 5], whole=True)[1]) for first in (1, 2, 3, 4)] == [True, False, True, True]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("cut", [0, 5, 21, 40, -100])
+def test_a_damaged_file_is_of_no_harm(tmp_path: Path, cut: int) -> None:
+    first = engine(tmp_path)
+    before = ask(first, (Text("a long story " * 20),))
+    first.close()
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:cut])
+    again = engine(tmp_path)
+    after = ask(again, (Text("a long story " * 20),))
+    assert (after.usage.cached, after.reply) == (0, before.reply)
+    again.close()
+
+
+def test_a_file_that_went_away_is_of_no_harm(tmp_path: Path) -> None:
+    first = engine(tmp_path)
+    before = ask(first, (Text("a long story " * 20),))
+    first.close()
+    again = engine(tmp_path)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert ask(again, (Text("a long story " * 20),)).reply == before.reply
+    again.close()
+
+
+def test_closing_takes_no_longer_than_it_may(tmp_path: Path) -> None:
+    now = iter([0.0, 1.0, CLOSING + 1, CLOSING + 2])
+    kept = DiskCache(tmp_path, "one", 1 << 30, clock=lambda: next(now))
+    model = ToyModel()
+    kept.put_all([([first, *IDS], state_of(model, [first, *IDS]), "") for first in (1, 2, 3)])  # type: ignore[misc]
+    assert len(list(tmp_path.iterdir())) == 1
+    assert kept.longest([1, *IDS, 5], whole=True)[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps rights otherwise")
+def test_only_the_owner_may_read_what_people_wrote(tmp_path: Path) -> None:
+    folder = tmp_path / "states"
+    disk_cache(folder).put(IDS, state_of(ToyModel(), IDS))  # type: ignore[arg-type]
+    assert folder.stat().st_mode & 0o077 == 0
+    assert all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir())
