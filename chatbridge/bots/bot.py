@@ -18,7 +18,8 @@ from chatbridge.bots.command import ChatCommand, CommandContext, expand, parse
 from chatbridge.bots.dialogue import Dialogue
 from chatbridge.bots.quotas import Quotas
 from chatbridge.bots.reply import Notice, ReplyStream
-from chatbridge.bots.triggers import BotStreaks, heard, moved_place, place_of
+from chatbridge.bots.scopes import conversation_key, in_reply_chains, moved_key
+from chatbridge.bots.triggers import BotStreaks, heard
 from chatbridge.config.settings import BotSettings, ChannelSettings, ModelSettings, Quota
 from chatbridge.errors import CommandError, ConfigError
 from chatbridge.store import Messages, Noted, People
@@ -112,8 +113,8 @@ class Bot:
             return Notice(message.unreadable)
         if not again and (refusal := await self._refusal(message.author, language)) is not None:
             return Notice(refusal) if refusal else None
-        chained = replied if _in_chains(settings, message.channel) else None
-        dialogue = self._dialogue(chained.place if chained else place_of(wanted, settings), message.channel)
+        chained = replied if in_reply_chains(settings, message.channel) else None
+        dialogue = self._dialogue(chained.place if chained else conversation_key(wanted, settings), message.channel)
         behind = chained.node if chained else None
         turn = dialogue.send(wanted, language, behind=behind, follow_up=settings.follow_up)
         turn.author = message.author
@@ -161,9 +162,9 @@ class Bot:
 
     async def moved(self, old: str, new: str) -> None:
         """The chat service has given a channel another id: its conversations go on there."""
-        await self.bridge.store.move(self.name, lambda place: moved_place(place, old, new))
+        await self.bridge.store.move(self.name, lambda place: moved_key(place, old, new))
         for place, dialogue in list(self._dialogues.items()):
-            if (there := moved_place(place, old, new)) != place:
+            if (there := moved_key(place, old, new)) != place:
                 dialogue.place, dialogue.channel = there, replace(dialogue.channel, id=new)
                 self._dialogues.setdefault(there, self._dialogues.pop(place))
 
@@ -248,8 +249,8 @@ class Bot:
         self, message: Message, replied: Noted | None, settings: ChannelSettings, language: str
     ) -> CommandContext:
         """A command is about the conversation that its message would belong to; without a reply, about the latest."""
-        place = place_of(message, settings)
-        if _in_chains(settings, message.channel):
+        place = conversation_key(message, settings)
+        if in_reply_chains(settings, message.channel):
             about = replied or await self.messages.latest(self.name, message.channel.id)
             place = about.place if about is not None else place
         return CommandContext(self._dialogue(place, message.channel), message, language)
@@ -312,7 +313,3 @@ class Bot:
         if wanted is None:
             return heard(message, settings, self._draw)
         return message if wanted else None
-
-
-def _in_chains(settings: ChannelSettings, channel: Channel) -> bool:
-    return settings.scope == "replies" and channel.kind == "group"

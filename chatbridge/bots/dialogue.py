@@ -11,11 +11,12 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from chatbridge.bots.attachments import content_of, with_attachments
 from chatbridge.bots.reply import FinishedReply, ReplyStream, Task
 from chatbridge.bots.request import Composed, compose
 from chatbridge.errors import ChatbridgeError, CommandError
 from chatbridge.texts import say
-from chatbridge.types import Attachment, Channel, Chunk, Finish, Message, Reply, Usage
+from chatbridge.types import Channel, Chunk, Finish, Message, Reply, Usage
 
 if TYPE_CHECKING:
     from chatbridge.bots.bot import Bot
@@ -67,7 +68,7 @@ class Dialogue:
                 await self.store.set_overrides(conversation.id, anew)
             message, turn.message = turn.message, None
             assert message is not None, "a turn begins once"
-            if names := ", ".join(file.name for file in message.attachments if _content(file) is None):
+            if names := ", ".join(file.name for file in message.attachments if content_of(file) is None):
                 turn.notices.append(say(language, "unreadable", names=names))
             node = await self.store.append(
                 conversation.id,
@@ -272,29 +273,6 @@ class Dialogue:
     def _report(self, finished: FinishedReply) -> None:
         self.last = finished
         self.bot.bridge.plugins.ask("turn_finished", reply=finished)
-
-
-def with_attachments(message: Message) -> str:
-    """The message's text, with attached text files behind it; of other files the model learns the name alone."""
-    quoted = "\n".join(f"> {line}" for line in message.quoted.splitlines())
-    parts = [quoted, message.text]
-    for file in message.attachments:
-        content = _content(file)
-        parts.append(f"[{file.name}, {file.media_type}]" if content is None else f"[{file.name}]\n{content}")
-    return "\n\n".join(part for part in parts if part)
-
-
-def _content(file: Attachment) -> str | None:
-    """What a text file says; None for any other file."""
-    try:
-        return file.data.decode() if _is_text(file.media_type) else None
-    except UnicodeDecodeError:
-        return None
-
-
-def _is_text(media_type: str) -> bool:
-    kind = media_type.partition(";")[0].strip().lower()
-    return kind.startswith("text/") or kind.endswith(("json", "xml", "yaml", "javascript", "toml"))
 
 
 _PARTIAL = ("cancelled", "length")

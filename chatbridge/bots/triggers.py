@@ -1,4 +1,4 @@
-"""Which messages a bot answers, and which conversation each belongs to, by the channel's settings.
+"""Which messages a bot answers, by the channel's settings.
 
 Pure decisions about one message; knows no store, no model and no chat service.
 """
@@ -40,31 +40,6 @@ def heard(message: Message, settings: ChannelSettings, draw: Callable[[], float]
     if settings.reply_to == "always" or addressed:
         return message
     return message if settings.chance and draw() < settings.chance else None
-
-
-def place_of(message: Message, settings: ChannelSettings) -> str:
-    """The key of the conversation that a message belongs to, if it is no reply to a message that has one.
-
-    Scopes divide groups; a private chat is one conversation.
-    """
-    channel = message.channel
-    if channel.kind != "group":
-        return channel.id
-    match settings.scope:
-        case "channel":
-            return channel.parent or channel.id
-        case "user":
-            return f"{channel.id}/{message.author.id}"
-        case "replies":
-            return f"{channel.id}#{message.id}"
-        case _:
-            return channel.id
-
-
-def moved_place(place: str, old: str, new: str) -> str:
-    """The key of a conversation, in any scope, once a channel has another id; that of another channel stays."""
-    rest = place.removeprefix(old)
-    return new + rest if place.startswith(old) and rest[:1] in ("", "/", "#") else place
 
 
 class BotStreaks:

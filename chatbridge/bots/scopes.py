@@ -1,0 +1,40 @@
+"""Which conversation a message belongs to, by the channel's settings. Pure; knows no store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chatbridge.types import Channel, Message
+
+if TYPE_CHECKING:
+    from chatbridge.config.settings import ChannelSettings
+
+
+def conversation_key(message: Message, settings: ChannelSettings) -> str:
+    """The key of the conversation that a message belongs to, if it is no reply to a message that has one.
+
+    Scopes divide groups; a private chat is one conversation.
+    """
+    channel = message.channel
+    if channel.kind != "group":
+        return channel.id
+    match settings.scope:
+        case "channel":
+            return channel.parent or channel.id
+        case "user":
+            return f"{channel.id}/{message.author.id}"
+        case "replies":
+            return f"{channel.id}#{message.id}"
+        case _:
+            return channel.id
+
+
+def moved_key(place: str, old: str, new: str) -> str:
+    """The key of a conversation, in any scope, once a channel has another id; that of another channel stays."""
+    rest = place.removeprefix(old)
+    return new + rest if place.startswith(old) and rest[:1] in ("", "/", "#") else place
+
+
+def in_reply_chains(settings: ChannelSettings, channel: Channel) -> bool:
+    """Whether each chain of replies is a conversation there."""
+    return settings.scope == "replies" and channel.kind == "group"
