@@ -8,22 +8,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from chatbridge.bots.bot import Bot
+from chatbridge.bots.services import OpenDelivery, Services
 from chatbridge.config.settings import BotSettings, Settings
 from chatbridge.errors import ChatbridgeError, ConfigError
 from chatbridge.plugins.manager import Plugins
 from chatbridge.store import Store
 from chatbridge.suggest import did_you_mean
 from chatbridge.types import Channel
-from chatbridge.worker.pool import LoadProgress, Models
+from chatbridge.worker.pool import LoadProgress, ModelPool
 
 if TYPE_CHECKING:
     from chatbridge.config.source import SettingsSource
-    from chatbridge.delivery.delivery import Delivery
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Bridge:
     `source.current` is read anew for every message, so that a changed bots.yaml needs no restart.
     """
 
-    store: Store
+    services: Services
 
     def __init__(
         self,
@@ -49,18 +49,15 @@ class Bridge:
     ) -> None:
         self.source = source
         self.plugins = plugins
-        self.clock = clock
-        self.models = Models(plugins, on_progress)
-        self.looked_over: set[tuple[str, str]] = set()
-        """Pairs of template and model that the template doctor has seen."""
-        self.deliveries: set[Delivery] = set()
-        """Those that are open now, one for each bot of a chat service."""
+        self.models = ModelPool(plugins.require_backend, on_progress)
         self.states: dict[str, str] = {}
         """Each bot's: "running", "failing" while its frontend waits to be started again, or "ended"."""
+        self._clock = clock
         self._bots: dict[str, Bot] = {}
 
     async def __aenter__(self) -> Self:
-        self.store = await Store.open(self.settings.store)
+        store = await Store.open(self.settings.store)
+        self.services = Services(self.source, store, self.models, self.plugins, self._clock)
         return self
 
     async def __aexit__(
@@ -70,12 +67,23 @@ class Bridge:
         await self.store.aclose()
 
     @property
+    def store(self) -> Store:
+        """Where conversations are kept."""
+        return self.services.store
+
+    @property
+    def deliveries(self) -> Collection[OpenDelivery]:
+        """Those that are open now, one for each bot of a chat service."""
+        return self.services.deliveries
+
+    @property
     def settings(self) -> Settings:
+        """What bots.yaml says now."""
         return self.source.current
 
     def bot(self, name: str) -> Bot:
         """The bot of that name; one that bots.yaml does not mention (the terminal's) has the top-level defaults."""
-        return self._bots.setdefault(name, Bot(self, name))
+        return self._bots.setdefault(name, Bot(self.services, name))
 
     async def run(self, names: Iterable[str] = (), *, restart_after: float = 1.0) -> None:
         """Serve the named bots, or all, until they end or this is cancelled. One that fails does not stop others.

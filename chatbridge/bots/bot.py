@@ -9,7 +9,7 @@ import logging
 import random
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -28,67 +28,84 @@ from chatbridge.texts import duration, pick_language, say
 from chatbridge.types import Author, Channel, Message, Press
 
 if TYPE_CHECKING:
-    from chatbridge.bridge import Bridge
+    from chatbridge.bots.services import Services
     from chatbridge.prompts.template import Template
 
 log = logging.getLogger(__name__)
 
-MOST_DIALOGUES = 1000
+MAX_DIALOGUES = 1000
 """So many conversations are held in memory at most, besides those in which something is being answered."""
 
-_ASIDE = "/aside/"
+_SIDE = "/aside/"
+
+
+@dataclass(frozen=True, slots=True)
+class MessageContext:
+    """What applies to one message, or one press: merged once, when it comes, and carried along with it."""
+
+    settings: ChannelSettings
+    language: str
 
 
 class Bot:
     """What a frontend talks to, through `Delivery` or on its own."""
 
-    def __init__(self, bridge: Bridge, name: str) -> None:
-        self.bridge = bridge
+    def __init__(self, services: Services, name: str) -> None:
+        self.services = services
         self.name = name
         self._dialogues: OrderedDict[str, Dialogue] = OrderedDict()
         self._streaks = BotStreaks()
         self._quotas: Quotas | None = None
-        self._draw = random.Random().random
+        self._rng = random.Random()
 
     @property
     def settings(self) -> BotSettings | None:
         """This bot's entry in bots.yaml, if it has one."""
-        return self.bridge.settings.bots.get(self.name)
+        return self.services.settings.bots.get(self.name)
 
     @property
     def templates(self) -> Mapping[str, Template]:
         """Every template by its name: presets, plugins', and those of bots.yaml."""
-        return self.bridge.settings.templates
+        return self.services.settings.templates
 
     @property
     def people(self) -> People:
         """Who was let in, and what answers have cost."""
-        return People(self.bridge.store)
+        return People(self.services.store)
 
     @property
     def messages(self) -> Messages:
         """Which message of a chat is which node of a conversation."""
-        return Messages(self.bridge.store)
+        return Messages(self.services.store)
 
     @property
     def quotas(self) -> Quotas:
         """What each person has asked lately."""
         if self._quotas is None:
-            self._quotas = Quotas(self.name, self.people, self.bridge.clock)
+            self._quotas = Quotas(self.name, self.people, self.services.clock)
         return self._quotas
 
     # --- what frontends call -----------------------------------------------------------------------------------
 
-    async def receive(self, message: Message, *, again: bool = False) -> Notice | ReplyStream | None:
-        """What the bot does about a message: an answer of a command, a model's answer on its way, or nothing.
+    def context(self, asked: Message | Press) -> MessageContext:
+        """What applies to a message or a press, by what bots.yaml says now."""
+        settings = self.effective(asked.channel)
+        text = asked.text if isinstance(asked, Message) else ""
+        return MessageContext(settings, pick_language(settings.language, asked.language, text))
 
-        `again`: it was received before the program ended, and so it was within the person's limits.
+    async def receive(
+        self, message: Message, *, redelivered: bool = False, context: MessageContext | None = None
+    ) -> Notice | ReplyStream | None:
+        """What the bot does about a message: a notice, a model's reply on its way, or nothing.
+
+        `redelivered`: it was received before the program ended, and so it was within the person's limits.
+        `context`: what applies to it, where the caller has asked for that already.
         Raises: CommandError, whose text is for the person.
         """
         # Half characters, which some services let through, can be neither stored nor tokenised.
         message = replace(message, text=message.text.encode("utf-8", "replace").decode())
-        settings = self.effective(message.channel)
-        language = pick_language(settings.language, message.language, message.text)
+        context = context or self.context(message)
+        settings = context.settings
         if not message.author.is_bot:
             self._streaks.person(message.channel)
         replied = None
@@ -104,28 +121,40 @@ class Bot:
         if wanted is None:
             return None
         if not await self.permits(message.author, message.channel):
-            return await self._door(wanted, language, addressed=call is None or message.channel.kind != "group")
+            addressed = call is None or message.channel.kind != "group"
+            return await self._reject_or_pair(wanted, context.language, addressed=addressed)
         if call is not None:
-            return await self._command(call, await self._context(message, replied, settings, language), again)
+            return await self._command(call, await self._command_context(message, replied, context), redelivered)
+        return await self._ask(wanted, replied, context, redelivered)
+
+    async def _ask(
+        self, message: Message, replied: Noted | None, context: MessageContext, redelivered: bool
+    ) -> Notice | ReplyStream | None:
+        """Ask the model, where nothing is in the way."""
         if message.author.is_bot and not self._streaks.allow(message.channel):
             return None
         if message.unreadable:
             return Notice(message.unreadable)
-        if not again and (refusal := await self._refusal(message.author, language)) is not None:
-            return Notice(refusal) if refusal else None
-        chained = replied if in_reply_chains(settings, message.channel) else None
-        dialogue = self._dialogue(chained.place if chained else conversation_key(wanted, settings), message.channel)
-        behind = chained.node if chained else None
-        turn = dialogue.send(wanted, language, behind=behind, follow_up=settings.follow_up)
-        turn.author = message.author
-        return turn
+        if not redelivered and (notice := await self._over_quota(message.author, context.language)) is not None:
+            return Notice(notice) if notice else None
+        chained = replied if in_reply_chains(context.settings, message.channel) else None
+        key = chained.place if chained else conversation_key(message, context.settings)
+        return self._dialogue(key, message.channel).send(
+            message,
+            context.language,
+            parent=chained.node if chained else None,
+            follow_up=context.settings.follow_up,
+            author=message.author,
+        )
 
-    async def press(self, press: Press, *, again: bool = False) -> Notice | ReplyStream | None:
-        """What a button of an answer does, but for "stop", which needs the answer itself. `again`: see `receive`.
+    async def press(
+        self, press: Press, *, redelivered: bool = False, context: MessageContext | None = None
+    ) -> Notice | ReplyStream | None:
+        """What a button of an answer does, but for "stop", which needs the answer itself. For the rest see `receive`.
 
         Raises: CommandError, whose text is for the person who pressed it.
         """
-        language = self.language(press.channel, press.language)
+        language = (context or self.context(press)).language
         if not await self.permits(press.author, press.channel):
             raise CommandError(say(language, "not_permitted"))
         noted = await self.messages.find(self.name, press.channel.id, press.message_id)
@@ -135,19 +164,15 @@ class Bot:
         if press.action == "branch":
             await dialogue.go_to(noted.node)
             return Notice(say(language, "branched"))
-        if not again and (refusal := await self._refusal(press.author, language, again=True)) is not None:
-            raise CommandError(refusal)
+        if not redelivered and (notice := await self._over_quota(press.author, language, repeat=True)) is not None:
+            raise CommandError(notice)
         start = dialogue.go_on if press.action == "continue" else dialogue.regenerate
-        turn = start(language, noted.node)
-        turn.author = press.author
-        return turn
+        return start(language, noted.node).on_behalf_of(press.author)
 
-    def going_on(self, message: Message, place: str, node: int) -> ReplyStream:
-        """Go on with the unfinished answer at a node, which the end of the program has cut."""
-        language = self.language(message.channel, message.language, message.text)
-        turn = self._dialogue(place, message.channel).go_on(language, node)
-        turn.author = message.author
-        return turn
+    def going_on(self, message: Message, key: str, node: int) -> ReplyStream:
+        """Go on with the answer at a node of the conversation `key`, which the end of the program has cut."""
+        reply = self._dialogue(key, message.channel).go_on(self.context(message).language, node)
+        return reply.on_behalf_of(message.author)
 
     async def revised(self, message: Message) -> int | None:
         """A message was edited in its chat: the node of its new words, None where they change nothing for the bot."""
@@ -162,15 +187,15 @@ class Bot:
 
     async def moved(self, old: str, new: str) -> None:
         """The chat service has given a channel another id: its conversations go on there."""
-        await self.bridge.store.move(self.name, lambda place: moved_key(place, old, new))
-        for place, dialogue in list(self._dialogues.items()):
-            if (there := moved_key(place, old, new)) != place:
-                dialogue.place, dialogue.channel = there, replace(dialogue.channel, id=new)
-                self._dialogues.setdefault(there, self._dialogues.pop(place))
+        await self.services.store.move(self.name, lambda key: moved_key(key, old, new))
+        for key, dialogue in list(self._dialogues.items()):
+            if (there := moved_key(key, old, new)) != key:
+                dialogue.key, dialogue.channel = there, replace(dialogue.channel, id=new)
+                self._dialogues.setdefault(there, self._dialogues.pop(key))
 
     def reworded(self, message: Message) -> Message:
         """A message that was edited, as the model is to read it."""
-        return heard(message, self.effective(message.channel), self._draw) or message
+        return heard(message, self.effective(message.channel), self._rng.random) or message
 
     async def permits(self, author: Author, channel: Channel) -> bool:
         """Whether the bot listens to that person in that place."""
@@ -189,7 +214,7 @@ class Bot:
     def commands(self) -> list[ChatCommand]:
         """The commands of a chat service's menu, admins' among them."""
         own = self.settings.admin_commands if self.settings is not None else frozenset()
-        known = self.bridge.plugins.chat_commands.values()
+        known = self.services.hooks.chat_commands.values()
         return [replace(one, admin=one.admin or one.name in own) for one in known if not one.terminal_only]
 
     async def completions(self, name: str, message: Message) -> list[str]:
@@ -197,28 +222,28 @@ class Bot:
         command = next((one for one in self.commands if one.name == name), None)
         if command is None or command.complete is None or not await self.permits(message.author, message.channel):
             return []
-        context = await self._context(message, None, self.effective(message.channel), "en")
+        context = await self._command_context(message, None, self.context(message))
         typed = message.text.lower()
         fitting = [value for value in command.complete(context) if typed in value.lower()]
         return sorted(fitting, key=lambda value: not value.lower().startswith(typed))
 
-    def dialogue(self, channel: Channel, aside: str = "") -> Dialogue:
-        """The conversation in that channel, or the one that is held `aside` from it under that name."""
-        return self._dialogue(f"{channel.id}{_ASIDE}{aside}" if aside else channel.id, channel)
+    def dialogue(self, channel: Channel, side: str = "") -> Dialogue:
+        """The conversation in that channel, or the side conversation of that name beside it."""
+        return self._dialogue(f"{channel.id}{_SIDE}{side}" if side else channel.id, channel)
 
-    def asides(self, channel: Channel) -> list[Dialogue]:
-        """Every conversation that was held aside from that channel's own so far."""
-        return [one for place, one in self._dialogues.items() if place.startswith(channel.id + _ASIDE)]
+    def side_dialogues(self, channel: Channel) -> list[Dialogue]:
+        """Every side conversation of that channel so far."""
+        return [one for key, one in self._dialogues.items() if key.startswith(channel.id + _SIDE)]
 
     def effective(self, channel: Channel, overrides: Mapping[str, Any] | None = None) -> ChannelSettings:
         """The settings of a channel, with what a conversation has set for itself on top."""
         try:
-            return self.bridge.settings.channel(self.name, channel, overrides=overrides)
+            return self.services.settings.channel(self.name, channel, overrides=overrides)
         except ValidationError as error:
             log.warning(
                 "bot %s, channel %s: settings of the conversation are left out: %s", self.name, channel.id, error
             )
-            return self.bridge.settings.channel(self.name, channel)
+            return self.services.settings.channel(self.name, channel)
 
     def language(self, channel: Channel, client: str = "", text: str = "") -> str:
         """The language to speak to somebody there, "en" or "zh"."""
@@ -226,7 +251,7 @@ class Bot:
 
     def model(self, settings: ChannelSettings) -> ModelSettings:
         """How the channel's model is loaded. Raises ConfigError where bots.yaml has it no longer."""
-        models = self.bridge.settings.models
+        models = self.services.settings.models
         if settings.model not in models:
             known = did_you_mean(settings.model, models)
             raise ConfigError(f"bots.yaml has no model {settings.model!r}{known} /model picks another one")
@@ -234,33 +259,35 @@ class Bot:
 
     # --- conversations -----------------------------------------------------------------------------------------
 
-    def _dialogue(self, place: str, channel: Channel) -> Dialogue:
-        found = self._dialogues.setdefault(place, Dialogue(self, channel, place))
-        self._dialogues.move_to_end(place)
-        if len(self._dialogues) > MOST_DIALOGUES:
-            oldest = next((key for key, dialogue in self._dialogues.items() if dialogue.idle), place)
-            if oldest != place:
+    def _dialogue(self, key: str, channel: Channel) -> Dialogue:
+        found = self._dialogues.get(key)
+        if found is None:
+            found = self._dialogues[key] = Dialogue(self, channel, key)
+        self._dialogues.move_to_end(key)
+        if len(self._dialogues) > MAX_DIALOGUES:
+            oldest = next((key for key, dialogue in self._dialogues.items() if not dialogue.busy), key)
+            if oldest != key:
                 del self._dialogues[oldest]
         return found
 
     # --- commands ----------------------------------------------------------------------------------------------
 
-    async def _context(
-        self, message: Message, replied: Noted | None, settings: ChannelSettings, language: str
+    async def _command_context(
+        self, message: Message, replied: Noted | None, context: MessageContext
     ) -> CommandContext:
         """A command is about the conversation that its message would belong to; without a reply, about the latest."""
-        place = conversation_key(message, settings)
-        if in_reply_chains(settings, message.channel):
+        key = conversation_key(message, context.settings)
+        if in_reply_chains(context.settings, message.channel):
             about = replied or await self.messages.latest(self.name, message.channel.id)
-            place = about.place if about is not None else place
-        return CommandContext(self._dialogue(place, message.channel), message, language)
+            key = about.place if about is not None else key
+        return CommandContext(self._dialogue(key, message.channel), message, context.language)
 
     async def _command(
-        self, call: tuple[str, str], context: CommandContext, again: bool
+        self, call: tuple[str, str], context: CommandContext, redelivered: bool
     ) -> Notice | ReplyStream | None:
         name, argument = call
         message = context.message
-        known = self.bridge.plugins.chat_commands
+        known = self.services.hooks.chat_commands
         command = known.get(name)
         if command is None:
             if message.channel.kind == "group" and not message.mentions_bot:
@@ -271,20 +298,21 @@ class Bot:
         for_admins = any(name == one.name and one.admin for one in self.commands)
         if for_admins and message.channel.kind != "terminal" and not self.is_admin(message.author):
             raise context.error("admins_only", name=name)
-        if again and not command.repeatable:
+        if redelivered and not command.repeatable:
             raise context.error("maybe_done", name=name)
         result = await command.run(context, argument)
         if isinstance(result, str):
             return Notice(result)
-        if not again and (refusal := await self._refusal(message.author, context.language, again=True)) is not None:
-            raise CommandError(refusal)
-        result.author = message.author
-        return result
+        if not redelivered:
+            notice = await self._over_quota(message.author, context.language, repeat=True)
+            if notice is not None:
+                raise CommandError(notice)
+        return result.on_behalf_of(message.author)
 
     # --- who may ask -------------------------------------------------------------------------------------------
 
-    async def _door(self, message: Message, language: str, *, addressed: bool) -> Notice | None:
-        """What somebody gets to hear whom the bot does not listen to: how to be let in, where that is possible."""
+    async def _reject_or_pair(self, message: Message, language: str, *, addressed: bool) -> Notice | None:
+        """The pairing code for somebody whom the bot does not listen to; None where nobody can be paired."""
         own = self.settings
         if own is None or not own.pairing or not addressed or message.author.is_bot:
             return None
@@ -293,23 +321,20 @@ class Bot:
         person = await self.people.ask(self.name, message.author)
         return Notice(say(language, "pairing", code=person.code))
 
-    async def _refusal(self, author: Author, language: str, *, again: bool = False) -> str | None:
-        """Why no more answers are given to that person for now, None where they are.
-
-        "" where they were told already, unless they are to be told `again`.
-        """
+    async def _over_quota(self, author: Author, language: str, *, repeat: bool = False) -> str | None:
+        """The quota notice to show; None if within limits, "" if it was shown already (unless `repeat`)."""
         quota = self.settings.limits if self.settings is not None else Quota()
         if quota == Quota() or self.is_admin(author):
             return None
-        met = await self.quotas.admit(author, quota)
-        if met is None:
+        exceeded = await self.quotas.admit(author, quota)
+        if exceeded is None:
             return None
-        if met.told and not again:
+        if exceeded.told and not repeat:
             return ""
-        return say(language, met.kind, limit=met.limit, wait=duration(met.seconds, language))
+        return say(language, exceeded.kind, limit=exceeded.limit, wait=duration(exceeded.seconds, language))
 
     def _wanted(self, message: Message, settings: ChannelSettings) -> Message | None:
-        wanted = self.bridge.plugins.ask("should_reply", message=message, settings=settings)
+        wanted = self.services.hooks.ask("should_reply", message=message, settings=settings)
         if wanted is None:
-            return heard(message, settings, self._draw)
+            return heard(message, settings, self._rng.random)
         return message if wanted else None

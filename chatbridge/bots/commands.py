@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 async def _help(context: CommandContext, argument: str) -> str:
     bot, terminal = context.dialogue.bot, context.message.channel.kind == "terminal"
-    commands = [*bot.bridge.plugins.chat_commands.values()] if terminal else bot.commands
+    commands = [*bot.services.hooks.chat_commands.values()] if terminal else bot.commands
     aliases = (await context.dialogue.settings()).aliases
     lines = [context.say("help")]
     for command in commands:
@@ -58,7 +58,7 @@ async def _branch(context: CommandContext, argument: str) -> str:
     if not argument:
         return await _branches(context)
     if re.fullmatch(r"c\d+", argument):
-        known = await dialogue.store.conversations(dialogue.bot.name, dialogue.place)
+        known = await dialogue.store.conversations(dialogue.bot.name, dialogue.key)
         if any(conversation.id == int(argument[1:]) for conversation in known):
             await dialogue.store.make_current(int(argument[1:]))
             return context.say("branch_taken", id=argument)
@@ -77,7 +77,7 @@ async def _branches(context: CommandContext) -> str:
     for leaf in await dialogue.store.leaves(conversation.id):
         mark = "*" if leaf.id == conversation.head else "-"
         lines.append(f"{mark} {leaf.id}: {_short(leaf.text)}")
-    others = await dialogue.store.conversations(dialogue.bot.name, dialogue.place)
+    others = await dialogue.store.conversations(dialogue.bot.name, dialogue.key)
     earlier = [other for other in others if other.id != conversation.id and other.head is not None]
     if earlier:
         lines.append(context.say("earlier"))
@@ -86,7 +86,7 @@ async def _branches(context: CommandContext) -> str:
 
 
 async def _model(context: CommandContext, argument: str) -> str:
-    models = context.dialogue.bot.bridge.settings.models
+    models = context.dialogue.bot.services.settings.models
     settings = await context.dialogue.settings()
     if not argument:
         return context.say("model_now", name=settings.model, known=", ".join(models))
@@ -148,7 +148,7 @@ async def _stats(context: CommandContext, argument: str) -> str:
             first=usage.first_token_seconds,
         )
     )
-    backend = dialogue.bot.bridge.models.loaded().get(dialogue.last.model)
+    backend = dialogue.bot.services.models.loaded().get(dialogue.last.model)
     if backend is not None:
         lines += [f"- {key}: {value}" for key, value in backend.info.details.items()]
     return "\n".join(lines)
@@ -175,7 +175,7 @@ async def _load(context: CommandContext, argument: str) -> str:
     except ValueError as error:
         raise CommandError(f"{path}: {error}") from error
     dialogue = context.dialogue
-    await dialogue.store.restore(dialogue.bot.name, dialogue.place, exported)
+    await dialogue.store.restore(dialogue.bot.name, dialogue.key, exported)
     return context.say("loaded", count=len(await dialogue.path()), path=path)
 
 
@@ -202,7 +202,7 @@ async def _unpair(context: CommandContext, argument: str) -> str:
 
 async def _usage(context: CommandContext, argument: str) -> str:
     bot = context.dialogue.bot
-    spending = await bot.people.spending(bot.name, day_of(bot.bridge.clock()))
+    spending = await bot.people.spending(bot.name, day_of(bot.services.clock()))
     lines = [
         context.say("usage_of", name=one.name, user=one.user, tokens=one.tokens, answers=one.answers)
         for one in spending
@@ -211,7 +211,7 @@ async def _usage(context: CommandContext, argument: str) -> str:
 
 
 def _models_of(context: CommandContext) -> Iterable[str]:
-    return context.dialogue.bot.bridge.settings.models
+    return context.dialogue.bot.services.settings.models
 
 
 def _templates_of(context: CommandContext) -> Iterable[str]:

@@ -16,8 +16,8 @@ MINUTE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
-    """A limit that was met. `kind` is its key in bots.yaml; `seconds` until there is room again.
+class QuotaExceeded:
+    """A limit that was reached. `kind` is its key in bots.yaml; `seconds` until there is room again.
 
     `told`: the person was told of this very one before.
     """
@@ -38,18 +38,18 @@ class Quotas:
         self._asked: dict[str, deque[float]] = {}
         self._told: dict[tuple[str, str], float] = {}
 
-    async def admit(self, author: Author, quota: Quota) -> Spent | None:
-        """Count one more message of that person; or the limit that is in its way."""
+    async def admit(self, author: Author, quota: Quota) -> QuotaExceeded | None:
+        """Count one more message of that person; or the limit that it would exceed."""
         now = self._clock()
         if quota.tokens_per_day is not None:
             spent = await self._people.spent(self._bot, author.id, day_of(now))
             if spent >= quota.tokens_per_day:
-                return self._spent("tokens_per_day", author, quota.tokens_per_day, _midnight_after(now), now)
+                return self._exceeded("tokens_per_day", author, quota.tokens_per_day, _midnight_after(now), now)
         if quota.messages_per_minute is not None:
             times = self._recent(author.id, now)
             if len(times) >= quota.messages_per_minute:
                 free = times[-quota.messages_per_minute] + MINUTE
-                return self._spent("messages_per_minute", author, quota.messages_per_minute, free, now)
+                return self._exceeded("messages_per_minute", author, quota.messages_per_minute, free, now)
             times.append(now)
         return None
 
@@ -66,11 +66,11 @@ class Quotas:
             times.popleft()
         return times
 
-    def _spent(self, kind: str, author: Author, limit: int, free: float, now: float) -> Spent:
+    def _exceeded(self, kind: str, author: Author, limit: int, free: float, now: float) -> QuotaExceeded:
         self._told = {key: until for key, until in self._told.items() if until > now}
         told = (kind, author.id) in self._told
         self._told.setdefault((kind, author.id), free)
-        return Spent(kind, limit, math.ceil(free - now), told)
+        return QuotaExceeded(kind, limit, math.ceil(free - now), told)
 
 
 def day_of(time: float) -> str:

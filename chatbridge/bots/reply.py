@@ -1,34 +1,31 @@
-"""One answer on its way, and what is known of it when it ended. Knows nothing of how the model is asked."""
+"""One reply on its way: a handle to follow it and to stop it, and what observers are told at its end.
+
+Knows nothing of conversations, of their order and of how a model is asked: whoever makes the handle brings a function
+that gives the chunks, and is alone in writing what is known of the reply.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from chatbridge.texts import say
 from chatbridge.types import Author, Channel, Chunk, Finish, Message
 
 if TYPE_CHECKING:
-    from chatbridge.bots.dialogue import Dialogue
     from chatbridge.engine.backend import Backend
-    from chatbridge.store import Node
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What a chat command says at once, without the model."""
+    """What chatbridge itself says at once, without the model: the result of a chat command, a limit, a pairing code."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedReply:
-    """An answer that ended, as observers see it: `finish` is set, or, where the answer failed, `error`."""
+    """A reply that ended, as observers see it: `finish` is set, or, where it failed, `error`."""
 
     bot: str
     channel: Channel
@@ -38,100 +35,103 @@ class FinishedReply:
     author: Author | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What the model is to do: answer the message `asked`, or go on with the `unfinished` answer to it."""
+@dataclass(slots=True, eq=False)
+class ReplyState:
+    """What is known of one reply so far. Its dialogue writes it; everybody else reads it through `ReplyStream`.
 
-    asked: Node
-    unfinished: Node | None = None
-
-
-Begin = Callable[["ReplyStream"], Awaitable[Task | None]]
-"""Moves the conversation to where an answer is wanted; None where there is nothing to answer (again)."""
-
-
-class ReplyStream:
-    """One answer on its way: iterate over it, once, for its chunks. It begins when the conversation is free.
-
-    `notices` are lines for the person, complete with the first chunk. `stop()` ends the answer early and keeps
-    what came. The model's errors are raised from the iteration; the person's message is kept then, too.
-    `so_far`: gives the answer that it goes on with, where it does. `author`: whom the answer is for. `message`: what
-    it answers, until it begins; what comes later is a matter of the conversation. `node`: where it is kept, once it
-    ended. `superseded`: a later message is answered in its place.
+    `message`: what it answers, until it has begun; a reply that is asked for in another way has none. `gives_way`: it
+    is left out where a later message waits already. `running`: the backend and the request's id, while the model is at
+    it.
     """
 
-    def __init__(
-        self,
-        dialogue: Dialogue,
-        language: str,
-        begin: Begin,
-        *,
-        message: Message | None = None,
-        gives_way: bool = False,
-        so_far: Callable[[], Awaitable[str]] | None = None,
-    ) -> None:
-        self.language = language
-        self.message = message
-        self.notices: list[str] = []
-        self.finish: Finish | None = None
-        self.author: Author | None = None
-        self.node: int | None = None
-        self.superseded = False
-        self.gives_way = gives_way
-        self.so_far = so_far
-        self._dialogue = dialogue
-        self._begin = begin
-        self._stopped = False
-        self._running: tuple[Backend, str] | None = None
+    language: str
+    author: Author | None = None
+    message: Message | None = None
+    gives_way: bool = False
+    notices: list[str] = field(default_factory=list)
+    finish: Finish | None = None
+    node: int | None = None
+    superseded: bool = False
+    stopped: bool = False
+    running: tuple[Backend, str] | None = None
 
     def stop(self) -> None:
-        """End the answer early; may be called at any time, also before it has begun."""
-        self._stopped = True
-        if self._running is not None:
-            backend, request_id = self._running
+        """See `ReplyStream.stop`."""
+        self.stopped = True
+        if self.running is not None:
+            backend, request_id = self.running
             backend.cancel(request_id)
 
     def supersede(self) -> None:
-        """End it because a later message is to be answered instead."""
+        """See `ReplyStream.supersede`."""
         self.superseded = True
         self.stop()
 
-    async def __aiter__(self) -> AsyncGenerator[Chunk, None]:
-        dialogue = self._dialogue
-        dialogue.waiting.append(self)
-        try:
-            await dialogue.lock.acquire()
-        finally:
-            dialogue.waiting.remove(self)
-        try:
-            if self._stopped and (self.superseded or self.message is None):
-                return
-            dialogue.live = self
-            task = await _whole(self._begin(self))  # also where it was stopped: what a person has said is kept
-            if task is None:
-                if not self.superseded:
-                    self.notices.append(say(self.language, "not_changed"))
-                return
-            if self._stopped:
-                return
-            async with aclosing(dialogue.answer(self, task)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-        finally:
-            dialogue.live = None
-            dialogue.lock.release()
 
-    def watch(self, backend: Backend, request_id: str) -> bool:
-        """Remember what `stop` has to cancel; False where it was called already, and nothing is to be begun."""
-        self._running = (backend, request_id)
-        return not self._stopped
+Run = Callable[[ReplyState], AsyncGenerator[Chunk, None]]
+"""Gives a reply's chunks, once its turn has come, and writes what is known of it."""
 
 
-async def _whole(begin: Awaitable[T]) -> T:
-    """Begin and, where that is cancelled, end the beginning before: it is short, and half of it would lose words."""
-    work = asyncio.ensure_future(begin)
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.gather(work, return_exceptions=True)
-        raise
+class ReplyStream:
+    """One reply on its way. Iterate over it, once, for its chunks; it begins when its conversation is free.
+
+    The model's errors are raised from the iteration; the person's message is kept then, too.
+    `so_far`: gives the text that the reply goes on with, where it continues another.
+    """
+
+    def __init__(self, state: ReplyState, run: Run, *, so_far: Callable[[], Awaitable[str]] | None = None) -> None:
+        self.so_far = so_far
+        self._state = state
+        self._run = run
+
+    @property
+    def language(self) -> str:
+        """What chatbridge's own lines beside the reply are written in, "en" or "zh"."""
+        return self._state.language
+
+    @property
+    def author(self) -> Author | None:
+        """Whom the reply is for, and whose use of the model it counts as."""
+        return self._state.author
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """Lines for the person, complete with the first chunk."""
+        return self._state.notices
+
+    @property
+    def finish(self) -> Finish | None:
+        """How it ended, with the last chunk."""
+        return self._state.finish
+
+    @property
+    def node(self) -> int | None:
+        """Where it is kept in the store, once it ended."""
+        return self._state.node
+
+    @property
+    def superseded(self) -> bool:
+        """Whether a later message is answered in its place."""
+        return self._state.superseded
+
+    def on_behalf_of(self, author: Author) -> ReplyStream:
+        """The same reply, for that person. Only for one that nobody iterates over yet."""
+        return ReplyStream(replace(self._state, author=author), self._run, so_far=self.so_far)
+
+    def reword(self, message: Message) -> bool:
+        """Answer these words instead; False where it is too late for that, since it has begun."""
+        if self._state.message is None:
+            return False
+        self._state.message = message
+        return True
+
+    def stop(self) -> None:
+        """End the reply early and keep what came; may be called at any time, also before it has begun."""
+        self._state.stop()
+
+    def supersede(self) -> None:
+        """End it because a later message is to be answered instead."""
+        self._state.supersede()
+
+    def __aiter__(self) -> AsyncGenerator[Chunk, None]:
+        return self._run(self._state)

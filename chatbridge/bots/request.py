@@ -1,23 +1,21 @@
 """From a conversation to the request that a backend gets: which turns, which template, which sampling.
 
-Knows templates, settings and exact token counts; does not run the model and does not move the conversation but for
-where its prompts begin.
+Pure: knows templates, settings and exact token counts, and is given all of them; stores nothing and runs no model.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from chatbridge.engine.backend import Backend, Request
+from chatbridge.engine.backend import Request
 from chatbridge.errors import TemplateError
 from chatbridge.prompts.builtin import suggest_preset
-from chatbridge.prompts.doctor import diagnose
 from chatbridge.prompts.fitting import fit
 from chatbridge.prompts.rendering import render
+from chatbridge.prompts.segments import Prompt
 from chatbridge.prompts.template import Template
 from chatbridge.sampling import Sampling
 from chatbridge.suggest import did_you_mean
@@ -25,57 +23,68 @@ from chatbridge.texts import say
 from chatbridge.types import Channel, ModelInfo, Turn
 
 if TYPE_CHECKING:
-    from chatbridge.bots.dialogue import Dialogue
-    from chatbridge.bots.reply import Task
     from chatbridge.config.settings import ChannelSettings
     from chatbridge.store import Node
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True, slots=True)
+class AnswerTarget:
+    """What the model is to do: answer the message `asked`, or go on with the `unfinished` answer to it."""
+
+    asked: Node
+    unfinished: Node | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Composed:
-    """A request. `left_out`: turns of history that had to stay out of it, `newly` of them since the last answer.
+class BuiltRequest:
+    """A request. `left_out`: turns of history that had to stay out of it, `newly_dropped` of them since the last one.
 
-    `before`: the text of an unfinished answer that the reply goes on with, where its ids can't be used.
+    `before`: the text of an unfinished answer that the reply goes on with, where its ids can't be used. `trim`: the
+    node that prompts begin at from now on, None for the conversation's first; `trim_moved`: it was another before.
     """
 
     request: Request
     left_out: int = 0
-    newly: int = 0
+    newly_dropped: int = 0
     before: str = ""
+    trim: int | None = None
+    trim_moved: bool = False
 
     def notices(self, language: str) -> list[str]:
         """What the person should be told before the answer."""
-        return [say(language, "left_out", count=self.left_out)] if self.newly else []
+        return [say(language, "left_out", count=self.left_out)] if self.newly_dropped else []
 
 
-async def compose(dialogue: Dialogue, task: Task, settings: ChannelSettings, backend: Backend) -> Composed:
-    """The request for an answer to `task`, with as much of the conversation as fits the model.
+async def build_request(
+    target: AnswerTarget,
+    path: Sequence[Node],
+    settings: ChannelSettings,
+    template: Template,
+    info: ModelInfo,
+    count_tokens: Callable[[Prompt], Awaitable[int]],
+    *,
+    bot: str,
+    channel: Channel,
+    trim: int | None = None,
+    system_trusted: bool = True,
+) -> BuiltRequest:
+    """The request for an answer to `target`, with as much of the conversation as fits the model.
 
+    `path`: what was said up to the message that is asked, that one last. `trim`: the node that prompts began at so far.
+    `system_trusted`: the system text is the configuration's, not a person's.
     Raises: TemplateError, PromptTooLong.
     """
-    conversation = await dialogue.store.get(task.asked.conversation)  # whatever has become current meanwhile
-    info = backend.info
     sampling = (info.sampling or Sampling()).merged(settings.sampling)
-    template = choose_template(dialogue.bot.templates, settings, info)
-    _look_over(dialogue.bot.bridge.looked_over, template, info)
-
-    nodes = await dialogue.store.path(conversation.id, task.asked.id) if settings.history else [task.asked]
-    named = settings.speaker_names == "always" or (
-        settings.speaker_names == "auto" and dialogue.channel.kind == "group"
-    )
-    spoken = [_turn(node, named) for node in nodes]
-    # What a person set by /system is theirs; what bots.yaml says is ours.
-    system = _system(settings, trusted="system" not in conversation.overrides)
-    resume, before = _unfinished(task, info)
+    named = settings.speaker_names == "always" or (settings.speaker_names == "auto" and channel.kind == "group")
+    spoken = [_turn(node, named) for node in path]
+    system = _system(settings, trusted=system_trusted)
+    resume, before = _unfinished(target, info)
     if before:
         spoken.append(Turn("assistant", before))
 
     def rendered(turns: Sequence[Turn]) -> Request:
-        start = nodes[max(0, len(nodes) + bool(before) - sum(turn.role != "system" for turn in turns))]
-        variables = _variables(start, dialogue.channel, dialogue.bot.name)
-        made = render(template, turns, info=info, variables=variables, continue_last=bool(before))
+        start = path[max(0, len(path) + bool(before) - sum(turn.role != "system" for turn in turns))]
+        made = render(template, turns, info=info, variables=_variables(start, channel, bot), continue_last=bool(before))
         return Request(
             made.prompt,
             turns=tuple(turns),
@@ -91,10 +100,10 @@ async def compose(dialogue: Dialogue, task: Task, settings: ChannelSettings, bac
     async def count(turns: list[Turn]) -> int:
         nonlocal request
         request = rendered(turns)  # the one that is counted last is the one that fits
-        return await backend.count_tokens(request.prompt) + len(resume)
+        return await count_tokens(request.prompt) + len(resume)
 
-    ids = [node.id for node in nodes]
-    trimmed = ids.index(conversation.trim) if conversation.trim in ids else 0
+    ids = [node.id for node in path]
+    trimmed = ids.index(trim) if trim in ids else 0
     fitted = await fit(
         [*system, *spoken],
         count=count,
@@ -103,13 +112,17 @@ async def compose(dialogue: Dialogue, task: Task, settings: ChannelSettings, bac
         start=trimmed + len(system) if trimmed else 0,
     )
     start = max(0, fitted.start - len(system))
-    if start != trimmed and settings.history:
-        await dialogue.store.set_trim(conversation.id, ids[start] if start else None)
-        log.info("conversation %d begins at message %d of %d from now on", conversation.id, start, len(ids))
     if resume:
         longer = request.sampling.model_copy(update={"max_tokens": request.sampling.max_tokens + len(resume)})
         request = replace(request, resume=resume, sampling=longer)
-    return Composed(request, left_out=fitted.dropped, newly=max(0, start - trimmed), before=before)
+    return BuiltRequest(
+        request,
+        left_out=fitted.dropped,
+        newly_dropped=max(0, start - trimmed),
+        before=before,
+        trim=ids[start] if start else None,
+        trim_moved=start != trimmed,
+    )
 
 
 def choose_template(templates: Mapping[str, Template], settings: ChannelSettings, info: ModelInfo) -> Template:
@@ -147,14 +160,14 @@ def _system(settings: ChannelSettings, *, trusted: bool) -> list[Turn]:
     return [Turn("system", settings.system.encode("utf-8", "replace").decode(), trusted=trusted)]
 
 
-def _unfinished(task: Task, info: ModelInfo) -> tuple[tuple[int, ...], str]:
+def _unfinished(target: AnswerTarget, info: ModelInfo) -> tuple[tuple[int, ...], str]:
     """An unfinished answer: its ids where this model can go on behind them, or else its text."""
-    if task.unfinished is None:
+    if target.unfinished is None:
         return (), ""
-    reply = task.unfinished.reply
+    reply = target.unfinished.reply
     if reply is not None and reply.tokens and reply.vocabulary == info.vocabulary:
         return reply.tokens, ""
-    return (), task.unfinished.text
+    return (), target.unfinished.text
 
 
 def _variables(first: Node, channel: Channel, bot: str) -> dict[str, str]:
@@ -171,14 +184,3 @@ def _variables(first: Node, channel: Channel, bot: str) -> dict[str, str]:
         "date": f"{when:%Y-%m-%d}",
         "time": f"{when:%H:%M}",
     }
-
-
-def _look_over(done: set[tuple[str, str]], template: Template, info: ModelInfo) -> None:
-    """Log what is wrong between a template and a model, once for each pair."""
-    pair = (template.name, info.fingerprint)
-    if pair in done:
-        return
-    done.add(pair)
-    for finding in diagnose(template, info):
-        level = logging.ERROR if finding.severity == "error" else logging.WARNING
-        log.log(level, "model %s, template %s: %s; %s", info.name, template.name, finding.message, finding.remedy)

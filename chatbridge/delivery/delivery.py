@@ -65,8 +65,8 @@ class Delivery:
         keep_days: float = 14.0,
     ) -> None:
         self.bot = bot
-        self.inbox = Inbox(bot.bridge.store)
-        self.outbox = Outbox(bot.bridge.store)
+        self.inbox = Inbox(bot.services.store)
+        self.outbox = Outbox(bot.services.store)
         self._clock = clock or LoopClock()
         self._dispatch = Dispatch(bot.name, self.outbox, open_chat, limits, budget, self._clock)
         self._answering = Answering(bot, self.inbox, self._dispatch, tries)
@@ -79,7 +79,7 @@ class Delivery:
         await self.outbox.prune(self._keep_days)
         await self.inbox.prune(self._keep_days)
         await asyncio.to_thread(_warm_up)
-        self.bot.bridge.deliveries.add(self)
+        self.bot.services.deliveries.add(self)
         return self
 
     async def __aexit__(
@@ -88,13 +88,13 @@ class Delivery:
         self._answering.closing = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        drain = self.bot.bridge.settings.drain if self._drain is None else self._drain
+        drain = self.bot.services.settings.drain if self._drain is None else self._drain
         # A frontend that failed has no connection any more, and waiting would bring nothing.
         connected = kind is None or issubclass(kind, asyncio.CancelledError)
         try:
             await self._dispatch.aclose(drain if connected else 0.0)
         finally:
-            self.bot.bridge.deliveries.discard(self)
+            self.bot.services.deliveries.discard(self)
 
     # --- what frontends call -----------------------------------------------------------------------------------
 
@@ -170,8 +170,8 @@ class Delivery:
         if await self.inbox.revise(self.bot.name, message):
             return
         key = (message.channel.id, message.id)
-        if key in self._answering.live and (turn := self._answering.live[key][0]).message is not None:
-            turn.message = self.bot.reworded(message)  # it waits for the answer before it
+        live = self._answering.live.get(key)
+        if live is not None and live[0].reword(self.bot.reworded(message)):  # it waits for the answer before it
             return
         node = await self.bot.revised(message)
         if node is None:
@@ -231,6 +231,11 @@ class Delivery:
         self._dispatch.hurry()
 
     # --- for those who watch -----------------------------------------------------------------------------------
+
+    @property
+    def bot_name(self) -> str:
+        """Whose it is."""
+        return self.bot.name
 
     @property
     def calls(self) -> Counts:

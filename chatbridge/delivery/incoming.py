@@ -126,12 +126,12 @@ class Answering:
         """What the bot does about a message or a press; `str` is said at once."""
         try:
             if isinstance(asked, Press):
-                result = await self._bot.press(asked, again=again)
+                result = await self._bot.press(asked, redelivered=again)
             elif kept is not None:
                 goes_on = kept.partial and kept.latest
                 return self._bot.going_on(asked, kept.place, kept.node) if goes_on else kept.text
             else:
-                result = await self._bot.receive(asked, again=again)
+                result = await self._bot.receive(asked, redelivered=again)
         except CommandError as error:
             return str(error)
         except ChatbridgeError as error:

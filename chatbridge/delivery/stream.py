@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
 from chatbridge.delivery.sender import Line
@@ -20,9 +20,12 @@ T = TypeVar("T")
 class Stream(Protocol):
     """What is needed of a `ReplyStream`."""
 
-    notices: list[str]
-    finish: Finish | None
-    superseded: bool
+    @property
+    def notices(self) -> Sequence[str]: ...
+    @property
+    def finish(self) -> Finish | None: ...
+    @property
+    def superseded(self) -> bool: ...
 
     def __aiter__(self) -> AsyncIterator[Chunk]: ...
 

@@ -99,10 +99,10 @@ class Metrics:
             "chatbridge_calls", "Calls to chat services, by what came of them.", labels=("bot", "call", "outcome")
         )
         for delivery in self.bridge.deliveries if self.bridge is not None else ():
-            depth.add_metric((delivery.bot.name, "inbox"), delivery.in_hand)
-            depth.add_metric((delivery.bot.name, "outbox"), delivery.queued)
+            depth.add_metric((delivery.bot_name, "inbox"), delivery.in_hand)
+            depth.add_metric((delivery.bot_name, "outbox"), delivery.queued)
             for (call, outcome), count in delivery.calls.items():
-                calls.add_metric((delivery.bot.name, call, outcome), count)
+                calls.add_metric((delivery.bot_name, call, outcome), count)
         requests = GaugeMetricFamily(
             "chatbridge_model_requests", "Requests that a model runs, or that wait for it.", labels=("model", "state")
         )

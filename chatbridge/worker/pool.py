@@ -12,11 +12,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from chatbridge.engine.backend import Backend
+from chatbridge.engine.backend import Backend, BackendType
 
 if TYPE_CHECKING:
     from chatbridge.config.settings import ModelSettings
-    from chatbridge.plugins.manager import Plugins
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +32,13 @@ class _Loaded:
 
 
 @dataclass(slots=True)
-class Models:
-    """All loaded models of one program, by the names that bots.yaml gives them."""
+class ModelPool:
+    """All loaded models of one program, by the names that bots.yaml gives them.
 
-    plugins: Plugins
+    `find_backend`: the backend of a name; raises PluginError.
+    """
+
+    find_backend: Callable[[str], BackendType]
     on_progress: LoadProgress | None = None
     _loaded: dict[str, _Loaded] = field(default_factory=dict)
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
@@ -84,7 +86,7 @@ class Models:
             return fresh
 
     async def _start(self, settings: ModelSettings) -> Backend:
-        kind = self.plugins.require_backend(settings.backend)
+        kind = self.find_backend(settings.backend)
         if kind.connect is not None:
             backend: Backend = await kind.connect(settings.options)
             return backend

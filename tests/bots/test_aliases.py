@@ -43,7 +43,7 @@ def test_only_a_whole_first_word_counts(text: str, command: str) -> None:
 
 
 async def test_an_alias_does_what_its_command_does(bot: Bot, say: Say, message: Make) -> None:
-    bot.bridge.source.current = _with_aliases(bot, ALIASES)
+    bot.services.source.current = _with_aliases(bot, ALIASES)
     first = await say("hello")
     assert isinstance(await bot.receive(message("+hot 1.5")), Notice)
     text, finish = await drained(await bot.receive(message("+")))
@@ -57,13 +57,13 @@ async def test_an_alias_does_what_its_command_does(bot: Bot, say: Say, message: 
 
 
 async def test_an_alias_of_no_command_says_so(bot: Bot, message: Make) -> None:
-    bot.bridge.source.current = _with_aliases(bot, {"+x": "/nothing"})
+    bot.services.source.current = _with_aliases(bot, {"+x": "/nothing"})
     with pytest.raises(CommandError, match="There is no command /nothing"):
         await bot.receive(message("+x"))
 
 
 def _with_aliases(bot: Bot, aliases: dict[str, str]) -> Settings:
-    settings = bot.bridge.settings
+    settings = bot.services.settings
     return replace(settings, defaults=settings.defaults.merged(ChannelSettings(aliases=aliases)))
 
 
@@ -80,7 +80,7 @@ async def test_what_is_held_aside_leaves_the_conversation_alone(bot: Bot, say: S
     aside = bot.dialogue(ALONE, "questions")
     assert aside is bot.dialogue(ALONE, "questions")
     asked = message("what is a fox?")
-    _, finish = await drained(aside.send(asked, anew={"sampling": {"max_tokens": 5}, "template": "vicuna"}))
+    _, finish = await drained(aside.send(asked, new_with={"sampling": {"max_tokens": 5}, "template": "vicuna"}))
     assert finish is not None
     assert len(finish.reply.tokens) <= 5
     settings = await aside.settings()
@@ -89,7 +89,7 @@ async def test_what_is_held_aside_leaves_the_conversation_alone(bot: Bot, say: S
     assert more is not None
     assert more.usage.prompt == finish.usage.prompt
     assert (await aside.path())[0].text == "what is a fox?"
-    _, again = await drained(aside.send(message("another"), anew={}))
+    _, again = await drained(aside.send(message("another"), new_with={}))
     assert again is not None
     assert len(await aside.path()) == 2, "it began anew"
     assert len(await said(bot)) == 2
@@ -100,7 +100,7 @@ async def test_what_is_held_aside_leaves_the_conversation_alone(bot: Bot, say: S
 async def test_stopping_stops_what_is_aside_as_well(bot: Bot, message: Make) -> None:
     aside = bot.dialogue(ALONE, "questions")
     long = {"sampling": {"max_tokens": 500, "logit_bias": {"257": -100}}}
-    turn = aside.send(message("tell me all"), anew=long)
+    turn = aside.send(message("tell me all"), new_with=long)
     assert isinstance(turn, ReplyStream)
     began = asyncio.Event()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chatbridge import Author, Bot, Channel, ChannelSettings, Message, Notice, ReplyStream
-from chatbridge.bots.bot import MOST_DIALOGUES
+from chatbridge.bots.bot import MAX_DIALOGUES
 from chatbridge.testing import ScriptedBackend, bridge_with, scripted
 
 HALL = Channel("hall", kind="group")
@@ -105,6 +105,6 @@ async def test_commands_are_about_ones_own_conversation(tmp_path: Path) -> None:
 
 async def test_idle_conversations_are_let_go_of(tmp_path: Path) -> None:
     async with talking(tmp_path, "thread") as talk:
-        for i in range(MOST_DIALOGUES + 50):
+        for i in range(MAX_DIALOGUES + 50):
             talk.bot.dialogue(Channel(str(i)))
-        assert len(talk.bot._dialogues) <= MOST_DIALOGUES
+        assert len(talk.bot._dialogues) <= MAX_DIALOGUES

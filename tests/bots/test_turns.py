@@ -12,6 +12,7 @@ import pytest
 from chatbridge import (
     Attachment,
     Author,
+    BackendType,
     Bot,
     Bridge,
     Channel,
@@ -20,6 +21,7 @@ from chatbridge import (
     InvalidRequest,
     Message,
     Notice,
+    Options,
     Plugins,
     PromptTooLong,
     ReplyStream,
@@ -122,7 +124,7 @@ async def test_undo_goes_back_and_loses_nothing(bot: Bot, say: Say) -> None:
     assert "two" in answer.text
     assert len(await said(bot)) == 2
     conversation = await bot.dialogue(ALONE).conversation()
-    leaves = await bot.bridge.store.leaves(conversation.id)
+    leaves = await bot.services.store.leaves(conversation.id)
     assert two.reply.text in [leaf.text for leaf in leaves]
 
 
@@ -149,7 +151,9 @@ async def test_continue_with_another_model_goes_on_behind_the_text(bot: Bot, say
     node = (await bot.dialogue(ALONE).path())[-1]
     from chatbridge import Reply
 
-    await bot.bridge.store.update_reply(node.id, node.text, Reply(node.text, (1, 2, 3), "", "another tokenizer"), True)
+    await bot.services.store.update_reply(
+        node.id, node.text, Reply(node.text, (1, 2, 3), "", "another tokenizer"), True
+    )
     text, _ = await drained(await command(bot, "/continue"))
     assert (await said(bot))[-1][1] == f"{first.reply.text} {text}"
     assert conversation.head == node.id
@@ -230,7 +234,7 @@ async def test_what_was_said_is_kept_though_its_answer_is_given_up_as_it_begins(
     turn = await bot.receive(message("talk"))
     listening = asyncio.create_task(drained(turn))
     await asyncio.sleep(0)
-    assert bot.dialogue(ALONE).live is turn
+    assert bot.dialogue(ALONE).answering
     listening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await listening
@@ -399,3 +403,17 @@ async def test_a_channel_is_answered_by_its_adapter(settings: Settings, message:
         await command(bot, "/set adapter singer", ROOM)
         with pytest.raises(InvalidRequest, match="it has poet"):
             await drained(await bot.receive(message("hello again", ROOM, mentions_bot=True)))
+
+
+async def test_a_new_conversation_begun_while_the_model_loads_leaves_the_answer_whole(
+    tmp_path: Path, message: Make
+) -> None:
+    async def connect(options: Options) -> ScriptedBackend:
+        await bridge.bot("b").dialogue(ALONE).reset()
+        return ScriptedBackend("one")
+
+    async with bridge_with(BackendType("late", Options, "", connect=connect), tmp_path / "db") as bridge:
+        text, finish = await drained(await bridge.bot("b").receive(message("hello")))
+        assert await said(bridge.bot("b")) == [], "the new conversation is empty"
+    assert text == "one"
+    assert finish is not None

@@ -149,7 +149,7 @@ async def test_stopping_an_answer_that_is_shown_and_one_that_is_not(place: Place
         assert dialogue.stop()
         assert len(place.shown()) == 1
         await clock.sleep(0.1)
-    assert dialogue.live is None
+    assert not dialogue.busy
 
 
 @virtually
@@ -242,7 +242,7 @@ async def test_an_answer_that_a_shutdown_cut_goes_on_where_it_was_in_the_same_me
     assert text.endswith("and now the end")
     async with place.program(ScriptedBackend("never")) as delivery:
         await delivery.resume()
-        assert await Queue(delivery.bot.bridge.store).entries() == []
+        assert await Queue(delivery.bot.services.store).entries() == []
     assert place.shown() == [text]
 
 
@@ -277,7 +277,7 @@ async def test_a_message_that_ends_the_program_again_and_again_is_given_up(place
         await delivery.accept(said("hello", "2"))
         await place.service.clock.sleep(5)
         assert len(place.shown()) == 2
-        (entry,) = await Queue(delivery.bot.bridge.store).entries()
+        (entry,) = await Queue(delivery.bot.services.store).entries()
         assert (entry.id, entry.state, entry.text) == ("in-1", "dead", "poison")
     assert place.shown() == [say("en", "gave_up", count=5), "never"]
     assert len(backend.requests) == 1
@@ -314,7 +314,7 @@ async def test_what_the_queue_puts_back_is_taken_up_by_a_running_program(place: 
     place.service.fault = fault
     async with place.program(ScriptedBackend("the answer")) as delivery:
         await delivery.resume()
-        queue = Queue(delivery.bot.bridge.store)
+        queue = Queue(delivery.bot.services.store)
         await delivery.accept(said("hello"))
         await place.service.clock.sleep(100)
         (entry,) = await queue.entries()
@@ -329,12 +329,12 @@ async def test_what_the_queue_puts_back_is_taken_up_by_a_running_program(place: 
 @virtually
 async def test_a_message_is_not_taken_in_if_it_can_not_be_stored(place: Place) -> None:
     async with place.program(ScriptedBackend("x")) as delivery:
-        store = delivery.bot.bridge.store
+        store = delivery.bot.services.store
         await store.aclose()
         with pytest.raises((StoreError, RuntimeError)):
             await delivery.accept(said("hello"))
         assert place.service.calls == []
-        delivery.bot.bridge.store = await type(store).open(place.folder / "store.sqlite3")
+        delivery.bot.services.store = await type(store).open(place.folder / "store.sqlite3")
 
 
 # --- long answers, and services of all kinds -------------------------------------------------------------------------

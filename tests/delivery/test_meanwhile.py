@@ -77,7 +77,7 @@ async def test_one_that_is_interrupted_before_its_first_word_leaves_nothing_in_t
 @virtually
 async def test_one_that_was_answered_with_a_later_one_before_a_crash_is_done_with(place: Place) -> None:
     async with place.program(ScriptedBackend()) as delivery:
-        store, talk = delivery.bot.bridge.store, await delivery.bot.dialogue(PRIVATE).conversation()
+        store, talk = delivery.bot.services.store, await delivery.bot.dialogue(PRIVATE).conversation()
         received = await delivery.inbox.add("bot", said("a", "1"))
         assert received is not None
         await delivery.inbox.begin(received.id)

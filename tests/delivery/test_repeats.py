@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chatbridge import ChatCommand, CommandContext, Limits, MessageContent, Press, ReplyStream
-from chatbridge.bots.reply import Task
+from chatbridge import ChatCommand, CommandContext, Limits, MessageContent, Press
 from chatbridge.delivery.chat import packed
 from chatbridge.store import NewLetter
 from chatbridge.store.queue import Queue
@@ -57,7 +56,7 @@ async def test_a_press_is_kept_before_anything_is_done_about_it(place: Place) ->
         received = await delivery.inbox.add("bot", Press("regenerate", place.id(0), PRIVATE, ANN))
         assert received is not None
         await delivery.inbox.begin(received.id)
-        (entry,) = await Queue(delivery.bot.bridge.store).entries()
+        (entry,) = await Queue(delivery.bot.services.store).entries()
         assert entry.text == "regenerate"
     async with place.program(ScriptedBackend("the second answer")) as delivery:
         await delivery.resume()
@@ -188,19 +187,6 @@ async def test_a_nonce_stays_the_same_for_all_tries_and_runs(place: Place) -> No
         (letter,) = await delivery.outbox.open("bot")
     assert letter.attempts > 0
     assert letter.nonce == "n"
-
-
-@virtually
-async def test_a_new_conversation_begun_meanwhile_leaves_an_answer_whole(place: Place) -> None:
-    """As by /reset while the model is being loaded."""
-    async with place.program(ScriptedBackend("one")) as delivery:
-        turn = await delivery.bot.receive(said("hello"))
-        assert isinstance(turn, ReplyStream)
-        dialogue = delivery.bot.dialogue(PRIVATE)
-        asked = await delivery.bot.bridge.store.append((await dialogue.conversation()).id, "user", "hello", parent=None)
-        await dialogue.reset()
-        chunks = [chunk.text async for chunk in dialogue.answer(turn, Task(asked))]
-    assert "".join(chunks) == "one"
 
 
 @virtually

@@ -229,7 +229,7 @@ async def test_deleted_messages_leave_the_history_with_their_answers(place: Plac
         assert [turn.text for turn in backend.requests[-1].turns if turn.role != "system"] == ["second", "two", "third"]
         await delivery.deleted(PRIVATE, [place.id(1)])  # an answer of ours, taken away by a moderator
         assert await spoken(delivery) == ["second", "third", "three"]
-        export = await delivery.bot.bridge.store.export((await delivery.bot.dialogue(PRIVATE).conversation()).id)
+        export = await delivery.bot.services.store.export((await delivery.bot.dialogue(PRIVATE).conversation()).id)
         assert "my secret" not in str(export)
 
 

@@ -92,10 +92,10 @@ def words_of(bot: Bot, language: str) -> Words:
     """What a bot's commands take, as the settings are at the time."""
 
     def words(command: str) -> Mapping[str, str]:
-        settings = bot.bridge.settings
+        settings = bot.services.settings
         match command:
             case "":
-                known = bot.bridge.plugins.chat_commands.values()
+                known = bot.services.hooks.chat_commands.values()
                 return {one.name: one.summary_zh if language == "zh" else one.summary for one in known}
             case "model":
                 return {name: model.backend for name, model in settings.models.items()}

@@ -80,7 +80,7 @@ class Session:
         Raises: ChatbridgeError with a text for the person.
         """
         # Another terminal may have begun a conversation since; this one stays with its own.
-        await self._bot.bridge.store.make_current(self._conversation)
+        await self._bot.services.store.make_current(self._conversation)
         result = await self._bot.receive(self._message(text))
         if isinstance(result, ReplyStream):
             await self._stream(result)
@@ -115,7 +115,7 @@ class Session:
 
     async def _stream(self, turn: ReplyStream) -> None:
         self._turn, self._answering, self._came = turn, asyncio.current_task(), False
-        models = self._bot.bridge.models
+        models = self._bot.services.models
         before = models.on_progress
         try:
             with self._view.answering() as stream:
@@ -138,7 +138,7 @@ class Session:
 
     async def _resume(self, resume: str) -> bool:
         """Make that conversation the current one; False where the latest is wanted and there is none."""
-        store, bot = self._bot.bridge.store, self._bot.name
+        store, bot = self._bot.services.store, self._bot.name
         if resume == "latest":
             # Starts that nobody said anything in are passed over, however many there are.
             known = await store.conversations(bot, CHANNEL.id, limit=_ALL)

@@ -28,7 +28,7 @@ async def _free(context: CommandContext, argument: str, template: str, name: str
         raise CommandError(context.say("needs_argument", name=name, argument="TEXT"))
     dialogue = context.dialogue.bot.dialogue(context.dialogue.channel, ASIDE)
     message = replace(context.message, text=argument)
-    return dialogue.send(message, context.language, anew={**_ALONE, "template": template})
+    return dialogue.send(message, context.language, new_with={**_ALONE, "template": template})
 
 
 async def _gen(context: CommandContext, argument: str) -> ReplyStream:

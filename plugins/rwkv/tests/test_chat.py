@@ -64,7 +64,7 @@ async def said(bot: Bot, text: str) -> tuple[str, Finish | None]:
 
 async def prompts(bot: Bot, *texts: str) -> list[int]:
     """How many tokens each text is for the model."""
-    (backend,) = bot.bridge.models.loaded().values()
+    (backend,) = bot.services.models.loaded().values()
     from chatbridge import Text
 
     counts = []

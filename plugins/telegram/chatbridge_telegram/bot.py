@@ -129,7 +129,7 @@ async def _begin(client: telegram.Bot, bot: Bot, options: TelegramOptions) -> No
 
 def _wants_all(bot: Bot) -> bool:
     own = bot.settings
-    levels = [bot.bridge.settings.defaults, *([own.defaults, *own.channels.values()] if own is not None else [])]
+    levels = [bot.services.settings.defaults, *([own.defaults, *own.channels.values()] if own is not None else [])]
     return any(_hears_more(level) for level in levels)
 
 

@@ -1,0 +1,105 @@
+"""What all bots of one program share: the settings, the store, the models, the hooks, the clock. Knows no bot."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from chatbridge.prompts.doctor import diagnose
+from chatbridge.prompts.template import Template
+from chatbridge.types import ModelInfo
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from chatbridge.bots.command import ChatCommand
+    from chatbridge.config.settings import Settings
+    from chatbridge.store import Store
+    from chatbridge.worker.pool import ModelPool
+
+log = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """Where the settings come from; `chatbridge.SettingsSource` follows bots.yaml."""
+
+    @property
+    def current(self) -> Settings:
+        """The latest that were good."""
+        ...
+
+
+class Hooks(Protocol):
+    """What bots need of plugins; `chatbridge.Plugins` has it."""
+
+    @property
+    def chat_commands(self) -> Mapping[str, ChatCommand]:
+        """The built-in chat commands, and every one that plugins add."""
+        ...
+
+    def ask(self, hook: str, **arguments: object) -> Any:
+        """The first answer of a hook that is not None."""
+        ...
+
+
+class OpenDelivery(Protocol):
+    """What those who watch a program see of the delivery of one bot."""
+
+    @property
+    def bot_name(self) -> str:
+        """Whose it is."""
+        ...
+
+    @property
+    def calls(self) -> Counter[tuple[str, str]]:
+        """Every call that was made, by what it was and what came of it."""
+        ...
+
+    @property
+    def in_hand(self) -> int:
+        """How many messages are being answered or wait for it."""
+        ...
+
+    @property
+    def queued(self) -> int:
+        """How many messages of finished answers wait to be delivered."""
+        ...
+
+    def hurry(self) -> None:
+        """Wait for nothing any more while the context is left."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Services:
+    """Enough to make a `Bot`. `clock` gives seconds since the epoch.
+
+    `source.current` is read anew for every message, so that a changed bots.yaml needs no restart.
+    """
+
+    source: Source
+    store: Store
+    models: ModelPool
+    hooks: Hooks
+    clock: Callable[[], float] = time.time
+    deliveries: set[OpenDelivery] = field(default_factory=set)
+    """Those that are open now, one for each bot of a chat service."""
+    _diagnosed: set[tuple[str, str]] = field(default_factory=set)
+
+    @property
+    def settings(self) -> Settings:
+        """What bots.yaml says now."""
+        return self.source.current
+
+    def diagnose(self, template: Template, info: ModelInfo) -> None:
+        """Log what is wrong between a template and a model, once for each pair."""
+        pair = (template.name, info.fingerprint)
+        if pair in self._diagnosed:
+            return
+        self._diagnosed.add(pair)
+        for finding in diagnose(template, info):
+            level = logging.ERROR if finding.severity == "error" else logging.WARNING
+            log.log(level, "model %s, template %s: %s; %s", info.name, template.name, finding.message, finding.remedy)

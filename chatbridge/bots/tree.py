@@ -1,0 +1,93 @@
+"""Moves in the conversations that are kept under one key: trees of messages, of which one branch is current.
+
+Knows the store; knows no model, no settings of bots.yaml and no chat service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from chatbridge.bots.attachments import with_attachments
+from chatbridge.errors import CommandError
+from chatbridge.store import Conversation, Node, Store
+from chatbridge.texts import say
+from chatbridge.types import Message
+
+
+@dataclass(slots=True, eq=False)
+class ConversationTree:
+    """The conversations of the bot called `bot_name` under `key`; one of them is current."""
+
+    store: Store
+    bot_name: str
+    key: str
+
+    async def conversation(self) -> Conversation:
+        """The current conversation."""
+        return await self.store.conversation(self.bot_name, self.key)
+
+    async def path(self) -> list[Node]:
+        """What was said on the current branch, oldest first."""
+        conversation = await self.conversation()
+        return await self.store.path(conversation.id)
+
+    async def go_to(self, node_id: int) -> None:
+        """Go on behind that message from now on, also where it is in an earlier conversation."""
+        node = await self.store.node(node_id)
+        await self.store.make_current(node.conversation)
+        await self.store.set_head(node.conversation, node.id)
+
+    async def reset(self, overrides: Mapping[str, Any] | None = None) -> Conversation:
+        """Begin a new conversation, with these settings of its own; the old one is kept."""
+        conversation = await self.store.start(self.bot_name, self.key)
+        if overrides is not None:
+            await self.store.set_overrides(conversation.id, overrides)
+        return conversation
+
+    async def undo(self, language: str = "en") -> Node:
+        """Go back to before the last message, which is returned; nothing is deleted."""
+        node = await self.last_message("nothing_to_undo", language)
+        await self.store.set_head(node.conversation, node.parent)
+        return node
+
+    async def revise(self, old: int, message: Message) -> Node | None:
+        """Record an edited message beside what it was, and leave the conversation where it is.
+
+        None where nothing was changed that a model would read.
+        """
+        node = await self.store.node(old)
+        text = with_attachments(message)
+        if node.role != "user" or node.text == text:
+            return None
+        beside = await self.store.children(node.conversation, node.parent)
+        return await self.store.append(
+            node.conversation,
+            "user",
+            text,
+            parent=node.parent,
+            name=node.name,
+            service_id=f"{message.id}~{len(beside)}-{node.id}",
+            move=False,
+        )
+
+    async def override(self, key: str, value: Any) -> None:
+        """Set one of the channel's settings for the current conversation alone."""
+        conversation = await self.conversation()
+        await self.store.set_overrides(conversation.id, {**conversation.overrides, key: value})
+
+    async def last_message(self, missing: str, language: str) -> Node:
+        """The last message of a person. Raises CommandError with the text called `missing` where there is none."""
+        for node in reversed(await self.path()):
+            if node.role == "user":
+                return node
+        raise CommandError(say(language, missing))
+
+    async def answered_by(self, node_id: int) -> Node | None:
+        """The message at a node, or the one that the answer there answers; its conversation is the current one now."""
+        node = await self.store.node(node_id)
+        await self.store.make_current(node.conversation)
+        if node.role == "user":
+            return node
+        return await self.store.node(node.parent) if node.parent is not None else None
