@@ -22,7 +22,7 @@ from chatbridge.bots.scopes import conversation_key, in_reply_chains, moved_key
 from chatbridge.bots.triggers import BotStreaks, heard
 from chatbridge.config.settings import BotSettings, ChannelSettings, ModelSettings, Quota
 from chatbridge.errors import CommandError, ConfigError
-from chatbridge.store import Messages, Noted, People
+from chatbridge.store import MessageIndex, MessageRef, Pairings, UsageLog
 from chatbridge.suggest import did_you_mean
 from chatbridge.texts import duration, pick_language, say
 from chatbridge.types import Author, Channel, Message, Press
@@ -61,20 +61,25 @@ class Bot:
         return self.bridge.settings.templates
 
     @property
-    def people(self) -> People:
-        """Who was let in, and what answers have cost."""
-        return People(self.bridge.store)
+    def access(self) -> Pairings:
+        """Who was let in by an admin."""
+        return Pairings(self.bridge.store)
 
     @property
-    def messages(self) -> Messages:
+    def usage(self) -> UsageLog:
+        """What each person's answers have cost."""
+        return UsageLog(self.bridge.store)
+
+    @property
+    def message_index(self) -> MessageIndex:
         """Which message of a chat is which node of a conversation."""
-        return Messages(self.bridge.store)
+        return MessageIndex(self.bridge.store)
 
     @property
     def quotas(self) -> Quotas:
         """What each person has asked lately."""
         if self._quotas is None:
-            self._quotas = Quotas(self.name, self.people, self.bridge.clock)
+            self._quotas = Quotas(self.name, self.usage, self.bridge.clock)
         return self._quotas
 
     # --- what frontends call -----------------------------------------------------------------------------------
@@ -93,7 +98,7 @@ class Bot:
             self._streaks.person(message.channel)
         replied = None
         if message.reply_to is not None:
-            replied = await self.messages.find(self.name, message.channel.id, message.reply_to)
+            replied = await self.message_index.find(self.name, message.channel.id, message.reply_to)
         if replied is not None:
             ours = message.replies_to_bot or replied.role == "assistant"
             message = replace(message, replies_to_bot=ours, quoted="")
@@ -114,7 +119,7 @@ class Bot:
         if not again and (refusal := await self._refusal(message.author, language)) is not None:
             return Notice(refusal) if refusal else None
         chained = replied if in_reply_chains(settings, message.channel) else None
-        dialogue = self._dialogue(chained.place if chained else conversation_key(wanted, settings), message.channel)
+        dialogue = self._dialogue(chained.key if chained else conversation_key(wanted, settings), message.channel)
         behind = chained.node if chained else None
         turn = dialogue.send(wanted, language, behind=behind, follow_up=settings.follow_up)
         turn.author = message.author
@@ -128,10 +133,10 @@ class Bot:
         language = self.language(press.channel, press.language)
         if not await self.permits(press.author, press.channel):
             raise CommandError(say(language, "not_permitted"))
-        noted = await self.messages.find(self.name, press.channel.id, press.message_id)
+        noted = await self.message_index.find(self.name, press.channel.id, press.message_id)
         if noted is None:
             raise CommandError(say(language, "button_stale"))
-        dialogue = self._dialogue(noted.place, press.channel)
+        dialogue = self._dialogue(noted.key, press.channel)
         if press.action == "branch":
             await dialogue.go_to(noted.node)
             return Notice(say(language, "branched"))
@@ -151,13 +156,13 @@ class Bot:
 
     async def revised(self, message: Message) -> int | None:
         """A message was edited in its chat: the node of its new words, None where they change nothing for the bot."""
-        noted = await self.messages.find(self.name, message.channel.id, message.id)
+        noted = await self.message_index.find(self.name, message.channel.id, message.id)
         if noted is None or not await self.permits(message.author, message.channel):
             return None
-        node = await self._dialogue(noted.place, message.channel).revise(noted.node, self.reworded(message))
+        node = await self._dialogue(noted.key, message.channel).revise(noted.node, self.reworded(message))
         if node is None:
             return None
-        await self.messages.note(self.name, message.channel.id, message.id, node.id)
+        await self.message_index.note(self.name, message.channel.id, message.id, node.id)
         return node.id
 
     async def moved(self, old: str, new: str) -> None:
@@ -179,7 +184,7 @@ class Bot:
             return True
         if not own.pairing or not own.permits(author, channel, paired=True):
             return False
-        return await self.people.paired(self.name, author.id)
+        return await self.access.paired(self.name, author.id)
 
     def is_admin(self, author: Author) -> bool:
         """Whether that person may give admin commands."""
@@ -246,13 +251,13 @@ class Bot:
     # --- commands ----------------------------------------------------------------------------------------------
 
     async def _context(
-        self, message: Message, replied: Noted | None, settings: ChannelSettings, language: str
+        self, message: Message, replied: MessageRef | None, settings: ChannelSettings, language: str
     ) -> CommandContext:
         """A command is about the conversation that its message would belong to; without a reply, about the latest."""
         place = conversation_key(message, settings)
         if in_reply_chains(settings, message.channel):
-            about = replied or await self.messages.latest(self.name, message.channel.id)
-            place = about.place if about is not None else place
+            about = replied or await self.message_index.latest(self.name, message.channel.id)
+            place = about.key if about is not None else place
         return CommandContext(self._dialogue(place, message.channel), message, language)
 
     async def _command(
@@ -290,7 +295,7 @@ class Bot:
             return None
         if not own.permits(message.author, message.channel, paired=True):
             return None
-        person = await self.people.ask(self.name, message.author)
+        person = await self.access.request(self.name, message.author)
         return Notice(say(language, "pairing", code=person.code))
 
     async def _refusal(self, author: Author, language: str, *, again: bool = False) -> str | None:
