@@ -22,7 +22,7 @@ from chatbridge.bots.scopes import conversation_key, in_reply_chains, moved_key
 from chatbridge.bots.triggers import BotStreaks, heard
 from chatbridge.config.settings import BotSettings, ChannelSettings, ModelSettings, Quota
 from chatbridge.errors import CommandError, ConfigError
-from chatbridge.store import Messages, Noted, People
+from chatbridge.store import MessageIndex, MessageRef, Pairings, UsageLog
 from chatbridge.suggest import did_you_mean
 from chatbridge.texts import duration, pick_language, say
 from chatbridge.types import Author, Channel, Message, Press
@@ -69,20 +69,25 @@ class Bot:
         return self.services.settings.templates
 
     @property
-    def people(self) -> People:
-        """Who was let in, and what answers have cost."""
-        return People(self.services.store)
+    def access(self) -> Pairings:
+        """Who was let in by an admin."""
+        return Pairings(self.services.store)
 
     @property
-    def messages(self) -> Messages:
+    def usage(self) -> UsageLog:
+        """What each person's answers have cost."""
+        return UsageLog(self.services.store)
+
+    @property
+    def message_index(self) -> MessageIndex:
         """Which message of a chat is which node of a conversation."""
-        return Messages(self.services.store)
+        return MessageIndex(self.services.store)
 
     @property
     def quotas(self) -> Quotas:
         """What each person has asked lately."""
         if self._quotas is None:
-            self._quotas = Quotas(self.name, self.people, self.services.clock)
+            self._quotas = Quotas(self.name, self.usage, self.services.clock)
         return self._quotas
 
     # --- what frontends call -----------------------------------------------------------------------------------
@@ -110,7 +115,7 @@ class Bot:
             self._streaks.person(message.channel)
         replied = None
         if message.reply_to is not None:
-            replied = await self.messages.find(self.name, message.channel.id, message.reply_to)
+            replied = await self.message_index.find(self.name, message.channel.id, message.reply_to)
         if replied is not None:
             ours = message.replies_to_bot or replied.role == "assistant"
             message = replace(message, replies_to_bot=ours, quoted="")
@@ -128,7 +133,7 @@ class Bot:
         return await self._ask(wanted, replied, context, redelivered)
 
     async def _ask(
-        self, message: Message, replied: Noted | None, context: MessageContext, redelivered: bool
+        self, message: Message, replied: MessageRef | None, context: MessageContext, redelivered: bool
     ) -> Notice | ReplyStream | None:
         """Ask the model, where nothing is in the way."""
         if message.author.is_bot and not self._streaks.allow(message.channel):
@@ -138,7 +143,7 @@ class Bot:
         if not redelivered and (notice := await self._over_quota(message.author, context.language)) is not None:
             return Notice(notice) if notice else None
         chained = replied if in_reply_chains(context.settings, message.channel) else None
-        key = chained.place if chained else conversation_key(message, context.settings)
+        key = chained.key if chained else conversation_key(message, context.settings)
         return self._dialogue(key, message.channel).send(
             message,
             context.language,
@@ -157,10 +162,10 @@ class Bot:
         language = (context or self.context(press)).language
         if not await self.permits(press.author, press.channel):
             raise CommandError(say(language, "not_permitted"))
-        noted = await self.messages.find(self.name, press.channel.id, press.message_id)
+        noted = await self.message_index.find(self.name, press.channel.id, press.message_id)
         if noted is None:
             raise CommandError(say(language, "button_stale"))
-        dialogue = self._dialogue(noted.place, press.channel)
+        dialogue = self._dialogue(noted.key, press.channel)
         if press.action == "branch":
             await dialogue.go_to(noted.node)
             return Notice(say(language, "branched"))
@@ -176,13 +181,13 @@ class Bot:
 
     async def revised(self, message: Message) -> int | None:
         """A message was edited in its chat: the node of its new words, None where they change nothing for the bot."""
-        noted = await self.messages.find(self.name, message.channel.id, message.id)
+        noted = await self.message_index.find(self.name, message.channel.id, message.id)
         if noted is None or not await self.permits(message.author, message.channel):
             return None
-        node = await self._dialogue(noted.place, message.channel).revise(noted.node, self.reworded(message))
+        node = await self._dialogue(noted.key, message.channel).revise(noted.node, self.reworded(message))
         if node is None:
             return None
-        await self.messages.note(self.name, message.channel.id, message.id, node.id)
+        await self.message_index.note(self.name, message.channel.id, message.id, node.id)
         return node.id
 
     async def moved(self, old: str, new: str) -> None:
@@ -204,7 +209,7 @@ class Bot:
             return True
         if not own.pairing or not own.permits(author, channel, paired=True):
             return False
-        return await self.people.paired(self.name, author.id)
+        return await self.access.paired(self.name, author.id)
 
     def is_admin(self, author: Author) -> bool:
         """Whether that person may give admin commands."""
@@ -273,13 +278,13 @@ class Bot:
     # --- commands ----------------------------------------------------------------------------------------------
 
     async def _command_context(
-        self, message: Message, replied: Noted | None, context: MessageContext
+        self, message: Message, replied: MessageRef | None, context: MessageContext
     ) -> CommandContext:
         """A command is about the conversation that its message would belong to; without a reply, about the latest."""
         key = conversation_key(message, context.settings)
         if in_reply_chains(context.settings, message.channel):
-            about = replied or await self.messages.latest(self.name, message.channel.id)
-            key = about.place if about is not None else key
+            about = replied or await self.message_index.latest(self.name, message.channel.id)
+            key = about.key if about is not None else key
         return CommandContext(self._dialogue(key, message.channel), message, context.language)
 
     async def _command(
@@ -318,7 +323,7 @@ class Bot:
             return None
         if not own.permits(message.author, message.channel, paired=True):
             return None
-        person = await self.people.ask(self.name, message.author)
+        person = await self.access.request(self.name, message.author)
         return Notice(say(language, "pairing", code=person.code))
 
     async def _over_quota(self, author: Author, language: str, *, repeat: bool = False) -> str | None:

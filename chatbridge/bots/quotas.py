@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from chatbridge.config.settings import Quota
-from chatbridge.store import People
+from chatbridge.store import UsageLog
 from chatbridge.types import Author, Usage
 
 MINUTE = 60.0
@@ -31,9 +31,9 @@ class QuotaExceeded:
 class Quotas:
     """One bot's. `clock` gives seconds since the epoch; a day ends at this machine's midnight."""
 
-    def __init__(self, bot: str, people: People, clock: Callable[[], float]) -> None:
+    def __init__(self, bot: str, usage: UsageLog, clock: Callable[[], float]) -> None:
         self._bot = bot
-        self._people = people
+        self._usage = usage
         self._clock = clock
         self._asked: dict[str, deque[float]] = {}
         self._told: dict[tuple[str, str], float] = {}
@@ -42,7 +42,7 @@ class Quotas:
         """Count one more message of that person; or the limit that it would exceed."""
         now = self._clock()
         if quota.tokens_per_day is not None:
-            spent = await self._people.spent(self._bot, author.id, day_of(now))
+            spent = await self._usage.tokens(self._bot, author.id, day_of(now))
             if spent >= quota.tokens_per_day:
                 return self._exceeded("tokens_per_day", author, quota.tokens_per_day, _midnight_after(now), now)
         if quota.messages_per_minute is not None:
@@ -55,7 +55,7 @@ class Quotas:
 
     async def charge(self, author: Author, usage: Usage) -> None:
         """Count what an answer has cost: the tokens that the model read and wrote for it."""
-        await self._people.spend(self._bot, author, day_of(self._clock()), usage.read + usage.generated)
+        await self._usage.add(self._bot, author, day_of(self._clock()), usage.read + usage.generated)
 
     def _recent(self, user: str, now: float) -> deque[float]:
         """When that person asked in the last minute; whoever was silent for longer is forgotten."""

@@ -21,7 +21,7 @@ from chatbridge.delivery.incoming import Answering
 from chatbridge.delivery.outgoing import Dispatch
 from chatbridge.delivery.streamed_message import Posting
 from chatbridge.errors import ChatbridgeError
-from chatbridge.store import Inbox, Outbox
+from chatbridge.store import Cursors, Inbox, Outbox
 from chatbridge.texts import say
 from chatbridge.types import Channel, Message, Press
 
@@ -123,11 +123,11 @@ class Delivery:
 
     async def marks(self) -> Mapping[str, int]:
         """How far the messages of each source were taken in, by the names that `accept` and `advance` were given."""
-        return await self.inbox.marks(self.bot.name)
+        return await Cursors(self.bot.services.store).all(self.bot.name)
 
     async def advance(self, name: str, value: int) -> None:
         """Move a mark forward without a message, for events that are none; it never goes back."""
-        await self.inbox.advance(self.bot.name, name, value)
+        await Cursors(self.bot.services.store).advance(self.bot.name, name, value)
 
     async def press(self, press: Press) -> str:
         """Do what a button is for. Returns soon, with a line for the person who pressed it, "" where there is none.
@@ -177,7 +177,7 @@ class Delivery:
         if node is None:
             return
         if (offer := self._offers.get(key)) is not None:
-            await self.bot.messages.note(self.bot.name, message.channel.id, offer, node)
+            await self.bot.message_index.note(self.bot.name, message.channel.id, offer, node)
             return
         language = self.bot.language(message.channel, message.language, message.text)
         buttons = self._answering.buttons(message.channel, language, "answer")
@@ -194,7 +194,7 @@ class Delivery:
                 posting.withdrawn = True  # it is removed once the answer has ended, with what came of it
                 turn.supersede()
             await self.inbox.withdraw(self.bot.name, channel.id, id)
-            await self.bot.messages.remove(self.bot.name, channel.id, id)
+            await self.bot.message_index.remove(self.bot.name, channel.id, id)
 
     async def moved(self, old: str, new: str) -> None:
         """A chat has another id from now on: its conversations go on under that. Raises: StoreError."""

@@ -17,7 +17,7 @@ from chatbridge.delivery.chat import Button
 from chatbridge.delivery.outgoing import Dispatch
 from chatbridge.delivery.streamed_message import Posting
 from chatbridge.errors import ChatbridgeError, CommandError
-from chatbridge.store import Inbox, KeptAnswer, Received
+from chatbridge.store import Inbox, InboxItem, KeptAnswer
 from chatbridge.texts import say
 from chatbridge.types import Action, Channel, Message, Press
 
@@ -53,58 +53,58 @@ class Answering:
         """How many messages are in hand."""
         return len(self._received)
 
-    def take(self, received: Received, *, again: bool) -> None:
+    def take(self, item: InboxItem, *, again: bool) -> None:
         """Begin with a message, unless it is in hand; `again`: it may have been begun before the program ended."""
-        if received.id in self._received or self.closing:
+        if item.id in self._received or self.closing:
             return
-        self._received.add(received.id)
-        self._dispatch.start(self._handle(received, again))
+        self._received.add(item.id)
+        self._dispatch.start(self._handle(item, again))
 
-    async def now(self, received: Received) -> str:
+    async def now(self, item: InboxItem) -> str:
         """Begin with a press; what to say to the person alone.
 
         An answer of a model comes to the chat, and is the only thing that a crash leaves to be done.
         """
-        if (asked := received.asked) is None or received.id in self._received or self.closing:
+        if (asked := item.asked) is None or item.id in self._received or self.closing:
             return ""
-        self._received.add(received.id)
-        await self._inbox.begin(received.id)
+        self._received.add(item.id)
+        await self._inbox.begin(item.id)
         result = await self.result(asked, self._language(asked))
         if isinstance(result, ReplyStream):
-            self._dispatch.start(self._carry(received, asked, result))
+            self._dispatch.start(self._carry(item, asked, result))
             return ""
-        await self._inbox.finish(received.id)
-        self._received.discard(received.id)
+        await self._inbox.finish(item.id)
+        self._received.discard(item.id)
         return result or ""
 
-    async def carry(self, received: Received, turn: ReplyStream) -> None:
+    async def carry(self, item: InboxItem, turn: ReplyStream) -> None:
         """Bring to the chat what a command has called forth that was given in the service's own way."""
-        if (asked := received.asked) is None or received.id in self._received or self.closing:
+        if (asked := item.asked) is None or item.id in self._received or self.closing:
             return
-        self._received.add(received.id)
-        await self._inbox.begin(received.id)
-        self._dispatch.start(self._carry(received, asked, turn))
+        self._received.add(item.id)
+        await self._inbox.begin(item.id)
+        self._dispatch.start(self._carry(item, asked, turn))
 
-    async def _carry(self, received: Received, asked: Message | Press, turn: ReplyStream) -> None:
-        async with self._in_hand(received):
-            await self._bring(received, asked, turn.language, turn)
+    async def _carry(self, item: InboxItem, asked: Message | Press, turn: ReplyStream) -> None:
+        async with self._in_hand(item):
+            await self._bring(item, asked, turn.language, turn)
 
     @asynccontextmanager
-    async def _in_hand(self, received: Received) -> AsyncIterator[None]:
+    async def _in_hand(self, item: InboxItem) -> AsyncIterator[None]:
         try:
             yield
         except asyncio.CancelledError:
-            await self._inbox.release(received.id)
+            await self._inbox.release(item.id)
             raise
         finally:
-            self._received.discard(received.id)
+            self._received.discard(item.id)
 
-    async def _handle(self, received: Received, again: bool) -> None:
-        async with self._in_hand(received), AsyncExitStack() as stack:
-            async with self._orders[received.channel]:  # messages of a chat begin in their order
-                if received.attempts >= SUSPECT:
+    async def _handle(self, item: InboxItem, again: bool) -> None:
+        async with self._in_hand(item), AsyncExitStack() as stack:
+            async with self._orders[item.channel]:  # messages of a chat begin in their order
+                if item.attempts >= SUSPECT:
                     await stack.enter_async_context(self._suspects)
-                begun = await self._inbox.begin(received.id)
+                begun = await self._inbox.begin(item.id)
                 if begun is None or begun.asked is None:
                     return
                 language = self._language(begun.asked)
@@ -113,7 +113,7 @@ class Answering:
                     return
                 kept = None
                 if again:  # the program may have ended when the answer was there already, or its beginning
-                    kept = await self._inbox.kept_answer(begun.bot, begun.channel, begun.service_id)
+                    kept = await self._bot.message_index.kept_answer(begun.bot, begun.channel, begun.service_id)
                 result = await self.result(begun.asked, language, kept, again=begun.attempts > 1)
                 before = ""
                 if again and isinstance(result, ReplyStream) and result.so_far is not None:
@@ -129,7 +129,7 @@ class Answering:
                 result = await self._bot.press(asked, redelivered=again)
             elif kept is not None:
                 goes_on = kept.partial and kept.latest
-                return self._bot.going_on(asked, kept.place, kept.node) if goes_on else kept.text
+                return self._bot.going_on(asked, kept.key, kept.node) if goes_on else kept.text
             else:
                 result = await self._bot.receive(asked, redelivered=again)
         except CommandError as error:
@@ -147,7 +147,7 @@ class Answering:
 
     async def _bring(
         self,
-        received: Received,
+        item: InboxItem,
         asked: Message | Press,
         language: str,
         result: str | ReplyStream | None,
@@ -157,29 +157,29 @@ class Answering:
         again: bool = False,
     ) -> None:
         if result is None:
-            await self._inbox.finish(received.id)
+            await self._inbox.finish(item.id)
             return
-        reply_to, live = None, received.live
+        reply_to, live = None, item.message_ids
         if isinstance(asked, Message):
-            reply_to = asked.id if received.service_id == asked.id else None
+            reply_to = asked.id if item.service_id == asked.id else None
         elif asked.action == "answer":
             live = live or (asked.message_id,)  # in the place of the offer
         else:
             reply_to = asked.message_id
-        posting = self.posting(asked.channel, language, reply_to, live, received=received, before=before, again=again)
+        posting = self.posting(asked.channel, language, reply_to, live, item=item, before=before, again=again)
         if isinstance(result, str):
             buttons = self.buttons(asked.channel, language, "regenerate", "branch") if kept else ()
             node = kept.node if kept else None
-            await self._dispatch.say(received.channel, result, posting, received.id, buttons, node)
+            await self._dispatch.say(item.channel, result, posting, item.id, buttons, node)
             return
-        key = (received.channel, received.service_id)
+        key = (item.channel, item.service_id)
         self.live[key] = (result, posting)
         try:
-            await self.stream(asked.channel, result, posting, received.id)
+            await self.stream(asked.channel, result, posting, item.id)
         finally:
             del self.live[key]
             if posting.withdrawn:
-                await self._bot.messages.remove(self._bot.name, *key)
+                await self._bot.message_index.remove(self._bot.name, *key)
 
     async def stream(self, channel: Channel, turn: ReplyStream, posting: Posting, received: int | None = None) -> None:
         """Show a model's answer while it comes, and finish it with its buttons."""
@@ -193,11 +193,11 @@ class Answering:
 
         await self._dispatch.stream(channel.id, turn, posting, received, buttons)
 
-    async def _bury(self, received: Received, language: str) -> None:
-        log.error("channel %s: message %s is given up", received.channel, received.service_id)
-        await self._inbox.bury(received.id, f"answering it ended the program {self._tries} times")
-        posting = Posting(self._dispatch.limits(received.channel), language=language, live=received.live)
-        await self._dispatch.say(received.channel, say(language, "gave_up", count=self._tries), posting)
+    async def _bury(self, item: InboxItem, language: str) -> None:
+        log.error("channel %s: message %s is given up", item.channel, item.service_id)
+        await self._inbox.dead_letter(item.id, f"answering it ended the program {self._tries} times")
+        posting = Posting(self._dispatch.limits(item.channel), language=language, live=item.message_ids)
+        await self._dispatch.say(item.channel, say(language, "gave_up", count=self._tries), posting)
 
     # --- small things ------------------------------------------------------------------------------------------
 
@@ -208,19 +208,19 @@ class Answering:
         reply_to: str | None,
         live: Iterable[str] = (),
         *,
-        received: Received | None = None,
+        item: InboxItem | None = None,
         before: str = "",
         again: bool = False,
     ) -> Posting:
         """An answer to be shown; in groups it is a reply."""
 
         async def remember(live: Iterable[str]) -> None:
-            if received is not None:
-                await self._inbox.show(received.id, [*live])
+            if item is not None:
+                await self._inbox.show(item.id, [*live])
 
         return Posting(
             self._dispatch.limits(channel.id),
-            key=received.key if received is not None else "",
+            key=item.key if item is not None else "",
             begun=again,
             language=language,
             reply_to=reply_to if channel.kind == "group" else None,

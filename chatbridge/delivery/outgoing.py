@@ -20,7 +20,7 @@ from chatbridge.delivery.rate_limiter import Deadlines, Gate
 from chatbridge.delivery.sender import TICK, Counts, Line, Outgoing
 from chatbridge.delivery.stream import stream
 from chatbridge.delivery.streamed_message import LONG, Posting
-from chatbridge.store import Letter, NewLetter, Outbox
+from chatbridge.store import NewOutboxMessage, Outbox, OutboxMessage
 from chatbridge.texts import say
 
 log = logging.getLogger(__name__)
@@ -166,17 +166,17 @@ class Dispatch:
         for i, part in enumerate(parts):
             target = live[i] if i < len(live) and part.file is None else ""
             reply_to = None if i else posting.reply_to
-            letters.append(NewLetter("edit" if target else "send", target, packed(part), reply_to, node))
+            letters.append(NewOutboxMessage("edit" if target else "send", target, packed(part), reply_to, node))
         if posting.unsure:  # the first new one may be there already, with that nonce
             at = next((i for i, letter in enumerate(letters) if letter.kind == "send"), None)
             if at is not None:
                 letters[at] = replace(letters[at], target=posting.unsure)
         used = {letter.target for letter in letters}
-        letters += [NewLetter("delete", target) for target in posting.live if target and target not in used]
-        rows = await self.outbox.put(self._bot, channel, letters, language=language, received=received)
+        letters += [NewOutboxMessage("delete", target) for target in posting.live if target and target not in used]
+        rows = await self.outbox.put(self._bot, channel, letters, language=language, inbox_id=received)
         return self._send(channel, rows)
 
-    def _send(self, channel: str, rows: Iterable[Letter]) -> Sequence[Outgoing]:
+    def _send(self, channel: str, rows: Iterable[OutboxMessage]) -> Sequence[Outgoing]:
         """Let these go out."""
         limits = self.limits(channel)
         letters = [_outgoing(row, limits) for row in rows if row.id not in self._letters]
@@ -232,13 +232,13 @@ class Dispatch:
             log.error("bot %s: a message waits for the next start: %s", self._bot, error, exc_info=error)
 
 
-def _outgoing(row: Letter, limits: Limits) -> Outgoing:
+def _outgoing(row: OutboxMessage, limits: Limits) -> Outgoing:
     known = limits.idempotent and time.time() - row.created < NONCE_KEPT
     return Outgoing(
         row.kind,
         "" if row.kind == "send" else row.target,
         key=f"{row.created}",  # the same for all that was put there at once
-        part=unpacked(row.part) if row.part else MessageContent(""),
+        part=unpacked(row.content) if row.content else MessageContent(""),
         doubtful=row.doubtful or (row.state == "attempting" and row.kind == "send" and not known),
         reply_to=row.reply_to,
         nonce=row.nonce,

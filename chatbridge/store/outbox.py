@@ -1,4 +1,4 @@
-"""Messages that have to go out, each kept from before the first try until it was delivered or given up.
+"""Messages that have to go out, each stored before the first try and kept until it was delivered or given up.
 
 Knows no chat service; what a message holds is a text that only delivery can read.
 States: pending → attempting → delivered or failed, or pending again after a try that surely had no effect; dropped by
@@ -14,37 +14,41 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from chatbridge.store.database import Database, short_key
-from chatbridge.store.messages import note
+from chatbridge.store.message_index import note
 
 Kind = Literal["send", "edit", "delete"]
 
 
 @dataclass(frozen=True, slots=True)
-class NewLetter:
-    """One message to go out: a new one, or an edit or removal of `target`.
+class NewOutboxMessage:
+    """One message to go out: a new one, or an edit or removal of the message `target`.
 
-    `target` of a new one: the nonce that an earlier try may have had, "" where there was none. `node`: what of the
-    conversation it shows, if anything.
+    `target` of a new one: the nonce that an earlier try may have used, "" where there was none. `content`: what it
+    holds, as a text that only delivery can read. `node`: the node of the conversation that it shows, if any.
     """
 
     kind: Kind
     target: str = ""
-    part: str = ""
+    content: str = ""
     reply_to: str | None = None
     node: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """One row. `doubtful`: an earlier try may have been delivered. `message_id`: what the service called it."""
+class OutboxMessage:
+    """One row of the outbox; see `NewOutboxMessage`.
+
+    `inbox_id`: the row of the inbox that it answers, if any. `doubtful`: an earlier try may have been delivered.
+    `message_id`: the id that the service gave it.
+    """
 
     id: int
     bot: str
     channel: str
-    received: int | None
+    inbox_id: int | None
     kind: Kind
     target: str
-    part: str
+    content: str
     reply_to: str | None
     language: str
     state: str
@@ -57,7 +61,7 @@ class Letter:
 
     @property
     def nonce(self) -> str:
-        """The same for each try, another for each letter, and short."""
+        """The same for each try, another for each message, and short."""
         return self.target if self.kind == "send" and self.target else short_key(self.created, self.id)
 
 
@@ -68,29 +72,35 @@ class Outbox:
         self._store = store
 
     async def put(
-        self, bot: str, channel: str, letters: Sequence[NewLetter], *, language: str = "en", received: int | None = None
-    ) -> list[Letter]:
-        """Keep the messages of one answer; in the same moment the inbox is done with what they answer."""
+        self,
+        bot: str,
+        channel: str,
+        messages: Sequence[NewOutboxMessage],
+        *,
+        language: str = "en",
+        inbox_id: int | None = None,
+    ) -> list[OutboxMessage]:
+        """Store the messages of one answer and, in the same transaction, finish what they answer in the inbox."""
 
-        def work(db: sqlite3.Connection) -> list[Letter]:
+        def work(db: sqlite3.Connection) -> list[OutboxMessage]:
             now = time.time()
             ids = [
                 db.execute(
                     "INSERT INTO outbox "
                     "(bot, channel, received, kind, target, part, reply_to, language, created, node) "
                     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (bot, channel, received, new.kind, new.target, new.part, new.reply_to, language, now, new.node),
+                    (bot, channel, inbox_id, new.kind, new.target, new.content, new.reply_to, language, now, new.node),
                 ).lastrowid
-                for new in letters
+                for new in messages
             ]
-            if received is not None:
-                db.execute("UPDATE inbox SET state = 'done', message = '', live = '[]' WHERE id = ?", (received,))
-            return [_letter(db.execute(f"{_LETTER} WHERE id = ?", (id,)).fetchone()) for id in ids]
+            if inbox_id is not None:
+                db.execute("UPDATE inbox SET state = 'done', message = '', live = '[]' WHERE id = ?", (inbox_id,))
+            return [_message(db.execute(f"{_MESSAGE} WHERE id = ?", (id,)).fetchone()) for id in ids]
 
         return await self._store.transaction(work)
 
     async def attempting(self, id: int, kind: Kind, target: str) -> None:
-        """A try begins; what is tried may have changed since (an edit became a new message). See `NewLetter`."""
+        """A try begins. It may differ from what was put there: an edit may have become a new message."""
         await self._store.execute(
             "UPDATE outbox SET state = 'attempting', attempts = attempts + 1, kind = ?, target = ? WHERE id = ?",
             kind,
@@ -105,7 +115,7 @@ class Outbox:
         )
 
     async def delivered(self, id: int, message_id: str) -> None:
-        """It is there; from now on the message is known as what it shows."""
+        """The message is in its chat; the message index knows from now on which node it shows."""
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(
@@ -119,33 +129,33 @@ class Outbox:
         await self._store.transaction(work)
 
     async def failed(self, id: int, error: str, doubtful: bool) -> None:
-        """Given up; kept for `chatbridge queue`."""
+        """Give a message up. It stays in the outbox, for `chatbridge queue`."""
         await self._store.execute(
             "UPDATE outbox SET state = 'failed', error = ?, doubtful = ? WHERE id = ?", error, doubtful, id
         )
 
-    async def open(self, bot: str) -> list[Letter]:
+    async def open(self, bot: str) -> list[OutboxMessage]:
         """What is still to go out, oldest first."""
 
-        def work(db: sqlite3.Connection) -> list[Letter]:
-            rows = db.execute(f"{_LETTER} WHERE bot = ? AND state IN ('pending', 'attempting') ORDER BY id", (bot,))
-            return [_letter(row) for row in rows]
+        def work(db: sqlite3.Connection) -> list[OutboxMessage]:
+            rows = db.execute(f"{_MESSAGE} WHERE bot = ? AND state IN ('pending', 'attempting') ORDER BY id", (bot,))
+            return [_message(row) for row in rows]
 
         return await self._store.transaction(work)
 
     async def prune(self, days: float) -> None:
-        """Forget what was delivered or dropped longer ago."""
+        """Delete what was delivered or dropped longer ago."""
         before = time.time() - days * 86_400
         await self._store.execute("DELETE FROM outbox WHERE state IN ('delivered', 'dropped') AND created < ?", before)
 
 
-_LETTER = (
+_MESSAGE = (
     "SELECT id, bot, channel, received, kind, target, part, reply_to, language, state, doubtful, attempts, error, "
     "message_id, created, node FROM outbox"
 )
 
 
-def _letter(row: tuple[Any, ...]) -> Letter:
+def _message(row: tuple[Any, ...]) -> OutboxMessage:
     values = list(row)
     values[10] = bool(values[10])
-    return Letter(*values)
+    return OutboxMessage(*values)

@@ -11,7 +11,7 @@ from typing import Any
 
 from chatbridge.errors import StoreError
 from chatbridge.store.database import Database, storable
-from chatbridge.store.messages import note
+from chatbridge.store.message_index import note
 from chatbridge.store.records import Conversation, Node
 from chatbridge.types import Reply, Role
 
@@ -125,7 +125,7 @@ class Store(Database):
         """Add a message below `parent` and, unless `move` is false, make it the head.
 
         A `service_id` that this conversation has seen before adds nothing: the node it has is returned. `channel` is
-        the chat in which the message of that id stands; `Messages` finds the node by them.
+        the chat in which the message of that id stands; `MessageIndex` finds the node by them.
         """
 
         def work(db: sqlite3.Connection) -> Node:

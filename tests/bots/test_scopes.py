@@ -38,7 +38,7 @@ class Talk:
         async for _ in result:
             pass
         assert result.node is not None
-        await self.bot.messages.note(self.bot.name, channel.id, f"m{id}", result.node)
+        await self.bot.message_index.note(self.bot.name, channel.id, f"m{id}", result.node)
         turns = self._backend.requests[-1].turns
         return f"m{id}", [turn.text for turn in turns if turn.role == "user"]
 

@@ -100,7 +100,7 @@ async def test_a_reply_to_a_remembered_answer_is_one_to_the_bot(tmp_path: Path) 
         bot = bridge.bot("b")
         await tell(bot, Message("1", GROUP, ANN, "hello", mentions_bot=True))
         answer = (await bot.dialogue(GROUP).path())[-1]
-        await bot.messages.note("b", GROUP.id, "m1", answer.id)
+        await bot.message_index.note("b", GROUP.id, "m1", answer.id)
         assert await bot.receive(Message("2", GROUP, ANN, "and?", reply_to="1")) is None
         assert isinstance(await bot.receive(Message("3", GROUP, ANN, "and?", reply_to="m1")), ReplyStream)
 

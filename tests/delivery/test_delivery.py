@@ -30,7 +30,7 @@ from chatbridge.delivery.contents import split_answer
 from chatbridge.delivery.delivery import SWEEP_SECONDS
 from chatbridge.delivery.telegram_entities import as_entities
 from chatbridge.errors import StoreError
-from chatbridge.store import NewLetter
+from chatbridge.store import NewOutboxMessage
 from chatbridge.store.queue import Queue
 from chatbridge.testing import (
     FakeService,
@@ -195,8 +195,8 @@ async def test_what_may_have_been_delivered_is_marked_after_a_crash_and_the_rest
     async with place.program(ScriptedBackend()) as delivery:
         shown = place.service.chat("p")
         message = await shown.send(MessageContent("…"), reply_to=None, nonce="n")
-        letters = [NewLetter("edit", message, packed(MessageContent(texts[0])))]
-        letters += [NewLetter("send", part=packed(MessageContent(text))) for text in texts[1:]]
+        letters = [NewOutboxMessage("edit", message, packed(MessageContent(texts[0])))]
+        letters += [NewOutboxMessage("send", content=packed(MessageContent(text))) for text in texts[1:]]
         rows = await delivery.outbox.put("bot", "p", letters, language="zh")
         await delivery.outbox.attempting(rows[0].id, "edit", message)
         await delivery.outbox.attempting(rows[1].id, "send", "")

@@ -12,7 +12,7 @@ import pytest
 
 from chatbridge.delivery.chat import Limits
 from chatbridge.delivery.contents import split_answer
-from chatbridge.store import Inbox, Store
+from chatbridge.store import Cursors, Store
 from chatbridge.store.queue import Queue
 from chatbridge.testing import judge_answers
 
@@ -35,7 +35,7 @@ async def test_each_message_is_answered_and_no_answer_is_doubled_in_silence(tmp_
     await run(store, service, calls=None)
 
     opened = await Store.open(store)
-    taken_in = await Inbox(opened).mark("bot", "updates") or 0
+    taken_in = await Cursors(opened).get("bot", "updates") or 0
     assert await Queue(opened).entries() == []
     await opened.aclose()
     assert taken_in > 5 * scale

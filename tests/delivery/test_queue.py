@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from chatbridge.store import Inbox, NewLetter, Outbox, Store
+from chatbridge.store import Inbox, NewOutboxMessage, Outbox, Store
 from chatbridge.types import Author, Channel, Message
 
 Run = Callable[..., CompletedProcess[str]]
@@ -25,8 +25,8 @@ def filled(tmp_path: Path) -> Path:
         inbox, outbox = Inbox(store), Outbox(store)
         for id in "12":
             await inbox.add("guild", Message(id, Channel("room"), Author("a", "Ann"), f"what about {id}?\n" * 20))
-        await inbox.bury(1, "answering it ended the program 3 times")
-        await outbox.put("guild", "room", [NewLetter("send", part='{"text": "an answer"}')] * 2)
+        await inbox.dead_letter(1, "answering it ended the program 3 times")
+        await outbox.put("guild", "room", [NewOutboxMessage("send", content='{"text": "an answer"}')] * 2)
         await outbox.failed(2, "bot was blocked by the user", doubtful=False)
         await store.aclose()
 

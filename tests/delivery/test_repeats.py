@@ -9,7 +9,7 @@ import pytest
 
 from chatbridge import ChatCommand, CommandContext, Limits, MessageContent, Press
 from chatbridge.delivery.chat import packed
-from chatbridge.store import NewLetter
+from chatbridge.store import NewOutboxMessage
 from chatbridge.store.queue import Queue
 from chatbridge.testing import FakeService, Fault, ScriptedBackend, plugin_of
 from chatbridge.texts import say
@@ -181,7 +181,7 @@ async def test_a_placeholder_that_nobody_remembers_becomes_the_answer(place: Pla
 async def test_a_nonce_stays_the_same_for_all_tries_and_runs(place: Place) -> None:
     place.service = FakeService(Limits(2000, idempotent=True), lambda call: Fault("unreachable"))
     async with place.program(ScriptedBackend(), drain=5.0) as delivery:
-        await delivery.outbox.put("bot", "p", [NewLetter("send", "n", packed(MessageContent("One.")))])
+        await delivery.outbox.put("bot", "p", [NewOutboxMessage("send", "n", packed(MessageContent("One.")))])
         await delivery.resume()
         await place.service.clock.sleep(1)
         (letter,) = await delivery.outbox.open("bot")
@@ -194,7 +194,7 @@ async def test_what_was_tried_a_moment_ago_needs_no_mark_where_nonces_are_known(
     place.service = FakeService(Limits(2000, idempotent=True))
     async with place.program(ScriptedBackend()) as delivery:
         await place.service.chat("p").send(MessageContent("One."), reply_to=None, nonce="n")
-        (row,) = await delivery.outbox.put("bot", "p", [NewLetter("send", "n", packed(MessageContent("One.")))])
+        (row,) = await delivery.outbox.put("bot", "p", [NewOutboxMessage("send", "n", packed(MessageContent("One.")))])
         await delivery.outbox.attempting(row.id, "send", row.nonce)
     async with place.program(ScriptedBackend()) as delivery:
         await delivery.resume()

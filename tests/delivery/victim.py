@@ -17,6 +17,7 @@ from pathlib import Path
 from chatbridge import Author, Channel, Message
 from chatbridge.delivery.chat import Limits, LoopClock, MessageContent
 from chatbridge.delivery.delivery import Delivery
+from chatbridge.store import Cursors
 from chatbridge.testing import bridge_with, scripted
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -78,7 +79,7 @@ async def main(store: str, service: str, length: str, *last: str) -> None:
     ):
         await delivery.resume()
         if not last:
-            for number in count((await delivery.inbox.mark("bot", "updates") or 0) + 1):
+            for number in count((await Cursors(bridge.store).get("bot", "updates") or 0) + 1):
                 assert await delivery.accept(update(number), mark=("updates", number))
                 while delivery.in_hand > 2 * CHATS:
                     await CLOCK.sleep(0.005)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbridge.errors import StoreError
-from chatbridge.store import Inbox, NewLetter, Outbox, Store
+from chatbridge.store import Cursors, Inbox, MessageIndex, NewOutboxMessage, Outbox, Store
 from chatbridge.store.queue import Queue
 from chatbridge.store.schema import MIGRATIONS
 from chatbridge.types import Attachment, Author, Channel, Message
@@ -44,12 +44,12 @@ async def test_a_message_is_kept_as_it_came_and_once(store: Store) -> None:
         "hi \ud800 \x00",
         attachments=(Attachment("x.png", "image/png", b"\x00\xff"),),
     )
-    received = await inbox.add("bot", came)
-    assert received is not None
-    assert received.asked is not None
-    assert received.asked.text == "hi ? \x00"
-    assert received.asked.attachments == came.attachments
-    assert (received.asked.channel, received.asked.author) == (came.channel, came.author)
+    item = await inbox.add("bot", came)
+    assert item is not None
+    assert item.asked is not None
+    assert item.asked.text == "hi ? \x00"
+    assert item.asked.attachments == came.attachments
+    assert (item.asked.channel, item.asked.author) == (came.channel, came.author)
     assert await inbox.add("bot", came) is None
     assert await inbox.add("other bot", came) is not None
     assert await inbox.add("bot", message("1", channel=Channel("elsewhere"))) is not None
@@ -57,69 +57,75 @@ async def test_a_message_is_kept_as_it_came_and_once(store: Store) -> None:
 
 async def test_attempts_are_counted_before_they_are_made(store: Store) -> None:
     inbox = Inbox(store)
-    received = await inbox.add("bot", message())
-    assert received is not None
-    begun = await inbox.begin(received.id)
+    item = await inbox.add("bot", message())
+    assert item is not None
+    begun = await inbox.begin(item.id)
     assert begun is not None
     assert (begun.attempts, begun.state) == (1, "running")
     (left,) = await inbox.open("bot")  # as after a crash
     assert left.attempts == 1
-    await inbox.release(received.id)
+    await inbox.release(item.id)
     (left,) = await inbox.open("bot")  # as after a shutdown
     assert (left.attempts, left.state) == (0, "waiting")
-    await inbox.begin(received.id)
-    await inbox.show(received.id, ["m1", "m2"])
+    await inbox.begin(item.id)
+    await inbox.show(item.id, ["m1", "m2"])
     (left,) = await inbox.open("bot")
-    assert left.live == ("m1", "m2")
-    await inbox.finish(received.id)
+    assert left.message_ids == ("m1", "m2")
+    await inbox.finish(item.id)
     assert await inbox.open("bot") == []
-    assert await inbox.begin(received.id) is None
-    await inbox.release(received.id)
+    assert await inbox.begin(item.id) is None
+    await inbox.release(item.id)
     assert await inbox.open("bot") == []
     assert await inbox.add("bot", message()) is None
 
 
 async def test_what_was_answered_leaves_no_words_behind(store: Store, tmp_path: Path) -> None:
     inbox, outbox = Inbox(store), Outbox(store)
-    received = await inbox.add("bot", message(text="a secret"))
-    assert received is not None
-    (letter,) = await outbox.put("bot", "room", [NewLetter("send", part='{"text": "an answer"}')], received=received.id)
-    await outbox.delivered(letter.id, "m1")
+    item = await inbox.add("bot", message(text="a secret"))
+    assert item is not None
+    (row,) = await outbox.put(
+        "bot", "room", [NewOutboxMessage("send", content='{"text": "an answer"}')], inbox_id=item.id
+    )
+    await outbox.delivered(row.id, "m1")
     with sqlite3.connect(tmp_path / "test.db") as raw:
         assert raw.execute("SELECT state, message FROM inbox").fetchall() == [("done", "")]
         assert raw.execute("SELECT state, part, message_id FROM outbox").fetchall() == [("delivered", "", "m1")]
     raw.close()
 
 
-async def test_marks_only_go_forward_and_with_their_message(store: Store) -> None:
-    inbox = Inbox(store)
-    assert await inbox.mark("bot", "updates") is None
+async def test_cursors_only_go_forward_and_with_their_message(store: Store) -> None:
+    inbox, cursors = Inbox(store), Cursors(store)
+    assert await cursors.get("bot", "updates") is None
     await inbox.add("bot", message("1"), ("updates", 10))
     await inbox.add("bot", message("0"), ("updates", 7))
     await inbox.add("bot", message("1"), ("updates", 11))  # seen before, and still taken in
-    await inbox.advance("bot", "room", 2**62)
-    await inbox.advance("bot", "room", 5)
-    assert await inbox.marks("bot") == {"updates": 11, "room": 2**62}
-    assert await inbox.marks("other") == {}
+    await cursors.advance("bot", "room", 2**62)
+    await cursors.advance("bot", "room", 5)
+    assert await cursors.all("bot") == {"updates": 11, "room": 2**62}
+    assert await cursors.all("other") == {}
 
 
 async def test_an_answer_in_the_outbox_ends_the_message_in_the_inbox(store: Store) -> None:
     inbox, outbox = Inbox(store), Outbox(store)
-    received = await inbox.add("bot", message())
-    assert received is not None
-    new = [NewLetter("edit", "m1", "{}"), NewLetter("send", part="{}", reply_to="1"), NewLetter("delete", "m2")]
-    letters = await outbox.put("bot", "room", new, language="zh", received=received.id)
+    item = await inbox.add("bot", message())
+    assert item is not None
+    new = [
+        NewOutboxMessage("edit", "m1", "{}"),
+        NewOutboxMessage("send", content="{}", reply_to="1"),
+        NewOutboxMessage("delete", "m2"),
+    ]
+    rows = await outbox.put("bot", "room", new, language="zh", inbox_id=item.id)
     assert await inbox.open("bot") == []
-    assert [(each.kind, each.target, each.reply_to, each.state) for each in letters] == [
+    assert [(each.kind, each.target, each.reply_to, each.state) for each in rows] == [
         ("edit", "m1", None, "pending"),
         ("send", "", "1", "pending"),
         ("delete", "m2", None, "pending"),
     ]
-    assert len({letter.nonce for letter in letters}) == 3
-    assert max(len(letter.nonce) for letter in letters) <= 25
-    await outbox.attempting(letters[0].id, "send", "")
-    await outbox.pending(letters[1].id, "down", doubtful=True)
-    await outbox.delivered(letters[2].id, "")
+    assert len({row.nonce for row in rows}) == 3
+    assert max(len(row.nonce) for row in rows) <= 25
+    await outbox.attempting(rows[0].id, "send", "")
+    await outbox.pending(rows[1].id, "down", doubtful=True)
+    await outbox.delivered(rows[2].id, "")
     first, second = await outbox.open("bot")
     assert (first.state, first.kind, first.target, first.attempts, first.doubtful) == (
         "attempting",
@@ -136,9 +142,11 @@ async def test_the_queue_lists_retries_and_drops(store: Store) -> None:
     inbox, outbox, queue = Inbox(store), Outbox(store), Queue(store)
     for id in "123":
         await inbox.add("bot", message(id, f"text {id}"))
-    await inbox.bury(1, "it ended the program 3 times")
+    await inbox.dead_letter(1, "it ended the program 3 times")
     await inbox.finish(2)
-    await outbox.put("bot", "room", [NewLetter("send", part='{"text": "one"}'), NewLetter("delete", "m")])
+    await outbox.put(
+        "bot", "room", [NewOutboxMessage("send", content='{"text": "one"}'), NewOutboxMessage("delete", "m")]
+    )
     await outbox.failed(1, "blocked", doubtful=True)
     entries = {entry.id: entry for entry in await queue.entries()}
     assert entries.keys() == {"in-1", "in-3", "out-1", "out-2"}
@@ -146,7 +154,7 @@ async def test_the_queue_lists_retries_and_drops(store: Store) -> None:
     assert (entries["out-1"].text, entries["out-1"].error, entries["in-3"].text) == ("one", "blocked", "text 3")
     await queue.retry("in-1")
     await queue.retry("out-1")
-    assert [received.id for received in await inbox.open("bot")] == [1, 3]
+    assert [item.id for item in await inbox.open("bot")] == [1, 3]
     assert (await outbox.open("bot"))[0].doubtful  # what may have been delivered is still marked
     for id in ("in-1", "in-3", "out-1", "out-2"):
         await queue.drop(id)
@@ -158,27 +166,29 @@ async def test_the_queue_lists_retries_and_drops(store: Store) -> None:
 
 
 async def test_the_answer_that_a_conversation_holds_is_found(store: Store) -> None:
-    inbox = Inbox(store)
+    index = MessageIndex(store)
     talk = await store.conversation("bot", "room")
     asked = await store.append(talk.id, "user", "hi", parent=None, service_id="1", channel="room")
-    assert await inbox.kept_answer("bot", "room", "1") is None
+    assert await index.kept_answer("bot", "room", "1") is None
     answer = await store.append(talk.id, "assistant", "hello", parent=asked.id, partial=True)
-    kept = await inbox.kept_answer("bot", "room", "1")
+    kept = await index.kept_answer("bot", "room", "1")
     assert kept is not None
     assert (kept.text, kept.partial, kept.latest) == ("hello", True, True)
     await store.append(talk.id, "user", "and", parent=answer.id, service_id="2")
-    kept = await inbox.kept_answer("bot", "room", "1")
+    kept = await index.kept_answer("bot", "room", "1")
     assert kept is not None
     assert not kept.latest
     await store.start("bot", "room")
-    assert await inbox.kept_answer("bot", "room", "1") is None
+    assert await index.kept_answer("bot", "room", "1") is None
 
 
 async def test_what_is_old_and_done_is_forgotten(store: Store) -> None:
     inbox, outbox = Inbox(store), Outbox(store)
     for id in "12":
         await inbox.add("bot", message(id))
-    await outbox.put("bot", "room", [NewLetter("send", part="{}"), NewLetter("send", part="{}")], received=1)
+    await outbox.put(
+        "bot", "room", [NewOutboxMessage("send", content="{}"), NewOutboxMessage("send", content="{}")], inbox_id=1
+    )
     await outbox.delivered(1, "m1")
     for box in (outbox, inbox):
         await box.prune(days=1)
@@ -186,8 +196,8 @@ async def test_what_is_old_and_done_is_forgotten(store: Store) -> None:
     for box in (outbox, inbox):
         await box.prune(days=-1)
     assert await inbox.add("bot", message("1")) is not None
-    assert [received.service_id for received in await inbox.open("bot")] == ["2", "1"]
-    assert [letter.id for letter in await outbox.open("bot")] == [2]
+    assert [item.service_id for item in await inbox.open("bot")] == ["2", "1"]
+    assert [row.id for row in await outbox.open("bot")] == [2]
 
 
 async def test_a_store_of_before_is_brought_up_to_date(tmp_path: Path) -> None:
@@ -213,32 +223,32 @@ async def test_whatever_is_said_comes_back(
         came = Message(
             "1", ROOM, Author(name, name, flag), text, 1.25, flag, None, (Attachment(name, "x/y", data),), "en"
         )
-        received = await Inbox(store).add("bot", came)
-        assert received is not None
-        assert received.asked == came
+        item = await Inbox(store).add("bot", came)
+        assert item is not None
+        assert item.asked == came
         assert [each.asked for each in await Inbox(store).open("bot")] == [came]
     finally:
         await store.aclose()
 
 
-_VICTIM = """
+_PROGRAM = """
 import asyncio, sys
 from itertools import count
 from pathlib import Path
-from chatbridge.store import Inbox, NewLetter, Outbox, Store
+from chatbridge.store import Cursors, Inbox, NewOutboxMessage, Outbox, Store
 from chatbridge.types import Author, Channel, Message
 
 async def main():
     store = await Store.open(Path(sys.argv[1]))
     inbox, outbox = Inbox(store), Outbox(store)
-    for i in count((await inbox.mark("bot", "updates") or 0) + 1):
+    for i in count((await Cursors(store).get("bot", "updates") or 0) + 1):
         message = Message(str(i), Channel("room"), Author("a", "A"), f"text {i}")
-        received = await inbox.add("bot", message, ("updates", i))
+        item = await inbox.add("bot", message, ("updates", i))
         print("added", i, flush=True)
-        await inbox.begin(received.id)
+        await inbox.begin(item.id)
         print("begun", i, flush=True)
-        letters = [NewLetter("send", part="{}"), NewLetter("send", part="{}")]
-        await outbox.put("bot", "room", letters, received=received.id)
+        answer = [NewOutboxMessage("send", content="{}"), NewOutboxMessage("send", content="{}")]
+        await outbox.put("bot", "room", answer, inbox_id=item.id)
         print("put", i, flush=True)
 
 asyncio.run(main())
@@ -251,13 +261,13 @@ def test_kill_minus_nine_leaves_each_message_in_one_of_the_boxes(tmp_path: Path,
     path = tmp_path / "store.db"
     told: dict[int, str] = {}
     for _ in range(20 * scale):
-        victim = subprocess.Popen([sys.executable, "-c", _VICTIM, str(path)], stdout=subprocess.PIPE, text=True)
-        assert victim.stdout is not None
-        lines = [victim.stdout.readline() for _ in range(chance.randrange(1, 100))]
-        victim.send_signal(signal.SIGKILL)
-        lines += [line for line in victim.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
-        victim.wait()
-        victim.stdout.close()
+        program = subprocess.Popen([sys.executable, "-c", _PROGRAM, str(path)], stdout=subprocess.PIPE, text=True)
+        assert program.stdout is not None
+        lines = [program.stdout.readline() for _ in range(chance.randrange(1, 100))]
+        program.send_signal(signal.SIGKILL)
+        lines += [line for line in program.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
+        program.wait()
+        program.stdout.close()
         told |= {int(number): what for what, number in (line.split() for line in lines)}
     asyncio.run(_each_is_somewhere(path, told))
 
@@ -265,20 +275,20 @@ def test_kill_minus_nine_leaves_each_message_in_one_of_the_boxes(tmp_path: Path,
 async def _each_is_somewhere(path: Path, told: dict[int, str]) -> None:
     store = await Store.open(path)
     try:
-        waiting = {int(received.service_id): received for received in await Inbox(store).open("bot")}
+        waiting = {int(item.service_id): item for item in await Inbox(store).open("bot")}
         answered: dict[int, int] = {}
-        for letter in await Outbox(store).open("bot"):
-            assert letter.received is not None
-            answered[letter.received] = answered.get(letter.received, 0) + 1
-        mark = await Inbox(store).mark("bot", "updates") or 0
+        for sent in await Outbox(store).open("bot"):
+            assert sent.inbox_id is not None
+            answered[sent.inbox_id] = answered.get(sent.inbox_id, 0) + 1
+        cursor = await Cursors(store).get("bot", "updates") or 0
     finally:
         await store.aclose()
     assert set(answered.values()) == {2}, "an answer is put there whole"
-    ids = {int(received.service_id): received.id for received in waiting.values()}
-    assert len(waiting) + len(answered) == mark
+    ids = {int(item.service_id): item.id for item in waiting.values()}
+    assert len(waiting) + len(answered) == cursor
     assert not set(ids.values()) & set(answered)
     for number, what in told.items():
-        assert number <= mark
+        assert number <= cursor
         if what == "put":
             assert number not in waiting
         elif what == "begun" and number in waiting:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from chatbridge.store import Messages, People, Store
-from chatbridge.store.people import LETTERS
+from chatbridge.store import MessageIndex, Pairings, Store
+from chatbridge.store.access import LETTERS
 from chatbridge.types import Author, Reply
 
 
@@ -21,30 +21,30 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 async def test_messages_are_found_by_bot_channel_and_id(store: Store) -> None:
-    messages = Messages(store)
+    index = MessageIndex(store)
     talk = await store.conversation("bot", "place")
     first = await store.append(talk.id, "user", "one", parent=None, service_id="7", channel="room")
     second = await store.append(talk.id, "assistant", "two", parent=first.id)
-    await messages.note("bot", "room", "8", second.id)
-    found = await messages.find("bot", "room", "7")
+    await index.note("bot", "room", "8", second.id)
+    found = await index.find("bot", "room", "7")
     assert found is not None
-    assert (found.place, found.conversation, found.node, found.role) == ("place", talk.id, first.id, "user")
-    latest = await messages.latest("bot", "room")
+    assert (found.key, found.conversation, found.node, found.role) == ("place", talk.id, first.id, "user")
+    latest = await index.latest("bot", "room")
     assert latest is not None
     assert (latest.node, latest.role) == (second.id, "assistant")
     for bot, channel, id in (("bot", "room", "9"), ("bot", "elsewhere", "7"), ("other", "room", "7")):
-        assert await messages.find(bot, channel, id) is None
-        assert not await messages.remove(bot, channel, id)
-    assert await messages.latest("other", "room") is None
+        assert await index.find(bot, channel, id) is None
+        assert not await index.remove(bot, channel, id)
+    assert await index.latest("other", "room") is None
     # One that shows something else from now on.
-    await messages.note("bot", "room", "8", first.id)
-    again = await messages.find("bot", "room", "8")
+    await index.note("bot", "room", "8", first.id)
+    again = await index.find("bot", "room", "8")
     assert again is not None
     assert again.node == first.id
 
 
 async def test_nothing_is_left_of_a_deleted_message_and_the_answers_to_it(store: Store, tmp_path: Path) -> None:
-    messages = Messages(store)
+    index = MessageIndex(store)
     talk = await store.conversation("bot", "room")
     before = await store.append(talk.id, "user", "before", parent=None, service_id="1", channel="room")
     asked = await store.append(talk.id, "user", "secret", parent=before.id, service_id="2", channel="room")
@@ -53,11 +53,11 @@ async def test_nothing_is_left_of_a_deleted_message_and_the_answers_to_it(store:
     for parent in (asked, asked, edited):
         answer = await store.append(talk.id, "assistant", reply.text, parent=parent.id, reply=reply)
     after = await store.append(talk.id, "user", "after", parent=answer.id, service_id="22", channel="room")
-    assert await messages.remove("bot", "room", "2")
+    assert await index.remove("bot", "room", "2")
     assert [node.text for node in await store.path(talk.id)] == ["before", "after"]
     assert await store.children(talk.id, asked.id) == []
-    assert await messages.find("bot", "room", "2") is None
-    assert await messages.remove("bot", "room", "2"), "again, for an answer that came since"
+    assert await index.find("bot", "room", "2") is None
+    assert await index.remove("bot", "room", "2"), "again, for an answer that came since"
     with sqlite3.connect(tmp_path / "test.db") as raw:
         rows = raw.execute("SELECT id, text, tokens, tail FROM nodes WHERE removed").fetchall()
     raw.close()
@@ -67,34 +67,35 @@ async def test_nothing_is_left_of_a_deleted_message_and_the_answers_to_it(store:
 
 
 async def test_an_answer_that_was_deleted_leaves_the_question(store: Store) -> None:
-    messages = Messages(store)
+    index = MessageIndex(store)
     talk = await store.conversation("bot", "room")
     asked = await store.append(talk.id, "user", "one", parent=None, service_id="1", channel="room")
     answer = await store.append(talk.id, "assistant", "two", parent=asked.id)
-    await messages.note("bot", "room", "m", answer.id)
-    assert await messages.remove("bot", "room", "m")
+    await index.note("bot", "room", "m", answer.id)
+    assert await index.remove("bot", "room", "m")
     assert [node.text for node in await store.path(talk.id)] == ["one"]
     assert (await store.conversation("bot", "room")).title == "one"
 
 
 async def test_codes_are_ones_own_and_stay_the_same(store: Store) -> None:
-    people = People(store)
+    pairings = Pairings(store)
     ann, again, other = [
-        await people.ask("bot", author) for author in (Author("a", "Ann"), Author("a", "Anna \ud800"), Author("b", "B"))
+        await pairings.request("bot", author)
+        for author in (Author("a", "Ann"), Author("a", "Anna \ud800"), Author("b", "B"))
     ]
-    elsewhere = await people.ask("other bot", Author("a", "Ann"))
+    elsewhere = await pairings.request("other bot", Author("a", "Ann"))
     assert ann.code == again.code
     assert again.name == "Anna ?"
     assert len({ann.code, other.code, elsewhere.code}) == 3
     assert set(ann.code) <= set(LETTERS)
-    paired = await people.pair("bot", ann.code, "boss")
+    paired = await pairings.pair("bot", ann.code, "boss")
     assert paired is not None
     assert (paired.user, paired.paired) == ("a", True)
-    assert await people.paired("bot", "a")
-    assert not await people.paired("other bot", "a")
-    assert not await people.paired("bot", "b")
-    assert await people.pair("bot", "b", "boss") is not None, "by id as well"
-    assert [(one.user, one.paired) for one in await people.all("bot")] == [("a", True), ("b", True)]
-    assert await people.unpair("bot", "a")
-    assert not await people.unpair("bot", "a")
-    assert not await people.paired("bot", "a")
+    assert await pairings.paired("bot", "a")
+    assert not await pairings.paired("other bot", "a")
+    assert not await pairings.paired("bot", "b")
+    assert await pairings.pair("bot", "b", "boss") is not None, "by id as well"
+    assert [(one.user, one.paired) for one in await pairings.all("bot")] == [("a", True), ("b", True)]
+    assert await pairings.unpair("bot", "a")
+    assert not await pairings.unpair("bot", "a")
+    assert not await pairings.paired("bot", "a")

@@ -172,7 +172,7 @@ async def test_errors_are_told_in_words(tmp_path: Path) -> None:
         await Store.open(tmp_path / "new.db")
 
 
-_VICTIM = """
+_PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 from chatbridge.store import Store
@@ -197,14 +197,14 @@ def test_kill_minus_nine_loses_no_committed_message(tmp_path: Path, scale: int) 
     rng = random.Random(5)
     for round_ in range(20 * scale):
         path = tmp_path / f"{round_}.db"
-        victim = subprocess.Popen([sys.executable, "-c", _VICTIM, str(path)], stdout=subprocess.PIPE, text=True)
-        assert victim.stdout is not None
-        acknowledged = [int(victim.stdout.readline()) for _ in range(rng.randrange(1, 200))]
-        victim.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
+        program = subprocess.Popen([sys.executable, "-c", _PROGRAM, str(path)], stdout=subprocess.PIPE, text=True)
+        assert program.stdout is not None
+        acknowledged = [int(program.stdout.readline()) for _ in range(rng.randrange(1, 200))]
+        program.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
         # What it told before it died counts too: whatever was acknowledged has to be there.
-        acknowledged += [int(line) for line in victim.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
-        victim.wait()
-        victim.stdout.close()
+        acknowledged += [int(line) for line in program.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
+        program.wait()
+        program.stdout.close()
         assert asyncio.run(_kept(path))[: len(acknowledged)] == acknowledged
         with sqlite3.connect(path) as raw:
             assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -1,0 +1,81 @@
+"""Who may talk to a bot because an admin let them in. Knows no settings, which may let in others."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from chatbridge.store.database import Database, storable
+from chatbridge.types import Author
+
+LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
+"""What codes are made of: nothing that looks like something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Somebody who asked to be let in, or was (`paired`). `code` is what an admin types."""
+
+    user: str
+    name: str
+    code: str
+    paired: bool
+
+
+class Pairings:
+    """The pairings of all bots of a store."""
+
+    def __init__(self, store: Database) -> None:
+        self._store = store
+
+    async def request(self, bot: str, author: Author) -> Pairing:
+        """Somebody wants to be let in: their pairing, with a code that stays the same each time they ask."""
+
+        def work(db: sqlite3.Connection) -> Pairing:
+            code = "".join(secrets.choice(LETTERS) for _ in range(8))
+            db.execute(
+                "INSERT INTO people (bot, user, name, code, created) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (bot, user) DO UPDATE SET name = excluded.name",
+                (bot, author.id, storable(author.name), code, time.time()),
+            )
+            return _pairing(db.execute(f"{_PAIRING} AND user = ?", (bot, author.id)).fetchone())
+
+        return await self._store.transaction(work)
+
+    async def paired(self, bot: str, user: str) -> bool:
+        """Whether an admin has let that person in."""
+        query = "SELECT 1 FROM people WHERE bot = ? AND user = ? AND paired"
+        return await self._store.transaction(lambda db: db.execute(query, (bot, user)).fetchone()) is not None
+
+    async def pair(self, bot: str, code: str, by: str) -> Pairing | None:
+        """Let in whoever has that code or that id. Returns None where nobody has."""
+
+        def work(db: sqlite3.Connection) -> Pairing | None:
+            row = db.execute(f"{_PAIRING} AND (code = ? OR user = ?)", (bot, code.upper(), code)).fetchone()
+            if row is None:
+                return None
+            db.execute("UPDATE people SET paired = 1, paired_by = ? WHERE bot = ? AND user = ?", (by, bot, row[0]))
+            return replace(_pairing(row), paired=True)
+
+        return await self._store.transaction(work)
+
+    async def unpair(self, bot: str, user: str) -> bool:
+        """Let somebody in no longer, by id or by code. False where there is no such person."""
+        statement = "DELETE FROM people WHERE bot = ? AND (user = ? OR code = ?)"
+        return await self._store.execute(statement, bot, user, user.upper()) > 0
+
+    async def all(self, bot: str) -> list[Pairing]:
+        """Everybody who asked or was let in, in the order in which they asked."""
+        query = f"{_PAIRING} ORDER BY created"
+        return await self._store.transaction(lambda db: [_pairing(row) for row in db.execute(query, (bot,))])
+
+
+_PAIRING = "SELECT user, name, code, paired FROM people WHERE bot = ?"
+
+
+def _pairing(row: tuple[Any, ...]) -> Pairing:
+    user, name, code, paired = row
+    return Pairing(user, name, code, bool(paired))

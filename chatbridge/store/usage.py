@@ -1,0 +1,44 @@
+"""What each person's answers have cost, day by day, in tokens. Knows no limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chatbridge.store.database import Database, storable
+from chatbridge.types import Author
+
+
+@dataclass(frozen=True, slots=True)
+class DailyUsage:
+    """What one person's answers of a day have cost, in tokens."""
+
+    user: str
+    name: str
+    tokens: int
+    answers: int
+
+
+class UsageLog:
+    """The usage of all bots of a store."""
+
+    def __init__(self, store: Database) -> None:
+        self._store = store
+
+    async def add(self, bot: str, author: Author, day: str, tokens: int) -> None:
+        """Count one answer to that person."""
+        await self._store.execute(
+            "INSERT INTO usage (bot, user, day, name, tokens, answers) VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT DO "
+            "UPDATE SET name = excluded.name, tokens = tokens + excluded.tokens, answers = answers + 1",
+            *(bot, author.id, day, storable(author.name), tokens),
+        )
+
+    async def tokens(self, bot: str, user: str, day: str) -> int:
+        """How many tokens the answers to that person have cost on that day."""
+        query = "SELECT tokens FROM usage WHERE bot = ? AND user = ? AND day = ?"
+        row = await self._store.transaction(lambda db: db.execute(query, (bot, user, day)).fetchone())
+        return row[0] if row else 0
+
+    async def of_day(self, bot: str, day: str) -> list[DailyUsage]:
+        """What everybody's answers have cost on that day, the most tokens first."""
+        query = "SELECT user, name, tokens, answers FROM usage WHERE bot = ? AND day = ? ORDER BY tokens DESC"
+        return await self._store.transaction(lambda db: [DailyUsage(*row) for row in db.execute(query, (bot, day))])
