@@ -1,0 +1,126 @@
+"""From a conversation to a request, with plain values: no store, no model, no bridge."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from chatbridge import Channel, ChannelSettings, ModelInfo, Prompt, PromptTooLong, Reply, Sampling, Special, Text
+from chatbridge.bots.request import AnswerTarget, BuiltRequest, build_request, choose_template
+from chatbridge.errors import TemplateError
+from chatbridge.prompts import presets
+from chatbridge.store import Node
+
+INFO = ModelInfo("m", "toy", context_length=400, vocab_size=256, fingerprint="f", vocabulary="v", eos=(0,))
+SETTINGS = ChannelSettings(template="vicuna", sampling=Sampling(max_tokens=50))
+VICUNA = presets()["vicuna"]
+PATH = tuple(
+    Node(10 + i, 1, 9 + i or None, "assistant" if i % 2 else "user", f"{'said' if i % 2 else 'asked'} {i} " + "x" * 40)
+    for i in range(7)
+)
+
+
+async def letters(prompt: Prompt) -> int:
+    """A tokenizer whose tokens are letters."""
+    return sum(len(part.text) for part in prompt if isinstance(part, Text))
+
+
+async def build(
+    path: tuple[Node, ...] = PATH,
+    settings: ChannelSettings = SETTINGS,
+    info: ModelInfo = INFO,
+    target: AnswerTarget | None = None,
+    channel: Channel | None = None,
+    trim: int | None = None,
+    system_trusted: bool = True,
+) -> BuiltRequest:
+    return await build_request(
+        target or AnswerTarget(path[-1]),
+        path,
+        settings,
+        VICUNA,
+        info,
+        letters,
+        bot="bot",
+        channel=channel or Channel("c"),
+        trim=trim,
+        system_trusted=system_trusted,
+    )
+
+
+def text(built: BuiltRequest) -> str:
+    return "".join(part.text for part in built.request.prompt if isinstance(part, Text))
+
+
+async def test_all_of_it_is_in_the_prompt_where_it_fits() -> None:
+    built = await build(info=replace(INFO, context_length=4000))
+    assert [turn.text for turn in built.request.turns] == [node.text for node in PATH]
+    assert (built.left_out, built.newly_dropped, built.trim, built.trim_moved) == (0, 0, None, False)
+    assert built.notices("en") == []
+
+
+async def test_what_does_not_fit_is_dropped_in_a_block_and_told_once() -> None:
+    built = await build()
+    assert built.trim == 14, "half of the messages before the one that is asked"
+    assert built.trim_moved
+    assert (built.left_out, built.newly_dropped) == (4, 4)
+    assert len(built.notices("en")) == 1
+    again = await build(trim=built.trim)
+    assert again.request.prompt == built.request.prompt
+    assert (again.left_out, again.newly_dropped, again.trim, again.trim_moved) == (4, 0, 14, False)
+    assert again.notices("en") == []
+
+
+async def test_a_trim_that_is_on_another_branch_counts_for_nothing() -> None:
+    assert (await build(trim=99)).trim == (await build()).trim
+
+
+async def test_a_message_that_does_not_even_fit_alone_is_an_error() -> None:
+    with pytest.raises(PromptTooLong):
+        await build(path=(replace(PATH[0], text="x" * 500),))
+
+
+async def test_names_stand_in_groups_only_unless_the_settings_say_else() -> None:
+    path = (replace(PATH[0], name="Ann"),)
+    for names, kind, named in (("auto", "group", True), ("auto", "private", False), ("always", "private", True)):
+        settings = SETTINGS.model_copy(update={"speaker_names": names})
+        built = await build(path, settings, channel=Channel("c", kind=kind))  # type: ignore[arg-type]
+        assert ("Ann" in text(built)) == named, (names, kind)
+
+
+async def test_variables_are_filled_into_trusted_system_texts_alone() -> None:
+    settings = SETTINGS.model_copy(update={"system": "I am {bot} in {channel}."})
+    assert "I am bot in Room." in text(await build(PATH[:1], settings, channel=Channel("c", "Room")))
+    assert "{bot}" in text(await build(PATH[:1], settings, channel=Channel("c", "Room"), system_trusted=False))
+
+
+async def test_an_unfinished_answer_goes_on_by_its_ids_where_the_model_can_read_them() -> None:
+    unfinished = replace(PATH[1], text="so far", reply=Reply("so far", (7, 8, 9), "", "v"))
+    target = AnswerTarget(PATH[0], unfinished)
+    built = await build(PATH[:1], target=target)
+    assert built.request.resume == (7, 8, 9)
+    assert built.request.sampling.max_tokens == 53, "those that are there already do not count against the limit"
+    assert built.before == ""
+    other = await build(PATH[:1], target=target, info=replace(INFO, vocabulary="another"))
+    assert other.request.resume == ()
+    assert other.before == "so far"
+    assert text(other).endswith("so far")
+
+
+async def test_the_models_own_sampling_lies_beneath_the_channels() -> None:
+    info = replace(INFO, sampling=Sampling(temperature=0.1, top_k=7))
+    built = await build(PATH[:1], SETTINGS.model_copy(update={"sampling": Sampling(temperature=0.9)}), info)
+    assert (built.request.sampling.temperature, built.request.sampling.top_k) == (0.9, 7)
+
+
+async def test_the_template_is_the_one_that_is_set_or_the_one_that_fits() -> None:
+    known = presets()
+    assert choose_template(known, SETTINGS, INFO) is known["vicuna"]
+    unset = SETTINGS.model_copy(update={"template": None})
+    assert choose_template(known, unset, replace(INFO, name="alpaca-7b")) is known["alpaca"]
+    with pytest.raises(TemplateError, match="does not say which template"):
+        choose_template(known, unset, INFO)
+    with pytest.raises(TemplateError, match="did you mean 'vicuna'"):
+        choose_template(known, SETTINGS.model_copy(update={"template": "vicunna"}), INFO)
+    assert Special("bos") not in (await build(PATH[:1])).request.prompt[1:]

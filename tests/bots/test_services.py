@@ -1,0 +1,56 @@
+"""A bot is made of services; it needs no bridge."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from chatbridge import Author, Bot, Channel, ChannelSettings, Message, Notice, Plugins, ReplyStream, SettingsSource
+from chatbridge.bots.services import Services
+from chatbridge.config.settings import ModelSettings, Settings
+from chatbridge.prompts import presets
+from chatbridge.store import Store
+from chatbridge.testing import ScriptedBackend, scripted
+from chatbridge.worker.pool import ModelPool
+
+
+def asked(text: str) -> Message:
+    return Message(text, Channel("c"), Author("ann", "Ann"), text)
+
+
+async def test_a_bot_can_be_made_without_a_bridge(tmp_path: Path) -> None:
+    backend = scripted(ScriptedBackend("Yes?"))
+    model = ModelSettings("m", backend.name, backend.options(), template="alpaca")
+    defaults = ChannelSettings(reply_to="always", language="en")
+    source = SettingsSource(Settings({"m": model}, presets(), tmp_path / "db", defaults))
+    models = ModelPool({backend.name: backend}.__getitem__)
+    store = await Store.open(tmp_path / "db")
+    try:
+        bot = Bot(Services(source, store, models, Plugins(discover=False)), "b")
+        reply = await bot.receive(asked("hello"))
+        assert isinstance(reply, ReplyStream)
+        assert "".join([chunk.text async for chunk in reply]) == "Yes?"
+        assert isinstance(await bot.receive(asked("/stats")), Notice)
+    finally:
+        await models.aclose()
+        await store.aclose()
+
+
+async def test_what_is_wrong_between_a_template_and_a_model_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "chatbridge.bots.services")
+    source = SettingsSource(Settings({}, presets(), tmp_path / "db"))
+    store = await Store.open(tmp_path / "db")
+    services = Services(source, store, ModelPool({}.__getitem__), Plugins(discover=False))
+    info = replace(ScriptedBackend().info, name="vicuna")
+    for _ in range(2):
+        services.diagnose(presets()["chatml"], info)
+    first = len(caplog.records)
+    assert first == len({record.getMessage() for record in caplog.records}) > 0
+    services.diagnose(presets()["llama-3"], info)
+    assert len(caplog.records) > first, "another template is another pair"
+    await store.aclose()
