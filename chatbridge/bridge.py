@@ -32,7 +32,7 @@ class Bridge:
     """All bots of one program, on shared models and one store. Use it as an async context manager.
 
         async with Bridge(source, plugins) as bridge:
-            turn = await bridge.bot("guild").receive(message)
+            reply = await bridge.bot("guild").receive(message)
 
     `source.current` is read anew for every message, so that a changed bots.yaml needs no restart.
     """

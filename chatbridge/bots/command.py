@@ -39,7 +39,7 @@ class CommandContext:
 class ChatCommand:
     """What `register_chat_commands` returns.
 
-    `run(context, argument)` is an async function that returns text to show, or a turn to stream. It raises
+    `run(context, argument)` is an async function that returns text to show, or a reply to stream. It raises
     CommandError with a text for the person. `argument` says what may follow the name, for people; `complete(context)`
     gives values that it may have, for services that suggest them. `terminal_only` commands touch this machine's files.
     `admin` commands are for the admins that bots.yaml names. `repeatable`: it may be carried out again where the
