@@ -19,7 +19,7 @@ from chatbridge.plugins.manager import Plugins
 from chatbridge.store import Store
 from chatbridge.suggest import did_you_mean
 from chatbridge.types import Channel
-from chatbridge.worker.pool import LoadProgress, Models
+from chatbridge.worker.pool import LoadProgress, ModelPool
 
 if TYPE_CHECKING:
     from chatbridge.config.source import SettingsSource
@@ -50,7 +50,7 @@ class Bridge:
         self.source = source
         self.plugins = plugins
         self.clock = clock
-        self.models = Models(plugins, on_progress)
+        self.models = ModelPool(plugins, on_progress)
         self.looked_over: set[tuple[str, str]] = set()
         """Pairs of template and model that the template doctor has seen."""
         self.deliveries: set[Delivery] = set()

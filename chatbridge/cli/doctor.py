@@ -139,10 +139,10 @@ def _model(settings: ModelSettings, plugins: Plugins) -> Finding:
     """What the model says of itself once it is loaded, or why it can't be."""
     import asyncio
 
-    from chatbridge.worker.pool import Models
+    from chatbridge.worker.pool import ModelPool
 
     async def load() -> ModelInfo:
-        models = Models(plugins)
+        models = ModelPool(plugins)
         try:
             async with models.use(settings) as backend:
                 return backend.info

@@ -122,14 +122,14 @@ async def _with_model(template: Template, model: str, config: Path | None) -> tu
     from chatbridge.plugins.manager import Plugins
     from chatbridge.prompts.segments import Text
     from chatbridge.suggest import did_you_mean
-    from chatbridge.worker.pool import Models
+    from chatbridge.worker.pool import ModelPool
 
     plugins = Plugins()
     settings = _settings(config, plugins)
     if model not in settings.models:
         hint = did_you_mean(model, settings.models) or f"; known: {', '.join(settings.models)}"
         raise ConfigError(f"there is no model {model!r}{hint}")
-    models = Models(plugins)
+    models = ModelPool(plugins)
     try:
         async with models.use(settings.models[model]) as backend:
             tokenize = getattr(backend, "tokenize", None)

@@ -9,7 +9,7 @@ from chatbridge.bots.request import choose_template
 from chatbridge.errors import ChatbridgeError
 from chatbridge.prompts.doctor import diagnose
 from chatbridge.types import Channel, ModelInfo
-from chatbridge.worker.pool import Models
+from chatbridge.worker.pool import ModelPool
 
 if TYPE_CHECKING:
     from chatbridge.config.settings import BotSettings, ChannelSettings, Settings
@@ -20,7 +20,7 @@ async def rehearse(settings: Settings, plugins: Plugins, names: Iterable[str]) -
     """What would start, line by line, and how much of it would fail. Loads each model; opens no store."""
     bots = [bot for name, bot in settings.bots.items() if not names or name in set(names)]
     needed = {place.model for bot in bots for _, place in _places(settings, bot)}
-    models = Models(plugins)
+    models = ModelPool(plugins)
     lines: list[str] = []
     infos: dict[str, ModelInfo] = {}
     try:

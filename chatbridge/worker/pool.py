@@ -33,7 +33,7 @@ class _Loaded:
 
 
 @dataclass(slots=True)
-class Models:
+class ModelPool:
     """All loaded models of one program, by the names that bots.yaml gives them."""
 
     plugins: Plugins
