@@ -1,8 +1,8 @@
 """What a model backend provides: either a `Backend`, or a `LocalModel` that the core runs for it.
 
-`LocalModel` is the easy door: synchronous, called on one thread of a worker process, no scheduling. The core gives
-it continuous batching, prefix reuse, cancellation, streaming text, crash isolation and restarts.
-`Backend` is for engines that bring their own scheduler or server. Neither knows chat services.
+Two interfaces. `LocalModel` is synchronous, is called on one thread of a worker process, and schedules nothing: the
+core gives it continuous batching, prefix reuse, cancellation, streaming text, crash isolation and restarts. `Backend`
+is for engines that bring their own scheduler or server. Neither knows chat services.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Request:
     (by text) that end the reply besides the model's own. `show_thinking` streams `<think>` blocks as chunks with
     `thinking=True`; hidden ones are kept in the reply's tokens all the same. `resume` are ids already generated
     for this answer, by a worker that died: they count as generated and their text is not sent again. `adapter` is one
-    of `ModelInfo.adapters`, or empty for the model as it is.
+    of `ModelInfo.adapters`, or empty for the model as it is. `id` is unique among the requests under way.
     """
 
     prompt: Prompt
@@ -44,10 +44,15 @@ class Request:
 
 
 class Backend(Protocol):
-    """A model that answers many requests at once."""
+    """A model that answers many requests at once. All its methods are called in one event loop."""
 
     @property
-    def info(self) -> ModelInfo: ...
+    def info(self) -> ModelInfo:
+        """What the model says about itself: names, lengths in tokens, control tokens. It never changes.
+
+        Prompts are cut to `context_length` by it, and `fingerprint` and `vocabulary` decide what may be reused.
+        """
+        ...
 
     def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
         """Stream the answer; the last chunk carries `finish`. Closing the generator abandons the request.
@@ -57,18 +62,24 @@ class Backend(Protocol):
         ...
 
     def cancel(self, request_id: str) -> None:
-        """End a request early: its stream finishes with reason "cancelled" and the reply as far as it came.
+        """End a request early: its last chunk comes soon, with reason "cancelled" and the reply as far as it came.
 
         An id that is unknown or has ended already is ignored.
         """
         ...
 
     async def count_tokens(self, prompt: Prompt) -> int:
-        """Exactly how many tokens `prompt` is for this model."""
+        """Exactly how many tokens `prompt` is for this model, control tokens among them.
+
+        Raises: TemplateError for a control token that the model does not have; BackendError.
+        """
         ...
 
     async def aclose(self) -> None:
-        """Give up everything; requests in flight end as cancelled."""
+        """Give up everything; requests in flight end as cancelled. Called twice, it does nothing the second time.
+
+        After it, `generate` and `count_tokens` raise BackendError.
+        """
         ...
 
 
@@ -86,15 +97,15 @@ class ModelState(Protocol):
         ...
 
     def fork(self) -> ModelState:
-        """An independent copy."""
+        """An independent copy: neither sees what the other consumes later. Both are released one day."""
         ...
 
     def trim(self, length: int) -> None:
-        """Forget all but the first `length` tokens. Only called where `ModelInfo.can_trim`."""
+        """Forget all but the first `length` tokens, 0 to `self.length`. Only called where `ModelInfo.can_trim`."""
         ...
 
     def save(self) -> bytes:
-        """Everything needed to go on from here in a model with the same fingerprint."""
+        """Everything needed to go on from here, for `LocalModel.new_state` of a model with the same fingerprint."""
         ...
 
     def release(self) -> None:
@@ -104,10 +115,10 @@ class ModelState(Protocol):
 
 @dataclass(slots=True)
 class Row:
-    """One conversation's share of a step.
+    """One request's share of a step.
 
-    `tokens`: ids to consume now, at least one, appended to `state`. `sampler`: what `new_sampler` made for this
-    request, or None where this is a part of a prompt after which no token is wanted yet.
+    `tokens`: ids for `state` to consume now, at least one. `sampler`: what `new_sampler` made for this request, or None
+    where this is a part of a prompt after which no token is wanted yet.
     """
 
     state: ModelState
@@ -119,11 +130,14 @@ class LocalModel(Protocol):
     """A model in this process. All calls but the tokenizer's come from one thread.
 
     A model whose states are worth keeping over a restart has an attribute `disk_cache` besides, a
-    `chatbridge.DiskCache`.
+    `chatbridge.DiskCache`. What a method raises fails the request that it was called for; if the model then can't even
+    read one token, the worker ends and is started again.
     """
 
     @property
-    def info(self) -> ModelInfo: ...
+    def info(self) -> ModelInfo:
+        """What the model says about itself; see `ModelInfo`. It must not change while the model is loaded."""
+        ...
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -133,7 +147,8 @@ class LocalModel(Protocol):
     def new_state(self, saved: bytes | None = None, adapter: str = "") -> ModelState:
         """An empty state, or the one that `ModelState.save` wrote, for tokens that `adapter` reads.
 
-        Its forks have the same adapter. Rows of several adapters may come in one step.
+        `adapter`: a key of `ModelInfo.adapters`, or empty for the model as it is. A state's forks have its adapter.
+        Rows of several adapters may come in one step. Raises: BackendError for `saved` bytes that it can't use.
         """
         ...
 
@@ -147,18 +162,21 @@ class LocalModel(Protocol):
         ...
 
     def step(self, rows: Sequence[Row]) -> Sequence[Sequence[int]]:
-        """Consume each row's tokens and return, for each row with a sampler, the token sampled after them.
+        """Consume the tokens of each row, and sample a token after those of each row that has a sampler.
 
-        An empty sequence where the row has no sampler. Speculative models may return several tokens: then the
-        state has consumed all of them but the last.
+        `rows`: from 1 to `ModelInfo.max_batch`, each with a state of its own. Returns one sequence of ids for each row,
+        in their order: empty where the row has no sampler, otherwise the sampled id. A speculative model may return
+        several ids; the state has then consumed all of them but the last. Raises: anything; see above.
         """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give back all memory and files. Called once, after every state was released; nothing is called after it."""
+        ...
 
 
 Progress = Callable[[float, str], None]
-"""Called while loading, with a share from 0 to 1 and a word for what is happening."""
+"""Called while loading: `progress(share, doing)`, a share from 0 to 1 and a word for what is happening."""
 
 
 @dataclass(frozen=True, slots=True)

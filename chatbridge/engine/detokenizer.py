@@ -18,18 +18,19 @@ OPEN, CLOSE = "<think>", "</think>"
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TextDelta:
     """Text to append for the person; `thinking` for what the model says to itself."""
 
     text: str
     thinking: bool = False
 
 
-class Assembly:
+class StreamingDetokenizer:
     """The text of one reply as it grows.
 
-    `stop`: strings that end the reply; they are never shown, not even in part. `thinking`: the prompt has opened a
-    think block already. What was pieced together is always exactly `reply(...).text`.
+    `decode` gives the bytes of ids. `stop`: strings that end the reply; they are never shown, not even in part.
+    `thinking`: the prompt has opened a think block already. `stopped` is set once a stop string is complete. The texts
+    of all deltas that are no thoughts, put together, are always exactly `reply(...).text`.
     """
 
     def __init__(self, decode: Decode, stop: Sequence[str] = (), *, thinking: bool = False) -> None:
@@ -40,17 +41,17 @@ class Assembly:
         self._tokens: list[int] = []
         self._raw = ""
         self._ends: list[int | None] = []  # len(_raw) after each token; None inside a character
-        self._split = _ThinkSplitter(thinking)
-        self._passed = 0  # how much of _raw the splitter has seen
+        self._think = _ThinkSplitter(thinking)
+        self._emitted = 0  # how much of _raw was handed to the splitter
         self._answer = _Trimmed()
         self._thoughts = _Trimmed()
 
     @property
-    def holding(self) -> bool:
+    def in_partial_stop(self) -> bool:
         """Whether the last token may be the beginning of a stop string: part of its text, or of a character."""
-        return bool(self._utf8.getstate()[0]) or _partial(self._raw, self._stop) > 0
+        return bool(self._utf8.getstate()[0]) or _partial_match(self._raw, self._stop) > 0
 
-    def push(self, token: int) -> list[Piece]:
+    def push(self, token: int) -> list[TextDelta]:
         """Take in one more token and return what can be shown now. Sets `stopped` at a stop string."""
         before = len(self._raw)
         self._raw += self._utf8.decode(self._decode([token]))
@@ -60,14 +61,14 @@ class Assembly:
         if (cut := self._find_stop(before)) is not None:
             self._raw = self._raw[:cut]
             self.stopped = True
-        return self._release(0 if self.stopped else _partial(self._raw, self._stop))
+        return self._emit(withheld=0 if self.stopped else _partial_match(self._raw, self._stop))
 
-    def finish(self) -> list[Piece]:
-        """What was held back and can be shown after all, now that nothing follows."""
+    def finish(self) -> list[TextDelta]:
+        """What was withheld and can be shown after all, now that nothing follows."""
         if not self.stopped:
             self._raw += self._utf8.decode(b"", final=True)
-        pieces = self._release(0)
-        return _joined([*pieces, *self._sort(self._split.finish())])
+        deltas = self._emit(withheld=0)
+        return _merged([*deltas, *self._trimmed(self._think.finish())])
 
     def reply(self, vocabulary: str) -> Reply:
         """The reply so far, as it is kept."""
@@ -88,16 +89,20 @@ class Assembly:
                 found.append((at + len(stop), at))
         return min(found)[1] if found else None
 
-    def _release(self, held: int) -> list[Piece]:
-        end = len(self._raw) - held
-        fresh, self._passed = self._raw[self._passed : end], max(end, self._passed)
-        return _joined(self._sort(self._split.feed(fresh)))
+    def _emit(self, *, withheld: int) -> list[TextDelta]:
+        """What can be shown now of the raw text, but for its last `withheld` characters."""
+        # Text passes three filters, and each may keep back an end that what follows decides about: a stop string begun
+        # (`withheld`), a think tag begun (the splitter), blanks that may be the last (`_Trimmed`). `_emitted` never
+        # goes back: where a stop string is found, only characters that were withheld are cut off.
+        end = len(self._raw) - withheld
+        new, self._emitted = self._raw[self._emitted : end], max(end, self._emitted)
+        return _merged(self._trimmed(self._think.feed(new)))
 
-    def _sort(self, pieces: list[Piece]) -> list[Piece]:
+    def _trimmed(self, deltas: list[TextDelta]) -> list[TextDelta]:
         return [
-            Piece(text, piece.thinking)
-            for piece in pieces
-            if (text := (self._thoughts if piece.thinking else self._answer).add(piece.text))
+            TextDelta(text, delta.thinking)
+            for delta in deltas
+            if (text := (self._thoughts if delta.thinking else self._answer).add(delta.text))
         ]
 
 
@@ -119,15 +124,17 @@ class _Trimmed:
 
 
 class _ThinkSplitter:
-    """Tells a leading `<think>…</think>` from the answer after it; holds back what may be a tag."""
+    """Tells a leading `<think>…</think>` from the answer after it; withholds what may be a tag."""
 
     def __init__(self, thinking: bool) -> None:
+        # begin → thinking → answer, and never back: a tag within the answer is text. While it may still become a tag,
+        # text stays in the buffer: blanks and "<thi" at the beginning, "</thi" at the end of a thought.
         self._state = "thinking" if thinking else "begin"
         self._buffer = ""
 
-    def feed(self, text: str) -> list[Piece]:
+    def feed(self, text: str) -> list[TextDelta]:
         if self._state == "answer":
-            return [Piece(text)] if text else []
+            return [TextDelta(text)] if text else []
         self._buffer += text
         if self._state == "begin":
             head = self._buffer.lstrip()
@@ -140,41 +147,41 @@ class _ThinkSplitter:
         thought, tag, rest = self._buffer.partition(CLOSE)
         if tag:
             self._state, self._buffer = "answer", ""
-            return [Piece(thought, thinking=True), Piece(rest)]
-        held = _partial(thought, (CLOSE,))
-        self._buffer = thought[len(thought) - held :]
-        return [Piece(thought[: len(thought) - held], thinking=True)]
+            return [TextDelta(thought, thinking=True), TextDelta(rest)]
+        end = len(thought) - _partial_match(thought, (CLOSE,))
+        self._buffer = thought[end:]
+        return [TextDelta(thought[:end], thinking=True)]
 
-    def finish(self) -> list[Piece]:
+    def finish(self) -> list[TextDelta]:
         if self._state == "thinking":
-            return [Piece(self._buffer, thinking=True)]
+            return [TextDelta(self._buffer, thinking=True)]
         return self._become_answer()
 
-    def _become_answer(self) -> list[Piece]:
+    def _become_answer(self) -> list[TextDelta]:
         self._state = "answer"
         text, self._buffer = self._buffer, ""
-        return [Piece(text)] if text else []
+        return [TextDelta(text)] if text else []
 
 
 def opens_thinking(prompt: Prompt, decode: Decode) -> bool:
-    """Whether the answer to `prompt` begins inside a think block, opened by the template or by the reply it goes on.
+    """Whether the answer to `prompt` begins inside a think block, opened by the template or by the reply it continues.
 
     A person's `<think>` opens nothing: the answer would be hidden.
     """
-    opening, said = "", ""
+    opening, reply = "", ""
     for segment in reversed(prompt):
         if isinstance(segment, Special):
             opening = segment.token + opening
         elif isinstance(segment, Text) and segment.origin == "template":
             opening = segment.text + opening
         elif isinstance(segment, Tokens) and segment is prompt[-1]:
-            said = decode(segment.ids).decode("utf-8", "replace")
+            reply = decode(segment.ids).decode("utf-8", "replace")
         else:
             break
-    return CLOSE not in said and (opening.rstrip().endswith(OPEN) or said.lstrip().startswith(OPEN))
+    return CLOSE not in reply and (opening.rstrip().endswith(OPEN) or reply.lstrip().startswith(OPEN))
 
 
-def _partial(text: str, patterns: Sequence[str]) -> int:
+def _partial_match(text: str, patterns: Sequence[str]) -> int:
     """The length of the longest end of `text` that begins one of the patterns without completing it."""
     longest = max((len(pattern) - 1 for pattern in patterns), default=0)
     for length in range(min(longest, len(text)), 0, -1):
@@ -183,12 +190,12 @@ def _partial(text: str, patterns: Sequence[str]) -> int:
     return 0
 
 
-def _joined(pieces: list[Piece]) -> list[Piece]:
+def _merged(deltas: list[TextDelta]) -> list[TextDelta]:
     """Neighbours of the same kind put together."""
-    joined: list[Piece] = []
-    for piece in pieces:
-        if joined and joined[-1].thinking == piece.thinking:
-            joined[-1] = Piece(joined[-1].text + piece.text, piece.thinking)
+    merged: list[TextDelta] = []
+    for delta in deltas:
+        if merged and merged[-1].thinking == delta.thinking:
+            merged[-1] = TextDelta(merged[-1].text + delta.text, delta.thinking)
         else:
-            joined.append(piece)
-    return joined
+            merged.append(delta)
+    return merged

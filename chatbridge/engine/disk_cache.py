@@ -19,10 +19,10 @@ from pathlib import Path
 from chatbridge.engine.backend import ModelState
 from chatbridge.engine.prefix_cache import common_prefix
 
-SHORTEST = 64
+MIN_TOKENS = 64
 """Tokens that are worth a file; fewer are read again as fast."""
 
-CLOSING = 3.0
+CLOSE_SECONDS = 3.0
 """Seconds that a model which is being closed may take for putting its states away."""
 
 _MAGIC = b"chatbridge-state-2\n"
@@ -46,8 +46,8 @@ class StoredState:
             return file.read(count)
 
     def read_by(self, adapter: str) -> bool:
-        """Whether it was the adapter with this mark in `ModelInfo.adapters` that read the tokens; empty for none."""
-        return self.adapter == _adapter_mark(adapter)
+        """Whether it was the adapter with this digest in `ModelInfo.adapters` that read the tokens; empty for none."""
+        return self.adapter == _adapter_digest(adapter)
 
 
 @dataclass(slots=True)
@@ -62,11 +62,11 @@ class DiskCache:
     max_bytes: int
     clock: Callable[[], float] = time.monotonic
     _stored: dict[Path, StoredState] = field(default_factory=dict)
-    _unseen: int = 0
+    _written: int = 0
 
     def __post_init__(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._stored = {stored.path: stored for stored in self.contents(self.folder, f"{self._mark()}-")}
+        self._stored = {stored.path: stored for stored in self.contents(self.folder, f"{self._model_digest()}-")}
 
     @staticmethod
     def contents(folder: Path, start: str = "") -> Iterator[StoredState]:
@@ -77,32 +77,32 @@ class DiskCache:
                 yield _read_stored(file.read, path)
 
     def put(self, tokens: Sequence[int], state: ModelState, adapter: str = "") -> None:
-        """Keep a copy of `state`, which has consumed `tokens` with `adapter` (its mark in `ModelInfo.adapters`).
+        """Keep a copy of `state`, which has consumed `tokens` with `adapter` (its digest in `ModelInfo.adapters`).
 
         What can't be written is left out.
         """
-        if len(tokens) < SHORTEST:
+        if len(tokens) < MIN_TOKENS:
             return
         packed = struct.pack(f"<{len(tokens)}I", *tokens)
-        mark = _adapter_mark(adapter)
-        name = f"{self._mark()}-{blake2b(mark + packed, digest_size=16).hexdigest()}"
+        digest = _adapter_digest(adapter)
+        name = f"{self._model_digest()}-{blake2b(digest + packed, digest_size=16).hexdigest()}"
         path = self.folder / f"{name}{_SUFFIX}"
         if path in self._stored:
             return
-        fresh = self.folder / f"{name}.{os.getpid()}.part"
+        partial = self.folder / f"{name}.{os.getpid()}.part"
         try:
-            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                written = file.write(b"".join((_MAGIC, mark, struct.pack("<I", len(tokens)), packed, state.save())))
-            fresh.replace(path)
+            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                written = file.write(b"".join((_MAGIC, digest, struct.pack("<I", len(tokens)), packed, state.save())))
+            partial.replace(path)
         except OSError:
-            fresh.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
             return
-        self._stored[path] = StoredState(tuple(tokens), path, mark)
+        self._stored[path] = StoredState(tuple(tokens), path, digest)
         self._shrink(written)
 
     def put_all(self, kept: Iterable[tuple[Sequence[int], ModelState, str]]) -> None:
         """Keep these ids, states and adapters, the most wanted first, as many as there is time for."""
-        end = self.clock() + CLOSING
+        end = self.clock() + CLOSE_SECONDS
         for tokens, state, adapter in kept:
             if self.clock() >= end:
                 return
@@ -113,8 +113,8 @@ class DiskCache:
 
         One token is always left to evaluate.
         """
-        best, longest, wanted, mark = None, 0, tuple(prompt), _adapter_mark(adapter)
-        own = [stored for stored in self._stored.values() if stored.adapter == mark]
+        best, longest, wanted, digest = None, 0, tuple(prompt), _adapter_digest(adapter)
+        own = [stored for stored in self._stored.values() if stored.adapter == digest]
         if whole:
             fitting = (stored for stored in own if len(stored.tokens) < len(wanted))
             # Where the last ids differ, there is no need to compare all the others.
@@ -148,15 +148,15 @@ class DiskCache:
     def _shrink(self, written: int) -> None:
         """Drop what is too much, after a file of so many bytes; others may write there, too."""
         # Looking at all files takes a while where there are thousands: only now and then.
-        self._unseen += written
-        if self._unseen < self.max_bytes // 16:
+        self._written += written
+        if self._written < self.max_bytes // 16:
             return
-        self._unseen = 0
+        self._written = 0
         files = []
         for path in self.folder.glob(f"*{_SUFFIX}"):
             with suppress(OSError):
-                found = path.stat()
-                files.append((found.st_mtime_ns, found.st_size, path))
+                stat = path.stat()
+                files.append((stat.st_mtime_ns, stat.st_size, path))
         total = sum(size for _, size, _ in files)
         for _, size, path in sorted(files):
             if total <= self.max_bytes - self.max_bytes // 16:
@@ -164,17 +164,17 @@ class DiskCache:
             total -= size
             self.drop(StoredState((), path))
 
-    def _mark(self) -> str:
+    def _model_digest(self) -> str:
         return blake2b(self.fingerprint.encode(), digest_size=8).hexdigest()
 
 
-def _adapter_mark(adapter: str) -> bytes:
+def _adapter_digest(adapter: str) -> bytes:
     return blake2b(adapter.encode(), digest_size=len(_NO_ADAPTER)).digest() if adapter else _NO_ADAPTER
 
 
 def _read_stored(read: Callable[[int], bytes], path: Path) -> StoredState:
     if read(len(_MAGIC)) != _MAGIC:
         raise ValueError("not a state")
-    mark = read(len(_NO_ADAPTER))
+    digest = read(len(_NO_ADAPTER))
     (count,) = struct.unpack("<I", read(4))
-    return StoredState(struct.unpack(f"<{count}I", read(4 * count)), path, mark)
+    return StoredState(struct.unpack(f"<{count}I", read(4 * count)), path, digest)

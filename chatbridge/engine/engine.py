@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chatbridge.engine.backend import LocalModel, Request
-from chatbridge.engine.detokenizer import Piece
-from chatbridge.engine.job import Generation, prepare, prompt_ids
-from chatbridge.engine.prefill import Pace
+from chatbridge.engine.detokenizer import TextDelta
+from chatbridge.engine.generation import Generation, prepare, prompt_ids
+from chatbridge.engine.prefill import PrefillLimit
 from chatbridge.engine.scheduler import Scheduler
-from chatbridge.engine.states import States
+from chatbridge.engine.state_pool import StatePool
 from chatbridge.errors import BackendError, ChatbridgeError
 from chatbridge.prompts.segments import Prompt
 from chatbridge.types import Chunk, Finish, FinishReason, Waiting
@@ -26,7 +26,10 @@ CACHE_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a request. `tokens` are the ids sampled since its last event."""
+    """What the engine tells of a request: a chunk of its answer, or the error that it ended with.
+
+    `tokens` are the ids sampled since its last event.
+    """
 
     request_id: str
     chunk: Chunk | None = None
@@ -38,8 +41,9 @@ class Engine:
     """Runs `model` for many requests at once.
 
     `token_budget`: how many tokens one step reads at most, over all requests (the model's own batch may be less).
-    `cache_bytes`: memory for states of finished requests; 0 keeps none. `pace`: how long reading may hold up those who
-    are being answered. `clock` gives seconds.
+    `max_batch`: requests that run at once, if fewer than the model takes. `cache_bytes`: memory for states of finished
+    requests; 0 keeps none. `prefill_limit`: how long reading may hold up those who are being answered. `clock` gives
+    seconds.
     """
 
     def __init__(
@@ -49,28 +53,27 @@ class Engine:
         token_budget: int = 512,
         max_batch: int | None = None,
         cache_bytes: int = CACHE_BYTES,
-        pace: Pace | None = None,
+        prefill_limit: PrefillLimit | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         info = model.info
         rows = min(max_batch or info.max_batch, info.max_batch, info.max_states or info.max_batch)
         self.model = model
         self._clock = clock
-        self._pace = pace or Pace()
+        self._prefill_limit = prefill_limit or PrefillLimit()
         self._scheduler: Scheduler[Generation] = Scheduler(rows, token_budget)
-        self._answers: dict[str, Generation] = {}
+        self._generations: dict[str, Generation] = {}
         self._events: list[Event] = []
-        self._places: dict[str, int] = {}
-        self._usual: float | None = None
-        self._states = States(model, rows, cache_bytes, getattr(model, "disk_cache", None))
-        # `_places`: what waiting requests were told of their place. `_usual`: seconds that an answer takes lately.
-        # Counts of tokens (read and reused ones of prompts) and of steps.
+        self._told_positions: dict[str, int] = {}
+        self._average_seconds: float | None = None  # of the last answers, without their time in the queue
+        self._states = StatePool(model, rows, cache_bytes, getattr(model, "disk_cache", None))
+        # Counts of tokens (of prompts: read ones, and those that a state had read before) and of steps.
         self._generated = self._read = self._reused = self._steps = 0
 
     @property
     def idle(self) -> bool:
         """Whether `step` has nothing to do."""
-        return not self._answers and not self._events
+        return not self._generations and not self._events
 
     def tokenize(self, prompt: Prompt) -> list[int]:
         """The ids of `prompt`. Raises TemplateError."""
@@ -81,172 +84,177 @@ class Engine:
 
         Raises: ValueError if a request of the same id is under way.
         """
-        if request.id in self._answers:
+        if request.id in self._generations:
             raise ValueError(f"a request {request.id!r} is under way already")
         try:
-            answer = prepare(request, self.model, self._clock())
+            generation = prepare(request, self.model, self._clock())
         except Exception as error:
             self._events.append(_failure(request.id, error))
             return
-        self._answers[request.id] = answer
-        self._scheduler.add(answer)
+        self._generations[request.id] = generation
+        self._scheduler.add(generation)
 
     def cancel(self, request_id: str) -> None:
-        """End a request; the next step gives its slot to another and tells what came of it."""
-        if (answer := self._answers.get(request_id)) is not None:
-            self._finish(answer, "cancelled")
+        """End a request; the next step lets another one run in its stead, and tells how far its answer came."""
+        if (generation := self._generations.get(request_id)) is not None:
+            self._finish(generation, "cancelled")
 
     def step(self) -> list[Event]:
         """Let every running request catch up by its share of the budget, and tell what came of it.
 
         A request that makes the model raise fails alone. Raises: what the model raises, if it is broken for good.
         """
-        while (answer := self._scheduler.admit()) is not None:
+        while (generation := self._scheduler.admit()) is not None:
             try:
-                self._begin(answer)
+                self._start(generation)
             except Exception as error:
-                self._fail(answer, error)
-        self._tell_places()
+                self._fail(generation, error)
+        self._tell_positions()
         if shares := self._shares():
             self._steps += 1
-            with self._pace.reading(sum(count - 1 for _, count in shares)):
+            with self._prefill_limit.measure(sum(count - 1 for _, count in shares)):
                 results = self._run(shares)
-            for (answer, _), sampled in zip(shares, results, strict=True):
-                if answer.id in self._answers:
-                    self._advance(answer, sampled)
+            for (generation, _), sampled in zip(shares, results, strict=True):
+                if generation.id in self._generations:
+                    self._advance(generation, sampled)
         events, self._events = self._events, []
         return events
 
     def stats(self) -> dict[str, Any]:
         """Counts since the start, and what is going on now."""
+        scheduler, cache = self._scheduler, self._states.cache
         return {
-            "running": len(self._scheduler.running),
-            "waiting": len(self._scheduler.waiting),
-            "positions": {answer.id: self._scheduler.position(answer) for answer in self._scheduler.waiting},
+            "running": len(scheduler.running),
+            "waiting": len(scheduler.waiting),
+            "positions": {generation.id: scheduler.position(generation) for generation in scheduler.waiting},
             "steps": self._steps,
             "tokens_generated": self._generated,
             "tokens_read": self._read,
             "tokens_reused": self._reused,
-            "kept_states": len(self._states.cache),
-            "kept_bytes": self._states.cache.nbytes,
-            "cache_hits": self._states.cache.hits,
-            "cache_evictions": self._states.cache.evictions,
+            "kept_states": len(cache),
+            "kept_bytes": cache.nbytes,
+            "cache_hits": cache.hits,
+            "cache_evictions": cache.evictions,
         }
 
     def close(self) -> None:
         """Release every state and the model; requests under way are dropped."""
-        for answer in list(self._answers.values()):
-            self._finish(answer, "cancelled")
+        for generation in list(self._generations.values()):
+            self._finish(generation, "cancelled")
         self._events.clear()
         self._states.close()
         self.model.close()
 
-    def _tell_places(self) -> None:
-        """Tell each waiting request how many are before it, when that has changed."""
-        places = {answer.id: place for place, answer in enumerate(self._scheduler.waiting, start=1)}
-        for id, place in places.items():
-            if self._places.get(id) != place:
+    def _tell_positions(self) -> None:
+        """Tell each waiting request its position in the queue, when that has changed."""
+        positions = {generation.id: number for number, generation in enumerate(self._scheduler.waiting, start=1)}
+        for id, position in positions.items():
+            if self._told_positions.get(id) != position:
                 # With all rows taken, one becomes free as often as answers end.
-                seconds = None if self._usual is None else place * self._usual / self._scheduler.max_batch
-                self._events.append(Event(id, Chunk(waiting=Waiting(place, seconds))))
-        self._places = places
+                average = self._average_seconds
+                seconds = None if average is None else position * average / self._scheduler.max_batch
+                self._events.append(Event(id, Chunk(waiting=Waiting(position, seconds))))
+        self._told_positions = positions
 
     def _shares(self) -> list[tuple[Generation, int]]:
         """What each running request consumes in the next step."""
-        answering = any(answer.first_token is not None for answer in self._scheduler.running)
-        scheduled = self._scheduler.schedule(self._pace.most() if answering else None)
-        return [(answer, answer.held().up_to_copy(count)) for answer, count in scheduled]
+        answering = any(generation.first_token is not None for generation in self._scheduler.running)
+        scheduled = self._scheduler.schedule(self._prefill_limit.max_tokens() if answering else None)
+        return [(generation, generation.running_state().up_to_checkpoint(count)) for generation, count in scheduled]
 
-    def _begin(self, answer: Generation) -> None:
+    def _start(self, generation: Generation) -> None:
         """Give an admitted request its sampler and its state, with as much of the prompt in it as is known."""
-        answer.started = self._clock()
-        if answer.ended:
-            self._finish(answer, answer.ended)
+        generation.started = self._clock()
+        if generation.exhausted:
+            self._finish(generation, generation.exhausted)
         else:
-            answer.sampler = self._new_sampler(answer)
-            answer.memory = self._states.take(answer.tokens, answer.prompt_length, answer.request.adapter)
-            answer.consumed = answer.memory.state.length
-            answer.cached = min(answer.consumed, answer.prompt_length)
-            self._reused += answer.cached
+            generation.sampler = self._new_sampler(generation)
+            state = self._states.acquire(generation.tokens, generation.prompt_length, generation.request.adapter)
+            generation.state = state
+            generation.consumed = state.model_state.length
+            generation.cached = min(generation.consumed, generation.prompt_length)
+            self._reused += generation.cached
 
-    def _new_sampler(self, answer: Generation) -> Any:
-        return self.model.new_sampler(answer.request.sampling, answer.tokens, answer.generated)
+    def _new_sampler(self, generation: Generation) -> Any:
+        return self.model.new_sampler(generation.request.sampling, generation.tokens, generation.generated)
 
     def _run(self, shares: list[tuple[Generation, int]]) -> Sequence[Sequence[int]]:
         try:
-            return self.model.step([answer.row(count) for answer, count in shares])
+            return self.model.step([generation.row(count) for generation, count in shares])
         except Exception:
             # One request may have spoilt the step for all: each is tried alone, and only the culprit fails.
-            results = [self._run_alone(answer, count) for answer, count in shares]
+            results = [self._run_alone(generation, count) for generation, count in shares]
             if not self._scheduler.running:
                 self._states.check_model()
             return results
 
-    def _run_alone(self, answer: Generation, count: int) -> Sequence[int]:
+    def _run_alone(self, generation: Generation, count: int) -> Sequence[int]:
         """Repeat a failed step for one request, from where it stood before."""
         try:
-            end = answer.consumed + count
-            memory, answer.memory = answer.held(), None
-            answer.memory = self._states.rewind(memory, answer.consumed)
-            answer.consumed = answer.memory.state.length
-            answer.sampler = self._new_sampler(answer)
-            while (left := end - answer.consumed) > self._scheduler.token_budget:
-                self.model.step([answer.row(self._scheduler.token_budget)])
-                answer.consumed += self._scheduler.token_budget
-            return self.model.step([answer.row(left)])[0]
+            end = generation.consumed + count
+            # Where rewinding fails, the pool has released the state: `_fail` must not do so again.
+            state, generation.state = generation.running_state(), None
+            generation.state = self._states.rewind(state, generation.consumed)
+            generation.consumed = generation.state.model_state.length
+            generation.sampler = self._new_sampler(generation)
+            while (left := end - generation.consumed) > self._scheduler.token_budget:
+                self.model.step([generation.row(self._scheduler.token_budget)])
+                generation.consumed += self._scheduler.token_budget
+            return self.model.step([generation.row(left)])[0]
         except Exception as error:
-            self._fail(answer, error)
+            self._fail(generation, error)
             return ()
 
-    def _advance(self, answer: Generation, sampled: Sequence[int]) -> None:
-        memory = answer.held()
-        self._read += max(0, min(memory.state.length, answer.prompt_length) - answer.consumed)
-        answer.consumed = memory.state.length
+    def _advance(self, generation: Generation, sampled: Sequence[int]) -> None:
+        state = generation.running_state()
+        length = state.model_state.length
+        self._read += max(0, min(length, generation.prompt_length) - generation.consumed)
+        generation.consumed = length
         try:
-            before = answer.generated
-            reason, pieces = answer.take(sampled, self._clock())
-            self._generated += answer.generated - before
+            before = generation.generated
+            reason, deltas = generation.append(sampled, self._clock())
+            self._generated += generation.generated - before
             if reason is None:
-                if answer.pending < 1:
+                if generation.pending < 1:
                     raise BackendError("the model sampled no token, and has nothing left to go on with")
-                self._states.mark(memory, holding=answer.assembly.holding)
+                self._states.checkpoint(state, in_partial_stop=generation.detokenizer.in_partial_stop)
         except Exception as error:
-            self._fail(answer, error)
+            self._fail(generation, error)
             return
         if reason is not None:
-            self._finish(answer, reason, pieces)
+            self._finish(generation, reason, deltas)
         elif sampled:
-            self._tell(answer, [*_chunks(pieces, answer.request.show_thinking)] or [None])
+            self._tell(generation, [*_chunks(deltas, generation.request.show_thinking)] or [None])
 
-    def _finish(self, answer: Generation, reason: FinishReason, pieces: Sequence[Piece] = ()) -> None:
-        self._forget(answer)
-        pieces = [*pieces, *answer.assembly.finish()]
-        reply = answer.assembly.reply(self.model.info.vocabulary)
-        if answer.memory is not None:
-            self._states.keep(answer.memory, answer.prompt_length + len(reply.tokens))
-        usage = answer.usage(self._clock())
-        if answer.started is not None:
-            took = usage.seconds - usage.queued_seconds
-            self._usual = took if self._usual is None else 0.8 * self._usual + 0.2 * took
-        *chunks, last = _chunks(pieces, answer.request.show_thinking) or [Chunk()]
-        self._tell(answer, [*chunks, replace(last, finish=Finish(reason, reply, usage))])
+    def _finish(self, generation: Generation, reason: FinishReason, deltas: Sequence[TextDelta] = ()) -> None:
+        self._remove(generation)
+        deltas = [*deltas, *generation.detokenizer.finish()]
+        reply = generation.detokenizer.reply(self.model.info.vocabulary)
+        if generation.state is not None:
+            self._states.keep(generation.state, generation.prompt_length + len(reply.tokens))
+        usage = generation.usage(self._clock())
+        if generation.started is not None:
+            seconds, average = usage.seconds - usage.queued_seconds, self._average_seconds
+            self._average_seconds = seconds if average is None else 0.8 * average + 0.2 * seconds
+        *chunks, last = _chunks(deltas, generation.request.show_thinking) or [Chunk()]
+        self._tell(generation, [*chunks, replace(last, finish=Finish(reason, reply, usage))])
 
-    def _fail(self, answer: Generation, error: Exception) -> None:
-        self._forget(answer)
-        if answer.memory is not None:
-            self._states.drop(answer.memory)
-        self._events.append(_failure(answer.id, error))
+    def _fail(self, generation: Generation, error: Exception) -> None:
+        self._remove(generation)
+        if generation.state is not None:
+            self._states.discard(generation.state)
+        self._events.append(_failure(generation.id, error))
 
-    def _forget(self, answer: Generation) -> None:
-        del self._answers[answer.id]
-        self._scheduler.remove(answer)
+    def _remove(self, generation: Generation) -> None:
+        del self._generations[generation.id]
+        self._scheduler.remove(generation)
 
-    def _tell(self, answer: Generation, chunks: Sequence[Chunk | None]) -> None:
+    def _tell(self, generation: Generation, chunks: Sequence[Chunk | None]) -> None:
         """An event for each chunk; the ids go with the last, so that none is told before its text."""
         for chunk in chunks[:-1]:
-            self._events.append(Event(answer.id, chunk))
-        self._events.append(Event(answer.id, chunks[-1], tokens=tuple(answer.fresh)))
-        answer.fresh.clear()
+            self._events.append(Event(generation.id, chunk))
+        self._events.append(Event(generation.id, chunks[-1], tokens=tuple(generation.unreported)))
+        generation.unreported.clear()
 
 
 def _failure(request_id: str, error: Exception) -> Event:
@@ -255,5 +263,5 @@ def _failure(request_id: str, error: Exception) -> Event:
     return Event(request_id, error=error)
 
 
-def _chunks(pieces: Sequence[Piece], show_thinking: bool) -> list[Chunk]:
-    return [Chunk(piece.text, piece.thinking) for piece in pieces if show_thinking or not piece.thinking]
+def _chunks(deltas: Sequence[TextDelta], show_thinking: bool) -> list[Chunk]:
+    return [Chunk(delta.text, delta.thinking) for delta in deltas if show_thinking or not delta.thinking]

@@ -1,7 +1,7 @@
 """How much of the prompts one step reads, so that those who are being answered need not wait long for their next word.
 
 Learned from how long the last steps took: what a graphics card reads at a glance holds a processor up for a minute.
-Knows no request and no model.
+Elsewhere called chunked prefill. Knows no request and no model.
 """
 
 from __future__ import annotations
@@ -15,28 +15,31 @@ from dataclasses import dataclass, field
 STEP_SECONDS = 0.5
 """How long reading may hold up a step in which somebody is being answered."""
 
-LEAST = 16
-"""Tokens that are read in any case: fewer cost as much, and tell nothing of the pace."""
+MIN_TOKENS = 16
+"""Tokens that are read in any case: fewer cost as much, and tell nothing of the model's speed."""
 
 
 @dataclass(slots=True)
-class Pace:
-    """How fast a model reads. `seconds`: how long reading may hold up a step; `clock` gives seconds."""
+class PrefillLimit:
+    """How many tokens of prompts the next step may read.
+
+    `seconds`: how long reading may hold up a step; `clock` gives seconds.
+    """
 
     seconds: float = STEP_SECONDS
     clock: Callable[[], float] = time.monotonic
-    _last: deque[float] = field(default_factory=lambda: deque(maxlen=2))
+    _seconds_per_token: deque[float] = field(default_factory=lambda: deque(maxlen=2))
 
     @contextmanager
-    def reading(self, tokens: int) -> Iterator[None]:
-        """The block reads so many tokens beside all else that it does."""
-        begin = self.clock()
+    def measure(self, tokens: int) -> Iterator[None]:
+        """Time the block, a step that reads `tokens` of prompts beside all else that it does."""
+        start = self.clock()
         yield
-        if tokens >= LEAST:
-            self._last.append((self.clock() - begin) / tokens)
+        if tokens >= MIN_TOKENS:
+            self._seconds_per_token.append((self.clock() - start) / tokens)
 
-    def most(self) -> int | None:
-        """Tokens that may be read in one step; None where nothing is known yet."""
+    def max_tokens(self) -> int | None:
+        """Tokens that the next step may read; None while nothing has been measured."""
         # The faster of the last two steps: the other may have waited for another program.
-        fastest = min(self._last, default=0.0)
-        return max(LEAST, int(self.seconds / fastest)) if fastest > 0 else None
+        fastest = min(self._seconds_per_token, default=0.0)
+        return max(MIN_TOKENS, int(self.seconds / fastest)) if fastest > 0 else None

@@ -16,7 +16,7 @@ BLOCK = 32
 
 
 @dataclass(slots=True, eq=False)
-class Kept:
+class CacheEntry:
     """One kept state, the ids it has consumed, and the adapter that read them."""
 
     tokens: tuple[int, ...]
@@ -36,40 +36,40 @@ class PrefixCache:
     can_trim: bool
     max_bytes: int
     max_states: int
-    on_evicted: Callable[[Kept], None] | None = None
+    on_evicted: Callable[[CacheEntry], None] | None = None
     hits: int = 0
     evictions: int = 0
-    _kept: dict[Kept, None] = field(default_factory=dict)
-    _blocks: dict[int, dict[Kept, None]] = field(default_factory=dict)
+    _entries: dict[CacheEntry, None] = field(default_factory=dict)
+    _blocks: dict[int, dict[CacheEntry, None]] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._entries)
 
     @property
     def nbytes(self) -> int:
-        return sum(kept.state.nbytes for kept in self._kept)
+        return sum(entry.state.nbytes for entry in self._entries)
 
-    def take(self, prompt: Sequence[int], *, room: int, beyond: int = 0, adapter: str = "") -> ModelState | None:
-        """A state in which `adapter` read more than `beyond` tokens of `prompt` and nothing else; the caller's own.
+    def fetch(self, prompt: Sequence[int], *, room: int, beyond: int = 0, adapter: str = "") -> ModelState | None:
+        """A state that has consumed the beginning of `prompt`, as much of it as any has, and nothing else.
 
-        At least one token is always left to evaluate, since only evaluating yields the next one's logits.
-        `room`: how many states there may be, the kept ones and this one; without room for a copy, the kept state
-        itself is given away.
+        It belongs to the caller. None where no state of `adapter` has consumed more than `beyond` tokens of it. At
+        least one token is always left to evaluate, since only evaluating yields the next one's logits. `room`: how many
+        states there may be, the kept ones and this one; without room for a copy, the kept state itself is given away.
         """
-        kept, length = self._find(tuple(prompt), adapter)
-        if kept is None or length <= beyond:
+        entry, length = self._find(tuple(prompt), adapter)
+        if entry is None or length <= beyond:
             return None
         self.hits += 1
         # A state that is wanted whole comes back longer: no copy. One that can't trim is copied all the same, since
         # a regeneration wants to come back to exactly this point.
-        if room < 2 or (self.can_trim and length == len(kept.tokens)):
-            self._drop(kept)
-            state = kept.state
+        if room < 2 or (self.can_trim and length == len(entry.tokens)):
+            self._drop(entry)
+            state = entry.state
         else:
-            self._touch(kept)
+            self._touch(entry)
             self.shrink(room - 1)
-            state = kept.state.fork()
-        if length < len(kept.tokens):
+            state = entry.state.fork()
+        if length < len(entry.tokens):
             state.trim(length)
         return state
 
@@ -85,90 +85,90 @@ class PrefixCache:
 
     def put(self, tokens: Sequence[int], state: ModelState, adapter: str = "") -> None:
         """Keep a state in which `adapter` read `tokens`; it belongs to the cache from now on."""
-        fresh = Kept(tuple(tokens), state, adapter)
-        if not fresh.tokens:
+        new = CacheEntry(tuple(tokens), state, adapter)
+        if not new.tokens:
             state.release()
             return
-        for kept in self._covered(fresh):
-            self._drop(kept)
-            kept.state.release()
-        self._kept[fresh] = None
-        for block in _hashes(fresh.tokens, adapter):
-            self._blocks.setdefault(block, {})[fresh] = None
+        for entry in self._covered(new):
+            self._drop(entry)
+            entry.state.release()
+        self._entries[new] = None
+        for block in _hashes(new.tokens, adapter):
+            self._blocks.setdefault(block, {})[new] = None
         self.shrink(self.max_states)
 
     def shrink(self, states: int) -> None:
         """Release the least recently used until at most `states` are left and the bytes fit."""
-        while self._kept and (len(self._kept) > states or self.nbytes > self.max_bytes):
-            oldest = next(iter(self._kept))
+        while self._entries and (len(self._entries) > states or self.nbytes > self.max_bytes):
+            oldest = next(iter(self._entries))
             self._drop(oldest)
             if self.on_evicted is not None:
                 self.on_evicted(oldest)
             oldest.state.release()
             self.evictions += 1
 
-    def newest(self) -> Iterator[Kept]:
+    def newest(self) -> Iterator[CacheEntry]:
         """What is kept, the most recently used first."""
-        return reversed(self._kept)
+        return reversed(self._entries)
 
     def clear(self) -> None:
         """Release everything; nobody is told of it."""
         self.on_evicted = None
         self.shrink(0)
 
-    def _find(self, prompt: tuple[int, ...], adapter: str) -> tuple[Kept | None, int]:
+    def _find(self, prompt: tuple[int, ...], adapter: str) -> tuple[CacheEntry | None, int]:
         best, longest = None, 0
-        for kept in self._candidates(prompt, adapter):
-            if kept.adapter != adapter:
+        for entry in self._candidates(prompt, adapter):
+            if entry.adapter != adapter:
                 continue
-            length = min(common_prefix(kept.tokens, prompt), len(prompt) - 1)
-            if not self.can_trim and length < len(kept.tokens):
+            length = min(common_prefix(entry.tokens, prompt), len(prompt) - 1)
+            if not self.can_trim and length < len(entry.tokens):
                 continue
             if length > longest:
-                best, longest = kept, length
+                best, longest = entry, length
                 if not self.can_trim:
                     break
         return best, longest
 
-    def _candidates(self, prompt: tuple[int, ...], adapter: str) -> Iterator[Kept]:
+    def _candidates(self, prompt: tuple[int, ...], adapter: str) -> Iterator[CacheEntry]:
         """Those worth comparing, longest shared blocks first; all of them where no block is shared."""
         levels = [self._blocks[block] for block in _hashes(prompt, adapter) if block in self._blocks]
         if self.can_trim:
-            yield from levels[-1] if levels else self._kept
+            yield from levels[-1] if levels else self._entries
             return
         # A state that can't trim serves with all of its tokens or not at all: it is a candidate where its blocks end,
         # and the first that serves is the best.
         for number in range(len(levels), 0, -1):
-            ending = [kept for kept in levels[number - 1] if len(kept.tokens) < (number + 1) * BLOCK]
+            ending = [entry for entry in levels[number - 1] if len(entry.tokens) < (number + 1) * BLOCK]
             yield from sorted(ending, key=_length, reverse=True)
-        yield from sorted((kept for kept in self._kept if len(kept.tokens) < BLOCK), key=_length, reverse=True)
+        yield from sorted((entry for entry in self._entries if len(entry.tokens) < BLOCK), key=_length, reverse=True)
 
-    def _covered(self, fresh: Kept) -> list[Kept]:
-        """Kept states that a fresh one makes superfluous."""
-        tokens = fresh.tokens
+    def _covered(self, new: CacheEntry) -> list[CacheEntry]:
+        """Entries that a new one makes superfluous."""
+        tokens = new.tokens
         return [
-            kept
-            for kept in self._kept
-            if kept.adapter == fresh.adapter
-            and (len(kept.tokens) <= len(tokens) if self.can_trim else len(kept.tokens) == len(tokens))
-            and tokens[: len(kept.tokens)] == kept.tokens
+            entry
+            for entry in self._entries
+            if entry.adapter == new.adapter
+            and (len(entry.tokens) <= len(tokens) if self.can_trim else len(entry.tokens) == len(tokens))
+            and tokens[: len(entry.tokens)] == entry.tokens
         ]
 
-    def _touch(self, kept: Kept) -> None:
-        del self._kept[kept]
-        self._kept[kept] = None
+    def _touch(self, entry: CacheEntry) -> None:
+        del self._entries[entry]
+        self._entries[entry] = None
 
-    def _drop(self, kept: Kept) -> None:
-        del self._kept[kept]
-        for block in _hashes(kept.tokens, kept.adapter):
+    def _drop(self, entry: CacheEntry) -> None:
+        del self._entries[entry]
+        for block in _hashes(entry.tokens, entry.adapter):
             holders = self._blocks.get(block, {})
-            holders.pop(kept, None)
+            holders.pop(entry, None)
             if not holders:
                 self._blocks.pop(block, None)
 
 
-def _length(kept: Kept) -> int:
-    return len(kept.tokens)
+def _length(entry: CacheEntry) -> int:
+    return len(entry.tokens)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

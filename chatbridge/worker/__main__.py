@@ -16,18 +16,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from chatbridge.worker.protocol import (
-    Answered,
-    Ask,
     Cancel,
     Close,
     Failure,
     FromWorker,
     Generate,
-    Happened,
     Load,
     Loaded,
     LoadFailed,
     Loading,
+    Query,
+    QueryResult,
+    RequestEvent,
     ToWorker,
     from_worker,
     read_to_worker,
@@ -89,8 +89,8 @@ class _Worker:
 
     def _load(self, load: Load) -> Engine:
         sys.path[:] = load.paths
-        options = _named(load.options_module, load.options_class).model_validate(load.options)
-        model = _named(load.module, load.function)(options, lambda share, doing: self._send(Loading(share, doing)))
+        options = _imported(load.options_module, load.options_class).model_validate(load.options)
+        model = _imported(load.module, load.function)(options, lambda share, doing: self._send(Loading(share, doing)))
         # Imported last: a backend may have to set variables before NumPy is first imported.
         from chatbridge.engine.engine import Engine
 
@@ -107,39 +107,39 @@ class _Worker:
                 engine.submit(message.request)
             elif isinstance(message, Cancel):
                 engine.cancel(message.id)
-            elif isinstance(message, Ask):
-                self._send(Answered(message.call, engine.stats()))
+            elif isinstance(message, Query):
+                self._send(QueryResult(message.id, engine.stats()))
         return True
 
     def _tell(self, event: Event) -> None:
         if event.error is not None or (event.chunk is not None and event.chunk.finish is not None):
             self._requests.discard(event.request_id)
         failure = Failure.of(event.error) if event.error is not None else None
-        self._send(Happened(event.request_id, event.chunk, failure, event.tokens))
+        self._send(RequestEvent(event.request_id, event.chunk, failure, event.tokens))
 
     def _read(self) -> None:
         for line in self._lines:
             message = read_to_worker(line)
-            if isinstance(message, Ask) and message.prompt is not None:
+            if isinstance(message, Query) and message.prompt is not None:
                 self._tokenize(message)  # at once: tokenizers may be called from any thread
             else:
                 self._inbox.put(message)
         os._exit(0)  # the parent is gone; the main thread may be deep in native code, so no goodbyes
 
-    def _tokenize(self, ask: Ask) -> None:
-        assert self._engine is not None, "a question before the model was loaded"
-        assert ask.prompt is not None
+    def _tokenize(self, query: Query) -> None:
+        assert self._engine is not None, "a query before the model was loaded"
+        assert query.prompt is not None
         try:
-            self._send(Answered(ask.call, self._engine.tokenize(ask.prompt)))
+            self._send(QueryResult(query.id, self._engine.tokenize(query.prompt)))
         except Exception as error:
-            self._send(Answered(ask.call, failure=Failure.of(error)))
+            self._send(QueryResult(query.id, failure=Failure.of(error)))
 
     def _send(self, message: FromWorker) -> None:
         with self._sending:
             self._connection.sendall(from_worker(message))
 
 
-def _named(module: str, name: str) -> Any:
+def _imported(module: str, name: str) -> Any:
     found: Any = import_module(module)
     for part in name.split("."):
         found = getattr(found, part)

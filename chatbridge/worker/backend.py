@@ -1,7 +1,7 @@
 """Runs a model in a worker process of its own, and is a `Backend` to everybody else.
 
 A worker that dies is started again, and what it was answering goes on from the token that it had come to, once.
-Knows requests and what becomes of them; how processes are started and watched is `child`.
+Knows requests and what becomes of them; how processes are started and watched is `process`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from chatbridge.engine.backend import BackendType, Request
 from chatbridge.errors import BackendError, ChatbridgeError, InvalidRequest, ModelLoadError, WorkerDied
 from chatbridge.prompts.segments import Prompt
 from chatbridge.types import Chunk, Finish, ModelInfo, Reply, Usage
-from chatbridge.worker.process import Child
+from chatbridge.worker.process import WorkerProcess
 from chatbridge.worker.protocol import (
-    Answered,
-    Ask,
     Cancel,
     Close,
     Generate,
-    Happened,
     Load,
     Loaded,
     LoadFailed,
     Loading,
+    Query,
+    QueryResult,
+    RequestEvent,
     ToWorker,
     plain_options,
 )
@@ -75,12 +75,12 @@ class WorkerBackend:
         self._max_batch = max_batch
         self._on_progress = on_progress
         self._info: ModelInfo | None = None
-        self._worker: Child | None = None
+        self._worker: WorkerProcess | None = None
         self._starting = asyncio.Lock()
         self._closed = False
         self._pending: dict[str, _Pending] = {}
-        self._calls: dict[int, asyncio.Future[Any]] = {}
-        self._next_call = 0
+        self._queries: dict[int, asyncio.Future[Any]] = {}
+        self._next_query = 0
         self._watching: asyncio.Task[None] | None = None
 
     @property
@@ -100,7 +100,7 @@ class WorkerBackend:
                 raise BackendError(f"the model {self._name!r} was closed")
             if self._worker is not None:
                 return
-            worker = await Child.start()
+            worker = await WorkerProcess.start()
             try:
                 self._info = await self._load(worker)
             except BaseException:
@@ -137,7 +137,7 @@ class WorkerBackend:
 
     async def tokenize(self, prompt: Prompt) -> list[int]:
         """The ids of `prompt`. Raises TemplateError."""
-        ids: list[int] = await self._ask(prompt)
+        ids: list[int] = await self._query(prompt)
         return ids
 
     async def count_tokens(self, prompt: Prompt) -> int:
@@ -146,7 +146,7 @@ class WorkerBackend:
 
     async def stats(self) -> dict[str, Any]:
         """The engine's counts; see `Engine.stats`."""
-        counts: dict[str, Any] = await self._ask(None)
+        counts: dict[str, Any] = await self._query(None)
         return counts
 
     async def aclose(self) -> None:
@@ -164,7 +164,7 @@ class WorkerBackend:
 
     # --- talking to the worker ---------------------------------------------------------------------------------
 
-    async def _load(self, worker: Child) -> ModelInfo:
+    async def _load(self, worker: WorkerProcess) -> ModelInfo:
         function = self._kind.load
         assert function is not None
         worker.send(
@@ -186,32 +186,32 @@ class WorkerBackend:
                 raise error if isinstance(error, ModelLoadError) else ModelLoadError(f"{self._name}: {error}")
             if isinstance(message, Loading) and self._on_progress is not None:
                 self._on_progress(message.share, message.doing)
-        raise ModelLoadError(f"the model {self._name!r} could not be loaded: {await worker.how_it_ended()}")
+        raise ModelLoadError(f"the model {self._name!r} could not be loaded: {await worker.exit_reason()}")
 
-    async def _watch(self, worker: Child) -> None:
+    async def _watch(self, worker: WorkerProcess) -> None:
         """Hand out what the worker says, until it ends; then see to what it leaves behind."""
         while (message := await worker.receive()) is not None:
-            if isinstance(message, Happened):
-                self._happened(message)
-            elif isinstance(message, Answered) and (call := self._calls.pop(message.call, None)) is not None:
-                if call.done():
+            if isinstance(message, RequestEvent):
+                self._hand_out(message)
+            elif isinstance(message, QueryResult) and (result := self._queries.pop(message.id, None)) is not None:
+                if result.done():
                     continue
                 if message.failure is not None:
-                    call.set_exception(message.failure.error())
+                    result.set_exception(message.failure.error())
                 else:
-                    call.set_result(message.value)
-        how = await worker.how_it_ended()
-        calls, self._calls = self._calls, {}
+                    result.set_result(message.value)
+        reason = await worker.exit_reason()
+        queries, self._queries = self._queries, {}
         if self._worker is worker:
             self._worker = None
-            log.error("the worker of model %s died: %s", self._name, how)
-        for call in calls.values():
-            if not call.done():
-                call.set_exception(WorkerDied(f"the process of model {self._name!r} died: {how}"))
+            log.error("the worker of model %s died: %s", self._name, reason)
+        for result in queries.values():
+            if not result.done():
+                result.set_exception(WorkerDied(f"the process of model {self._name!r} died: {reason}"))
         if not self._closed:
-            await self._take_over(how)
+            await self._resume_requests(reason)
 
-    def _happened(self, message: Happened) -> None:
+    def _hand_out(self, message: RequestEvent) -> None:
         pending = self._pending.get(message.id)
         if pending is None:  # whoever asked is gone
             return
@@ -221,25 +221,25 @@ class WorkerBackend:
         elif message.chunk is not None:
             pending.events.put_nowait(message.chunk)
 
-    async def _take_over(self, how: str) -> None:
+    async def _resume_requests(self, exit_reason: str) -> None:
         """Go on with what a dead worker was answering, in a new one; each request gets that once."""
         orphans = [pending for pending in self._pending.values() if pending.submitted]
-        again = [pending for pending in orphans if not pending.retried]
+        retries = [pending for pending in orphans if not pending.retried]
         for pending in orphans:
             if pending.retried:
                 pending.events.put_nowait(
-                    WorkerDied(f"the process of model {self._name!r} died twice under this answer: {how}")
+                    WorkerDied(f"the process of model {self._name!r} died twice under this answer: {exit_reason}")
                 )
             pending.retried = True
-        if not again:
+        if not retries:
             return
         try:
             await self.start()
         except ChatbridgeError as error:
-            for pending in again:
+            for pending in retries:
                 pending.events.put_nowait(error)
             return
-        for pending in again:
+        for pending in retries:
             if pending.request.id in self._pending:
                 self._submit(pending)
 
@@ -255,12 +255,12 @@ class WorkerBackend:
         if pending.cancelled:
             self._send(Cancel(request.id))
 
-    async def _ask(self, prompt: Prompt | None) -> Any:
+    async def _query(self, prompt: Prompt | None) -> Any:
         await self.start()
-        self._next_call += 1
-        call = self._calls[self._next_call] = asyncio.get_running_loop().create_future()
-        self._send(Ask(self._next_call, prompt))
-        return await call
+        self._next_query += 1
+        result = self._queries[self._next_query] = asyncio.get_running_loop().create_future()
+        self._send(Query(self._next_query, prompt))
+        return await result
 
     def _send(self, message: ToWorker) -> None:
         if self._worker is not None:

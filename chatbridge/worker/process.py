@@ -1,4 +1,4 @@
-"""A worker process as its parent sees it: starts it, talks to it, and says in words how it ended.
+"""A worker process as its parent sees it: started, talked to, and its end put in words.
 
 Knows processes and sockets, on POSIX and on Windows; knows no model and no request.
 """
@@ -20,11 +20,11 @@ from chatbridge.worker.protocol import LINE_LIMIT, FromWorker, ToWorker, read_fr
 
 log = logging.getLogger(__name__)
 
-_LAST_WORDS = 2000
-"""Bytes of a worker's output that are kept for the error message."""
+_OUTPUT_TAIL = 2000
+"""Bytes of a worker's output, its last ones, that go into the error message."""
 
 
-class Child:
+class WorkerProcess:
     """One worker process and the socket to it."""
 
     def __init__(
@@ -33,11 +33,11 @@ class Child:
         self.process = process
         self._reader = reader
         self._writer = writer
-        self._output = b""
-        self._listening = asyncio.create_task(self._listen())
+        self._output_tail = b""
+        self._reading_output = asyncio.create_task(self._read_output())
 
     @classmethod
-    async def start(cls, *, by_port: bool = sys.platform == "win32") -> Child:
+    async def start(cls, *, by_port: bool = sys.platform == "win32") -> WorkerProcess:
         """Start a worker that inherits a socket or, `by_port`, calls back on the loopback. Raises ModelLoadError."""
         if by_port:
             return await cls._start_on_a_port()
@@ -52,20 +52,20 @@ class Child:
         return cls(process, *await asyncio.open_connection(sock=ours, limit=LINE_LIMIT))
 
     @classmethod
-    async def _start_on_a_port(cls) -> Child:
+    async def _start_on_a_port(cls) -> WorkerProcess:
         """Windows hands no sockets to children: the worker calls back, and shows a key that only it was told."""
         key = secrets.token_hex(32)
         connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
         connected = asyncio.get_running_loop().create_future()
 
-        async def called(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            said = await reader.readline()
-            if secrets.compare_digest(said.strip(), key.encode()) and not connected.done():
+        async def connection_made(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            shown = await reader.readline()
+            if secrets.compare_digest(shown.strip(), key.encode()) and not connected.done():
                 connected.set_result((reader, writer))
             else:
                 writer.close()
 
-        server = await asyncio.start_server(called, "127.0.0.1", 0, limit=LINE_LIMIT)
+        server = await asyncio.start_server(connection_made, "127.0.0.1", 0, limit=LINE_LIMIT)
         async with server:
             process = await _spawn(f"port:{server.sockets[0].getsockname()[1]}", CHATBRIDGE_WORKER_KEY=key)
             ended = asyncio.create_task(process.wait())
@@ -91,29 +91,29 @@ class Child:
         return None
 
     async def end(self, grace: float = 0.0) -> None:
-        """See the process off: by itself within `grace` seconds, or by force."""
+        """Wait until the process has ended, for `grace` seconds; then kill it."""
         try:
             await asyncio.wait_for(self.process.wait(), grace)
         except TimeoutError:
             with suppress(ProcessLookupError):
                 self.process.kill()
-        await self.how_it_ended()
+        await self.exit_reason()
 
-    async def how_it_ended(self) -> str:
-        """Waits for the end, and says it in words with the last lines that the worker printed."""
+    async def exit_reason(self) -> str:
+        """Wait for the end, and say in words how it came, with the last lines that the worker printed."""
         code = await self.process.wait()
-        await self._listening
+        await self._reading_output
         self._writer.close()
         with suppress(OSError):
             await self._writer.wait_closed()
-        said = self._output.decode(errors="replace").strip()
-        return exit_in_words(code) + (f"; its last words:\n{said}" if said else "")
+        tail = self._output_tail.decode(errors="replace").strip()
+        return describe_exit(code) + (f"; its last words:\n{tail}" if tail else "")
 
-    async def _listen(self) -> None:
+    async def _read_output(self) -> None:
         assert self.process.stdout is not None
         while data := await self.process.stdout.read(1 << 16):
             log.debug("worker %d: %s", self.process.pid, data.decode(errors="replace").rstrip())
-            self._output = (self._output + data)[-_LAST_WORDS:]
+            self._output_tail = (self._output_tail + data)[-_OUTPUT_TAIL:]
 
 
 async def _spawn(address: str, pass_fds: tuple[int, ...] = (), **environment: str) -> asyncio.subprocess.Process:
@@ -135,8 +135,8 @@ async def _spawn(address: str, pass_fds: tuple[int, ...] = (), **environment: st
     )
 
 
-def exit_in_words(code: int) -> str:
-    """What an exit status says about how a process ended."""
+def describe_exit(code: int) -> str:
+    """What an exit status says of how a process ended, in words."""
     if code == -signal.SIGTERM:
         return "it was ended by SIGTERM"
     if sys.platform != "win32" and code == -signal.SIGKILL:

@@ -51,12 +51,12 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """A question with one answer: the ids of `prompt`, or, without one, the engine's counts."""
+class Query:
+    """A question with one result: the ids of `prompt`, or, without one, the engine's counts (`Engine.stats`)."""
 
-    call: int
+    id: int
     prompt: Prompt | None = None
-    kind: Literal["ask"] = "ask"
+    kind: Literal["query"] = "query"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,28 +112,28 @@ class LoadFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Happened:
-    """An `Event` of the engine."""
+class RequestEvent:
+    """An `Event` of the engine about the request with this id."""
 
     id: str
     chunk: Chunk | None = None
     failure: Failure | None = None
     tokens: tuple[int, ...] = ()
-    kind: Literal["happened"] = "happened"
+    kind: Literal["request_event"] = "request_event"
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """The answer to `Ask`."""
+class QueryResult:
+    """The result of the `Query` with this id: its value, or why there is none."""
 
-    call: int
+    id: int
     value: Any = None
     failure: Failure | None = None
-    kind: Literal["answered"] = "answered"
+    kind: Literal["query_result"] = "query_result"
 
 
-ToWorker = Load | Generate | Cancel | Ask | Close
-FromWorker = Loading | Loaded | LoadFailed | Happened | Answered
+ToWorker = Load | Generate | Cancel | Query | Close
+FromWorker = Loading | Loaded | LoadFailed | RequestEvent | QueryResult
 
 _to_worker: TypeAdapter[ToWorker] = TypeAdapter(Annotated[ToWorker, Field(discriminator="kind")])
 _from_worker: TypeAdapter[FromWorker] = TypeAdapter(Annotated[FromWorker, Field(discriminator="kind")])

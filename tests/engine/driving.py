@@ -19,7 +19,7 @@ SEEDED: Mapping[str, Any] = {"temperature": 1.5, "seed": 4, "top_p": 1, "min_p":
 
 
 @dataclass
-class Generation:
+class Output:
     """All that was told of one request."""
 
     text: str = ""
@@ -45,14 +45,14 @@ class Generation:
         return self.end.usage.cached
 
 
-class Told(dict[str, Generation]):
+class Outputs(dict[str, Output]):
     """The answers of an engine by their requests' ids."""
 
-    def __missing__(self, key: str) -> Generation:
-        self[key] = Generation()
+    def __missing__(self, key: str) -> Output:
+        self[key] = Output()
         return self[key]
 
-    def take(self, events: Iterable[Event]) -> None:
+    def add(self, events: Iterable[Event]) -> None:
         for event in events:
             answer = self[event.request_id]
             assert not answer.over, "something came after the end"
@@ -78,34 +78,34 @@ def ask(*prompt: str | Segment, id: str = "r", sampling: Mapping[str, Any] = GRE
     return Request((Special("bos"), *segments), id=id, sampling=Sampling.model_validate(sampling), **rest)
 
 
-def turn_after(request: Request, answer: Generation, text: str) -> Request:
+def turn_after(request: Request, answer: Output, text: str) -> Request:
     """The request for the next turn of a conversation."""
     reply = answer.end.reply
     prompt = (*request.prompt, Tokens(reply.tokens), Text(reply.tail + "\n"), Text(text, "person"))
     return Request(prompt, sampling=request.sampling, stop=request.stop)
 
 
-def drain(engine: Engine, told: Told | None = None) -> Told:
+def drain(engine: Engine, outputs: Outputs | None = None) -> Outputs:
     """Step until nothing is left to do."""
-    told = Told() if told is None else told
+    outputs = Outputs() if outputs is None else outputs
     for _ in range(100_000):
         if engine.idle:
-            return told
-        told.take(engine.step())
+            return outputs
+        outputs.add(engine.step())
     raise AssertionError("the engine comes to no end")
 
 
-def play(engine: Engine, *requests: Request) -> Told:
+def play(engine: Engine, *requests: Request) -> Outputs:
     for request in requests:
         engine.submit(request)
     return drain(engine)
 
 
-def answer_to(engine: Engine, request: Request) -> Generation:
+def answer_to(engine: Engine, request: Request) -> Output:
     return play(engine, request)[request.id]
 
 
-def alone(request: Request, **toy: Any) -> Generation:
+def alone(request: Request, **toy: Any) -> Output:
     """The answer of an engine that does nothing else and keeps nothing."""
     engine = Engine(ToyModel(**toy), cache_bytes=0)
     answer = answer_to(engine, request)

@@ -16,7 +16,7 @@ from chatbridge.testing import ToyModel
 from .driving import answer_to, ask, play, turn_after
 
 NAMES = ("", "poet", "lawyer")
-STORY = "a story of two bridges that is long enough for the hashes of several blocks, and for the shelf as well"
+STORY = "a story of two bridges that is long enough for the hashes of several blocks, and for the disk cache as well"
 
 
 def adapted(**toy: Any) -> ToyModel:
@@ -52,9 +52,9 @@ def test_running_requests_share_within_one_adapter_only() -> None:
     engine = Engine(adapted(), token_budget=64)
     engine.submit(ask(STORY, id="first", adapter="poet"))
     engine.step()
-    told = play(engine, ask(STORY + "!", id="poet", adapter="poet"), ask(STORY + "!", id="lawyer", adapter="lawyer"))
-    assert told["poet"].cached > 0
-    assert told["lawyer"].cached == 0
+    outputs = play(engine, ask(STORY + "!", id="poet", adapter="poet"), ask(STORY + "!", id="lawyer", adapter="lawyer"))
+    assert outputs["poet"].cached > 0
+    assert outputs["lawyer"].cached == 0
     engine.close()
 
 
@@ -73,38 +73,38 @@ def test_a_kept_state_makes_none_of_another_adapter_superfluous() -> None:
         state.consume(list(STORY.encode()))
         cache.put(list(STORY.encode()), state, name)
     assert len(cache) == len(NAMES)
-    assert cache.take([*STORY.encode(), 1], room=9, adapter="singer") is None
-    assert cache.take([*STORY.encode(), 1], room=9, adapter="poet") is not None
+    assert cache.fetch([*STORY.encode(), 1], room=9, adapter="singer") is None
+    assert cache.fetch([*STORY.encode(), 1], room=9, adapter="poet") is not None
 
 
-class StoredState:
-    """A toy model with a disk cache, whose adapters have these marks."""
+class WithDiskCache:
+    """A toy model with a disk cache, whose adapters have these digests."""
 
-    def __init__(self, folder: Path, marks: dict[str, str]) -> None:
+    def __init__(self, folder: Path, digests: dict[str, str]) -> None:
         self._model = adapted()
-        self._model.info = self.info = replace(self._model.info, adapters=marks)
+        self._model.info = self.info = replace(self._model.info, adapters=digests)
         self.disk_cache = DiskCache(folder, self.info.fingerprint, 1 << 30)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
 
-def cached_after_a_restart(folder: Path, adapter: str, **marks: str) -> int:
-    engine = Engine(StoredState(folder, marks))  # type: ignore[arg-type]
+def cached_after_a_restart(folder: Path, adapter: str, **digests: str) -> int:
+    engine = Engine(WithDiskCache(folder, digests))  # type: ignore[arg-type]
     cached = answer_to(engine, ask(STORY, adapter=adapter)).cached
     engine.close()
     return cached
 
 
-def test_a_shelved_state_is_its_adapters_alone(tmp_path: Path) -> None:
-    marks = {"poet": "1", "lawyer": "2"}
-    assert cached_after_a_restart(tmp_path, "poet", **marks) == 0
-    assert cached_after_a_restart(tmp_path, "lawyer", **marks) == 0
-    assert cached_after_a_restart(tmp_path, "", **marks) == 0
-    assert cached_after_a_restart(tmp_path, "poet", **marks) == len(STORY)
+def test_a_state_on_disk_is_its_adapters_alone(tmp_path: Path) -> None:
+    digests = {"poet": "1", "lawyer": "2"}
+    assert cached_after_a_restart(tmp_path, "poet", **digests) == 0
+    assert cached_after_a_restart(tmp_path, "lawyer", **digests) == 0
+    assert cached_after_a_restart(tmp_path, "", **digests) == 0
+    assert cached_after_a_restart(tmp_path, "poet", **digests) == len(STORY)
 
 
-def test_a_shelved_state_belongs_to_what_the_adapter_was(tmp_path: Path) -> None:
+def test_a_state_on_disk_belongs_to_what_the_adapter_was(tmp_path: Path) -> None:
     assert cached_after_a_restart(tmp_path, "poet", poet="1") == 0
     assert cached_after_a_restart(tmp_path, "poet", poet="another file") == 0
     assert cached_after_a_restart(tmp_path, "poet", poet="1") == len(STORY)

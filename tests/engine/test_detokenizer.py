@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chatbridge.engine.detokenizer import CLOSE, OPEN, Assembly, Piece, opens_thinking
+from chatbridge.engine.detokenizer import CLOSE, OPEN, StreamingDetokenizer, TextDelta, opens_thinking
 from chatbridge.prompts.segments import Prompt, Special, Text, Tokens
 
 SHARDS = ["a", "b", "c", " ", "\n", "é", "你", "好", "😀", "<", OPEN, CLOSE, "<th", "/think>", "#", "### U", "User:"]
@@ -19,30 +19,30 @@ TEXTS = st.lists(st.sampled_from(SHARDS), max_size=14).map("".join)
 STOP_SETS = st.lists(st.sampled_from(STOPS), max_size=3)
 
 
-class Told:
+class Stream:
     """What came of one reply: the pieces so far and the assembly."""
 
     def __init__(self, tokens: Sequence[bytes], stops: Sequence[str] = (), *, thinking: bool = False) -> None:
         self.tokens = tokens
-        self.pieces: list[Piece] = []
-        self.assembly = Assembly(self.decode, stops, thinking=thinking)
+        self.deltas: list[TextDelta] = []
+        self.detokenizer = StreamingDetokenizer(self.decode, stops, thinking=thinking)
 
     def decode(self, ids: Sequence[int]) -> bytes:
         return b"".join(self.tokens[token] for token in ids)
 
-    def play(self) -> Told:
+    def play(self) -> Stream:
         for token in range(len(self.tokens)):
-            self.pieces += self.assembly.push(token)
-            if self.assembly.stopped:
+            self.deltas += self.detokenizer.push(token)
+            if self.detokenizer.stopped:
                 break
-        self.pieces += self.assembly.finish()
+        self.deltas += self.detokenizer.finish()
         return self
 
-    def said(self, *, thinking: bool = False) -> str:
-        return "".join(piece.text for piece in self.pieces if piece.thinking == thinking)
+    def shown(self, *, thinking: bool = False) -> str:
+        return "".join(delta.text for delta in self.deltas if delta.thinking == thinking)
 
     def raw(self) -> str:
-        reply = self.assembly.reply("")
+        reply = self.detokenizer.reply("")
         return self.decode(reply.tokens).decode("utf-8", "replace") + reply.tail
 
 
@@ -75,15 +75,15 @@ def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
 @example(text="abc", stops=["abc", "b"], thinking=False, places=[])
 @example(text="abc", stops=["abc", "b"], thinking=False, places=[1, 2])
 def test_however_text_is_cut_into_tokens(text: str, stops: list[str], thinking: bool, places: list[int]) -> None:
-    told = Told(cut(text.encode(), places), stops, thinking=thinking).play()
+    stream = Stream(cut(text.encode(), places), stops, thinking=thinking).play()
     raw = stopped(text, stops)
-    assert told.raw() == raw
-    assert (told.said(thinking=True), told.said()) == sorted_out(raw, thinking=thinking)
-    assert told.assembly.reply("toy").text == told.said()
-    assert told.assembly.reply("toy").vocabulary == "toy"
-    assert told.assembly.stopped == (raw != text)
-    assert not any(stop in told.said(thinking=kind) for stop in stops for kind in (True, False))
-    assert all(piece.text for piece in told.pieces)
+    assert stream.raw() == raw
+    assert (stream.shown(thinking=True), stream.shown()) == sorted_out(raw, thinking=thinking)
+    assert stream.detokenizer.reply("toy").text == stream.shown()
+    assert stream.detokenizer.reply("toy").vocabulary == "toy"
+    assert stream.detokenizer.stopped == (raw != text)
+    assert not any(stop in stream.shown(thinking=kind) for stop in stops for kind in (True, False))
+    assert all(delta.text for delta in stream.deltas)
 
 
 @settings(deadline=None, max_examples=200)
@@ -94,10 +94,10 @@ def test_however_text_is_cut_into_tokens(text: str, stops: list[str], thinking: 
 )
 def test_bytes_that_are_no_text(data: list[bytes], stops: list[str], places: list[int]) -> None:
     whole = b"".join(data)
-    told = Told(cut(whole, places), stops).play()
+    stream = Stream(cut(whole, places), stops).play()
     raw = stopped(whole.decode("utf-8", "replace"), stops)
-    assert told.raw() == raw
-    assert told.said() == told.assembly.reply("").text == raw.strip()
+    assert stream.raw() == raw
+    assert stream.shown() == stream.detokenizer.reply("").text == raw.strip()
 
 
 @settings(deadline=None, max_examples=100)
@@ -106,30 +106,30 @@ def test_what_was_shown_is_never_taken_back(text: str, stops: list[str], thinkin
     """At each moment the shown text begins whatever could still come, stop strings among it."""
     tokens = [bytes([byte]) for byte in text.encode()]
     for count in range(len(tokens)):
-        told = Told(tokens[:count], stops, thinking=thinking)
+        stream = Stream(tokens[:count], stops, thinking=thinking)
         for token in range(count):
-            told.pieces += told.assembly.push(token)
-        if told.assembly.stopped:
+            stream.deltas += stream.detokenizer.push(token)
+        if stream.detokenizer.stopped:
             break
         so_far = b"".join(tokens[:count]).decode("utf-8", "ignore")
         for end in ["", *stops, *(stop[1:] for stop in stops), CLOSE]:
             thoughts, answer = sorted_out(stopped(so_far + end, stops), thinking=thinking)
-            assert thoughts.startswith(told.said(thinking=True))
-            assert answer.startswith(told.said())
+            assert thoughts.startswith(stream.shown(thinking=True))
+            assert answer.startswith(stream.shown())
 
 
 def test_text_is_shown_as_soon_as_it_can_be() -> None:
-    told = Told([b" Hel", b"lo", b" ", b"wor", b"ld\n", b"\xe4\xbd", b"\xa0\xe5", b"U", b"s", b"a"], ["User:"])
-    shown = ["".join(piece.text for piece in told.assembly.push(token)) for token in range(10)]
+    stream = Stream([b" Hel", b"lo", b" ", b"wor", b"ld\n", b"\xe4\xbd", b"\xa0\xe5", b"U", b"s", b"a"], ["User:"])
+    shown = ["".join(delta.text for delta in stream.detokenizer.push(token)) for token in range(10)]
     assert shown == ["Hel", "lo", "", " wor", "ld", "", "\n你", "\ufffd", "", "Usa"]
 
 
 def test_thoughts_are_told_apart() -> None:
-    told = Told([b"\n<thi", b"nk>\n Let me", b" see.\n</thi", b"nk>\n\n", b"Hello </think>"]).play()
-    assert told.pieces == [
-        Piece("Let me", thinking=True),
-        Piece(" see.", thinking=True),
-        Piece("Hello </think>"),
+    stream = Stream([b"\n<thi", b"nk>\n Let me", b" see.\n</thi", b"nk>\n\n", b"Hello </think>"]).play()
+    assert stream.deltas == [
+        TextDelta("Let me", thinking=True),
+        TextDelta(" see.", thinking=True),
+        TextDelta("Hello </think>"),
     ]
 
 
@@ -146,35 +146,35 @@ def test_thoughts_are_told_apart() -> None:
     ],
 )
 def test_think_tags_that_are_missing_or_out_of_place(text: str, thoughts: str, answer: str) -> None:
-    told = Told([bytes([byte]) for byte in text.encode()]).play()
-    assert (told.said(thinking=True), told.said()) == (thoughts, answer)
+    stream = Stream([bytes([byte]) for byte in text.encode()]).play()
+    assert (stream.shown(thinking=True), stream.shown()) == (thoughts, answer)
 
 
 def test_a_stop_string_ends_thoughts_too() -> None:
-    told = Told([b"<think>well", b" User", b": hi"], ["User:"]).play()
-    assert (told.said(thinking=True), told.said(), told.assembly.stopped) == ("well", "", True)
+    stream = Stream([b"<think>well", b" User", b": hi"], ["User:"]).play()
+    assert (stream.shown(thinking=True), stream.shown(), stream.detokenizer.stopped) == ("well", "", True)
 
 
 @pytest.mark.parametrize("tokens", [[b"a", b"\n", b"Us", b"er:"], [b"a", b"\xe3\x80", b"\x82"], [b"a", b"\xe3", b"b"]])
 def test_holding_lasts_while_the_end_may_begin_a_stop_string(tokens: list[bytes]) -> None:
-    assembly = Told(tokens, ["\nUser:", "\u3002"]).assembly
-    holding = []
+    detokenizer = Stream(tokens, ["\nUser:", "\u3002"]).detokenizer
+    in_partial_stop = []
     for token in range(len(tokens)):
-        assembly.push(token)
-        holding.append(assembly.holding)
-    assert holding == [False, *[True] * (len(tokens) - 2), False]
+        detokenizer.push(token)
+        in_partial_stop.append(detokenizer.in_partial_stop)
+    assert in_partial_stop == [False, *[True] * (len(tokens) - 2), False]
 
 
 def test_a_token_cut_by_a_stop_string_is_no_part_of_the_reply() -> None:
-    told = Told([b"yes", b"! <", b"|im_end|> no"], ["<|im_end|>"]).play()
-    reply = told.assembly.reply("")
+    stream = Stream([b"yes", b"! <", b"|im_end|> no"], ["<|im_end|>"]).play()
+    reply = stream.detokenizer.reply("")
     assert (reply.text, reply.tokens, reply.tail) == ("yes!", (0,), "! ")
 
 
 def test_an_answer_that_ends_inside_a_character_says_so() -> None:
-    told = Told([b"ok ", b"\xe4\xbd"]).play()
-    assert told.said() == told.assembly.reply("").text == "ok \ufffd"
-    assert told.assembly.reply("").tokens == (0, 1)
+    stream = Stream([b"ok ", b"\xe4\xbd"]).play()
+    assert stream.shown() == stream.detokenizer.reply("").text == "ok \ufffd"
+    assert stream.detokenizer.reply("").tokens == (0, 1)
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from chatbridge import DiskCache, Finish, Prompt, Request, Sampling, Text, Tokens
-from chatbridge.engine.disk_cache import CLOSING, SHORTEST
+from chatbridge.engine.disk_cache import CLOSE_SECONDS, MIN_TOKENS
 from chatbridge.engine.engine import Engine
 from chatbridge.testing import ToyModel
 
-IDS = list(range(5, 5 + 3 * SHORTEST))
+IDS = list(range(5, 5 + 3 * MIN_TOKENS))
 
 
-class Kept:
+class WithDiskCache:
     """A toy model with a disk cache."""
 
     def __init__(self, model: ToyModel, folder: Path, max_bytes: int = 1 << 30) -> None:
@@ -28,7 +28,7 @@ class Kept:
 
 
 def engine(folder: Path, *, cache_bytes: int = 1 << 26, **options: object) -> Engine:
-    return Engine(Kept(ToyModel(**options), folder), cache_bytes=cache_bytes)  # type: ignore[arg-type]
+    return Engine(WithDiskCache(ToyModel(**options), folder), cache_bytes=cache_bytes)  # type: ignore[arg-type]
 
 
 def ask(engine: Engine, prompt: Prompt) -> Finish:
@@ -105,7 +105,7 @@ def test_one_token_is_left_to_evaluate(tmp_path: Path) -> None:
 
 
 def test_short_states_are_not_worth_a_file(tmp_path: Path) -> None:
-    ids = IDS[: SHORTEST - 1]
+    ids = IDS[: MIN_TOKENS - 1]
     disk_cache(tmp_path).put(ids, state_of(ToyModel(), ids))  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 
@@ -154,7 +154,7 @@ def test_a_file_that_went_away_is_of_no_harm(tmp_path: Path) -> None:
 
 
 def test_closing_takes_no_longer_than_it_may(tmp_path: Path) -> None:
-    now = iter([0.0, 1.0, CLOSING + 1, CLOSING + 2])
+    now = iter([0.0, 1.0, CLOSE_SECONDS + 1, CLOSE_SECONDS + 2])
     kept = DiskCache(tmp_path, "one", 1 << 30, clock=lambda: next(now))
     model = ToyModel()
     kept.put_all([([first, *IDS], state_of(model, [first, *IDS]), "") for first in (1, 2, 3)])  # type: ignore[misc]

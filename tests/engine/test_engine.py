@@ -11,12 +11,12 @@ import pytest
 
 from chatbridge.engine.backend import Request, Row
 from chatbridge.engine.engine import Engine
-from chatbridge.engine.prefill import Pace
+from chatbridge.engine.prefill import PrefillLimit
 from chatbridge.prompts.segments import Text
 from chatbridge.sampling import Sampling
 from chatbridge.testing.toy import ToyModel, ToyState
 
-from .driving import GREEDY, SEEDED, Generation, Told, alone, answer_to, ask, drain, play, turn_after
+from .driving import GREEDY, SEEDED, Output, Outputs, alone, answer_to, ask, drain, play, turn_after
 
 WORDS = ["hello", "who are you?", "tell me more", "what of this", "x" * 90, "why", "你好吗", "then"]
 
@@ -42,14 +42,14 @@ def conversations(count: int, sampling: Mapping[str, Any], **rest: Any) -> list[
 def test_sixteen_at_once_answer_as_each_alone(max_batch: int, sampling: Mapping[str, Any], can_trim: bool) -> None:
     requests = conversations(16, sampling)
     engine = Engine(ToyModel(max_batch=max_batch, can_trim=can_trim), token_budget=64)
-    told = play(engine, *requests)
+    outputs = play(engine, *requests)
     for request in requests:
         expected = alone(request)
-        assert told[request.id].text == expected.text
-        assert told[request.id].tokens == expected.tokens
-        assert told[request.id].end.reply == expected.end.reply
-        assert told[request.id].end.reason == expected.end.reason
-    assert len({tuple(answer.tokens) for answer in told.values()}) > 12, "there was nothing to mix up"
+        assert outputs[request.id].text == expected.text
+        assert outputs[request.id].tokens == expected.tokens
+        assert outputs[request.id].end.reply == expected.end.reply
+        assert outputs[request.id].end.reason == expected.end.reason
+    assert len({tuple(answer.tokens) for answer in outputs.values()}) > 12, "there was nothing to mix up"
     engine.close()
 
 
@@ -59,8 +59,8 @@ def test_a_small_budget_changes_nothing_and_is_kept_to(budget: int, can_trim: bo
     requests = conversations(6, SEEDED)
     model = ToyModel(can_trim=can_trim)
     engine = Engine(model, token_budget=budget, max_batch=3)
-    told = play(engine, *requests)
-    assert {request.id: told[request.id].text for request in requests} == {
+    outputs = play(engine, *requests)
+    assert {request.id: outputs[request.id].text for request in requests} == {
         request.id: alone(request).text for request in requests
     }
     assert max(sum(step) for step in model.steps) <= max(budget, 3)
@@ -70,15 +70,15 @@ def test_a_small_budget_changes_nothing_and_is_kept_to(budget: int, can_trim: bo
 def test_a_long_prompt_freezes_nobody() -> None:
     engine = Engine(ToyModel(eos_every=10**9), token_budget=16)
     engine.submit(ask("hi", id="quick", sampling={**GREEDY, "max_tokens": 100}))
-    told = Told()
-    told.take(engine.step())
+    outputs = Outputs()
+    outputs.add(engine.step())
     engine.submit(ask("x" * 900, id="long"))
     for count in range(2, 60):
-        told.take(engine.step())
-        assert len(told["quick"].tokens) == count
-        assert not told["long"].tokens
-    drain(engine, told)
-    assert told["long"].end.reason == "length"
+        outputs.add(engine.step())
+        assert len(outputs["quick"].tokens) == count
+        assert not outputs["long"].tokens
+    drain(engine, outputs)
+    assert outputs["long"].end.reason == "length"
 
 
 @dataclass(eq=False)
@@ -94,34 +94,34 @@ class Slow(ToyModel):
 
 def test_while_somebody_is_answered_reading_takes_no_longer_than_it_may() -> None:
     model = Slow(eos_every=10**9)
-    engine = Engine(model, pace=Pace(0.5, clock=lambda: model.now))
+    engine = Engine(model, prefill_limit=PrefillLimit(0.5, clock=lambda: model.now))
     engine.submit(ask("x" * 600, id="first", sampling={**GREEDY, "max_tokens": 200}))
-    told = Told()
-    while not told["first"].tokens:  # nobody waits yet: as much as the budget allows
-        told.take(engine.step())
+    outputs = Outputs()
+    while not outputs["first"].tokens:  # nobody waits yet: as much as the budget allows
+        outputs.add(engine.step())
     assert model.steps[0] == [512]
     engine.submit(ask("y" * 2000, id="second", sampling={**GREEDY, "max_tokens": 20}))
     engine.submit(ask("z" * 2000, id="third", sampling={**GREEDY, "max_tokens": 20}))
     begin = len(model.steps)
-    while not told["third"].tokens:
+    while not outputs["third"].tokens:
         before = model.now
-        told.take(engine.step())
+        outputs.add(engine.step())
         assert model.now - before <= 0.5 + 0.03 + 1e-9
     # And no less than that, or reading would take for ever.
     assert len(model.steps) - begin <= 4000 / 48 + 4
-    drain(engine, told)
+    drain(engine, outputs)
     engine.close()
 
 
 def test_a_step_that_waited_for_another_program_does_not_slow_reading_down() -> None:
-    pace = Pace(0.5, clock=iter([0, 0.125, 1, 9, 10, 10.125]).__next__)
-    assert pace.most() is None
-    told = []
+    limit = PrefillLimit(0.5, clock=iter([0, 0.125, 1, 9, 10, 10.125]).__next__)
+    assert limit.max_tokens() is None
+    limits = []
     for tokens in (16, 16, 16):
-        with pace.reading(tokens):
+        with limit.measure(tokens):
             pass
-        told.append(pace.most())
-    assert told == [64, 64, 64]
+        limits.append(limit.max_tokens())
+    assert limits == [64, 64, 64]
 
 
 class Talk:
@@ -131,7 +131,7 @@ class Talk:
         self.toy = toy
         self.engine = Engine(model or ToyModel(**toy), cache_bytes=cache_bytes)
 
-    def say(self, request: Request) -> Generation:
+    def say(self, request: Request) -> Output:
         answer = answer_to(self.engine, request)
         assert answer.text == alone(request, **self.toy).text
         usage = answer.end.usage
@@ -168,9 +168,11 @@ def test_rooms_come_to_share_a_system_text_that_can_not_be_trimmed_to() -> None:
     talk = Talk(can_trim=False)
     system = "You are the librarian of this town, and friendly to everybody who comes in. " * 3
     whole = len(system) + 1  # and BOS
-    told = [talk.say(ask(system, text)) for text in ("who are you?", "and why is that?", "so?", "well then, tell me")]
+    outputs = [
+        talk.say(ask(system, text)) for text in ("who are you?", "and why is that?", "so?", "well then, tell me")
+    ]
     # The second leaves a copy where it leaves the first, to the block of 32; from then on nobody reads the text again.
-    assert [answer.cached for answer in told] == [0, 0, whole // 32 * 32, whole // 32 * 32]
+    assert [answer.cached for answer in outputs] == [0, 0, whole // 32 * 32, whole // 32 * 32]
     talk.engine.close()
 
 
@@ -219,13 +221,13 @@ def test_a_stop_string_leaves_a_state_for_the_next_turn(can_trim: bool) -> None:
 def test_what_running_requests_have_read_is_shared() -> None:
     engine = Engine(ToyModel(eos_every=10**9))
     engine.submit(ask("a long system text. ", "Ann: hi", id="one", sampling={**GREEDY, "max_tokens": 30}))
-    told = Told()
-    told.take(engine.step())
+    outputs = Outputs()
+    outputs.add(engine.step())
     engine.submit(ask("a long system text. ", "Bob: hi", id="two", sampling={**GREEDY, "max_tokens": 30}))
-    drain(engine, told)
-    assert told["two"].cached == 1 + len("a long system text. ")
+    drain(engine, outputs)
+    assert outputs["two"].cached == 1 + len("a long system text. ")
     expected = ask("a long system text. ", "Bob: hi", sampling={**GREEDY, "max_tokens": 30})
-    assert told["two"].text == alone(expected, eos_every=10**9).text
+    assert outputs["two"].text == alone(expected, eos_every=10**9).text
     engine.close()
 
 
@@ -235,12 +237,12 @@ def test_a_resumed_answer_is_the_uninterrupted_one(sampling: Mapping[str, Any], 
     request = ask("tell me a tale", sampling={**sampling, "max_tokens": 40}, stop=("zzz", "q "))
     engine = Engine(ToyModel(can_trim=can_trim))
     engine.submit(request)
-    told, moments = Told(), [("", 0)]
+    outputs, moments = Outputs(), [("", 0)]
     while not engine.idle:
-        told.take(engine.step())
-        if not told["r"].over:
-            moments.append((told["r"].text, len(told["r"].tokens)))
-    whole = told["r"]
+        outputs.add(engine.step())
+        if not outputs["r"].over:
+            moments.append((outputs["r"].text, len(outputs["r"].tokens)))
+    whole = outputs["r"]
     assert whole.end.usage.generated > 10
     for text, count in moments:
         engine = Engine(ToyModel(can_trim=can_trim))
@@ -302,12 +304,12 @@ def test_several_tokens_at_once(sampling: Mapping[str, Any], can_trim: bool) -> 
     engine = Engine(model, token_budget=40, max_batch=4)
     requests = conversations(12, {**sampling, "max_tokens": 37}, stop=("e ", "qu"))
     for _ in range(3):
-        told = play(engine, *requests)
+        outputs = play(engine, *requests)
         for at, request in enumerate(requests):
             expected = alone(request, context_length=400)
-            assert told[request.id].text == expected.text
-            assert told[request.id].end.reply == expected.end.reply
-            assert told[request.id].end.reason == expected.end.reason
+            assert outputs[request.id].text == expected.text
+            assert outputs[request.id].end.reply == expected.end.reply
+            assert outputs[request.id].end.reason == expected.end.reason
             if rng.random() < 0.7:
                 requests[at] = replace(turn_after(request, expected, "go on"), id=request.id)
     assert len(model.steps) < engine.stats()["tokens_generated"] / 3
@@ -331,25 +333,25 @@ def test_random_arrivals_and_cancellations(max_states: int | None, can_trim: boo
     for _ in range(5 * scale):
         model = ToyModel(max_states=max_states, can_trim=can_trim, max_batch=4, eos_every=12, context_length=300)
         engine = Engine(model, token_budget=rng.choice([4, 9, 30]), cache_bytes=rng.choice([0, 3000, 1 << 20]))
-        told, sent, cancelled = Told(), dict[str, Request](), set[str]()
+        outputs, sent, cancelled = Outputs(), dict[str, Request](), set[str]()
         while len(sent) < 25 or not engine.idle:
             if len(sent) < 25 and rng.random() < 0.4:
-                done = [name for name in sent if told[name].over]
+                done = [name for name in sent if outputs[name].over]
                 new = ask(
                     rng.choice(WORDS), rng.choice(WORDS), sampling=rng.choice([GREEDY, SEEDED]), stop=("e ", "ab")
                 )
                 if done and rng.random() < 0.7:  # a next turn, a regeneration, or an edit
                     old = rng.choice(done)
-                    new = rng.choice([sent[old], turn_after(sent[old], told[old], rng.choice(WORDS))])
+                    new = rng.choice([sent[old], turn_after(sent[old], outputs[old], rng.choice(WORDS))])
                 sent[f"r{len(sent)}"] = new = replace(new, id=f"r{len(sent)}")
                 engine.submit(new)
             if sent and rng.random() < 0.1:
                 name = rng.choice(list(sent))
-                cancelled |= set() if told[name].over else {name}
+                cancelled |= set() if outputs[name].over else {name}
                 engine.cancel(name)
-            told.take(engine.step())
+            outputs.add(engine.step())
         for name, request in sent.items():
-            expected, answer = alone(request, eos_every=12, context_length=300), told[name]
+            expected, answer = alone(request, eos_every=12, context_length=300), outputs[name]
             if name in cancelled:
                 assert answer.end.reason == "cancelled"
                 assert answer.tokens == expected.tokens[: len(answer.tokens)]
@@ -359,8 +361,8 @@ def test_random_arrivals_and_cancellations(max_states: int | None, can_trim: boo
                 assert answer.end.reason == expected.end.reason
             assert answer.text == answer.end.reply.text
         stats = engine.stats()
-        assert stats["tokens_reused"] == sum(answer.cached for answer in told.values())
+        assert stats["tokens_reused"] == sum(answer.cached for answer in outputs.values())
         if not cancelled:
-            assert stats["tokens_read"] == sum(answer.end.usage.read for answer in told.values())
-        assert stats["tokens_generated"] == sum(answer.end.usage.generated for answer in told.values())
+            assert stats["tokens_read"] == sum(answer.end.usage.read for answer in outputs.values())
+        assert stats["tokens_generated"] == sum(answer.end.usage.generated for answer in outputs.values())
         engine.close()

@@ -52,11 +52,11 @@ def test_an_impossible_request_says_why_and_the_others_go_on(
     model = Particular(context_length=300, tokenizer=StrictTokenizer())
     engine = Engine(model)
     good = ask("who are you?", id="good")
-    told = play(engine, good, request_, ask("and you?", id="other"))
-    assert type(told["bad"].error) is kind
-    assert says in str(told["bad"].error)
-    assert told["good"].text == alone(good).text
-    assert told["other"].end
+    outputs = play(engine, good, request_, ask("and you?", id="other"))
+    assert type(outputs["bad"].error) is kind
+    assert says in str(outputs["bad"].error)
+    assert outputs["good"].text == alone(good).text
+    assert outputs["other"].end
     engine.close()
 
 
@@ -101,12 +101,12 @@ def test_a_request_that_fails_fails_alone(
     engine = Engine(model, token_budget=30)
     good = [ask(f"tell me {n} " * (1 + 9 * (n % 2)), id=f"good{n}", sampling=sampling) for n in range(4)]
     bad = [ask("x" * 40 + "#", id=f"bad{n}") for n in range(2)]
-    told = play(engine, good[0], bad[0], good[1], bad[1], *good[2:])
+    outputs = play(engine, good[0], bad[0], good[1], bad[1], *good[2:])
     for request in good:
-        assert told[request.id].text == alone(request).text
+        assert outputs[request.id].text == alone(request).text
     for request in bad:
-        assert type(told[request.id].error) is BackendError
-        assert str(told[request.id].error) == "ValueError: this model chokes on 35"
+        assert type(outputs[request.id].error) is BackendError
+        assert str(outputs[request.id].error) == "ValueError: this model chokes on 35"
     assert answer_to(engine, ask("later", id="later")).end
     engine.close()
 
@@ -121,9 +121,9 @@ def test_a_request_that_fails_while_it_holds_text_back_leaves_nothing() -> None:
 
 def test_requests_that_fail_together_are_no_broken_model() -> None:
     engine = Engine(ToyModel(fail_on=ord("#")))
-    told = play(engine, ask("#", id="a"), ask("##", id="b"))
-    assert told["a"].error
-    assert told["b"].error
+    outputs = play(engine, ask("#", id="a"), ask("##", id="b"))
+    assert outputs["a"].error
+    assert outputs["b"].error
     assert answer_to(engine, ask("hi")).end
     engine.close()
 
@@ -171,6 +171,6 @@ def test_a_model_that_breaks_its_contract_fails_the_request(says: list[int], err
     model.says = says
     engine = Engine(model)
     engine.submit(Request((Text("hi"),), id="r"))
-    told = drain(engine)
-    assert error in str(told["r"].error)
+    outputs = drain(engine)
+    assert error in str(outputs["r"].error)
     engine.close()

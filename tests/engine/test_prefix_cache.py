@@ -22,9 +22,9 @@ def state_of(model: ToyModel, tokens: Sequence[int]) -> ToyState:
     return state
 
 
-def taken(cache: PrefixCache, prompt: Sequence[int], *, room: int = 99, beyond: int = 0) -> int:
+def fetched(cache: PrefixCache, prompt: Sequence[int], *, room: int = 99, beyond: int = 0) -> int:
     """How many tokens of `prompt` a state from the cache has consumed, if it is the right one."""
-    state = cache.take(prompt, room=room, beyond=beyond)
+    state = cache.fetch(prompt, room=room, beyond=beyond)
     if state is None:
         return 0
     check(prompt, state)
@@ -48,12 +48,12 @@ def test_the_longest_shared_prefix_is_found() -> None:
     cache = PrefixCache(True, MANY, 9)
     for tokens in (text("ab", 40), text("ab", 20) + text("x", 50), text("zz")):
         cache.put(tokens, state_of(model, tokens))
-    assert taken(cache, text("ab", 30)) == 59  # one is always left to evaluate
-    assert taken(cache, text("ab", 20) + text("xy")) == 41
-    assert taken(cache, text("ab", 20) + text("q", 60)) == 40
-    assert taken(cache, text("zq")) == 1
-    assert taken(cache, text("q")) == 0
-    assert taken(cache, text("ab", 30), beyond=59) == 0
+    assert fetched(cache, text("ab", 30)) == 59  # one is always left to evaluate
+    assert fetched(cache, text("ab", 20) + text("xy")) == 41
+    assert fetched(cache, text("ab", 20) + text("q", 60)) == 40
+    assert fetched(cache, text("zq")) == 1
+    assert fetched(cache, text("q")) == 0
+    assert fetched(cache, text("ab", 30), beyond=59) == 0
     assert (cache.hits, len(cache), model.live) == (4, 3, 3)
 
 
@@ -62,11 +62,11 @@ def test_a_state_that_is_wanted_whole_is_given_away_and_otherwise_copied() -> No
     cache = PrefixCache(True, MANY, 9)
     kept = state_of(model, text("abc"))
     cache.put(text("abc"), kept)
-    copy = cache.take(text("abd"), room=9)
+    copy = cache.fetch(text("abd"), room=9)
     assert copy is not kept
     assert copy is not None
     copy.release()
-    assert cache.take(text("abcd"), room=9) is kept
+    assert cache.fetch(text("abcd"), room=9) is kept
     assert len(cache) == 0
 
 
@@ -76,7 +76,7 @@ def test_without_room_for_a_copy_the_kept_state_is_given_away() -> None:
         cache = PrefixCache(can_trim, MANY, 1)
         kept = state_of(model, text("ab"))
         cache.put(text("ab"), kept)
-        assert cache.take(text("abc"), room=1) is kept
+        assert cache.fetch(text("abc"), room=1) is kept
         assert (len(cache), model.live) == (0, 1)
 
 
@@ -85,8 +85,8 @@ def test_room_for_a_copy_is_made_by_dropping_others() -> None:
     cache = PrefixCache(True, MANY, 3)
     for word in ("abc", "xyz", "uvw"):
         cache.put(text(word), state_of(model, text(word)))
-    assert taken(cache, text("abd"), room=3) == 2
-    assert [taken(cache, text(word + "!")) for word in ("xyz", "uvw", "abc")] == [0, 3, 3]
+    assert fetched(cache, text("abd"), room=3) == 2
+    assert [fetched(cache, text(word + "!")) for word in ("xyz", "uvw", "abc")] == [0, 3, 3]
 
 
 def test_states_that_cannot_trim_serve_only_what_goes_on_from_all_of_them() -> None:
@@ -94,10 +94,10 @@ def test_states_that_cannot_trim_serve_only_what_goes_on_from_all_of_them() -> N
     cache = PrefixCache(False, MANY, 9)
     for length in (2, 40, 70):
         cache.put(text("ab", 50)[:length], state_of(model, text("ab", 50)[:length]))
-    assert [taken(cache, text("ab", 50)[:length]) for length in (2, 3, 40, 41, 70, 71, 99)] == [
+    assert [fetched(cache, text("ab", 50)[:length]) for length in (2, 3, 40, 41, 70, 71, 99)] == [
         0, 2, 2, 40, 40, 70, 70,
     ]  # fmt: skip
-    assert taken(cache, text("ab", 20) + text("x")) == 40
+    assert fetched(cache, text("ab", 20) + text("x")) == 40
     assert (len(cache), model.live) == (3, 3), "each was copied: a regeneration comes back to the same point"
 
 
@@ -129,9 +129,9 @@ def test_the_least_recently_used_goes_first() -> None:
     cache = PrefixCache(True, MANY, 3)
     for word in ("abc", "xyz", "uvw"):
         cache.put(text(word), state_of(model, text(word)))
-    assert taken(cache, text("abd")) == 2
+    assert fetched(cache, text("abd")) == 2
     cache.put(text("new"), state_of(model, text("new")))
-    assert [taken(cache, text(word)) for word in ("abc", "xyz", "uvw", "new")] == [2, 0, 2, 2]
+    assert [fetched(cache, text(word)) for word in ("abc", "xyz", "uvw", "new")] == [2, 0, 2, 2]
     assert cache.evictions == 1
 
 
@@ -188,7 +188,7 @@ class Machine(RuleBasedStateMachine):
         self.cache.put(tokens, state)
 
     @rule(data=st.data(), more=TOKENS, room=st.integers(1, 6), beyond=st.sampled_from([0, 0, 5, 40]))
-    def take(self, data: st.DataObject, more: list[int], room: int, beyond: int) -> None:
+    def fetch(self, data: st.DataObject, more: list[int], room: int, beyond: int) -> None:
         prompt = self.grown(data, more)
         shared = [(common_prefix(tokens, prompt), len(tokens)) for tokens, _ in self.kept()]
         usable = [min(n, len(prompt) - 1) for n, whole in shared if self.model.can_trim or n == whole < len(prompt)]
@@ -196,7 +196,7 @@ class Machine(RuleBasedStateMachine):
         self.cache.shrink(room)
         if len(self.kept()) < len(shared):  # what was longest may have gone
             return
-        state = self.cache.take(prompt, room=room, beyond=beyond)
+        state = self.cache.fetch(prompt, room=room, beyond=beyond)
         if state is None:
             assert longest <= beyond
             return
@@ -236,5 +236,5 @@ def test_clear_releases_everything(can_trim: bool) -> None:
         cache.put(text(word), state_of(model, text(word)))
     cache.clear()
     assert (len(cache), cache.nbytes, model.live) == (0, 0, 0)
-    assert cache.take(text("abcd"), room=9) is None
+    assert cache.fetch(text("abcd"), room=9) is None
     model.close()

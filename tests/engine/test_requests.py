@@ -12,7 +12,7 @@ from chatbridge.prompts.segments import Special, Text
 from chatbridge.testing.toy import EOS, ToyModel, ToyTokenizer
 from chatbridge.types import Usage
 
-from .driving import GREEDY, Told, alone, answer_to, ask, drain, play, turn_after
+from .driving import GREEDY, Outputs, alone, answer_to, ask, drain, play, turn_after
 
 ENDLESS: dict[str, Any] = {"eos_every": 10**9}
 
@@ -76,12 +76,12 @@ def test_thoughts_are_shown_or_hidden_and_kept_in_either_case(show: bool) -> Non
 def test_each_token_is_told_as_it_comes() -> None:
     engine = Engine(ToyModel(**ENDLESS))
     engine.submit(ask("hi", sampling=longest(20)))
-    told = Told()
+    outputs = Outputs()
     for sampled in range(1, 21):
-        told.take(engine.step())
-        assert len(told["r"].tokens) == sampled
-        shown = bytes(told["r"].tokens).decode()
-        assert told["r"].text == shown.strip()
+        outputs.add(engine.step())
+        assert len(outputs["r"].tokens) == sampled
+        shown = bytes(outputs["r"].tokens).decode()
+        assert outputs["r"].text == shown.strip()
     assert engine.idle
 
 
@@ -92,22 +92,22 @@ def test_a_cancelled_request_keeps_its_reply_and_frees_its_place_at_the_next_ste
     engine = Engine(ToyModel(max_batch=1, **ENDLESS))
     for name in ("first", "second", "third"):
         engine.submit(ask(name, id=name))
-    told = Told()
+    outputs = Outputs()
     for _ in range(12):
-        told.take(engine.step())
+        outputs.add(engine.step())
     assert engine.stats()["positions"] == {"second": 1, "third": 2}
     engine.cancel("first")
     engine.cancel("third")
-    told.take(engine.step())
-    assert len(told["second"].tokens) == 1, "the free place is taken in the very next step"
-    first = told["first"]
+    outputs.add(engine.step())
+    assert len(outputs["second"].tokens) == 1, "the free place is taken in the very next step"
+    first = outputs["first"]
     assert (first.end.reason, len(first.end.reply.tokens)) == ("cancelled", 12)
     assert first.text == first.end.reply.text == alone(ask("first", sampling=longest(12)), **ENDLESS).text
-    assert told["third"].end.reason == "cancelled"
-    assert told["third"].end.usage.generated == told["third"].end.usage.cached == 0
+    assert outputs["third"].end.reason == "cancelled"
+    assert outputs["third"].end.usage.generated == outputs["third"].end.usage.cached == 0
     again = turn_after(ask("first"), first, "go on")
     engine.cancel("second")
-    drain(engine, told)
+    drain(engine, outputs)
     assert answer_to(engine, again).cached == len("first") + 1 + 11, "what was read before serves the next turn"
     engine.cancel("first")
     engine.cancel("nobody")
@@ -118,11 +118,11 @@ def test_a_cancelled_request_keeps_its_reply_and_frees_its_place_at_the_next_ste
 def test_cancelling_in_the_middle_of_a_prompt() -> None:
     engine = Engine(ToyModel(), token_budget=20)
     engine.submit(ask("x" * 100))
-    told = Told()
-    told.take(engine.step())
+    outputs = Outputs()
+    outputs.add(engine.step())
     engine.cancel("r")
-    drain(engine, told)
-    assert (told["r"].end.reason, told["r"].text, told["r"].end.usage.generated) == ("cancelled", "", 0)
+    drain(engine, outputs)
+    assert (outputs["r"].end.reason, outputs["r"].text, outputs["r"].end.usage.generated) == ("cancelled", "", 0)
     assert answer_to(engine, ask("x" * 100, id="again")).cached == 20
     engine.close()
 
@@ -134,10 +134,10 @@ def test_times_are_counted_from_the_submission_even_at_zero() -> None:
     # The clock ticks at each look.
     engine = Engine(ToyModel(max_batch=1, **ENDLESS), clock=count().__next__)
     one, two = ask("hi", id="one", sampling=longest(3)), ask("ho", id="two", sampling=longest(2))
-    told = play(engine, one, two)
+    outputs = play(engine, one, two)
     # Submitted at 0 and 1; started 2, steps 3 4 5, finished 6; then started 7, steps 8 9, finished 10.
-    assert told["one"].end.usage == Usage(3, 0, 3, queued_seconds=2, first_token_seconds=3, seconds=6)
-    assert told["two"].end.usage == Usage(3, 2, 2, queued_seconds=6, first_token_seconds=7, seconds=9)
+    assert outputs["one"].end.usage == Usage(3, 0, 3, queued_seconds=2, first_token_seconds=3, seconds=6)
+    assert outputs["two"].end.usage == Usage(3, 2, 2, queued_seconds=6, first_token_seconds=7, seconds=9)
 
 
 def test_an_answer_that_never_began_was_queued_all_its_time() -> None:
@@ -152,13 +152,13 @@ def test_stats() -> None:
     engine = Engine(model)
     for n in range(4):
         engine.submit(ask("hi", str(n), id=str(n), sampling=longest(5)))
-    told = Told()
-    told.take(engine.step())
+    outputs = Outputs()
+    outputs.add(engine.step())
     stats = engine.stats()
     assert (stats["running"], stats["waiting"], stats["positions"]) == (2, 2, {"2": 1, "3": 2})
-    drain(engine, told)
+    drain(engine, outputs)
     stats = engine.stats()
-    usages = [answer.end.usage for answer in told.values()]
+    usages = [answer.end.usage for answer in outputs.values()]
     assert (stats["running"], stats["waiting"], stats["positions"]) == (0, 0, {})
     assert stats["steps"] == len(model.steps) == 10
     assert stats["tokens_generated"] == 20
@@ -198,17 +198,19 @@ def test_the_batch_is_no_greater_than_anybody_allows() -> None:
 def test_those_who_wait_are_told_their_place_and_how_long_it_will_take() -> None:
     now = 0.0
     engine = Engine(ToyModel(), max_batch=2, clock=lambda: now)
-    told = Told()
+    outputs = Outputs()
     for id in ("a", "b", "c", "d", "e"):
         engine.submit(ask(f"request {id}", id=id, sampling={**GREEDY, "max_tokens": 8}))
     while not engine.idle:
-        told.take(engine.step())
+        outputs.add(engine.step())
         now += 1.0
-    assert all(told[id].end for id in "abcde")
-    assert [told[id].places for id in "ab"] == [[], []]
-    assert [one.place for one in told["c"].places] == [1]
-    assert [one.place for one in told["e"].places] == [3, 1]
+    assert all(outputs[id].end for id in "abcde")
+    assert [outputs[id].places for id in "ab"] == [[], []]
+    assert [one.place for one in outputs["c"].places] == [1]
+    assert [one.place for one in outputs["e"].places] == [3, 1]
     # Nobody knows how long an answer takes before one has ended; then it is counted on, two at a time.
-    assert told["c"].places[0].seconds is None
-    seconds = told["e"].places[-1].seconds
-    assert seconds == pytest.approx((told["a"].end.usage.seconds - told["a"].end.usage.queued_seconds) / 2, rel=0.3)
+    assert outputs["c"].places[0].seconds is None
+    seconds = outputs["e"].places[-1].seconds
+    assert seconds == pytest.approx(
+        (outputs["a"].end.usage.seconds - outputs["a"].end.usage.queued_seconds) / 2, rel=0.3
+    )

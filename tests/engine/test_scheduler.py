@@ -7,25 +7,25 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from chatbridge.engine.scheduler import Job, Scheduler
+from chatbridge.engine.scheduler import Scheduler, TokenSequence
 
 
-def job(name: str, pending: int) -> Job:
-    return Job(name, list(range(pending)))
+def sequence(name: str, pending: int) -> TokenSequence:
+    return TokenSequence(name, list(range(pending)))
 
 
-def admit_all(scheduler: Scheduler[Job]) -> list[str]:
+def admit_all(scheduler: Scheduler[TokenSequence]) -> list[str]:
     admitted = []
     while (one := scheduler.admit()) is not None:
         admitted.append(one.id)
     return admitted
 
 
-def shares(scheduler: Scheduler[Job]) -> dict[str, int]:
+def shares(scheduler: Scheduler[TokenSequence]) -> dict[str, int]:
     return {one.id: count for one, count in scheduler.schedule()}
 
 
-def step(scheduler: Scheduler[Job]) -> dict[str, int]:
+def step(scheduler: Scheduler[TokenSequence]) -> dict[str, int]:
     """A step as an engine does it: who has nothing pending any more gets a token."""
     told = scheduler.schedule()
     for one, count in told:
@@ -36,8 +36,8 @@ def step(scheduler: Scheduler[Job]) -> dict[str, int]:
 
 
 def test_an_answering_job_gets_its_token_whatever_long_prompts_do() -> None:
-    scheduler = Scheduler[Job](4, 8)
-    for one in (job("long", 100_000), job("answering", 1), job("longer", 200_000)):
+    scheduler = Scheduler[TokenSequence](4, 8)
+    for one in (sequence("long", 100_000), sequence("answering", 1), sequence("longer", 200_000)):
         scheduler.add(one)
     admit_all(scheduler)
     for _ in range(50):
@@ -45,31 +45,31 @@ def test_an_answering_job_gets_its_token_whatever_long_prompts_do() -> None:
 
 
 def test_what_short_ones_leave_goes_to_the_long_ones() -> None:
-    scheduler = Scheduler[Job](4, 100)
-    for one in (job("a", 90), job("b", 5), job("c", 1), job("d", 60)):
+    scheduler = Scheduler[TokenSequence](4, 100)
+    for one in (sequence("a", 90), sequence("b", 5), sequence("c", 1), sequence("d", 60)):
         scheduler.add(one)
     admit_all(scheduler)
     assert shares(scheduler) == {"a": 47, "b": 5, "c": 1, "d": 47}
 
 
 def test_a_budget_below_the_batch_still_moves_everybody() -> None:
-    scheduler = Scheduler[Job](3, 1)
+    scheduler = Scheduler[TokenSequence](3, 1)
     for name in "abc":
-        scheduler.add(job(name, 10))
+        scheduler.add(sequence(name, 10))
     admit_all(scheduler)
     assert shares(scheduler) == {"a": 1, "b": 1, "c": 1}
 
 
 def test_places_and_the_queue() -> None:
-    scheduler = Scheduler[Job](2, 8)
-    jobs = [job(name, 3) for name in "abcde"]
-    for one in jobs:
+    scheduler = Scheduler[TokenSequence](2, 8)
+    sequences = [sequence(name, 3) for name in "abcde"]
+    for one in sequences:
         scheduler.add(one)
     assert admit_all(scheduler) == ["a", "b"]
-    assert [scheduler.position(one) for one in jobs] == [0, 0, 1, 2, 3]
-    scheduler.remove(jobs[3])
-    scheduler.remove(jobs[1])
-    assert [scheduler.position(one) for one in (jobs[0], jobs[2], jobs[4])] == [0, 1, 2]
+    assert [scheduler.position(one) for one in sequences] == [0, 0, 1, 2, 3]
+    scheduler.remove(sequences[3])
+    scheduler.remove(sequences[1])
+    assert [scheduler.position(one) for one in (sequences[0], sequences[2], sequences[4])] == [0, 1, 2]
     assert admit_all(scheduler) == ["c"]
     assert scheduler.admit() is None
     assert set(shares(scheduler)) == {"a", "c"}
@@ -77,7 +77,7 @@ def test_places_and_the_queue() -> None:
 
 def test_a_batch_without_rows_is_refused() -> None:
     with pytest.raises(ValueError, match="max_batch must be at least 1, not 0"):
-        Scheduler[Job](0, 8)
+        Scheduler[TokenSequence](0, 8)
 
 
 class Machine(RuleBasedStateMachine):
@@ -85,14 +85,14 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler = Scheduler[Job](3, 7)
-        self.order: list[Job] = []
+        self.scheduler = Scheduler[TokenSequence](3, 7)
+        self.order: list[TokenSequence] = []
         self.came = 0
 
     @rule(pending=st.integers(1, 40))
     def add(self, pending: int) -> None:
         self.came += 1
-        self.order.append(job(str(self.came), pending))
+        self.order.append(sequence(str(self.came), pending))
         self.scheduler.add(self.order[-1])
 
     @precondition(lambda self: self.order)

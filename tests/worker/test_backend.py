@@ -21,7 +21,7 @@ from chatbridge.sampling import Sampling
 from chatbridge.testing.toy import ToyModel, ToyOptions, toy_backend
 from chatbridge.types import Chunk, Finish
 from chatbridge.worker.backend import WorkerBackend
-from chatbridge.worker.process import Child, exit_in_words
+from chatbridge.worker.process import WorkerProcess, describe_exit
 from chatbridge.worker.protocol import Close, Load, Loaded, Loading
 
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="signals end processes on POSIX systems")
@@ -254,7 +254,7 @@ asyncio.run(main())
 
 async def test_a_worker_that_calls_back_shows_its_key() -> None:
     """The way of Windows, which hands no sockets to children."""
-    child = await Child.start(by_port=True)
+    child = await WorkerProcess.start(by_port=True)
     function, options = toy_backend.load, ToyOptions
     assert function is not None
     names = (function.__module__, function.__qualname__, options.__module__, options.__qualname__)
@@ -279,14 +279,14 @@ async def test_ctrl_c_in_the_terminal_is_not_the_workers() -> None:
 
 
 async def test_memory_that_is_not_there_is_told_in_words() -> None:
-    assert "memory" in exit_in_words(-9)
-    assert "SIGSEGV" in exit_in_words(-11)
-    assert exit_in_words(3) == "it ended with status 3"
-    assert "access violation" in exit_in_words(0xC0000005)
+    assert "memory" in describe_exit(-9)
+    assert "SIGSEGV" in describe_exit(-11)
+    assert describe_exit(3) == "it ended with status 3"
+    assert "access violation" in describe_exit(0xC0000005)
 
 
 def test_a_chunk_is_small_on_the_wire() -> None:
-    from chatbridge.worker.protocol import Happened, from_worker, read_from_worker
+    from chatbridge.worker.protocol import RequestEvent, from_worker, read_from_worker
 
-    message = Happened("a" * 32, Chunk("word"), tokens=(17,))
+    message = RequestEvent("a" * 32, Chunk("word"), tokens=(17,))
     assert read_from_worker(from_worker(message)) == message

@@ -10,71 +10,73 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chatbridge.engine.backend import LocalModel, Request, Row
-from chatbridge.engine.detokenizer import Assembly, Piece, opens_thinking
-from chatbridge.engine.scheduler import Job
-from chatbridge.engine.states import Memory
+from chatbridge.engine.detokenizer import StreamingDetokenizer, TextDelta, opens_thinking
+from chatbridge.engine.scheduler import TokenSequence
+from chatbridge.engine.state_pool import RequestState
 from chatbridge.errors import InvalidRequest, PromptTooLong, TemplateError
 from chatbridge.prompts.segments import Prompt, Tokenizer, encode
 from chatbridge.types import FinishReason, Usage
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Generation(Job):
-    """A job with everything that belongs to its answer.
+class Generation(TokenSequence):
+    """The sequence of a request, with all that belongs to its answer.
 
-    `ends`: ids that end it. `limit`: how many tokens there may be at most, with the prompt. `fresh`: ids that no event
-    has told yet. `memory` is there while the request runs. Times are the engine's clock.
+    `end_tokens`: ids that end it. `max_length`: tokens that prompt and answer may have together. `unreported`: sampled
+    ids that no event has told yet. `state` and `sampler` are there while the request runs. `submitted`, `started` and
+    `first_token` are seconds of the engine's clock. `cached`: tokens of the prompt that a state had read before.
     """
 
     request: Request
-    assembly: Assembly
-    ends: frozenset[int]
+    detokenizer: StreamingDetokenizer
+    end_tokens: frozenset[int]
     prompt_length: int
-    limit: int
+    max_length: int
     submitted: float
     started: float | None = None
     first_token: float | None = None
     cached: int = 0
-    memory: Memory | None = None
+    state: RequestState | None = None
     sampler: Any = None
-    fresh: list[int] = field(default_factory=list)
+    unreported: list[int] = field(default_factory=list)
 
     @property
     def generated(self) -> int:
         return len(self.tokens) - self.prompt_length
 
     @property
-    def ended(self) -> FinishReason | None:
-        """Why nothing more may be sampled, but for an end token."""
-        if self.assembly.stopped:
+    def exhausted(self) -> FinishReason | None:
+        """Why nothing more may be sampled, if so; an end token is not seen here."""
+        if self.detokenizer.stopped:
             return "stop"
-        return "length" if len(self.tokens) >= self.limit else None
+        return "length" if len(self.tokens) >= self.max_length else None
 
-    def held(self) -> Memory:
-        """The memory of a request that runs."""
-        assert self.memory is not None, "a request runs that was never begun"
-        return self.memory
+    def running_state(self) -> RequestState:
+        """The state of a request that runs."""
+        assert self.state is not None, "a request runs that was never started"
+        return self.state
 
     def row(self, count: int) -> Row:
         """The next `count` tokens for the model; with a sampler where a token is wanted after them."""
         end = self.consumed + count
         wanted = end == len(self.tokens)
-        return Row(self.held().state, self.tokens[self.consumed : end], self.sampler if wanted else None)
+        state = self.running_state().model_state
+        return Row(state, self.tokens[self.consumed : end], self.sampler if wanted else None)
 
-    def take(self, sampled: Sequence[int], now: float) -> tuple[FinishReason | None, list[Piece]]:
+    def append(self, sampled: Sequence[int], now: float) -> tuple[FinishReason | None, list[TextDelta]]:
         """Add what was sampled, up to the end of the answer; return why it ended, if it did, and what to show."""
         if sampled and self.first_token is None:
             self.first_token = now
-        pieces: list[Piece] = []
+        deltas: list[TextDelta] = []
         for token in sampled:
             self.tokens.append(token)
-            if token in self.ends:
-                return "end", pieces
-            pieces += self.assembly.push(token)
-            self.fresh.append(token)
-            if self.ended:
+            if token in self.end_tokens:
+                return "end", deltas
+            deltas += self.detokenizer.push(token)
+            self.unreported.append(token)
+            if self.exhausted:
                 break
-        return self.ended, pieces
+        return self.exhausted, deltas
 
     def usage(self, now: float) -> Usage:
         """What it cost, if it ends now."""
@@ -95,7 +97,7 @@ def prompt_ids(prompt: Prompt, model: LocalModel) -> list[int]:
 
 
 def prepare(request: Request, model: LocalModel, now: float) -> Generation:
-    """The beginning of an answer. Raises InvalidRequest, PromptTooLong or TemplateError."""
+    """The answer to `request` as it is before its first step. Raises InvalidRequest, PromptTooLong or TemplateError."""
     info, tokenizer = model.info, model.tokenizer
     if request.adapter and request.adapter not in info.adapters:
         known = f"it has {', '.join(info.adapters)}" if info.adapters else "it has none"
@@ -113,23 +115,23 @@ def prepare(request: Request, model: LocalModel, now: float) -> Generation:
         )
     stop = (*request.stop, *request.sampling.stop)
     thinking = opens_thinking(request.prompt, tokenizer.decode)
-    answer = Generation(
+    generation = Generation(
         id=request.id,
         tokens=[*prompt, *request.resume],
         request=request,
-        assembly=Assembly(tokenizer.decode, stop, thinking=thinking),
-        ends=frozenset((*info.eos, *(_stop_token(token, tokenizer) for token in request.stop_tokens))),
+        detokenizer=StreamingDetokenizer(tokenizer.decode, stop, thinking=thinking),
+        end_tokens=frozenset((*info.eos, *(_stop_token(token, tokenizer) for token in request.stop_tokens))),
         prompt_length=len(prompt),
-        limit=min(len(prompt) + request.sampling.max_tokens, info.context_length),
+        max_length=min(len(prompt) + request.sampling.max_tokens, info.context_length),
         submitted=now,
     )
     for token in request.resume:
-        answer.assembly.push(token)
-    return answer
+        generation.detokenizer.push(token)
+    return generation
 
 
 def _stop_token(text: str, tokenizer: Tokenizer) -> int:
-    found = tokenizer.special(text)
-    if found is None:
+    token = tokenizer.special(text)
+    if token is None:
         raise TemplateError(f"the template ends replies at {text!r}, which this model does not have")
-    return found
+    return token
