@@ -8,13 +8,8 @@ from typing import Any
 
 from chatbridge.errors import PluginError
 
-KINDS = {
-    "backends": "BackendType",
-    "frontends": "FrontendType",
-    "templates": "Template",
-    "chat_commands": "ChatCommand",
-}
-"""What the hooks `register_<kind>` return, each by the public name of its type."""
+KINDS = ("backends", "frontends", "templates", "chat_commands")
+"""What there is a hook `register_<kind>` for that returns it."""
 
 _RESERVED = {
     "backends": ("backend", "template", "sampling", "max_batch"),
@@ -30,9 +25,7 @@ def validated(kind: str, hook: Callable[..., Any]) -> dict[str, Any]:
     """
     if kind == "commands":
         return _commands(hook)
-    import chatbridge
-
-    wanted = getattr(chatbridge, KINDS[kind])
+    wanted = _type_of(kind)
     returned = hook()
     if not isinstance(returned, Iterable):
         raise PluginError(f"register_{kind} has to return a list of {wanted.__name__}, not {_kind_of(returned)}")
@@ -47,6 +40,16 @@ def validated(kind: str, hook: Callable[..., Any]) -> dict[str, Any]:
             _check_options(kind, item.name, item.options)
         found[item.name] = item
     return found
+
+
+def _type_of(kind: str) -> type[Any]:
+    from chatbridge.bots.command import ChatCommand
+    from chatbridge.engine.backend import BackendType
+    from chatbridge.plugins.frontend import FrontendType
+    from chatbridge.prompts.template import Template
+
+    types = (BackendType, FrontendType, Template, ChatCommand)
+    return dict(zip(KINDS, types, strict=True))[kind]
 
 
 def _commands(hook: Callable[..., Any]) -> dict[str, Any]:
