@@ -3,7 +3,7 @@
 The command line prints these without a traceback and exits 1; anything else is a bug and shows one.
 
     ChatbridgeError
-    ├── ConfigError          bots.yaml: one or many complaints, each file:line:column
+    ├── ConfigError          bots.yaml: one or many errors, each file:line:column
     ├── PluginError          a plugin that is broken, missing or clashes with another
     ├── TemplateError        a template that can't be rendered, or doesn't fit the model
     ├── StoreError           the database can't be opened, read or written
@@ -23,7 +23,7 @@ class ChatbridgeError(Exception):
 
 
 class ConfigError(ChatbridgeError):
-    """One or more complaints about a configuration file, one a line."""
+    """One or more errors in a configuration file, one a line."""
 
 
 class PluginError(ChatbridgeError):

@@ -1,12 +1,13 @@
-"""The arrows point one way: the core knows no plugin, plugins know only public names, and files can be read."""
+"""The arrows point one way: no circle, a core that knows no plugin, plugins that know public names; files are short."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -23,23 +24,32 @@ HEAVY = {"torch", "transformers", "llama_cpp", "rwkv", "discord", "telegram", "n
 """Not imported before they are needed, some of them seconds long."""
 
 
-def imports(file: Path) -> Iterator[tuple[str, tuple[str, ...], bool]]:
-    """Every import: the module, the names taken from it, and whether it runs when the file is imported."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    guarded = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name, (), id(node) not in guarded
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0 or "tests" in file.parts, f"{file}: relative imports hide where names come from"
-            yield node.module or "", tuple(alias.name for alias in node.names), id(node) not in guarded
+class Import(NamedTuple):
+    """One import statement of a file, and when it runs: "load", "call" (in a function) or "typing" (never)."""
+
+    module: str
+    names: tuple[str, ...]
+    when: str
+
+
+def imports(file: Path) -> Iterator[Import]:
+    """Every import of a file, in no order."""
+
+    def inside(node: ast.AST, when: str) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                yield from (Import(alias.name, (), when) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0 or "tests" in file.parts, f"{file}: relative imports hide where names come from"
+                yield Import(child.module or "", tuple(alias.name for alias in child.names), when)
+            elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and when == "load":
+                yield from inside(child, "call")
+            elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                yield from inside(child, "typing")
+            else:
+                yield from inside(child, when)
+
+    yield from inside(ast.parse(file.read_text(encoding="utf-8")), "load")
 
 
 def short(file: Path) -> str:
@@ -48,7 +58,7 @@ def short(file: Path) -> str:
 
 @pytest.mark.parametrize("file", CORE, ids=short)
 def test_the_core_knows_no_plugin(file: Path) -> None:
-    for module, _, _ in imports(file):
+    for module, *_ in imports(file):
         assert not module.startswith("chatbridge_"), f"imports {module}"
 
 
@@ -63,6 +73,69 @@ def test_plugins_use_public_names_alone(file: Path) -> None:
         public = {"chatbridge": chatbridge.__all__, "chatbridge.testing": chatbridge.testing.__all__}
         assert module in public, f"imports {module}, which is not public"
         assert set(names) <= {*public[module], "__version__"}, f"takes {names} from {module}"
+
+
+# --- circles ---------------------------------------------------------------------------------------------------------
+
+
+def module_of(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def arrows(*when: str) -> dict[str, set[str]]:
+    """Which modules of the core each of them imports at these times.
+
+    That a module's package is loaded before it is not counted: what runs with it are lazy names alone.
+    """
+    modules = {module_of(file): file for file in CORE}
+    found: dict[str, set[str]] = {}
+    for module, file in modules.items():
+        targets = [one for one in imports(file) if one.when in when]
+        named = {f"{one.module}.{name}" for one in targets for name in one.names}  # where the name is a module
+        taken = {one.module for one in targets if not {f"{one.module}.{name}" for name in one.names} <= modules.keys()}
+        found[module] = (named | taken) & modules.keys() - {module}
+    return found
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[set[str]]:
+    """The strongly connected components of two and more: each module in one leads to each other."""
+    reached: dict[str, set[str]] = {}
+    for start in graph:
+        found: set[str] = set()
+        waiting = list(graph[start])
+        while waiting:
+            if (module := waiting.pop()) not in found:
+                found.add(module)
+                waiting += graph[module]
+        reached[start] = found
+    components = {frozenset({start, *(one for one in reached[start] if start in reached[one])}) for start in graph}
+    return [set(component) for component in components if len(component) > 1]
+
+
+def test_circles_are_counted() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": set(), "f": {"a"}}) == [{"a", "b", "c"}]
+    found = arrows("load")
+    assert "chatbridge.types" in found["chatbridge.hookspecs"] | arrows("typing")["chatbridge.hookspecs"]
+    assert "chatbridge.cli.names" in arrows("call")["chatbridge.plugins.builtin"] - found["chatbridge.plugins.builtin"]
+
+
+def test_no_imports_that_run_go_in_a_circle() -> None:
+    assert circles(arrows("load", "call")) == []
+
+
+def test_imports_for_typing_go_in_a_circle_nowhere_but_among_four_files_of_bots() -> None:
+    found = circles(arrows("load", "call", "typing"))
+    assert len(found) <= 1, found
+    for circle in found:
+        assert all(module.startswith("chatbridge.bots.") for module in circle), sorted(circle)
+        assert len(circle) <= 4, sorted(circle)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_few_files_lie_outside_the_rooms() -> None:
+    assert len(list((ROOT / "chatbridge").glob("*.py"))) <= 10
 
 
 @pytest.mark.parametrize("file", [*CORE, *ROOM_FILES, *EXAMPLE], ids=short)
@@ -104,7 +177,7 @@ def test_nothing_heavy_comes_with_an_import(module: str) -> None:
 
 def test_no_test_mocks_and_none_sleeps() -> None:
     for file in [*ROOT.glob("tests/**/*.py"), *ROOT.glob("plugins/*/tests/**/*.py"), *EXAMPLE]:
-        for module, _, _ in imports(file):
+        for module, *_ in imports(file):
             assert not module.startswith("unittest"), f"{file} imports {module}"
         if file != Path(__file__):
             text = file.read_text(encoding="utf-8")

@@ -72,10 +72,12 @@ def test_the_tree_in_the_readme_is_the_tree(readme: Document) -> None:
     for path, caption in tree.items():
         assert path.exists(), f"{path.name} is in the README and nowhere else"
         assert caption, f"{path.name} has no caption"
-    for folder in (ROOT / "chatbridge", ROOT / "plugins", ROOT / "examples"):
-        for path in folder.iterdir():
-            if path.name not in ("__pycache__", "py.typed"):
-                assert path in tree, f"{path.relative_to(ROOT)} is not in the README's tree"
+    folders = {path.parent for path in tree} - {ROOT}
+    assert {"chatbridge", "plugins", "examples"} <= {folder.name for folder in folders}
+    written = {path for path in ROOT.glob("*.md") if "README" not in path.name and "CHANGELOG" not in path.name}
+    for path in written.union(*(folder.iterdir() for folder in folders)):
+        if path.name not in ("__pycache__", "py.typed"):
+            assert path in tree, f"{path.relative_to(ROOT)} is not in the README's tree"
 
 
 @pytest.mark.parametrize("readme", READMES, ids=str)
@@ -151,3 +153,23 @@ def test_what_authors_of_frontends_are_told_of_is_there() -> None:
     known |= {"FrontendContract", "run_virtually", "chatbridge", "bot"}
     assert {"accept", "advance", "marks", "press", "call", "edited", "deleted", "resume"} <= methods
     assert methods <= known, methods - known
+
+
+def test_paths_in_architecture_exist() -> None:
+    """Files, folders and names of the core that ARCHITECTURE.md puts in backticks."""
+    document = Document(ROOT / "ARCHITECTURE.md")
+    if not document.path.exists():
+        pytest.skip("there is no ARCHITECTURE.md yet")
+    words = re.findall(r"`([^`\n]+)`", document.text)
+    roots = (ROOT, ROOT / "chatbridge", ROOT / "plugins")
+    paths = [word for word in words if re.fullmatch(r"[\w.-]+(/[\w.-]*)+|\w+\.(py|md|yaml|toml)", word)]
+    assert paths
+    for path in paths:
+        found = any((root / path).exists() for root in roots) or list((ROOT / "chatbridge").rglob(path))
+        assert found, f"{path} is in ARCHITECTURE.md and nowhere else"
+    sources = [*ROOT.glob("chatbridge/**/*.py"), *ROOT.glob("plugins/*/chatbridge_*/**/*.py")]
+    code = set(re.findall(r"\w+", " ".join(file.read_text(encoding="utf-8") for file in sources)))
+    plain = [word for word in words if re.fullmatch(r"[\w.]+(\(.*\))?", word)]
+    names = {name for word in plain for name in re.findall(r"[A-Za-z_]\w*", word)}
+    in_paths = {name for path in paths for name in re.findall(r"\w+", path)}
+    assert names - in_paths <= code, names - in_paths - code

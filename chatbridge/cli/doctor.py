@@ -23,8 +23,8 @@ _LITTLE_MEMORY, _LITTLE_DISK = 4 * 2**30, 2 * 2**30
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `state`: good, or what to see to by `remedy`: a warning or an error."""
+class Check:
+    """One thing that was checked. `state`: good, warning or error; `remedy`: what to do about the last two."""
 
     about: str
     what: str
@@ -41,17 +41,17 @@ def command(config: Path | None, load: bool, as_json: bool) -> None:
 
     Exits 1 where something is wrong that keeps chatbridge from working, else 0.
     """
-    findings = list(look(config, load=load))
+    checks = list(run_checks(config, load=load))
     if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False, indent=2))
+        click.echo(json.dumps([asdict(check) for check in checks], ensure_ascii=False, indent=2))
     else:
-        for finding in findings:
-            click.echo(_line(finding))
-    sys.exit(int(any(finding.state == "error" for finding in findings)))
+        for check in checks:
+            click.echo(_line(check))
+    sys.exit(int(any(check.state == "error" for check in checks)))
 
 
-def look(config: Path | None, *, load: bool = False) -> Iterator[Finding]:
-    """Everything there is to say, in order; `load`: with every model in its worker, one after another."""
+def run_checks(config: Path | None, *, load: bool = False) -> Iterator[Check]:
+    """All checks, in order. `load`: also load each model in its worker, one after another."""
     from chatbridge.plugins.manager import Plugins
 
     plugins = Plugins()
@@ -61,46 +61,46 @@ def look(config: Path | None, *, load: bool = False) -> Iterator[Finding]:
     yield from _settings(config, plugins, load)
 
 
-def _machine() -> Iterator[Finding]:
+def _machine() -> Iterator[Check]:
     from chatbridge import __version__
     from chatbridge.operations import hardware
 
-    yield Finding("chatbridge", __version__)
-    yield Finding("python", f"{platform.python_version()} ({sys.executable})")
-    yield Finding("system", f"{platform.system()} {platform.release()} {platform.machine()}")
-    yield Finding("processor", hardware.processor())
+    yield Check("chatbridge", __version__)
+    yield Check("python", f"{platform.python_version()} ({sys.executable})")
+    yield Check("system", f"{platform.system()} {platform.release()} {platform.machine()}")
+    yield Check("processor", hardware.processor())
     features = hardware.cpu_features()
-    yield Finding("instructions", ", ".join(features) or "none that speed models up are known")
+    yield Check("instructions", ", ".join(features) or "none that speed models up are known")
     total, free = hardware.memory()
     if not total:
-        yield Finding("memory", "can't be told on this system")
+        yield Check("memory", "can't be told on this system")
     else:
         what = f"{hardware.size(total)}" + (f", {hardware.size(free)} free" if free else "")
         low = 0 < free < _LITTLE_MEMORY
         advice = (
             f"a 7B model in 4 bits takes about {hardware.size(_LITTLE_MEMORY)}: close programs, or choose a smaller one"
         )
-        yield Finding("memory", what, "warning" if low else "good", advice if low else "")
+        yield Check("memory", what, "warning" if low else "good", advice if low else "")
     cards = hardware.gpus()
     for card in cards:
         parts = (card.name, hardware.size(card.memory) if card.memory else "", card.driver)
-        yield Finding("gpu", ", ".join(part for part in parts if part))
+        yield Check("gpu", ", ".join(part for part in parts if part))
     if not cards:
-        yield Finding("gpu", "none seen; models run on the processor")
+        yield Check("gpu", "none seen; models run on the processor")
 
 
-def _plugins(plugins: Plugins) -> Iterator[Finding]:
+def _plugins(plugins: Plugins) -> Iterator[Check]:
     for record in plugins.records():
         if record.reason:
-            yield Finding(
+            yield Check(
                 "plugin", f"{record.name} {record.version} is broken: {record.reason}", "warning", record.remedy
             )
         else:
             offers = "; ".join(f"{kind} {', '.join(names)}" for kind, names in record.offers.items())
-            yield Finding("plugin", f"{record.name} {record.version}: {offers or 'offers nothing'}")
+            yield Check("plugin", f"{record.name} {record.version}: {offers or 'offers nothing'}")
 
 
-def _engines(plugins: Plugins) -> Iterator[Finding]:
+def _engines(plugins: Plugins) -> Iterator[Check]:
     for backend in plugins.backends.values():
         if backend.build_info is None:
             continue
@@ -110,33 +110,33 @@ def _engines(plugins: Plugins) -> Iterator[Finding]:
             raise
         except BaseException as error:  # a library that can't be imported, in whatever way it fails
             what = f"{backend.name}: {type(error).__name__}: {error}"
-            yield Finding("engine", what, "warning", f"reinstall the package of backend {backend.name}")
+            yield Check("engine", what, "warning", f"reinstall the package of backend {backend.name}")
             continue
-        yield Finding("engine", f"{backend.name}: " + ", ".join(f"{name} {value}" for name, value in info.items()))
+        yield Check("engine", f"{backend.name}: " + ", ".join(f"{name} {value}" for name, value in info.items()))
 
 
-def _settings(config: Path | None, plugins: Plugins, load_models: bool) -> Iterator[Finding]:
+def _settings(config: Path | None, plugins: Plugins, load_models: bool) -> Iterator[Check]:
     from chatbridge.config.reader import default_settings, load
 
     path = config or Path("bots.yaml")
     try:
         if config is None and not path.exists():
             settings = default_settings(plugins)
-            yield Finding("settings", "no bots.yaml here: the bundled guide model is used")
+            yield Check("settings", "no bots.yaml here: the bundled guide model is used")
         else:
             settings = load(path, plugins)
             bots = ", ".join(settings.bots) or "none"
-            yield Finding("settings", f"{path}: models {', '.join(settings.models)}; bots {bots}")
+            yield Check("settings", f"{path}: models {', '.join(settings.models)}; bots {bots}")
     except ChatbridgeError as error:
-        yield Finding("settings", str(error), "error", "mend the lines above; `chatbridge check` looks again")
+        yield Check("settings", str(error), "error", "mend the lines above; `chatbridge check` looks again")
         return
     yield from _disk(settings)
     for model in settings.models.values() if load_models else ():
         yield _model(model, plugins)
 
 
-def _model(settings: ModelSettings, plugins: Plugins) -> Finding:
-    """What the model says of itself once it is loaded, or why it can't be."""
+def _model(settings: ModelSettings, plugins: Plugins) -> Check:
+    """What the model says of itself once it is loaded, or why it can't be loaded."""
     import asyncio
 
     from chatbridge.worker.pool import ModelPool
@@ -152,12 +152,12 @@ def _model(settings: ModelSettings, plugins: Plugins) -> Finding:
     try:
         info = asyncio.run(load())
     except ChatbridgeError as error:
-        return Finding("model", f"{settings.name}: {error}", "error", f"mend the entry of {settings.name} in `models`")
+        return Check("model", f"{settings.name}: {error}", "error", f"mend the entry of {settings.name} in `models`")
     details = {"context": f"{info.context_length} tokens", "chat template": _template(info), **info.details}
     if info.adapters:
         details.setdefault("adapters", ", ".join(info.adapters))
     lines = (f"{key}: {value}" for key, value in details.items())
-    return Finding("model", "\n    ".join((f"{settings.name} ({info.architecture})", *lines)))
+    return Check("model", "\n    ".join((f"{settings.name} ({info.architecture})", *lines)))
 
 
 def _template(info: ModelInfo) -> str:
@@ -167,7 +167,7 @@ def _template(info: ModelInfo) -> str:
     return f"{'its own' if info.chat_template else 'none of its own'}; fitting preset: {found or 'none known'}"
 
 
-def _disk(settings: Settings) -> Iterator[Finding]:
+def _disk(settings: Settings) -> Iterator[Check]:
     from chatbridge.operations import hardware
 
     store = settings.store
@@ -176,11 +176,11 @@ def _disk(settings: Settings) -> Iterator[Finding]:
     state = "warning" if advice else "good"
     if why := hardware.why_not_writable(store.absolute()):
         state, advice = "error", f"{why}; set `store` in bots.yaml to a file in a folder of yours"
-    yield Finding("store", f"{store}, {hardware.size(free)} free", state, advice)
+    yield Check("store", f"{store}, {hardware.size(free)} free", state, advice)
 
 
-def _line(finding: Finding) -> str:
-    colour = {"good": "green", "warning": "yellow", "error": "red"}[finding.state]
-    mark = click.style({"good": "✓", "warning": "!", "error": "✗"}[finding.state], fg=colour)
-    advice = f"\n    → {finding.remedy}" if finding.remedy else ""
-    return f"{mark} {finding.about:<13} {finding.what}{advice}"
+def _line(check: Check) -> str:
+    color = {"good": "green", "warning": "yellow", "error": "red"}[check.state]
+    mark = click.style({"good": "✓", "warning": "!", "error": "✗"}[check.state], fg=color)
+    advice = f"\n    → {check.remedy}" if check.remedy else ""
+    return f"{mark} {check.about:<13} {check.what}{advice}"

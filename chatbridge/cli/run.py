@@ -33,7 +33,7 @@ def command(
     redactor = Redactor()
     set_up(log_format, logging.DEBUG if verbose else logging.INFO, redactor)
     if dry_run:
-        sys.exit(asyncio.run(_rehearse(config, bots)))
+        sys.exit(asyncio.run(_dry_run(config, bots)))
     from chatbridge.operations.service import serve
 
     try:
@@ -47,15 +47,15 @@ def command(
         sys.exit(1)
 
 
-async def _rehearse(config: Path, bots: tuple[str, ...]) -> int:
+async def _dry_run(config: Path, bots: tuple[str, ...]) -> int:
     from chatbridge.bridge import checked_names
     from chatbridge.config.reader import load
-    from chatbridge.operations.dry_run import rehearse
+    from chatbridge.operations.dry_run import dry_run
     from chatbridge.plugins.manager import Plugins
 
     plugins = Plugins()
     settings = load(config, plugins)
-    lines, failed = await rehearse(settings, plugins, checked_names(settings, bots))
+    lines, failed = await dry_run(settings, plugins, checked_names(settings, bots))
     for line in lines:
         click.echo(line)
     click.echo("everything is ready" if not failed else f"{failed} of these would fail", err=True)

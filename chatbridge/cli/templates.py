@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from chatbridge.prompts.template import Template
     from chatbridge.types import ModelInfo
 
-COLOURS = {"template": "cyan", "person": "green", "control": "magenta", "reply": "yellow"}
+COLORS = {"template": "cyan", "person": "green", "control": "magenta", "reply": "yellow"}
 LEGEND = {
     "template": "written by the template",
     "person": "written by people; never read as anything but text",
@@ -71,18 +71,18 @@ def show(name: str, model: str | None, config: Path | None, color: str) -> None:
         prompt, ids = _sample(template, _unknown_model(template), (0,)), None
     else:
         prompt, ids = asyncio.run(_with_model(template, model, config))
-    colours = _wants_colours(color)
-    click.echo(painted(prompt) if colours else rows(prompt), color=colours)
+    colored = _wants_color(color)
+    click.echo(painted(prompt) if colored else rows(prompt), color=colored)
     click.echo()
     for kind, meaning in LEGEND.items():
-        click.echo(f"{click.style(f'{kind:<9}', fg=COLOURS[kind])} {meaning}", color=colours)
+        click.echo(f"{click.style(f'{kind:<9}', fg=COLORS[kind])} {meaning}", color=colored)
     if ids is not None:
         click.echo(f"\n{len(ids)} tokens: {' '.join(map(str, ids))}")
 
 
 def painted(prompt: Prompt) -> str:
     """The prompt as one text in colours; control tokens stand in angle brackets."""
-    return "".join(click.style(_shown(part), fg=COLOURS[kind_of(part)]) for part in prompt)
+    return "".join(click.style(_shown(part), fg=COLORS[kind_of(part)]) for part in prompt)
 
 
 def rows(prompt: Prompt) -> str:
@@ -168,7 +168,7 @@ def _settings(config: Path | None, plugins: Plugins) -> Settings:
     return load(path, plugins) if config is not None or path.exists() else default_settings(plugins)
 
 
-def _wants_colours(choice: str) -> bool:
+def _wants_color(choice: str) -> bool:
     if choice == "auto":
         return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     return choice == "always"

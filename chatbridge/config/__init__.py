@@ -1,4 +1,4 @@
-"""bots.yaml: its values, the reader with its complaints, and the watch for changes."""
+"""bots.yaml: its values, the reader with its errors, and the watch for changes."""
 
 from __future__ import annotations
 

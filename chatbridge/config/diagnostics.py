@@ -1,4 +1,4 @@
-"""Says in words what pydantic found wrong. Knows its kinds of errors; never repeats a value that may be secret."""
+"""Words for pydantic's errors. Knows its kinds of errors; never repeats a value that may be secret."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def in_words(
     beside: Collection[str] = (),
     hidden: Collection[str] = (),
 ) -> Iterator[str]:
-    """Sentences for those of `ValidationError.errors()` of `model` that are about one place in it, `steps`.
+    """Messages for those of `ValidationError.errors()` of `model` whose key path, inside the model, is `steps`.
 
-    Several errors may come from the alternatives of a union, or from keys that are missing there.
-    `beside`: the keys that are there. `hidden`: texts that no sentence may hold.
+    There may be several, from the alternatives of a union or from missing keys.
+    `beside`: the keys that stand beside. `hidden`: texts that no message may hold.
     """
     others = [error for error in errors if error["type"] not in _NEEDS]
     if others:  # the alternative that came closest
@@ -108,7 +108,10 @@ def _sentence(
 def no_key(
     key: str, where: str, known: Collection[str], also: Collection[str] = (), taken: Collection[str] = ()
 ) -> str:
-    """That there is no such key, and which there are, or close to which of all it is; `taken` ones are no help."""
+    """The message for an unknown key, with the closest known one, else with all of `known`.
+
+    `also`: keys that are allowed besides. `taken`: keys that stand there already, and so are not proposed.
+    """
     shown = key if len(key) <= 40 else key[:39] + "…"
     free = [name for name in (*known, *also) if name not in taken]
     if key.endswith("_file") and key.removesuffix("_file") in free:  # it takes no text, and so no text from a file
@@ -142,7 +145,7 @@ def _texts_in(value: object) -> Iterator[str]:
 
 
 def _alternatives(annotation: Any) -> Iterator[Any]:
-    """What stands in a union; the annotation itself where it is none."""
+    """The alternatives of a union; of anything else, the annotation itself."""
     kind, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if kind is typing.Annotated:
         yield from _alternatives(parts[0])
@@ -165,7 +168,7 @@ def _types_in(annotation: Any, seen: frozenset[Any] = frozenset()) -> Iterator[t
 
 
 def _models_at(model: type[BaseModel], steps: Sequence[str | int]) -> list[type[BaseModel]]:
-    """The models that describe what is at a place inside `model`."""
+    """The models that describe the value at `steps` inside `model`."""
     models = [model]
     for step in steps:
         if isinstance(step, str):
@@ -189,7 +192,7 @@ def _field(model: type[BaseModel], steps: Sequence[str | int]) -> FieldInfo | No
 
 
 def _key(steps: Sequence[str | int]) -> str:
-    """A place as people write it: `limits.rooms[2]`."""
+    """A key path as people write it: `limits.rooms[2]`."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
 
 

@@ -1,7 +1,7 @@
 """Reads YAML into plain values and remembers where each of them stands; knows YAML and its traps, no key of ours.
 
-PyYAML's own loader keeps the last of duplicate keys in silence, and reads `on`, `0123` and `12:30` as something else
-than people mean. Here these are complaints. Keys are always text, so that ids may be written without quotes.
+PyYAML's own loader silently keeps the last of duplicate keys, and reads `on`, `0123` and `12:30` as something else
+than people mean. Here these are errors. Keys are always text, so that ids may be written without quotes.
 """
 
 from __future__ import annotations
@@ -14,72 +14,75 @@ from typing import Any
 
 import yaml
 
-from chatbridge.config.scalars import Trap, plain_value
+from chatbridge.config.scalars import AmbiguousScalar, plain_value
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # seven times as fast where libyaml is there
 
-DEPTH, NODES = 40, 50_000
+MAX_DEPTH, MAX_NODES = 40, 50_000
 """More than anybody writes by hand: deeper or larger documents are accidents, or attacks by aliases."""
 
-Place = tuple[str | int, ...]
-"""The way to a value: keys, and positions in lists."""
+KeyPath = tuple[str | int, ...]
+"""The way to a value: keys of mappings, and positions in lists."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Mark:
-    """A place in the file, counted from 1."""
+class SourceLocation:
+    """A place in a file; lines and columns are counted from 1."""
 
     line: int = 1
     column: int = 1
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Complaint:
-    """One thing that is wrong, and where."""
+class Diagnostic:
+    """One error in a file, and where it is."""
 
-    mark: Mark
+    location: SourceLocation
     message: str
 
 
 @dataclass(slots=True)
 class Document:
-    """A YAML file as plain values. `keys` and `values` tell where each key and value stands, by its place.
+    """A YAML file as plain values, with its errors.
 
-    `traps`: words that can be read in several ways; whoever knows what is wanted there complains about them.
-    `failed`: places whose value can't be made out; there is a complaint about each already.
-    `substituted`: places whose values came, in part, from the environment. They may be secret and are never
-    repeated; nor is anything in `secrets`.
+    `keys` and `values`: where each key and each value stands.
+    `ambiguous`: words that can be read in several ways; whoever knows what is wanted there reports them.
+    `failed`: values that can't be made out; an error has been reported for each.
+    `substituted`: values that came, in part, from the environment. They may be secret and are never repeated; nor is
+    anything in `secrets`.
     """
 
     value: Any = None
-    keys: dict[Place, Mark] = field(default_factory=dict)
-    values: dict[Place, Mark] = field(default_factory=dict)
-    traps: dict[Place, Trap] = field(default_factory=dict)
-    failed: set[Place] = field(default_factory=set)
-    substituted: set[Place] = field(default_factory=set)
+    keys: dict[KeyPath, SourceLocation] = field(default_factory=dict)
+    values: dict[KeyPath, SourceLocation] = field(default_factory=dict)
+    ambiguous: dict[KeyPath, AmbiguousScalar] = field(default_factory=dict)
+    failed: set[KeyPath] = field(default_factory=set)
+    substituted: set[KeyPath] = field(default_factory=set)
     secrets: set[str] = field(default_factory=set)
-    complaints: list[Complaint] = field(default_factory=list)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
 
-    def at(self, place: Place) -> Mark:
-        """Where the value of `place` stands, or the nearest thing around it that stands somewhere."""
-        while place and place not in self.values:
-            place = place[:-1]
-        return self.values.get(place, Mark())
+    def at(self, key_path: KeyPath) -> SourceLocation:
+        """Where the value at `key_path` stands; for one that was not written, the nearest value around it."""
+        while key_path and key_path not in self.values:
+            key_path = key_path[:-1]
+        return self.values.get(key_path, SourceLocation())
 
-    def at_key(self, place: Place) -> Mark:
-        return self.keys.get(place) or self.at(place)
+    def at_key(self, key_path: KeyPath) -> SourceLocation:
+        """Where the last key of `key_path` stands; for an item of a list, which has no key, the item."""
+        return self.keys.get(key_path) or self.at(key_path)
 
-    def put(self, place: Place, value: object) -> None:
-        """Have another value where there is one."""
+    def put(self, key_path: KeyPath, value: object) -> None:
+        """Replace the value at `key_path`."""
         around = self.value
-        for step in place[:-1]:
+        for step in key_path[:-1]:
             around = around[step]
-        around[place[-1]] = value
+        around[key_path[-1]] = value
 
-    def complain(self, mark: Mark, message: str) -> None:
+    def report(self, location: SourceLocation, message: str) -> None:
+        """Add an error to `diagnostics`; `message` says what is wrong and what to do."""
         # On one line, and without codes that a terminal would obey: names may hold anything.
         shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in message)
-        self.complaints.append(Complaint(mark, shown))
+        self.diagnostics.append(Diagnostic(location, shown))
 
 
 def parse(data: bytes, environment: Mapping[str, str]) -> Document:
@@ -89,12 +92,12 @@ def parse(data: bytes, environment: Mapping[str, str]) -> Document:
         text = data.decode("utf-8").lstrip("\ufeff")
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8").lstrip("\ufeff")
-        document.complain(_Lines(before).mark(len(before)), "this byte is no UTF-8; save the file as UTF-8")
+        document.report(_Lines(before).location(len(before)), "this byte is no UTF-8; save the file as UTF-8")
         return document
     lines = _Lines(text)
     if strange := _STRANGE.search(text):
         what = f"the character U+{ord(strange[0]):04X} can't stand in YAML; remove it"
-        document.complain(lines.mark(strange.start()), what)
+        document.report(lines.location(strange.start()), what)
         return document
     try:
         if _nested_well(text, lines, document):
@@ -107,13 +110,15 @@ def parse(data: bytes, environment: Mapping[str, str]) -> Document:
         words = ", ".join(part for part in (error.context, error.problem) if part)
         advice = _advice(words, text[index : index + 1])
         # libyaml has a limit of its own, far beyond ours, and may come upon it first, since it looks ahead.
-        nested = f"nested more than {DEPTH} deep" if "maximum nesting depth" in words else ""
-        document.complain(lines.mark(index), nested or f"this is not YAML: {words}{advice}")
+        nested = f"nested more than {MAX_DEPTH} deep" if "maximum nesting depth" in words else ""
+        document.report(lines.location(index), nested or f"this is not YAML: {words}{advice}")
     except _TooLarge:
         document.value = None
-        document.complain(Mark(), f"there are more than {NODES} values, those of aliases counted; make do with less")
+        document.report(
+            SourceLocation(), f"there are more than {MAX_NODES} values, those of aliases counted; make do with less"
+        )
     except (yaml.YAMLError, ValueError) as error:  # PyYAML without libyaml takes any number for a character's
-        document.complain(Mark(), f"this is not YAML: {error}")
+        document.report(SourceLocation(), f"this is not YAML: {error}")
     return document
 
 
@@ -122,17 +127,17 @@ _STRANGE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\
 
 
 def _nested_well(text: str, lines: _Lines, document: Document) -> bool:
-    """Whether the nesting is one that can be read; looked at first, since composing recurses. Complains of tags."""
+    """Whether the nesting is shallow enough to read. Checked first, since composing recurses. Reports tags, too."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
-        mark = lines.mark(event.start_mark.index if event.start_mark else 0)
+        location = lines.location(event.start_mark.index if event.start_mark else 0)
         if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            document.complain(mark, f"the tag {tag!r} means nothing here; remove it, and put in quotes what is text")
+            document.report(location, f"the tag {tag!r} means nothing here; remove it, and put in quotes what is text")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
-            if depth > DEPTH:
-                document.complain(mark, f"nested more than {DEPTH} deep")
+            if depth > MAX_DEPTH:
+                document.report(location, f"nested more than {MAX_DEPTH} deep")
                 return False
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
@@ -152,41 +157,41 @@ class _Reader:
         self._environment = environment
         self._count = 0
 
-    def value(self, node: yaml.Node, place: Place, above: tuple[int, ...]) -> Any:
-        self._document.values[place] = self._mark(node)
+    def value(self, node: yaml.Node, key_path: KeyPath, above: tuple[int, ...]) -> Any:
+        self._document.values[key_path] = self._location(node)
         self._count += 1
-        if self._count > NODES:
+        if self._count > MAX_NODES:
             raise _TooLarge
         if id(node) in above:
-            self._document.complain(self._mark(node), "this alias holds itself; write out what is meant")
-            self._document.failed.add(place)
+            self._document.report(self._location(node), "this alias holds itself; write out what is meant")
+            self._document.failed.add(key_path)
             return None
         above = (*above, id(node))
         if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, place, above)
+            return self._mapping(node, key_path, above)
         if isinstance(node, yaml.SequenceNode):
-            return [self.value(item, (*place, at), above) for at, item in enumerate(node.value)]
+            return [self.value(item, (*key_path, at), above) for at, item in enumerate(node.value)]
         assert isinstance(node, yaml.ScalarNode)
-        return self._scalar(node, place)
+        return self._scalar(node, key_path)
 
-    def _mapping(self, node: yaml.MappingNode, place: Place, above: tuple[int, ...]) -> dict[str, Any]:
+    def _mapping(self, node: yaml.MappingNode, key_path: KeyPath, above: tuple[int, ...]) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in self._merged(node):
-            mark = self._mark(key_node)
-            key = _word(key_node)
+            location = self._location(key_node)
+            key = _key_text(key_node)
             if not key:
-                self._document.complain(mark, "a key has to be a word or a number")
+                self._document.report(location, "a key has to be a word or a number")
                 continue
             if key in result:
-                first = self._document.keys[*place, key].line
-                self._document.complain(mark, f"the key {key!r} is here twice, first in line {first}; remove one")
+                first = self._document.keys[*key_path, key].line
+                self._document.report(location, f"the key {key!r} is here twice, first in line {first}; remove one")
                 continue
-            self._document.keys[*place, key] = mark
-            result[key] = self.value(value_node, (*place, key), above)
+            self._document.keys[*key_path, key] = location
+            result[key] = self.value(value_node, (*key_path, key), above)
         return result
 
     def _merged(self, node: yaml.MappingNode) -> Iterator[tuple[yaml.Node, yaml.Node]]:
-        """The entries of a mapping, then those that it has from `<<` alone, the first one given counting."""
+        """The entries of a mapping, then those that only `<<` gives it; of two with one key, the first counts."""
         have: set[str | None] = set()
         seen: set[int] = set()  # also what keeps a mapping that merges itself from going round and round
         waiting: list[yaml.Node] = [node]
@@ -196,55 +201,55 @@ class _Reader:
                 continue
             seen.add(id(source))
             if not isinstance(source, yaml.MappingNode):
-                self._document.complain(self._mark(source), "`<<` takes a mapping, or a list of some, as *name")
+                self._document.report(self._location(source), "`<<` takes a mapping, or a list of some, as *name")
                 continue
             own = [(key, value) for key, value in source.value if key.tag != _MERGE]
-            yield from [(key, value) for key, value in own if _word(key) not in have]
-            have |= {_word(key) for key, _ in own}
+            yield from [(key, value) for key, value in own if _key_text(key) not in have]
+            have |= {_key_text(key) for key, _ in own}
             merges = [value for key, value in source.value if key.tag == _MERGE]
             for value in reversed(merges):
                 waiting += reversed(value.value) if isinstance(value, yaml.SequenceNode) else [value]
 
-    def _scalar(self, node: yaml.ScalarNode, place: Place) -> Any:
+    def _scalar(self, node: yaml.ScalarNode, key_path: KeyPath) -> Any:
         text: str = node.value
         if "${" in text:
-            return self._substituted(text, place, self._mark(node))
+            return self._substituted(text, key_path, self._location(node))
         if node.style:  # in quotes, or a block
             return text
-        value, trap = plain_value(text)
-        if trap is not None:
-            self._document.traps[place] = trap
+        value, ambiguous = plain_value(text)
+        if ambiguous is not None:
+            self._document.ambiguous[key_path] = ambiguous
         return value
 
-    def _substituted(self, text: str, place: Place, mark: Mark) -> str:
+    def _substituted(self, text: str, key_path: KeyPath, location: SourceLocation) -> str:
         def fill(match: re.Match[str]) -> str:
             if match["escaped"]:
                 return "${"
             name, default = match["name"], match["default"]
             if name is None:
-                self._document.complain(mark, "write ${NAME} or ${NAME:-default}, or $${ for the two characters")
-                self._document.failed.add(place)
+                self._document.report(location, "write ${NAME} or ${NAME:-default}, or $${ for the two characters")
+                self._document.failed.add(key_path)
                 return ""
             if value := self._environment.get(name, ""):
                 self._document.secrets.add(value)
-                self._document.substituted.add(place)
+                self._document.substituted.add(key_path)
                 return value
             if default is None:
                 what = "is empty" if name in self._environment else "is not set"
-                self._document.complain(
-                    mark, f"the environment variable {name} {what}; set it, or write ${{{name}:-default}}"
+                self._document.report(
+                    location, f"the environment variable {name} {what}; set it, or write ${{{name}:-default}}"
                 )
-                self._document.failed.add(place)
+                self._document.failed.add(key_path)
                 return ""
             return str(default)
 
         return _VARIABLE.sub(fill, text)
 
-    def _mark(self, node: yaml.Node) -> Mark:
-        return self._lines.mark(node.start_mark.index)
+    def _location(self, node: yaml.Node) -> SourceLocation:
+        return self._lines.location(node.start_mark.index)
 
 
-def _word(key: yaml.Node) -> str | None:
+def _key_text(key: yaml.Node) -> str | None:
     """A key as text; None for lists and mappings, which can't be keys here."""
     return str(key.value) if isinstance(key, yaml.ScalarNode) else None
 
@@ -259,9 +264,9 @@ class _Lines:
     def __init__(self, text: str) -> None:
         self._starts = [0, *(match.end() for match in re.finditer(r"\r\n|\n|\r", text))]
 
-    def mark(self, index: int) -> Mark:
+    def location(self, index: int) -> SourceLocation:
         line = bisect_right(self._starts, index)
-        return Mark(line, index - self._starts[line - 1] + 1)
+        return SourceLocation(line, index - self._starts[line - 1] + 1)
 
 
 def _advice(words: str, character: str) -> str:

@@ -1,4 +1,4 @@
-"""From the text of bots.yaml to `Settings`, or to every complaint about it at once, each with its line and column.
+"""From the text of bots.yaml to `Settings`, or to all errors in it at once, each with its line and column.
 
 Knows the keys of bots.yaml and asks plugins for the keys that they add; runs nothing and loads no model.
 """
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from chatbridge.config.diagnostics import no_key
 from chatbridge.config.keys import BotKeys, ModelKeys, TopKeys
-from chatbridge.config.nodes import Document, Place, parse
+from chatbridge.config.nodes import Document, KeyPath, parse
 from chatbridge.config.settings import Access, Admins, BotSettings, ChannelSettings, ModelSettings, Quota, Settings
 from chatbridge.config.values import Values, file_keys
 from chatbridge.errors import ConfigError, PluginError
@@ -42,8 +42,8 @@ def load(
 ) -> Settings:
     """Read a configuration file. `environment` fills in `${NAME}`: `os.environ` unless given.
 
-    `looked_at` takes in every file whose contents count, also those that can't be read.
-    Raises: ConfigError with one line for each complaint, `file:line:column: message`.
+    `looked_at`: every file whose contents count is added to it, also those that can't be read.
+    Raises: ConfigError with one line for each error, `file:line:column: message`.
     """
     looked_at = set() if looked_at is None else looked_at
     looked_at.add(path)
@@ -54,8 +54,8 @@ def load(
     reader = _Reader(parse(data, os.environ if environment is None else environment), path, plugins)
     settings = reader.settings()
     looked_at |= reader.files
-    if complaints := sorted(set(reader.document.complaints)):
-        lines = (f"{path}:{c.mark.line}:{c.mark.column}: {c.message}" for c in complaints)
+    if diagnostics := sorted(set(reader.document.diagnostics)):
+        lines = (f"{path}:{one.location.line}:{one.location.column}: {one.message}" for one in diagnostics)
         raise ConfigError("\n".join(lines))
     return settings
 
@@ -74,7 +74,7 @@ def _guide(plugins: Plugins) -> dict[str, ModelSettings]:
 
 
 class _Reader:
-    """Collects complaints in `document` while it puts the settings together."""
+    """Puts the settings together, and reports errors to `document` as it goes."""
 
     def __init__(self, document: Document, path: Path, plugins: Plugins) -> None:
         self.document = document
@@ -92,8 +92,8 @@ class _Reader:
         bots = dict(self._entries("bots", top, self._bot))
         if not top.get("models"):
             models = self._default_models()
-        self._names_exist(models, templates)
-        self._adapters_exist(models, defaults, bots)
+        self._check_names(models, templates)
+        self._check_adapters(models, defaults, bots)
         own: dict[str, Any] = {key: top[key] for key in ("store", "drain", "monitor") if key in top}
         checked = self._values.validated((), TopKeys, own) or TopKeys()
         store = self._base / STORE if checked.store is None else checked.store
@@ -105,11 +105,11 @@ class _Reader:
         try:
             return _guide(self._plugins)
         except PluginError as error:
-            if not self.document.complaints:
-                self.document.complain(self.document.at_key(("models",)), f"there are no models, and {error}")
+            if not self.document.diagnostics:
+                self.document.report(self.document.at_key(("models",)), f"there are no models, and {error}")
             return {}
 
-    def _model(self, name: str, at: Place, entry: dict[str, Any]) -> ModelSettings | None:
+    def _model(self, name: str, at: KeyPath, entry: dict[str, Any]) -> ModelSettings | None:
         backend = self._plugin(at, entry, "backend", self._plugins.backends, self._plugins.require_backend)
         own = {key: value for key, value in entry.items() if key in ModelKeys.model_fields}
         keys = self._values.validated(at, ModelKeys, {**own, "backend": backend.name if backend else ""})
@@ -118,7 +118,7 @@ class _Reader:
             return None
         return ModelSettings(name, backend.name, options, keys.template, keys.sampling, keys.max_batch)
 
-    def _bot(self, name: str, at: Place, entry: dict[str, Any]) -> BotSettings | None:
+    def _bot(self, name: str, at: KeyPath, entry: dict[str, Any]) -> BotSettings | None:
         frontend = self._plugin(at, entry, "frontend", self._plugins.frontends, self._plugins.require_frontend)
         defaults = self._channel((*at, "defaults"), entry.get("defaults"))
         channels = {
@@ -142,7 +142,7 @@ class _Reader:
 
     def _options(
         self,
-        at: Place,
+        at: KeyPath,
         entry: dict[str, Any],
         own: type[BaseModel],
         plugin: BackendType | FrontendType | None,
@@ -157,13 +157,13 @@ class _Reader:
         theirs = {key: value for key, value in entry.items() if key in plugin.options.model_fields}
         return self._values.validated(at, plugin.options, theirs)
 
-    def _channel(self, at: Place, entry: Any) -> ChannelSettings:
+    def _channel(self, at: KeyPath, entry: Any) -> ChannelSettings:
         mapping = self._values.texts_from_files(at, self._mapping(at, entry), ChannelSettings)
         self._keys(at, mapping, ChannelSettings.model_fields, also=file_keys(ChannelSettings))
         known = {key: value for key, value in mapping.items() if key in ChannelSettings.model_fields}
         return self._values.validated(at, ChannelSettings, known) or ChannelSettings()
 
-    def _part(self, at: Place, entry: Any, kind: type[P]) -> P:
+    def _part(self, at: KeyPath, entry: Any, kind: type[P]) -> P:
         """A part of a bot's entry that has keys of its own."""
         mapping = self._mapping(at, entry)
         self._keys(at, mapping, kind.model_fields)
@@ -177,14 +177,14 @@ class _Reader:
         resolved: dict[str, Template] = {}
 
         def settle(name: str, above: tuple[str, ...]) -> None:
-            """Resolve a template after the one that it extends, so that a mistake is told of once, where it is."""
+            """Resolve a template after the one that it extends, so that an error is reported once, where it is."""
             template = written[name]
             base = template.extends
             # It may carry the name of the preset that it changes; any other way back to itself is a circle.
             if base in above and not (base == name and name in presets):
                 way = " > ".join((*above[above.index(base) :], base))
-                place = ("templates", name, "extends")
-                self._complain_of_name(place, f"template {name!r} extends itself: {way}", presets)
+                key_path = ("templates", name, "extends")
+                self._report_name(key_path, f"template {name!r} extends itself: {way}", presets)
                 failed.add(name)
                 return
             if base in written and base not in (name, *resolved, *failed):
@@ -206,44 +206,44 @@ class _Reader:
             others = sorted(known.keys() - {name})
             have = did_you_mean(template.extends, others) or f" (known: {', '.join(others)})"
             message = f"there is no template {template.extends!r}{have}"
-            self._complain_of_name(("templates", name, "extends"), message, others)
+            self._report_name(("templates", name, "extends"), message, others)
             return None
         try:
             return resolve(name, template, known)
         except ValidationError as error:
-            self._values.complain(("templates", name), Template, error)
+            self._values.report(("templates", name), Template, error)
             return None
 
-    def _template(self, name: str, at: Place, entry: dict[str, Any]) -> Template | None:
+    def _template(self, name: str, at: KeyPath, entry: dict[str, Any]) -> Template | None:
         known = [field for field in Template.model_fields if field != "name"]
         self._keys(at, entry, known)
         return self._values.validated(at, Template, {key: entry[key] for key in entry if key in known})
 
     # --- what refers to something else -------------------------------------------------------------------------
 
-    def _names_exist(self, models: Mapping[str, Any], templates: Mapping[str, Any]) -> None:
-        """Whether each model and template that is named anywhere is there."""
+    def _check_names(self, models: Mapping[str, Any], templates: Mapping[str, Any]) -> None:
+        """Check that each model and template that is named anywhere exists."""
         known = {"model": {**self._raw("models"), **models}, "template": {**self._raw("templates"), **templates}}
-        for place in self._places_of_names():
-            name, names = self._raw(*place[:-1]).get(place[-1]), known[str(place[-1])]
-            if isinstance(name, str) and name not in names and place not in self.document.failed:
+        for key_path in self._key_paths_of_names():
+            name, names = self._raw(*key_path[:-1]).get(key_path[-1]), known[str(key_path[-1])]
+            if isinstance(name, str) and name not in names and key_path not in self.document.failed:
                 have = did_you_mean(name, names) or f" (known: {', '.join(sorted(names))})"
-                self._complain_of_name(place, f"there is no {place[-1]} {name!r}{have}", names)
+                self._report_name(key_path, f"there is no {key_path[-1]} {name!r}{have}", names)
 
-    def _adapters_exist(
+    def _check_adapters(
         self, models: Mapping[str, ModelSettings], defaults: ChannelSettings, bots: Mapping[str, BotSettings]
     ) -> None:
-        """Whether each adapter that is named anywhere is one of the model's that is used there."""
+        """Check that each adapter that is named anywhere belongs to the model that is used there."""
         top = ChannelSettings(model=next(iter(models), "")).merged(defaults)
-        self._adapter_exists(("defaults",), defaults, top, models)
+        self._check_adapter(("defaults",), defaults, top, models)
         for name, bot in bots.items():
             own = top.merged(bot.defaults)
-            self._adapter_exists(("bots", name, "defaults"), bot.defaults, own, models)
+            self._check_adapter(("bots", name, "defaults"), bot.defaults, own, models)
             for id, channel in bot.channels.items():
-                self._adapter_exists(("bots", name, "channels", id), channel, own.merged(channel), models)
+                self._check_adapter(("bots", name, "channels", id), channel, own.merged(channel), models)
 
-    def _adapter_exists(
-        self, at: Place, written: ChannelSettings, merged: ChannelSettings, models: Mapping[str, ModelSettings]
+    def _check_adapter(
+        self, at: KeyPath, written: ChannelSettings, merged: ChannelSettings, models: Mapping[str, ModelSettings]
     ) -> None:
         model = models.get(merged.model)
         if written.adapter is None or model is None:
@@ -252,9 +252,9 @@ class _Reader:
         if written.adapter not in known:
             message = f"the model {model.name!r} has no adapter {written.adapter!r}"
             have = did_you_mean(written.adapter, known) or f" (it has: {', '.join(sorted(known)) or 'none'})"
-            self._complain_of_name((*at, "adapter"), message + have, known)
+            self._report_name((*at, "adapter"), message + have, known)
 
-    def _places_of_names(self) -> Iterator[tuple[str, ...]]:
+    def _key_paths_of_names(self) -> Iterator[tuple[str, ...]]:
         for name in self._raw("models"):
             yield ("models", name, "template")
         settings: list[tuple[str, ...]] = [("defaults",)]
@@ -265,60 +265,62 @@ class _Reader:
             yield (*at, "model")
             yield (*at, "template")
 
-    def _raw(self, *place: str | int) -> dict[str, Any]:
+    def _raw(self, *key_path: str | int) -> dict[str, Any]:
         value = self.document.value
-        for key in place:
+        for key in key_path:
             value = value.get(key) if isinstance(value, dict) else None
         return value if isinstance(value, dict) else {}
 
-    def _plugin(self, at: Place, entry: dict[str, Any], kind: str, known: Mapping[str, K], require: Any) -> K | None:
-        name, place = entry.get(kind), (*at, kind)
+    def _plugin(self, at: KeyPath, entry: dict[str, Any], kind: str, known: Mapping[str, K], require: Any) -> K | None:
+        name, key_path = entry.get(kind), (*at, kind)
         if isinstance(name, str) and name:
             try:
                 found: K = require(name)
                 return found
             except PluginError as error:
-                self._complain_of_name(place, str(error), known)
-        elif place not in self.document.failed:
-            mark = self.document.at(place) if kind in entry else self.document.at_key(at)
-            self.document.complain(mark, _one_of(kind, known))
+                self._report_name(key_path, str(error), known)
+        elif key_path not in self.document.failed:
+            location = self.document.at(key_path) if kind in entry else self.document.at_key(at)
+            self.document.report(location, _one_of(kind, known))
         return None
 
-    def _complain_of_name(self, place: Place, message: str, known: Iterable[str]) -> None:
-        """`message` repeats the name, which may be a secret where a variable has given it."""
-        secret = place in self.document.substituted
-        self.document.complain(self.document.at(place), _one_of(str(place[-1]), known) if secret else message)
+    def _report_name(self, key_path: KeyPath, message: str, known: Iterable[str]) -> None:
+        """Report a wrong name. `message` repeats it, and so is left out where a variable, maybe a secret, gave it."""
+        secret = key_path in self.document.substituted
+        self.document.report(self.document.at(key_path), _one_of(str(key_path[-1]), known) if secret else message)
 
-    def _check_ids(self, frontend: FrontendType, at: Place) -> None:
+    def _check_ids(self, frontend: FrontendType, at: KeyPath) -> None:
         for id in self._raw(*at, "channels"):
             if wrong := frontend.check_id(id):
-                mark = self.document.at_key((*at, "channels", id))
-                self.document.complain(mark, f"{id!r} is no id of {frontend.name}: {wrong}")
+                location = self.document.at_key((*at, "channels", id))
+                self.document.report(location, f"{id!r} is no id of {frontend.name}: {wrong}")
         for kind in ("allow", "deny", "admins"):
             for key, ids in self._raw(*at, kind).items():
                 for n, id in enumerate(ids if isinstance(ids, list) else ()):
-                    place = (*at, kind, key, n)
+                    key_path = (*at, kind, key, n)
                     text = str(id).lower() if isinstance(id, bool) else str(id)
-                    if not text or not isinstance(id, str | int | float) or place in self.document.failed:
+                    if not text or not isinstance(id, str | int | float) or key_path in self.document.failed:
                         continue
                     if wrong := frontend.check_id(text):
-                        shown = "this" if place in self.document.substituted else repr(text)
-                        self.document.complain(self.document.at(place), f"{shown} is no id of {frontend.name}: {wrong}")
+                        shown = "this" if key_path in self.document.substituted else repr(text)
+                        self.document.report(
+                            self.document.at(key_path), f"{shown} is no id of {frontend.name}: {wrong}"
+                        )
 
-    def _check_admins(self, at: Place, admins: Admins, keys: BotKeys) -> None:
-        """Whether there is somebody to let people in, and whether there are the commands that only admins may give."""
+    def _check_admins(self, at: KeyPath, admins: Admins, keys: BotKeys) -> None:
+        """Check that `pairing` has admins who can let people in, and that each of `admin_commands` exists."""
         if keys.pairing and admins == Admins() and (*at, "admins") not in self.document.failed:
             message = "`pairing` needs `admins`: else nobody could let anybody in"
-            self.document.complain(self.document.at_key((*at, "pairing")), message)
+            self.document.report(self.document.at_key((*at, "pairing")), message)
         known = self._plugins.chat_commands
         for n, name in enumerate(self._raw(*at)["admin_commands"] if keys.admin_commands else ()):
-            place = (*at, "admin_commands", n)
+            key_path = (*at, "admin_commands", n)
             if name not in known:
-                secret = place in self.document.substituted
+                secret = key_path in self.document.substituted
                 have = "" if secret else did_you_mean(str(name), known)
                 have = have or f" (known: {', '.join(known)})"
-                self.document.complain(
-                    self.document.at(place), f"{'this' if secret else repr(name)} is no command{have}"
+                self.document.report(
+                    self.document.at(key_path), f"{'this' if secret else repr(name)} is no command{have}"
                 )
 
     # --- mappings and their keys -------------------------------------------------------------------------------
@@ -327,29 +329,29 @@ class _Reader:
         for name, entry in self._mapping((section,), top.get(section)).items():
             at = (section, name)
             if entry is None:
-                self.document.complain(self.document.at_key(at), f"{name!r} is empty; write its settings under it")
+                self.document.report(self.document.at_key(at), f"{name!r} is empty; write its settings under it")
             elif not isinstance(entry, dict):
                 self._mapping(at, entry)
             elif (made := read(name, at, entry)) is not None:
                 yield name, made
 
-    def _mapping(self, at: Place, value: Any) -> dict[str, Any]:
+    def _mapping(self, at: KeyPath, value: Any) -> dict[str, Any]:
         if isinstance(value, dict):
             return value
         if value is not None and at not in self.document.failed:
             what = f"`{at[-1]}`" if at else "the file"
-            self.document.complain(self.document.at(at), f"{what} has to be keys with values, as `key: value`")
+            self.document.report(self.document.at(at), f"{what} has to be keys with values, as `key: value`")
         return {}
 
     def _keys(
-        self, at: Place, entry: Mapping[str, Any], known: Iterable[str], where: str = "", also: Iterable[str] = ()
+        self, at: KeyPath, entry: Mapping[str, Any], known: Iterable[str], where: str = "", also: Iterable[str] = ()
     ) -> None:
-        """Complain about keys of `entry` that are neither `known` nor among those that may be there `also`."""
+        """Report keys of `entry` that are neither `known` nor allowed besides (`also`)."""
         known, also = list(known), list(also)
         where = where or (f"under `{at[-1]}`" if at else "at the top of the file")
         for key in entry:
             if key not in known and key not in also:
-                self.document.complain(self.document.at_key((*at, key)), no_key(key, where, known, also, entry))
+                self.document.report(self.document.at_key((*at, key)), no_key(key, where, known, also, entry))
 
 
 def _one_of(key: str, known: Iterable[str]) -> str:

@@ -1,1 +1,1 @@
-"""What whoever looks after the bots sees: logs without secrets, metrics, health. Knows bots; decides nothing."""
+"""For whoever runs the bots: logs without secrets, metrics, health, the dry run. Knows bots; decides nothing."""

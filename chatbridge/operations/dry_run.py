@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from chatbridge.plugins.manager import Plugins
 
 
-async def rehearse(settings: Settings, plugins: Plugins, names: Iterable[str]) -> tuple[list[str], int]:
-    """What would start, line by line, and how much of it would fail. Loads each model; opens no store."""
+async def dry_run(settings: Settings, plugins: Plugins, names: Iterable[str]) -> tuple[list[str], int]:
+    """A line for each model, bot and channel, and how many of them would fail. Loads each model; opens no store."""
     bots = [bot for name, bot in settings.bots.items() if not names or name in set(names)]
-    needed = {place.model for bot in bots for _, place in _places(settings, bot)}
+    needed = {channel.model for bot in bots for _, channel in _channels(settings, bot)}
     models = ModelPool(plugins.require_backend)
     lines: list[str] = []
     infos: dict[str, ModelInfo] = {}
@@ -36,35 +36,36 @@ async def rehearse(settings: Settings, plugins: Plugins, names: Iterable[str]) -
         await models.aclose()
     for bot in bots:
         lines.append(f"bot {bot.name}: {bot.frontend}")
-        for where, place in _places(settings, bot):
-            lines.append(f"  {where}: {_described(settings, place, infos)}")
+        for where, channel in _channels(settings, bot):
+            lines.append(f"  {where}: {_channel_line(settings, channel, infos)}")
     return lines, sum("FAILS" in line for line in lines)
 
 
-def _places(settings: Settings, bot: BotSettings) -> Iterator[tuple[str, ChannelSettings]]:
+def _channels(settings: Settings, bot: BotSettings) -> Iterator[tuple[str, ChannelSettings]]:
     yield "everywhere", settings.channel(bot.name, Channel(""))
     for id in bot.channels:
         yield f"channel {id}", settings.channel(bot.name, Channel(id))
 
 
-def _described(settings: Settings, place: ChannelSettings, infos: dict[str, ModelInfo]) -> str:
-    if place.model not in infos:
-        return f"model {place.model} FAILS"
-    info = infos[place.model]
+def _channel_line(settings: Settings, channel: ChannelSettings, infos: dict[str, ModelInfo]) -> str:
+    if channel.model not in infos:
+        return f"model {channel.model} FAILS"
+    info = infos[channel.model]
     try:
-        template = choose_template(settings.templates, place, info)
+        template = choose_template(settings.templates, channel, info)
     except ChatbridgeError as error:
-        return f"model {place.model}: FAILS: {error}"
+        return f"model {channel.model}: FAILS: {error}"
     findings = [f"{one.severity}: {one.message}" for one in diagnose(template, info)]
-    return "; ".join([f"model {place.model}, template {template.name}, answers {_answered(place)}", *findings])
+    line = f"model {channel.model}, template {template.name}, answers {_answered_messages(channel)}"
+    return "; ".join([line, *findings])
 
 
-def _answered(place: ChannelSettings) -> str:
+def _answered_messages(channel: ChannelSettings) -> str:
     """Which messages of a group are answered, in words."""
-    kinds = {"always": ["all messages"], "mentions": ["mentions"], "never": []}[place.reply_to]
-    if place.reply_to == "mentions" and place.replies:
+    kinds = {"always": ["all messages"], "mentions": ["mentions"], "never": []}[channel.reply_to]
+    if channel.reply_to == "mentions" and channel.replies:
         kinds.append("replies")
-    kinds += [f"{place.prefix!r}"] if place.prefix else []
-    kinds += [f"/{place.pattern}/"] if place.pattern else []
-    kinds += [f"{place.chance:.0%} of the rest"] if place.chance and place.reply_to == "mentions" else []
+    kinds += [f"{channel.prefix!r}"] if channel.prefix else []
+    kinds += [f"/{channel.pattern}/"] if channel.pattern else []
+    kinds += [f"{channel.chance:.0%} of the rest"] if channel.chance and channel.reply_to == "mentions" else []
     return ", ".join(kinds) or "nothing"

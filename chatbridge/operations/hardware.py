@@ -30,7 +30,7 @@ def processor() -> str:
                 name = line.partition(":")[2].strip()
                 break
     elif sys.platform == "darwin":
-        name = _said("sysctl", "-n", "machdep.cpu.brand_string") or name
+        name = _output_of("sysctl", "-n", "machdep.cpu.brand_string") or name
     return f"{name}, {usable_cores()} threads"
 
 
@@ -77,7 +77,7 @@ def memory(root: Path = Path("/")) -> tuple[int, int]:
                 total, free = min(total, limit), min(free, max(0, left))
         return total, free
     if sys.platform == "darwin":
-        return int(_said("sysctl", "-n", "hw.memsize") or 0), 0
+        return int(_output_of("sysctl", "-n", "hw.memsize") or 0), 0
     if sys.platform == "win32":
         return _windows_memory()
     return 0, 0
@@ -87,11 +87,11 @@ def gpus() -> list[Gpu]:
     """Graphics cards that a tool of their maker, or the system, tells of."""
     found = []
     query = ("--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits")
-    for line in _said("nvidia-smi", *query).splitlines():
+    for line in _output_of("nvidia-smi", *query).splitlines():
         if len(parts := [part.strip() for part in line.rsplit(",", 2)]) == 3:  # else it says that there is none
             name, size, driver = parts
             found.append(Gpu(name, int(size) * 2**20 if size.isdigit() else 0, f"driver {driver}"))
-    for line in _said("rocm-smi", "--showproductname", "--csv").splitlines()[1:]:
+    for line in _output_of("rocm-smi", "--showproductname", "--csv").splitlines()[1:]:
         if len(parts := line.split(",")) > 1:
             found.append(Gpu(parts[1].strip(), driver="ROCm"))
     if sys.platform == "darwin" and platform.machine() == "arm64":
@@ -101,12 +101,12 @@ def gpus() -> list[Gpu]:
 
 def disk_free(path: Path) -> int:
     """Free bytes where `path` is, or will be."""
-    return shutil.disk_usage(_what_exists(path)).free
+    return shutil.disk_usage(_nearest_existing(path)).free
 
 
 def why_not_writable(path: Path) -> str:
     """Why a file can't be written, or made; empty where it can."""
-    there = _what_exists(path)
+    there = _nearest_existing(path)
     if there == path:
         if path.is_dir():
             return f"{path} is a folder"
@@ -145,7 +145,7 @@ def _cached(group: Path) -> int:
     return next((int(pair[1]) for pair in found if pair[:1] == ["inactive_file"]), 0)
 
 
-def _what_exists(path: Path) -> Path:
+def _nearest_existing(path: Path) -> Path:
     """The path, or the nearest folder above it that exists."""
     # Not Path.exists: that raises where a folder may not be looked into.
     while not os.path.exists(path) and path != path.parent:  # noqa: PTH110
@@ -161,8 +161,8 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def _said(*command: str) -> str:
-    """What a program prints, or nothing if it is not there or fails."""
+def _output_of(*command: str) -> str:
+    """What a program prints; empty if it is not there or fails."""
     program = shutil.which(command[0])
     if program is None:
         return ""

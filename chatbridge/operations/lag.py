@@ -12,38 +12,38 @@ log = logging.getLogger(__name__)
 INTERVAL = 0.1
 WARN_AFTER = 0.25
 QUIET = 10.0
-"""Seconds: how often it looks, from which lag on it warns, and how long it is silent after a warning."""
+"""Seconds: how often the lag is sampled, from which lag on it warns, and how long it is silent after a warning."""
 
-KEPT = 600
-"""So many looks are remembered, a minute's."""
+MAX_SAMPLES = 600
+"""So many samples are kept: those of one minute."""
 
 
 class LoopLag:
-    """How late the event loop was, lately; `run` watches it until it is cancelled."""
+    """How late the event loop was in the last minute; `run` samples it until cancelled."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or LoopClock()
-        self._lags: deque[float] = deque(maxlen=KEPT)
+        self._samples: deque[float] = deque(maxlen=MAX_SAMPLES)
 
     @property
     def worst(self) -> float:
         """The longest lag of the last minute, in seconds."""
-        return max(self._lags, default=0.0)
+        return max(self._samples, default=0.0)
 
     def quantile(self, share: float) -> float:
-        """The lag that this share of looks stayed below, in seconds."""
-        ordered = sorted(self._lags)
+        """The lag, in seconds, that this share of the samples did not exceed."""
+        ordered = sorted(self._samples)
         return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
 
     async def run(self) -> None:
-        """Watch."""
+        """Take a sample every `INTERVAL` seconds, and warn of long lags."""
         silent_until = worst = 0.0
         while True:
             before = self._clock.time()
             await self._clock.sleep(INTERVAL)
             now = self._clock.time()
             lag = max(0.0, now - before - INTERVAL)
-            self._lags.append(lag)
+            self._samples.append(lag)
             worst = max(worst, lag)
             if worst >= WARN_AFTER and now >= silent_until:
                 log.warning(

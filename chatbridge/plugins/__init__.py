@@ -1,4 +1,4 @@
-"""Finding plugins, and looking over what they offer."""
+"""Finds plugins, and validates what they offer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looks over what a plugin's hook returned: the right kind of things, under names that can be used. Knows no plugin."""
+"""Validates what a plugin's hook returned: its types, names and options. Knows no plugin."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _RESERVED = {
 """Keys of bots.yaml that are the core's where they stand beside a plugin's."""
 
 
-def offered(kind: str, hook: Callable[..., Any]) -> dict[str, Any]:
-    """What a plugin's `register_<kind>` offers, by name. All of it is gathered before any is used.
+def validated(kind: str, hook: Callable[..., Any]) -> dict[str, Any]:
+    """What a plugin's `register_<kind>` returns, by name, once all of it is found to be good.
 
-    Raises: PluginError for anything that could not be used, and whatever the hook itself raises.
+    Raises: PluginError for anything that can't be used, and whatever the hook itself raises.
     """
     if kind == "commands":
         return _commands(hook)
@@ -56,7 +56,7 @@ def _type_of(kind: str) -> type[Any]:
 def _commands(hook: Callable[..., Any]) -> dict[str, Any]:
     import click
 
-    # A group of its own, so that a plugin that fails half-way leaves nothing behind and takes no command of others.
+    # A group of its own: a plugin that fails half-way leaves nothing behind, and none replaces another's command.
     group = click.Group()
     hook(cli=group)
     return dict(group.commands)

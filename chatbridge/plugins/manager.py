@@ -211,7 +211,7 @@ class Plugins:
         found: dict[str, Any] = {}
         for name, call in self._implementations(f"register_{kind}"):
             if name == plugin:
-                found |= checks.offered(kind, call)
+                found |= checks.validated(kind, call)
         return found
 
     def _implementations(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:

@@ -21,25 +21,25 @@ Install = Callable[..., Path]
 ABOUT = {"chatbridge", "python", "system", "processor", "instructions", "memory", "gpu", "plugin", "settings", "store"}
 
 
-def looked(chatbridge: Run, *arguments: str, **variables: str) -> tuple[int, list[dict[str, str]]]:
-    """How `doctor --json` ended, and its findings."""
+def checks_of(chatbridge: Run, *arguments: str, **variables: str) -> tuple[int, list[dict[str, str]]]:
+    """How `doctor --json` ended, and its checks."""
     done = chatbridge("doctor", "--json", *arguments, **variables)
     assert done.stderr == ""
     return done.returncode, json.loads(done.stdout)
 
 
-def about(findings: list[dict[str, str]], what: str) -> list[dict[str, str]]:
-    return [finding for finding in findings if finding["about"] == what]
+def about(checks: list[dict[str, str]], what: str) -> list[dict[str, str]]:
+    return [check for check in checks if check["about"] == what]
 
 
 def test_an_empty_home_is_well(chatbridge: Run, tmp_path: Path) -> None:
-    code, findings = looked(chatbridge)
+    code, checks = checks_of(chatbridge)
     assert code == 0
-    assert {finding["about"] for finding in findings} - {"engine"} == ABOUT
-    assert not [finding for finding in findings if finding["state"] == "error"]
-    assert all(finding["remedy"] for finding in findings if finding["state"] != "good")
-    assert about(findings, "settings")[0]["what"] == "no bots.yaml here: the bundled guide model is used"
-    assert about(findings, "store")[0]["what"].startswith(str(tmp_path))
+    assert {check["about"] for check in checks} - {"engine"} == ABOUT
+    assert not [check for check in checks if check["state"] == "error"]
+    assert all(check["remedy"] for check in checks if check["state"] != "good")
+    assert about(checks, "settings")[0]["what"] == "no bots.yaml here: the bundled guide model is used"
+    assert about(checks, "store")[0]["what"].startswith(str(tmp_path))
     assert not list(tmp_path.iterdir()), "looking changes nothing"
 
 
@@ -58,9 +58,9 @@ def test_people_get_a_line_each_and_the_advice_below(chatbridge: Run, tmp_path: 
 def test_each_model_says_what_is_in_use_once_it_is_loaded(chatbridge: Run, tmp_path: Path) -> None:
     text = "models: {g: {backend: numpy}, absent: {backend: numpy, path: absent.gguf}}\n"
     (tmp_path / "bots.yaml").write_text(text, encoding="utf-8")
-    assert not about(looked(chatbridge)[1], "model")
-    code, findings = looked(chatbridge, "--load")
-    good, bad = about(findings, "model")
+    assert not about(checks_of(chatbridge)[1], "model")
+    code, checks = checks_of(chatbridge, "--load")
+    good, bad = about(checks, "model")
     assert code == 1
     assert good["what"].startswith("g (llama)\n    context: 512 tokens\n    chat template: its own; ")
     assert "\n    quantisation: q8_0" in good["what"]
@@ -72,10 +72,10 @@ def test_each_model_says_what_is_in_use_once_it_is_loaded(chatbridge: Run, tmp_p
 def test_settings_are_summed_up(chatbridge: Run, tmp_path: Path) -> None:
     text = "models: {g: {backend: numpy}}\nbots: {t: {frontend: repl}}\n"
     (tmp_path / "other.yaml").write_text(text, encoding="utf-8")
-    code, findings = looked(chatbridge, "-c", "other.yaml")
+    code, checks = checks_of(chatbridge, "-c", "other.yaml")
     assert code == 0
-    assert about(findings, "settings")[0]["what"] == "other.yaml: models g; bots t"
-    assert about(findings, "store")[0]["what"].startswith(str(tmp_path / "chatbridge.sqlite3"))
+    assert about(checks, "settings")[0]["what"] == "other.yaml: models g; bots t"
+    assert about(checks, "store")[0]["what"].startswith(str(tmp_path / "chatbridge.sqlite3"))
 
 
 @pytest.mark.parametrize(
@@ -91,32 +91,32 @@ def test_settings_are_summed_up(chatbridge: Run, tmp_path: Path) -> None:
 )
 def test_a_broken_bots_yaml_is_an_error(chatbridge: Run, tmp_path: Path, text: str, what: str) -> None:
     (tmp_path / "bots.yaml").write_text(text, encoding="utf-8")
-    code, findings = looked(chatbridge)
+    code, checks = checks_of(chatbridge)
     assert code == 1
-    assert about(findings, "settings")[0]["state"] == "error"
-    assert about(findings, "settings")[0]["what"].startswith(what)
+    assert about(checks, "settings")[0]["state"] == "error"
+    assert about(checks, "settings")[0]["what"].startswith(what)
 
 
 def test_a_file_that_is_not_there_is_an_error(chatbridge: Run) -> None:
-    code, findings = looked(chatbridge, "-c", "nowhere.yaml")
+    code, checks = checks_of(chatbridge, "-c", "nowhere.yaml")
     assert code == 1
-    assert about(findings, "settings")[0]["what"].startswith("nowhere.yaml:1:1: this file can't be read")
+    assert about(checks, "settings")[0]["what"].startswith("nowhere.yaml:1:1: this file can't be read")
 
 
 def test_a_store_that_cannot_be_written_is_an_error(chatbridge: Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for store, why in ((".", f"{tmp_path} is a folder"), ("file/db", f"nothing can be made in {tmp_path / 'file'}")):
         (tmp_path / "bots.yaml").write_text(f"store: {store}\n", encoding="utf-8")
-        code, findings = looked(chatbridge)
+        code, checks = checks_of(chatbridge)
         assert code == 1
-        assert about(findings, "store")[0]["remedy"].startswith(f"{why}; set `store` in bots.yaml")
+        assert about(checks, "store")[0]["remedy"].startswith(f"{why}; set `store` in bots.yaml")
 
 
 def test_a_broken_plugin_is_a_warning(chatbridge: Run, install: Install) -> None:
     install("lost", "import llama_of_the_future")
-    code, findings = looked(chatbridge)
+    code, checks = checks_of(chatbridge)
     assert code == 0
-    (found,) = [finding for finding in about(findings, "plugin") if "lost" in finding["what"]]
+    (found,) = [check for check in about(checks, "plugin") if "lost" in check["what"]]
     assert found["state"] == "warning"
     assert found["what"].startswith("lost 1.2 is broken: ModuleNotFoundError")
     assert found["remedy"] == "pip install the library that provides 'llama_of_the_future'"
@@ -146,9 +146,9 @@ ENGINES = """
 
 def test_engines_tell_of_themselves(chatbridge: Run, install: Install) -> None:
     install("engines", ENGINES)
-    code, findings = looked(chatbridge)
+    code, checks = checks_of(chatbridge)
     assert code == 0
-    told = {finding["what"]: finding for finding in about(findings, "engine")}
+    told = {check["what"]: check for check in about(checks, "engine")}
     assert told["sound: version 1.2, threads 4"]["state"] == "good"
     bad = told["broken: Panic: libcudart.so.12: cannot open shared object file"]
     assert (bad["state"], bad["remedy"]) == ("warning", "reinstall the package of backend broken")
@@ -189,8 +189,8 @@ def test_graphics_cards_are_seen_by_their_makers_tools(
     folder.mkdir()
     for name, script in tools.items():
         tool(folder, name, script)
-    _, findings = looked(chatbridge, PATH=f"{folder}{os.pathsep}/bin")
-    assert [finding["what"] for finding in about(findings, "gpu")] == found
+    _, checks = checks_of(chatbridge, PATH=f"{folder}{os.pathsep}/bin")
+    assert [check["what"] for check in about(checks, "gpu")] == found
 
 
 def test_the_machine_is_told_as_it_is() -> None:

@@ -19,24 +19,24 @@ import pytest
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., "subprocess.Popen[str]"]
 
-STAGE = """
+FRONTENDS = """
     import asyncio
     from chatbridge import hookimpl
 
-    async def play(options, bot):
-        print("enters", bot.name, flush=True)
+    async def serve(options, bot):
+        print("starts", bot.name, flush=True)
         try:
             await asyncio.Event().wait()
         finally:
-            print("leaves", bot.name, flush=True)
+            print("stops", bot.name, flush=True)
 
-    async def bow(options, bot):
-        print("bows", bot.name, flush=True)
+    async def brief(options, bot):
+        print("ends", bot.name, flush=True)
 
     @hookimpl
     def register_frontends():
         from chatbridge import FrontendType, Options
-        return [FrontendType("stage", Options, "", play), FrontendType("bow", Options, "", bow)]
+        return [FrontendType("steady", Options, "", serve), FrontendType("brief", Options, "", brief)]
 
     @hookimpl
     def register_backends():
@@ -44,13 +44,13 @@ STAGE = """
         return [scripted(ScriptedBackend()), toy_backend]
 """
 MODELS = "models: {m: {backend: scripted}}\n"
-BOTS = "bots: {a: {frontend: stage}, b: {frontend: stage}}\n"
+BOTS = "bots: {a: {frontend: steady}, b: {frontend: steady}}\n"
 
 
 @pytest.fixture
 def folder(tmp_path: Path, install: Callable[..., Path]) -> Path:
     """A folder with a bots.yaml of two bots."""
-    install("stage", STAGE)
+    install("steady", FRONTENDS)
     (tmp_path / "bots.yaml").write_text(MODELS + BOTS, encoding="utf-8")
     return tmp_path
 
@@ -77,11 +77,11 @@ def lines(process: subprocess.Popen[str], count: int) -> list[str]:
 def test_a_signal_ends_it_cleanly(start_chatbridge: Start, folder: Path, sign: signal.Signals, models: str) -> None:
     (folder / "bots.yaml").write_text(models + BOTS, encoding="utf-8")
     with running(start_chatbridge) as process:
-        assert lines(process, 2) == ["enters a\n", "enters b\n"]
+        assert lines(process, 2) == ["starts a\n", "starts b\n"]
         process.send_signal(sign)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert sorted(out.splitlines()) == ["leaves a", "leaves b"]
+    assert sorted(out.splitlines()) == ["stops a", "stops b"]
     assert err.endswith("stopped\n")
     assert "Traceback" not in err
 
@@ -89,18 +89,18 @@ def test_a_signal_ends_it_cleanly(start_chatbridge: Start, folder: Path, sign: s
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
 def test_it_follows_its_file(start_chatbridge: Start, folder: Path) -> None:
     with running(start_chatbridge, "b") as process:
-        assert lines(process, 1) == ["enters b\n"]
-        (folder / "new.yaml").write_text(MODELS + "bots: {b: {frontend: bow}}\n", encoding="utf-8")
+        assert lines(process, 1) == ["starts b\n"]
+        (folder / "new.yaml").write_text(MODELS + "bots: {b: {frontend: brief}}\n", encoding="utf-8")
         (folder / "new.yaml").replace(folder / "bots.yaml")
         out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (0, "leaves b\nbows b\n"), err
+    assert (process.returncode, out) == (0, "stops b\nends b\n"), err
 
 
 def test_it_ends_when_its_bots_have_ended(chatbridge: Run, folder: Path) -> None:
-    (folder / "other.yaml").write_text(MODELS + "bots: {a: {frontend: bow}}\n", encoding="utf-8")
+    (folder / "other.yaml").write_text(MODELS + "bots: {a: {frontend: brief}}\n", encoding="utf-8")
     done = chatbridge("run", "-c", "other.yaml")
-    assert (done.returncode, done.stdout) == (0, "bows a\n")
-    assert "INFO chatbridge.bridge: bot a: bow starts\n" in done.stderr
+    assert (done.returncode, done.stdout) == (0, "ends a\n")
+    assert "INFO chatbridge.bridge: bot a: brief starts\n" in done.stderr
     assert "DEBUG" not in done.stderr
     assert "DEBUG" in chatbridge("run", "-v", "-c", "other.yaml").stderr
 
@@ -125,31 +125,31 @@ def test_it_says_why_it_cannot_start(chatbridge: Run, folder: Path, text: str, a
     assert done.stdout == ""
 
 
-# --- rehearsal, logs, monitor, drain ---------------------------------------------------------------------------------
+# --- dry run, logs, monitor, drain ---------------------------------------------------------------------------------
 
 
 def test_a_dry_run_loads_everything_and_starts_nothing(chatbridge: Run, folder: Path) -> None:
     text = (
         "models: {m: {backend: toy, template: chatml}}\n"
-        "bots:\n  a: {frontend: stage, defaults: {prefix: '!', chance: 0.25},\n"
-        "      channels: {'1': {reply_to: never, template: alpaca}}}\n  b: {frontend: stage}\n"
+        "bots:\n  a: {frontend: steady, defaults: {prefix: '!', chance: 0.25},\n"
+        "      channels: {'1': {reply_to: never, template: alpaca}}}\n  b: {frontend: steady}\n"
     )
     (folder / "bots.yaml").write_text(text, encoding="utf-8")
     done = chatbridge("run", "--dry-run", "a")
     assert done.returncode == 0, done.stderr
     first, *rest = done.stdout.splitlines()
     assert first.startswith("model m: loads; ")
-    assert rest[0] == "bot a: stage"
+    assert rest[0] == "bot a: steady"
     assert "template chatml, answers mentions, replies, '!', 25% of the rest" in rest[1]
     assert "channel 1: model m, template alpaca, answers '!'" in rest[2]
     assert len([line for line in rest if line.startswith("bot")]) == 1
-    assert "enters" not in done.stdout
+    assert "starts a" not in done.stdout
     assert not (folder / "chatbridge.sqlite3").exists()
     assert "everything is ready" in done.stderr
 
 
 def test_a_dry_run_says_what_would_fail(chatbridge: Run, folder: Path) -> None:
-    text = "models: {m: {backend: scripted}}\nbots: {a: {frontend: stage}}\n"
+    text = "models: {m: {backend: scripted}}\nbots: {a: {frontend: steady}}\n"
     (folder / "bots.yaml").write_text(text, encoding="utf-8")
     done = chatbridge("run", "--dry-run")
     assert done.returncode == 1
@@ -160,11 +160,11 @@ def test_a_dry_run_says_what_would_fail(chatbridge: Run, folder: Path) -> None:
 
 
 def test_the_log_can_be_json(chatbridge: Run, folder: Path) -> None:
-    (folder / "other.yaml").write_text(MODELS + "bots: {a: {frontend: bow}}\n", encoding="utf-8")
+    (folder / "other.yaml").write_text(MODELS + "bots: {a: {frontend: brief}}\n", encoding="utf-8")
     done = chatbridge("run", "-c", "other.yaml", "--log-format", "json")
     assert done.returncode == 0
     told = [json.loads(line)["message"] for line in done.stderr.splitlines()]
-    assert "bot a: bow starts" in told
+    assert "bot a: brief starts" in told
 
 
 LEAKY = """

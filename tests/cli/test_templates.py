@@ -12,7 +12,7 @@ import pytest
 
 from chatbridge import Plugins
 from chatbridge.cli import main
-from chatbridge.cli.templates import ANSWER, COLOURS, LEGEND
+from chatbridge.cli.templates import ANSWER, COLORS, LEGEND
 from chatbridge.prompts import presets
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -63,11 +63,11 @@ def test_every_preset_can_be_shown(capsys: pytest.CaptureFixture[str], name: str
 
 
 @pytest.mark.parametrize("name", SHOWABLE)
-def test_colours_say_whom_each_piece_is_from(capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_colors_say_whom_each_piece_is_from(capsys: pytest.CaptureFixture[str], name: str) -> None:
     call("templates", "show", name, "--color", "always")
     told = capsys.readouterr().out
-    assert click.style("Hello! Who are you?", fg=COLOURS["person"]) in told
-    assert click.style(ANSWER, fg=COLOURS["reply"]) in told or name == "glm-130b"
+    assert click.style("Hello! Who are you?", fg=COLORS["person"]) in told
+    assert click.style(ANSWER, fg=COLORS["reply"]) in told or name == "glm-130b"
     call("templates", "show", name, "--color", "never")
     assert "\x1b" not in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""The bad files of `complaints.txt`: each under `## name`, with its complaints behind `=> `."""
+"""The bad files of `bad_files.txt`: each under `## name`, with its errors behind `=> `."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def bad_files() -> dict[str, tuple[str, list[str]]]:
-    """Each file by its name, and the complaints about it."""
+    """Each file by its name, and the errors in it."""
     found = {}
-    text = Path(__file__).with_name("complaints.txt").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("bad_files.txt").read_text(encoding="utf-8")
     for part in re.split(r"(?m)^## ", text)[1:]:
         name, _, rest = part.partition("\n")
         lines = rest.rstrip("\n").split("\n")

@@ -13,7 +13,7 @@ from chatbridge.config import load
 from .samples import ENVIRONMENT, sample_plugins, write_files
 
 Read = Callable[..., Settings]
-Complaints = Callable[..., list[str]]
+Diagnostics = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +43,8 @@ def read(folder: Path, plugins: Plugins) -> Read:
 
 
 @pytest.fixture(scope="session")
-def complaints(read: Read, folder: Path) -> Complaints:
-    """What there is to complain about in a text, as `line:column: message`; nothing for a good one."""
+def diagnostics(read: Read, folder: Path) -> Diagnostics:
+    """The errors in a text, as `line:column: message`; nothing for a good one."""
 
     def run(text: str | bytes, environment: Mapping[str, str] = ENVIRONMENT) -> list[str]:
         start = f"{folder / 'bots.yaml'}:"

@@ -43,7 +43,7 @@ def test_the_nearest_adapter_counts_and_another_model_has_none(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "diagnostic"),
     [
         ("defaults: {adapter: poet}\n", "4:21: the model 'plain' has no adapter 'poet' (it has: none)"),
         (
@@ -56,7 +56,7 @@ def test_the_nearest_adapter_counts_and_another_model_has_none(tmp_path: Path) -
         ),
     ],
 )
-def test_an_adapter_that_is_not_there_is_told_where_it_is_named(tmp_path: Path, text: str, complaint: str) -> None:
+def test_an_adapter_that_is_not_there_is_told_where_it_is_named(tmp_path: Path, text: str, diagnostic: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, text)
-    assert str(caught.value) == f"{tmp_path / 'bots.yaml'}:{complaint}"
+    assert str(caught.value) == f"{tmp_path / 'bots.yaml'}:{diagnostic}"

@@ -1,4 +1,4 @@
-"""Files that went wrong in every way at random: each is read, or complained about at places that it has."""
+"""Files that went wrong in every way at random: each is read, or gets errors at lines and columns that it has."""
 
 from __future__ import annotations
 
@@ -131,8 +131,8 @@ def mutated(dice: random.Random) -> bytes:
     return data if dice.random() > 0.03 else b"\xef\xbb\xbf" + data
 
 
-def complaints_of(path: Path, plugins: Plugins) -> str:
-    """Every complaint about a file; empty for a good one."""
+def diagnostics_of(path: Path, plugins: Plugins) -> str:
+    """Every error in a file; empty for a good one."""
     try:
         assert isinstance(load(path, plugins, ENVIRONMENT), Settings)
     except ConfigError as error:
@@ -140,12 +140,12 @@ def complaints_of(path: Path, plugins: Plugins) -> str:
     return ""
 
 
-def wrong_in(complaints: str, path: Path) -> Iterator[str]:
-    """What is wrong with complaints: a form other than `file:line:column: message`, a place outside the file."""
+def wrong_in(diagnostics: str, path: Path) -> Iterator[str]:
+    """What is wrong with errors: a form other than `file:line:column: message`, a location outside the file."""
     lines = re.split(r"\r\n|\n|\r", path.read_bytes().decode("utf-8-sig", "replace"))
-    found = re.findall(rf"(?m)^{re.escape(str(path))}:(\d+):(\d+): \S.*$", complaints)
-    if len(found) != len(complaints.splitlines()):
-        yield "not one complaint a line"
+    found = re.findall(rf"(?m)^{re.escape(str(path))}:(\d+):(\d+): \S.*$", diagnostics)
+    if len(found) != len(diagnostics.splitlines()):
+        yield "not one error a line"
     for row, column in found:
         if not 1 <= int(row) <= len(lines) or not 1 <= int(column) <= len(lines[int(row) - 1]) + 1:
             yield f"there is no {row}:{column}"
@@ -157,15 +157,15 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "bots.yaml"
 
 
-def test_a_file_that_went_wrong_is_read_or_complained_about(path: Path, plugins: Plugins, scale: int) -> None:
+def test_a_file_that_went_wrong_is_read_or_gets_errors(path: Path, plugins: Plugins, scale: int) -> None:
     bad = 0
     for seed in range(COUNT * scale):
         path.write_bytes(mutated(random.Random(seed)))
         try:
-            complaints = complaints_of(path, plugins)
+            diagnostics = diagnostics_of(path, plugins)
         except Exception as error:
             error.add_note(f"seed {seed}")
             raise
-        assert list(wrong_in(complaints, path)) == [], (seed, complaints)
-        bad += complaints != ""
+        assert list(wrong_in(diagnostics, path)) == [], (seed, diagnostics)
+        bad += diagnostics != ""
     assert 0.5 < bad / (COUNT * scale) < 0.98, "most mutations are mistakes, and some are harmless"

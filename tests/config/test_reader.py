@@ -1,4 +1,4 @@
-"""What the reader says about bad files, word for word; `complaints.txt` holds most of them with their complaints."""
+"""What the reader says about bad files, word for word; `bad_files.txt` holds most of them with their errors."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import pytest
 
 from chatbridge import ConfigError, Plugins
 from chatbridge.config import load
-from chatbridge.config.nodes import DEPTH, NODES, parse
+from chatbridge.config.nodes import MAX_DEPTH, MAX_NODES, parse
 
 from .bad_files import BAD
-from .conftest import Complaints
+from .conftest import Diagnostics
 from .samples import ENVIRONMENT, GOOD, MODEL, sample_plugins
 
 TOP = "(known: models, templates, defaults, bots, store, drain, monitor)"
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_file_gets_these_complaints(complaints: Complaints, folder: Path, name: str) -> None:
+def test_a_bad_file_gets_these_errors(diagnostics: Diagnostics, folder: Path, name: str) -> None:
     text, expected = BAD[name]
-    found = [line.replace(str(folder), "FOLDER") for line in complaints(text)]
+    found = [line.replace(str(folder), "FOLDER") for line in diagnostics(text)]
     # Where all templates are listed, two are enough.
     shortened = [re.sub(r"\b(alpaca, alpaca-lora, ).*", r"\1…", line) for line in found]
     assert shortened == expected
 
 
 def test_every_name_of_a_bad_file_is_its_own() -> None:
-    text = Path(__file__).with_name("complaints.txt").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("bad_files.txt").read_text(encoding="utf-8")
     assert len(BAD) == len(re.findall(r"(?m)^## ", text))
     assert all(expected for _, expected in BAD.values())
 
@@ -64,16 +64,16 @@ ODD = {
     ),
     "a list": ("- models\n", ["1:1: the file has to be keys with values, as `key: value`"]),
     "text": ("models", ["1:1: the file has to be keys with values, as `key: value`"]),
-    "deep": (MODEL + "x: " + "[" * 99 + "]" * 99, [f"2:{DEPTH + 3}: nested more than {DEPTH} deep"]),
-    "deep, and never closed": ("[" * 900, [f"1:{DEPTH + 1}: nested more than {DEPTH} deep"]),
+    "deep": (MODEL + "x: " + "[" * 99 + "]" * 99, [f"2:{MAX_DEPTH + 3}: nested more than {MAX_DEPTH} deep"]),
+    "deep, and never closed": ("[" * 900, [f"1:{MAX_DEPTH + 1}: nested more than {MAX_DEPTH} deep"]),
     "deep blocks": (
         "".join(" " * depth + "a:\n" for depth in range(60)),
-        [f"{DEPTH + 1}:{DEPTH + 1}: nested more than {DEPTH} deep"],
+        [f"{MAX_DEPTH + 1}:{MAX_DEPTH + 1}: nested more than {MAX_DEPTH} deep"],
     ),
     "a bomb": (
         "a: &a [x, x, x, x, x, x, x, x, x]\n"
         + "".join(f"{n}: &{n} [{', '.join(['*' + m] * 9)}]\n" for m, n in pairwise("abcdefghi")),
-        [f"1:1: there are more than {NODES} values, those of aliases counted; make do with less"],
+        [f"1:1: there are more than {MAX_NODES} values, those of aliases counted; make do with less"],
     ),
     "a bomb of merges": (
         "a: &a {x: 1}\n"
@@ -90,13 +90,13 @@ ODD = {
 
 
 @pytest.mark.parametrize(("text", "expected"), ODD.values(), ids=ODD.keys())
-def test_an_odd_file_gets_these_complaints(complaints: Complaints, text: str | bytes, expected: list[str]) -> None:
-    assert complaints(text) == expected
+def test_an_odd_file_gets_these_errors(diagnostics: Diagnostics, text: str | bytes, expected: list[str]) -> None:
+    assert diagnostics(text) == expected
 
 
-def test_a_file_that_is_nested_beyond_what_libyaml_reads_gets_the_same_complaint(complaints: Complaints) -> None:
-    (complaint,) = complaints("[" * 100_000)
-    assert complaint.endswith(f": nested more than {DEPTH} deep")
+def test_a_file_that_is_nested_beyond_what_libyaml_reads_gets_the_same_error(diagnostics: Diagnostics) -> None:
+    (diagnostic,) = diagnostics("[" * 100_000)
+    assert diagnostic.endswith(f": nested more than {MAX_DEPTH} deep")
 
 
 def test_the_reader_tells_which_files_count(folder: Path, plugins: Plugins) -> None:
@@ -123,10 +123,10 @@ def test_a_broken_core_backend_is_told_of_where_it_is_needed(tmp_path: Path) -> 
         load(path, Plugins(discover=False))
 
 
-def test_complaints_come_sorted_and_once(complaints: Complaints) -> None:
-    found = complaints(BAD["many mistakes at once"][0])
-    places = [tuple(map(int, line.split(":")[:2])) for line in found]
-    assert places == sorted(places)
+def test_errors_come_sorted_and_once(diagnostics: Diagnostics) -> None:
+    found = diagnostics(BAD["many mistakes at once"][0])
+    locations = [tuple(map(int, line.split(":")[:2])) for line in found]
+    assert locations == sorted(locations)
     assert len(set(found)) == len(found) > 5
 
 

@@ -1,4 +1,4 @@
-"""Whoever does what a complaint recommends hears no more of it."""
+"""Doing what an error message recommends mends the error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from chatbridge.config.scalars import plain_value
 
 from .bad_files import BAD
-from .conftest import Complaints
+from .conftest import Diagnostics
 
 FIELDS = {
     "history": "defaults: {history: VALUE}",
@@ -51,39 +51,39 @@ WORDS = [
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_what_is_recommended_in_place_of_a_trap_is_accepted(complaints: Complaints, field: str) -> None:
+def test_what_is_recommended_in_place_of_an_ambiguous_word_is_accepted(diagnostics: Diagnostics, field: str) -> None:
     followed = 0
-    for complaint in [one for word in WORDS for one in complaints(FIELDS[field].replace("VALUE", word))]:
-        if recommended := re.search(r"; write (.*)$", complaint):
+    for diagnostic in [one for word in WORDS for one in diagnostics(FIELDS[field].replace("VALUE", word))]:
+        if recommended := re.search(r"; write (.*)$", diagnostic):
             for instead in recommended[1].split(" or "):
-                assert complaints(FIELDS[field].replace("VALUE", instead)) == [], (complaint, instead)
+                assert diagnostics(FIELDS[field].replace("VALUE", instead)) == [], (diagnostic, instead)
                 followed += 1
     assert followed >= (0 if field == "a choice" else 4)
 
 
-def test_every_hint_of_the_bad_files_leads_further(complaints: Complaints) -> None:
+def test_every_hint_of_the_bad_files_leads_further(diagnostics: Diagnostics) -> None:
     """Whoever follows a "did you mean" does not hear of the same mistake again."""
     followed = 0
     for text, _ in BAD.values():
-        for complaint in complaints(text):
-            match = re.match(r"(\d+):(\d+): .*; did you mean '(.*?)'\?$", complaint)
+        for diagnostic in diagnostics(text):
+            match = re.match(r"(\d+):(\d+): .*; did you mean '(.*?)'\?$", diagnostic)
             lines = text.splitlines()
             line, column = (int(match[1]) - 1, int(match[2]) - 1) if match else (0, 0)
             there = re.match(r"['\"]?([\w-]+)", lines[line][column:])
             if match is None or there is None:
                 continue
             lines[line] = lines[line][:column] + lines[line][column:].replace(there[1], match[3], 1)
-            again = complaints("\n".join(lines))
-            assert not [other for other in again if other.startswith(f"{match[1]}:{match[2]}: ")], (complaint, again)
+            again = diagnostics("\n".join(lines))
+            assert not [other for other in again if other.startswith(f"{match[1]}:{match[2]}: ")], (diagnostic, again)
             followed += 1
     assert followed > 20
 
 
 @given(st.text(max_size=8) | st.from_regex(r"[-+]?[0-9_.:eExob]{0,8}", fullmatch=True))
-def test_plain_words_never_fail_and_readings_are_no_traps(text: str) -> None:
-    _, trap = plain_value(text)
-    if trap is not None:
-        written = trap.complaint(trap.readings).rpartition("; write ")[2].split(" or ")
-        for reading, instead in zip(trap.readings, written, strict=True):
+def test_plain_words_never_fail_and_readings_are_not_ambiguous(text: str) -> None:
+    _, ambiguous = plain_value(text)
+    if ambiguous is not None:
+        written = ambiguous.advice(ambiguous.readings).rpartition("; write ")[2].split(" or ")
+        for reading, instead in zip(ambiguous.readings, written, strict=True):
             if not isinstance(reading, str):
                 assert plain_value(instead) == (reading, None)

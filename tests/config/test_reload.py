@@ -21,50 +21,50 @@ LIMIT = 20
 MODELS = "models: {m: {backend: scripted}, n: {backend: scripted}}\n"
 
 
-class StageOptions(Options):
-    part: str = "any"
+class FakeOptions(Options):
+    label: str = "any"
     token: Secret | None = None
 
 
-class Stage:
-    """A frontend whose bots do what the test says; `happenings` tells what becomes of them."""
+class FakeFrontend:
+    """A frontend whose bots do what the test says; `events` tells what becomes of them."""
 
     def __init__(self) -> None:
-        self.happenings: asyncio.Queue[tuple[str, str, str]] = asyncio.Queue()
-        self.cues: dict[str, asyncio.Queue[Exception | None]] = {}
-        self.stumble: Exception | None = None
+        self.events: asyncio.Queue[tuple[str, str, str]] = asyncio.Queue()
+        self.endings: dict[str, asyncio.Queue[Exception | None]] = {}
+        self.error_at_stop: Exception | None = None
 
     @hookimpl
     def register_frontends(self) -> Iterable[FrontendType]:
-        return [FrontendType("stage", StageOptions, "plays", self.run)]
+        return [FrontendType("fake", FakeOptions, "a service for tests", self.run)]
 
-    async def run(self, options: StageOptions, bot: Bot) -> None:
-        self.happenings.put_nowait(("enters", bot.name, options.part))
+    async def run(self, options: FakeOptions, bot: Bot) -> None:
+        self.events.put_nowait(("starts", bot.name, options.label))
         try:
-            if (cue := await self.cues.setdefault(bot.name, asyncio.Queue()).get()) is not None:
-                raise cue
+            if (ending := await self.endings.setdefault(bot.name, asyncio.Queue()).get()) is not None:
+                raise ending
         finally:
-            self.happenings.put_nowait(("leaves", bot.name, options.part))
-            if self.stumble is not None:
-                raise self.stumble
+            self.events.put_nowait(("stops", bot.name, options.label))
+            if self.error_at_stop is not None:
+                raise self.error_at_stop
 
     async def next(self, count: int = 1) -> set[tuple[str, str, str]]:
         """The next things that happen, in no order."""
         async with asyncio.timeout(LIMIT):
-            return {await self.happenings.get() for _ in range(count)}
+            return {await self.events.get() for _ in range(count)}
 
     def quiet(self) -> bool:
-        return self.happenings.empty()
+        return self.events.empty()
 
 
 @pytest.fixture
-def stage() -> Stage:
-    return Stage()
+def frontend() -> FakeFrontend:
+    return FakeFrontend()
 
 
 @pytest.fixture
-def plugins(stage: Stage) -> Plugins:
-    return Plugins([plugin_of(backends=[scripted(ScriptedBackend())]), stage], discover=False)
+def plugins(frontend: FakeFrontend) -> Plugins:
+    return Plugins([plugin_of(backends=[scripted(ScriptedBackend())]), frontend], discover=False)
 
 
 @pytest.fixture
@@ -246,125 +246,127 @@ async def running(
     assert task.cancelled() or task.exception() is None, task.exception()
 
 
-def bots(**parts: str) -> str:
-    entries = (f"  {name}: {{frontend: stage, part: {part}}}\n" for name, part in parts.items())
+def bots(**labels: str) -> str:
+    entries = (f"  {name}: {{frontend: fake, label: {label}}}\n" for name, label in labels.items())
     return "bots:\n" + "".join(entries)
 
 
-async def test_bots_come_and_go_with_the_file(path: Path, plugins: Plugins, stage: Stage) -> None:
-    write(path, bots(a="king", b="queen"))
+async def test_bots_come_and_go_with_the_file(path: Path, plugins: Plugins, frontend: FakeFrontend) -> None:
+    write(path, bots(a="one", b="two"))
     async with running(path, plugins) as (source, _):
-        assert await stage.next(2) == {("enters", "a", "king"), ("enters", "b", "queen")}
-        write(path, bots(b="queen", c="fool"))
+        assert await frontend.next(2) == {("starts", "a", "one"), ("starts", "b", "two")}
+        write(path, bots(b="two", c="four"))
         source.reload()
-        assert await stage.next(2) == {("leaves", "a", "king"), ("enters", "c", "fool")}
-        write(path, bots(b="ghost", c="fool"))
+        assert await frontend.next(2) == {("stops", "a", "one"), ("starts", "c", "four")}
+        write(path, bots(b="three", c="four"))
         source.reload()
-        assert await stage.next(2) == {("leaves", "b", "queen"), ("enters", "b", "ghost")}
-        write(path, bots(b="ghost", c="fool") + "defaults: {system: other}\n")
+        assert await frontend.next(2) == {("stops", "b", "two"), ("starts", "b", "three")}
+        write(path, bots(b="three", c="four") + "defaults: {system: other}\n")
         source.reload()
-        write(path, bots(a="king", b="ghost", c="fool"))
+        write(path, bots(a="one", b="three", c="four"))
         source.reload()
-        assert await stage.next() == {("enters", "a", "king")}
-        assert stage.quiet(), "nobody left for a change of what is read for each message"
-    assert await stage.next(3) == {("leaves", "a", "king"), ("leaves", "b", "ghost"), ("leaves", "c", "fool")}
+        assert await frontend.next() == {("starts", "a", "one")}
+        assert frontend.quiet(), "no bot was stopped by a change of what is read for each message"
+    assert await frontend.next(3) == {("stops", "a", "one"), ("stops", "b", "three"), ("stops", "c", "four")}
 
 
-async def test_the_watch_itself_brings_them(path: Path, plugins: Plugins, stage: Stage) -> None:
-    write(path, bots(a="king"))
+async def test_the_watch_itself_brings_them(path: Path, plugins: Plugins, frontend: FakeFrontend) -> None:
+    write(path, bots(a="one"))
     async with running(path, plugins):
-        assert await stage.next() == {("enters", "a", "king")}
-        replace(path, bots(a="king", b="queen"))
-        assert await stage.next() == {("enters", "b", "queen")}
+        assert await frontend.next() == {("starts", "a", "one")}
+        replace(path, bots(a="one", b="two"))
+        assert await frontend.next() == {("starts", "b", "two")}
 
 
-async def test_a_changed_secret_restarts_its_bot(path: Path, plugins: Plugins, stage: Stage, tmp_path: Path) -> None:
+async def test_a_changed_secret_restarts_its_bot(
+    path: Path, plugins: Plugins, frontend: FakeFrontend, tmp_path: Path
+) -> None:
     (tmp_path / "token.txt").write_text("one", encoding="utf-8")
-    write(path, "bots: {a: {frontend: stage, token_file: token.txt}}")
+    write(path, "bots: {a: {frontend: fake, token_file: token.txt}}")
     async with running(path, plugins) as (source, _):
-        await stage.next()
+        await frontend.next()
         (tmp_path / "token.txt").write_text("two", encoding="utf-8")
         source.reload()
-        assert await stage.next(2) == {("leaves", "a", "any"), ("enters", "a", "any")}
+        assert await frontend.next(2) == {("stops", "a", "any"), ("starts", "a", "any")}
 
 
-async def test_a_broken_file_leaves_the_bots_alone(path: Path, plugins: Plugins, stage: Stage) -> None:
-    write(path, bots(a="king"))
+async def test_a_broken_file_leaves_the_bots_alone(path: Path, plugins: Plugins, frontend: FakeFrontend) -> None:
+    write(path, bots(a="one"))
     async with running(path, plugins) as (source, _):
-        await stage.next()
-        write(path, "bots: {b: {frontend: stag}}")
+        await frontend.next()
+        write(path, "bots: {b: {frontend: fak}}")
         assert not source.reload()
-        write(path, bots(a="king", b="queen"))
+        write(path, bots(a="one", b="two"))
         assert source.reload()
-        assert await stage.next() == {("enters", "b", "queen")}
+        assert await frontend.next() == {("starts", "b", "two")}
 
 
-async def test_only_named_bots_are_served(path: Path, plugins: Plugins, stage: Stage) -> None:
-    write(path, bots(a="king", b="queen"))
+async def test_only_named_bots_are_served(path: Path, plugins: Plugins, frontend: FakeFrontend) -> None:
+    write(path, bots(a="one", b="two"))
     async with running(path, plugins, "b") as (source, _):
-        assert await stage.next() == {("enters", "b", "queen")}
-        write(path, bots(a="king", b="ghost", c="fool"))
+        assert await frontend.next() == {("starts", "b", "two")}
+        write(path, bots(a="one", b="three", c="four"))
         source.reload()
-        assert await stage.next(2) == {("leaves", "b", "queen"), ("enters", "b", "ghost")}
-        assert stage.quiet()
+        assert await frontend.next(2) == {("stops", "b", "two"), ("starts", "b", "three")}
+        assert frontend.quiet()
 
 
 async def test_a_frontend_that_fails_is_started_again_and_stops_no_other(
-    path: Path, plugins: Plugins, stage: Stage, errors: Errors
+    path: Path, plugins: Plugins, frontend: FakeFrontend, errors: Errors
 ) -> None:
-    write(path, bots(a="king", b="queen"))
+    write(path, bots(a="one", b="two"))
     async with running(path, plugins):
-        await stage.next(2)
+        await frontend.next(2)
         for _ in range(3):
-            stage.cues["a"].put_nowait(OSError("the stage broke"))
-            assert await stage.next(2) == {("leaves", "a", "king"), ("enters", "a", "king")}
-            assert "bot a: stage ended by an error; starting again in 0 s" in await errors.next()
-        assert stage.quiet(), "the other one played on"
+            frontend.endings["a"].put_nowait(OSError("no network"))
+            assert await frontend.next(2) == {("stops", "a", "one"), ("starts", "a", "one")}
+            assert "bot a: fake ended by an error; starting again in 0 s" in await errors.next()
+        assert frontend.quiet(), "the other one ran on"
 
 
-async def test_it_ends_when_all_bots_have_ended(path: Path, plugins: Plugins, stage: Stage) -> None:
-    write(path, bots(a="king", b="queen"))
+async def test_it_ends_when_all_bots_have_ended(path: Path, plugins: Plugins, frontend: FakeFrontend) -> None:
+    write(path, bots(a="one", b="two"))
     async with running(path, plugins) as (_, task):
-        await stage.next(2)
-        stage.cues["a"].put_nowait(None)
-        assert await stage.next() == {("leaves", "a", "king")}
+        await frontend.next(2)
+        frontend.endings["a"].put_nowait(None)
+        assert await frontend.next() == {("stops", "a", "one")}
         assert not task.done()
-        stage.cues["b"].put_nowait(None)
+        frontend.endings["b"].put_nowait(None)
         async with asyncio.timeout(LIMIT):
             await task
 
 
-async def test_a_file_without_bots_is_waited_out(path: Path, plugins: Plugins, stage: Stage) -> None:
-    write(path, bots(a="king"))
+async def test_a_file_without_bots_is_waited_out(path: Path, plugins: Plugins, frontend: FakeFrontend) -> None:
+    write(path, bots(a="one"))
     async with running(path, plugins) as (source, task):
-        await stage.next()
+        await frontend.next()
         write(path, "bots: {}")
         source.reload()
-        assert await stage.next() == {("leaves", "a", "king")}
-        write(path, bots(b="queen"))
+        assert await frontend.next() == {("stops", "a", "one")}
+        write(path, bots(b="two"))
         source.reload()
-        assert await stage.next() == {("enters", "b", "queen")}
+        assert await frontend.next() == {("starts", "b", "two")}
         assert not task.done()
 
 
 async def test_a_frontend_that_fails_while_it_is_stopped_is_not_started_again(
-    path: Path, plugins: Plugins, stage: Stage, errors: Errors
+    path: Path, plugins: Plugins, frontend: FakeFrontend, errors: Errors
 ) -> None:
-    write(path, bots(a="king", b="queen"))
+    write(path, bots(a="one", b="two"))
     async with running(path, plugins) as (source, _):
-        await stage.next(2)
-        stage.stumble = OSError("over the curtain")
-        write(path, bots(b="queen", c="fool"))
+        await frontend.next(2)
+        frontend.error_at_stop = OSError("the connection was lost")
+        write(path, bots(b="two", c="four"))
         source.reload()
-        assert await stage.next(2) == {("leaves", "a", "king"), ("enters", "c", "fool")}
-        assert await errors.next() == "bot a: stage failed while it was stopped"
+        assert await frontend.next(2) == {("stops", "a", "one"), ("starts", "c", "four")}
+        assert await errors.next() == "bot a: fake failed while it was stopped"
 
 
 @pytest.mark.parametrize(
     ("text", "names", "message"),
     [
         ("", [], "bots.yaml has no bots; add one under `bots:`, or talk to a model by `chatbridge repl`"),
-        (bots(king="king"), ["kng"], "bots.yaml has no bot 'kng'; did you mean 'king'?"),
+        (bots(family="one"), ["famly"], "bots.yaml has no bot 'famly'; did you mean 'family'?"),
     ],
 )
 async def test_there_has_to_be_a_bot(path: Path, plugins: Plugins, text: str, names: list[str], message: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from chatbridge import ChannelSettings, Plugins, Sampling, Settings
 from chatbridge.config import default_settings, load
 
-from .conftest import Complaints, Read
+from .conftest import Diagnostics, Read
 from .samples import ENVIRONMENT, GOOD, MODEL, Cpu, EngineOptions, Gpu, RoomsOptions, write_files
 
 
@@ -96,11 +96,11 @@ def test_merges_of_merges_and_lists_of_them(read: Read) -> None:
     assert channels["four"] == ChannelSettings(language="zh", thinking="show", reply_to="always")
 
 
-def test_words_in_quotes_are_no_traps(complaints: Complaints) -> None:
+def test_words_in_quotes_are_not_ambiguous(diagnostics: Diagnostics) -> None:
     text = (
         MODEL + 'defaults: {system: "on", model: \'m\', sampling: {stop: ["0123", "12:30", "1_000", ".nan", "null"]}}\n'
     )
-    assert complaints(text) == []
+    assert diagnostics(text) == []
 
 
 def test_keys_are_text_whatever_they_look_like(read: Read) -> None:

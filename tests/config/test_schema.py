@@ -15,7 +15,7 @@ from chatbridge.config import json_schema
 from chatbridge.config.nodes import parse
 
 from .bad_files import BAD
-from .conftest import Complaints
+from .conftest import Diagnostics
 from .samples import ENVIRONMENT, GOOD, nothing
 
 Validator = jsonschema.Draft202012Validator
@@ -80,8 +80,8 @@ GOOD_ONES = [
 
 
 @pytest.mark.parametrize("text", GOOD_ONES)
-def test_it_accepts_what_the_reader_accepts(complaints: Complaints, validator: Any, text: str) -> None:
-    assert complaints(text, {**ENVIRONMENT, "P": "full"}) == []
+def test_it_accepts_what_the_reader_accepts(diagnostics: Diagnostics, validator: Any, text: str) -> None:
+    assert diagnostics(text, {**ENVIRONMENT, "P": "full"}) == []
     assert [error.message for error in validator.iter_errors(seen(text))] == []
 
 
@@ -124,8 +124,8 @@ BAD_ONES = [
 
 
 @pytest.mark.parametrize("text", BAD_ONES)
-def test_it_rejects_what_the_reader_rejects(complaints: Complaints, validator: Any, text: str) -> None:
-    assert complaints(text)
+def test_it_rejects_what_the_reader_rejects(diagnostics: Diagnostics, validator: Any, text: str) -> None:
+    assert diagnostics(text)
     assert not validator.is_valid(seen(text))
 
 

@@ -16,7 +16,7 @@ from chatbridge import Plugins
 from chatbridge.cli import main
 from chatbridge.config import json_schema
 
-from .conftest import Complaints, Read
+from .conftest import Diagnostics, Read
 from .samples import GOOD, MODEL
 
 # Places where a secret may end up, rightly or by mistake, as @.
@@ -69,31 +69,31 @@ def spoken_of(secret: str, text: str) -> bool:
 
 @settings(max_examples=25, deadline=None)
 @given(secret=SECRETS)
-def test_no_complaint_tells_what_a_variable_holds(complaints: Complaints, secret: str) -> None:
+def test_no_error_tells_what_a_variable_holds(diagnostics: Diagnostics, secret: str) -> None:
     for place in PLACES:
-        for complaint in complaints(filled(place, "${SECRET}"), {"SECRET": secret}):
-            assert not spoken_of(secret, complaint)
+        for diagnostic in diagnostics(filled(place, "${SECRET}"), {"SECRET": secret}):
+            assert not spoken_of(secret, diagnostic)
 
 
 @settings(max_examples=25, deadline=None)
 @given(secret=SECRETS)
-def test_no_complaint_tells_what_a_file_holds(complaints: Complaints, folder: Path, secret: str) -> None:
+def test_no_error_tells_what_a_file_holds(diagnostics: Diagnostics, folder: Path, secret: str) -> None:
     for content in (secret, f"bad{secret}"):
         (folder / "secret.txt").write_text(content + "\n", encoding="utf-8")
         for mistake in ("tokn: 1", "greeting: leak", "region: 5", "defaults: {system_file: secret.txt, modle: x}"):
             text = MODEL + f"bots: {{b: {{frontend: rooms, token_file: secret.txt, {mistake}}}}}"
-            found = complaints(text)
+            found = diagnostics(text)
             assert found
-            assert not any(spoken_of(secret, complaint) for complaint in found)
+            assert not any(spoken_of(secret, diagnostic) for diagnostic in found)
 
 
 @settings(max_examples=25, deadline=None)
 @given(secret=SECRETS)
-def test_no_complaint_tells_a_secret_that_is_written_out(complaints: Complaints, secret: str) -> None:
+def test_no_error_tells_a_secret_that_is_written_out(diagnostics: Diagnostics, secret: str) -> None:
     for place in KNOWN:
-        found = complaints(filled(place, secret))
+        found = diagnostics(filled(place, secret))
         assert found
-        assert not any(spoken_of(secret, complaint) for complaint in found)
+        assert not any(spoken_of(secret, diagnostic) for diagnostic in found)
 
 
 def test_no_secret_is_in_the_repr_of_settings_nor_in_the_log(

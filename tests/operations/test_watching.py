@@ -13,7 +13,7 @@ import pytest
 from chatbridge import Author, Channel, Delivery, FrontendType, Limits, Message, Options
 from chatbridge.config import BotSettings
 from chatbridge.errors import BackendError, ConfigError
-from chatbridge.operations.lag import KEPT, QUIET, LoopLag
+from chatbridge.operations.lag import MAX_SAMPLES, QUIET, LoopLag
 from chatbridge.operations.metrics import Metrics
 from chatbridge.operations.monitor import Page, serving
 from chatbridge.operations.service import _health
@@ -71,7 +71,7 @@ async def test_a_loop_that_is_blocked_is_told_of_but_not_each_time(caplog: pytes
 
 
 async def test_lag_is_forgotten_after_a_minute_and_counted_in_shares() -> None:
-    lag = await watched([5.0, *[0.0] * KEPT])
+    lag = await watched([5.0, *[0.0] * MAX_SAMPLES])
     assert lag.worst < 0.001
     lag = await watched([*[0.0] * 98, 0.2, 0.3])
     assert lag.quantile(0.5) < 0.001
