@@ -84,10 +84,10 @@ class Bot:
 
     # --- what frontends call -----------------------------------------------------------------------------------
 
-    async def receive(self, message: Message, *, again: bool = False) -> Notice | ReplyStream | None:
+    async def receive(self, message: Message, *, redelivered: bool = False) -> Notice | ReplyStream | None:
         """What the bot does about a message: an answer of a command, a model's answer on its way, or nothing.
 
-        `again`: it was received before the program ended, and so it was within the person's limits.
+        `redelivered`: it was received before the program ended, and so it was within the person's limits.
         Raises: CommandError, whose text is for the person.
         """
         # Half characters, which some services let through, can be neither stored nor tokenised.
@@ -111,12 +111,12 @@ class Bot:
         if not await self.permits(message.author, message.channel):
             return await self._door(wanted, language, addressed=call is None or message.channel.kind != "group")
         if call is not None:
-            return await self._command(call, await self._context(message, replied, settings, language), again)
+            return await self._command(call, await self._context(message, replied, settings, language), redelivered)
         if message.author.is_bot and not self._streaks.allow(message.channel):
             return None
         if message.unreadable:
             return Notice(message.unreadable)
-        if not again and (refusal := await self._refusal(message.author, language)) is not None:
+        if not redelivered and (refusal := await self._refusal(message.author, language)) is not None:
             return Notice(refusal) if refusal else None
         chained = replied if in_reply_chains(settings, message.channel) else None
         dialogue = self._dialogue(chained.key if chained else conversation_key(wanted, settings), message.channel)
@@ -125,8 +125,8 @@ class Bot:
         turn.author = message.author
         return turn
 
-    async def press(self, press: Press, *, again: bool = False) -> Notice | ReplyStream | None:
-        """What a button of an answer does, but for "stop", which needs the answer itself. `again`: see `receive`.
+    async def press(self, press: Press, *, redelivered: bool = False) -> Notice | ReplyStream | None:
+        """What a button of an answer does, but for "stop", which needs the answer itself. `redelivered`: see `receive`.
 
         Raises: CommandError, whose text is for the person who pressed it.
         """
@@ -140,7 +140,7 @@ class Bot:
         if press.action == "branch":
             await dialogue.go_to(noted.node)
             return Notice(say(language, "branched"))
-        if not again and (refusal := await self._refusal(press.author, language, again=True)) is not None:
+        if not redelivered and (refusal := await self._refusal(press.author, language, repeat=True)) is not None:
             raise CommandError(refusal)
         start = dialogue.go_on if press.action == "continue" else dialogue.regenerate
         turn = start(language, noted.node)
@@ -261,7 +261,7 @@ class Bot:
         return CommandContext(self._dialogue(place, message.channel), message, language)
 
     async def _command(
-        self, call: tuple[str, str], context: CommandContext, again: bool
+        self, call: tuple[str, str], context: CommandContext, redelivered: bool
     ) -> Notice | ReplyStream | None:
         name, argument = call
         message = context.message
@@ -276,12 +276,15 @@ class Bot:
         for_admins = any(name == one.name and one.admin for one in self.commands)
         if for_admins and message.channel.kind != "terminal" and not self.is_admin(message.author):
             raise context.error("admins_only", name=name)
-        if again and not command.repeatable:
+        if redelivered and not command.repeatable:
             raise context.error("maybe_done", name=name)
         result = await command.run(context, argument)
         if isinstance(result, str):
             return Notice(result)
-        if not again and (refusal := await self._refusal(message.author, context.language, again=True)) is not None:
+        if (
+            not redelivered
+            and (refusal := await self._refusal(message.author, context.language, repeat=True)) is not None
+        ):
             raise CommandError(refusal)
         result.author = message.author
         return result
@@ -298,10 +301,10 @@ class Bot:
         person = await self.access.request(self.name, message.author)
         return Notice(say(language, "pairing", code=person.code))
 
-    async def _refusal(self, author: Author, language: str, *, again: bool = False) -> str | None:
+    async def _refusal(self, author: Author, language: str, *, repeat: bool = False) -> str | None:
         """Why no more answers are given to that person for now, None where they are.
 
-        "" where they were told already, unless they are to be told `again`.
+        "" where they were told already, unless it is to be said again (`repeat`).
         """
         quota = self.settings.limits if self.settings is not None else Quota()
         if quota == Quota() or self.is_admin(author):
@@ -309,7 +312,7 @@ class Bot:
         met = await self.quotas.admit(author, quota)
         if met is None:
             return None
-        if met.told and not again:
+        if met.told and not repeat:
             return ""
         return say(language, met.kind, limit=met.limit, wait=duration(met.seconds, language))
 

@@ -190,9 +190,11 @@ async def test_messages_a_minute(tmp_path: Path) -> None:
         with pytest.raises(CommandError):
             await bot.press(Press("regenerate", await noted(bot), PRIVATE, ANN))
         # What the end of the program interrupted was within the limit when it was asked.
-        assert isinstance(await bot.press(Press("regenerate", await noted(bot), PRIVATE, ANN), again=True), ReplyStream)
+        assert isinstance(
+            await bot.press(Press("regenerate", await noted(bot), PRIVATE, ANN), redelivered=True), ReplyStream
+        )
         repeated = Message("99", PRIVATE, ANN, "/regenerate")
-        assert isinstance(await bot.receive(repeated, again=True), ReplyStream)
+        assert isinstance(await bot.receive(repeated, redelivered=True), ReplyStream)
         assert await ask(bot, "hello", Author("c", "C")) == "one two three"
         for _ in range(5):
             assert await ask(bot, "hello", BOSS) == "one two three"
