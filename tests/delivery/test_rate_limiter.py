@@ -383,3 +383,21 @@ def test_no_call_is_made_in_a_penalty_and_finals_end_in_their_order(script: list
             break
         now = max(now, min(waits))
     assert all(final.state != "waiting" for calls in finals.values() for final in calls)
+
+
+def test_what_one_chat_has_called_counts_for_all_until_the_budgets_seconds_are_over() -> None:
+    cooldowns = Cooldowns(Budget(2, 10.0))
+    busy, other = limiter_of(cooldowns=cooldowns), limiter_of(cooldowns=cooldowns, chat="other")
+    calls = [Call("send"), Call("send")]
+    busy.add(*calls)
+    for call, end in zip(calls, (1.0, 3.0), strict=True):
+        assert busy.next(end - 1) is call
+        busy.settle(call, end)
+    waiting = Call("send")
+    other.add(waiting)
+    assert other.next(3.0) == 11.0, "ten seconds after the end of the first"
+    assert other.next(11.0) is waiting
+    other.settle(waiting, 11.5)
+    other.add(second := Call("send"))
+    assert other.next(11.5) == 13.0
+    assert other.next(13.0) is second

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,45 @@ async def test_a_press_that_the_end_interrupts_is_carried_out_after_it(harness: 
     assert harness.shown() == ["the first answer", "the second answer"]
     assert harness.buttons()[1] == ("regenerate", "branch")
     assert len(backend.requests) == 1
+
+
+@virtually
+async def test_a_shutdown_does_not_wait_for_a_button_whose_answer_hangs(harness: Harness) -> None:
+    await answered(harness)
+    began = harness.service.clock.time
+    async with harness.program(EchoBackend(pauses=lambda: 1e9), drain=5.0) as delivery:
+        before = began()
+        assert await delivery.press(Press("regenerate", harness.id(0), PRIVATE, ANN, id="77")) == ""
+    assert 5 <= began() - before < 6
+    async with harness.program(ScriptedBackend("the second answer")) as delivery:
+        (item,) = await delivery.inbox.open("bot")
+        assert (item.state, item.attempts) == ("waiting", 0), "an interruption on purpose is no failed try"
+        await delivery.resume()
+    assert harness.shown() == ["the first answer", "the second answer"]
+
+
+@virtually
+async def test_what_is_pressed_or_said_during_a_shutdown_is_answered_after_it(harness: Harness) -> None:
+    await answered(harness)
+    backend = EchoBackend(pauses=lambda: 1e9)
+    async with harness.program(backend, drain=10.0) as delivery:
+        await delivery.accept(said("one", "2"))
+
+        async def late() -> None:
+            await harness.service.clock.sleep(5)
+            assert await delivery.press(Press("regenerate", harness.id(0), PRIVATE, ANN, id="77")) == ""
+            assert await delivery.accept(said("two", "3"))
+            assert await delivery.call(said("/regenerate", "99")) == ()
+
+        later = asyncio.create_task(late())
+    await later
+    assert len(backend.requests) == 1
+    async with harness.program(ScriptedBackend(*"abcd")) as delivery:
+        assert {item.attempts for item in await delivery.inbox.open("bot")} == {0}
+        assert len(await delivery.inbox.open("bot")) == 4
+        await delivery.resume()
+        await delivery.settled()
+        assert await delivery.inbox.open("bot") == []
 
 
 @virtually

@@ -256,3 +256,16 @@ async def test_a_message_deleted_before_its_turn_is_not_answered(harness: Harnes
         await delivery.deleted(PRIVATE, ["1"])
         await delivery.resume()
     assert backend.requests == []
+
+
+@virtually
+async def test_a_preview_that_somebody_deleted_is_edited_no_more(harness: Harness) -> None:
+    async with harness.program(EchoBackend(pauses=lambda: 1.0)) as delivery:
+        await delivery.accept(said("x: 30 words"))
+        await harness.service.clock.sleep(5)
+        harness.service.messages["p"].clear()
+        before = len(harness.service.calls)
+        await harness.service.clock.sleep(15)
+        later = harness.service.calls[before:]
+        assert [call.outcome for call in later if call.route != "typing"] == ["NotFound"]
+    assert harness.shown() == [echo("x: 30 words")]
