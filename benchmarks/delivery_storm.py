@@ -1,4 +1,4 @@
-"""Fifty chats at once on the bundled model, through inbox, worker, gate and outbox, to a service in memory.
+"""Fifty chats at once on the bundled model, through inbox, worker, rate limiter and outbox, to a service in memory.
 
     python benchmarks/delivery_storm.py [CHATS] [MESSAGES]
 

@@ -26,24 +26,24 @@ if TYPE_CHECKING:
     from chatbridge.delivery.chat import Budget as Budget
     from chatbridge.delivery.chat import Button as Button
     from chatbridge.delivery.chat import Chat as Chat
-    from chatbridge.delivery.chat import ChatError as ChatError
-    from chatbridge.delivery.chat import Clock as Clock
-    from chatbridge.delivery.chat import ContentRejected as ContentRejected
     from chatbridge.delivery.chat import Entity as Entity
     from chatbridge.delivery.chat import Limits as Limits
     from chatbridge.delivery.chat import MessageContent as MessageContent
-    from chatbridge.delivery.chat import NotFound as NotFound
-    from chatbridge.delivery.chat import OutcomeUnknown as OutcomeUnknown
-    from chatbridge.delivery.chat import RateLimited as RateLimited
-    from chatbridge.delivery.chat import Unreachable as Unreachable
-    from chatbridge.delivery.chat import utf16_length as utf16_length
+    from chatbridge.delivery.clock import Clock as Clock
     from chatbridge.delivery.contents import split_answer as split_answer
     from chatbridge.delivery.delivery import Delivery as Delivery
     from chatbridge.delivery.discord_markdown import as_markdown as as_markdown
+    from chatbridge.delivery.errors import ChatError as ChatError
+    from chatbridge.delivery.errors import ContentRejected as ContentRejected
+    from chatbridge.delivery.errors import NotFound as NotFound
+    from chatbridge.delivery.errors import OutcomeUnknown as OutcomeUnknown
+    from chatbridge.delivery.errors import RateLimited as RateLimited
+    from chatbridge.delivery.errors import Unreachable as Unreachable
     from chatbridge.delivery.rendered import Hold as Hold
     from chatbridge.delivery.rendered import Rendered as Rendered
     from chatbridge.delivery.rendered import Span as Span
     from chatbridge.delivery.rendered import as_text as as_text
+    from chatbridge.delivery.rendered import utf16_length as utf16_length
     from chatbridge.delivery.telegram_entities import as_entities as as_entities
     from chatbridge.engine.backend import Backend as Backend
     from chatbridge.engine.backend import BackendType as BackendType
@@ -103,15 +103,16 @@ _HOME = {
         "BotSettings", "ChannelSettings", "ConfigPath", "Options", "Secret", "Settings", "SettingsSource",
         "default_settings",
     ),
-    "delivery.chat": (
-        "Budget", "Button", "Chat", "ChatError", "Clock", "ContentRejected", "Entity", "Limits", "MessageContent",
-        "NotFound", "OutcomeUnknown", "RateLimited", "Unreachable", "utf16_length",
+    "delivery.chat": ("Budget", "Button", "Chat", "Entity", "Limits", "MessageContent"),
+    "delivery.clock": ("Clock",),
+    "delivery.errors": (
+        "ChatError", "ContentRejected", "NotFound", "OutcomeUnknown", "RateLimited", "Unreachable",
     ),
     "delivery.delivery": ("Delivery",),
     "delivery.telegram_entities": ("as_entities",),
     "delivery.discord_markdown": ("as_markdown",),
     "delivery.contents": ("split_answer",),
-    "delivery.rendered": ("Hold", "Rendered", "Span", "as_text"),
+    "delivery.rendered": ("Hold", "Rendered", "Span", "as_text", "utf16_length"),
     "bots.reply": ("Notice", "FinishedReply", "ReplyStream"),
     "engine.backend": ("Backend", "BackendType", "LocalModel", "ModelState", "Progress", "Request", "Row"),
     "engine.sampler": ("LogitsSampler",),

@@ -151,7 +151,7 @@ def test_what_authors_of_frontends_are_told_of_is_there() -> None:
         "FakeService",
     }
     known |= {"FrontendContract", "run_virtually", "chatbridge", "bot"}
-    assert {"accept", "advance", "marks", "press", "call", "edited", "deleted", "resume"} <= methods
+    assert {"accept", "advance", "cursors", "press", "call", "edited", "deleted", "resume"} <= methods
     assert methods <= known, methods - known
 
 

@@ -9,7 +9,7 @@ import logging
 import random
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from chatbridge.bots.command import ChatCommand, CommandContext, expand, parse
 from chatbridge.bots.dialogue import Dialogue
 from chatbridge.bots.quotas import Quotas
-from chatbridge.bots.reply import Notice, ReplyStream
+from chatbridge.bots.reply import Notice, ReplyContext, ReplyStream
 from chatbridge.bots.scopes import conversation_key, in_reply_chains, moved_key
 from chatbridge.bots.triggers import BotStreaks, heard
 from chatbridge.config.settings import BotSettings, ChannelSettings, ModelSettings, Quota
@@ -37,14 +37,6 @@ MAX_DIALOGUES = 1000
 """So many conversations are held in memory at most, besides those in which something is being answered."""
 
 _SIDE = "/aside/"
-
-
-@dataclass(frozen=True, slots=True)
-class MessageContext:
-    """What applies to one message, or one press: merged once, when it comes, and carried along with it."""
-
-    settings: ChannelSettings
-    language: str
 
 
 class Bot:
@@ -92,14 +84,14 @@ class Bot:
 
     # --- what frontends call -----------------------------------------------------------------------------------
 
-    def context(self, asked: Message | Press) -> MessageContext:
+    def context(self, asked: Message | Press) -> ReplyContext:
         """What applies to a message or a press, by what bots.yaml says now."""
         settings = self.effective(asked.channel)
         text = asked.text if isinstance(asked, Message) else ""
-        return MessageContext(settings, pick_language(settings.language, asked.language, text))
+        return ReplyContext(settings, pick_language(settings.language, asked.language, text))
 
     async def receive(
-        self, message: Message, *, redelivered: bool = False, context: MessageContext | None = None
+        self, message: Message, *, redelivered: bool = False, context: ReplyContext | None = None
     ) -> Notice | ReplyStream | None:
         """What the bot does about a message: a notice, a model's reply on its way, or nothing.
 
@@ -133,7 +125,7 @@ class Bot:
         return await self._ask(wanted, replied, context, redelivered)
 
     async def _ask(
-        self, message: Message, replied: MessageRef | None, context: MessageContext, redelivered: bool
+        self, message: Message, replied: MessageRef | None, context: ReplyContext, redelivered: bool
     ) -> Notice | ReplyStream | None:
         """Ask the model, where nothing is in the way."""
         if message.author.is_bot and not self._streaks.allow(message.channel):
@@ -150,10 +142,11 @@ class Bot:
             parent=chained.node if chained else None,
             follow_up=context.settings.follow_up,
             author=message.author,
+            settings=context.settings,
         )
 
     async def press(
-        self, press: Press, *, redelivered: bool = False, context: MessageContext | None = None
+        self, press: Press, *, redelivered: bool = False, context: ReplyContext | None = None
     ) -> Notice | ReplyStream | None:
         """What a button of an answer does, but for "stop", which needs the answer itself. For the rest see `receive`.
 
@@ -278,7 +271,7 @@ class Bot:
     # --- commands ----------------------------------------------------------------------------------------------
 
     async def _command_context(
-        self, message: Message, replied: MessageRef | None, context: MessageContext
+        self, message: Message, replied: MessageRef | None, context: ReplyContext
     ) -> CommandContext:
         """A command is about the conversation that its message would belong to; without a reply, about the latest."""
         key = conversation_key(message, context.settings)

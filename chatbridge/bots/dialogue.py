@@ -64,12 +64,14 @@ class Dialogue(ConversationTree):
         follow_up: Literal["queue", "merge", "interrupt"] = "queue",
         new_with: Mapping[str, Any] | None = None,
         author: Author | None = None,
+        settings: ChannelSettings | None = None,
     ) -> ReplyStream:
         """Record the message and answer it. A message that was answered before is not answered again.
 
         `parent`: the node that it replies to, where it does not follow what was said last. `follow_up`: what becomes
         of answers that it finds on their way. `new_with`: begin a new conversation by it, with these settings of its
-        own, by the keys of a channel. `author`: whose use of the model it counts as.
+        own, by the keys of a channel. `author`: whose use of the model it counts as. `settings`: what applies in the
+        channel, where that is known.
         """
 
         async def begin(state: ReplyState) -> AnswerTarget | None:
@@ -99,7 +101,7 @@ class Dialogue(ConversationTree):
 
         if follow_up == "interrupt" and self._running is not None:
             self._running.supersede()
-        state = ReplyState(language, author, message, gives_way=follow_up != "queue")
+        state = ReplyState(language, author, message, gives_way=follow_up != "queue", settings=settings)
         return self._reply(state, begin)
 
     def regenerate(self, language: str = "en", node: int | None = None) -> ReplyStream:
@@ -202,7 +204,9 @@ class Dialogue(ConversationTree):
         model = ""
         try:
             conversation = await self.store.get(target.asked.conversation)  # whatever has become current meanwhile
-            settings = self.bot.effective(self.channel, conversation.overrides)
+            settings = state.settings
+            if settings is None or conversation.overrides:
+                settings = self.bot.effective(self.channel, conversation.overrides)
             model = settings.model
             async with self.bot.services.models.use(self.bot.model(settings)) as backend:
                 built = await self._build(conversation, target, settings, backend)

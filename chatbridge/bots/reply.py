@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from chatbridge.types import Author, Channel, Chunk, Finish, Message
 
 if TYPE_CHECKING:
+    from chatbridge.config.settings import ChannelSettings
     from chatbridge.engine.backend import Backend
 
 
@@ -21,6 +22,14 @@ class Notice:
     """What chatbridge itself says at once, without the model: the result of a chat command, a limit, a pairing code."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyContext:
+    """What applies to one message, or one press: merged once, when it comes, and carried along with it."""
+
+    settings: ChannelSettings
+    language: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +49,15 @@ class ReplyState:
     """What is known of one reply so far. Its dialogue writes it; everybody else reads it through `ReplyStream`.
 
     `message`: what it answers, until it has begun; a reply that is asked for in another way has none. `gives_way`: it
-    is left out where a later message waits already. `running`: the backend and the request's id, while the model is at
-    it.
+    is left out where a later message waits already. `settings`: the channel's, where they were merged already.
+    `running`: the backend and the request's id, while the model is at it.
     """
 
     language: str
     author: Author | None = None
     message: Message | None = None
     gives_way: bool = False
+    settings: ChannelSettings | None = None
     notices: list[str] = field(default_factory=list)
     finish: Finish | None = None
     node: int | None = None

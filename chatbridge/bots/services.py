@@ -68,7 +68,7 @@ class OpenDelivery(Protocol):
         """How many messages of finished answers wait to be delivered."""
         ...
 
-    def hurry(self) -> None:
+    def stop_waiting(self) -> None:
         """Wait for nothing any more while the context is left."""
         ...
 

@@ -1,61 +1,17 @@
-"""What a chat service is to delivery: five calls, the ways in which they fail, and what a message holds.
+"""What a chat service is to delivery: five calls, its limits, and what a message holds.
 
-Knows no service. A frontend implements `Chat` for one chat, describes it by `Limits`, and turns its library's
-exceptions into these:
-
-    ChatError
-    ├── RateLimited      called too often: no call until the time is over
-    ├── ContentRejected  the service does not take this content
-    ├── NotFound         the message, or the whole chat, is not there (any longer), or the bot may not write to it
-    ├── Unreachable      nothing was done; worth another try
-    └── OutcomeUnknown   it was done, or it was not: the answer got lost
+Knows no service. A frontend implements `Chat` for one chat, describes it by `Limits`, and raises the errors of
+`chatbridge.delivery.errors`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from chatbridge.delivery.rendered import Rendered, as_text
-from chatbridge.errors import ChatbridgeError
 from chatbridge.types import Action, Attachment
-
-Scope = Literal["route", "chat", "global"]
-
-
-class ChatError(ChatbridgeError):
-    """A call to a chat service did not go through; the text says why."""
-
-
-class RateLimited(ChatError):
-    """Too many calls: none may be made for `seconds` (None where the service does not say for how long).
-
-    `scope`: this kind of call in this chat, all calls in this chat, or all calls of this bot.
-    """
-
-    def __init__(self, seconds: float | None = None, scope: Scope = "chat") -> None:
-        super().__init__(f"too many calls ({scope}); wait {'a while' if seconds is None else f'{seconds:g} s'}")
-        self.seconds = seconds
-        self.scope = scope
-
-
-class ContentRejected(ChatError):
-    """The service does not take this content, now or ever: bad formatting, too long, a file it won't have."""
-
-
-class NotFound(ChatError):
-    """There is no such message or chat, or the bot may not write there. Raised by `edit` it speaks of the message."""
-
-
-class Unreachable(ChatError):
-    """The call had no effect, and may be made again: connection refused, service down before it read the call."""
-
-
-class OutcomeUnknown(ChatError):
-    """The call may have had its effect: a time-out or a reset after it was sent, an error 500."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,25 +39,25 @@ class Button:
 class MessageContent:
     """What one message holds, never longer than `Limits` allow.
 
-    `plain` is what to send where the formatting is refused; None where there is none to leave out. `file` is sent
-    along with the text. `live`: the answer is still being written. `last`: it ends here. `buttons` are all that the
-    message has: an edit without any takes them away. A service that has none leaves them out.
+    `plain`: the text to send where the formatting is rejected; None where there is no formatting. `file` is sent along
+    with the text. `preview`: the answer is still being written. `ends_answer`: no other message of this answer follows.
+    `buttons`: all that the message has; an edit without any takes them away. A service that has none leaves them out.
     """
 
     text: str
     entities: tuple[Entity, ...] = ()
     plain: str | None = None
     file: Attachment | None = None
-    live: bool = False
-    last: bool = False
+    preview: bool = False
+    ends_answer: bool = False
     buttons: tuple[Button, ...] = ()
 
     def unformatted(self) -> MessageContent:
         """The same words without their formatting."""
         return replace(self, text=self.text if self.plain is None else self.plain, entities=(), plain=None)
 
-    def marked(self, note: str, count: Callable[[str], int]) -> MessageContent:
-        """With a line above, for which `split_answer` has left room."""
+    def with_note(self, note: str, count: Callable[[str], int]) -> MessageContent:
+        """The same with a line above it, for which `split_answer` has left room."""
         head = f"{note}\n"
         moved = tuple(replace(entity, offset=entity.offset + count(head)) for entity in self.entities)
         plain = None if self.plain is None else head + self.plain
@@ -122,22 +78,22 @@ class Limits:
 
     length, count: the longest text of a message, as `count` counts; `count` must be the sum over the characters.
     render: turns Markdown into what the service shows.
-    parts: so many messages at most for one answer; the rest comes as a file.
+    max_messages: how many messages one answer may have; the rest comes as a file.
     previews: an answer that is being written is shown by editing messages, by drafts, or not at all.
-    first_preview: an answer that ends sooner is shown once, finished.
+    first_preview: an answer that ends sooner than this is shown once, finished.
     preview_every, preview_slowest: pause between two previews, when all goes well and after penalties.
     typing_every: how often the sign of typing is renewed; 0 for never.
-    budget: calls that the service is known to allow in this chat; previews and typing leave a part of it free.
+    budget: calls that the service is known to allow in this chat; previews and typing leave some of it free.
     idempotent: sending again with the same nonce leaves one message.
-    tries: after so many failures in a row, a call is given up. doubtful_tries: the same where each failure may have
+    tries: a call is given up after so many failures in a row. doubtful_tries: the same where each failure may have
     left a message behind.
-    patience: a call that takes longer is taken for lost.
+    patience: a call that takes longer counts as lost.
     """
 
     length: int
     count: Callable[[str], int] = len
     render: Callable[[str], Rendered] = as_text
-    parts: int = 10
+    max_messages: int = 10
     previews: Literal["edit", "draft", "none"] = "edit"
     first_preview: float = 1.0
     preview_every: float = 1.0
@@ -157,7 +113,7 @@ class Chat(Protocol):
     a `ChatError`. An edit that changes nothing is no error.
     """
 
-    async def send(self, part: MessageContent, *, reply_to: str | None, nonce: str) -> str:
+    async def send(self, content: MessageContent, *, reply_to: str | None, nonce: str) -> str:
         """Send a message and return its id. `nonce` (25 characters at most) is the same for each try of a message.
 
         Where the chat is `idempotent`, a message with that nonce may be there with other words (an earlier try was a
@@ -165,7 +121,7 @@ class Chat(Protocol):
         """
         ...
 
-    async def edit(self, message_id: str, part: MessageContent) -> None:
+    async def edit(self, message_id: str, content: MessageContent) -> None:
         """Replace what a message of ours holds."""
         ...
 
@@ -177,52 +133,6 @@ class Chat(Protocol):
         """Show that an answer is being written."""
         ...
 
-    async def draft(self, draft_id: int, part: MessageContent) -> None:
+    async def draft(self, draft_id: int, content: MessageContent) -> None:
         """Show a preview that is no message yet. Only called where `Limits.previews` is "draft"."""
         ...
-
-
-class Clock(Protocol):
-    """Where delivery's time comes from, so that tests can bring their own."""
-
-    def time(self) -> float: ...
-
-    async def sleep(self, seconds: float) -> None: ...
-
-
-class LoopClock:
-    """The running event loop's time."""
-
-    def time(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-
-def utf16_length(text: str) -> int:
-    """How Telegram counts: UTF-16 code units, so that an emoji counts two or more."""
-    return len(text) + sum(char > "\uffff" for char in text)
-
-
-def packed(part: MessageContent) -> str:
-    """A part as JSON, for the outbox."""
-    file = part.file and [part.file.name, part.file.media_type, part.file.data.decode("latin-1")]
-    fields = {
-        "text": part.text,
-        "entities": [[entity.kind, entity.offset, entity.length, entity.data] for entity in part.entities],
-        "plain": part.plain,
-        "file": file,
-        "last": part.last,
-        "buttons": [[button.action, button.label] for button in part.buttons],
-    }
-    return json.dumps(fields, ensure_ascii=False)
-
-
-def unpacked(text: str) -> MessageContent:
-    """What `packed` was given; a part in the outbox is never a preview."""
-    fields = json.loads(text)
-    file = fields["file"] and Attachment(fields["file"][0], fields["file"][1], fields["file"][2].encode("latin-1"))
-    entities = tuple(Entity(*entity) for entity in fields["entities"])
-    buttons = tuple(Button(*button) for button in fields["buttons"])
-    return MessageContent(fields["text"], entities, fields["plain"], file, last=fields["last"], buttons=buttons)

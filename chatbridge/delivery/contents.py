@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from chatbridge.delivery.chat import Button, Limits, MessageContent
 from chatbridge.delivery.rendered import as_text
-from chatbridge.delivery.splitting import Piece, split
+from chatbridge.delivery.splitting import Fragment, split
 from chatbridge.texts import LANGUAGES, say
 from chatbridge.types import Attachment
 
@@ -18,40 +18,42 @@ log = logging.getLogger(__name__)
 def split_answer(
     source: str, limits: Limits, language: str = "en", buttons: tuple[Button, ...] = ()
 ) -> tuple[MessageContent, ...]:
-    """The messages of a finished answer: `limits.parts` of them at most, what is left in a file behind the last.
+    """The messages of a finished answer: at most `limits.max_messages`, then one more with the rest in a file.
 
-    Each leaves room for the mark of a possible duplicate; the last one has the buttons.
+    Each leaves room for the note of a possible duplicate. The last one has the buttons.
     """
-    pieces = _pieces(source, limits)
-    parts = [_part(piece) for piece in pieces[: limits.parts]]
-    if rest := pieces[limits.parts :]:
-        text = rest[0].head + "".join(piece.body for piece in rest)
+    fragments = _fragments(source, limits)
+    contents = [_content(fragment) for fragment in fragments[: limits.max_messages]]
+    if rest := fragments[limits.max_messages :]:
+        text = rest[0].head + "".join(fragment.body for fragment in rest)
         file = Attachment("answer.md", "text/markdown", text.encode())
-        parts.append(MessageContent(say(language, "rest_in_file"), file=file))
-    return (*parts[:-1], replace(parts[-1], last=True, buttons=buttons)) if parts else ()
+        contents.append(MessageContent(say(language, "rest_in_file"), file=file))
+    return (*contents[:-1], replace(contents[-1], ends_answer=True, buttons=buttons)) if contents else ()
 
 
 def split_preview(source: str, limits: Limits, buttons: tuple[Button, ...] = ()) -> tuple[MessageContent, ...]:
     """The messages of an answer that is still being written."""
-    parts = [_part(piece) for piece in _pieces(source, limits)[: limits.parts]]
-    return (*parts[:-1], replace(parts[-1], live=True, buttons=buttons)) if parts else ()
+    contents = [_content(fragment) for fragment in _fragments(source, limits)[: limits.max_messages]]
+    return (*contents[:-1], replace(contents[-1], preview=True, buttons=buttons)) if contents else ()
 
 
-def _pieces(source: str, limits: Limits) -> list[Piece]:
-    mark = max(limits.count(say(language, "maybe_duplicate") + "\n") for language in LANGUAGES)
+def _fragments(source: str, limits: Limits) -> list[Fragment]:
+    note = max(limits.count(say(language, "maybe_duplicate") + "\n") for language in LANGUAGES)
     try:
         rendered = limits.render(source)
     except Exception:
         log.exception("an answer can't be rendered; it is shown as it is")
         rendered = as_text(source)
-    pieces = split(rendered, limits.length - mark, limits.count)
-    return [piece for piece in pieces if piece.text.strip()]
+    fragments = split(rendered, limits.length - note, limits.count)
+    return [fragment for fragment in fragments if fragment.text.strip()]
 
 
-def _part(piece: Piece) -> MessageContent:
-    return MessageContent(piece.text, piece.entities, _hushed(piece.text) if piece.entities else None)
+def _content(fragment: Fragment) -> MessageContent:
+    return MessageContent(
+        fragment.text, fragment.entities, _without_mentions(fragment.text) if fragment.entities else None
+    )
 
 
-def _hushed(text: str) -> str:
-    """Names stay without effect where they were in code, which shields them no longer. As long as before."""
+def _without_mentions(text: str) -> str:
+    """No name calls anybody, since code shields them no longer without its formatting. As long as before."""
     return re.sub(r"(?<!\w)@(?=\w)", "＠", text)

@@ -1,8 +1,9 @@
 """Decides which call a chat gets next, and when. Pure logic: knows no clock, no service and no text.
 
-A `Gate` stands before one chat. Wishes go in (`open`, `touch`, `add`), `next` says what may be done now, or when to
-ask again, and `settle` is told what came of it. Finished answers go first and in their order, each until it is
-delivered or given up; previews and typing are luxuries that wait, coalesce, and are dropped.
+A `RateLimiter` is one chat's limiter and queue of calls in one. Requests go in (`open`, `touch`, `add`), `next` says
+which call may be made now, or when to ask again, and `settle` is told what came of it. Final messages go first and in
+their order, each until it is delivered or given up. Previews and typing are optional calls: they wait, coalesce, and
+are dropped.
 """
 
 from __future__ import annotations
@@ -12,16 +13,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
-from chatbridge.delivery.chat import (
-    Budget,
-    ChatError,
-    ContentRejected,
-    Limits,
-    NotFound,
-    OutcomeUnknown,
-    RateLimited,
-    Unreachable,
-)
+from chatbridge.delivery.chat import Budget, Limits
+from chatbridge.delivery.errors import ChatError, ContentRejected, NotFound, OutcomeUnknown, RateLimited, Unreachable
 
 Route = Literal["send", "edit", "delete", "typing", "draft"]
 ROUTES: tuple[Route, ...] = ("send", "edit", "delete", "typing", "draft")
@@ -33,21 +26,21 @@ PENALTY_WITHOUT_TIME = (5.0, 300.0)
 BACK_OFF = (1.0, 300.0)
 """The first wait and the longest, in seconds; doubled each time."""
 
-MOST_PENALTIES = 30
-"""So many penalties for one call, and it is given up."""
+MAX_PENALTIES = 30
+"""After so many penalties a call is given up."""
 
 SOON = 0.05
-"""Seconds until asking again while all calls of a budget are under way: nobody tells when one of them ends."""
+"""Seconds until asking again while all calls of a budget are under way: nothing tells when one of them ends."""
 
-LUXURY_SHARE = 0.6
-"""How much of a budget previews and typing may use."""
+OPTIONAL_SHARE = 0.6
+"""How much of a budget the optional calls, previews and typing, may use."""
 
 
-class Deadlines:
-    """Until when a bot may not call: everywhere, in one chat, or on one route of it. All its gates share one."""
+class Cooldowns:
+    """Until when a bot may not call: everywhere, in one chat, or on one route of it. All its chats share one."""
 
     def __init__(self, budget: Budget | None = None) -> None:
-        self.meter = Meter(budget)
+        self.window = CallWindow(budget)
         self._everywhere = -math.inf
         self._chats: dict[str, float] = {}
         self._routes: dict[tuple[str, Route], float] = {}
@@ -55,7 +48,7 @@ class Deadlines:
     def impose(
         self, now: float, penalty: RateLimited, chat: str, route: Route, guess: float = PENALTY_WITHOUT_TIME[0]
     ) -> None:
-        """Take a penalty into account; `guess`: its seconds, where it does not say them."""
+        """Begin a cooldown. `guess`: its seconds, where the penalty does not say how long it lasts."""
         seconds = guess if penalty.seconds is None or not penalty.seconds > 0 else penalty.seconds
         until = now + seconds + MARGIN
         self._chats = {key: time for key, time in self._chats.items() if time > now}
@@ -69,20 +62,20 @@ class Deadlines:
 
     @property
     def everywhere(self) -> float:
-        """When the deadline for all calls of the bot is over."""
+        """When the cooldown of all calls of the bot is over."""
         return self._everywhere
 
     def until(self, chat: str, *routes: Route) -> float:
-        """When the latest of the deadlines that concern these routes is over."""
+        """When the last of the cooldowns that concern these routes is over."""
         own = (self._routes.get((chat, route), -math.inf) for route in routes)
         return max(self._everywhere, self._chats.get(chat, -math.inf), *own)
 
 
-class Meter:
-    """Counts calls against a budget, each from its beginning until so long after its end.
+class CallWindow:
+    """A sliding window: a call counts against the budget from its beginning until `budget.seconds` after its end.
 
-    The service counts a call when it arrives, which is somewhere in between: however long calls are on their way, it
-    never counts more than the budget.
+    The service counts a call when it arrives, which is somewhere between the two: however long calls are on their
+    way, it never counts more than the budget.
     """
 
     def __init__(self, budget: Budget | None) -> None:
@@ -111,18 +104,18 @@ class Meter:
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """One call to make. Luxuries are asked for anew each time; of a final the same object goes through all tries.
+    """One call to make. An optional call is made once; of a final message the same object goes through all tries.
 
     `kind` "preview" leaves to whoever makes the call whether it is a send, an edit or a draft. `target`: the message
-    to edit or delete. `content`: what to send: the part, the part without formatting, or an apology for it.
-    `doubtful`: an earlier try may have left the message there. `state` and `error`: what became of a final. `key`: the
-    answer that it belongs to.
+    to edit or delete. `formatted`: the content has formatting that can be left out. `variant`: what to send: all of
+    the content, the content without formatting, or an error notice in its place. `doubtful`: an earlier try may have
+    left the message there. `state` and `error`: what became of a final message. `key`: the answer that it belongs to.
     """
 
     kind: Literal["typing", "preview", "send", "edit", "delete"]
     target: str = ""
     formatted: bool = False
-    content: Literal["part", "plain", "apology"] = "part"
+    variant: Literal["full", "plain", "error_notice"] = "full"
     doubtful: bool = False
     state: Literal["waiting", "delivered", "failed"] = "waiting"
     error: str = ""
@@ -133,8 +126,8 @@ class Call:
 
 
 @dataclass(slots=True)
-class _Open:
-    """An answer being written: whether there is something new to show, from when on, and whether it may be shown."""
+class _Answer:
+    """An answer being written. `changed`: it has something new to show, from `show_from` on, unless it is `closed`."""
 
     show_from: float
     changed: bool = False
@@ -142,22 +135,22 @@ class _Open:
 
 
 @dataclass(slots=True)
-class Gate:
-    """One chat's calls; see the module. One call is under way at a time."""
+class RateLimiter:
+    """One chat's calls; see the module's description. One call is under way at a time."""
 
     chat: str
     limits: Limits
-    deadlines: Deadlines
+    cooldowns: Cooldowns
     _finals: deque[Call] = field(default_factory=deque)
-    _answers: dict[str, _Open] = field(default_factory=dict)
-    _meter: Meter = field(init=False)
+    _answers: dict[str, _Answer] = field(default_factory=dict)
+    _window: CallWindow = field(init=False)
     _pause: float = field(init=False)
     _next_preview: float = -math.inf
     _next_typing: float = -math.inf
     _begun: float = 0.0
 
     def __post_init__(self) -> None:
-        self._meter = Meter(self.limits.budget)
+        self._window = CallWindow(self.limits.budget)
         self._pause = self.limits.preview_every
 
     @property
@@ -165,14 +158,14 @@ class Gate:
         """Seconds between two previews at present."""
         return self._pause
 
-    # --- wishes ------------------------------------------------------------------------------------------------
+    # --- requests ----------------------------------------------------------------------------------------------
 
     def open(self, key: str, now: float) -> None:
         """An answer begins: show typing, and soon a preview."""
-        self._answers[key] = _Open(now + self.limits.first_preview, changed=self.limits.previews != "none")
+        self._answers[key] = _Answer(now + self.limits.first_preview, changed=self.limits.previews != "none")
 
     def touch(self, key: str) -> bool:
-        """There is more of the answer to show. Ignored once it was closed; whether this is news for `next`."""
+        """There is more of the answer to show; ignored once it is closed. Whether that changes what `next` says."""
         answer = self._answers.get(key)
         if answer is None or answer.closed or answer.changed or self.limits.previews == "none":
             return False
@@ -180,12 +173,12 @@ class Gate:
         return True
 
     def close(self, key: str) -> None:
-        """No preview of this answer from now on; nor of others, until it is forgotten: its finals come first."""
+        """No preview of this answer from now on, nor of others until it is forgotten: its final messages come first."""
         if key in self._answers:
-            self._answers[key] = _Open(math.inf, closed=True)
+            self._answers[key] = _Answer(math.inf, closed=True)
 
     def forget(self, key: str) -> None:
-        """The answer's finals have been added, or there are none."""
+        """The answer's final messages have been added, or there are none."""
         self._answers.pop(key, None)
 
     def add(self, *finals: Call) -> None:
@@ -195,11 +188,11 @@ class Gate:
     # --- what to do --------------------------------------------------------------------------------------------
 
     def next(self, now: float) -> Call | float | None:
-        """The call to make now, or the time to ask again, or None: nothing is to be done until the next wish."""
+        """The call to make now, or the time to ask again, or None: nothing is to be done until the next request."""
         if self._finals:
             call = self._finals[0]
-            deadline = self.deadlines.until(self.chat, _route(call))
-            ready = max(call.not_before, deadline, self._meter.ready(now), self.deadlines.meter.ready(now))
+            cooldown = self.cooldowns.until(self.chat, _route(call))
+            ready = max(call.not_before, cooldown, self._window.ready(now), self.cooldowns.window.ready(now))
             return self._begin(call, now) if ready <= now else ready
         if not self._answers:
             return None
@@ -210,9 +203,9 @@ class Gate:
         if (wanted := min(preview, typing)) == math.inf:
             return None
         free = max(
-            self.deadlines.until(self.chat, *ROUTES),
-            self._meter.ready(now, LUXURY_SHARE),
-            self.deadlines.meter.ready(now, LUXURY_SHARE),
+            self.cooldowns.until(self.chat, *ROUTES),
+            self._window.ready(now, OPTIONAL_SHARE),
+            self.cooldowns.window.ready(now, OPTIONAL_SHARE),
         )
         if (ready := max(wanted, free)) > now:
             return ready
@@ -223,19 +216,19 @@ class Gate:
 
     def _begin(self, call: Call, now: float) -> Call:
         self._begun = now
-        self._meter.begin()
-        self.deadlines.meter.begin()
+        self._window.begin()
+        self.cooldowns.window.begin()
         return call
 
     # --- what came of it ---------------------------------------------------------------------------------------
 
     def settle(self, call: Call, now: float, error: ChatError | None = None, route: Route | None = None) -> None:
-        """The call is over; `error` says how it failed, `route` what a preview really was."""
-        self._meter.end(now)
-        self.deadlines.meter.end(now)
+        """A call is over. `error`: how it failed; `route`: which call a preview really was."""
+        self._window.end(now)
+        self.cooldowns.window.end(now)
         if isinstance(error, RateLimited):
             guess = min(PENALTY_WITHOUT_TIME[0] * 2.0**call.penalties, PENALTY_WITHOUT_TIME[1])
-            self.deadlines.impose(now, error, self.chat, route or _route(call), guess)
+            self.cooldowns.impose(now, error, self.chat, route or _route(call), guess)
         if call.kind == "typing":
             pause = self.limits.typing_every
             self._next_typing = now + (pause if error is None else max(pause, self.limits.preview_slowest))
@@ -253,20 +246,20 @@ class Gate:
         self._next_preview = now + max(self._pause, now - self._begun)
 
     def _settle_final(self, call: Call, now: float, error: ChatError | None) -> None:
-        assert call is self._finals[0], "finals are settled in their order"
+        assert call is self._finals[0], "final messages are settled in their order"
         if error is not None:
             call.error = str(error)
         match error:
             case None:
-                self._end(call, "failed" if call.content == "apology" else "delivered")
+                self._end(call, "failed" if call.variant == "error_notice" else "delivered")
             case RateLimited():
                 call.penalties += 1
-                if call.penalties >= MOST_PENALTIES:
+                if call.penalties >= MAX_PENALTIES:
                     self._end(call, "failed")
             case ContentRejected():
-                self._refused(call)
+                self._content_rejected(call)
             case NotFound() if call.kind == "edit":
-                self._send_anew(call)
+                self._send_as_new(call)
             case NotFound():
                 self._end(call, "delivered" if call.kind == "delete" else "failed")
             case Unreachable() | OutcomeUnknown() | ChatError():
@@ -277,23 +270,29 @@ class Gate:
                     self._end(call, "failed")
                 call.not_before = now + min(BACK_OFF[0] * 2.0 ** (call.failures - 1), BACK_OFF[1])
 
-    def _refused(self, call: Call) -> None:
-        """Try without formatting; a message that can't be edited is replaced; then a line says what is missing."""
+    def _content_rejected(self, call: Call) -> None:
+        """Try the next, humbler variant of a content that the service does not take."""
+        # The same again would be rejected for ever, and nothing may be lost in silence. So: the words without their
+        # formatting; for an edit, both once more as a new message, since the old one may be what can't be edited; at
+        # last a line that says what is missing here. No step is taken twice, so this ends.
         if call.kind == "delete":
             self._end(call, "failed")
-        elif call.content == "part" and call.formatted:
-            call.content = "plain"
-        elif call.kind == "edit" and call.content != "apology":
+        elif call.variant == "full" and call.formatted:
+            call.variant = "plain"
+        elif call.kind == "edit" and call.variant != "error_notice":
             self._finals.insert(1, Call("delete", target=call.target))
-            self._send_anew(call)
-        elif call.content != "apology":
-            call.content = "apology"
+            self._send_as_new(call)
+        elif call.variant != "error_notice":
+            call.variant = "error_notice"
         else:
             self._end(call, "failed")
 
-    def _send_anew(self, call: Call) -> None:
-        """Not by editing; then what follows in the same answer has to come anew as well, to stay behind it."""
-        call.kind, call.target, call.content = "send", "", "part"
+    def _send_as_new(self, call: Call) -> None:
+        """Send as a new message what was to be an edit, and the rest of its answer behind it."""
+        # A new message stands at the end of the chat. The answer's later messages were to be edits of messages that
+        # stand above it now and would be read before it: they are sent anew as well, and those are deleted. The
+        # deletions come behind this call, so that people keep what they could read until it is there.
+        call.kind, call.target, call.variant = "send", "", "full"
         for other in [other for other in self._finals if other.key == call.key and other.kind == "edit"]:
             self._finals.insert(1, Call("delete", target=other.target))
             other.kind, other.target = "send", ""

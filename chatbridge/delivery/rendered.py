@@ -1,4 +1,4 @@
-"""Text that is ready to be split: what a chat service will show, and where it may be cut. Knows no Markdown.
+"""Text that is ready to be split: what a chat service will show, where it may be cut, how it counts. Knows no Markdown.
 
 Positions are indices of a Python string (code points).
 """
@@ -56,3 +56,8 @@ def code_language(info: str) -> str:
     """The language that a fence names, if it is one that services take; what follows the first word is dropped."""
     match = re.match(r"[A-Za-z][\w+#.-]{0,19}(?!\S)", info.strip())
     return match[0] if match else ""
+
+
+def utf16_length(text: str) -> int:
+    """How Telegram counts: UTF-16 code units, so that an emoji counts two or more."""
+    return len(text) + sum(char > "\uffff" for char in text)

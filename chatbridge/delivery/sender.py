@@ -1,4 +1,4 @@
-"""Makes the calls that a chat's gate allows, one after another, and notes in the outbox what came of them."""
+"""Makes the calls that a chat's rate limiter allows, one by one, and records in the outbox what came of them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
-from chatbridge.delivery.chat import Chat, ChatError, Clock, MessageContent, OutcomeUnknown, Unreachable
-from chatbridge.delivery.rate_limiter import Call, Gate, Route
-from chatbridge.delivery.streamed_message import Posting
+from chatbridge.delivery.chat import Chat, MessageContent
+from chatbridge.delivery.clock import Clock
+from chatbridge.delivery.errors import ChatError, OutcomeUnknown, Unreachable
+from chatbridge.delivery.rate_limiter import Call, RateLimiter, Route
+from chatbridge.delivery.streamed_message import StreamedMessage
 from chatbridge.errors import StoreError
 from chatbridge.texts import say
 
@@ -26,8 +28,8 @@ Counts = Counter[tuple[str, str]]
 """How many calls there were, by what was called ("send") and what came of it ("ok", "RateLimited"…)."""
 
 
-class Record(Protocol):
-    """Where it is noted how far a letter has come; the outbox."""
+class DeliveryRecord(Protocol):
+    """Where it is recorded how far a final message has come; the outbox."""
 
     async def attempting(self, id: int, kind: Literal["send", "edit", "delete"], target: str) -> None: ...
     async def pending(self, id: int, error: str, doubtful: bool) -> None: ...
@@ -36,64 +38,69 @@ class Record(Protocol):
 
 
 @dataclass(eq=False, slots=True)
-class Outgoing(Call):
-    """A message of a finished answer. `row`: its number in the outbox. `finished` is set when `state` is final."""
+class FinalMessage(Call):
+    """A message of a finished answer, with the row of the outbox that it comes from.
 
-    part: MessageContent = field(default_factory=lambda: MessageContent(""))
+    `finished` is set once it is delivered or given up.
+    """
+
+    content: MessageContent = field(default_factory=lambda: MessageContent(""))
     reply_to: str | None = None
     nonce: str = ""
     language: str = "en"
-    row: int = 0
+    outbox_id: int = 0
     message_id: str = ""
     finished: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.formatted = self.part.plain is not None
+        self.formatted = self.content.plain is not None
 
 
-class Line:
-    """One chat and its gate. Works while there is something to do; each call starts it again."""
+class ChatSender:
+    """One chat and its rate limiter. Works while there is something to do; each request starts it again."""
 
-    def __init__(self, chat: Chat, gate: Gate, clock: Clock, record: Record, counts: Counts | None = None) -> None:
-        self.gate = gate
+    def __init__(
+        self, chat: Chat, limiter: RateLimiter, clock: Clock, record: DeliveryRecord, counts: Counts | None = None
+    ) -> None:
+        self.limiter = limiter
         self.order = asyncio.Lock()
         """Held from the end of an answer until its messages are queued."""
-        self._chat = _Guarded(chat, gate.limits.patience, Counter() if counts is None else counts)
+        self._chat = _Guarded(chat, limiter.limits.patience, Counter() if counts is None else counts)
         self._clock = clock
         self._record = record
-        self._postings: dict[str, Posting] = {}
+        self._streamed: dict[str, StreamedMessage] = {}
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._calling: Posting | None = None
+        self._calling: StreamedMessage | None = None
         self._called = asyncio.Event()
         self._closed = False
 
-    def open(self, posting: Posting) -> None:
+    def open(self, streamed: StreamedMessage) -> None:
         """An answer begins."""
-        self._postings[posting.key] = posting
-        self.gate.open(posting.key, self._clock.time())
+        self._streamed[streamed.key] = streamed
+        self.limiter.open(streamed.key, self._clock.time())
         self._wake()
 
-    def touch(self, posting: Posting) -> None:
+    def touch(self, streamed: StreamedMessage) -> None:
         """There is more of it."""
-        if self.gate.touch(posting.key):  # once for many words: they come faster than they can be shown
+        if self.limiter.touch(streamed.key):  # once for many words: they come faster than they can be shown
             self._wake()
 
-    async def close(self, posting: Posting) -> None:
-        """No preview any more; a call that is under way is waited for, so that `posting.live` is complete."""
-        self.gate.close(posting.key)
-        while self._calling is posting:
+    async def close(self, streamed: StreamedMessage) -> None:
+        """No preview any more; a call that is under way is waited for, so that `streamed.message_ids` is complete."""
+        self.limiter.close(streamed.key)
+        while self._calling is streamed:
             await self._called.wait()
 
-    def forget(self, posting: Posting) -> None:
+    def forget(self, streamed: StreamedMessage) -> None:
         """The answer's messages are queued; the next one may be shown."""
-        self.gate.forget(posting.key)
-        self._postings.pop(posting.key, None)
+        self.limiter.forget(streamed.key)
+        self._streamed.pop(streamed.key, None)
         self._wake()
 
-    def send(self, letters: Sequence[Outgoing]) -> None:
-        """Deliver these, after whatever waits already."""
-        self.gate.add(*letters)
+    def send(self, messages: Sequence[FinalMessage]) -> None:
+        """Deliver these, after what waits already."""
+        self.limiter.add(*messages)
         self._wake()
 
     @property
@@ -113,17 +120,17 @@ class Line:
     def _wake(self) -> None:
         self._woken.set()
         if not self._closed and self.work is None:
-            self._task = asyncio.create_task(self._work(), name=f"line {self.gate.chat}")
+            self._task = asyncio.create_task(self._work(), name=f"sender {self.limiter.chat}")
 
     async def _work(self) -> None:
-        while (step := self.gate.next(self._clock.time())) is not None:
+        while (step := self.limiter.next(self._clock.time())) is not None:
             if isinstance(step, Call):
                 await self._make(step)
             else:
                 await self._wait_until(step)
 
     async def _wait_until(self, when: float) -> None:
-        """Sleep, but not past a new wish: it may be allowed earlier."""
+        """Sleep, but not past a new request: it may be allowed earlier."""
         self._woken.clear()
         tasks = {
             asyncio.ensure_future(self._woken.wait()),
@@ -136,73 +143,75 @@ class Line:
                 task.cancel()
 
     async def _make(self, call: Call) -> None:
-        if isinstance(call, Outgoing):
+        if isinstance(call, FinalMessage):
             await self._deliver(call)
         elif call.kind == "preview":
             await self._preview(call)
         else:
             error = await _error_of(self._chat.delete(call.target) if call.kind == "delete" else self._chat.typing())
-            self.gate.settle(call, self._clock.time(), error)
+            self.limiter.settle(call, self._clock.time(), error)
 
     async def _preview(self, call: Call) -> None:
-        posting = self._postings[call.key]
-        self._calling, self._called = posting, asyncio.Event()
+        streamed = self._streamed[call.key]
+        self._calling, self._called = streamed, asyncio.Event()
         more, error = False, None
         try:
-            more = await posting.step(self._chat)
+            more = await streamed.step(self._chat)
         except ChatError as failed:
             error = failed
         finally:
             self._calling = None
             self._called.set()
-        self.gate.settle(call, self._clock.time(), error, posting.route)
+        self.limiter.settle(call, self._clock.time(), error, streamed.route)
         if more or error is not None:
-            self.gate.touch(call.key)
+            self.limiter.touch(call.key)
 
-    async def _deliver(self, letter: Outgoing) -> None:
-        error = await _error_of(self._attempt(letter))
-        self.gate.settle(letter, self._clock.time(), error)
+    async def _deliver(self, message: FinalMessage) -> None:
+        error = await _error_of(self._attempt(message))
+        self.limiter.settle(message, self._clock.time(), error)
         try:
-            if letter.state == "waiting":
-                await self._record.pending(letter.row, str(error or ""), letter.doubtful)
-            elif letter.state == "delivered":
-                await self._record.delivered(letter.row, letter.message_id)
+            if message.state == "waiting":
+                await self._record.pending(message.outbox_id, str(error or ""), message.doubtful)
+            elif message.state == "delivered":
+                await self._record.delivered(message.outbox_id, message.message_id)
             else:
-                log.error("chat %s: message %d was not delivered: %s", self.gate.chat, letter.row, letter.error)
-                await self._record.failed(letter.row, letter.error, letter.doubtful)
+                log.error(
+                    "chat %s: message %d was not delivered: %s", self.limiter.chat, message.outbox_id, message.error
+                )
+                await self._record.failed(message.outbox_id, message.error, message.doubtful)
         except StoreError as failed:
-            log.error("chat %s: the outbox can't be written: %s", self.gate.chat, failed)
-        if letter.state != "waiting":
-            letter.finished.set()
+            log.error("chat %s: the outbox can't be written: %s", self.limiter.chat, failed)
+        if message.state != "waiting":
+            message.finished.set()
 
-    async def _attempt(self, letter: Outgoing) -> None:
-        kind = letter.kind
+    async def _attempt(self, message: FinalMessage) -> None:
+        kind = message.kind
         assert kind == "send" or kind == "edit" or kind == "delete"
         try:
-            await self._record.attempting(letter.row, kind, letter.nonce if kind == "send" else letter.target)
+            await self._record.attempting(message.outbox_id, kind, message.nonce if kind == "send" else message.target)
         except StoreError as error:
             raise Unreachable(f"the outbox can't be written: {error}") from error
         if kind == "delete":
-            await self._chat.delete(letter.target)
+            await self._chat.delete(message.target)
         elif kind == "edit":
-            await self._chat.edit(letter.target, self._content(letter))
-            letter.message_id = letter.target
+            await self._chat.edit(message.target, self._content(message))
+            message.message_id = message.target
         else:
-            part = self._content(letter)
-            letter.message_id = await self._chat.send(part, reply_to=letter.reply_to, nonce=letter.nonce)
+            content = self._content(message)
+            message.message_id = await self._chat.send(content, reply_to=message.reply_to, nonce=message.nonce)
 
-    def _content(self, letter: Outgoing) -> MessageContent:
-        part = letter.part
-        if letter.content == "plain":
-            part = part.unformatted()
-        elif letter.content == "apology":
-            limits = self.gate.limits
-            room = limits.length - limits.count(say(letter.language, "part_refused", why=""))
-            why = letter.error[: min(200, room // 2)]  # a character counts two at most, in any service's way
-            return MessageContent(say(letter.language, "part_refused", why=why), last=part.last)
-        if letter.doubtful and letter.kind == "send":
-            part = part.marked(say(letter.language, "maybe_duplicate"), self.gate.limits.count)
-        return part
+    def _content(self, message: FinalMessage) -> MessageContent:
+        content = message.content
+        if message.variant == "plain":
+            content = content.unformatted()
+        elif message.variant == "error_notice":
+            limits = self.limiter.limits
+            room = limits.length - limits.count(say(message.language, "part_refused", why=""))
+            why = message.error[: min(200, room // 2)]  # a character counts two at most, in any service's way
+            return MessageContent(say(message.language, "part_refused", why=why), ends_answer=content.ends_answer)
+        if message.doubtful and message.kind == "send":
+            content = content.with_note(say(message.language, "maybe_duplicate"), self.limiter.limits.count)
+        return content
 
 
 async def _error_of(call: Awaitable[object]) -> ChatError | None:
@@ -221,11 +230,11 @@ class _Guarded:
         self._patience = patience
         self._counts = counts
 
-    async def send(self, part: MessageContent, *, reply_to: str | None, nonce: str) -> str:
-        return await self._call("send", lambda: self._chat.send(part, reply_to=reply_to, nonce=nonce))
+    async def send(self, content: MessageContent, *, reply_to: str | None, nonce: str) -> str:
+        return await self._call("send", lambda: self._chat.send(content, reply_to=reply_to, nonce=nonce))
 
-    async def edit(self, message_id: str, part: MessageContent) -> None:
-        await self._call("edit", lambda: self._chat.edit(message_id, part))
+    async def edit(self, message_id: str, content: MessageContent) -> None:
+        await self._call("edit", lambda: self._chat.edit(message_id, content))
 
     async def delete(self, message_id: str) -> None:
         await self._call("delete", lambda: self._chat.delete(message_id))
@@ -233,8 +242,8 @@ class _Guarded:
     async def typing(self) -> None:
         await self._call("typing", self._chat.typing)
 
-    async def draft(self, draft_id: int, part: MessageContent) -> None:
-        await self._call("draft", lambda: self._chat.draft(draft_id, part))
+    async def draft(self, draft_id: int, content: MessageContent) -> None:
+        await self._call("draft", lambda: self._chat.draft(draft_id, content))
 
     async def _call(self, route: Route, make: Callable[[], Awaitable[T]]) -> T:
         outcome = "cancelled"

@@ -28,8 +28,8 @@ _GRAPHEME = regex.compile(r"\X")
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """One message. `body` is its share of the rendered text: the bodies of all pieces, joined, are that text.
+class Fragment:
+    """The text of one message. `body` is its share of the rendered text: all bodies, joined, are that text.
 
     `text` is what is sent: the body without blanks at its end, between the markup that it needs at its ends, of
     which `head` comes first.
@@ -41,7 +41,7 @@ class Piece:
     entities: tuple[Entity, ...] = ()
 
 
-def split(rendered: Rendered, limit: int, count: Callable[[str], int] = len) -> list[Piece]:
+def split(rendered: Rendered, limit: int, count: Callable[[str], int] = len) -> list[Fragment]:
     """The messages for a text. None of them counts more than `limit`; blank ones are left to the caller.
 
     Raises: ValueError where the limit leaves no room for the text between its markup.
@@ -49,20 +49,20 @@ def split(rendered: Rendered, limit: int, count: Callable[[str], int] = len) -> 
     if not rendered.text:
         return []
     cutter = _Cutter(rendered, limit, count)
-    pieces = []
+    fragments = []
     start = 0
     while start < len(rendered.text):
         end = cutter.end_of(start)
-        pieces.append(cutter.piece(start, end))
+        fragments.append(cutter.fragment(start, end))
         start = end
-    return pieces
+    return fragments
 
 
 class _Cutter:
     def __init__(self, rendered: Rendered, limit: int, count: Callable[[str], int]) -> None:
         self.text = rendered.text
         self.spans = sorted(rendered.spans, key=lambda span: (span.start, -span.end))
-        self.marked = [span for span in self.spans if span.before]
+        self.with_markup = [span for span in self.spans if span.before]
         self.limit = limit
         self.count = count
         self.units = [0, *accumulate(map(count, self.text))]
@@ -89,14 +89,14 @@ class _Cutter:
                 return end
         raise ValueError(f"nothing fits into messages of {self.limit}")
 
-    def piece(self, start: int, end: int) -> Piece:
+    def fragment(self, start: int, end: int) -> Fragment:
         head, tail, stop = self._head(start), self._tail(end), self._stop(start, end)
         entities = [
             Entity(span.kind, self.units[first] - self.units[start], self.units[after] - self.units[first], span.data)
             for span in self.spans
             if not span.before and (first := max(span.start, start)) < (after := min(span.end, stop))
         ]
-        return Piece(self.text[start:end], head + self.text[start:stop] + tail, head, tuple(entities))
+        return Fragment(self.text[start:end], head + self.text[start:stop] + tail, head, tuple(entities))
 
     def _fits(self, start: int, end: int, room: int) -> bool:
         tail = self._tail(end)
@@ -116,7 +116,7 @@ class _Cutter:
         return end if self._tail(end) else start + len(self.text[start:end].rstrip())
 
     def _open(self, at: int) -> Sequence[Span]:
-        return [span for span in self.marked if span.start < at < span.end]
+        return [span for span in self.with_markup if span.start < at < span.end]
 
 
 def _ranks(rendered: Rendered) -> bytearray:

@@ -6,8 +6,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
-from chatbridge.delivery.sender import Line
-from chatbridge.delivery.streamed_message import Posting
+from chatbridge.delivery.sender import ChatSender
+from chatbridge.delivery.streamed_message import StreamedMessage
 from chatbridge.errors import ChatbridgeError, CommandError
 from chatbridge.texts import duration, say
 from chatbridge.types import Chunk, Finish, Waiting
@@ -30,44 +30,46 @@ class Stream(Protocol):
     def __aiter__(self) -> AsyncIterator[Chunk]: ...
 
 
-async def stream(turn: Stream, line: Line, posting: Posting, finish: Callable[[str], Awaitable[T]]) -> T:
-    """Show a turn while it comes, then hand the whole answer, in Markdown and with errors in words, to `finish`.
+async def stream(
+    reply: Stream, sender: ChatSender, streamed: StreamedMessage, finish: Callable[[str], Awaitable[T]]
+) -> T:
+    """Show a reply while it comes, then call `finish` with the whole answer, in Markdown and with errors in words.
 
-    It gets "" where there is nothing to say: the answer was stopped before it began. `posting.live` are then all the
-    messages that show something. Answers of one chat are finished in the order in which they ended.
+    The answer is "" where there is nothing to say: it was stopped before it began. `streamed.message_ids` then are
+    all the messages that show something. Answers of one chat are finished in the order in which they ended.
     """
-    posting.notices = turn.notices
-    line.open(posting)
+    streamed.notices = reply.notices
+    sender.open(streamed)
     trouble = ""
     try:
-        async for chunk in turn:
-            posting.feed(chunk)
+        async for chunk in reply:
+            streamed.feed(chunk)
             if chunk.waiting is not None:
-                posting.status = _in_line(chunk.waiting, posting.language)
-            line.touch(posting)
+                streamed.status = _status(chunk.waiting, streamed.language)
+            sender.touch(streamed)
     except CommandError as error:
         trouble = str(error)
     except ChatbridgeError as error:
-        log.warning("chat %s: an answer failed: %s", line.gate.chat, error)
-        trouble = say(posting.language, "trouble", why=error)
+        log.warning("chat %s: an answer failed: %s", sender.limiter.chat, error)
+        trouble = say(streamed.language, "trouble", why=error)
     except Exception:
-        log.exception("chat %s: an answer failed", line.gate.chat)
-        trouble = say(posting.language, "trouble_inside")
+        log.exception("chat %s: an answer failed", sender.limiter.chat)
+        trouble = say(streamed.language, "trouble_inside")
     except BaseException:
-        line.forget(posting)
+        sender.forget(streamed)
         raise
     # Nothing is awaited before this lock: it keeps the order in which the conversation lets its answers go.
-    async with line.order:
+    async with sender.order:
         try:
-            await line.close(posting)
-            if not posting.source and not trouble and turn.finish is not None and not turn.superseded:
-                trouble = say(posting.language, "said_nothing")
-            return await finish("\n\n".join(filter(None, (posting.source, trouble))))
+            await sender.close(streamed)
+            if not streamed.source and not trouble and reply.finish is not None and not reply.superseded:
+                trouble = say(streamed.language, "said_nothing")
+            return await finish("\n\n".join(filter(None, (streamed.source, trouble))))
         finally:
-            line.forget(posting)
+            sender.forget(streamed)
 
 
-def _in_line(waiting: Waiting, language: str) -> str:
+def _status(waiting: Waiting, language: str) -> str:
     if waiting.seconds is None:
         return say(language, "waiting", place=waiting.place)
     return say(language, "waiting_for", place=waiting.place, wait=duration(waiting.seconds, language))

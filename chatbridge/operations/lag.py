@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 
-from chatbridge.delivery.chat import Clock, LoopClock
+from chatbridge.delivery.clock import Clock, LoopClock
 
 log = logging.getLogger(__name__)
 

@@ -105,7 +105,7 @@ def _end_by_signal(bridge: Bridge) -> None:
         else:
             log.info("ending at once; what is not answered goes on at the next start")
             for delivery in bridge.deliveries:
-                delivery.hurry()
+                delivery.stop_waiting()
 
     if sys.platform != "win32":  # where SIGTERM ends a process at once, and Ctrl-C is all there is
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)

@@ -6,32 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from chatbridge.delivery.chat import (
-    Clock,
-    ContentRejected,
-    Limits,
-    LoopClock,
-    MessageContent,
-    NotFound,
-    OutcomeUnknown,
-    RateLimited,
-    Scope,
-    Unreachable,
-)
+from chatbridge.delivery.chat import Limits, MessageContent
+from chatbridge.delivery.clock import Clock, LoopClock
+from chatbridge.delivery.errors import ContentRejected, NotFound, OutcomeUnknown, RateLimited, Scope, Unreachable
 from chatbridge.delivery.rate_limiter import Route
 
-Failing = Literal["penalty", "refused", "gone", "unreachable", "lost", "reset", "bug"]
+FaultKind = Literal["penalty", "rejected", "not_found", "unreachable", "lost", "reset", "bug"]
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
     """How one call fails; "" for one that is only slow.
 
-    "lost": it is done, and its answer gets lost. "reset": the connection breaks before it is done; a client can't
+    "lost": it is done, and the response gets lost. "reset": the connection breaks before it is done; a client can't
     tell the two apart. "bug": the library raises what nobody expects. `seconds` and `scope` are a penalty's.
     """
 
-    kind: Failing | Literal[""] = ""
+    kind: FaultKind | Literal[""] = ""
     seconds: float | None = 2.0
     scope: Scope = "chat"
     slow: float = 0.0
@@ -45,10 +36,10 @@ class ServiceCall:
     chat: str
     route: Route
     message_id: str = ""
-    part: MessageContent | None = None
+    content: MessageContent | None = None
     reply_to: str | None = None
     outcome: str = ""
-    over: float = 0.0
+    ended: float = 0.0
 
 
 @dataclass
@@ -76,10 +67,10 @@ class FakeService:
 
     def shown(self, id: str) -> list[str]:
         """The texts of the messages in a chat, in their order."""
-        return [part.text for part in self.messages.get(id, {}).values()]
+        return [content.text for content in self.messages.get(id, {}).values()]
 
     async def handle(self, call: ServiceCall, act: Callable[[], None]) -> None:
-        """One call: recorded, judged, done or not."""
+        """One call: recorded, checked, done or not."""
         call.time = self.clock.time()
         self.calls.append(call)
         fault = self.fault(call) or Fault()
@@ -92,7 +83,7 @@ class FakeService:
             call.outcome = type(error).__name__
             raise
         finally:
-            call.over = self.clock.time()
+            call.ended = self.clock.time()
 
     def _handle(self, call: ServiceCall, fault: Fault, act: Callable[[], None]) -> None:
         at = self.calls.index(call)
@@ -100,12 +91,12 @@ class FakeService:
             here = scope == "global" or chat == call.chat
             if at >= known_at and call.time < until and here and (scope != "route" or route == call.route):
                 self.violations.append(f"{call.route} in {call.chat} at {call.time:g}, in a penalty until {until:g}")
-                raise self._penalise(call, Fault("penalty", 2 * (until - call.time) + 1, scope))
+                raise self._penalize(call, Fault("penalty", 2 * (until - call.time) + 1, scope))
         if fault.kind == "penalty":
-            raise self._penalise(call, fault)
-        if fault.kind == "refused":
+            raise self._penalize(call, fault)
+        if fault.kind == "rejected":
             raise ContentRejected("can't parse entities")
-        if fault.kind == "gone":
+        if fault.kind == "not_found":
             self.messages[call.chat].pop(call.message_id, None)  # somebody has just taken it away
             raise NotFound("message to edit not found" if call.route == "edit" else "bot was blocked by the user")
         if fault.kind == "unreachable":
@@ -114,42 +105,42 @@ class FakeService:
             raise OutcomeUnknown("connection reset")
         if fault.kind == "bug":
             raise ConnectionResetError("an exception of the library's own")
-        self._judge(call)
+        self._check(call)
         act()
         if fault.kind == "lost":
             raise OutcomeUnknown("the answer got lost")
 
-    def _penalise(self, call: ServiceCall, fault: Fault) -> RateLimited:
+    def _penalize(self, call: ServiceCall, fault: Fault) -> RateLimited:
         # One that does not say how long it lasts is over after the shortest wait that a client may guess.
         seconds = 4.0 if fault.seconds is None else fault.seconds
         until = self.clock.time() + seconds
         self._penalties.append((len(self.calls), until, fault.scope, call.chat, call.route))
         return RateLimited(fault.seconds, fault.scope)
 
-    def _judge(self, call: ServiceCall) -> None:
-        part, count = call.part, self.limits.count
-        if part is None:
+    def _check(self, call: ServiceCall) -> None:
+        content, count = call.content, self.limits.count
+        if content is None:
             return
         wrong = ""
-        if not part.text.strip() and part.file is None:
+        if not content.text.strip() and content.file is None:
             wrong = "message text is empty"
-        elif (length := count(part.text)) > self.limits.length:
+        elif (length := count(content.text)) > self.limits.length:
             wrong = f"message is too long: {length} of {self.limits.length}"
-        for entity in part.entities:
-            if entity.length <= 0 or entity.offset < 0 or entity.offset + entity.length > count(part.text):
+        for entity in content.entities:
+            if entity.length <= 0 or entity.offset < 0 or entity.offset + entity.length > count(content.text):
                 wrong = f"bad entity {entity}"
         if wrong:
             self.violations.append(wrong)
             raise ContentRejected(wrong)
 
-    def _new(self, chat: str, part: MessageContent, nonce: str) -> str:
+    def _new(self, chat: str, content: MessageContent, nonce: str) -> str:
         if self.limits.idempotent and (known := self._nonces.get((chat, nonce))) is not None:
             if known in self.messages[chat]:
-                self.messages[chat][known] = part
+                self.messages[chat][known] = content
             return known
         self._sent += 1
         self._nonces[chat, nonce] = id = f"m{self._sent}"
-        self.messages[chat][id] = part
+        self.messages[chat][id] = content
         return id
 
 
@@ -164,22 +155,22 @@ class FakeChat:
     def _messages(self) -> dict[str, MessageContent]:
         return self._service.messages[self._id]
 
-    async def send(self, part: MessageContent, *, reply_to: str | None, nonce: str) -> str:
-        call = ServiceCall(0, self._id, "send", part=part, reply_to=reply_to)
+    async def send(self, content: MessageContent, *, reply_to: str | None, nonce: str) -> str:
+        call = ServiceCall(0, self._id, "send", content=content, reply_to=reply_to)
 
         def act() -> None:
-            call.message_id = self._service._new(self._id, part, nonce)
+            call.message_id = self._service._new(self._id, content, nonce)
 
         await self._service.handle(call, act)
         return call.message_id
 
-    async def edit(self, message_id: str, part: MessageContent) -> None:
+    async def edit(self, message_id: str, content: MessageContent) -> None:
         def act() -> None:
             if message_id not in self._messages:
                 raise NotFound("message to edit not found")
-            self._messages[message_id] = part
+            self._messages[message_id] = content
 
-        await self._service.handle(ServiceCall(0, self._id, "edit", message_id, part), act)
+        await self._service.handle(ServiceCall(0, self._id, "edit", message_id, content), act)
 
     async def delete(self, message_id: str) -> None:
         def act() -> None:
@@ -191,5 +182,5 @@ class FakeChat:
     async def typing(self) -> None:
         await self._service.handle(ServiceCall(0, self._id, "typing"), lambda: None)
 
-    async def draft(self, draft_id: int, part: MessageContent) -> None:
-        await self._service.handle(ServiceCall(0, self._id, "draft", str(draft_id), part), lambda: None)
+    async def draft(self, draft_id: int, content: MessageContent) -> None:
+        await self._service.handle(ServiceCall(0, self._id, "draft", str(draft_id), content), lambda: None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Callable
 
-from chatbridge.delivery.chat import Clock, LoopClock
+from chatbridge.delivery.clock import Clock, LoopClock
 from chatbridge.engine.backend import Request
 from chatbridge.testing.script import ScriptedBackend
 from chatbridge.types import Chunk, Finish, FinishReason, Reply, Usage

@@ -1,4 +1,4 @@
-"""A program is killed at random moments while many people talk to its bot, and what they read is judged.
+"""A program is killed at random moments while many people talk to its bot, and what they read is checked.
 
 Knows no chat service and no frontend: how the program is started and how people talk is handed in.
 """
@@ -17,7 +17,7 @@ from chatbridge.texts import LANGUAGES, say
 
 T = TypeVar("T")
 
-MARKS = frozenset(say(language, "maybe_duplicate") for language in LANGUAGES)
+DUPLICATE_NOTES = frozenset(say(language, "maybe_duplicate") for language in LANGUAGES)
 PATIENCE = 60.0
 """Seconds to wait for more calls or for all answers, before the program is taken for stuck."""
 
@@ -51,10 +51,10 @@ class BusyChat:
 
 
 @dataclass(frozen=True, slots=True)
-class Toll:
-    """What came of the kills: so many messages were asked, so many answers came with the mark of a possible duplicate.
+class KillReport:
+    """What came of the kills: how many messages were `asked`, and how many answers are `marked` as possible duplicates.
 
-    `doubled` of these had come before; the others had not, and the mark was only caution.
+    `doubled` of these are there without the mark as well; for the others the mark was only caution.
     """
 
     kills: int
@@ -72,8 +72,8 @@ async def kill_at_random(
     seed: int = 7,
     ready: Callable[[], Awaitable[object]] | None = None,
     answer: Callable[[str], str] = str.upper,
-) -> Toll:
-    """Start the program, and kill it again and again while people write; then let it answer all, and judge each chat.
+) -> KillReport:
+    """Start the program, and kill it again and again while people write; then let it answer all, and check each chat.
 
     The program has to answer every message of a chat with `answer` of its text, as `EchoBackend` does. It is killed
     after a random number of calls, and some people write while it is down. `ready` is awaited once, before anybody
@@ -101,30 +101,31 @@ async def kill_at_random(
         with suppress(ProcessLookupError):
             program.kill()
         await program.wait()
-    return people.judge(kills)
+    return people.report(kills)
 
 
-def judge_answers(shown: Sequence[str], expected: Sequence[str], *, strays: Collection[str] = ()) -> tuple[int, int]:
-    """Whether a chat shows each answer once, or a second time with a mark; in their order; and nothing but `strays`.
+def check_answers(shown: Sequence[str], expected: Sequence[str], *, strays: Collection[str] = ()) -> tuple[int, int]:
+    """Check that a chat shows each answer once, or a second time with a mark, in order, and else nothing but `strays`.
 
-    Gives how many messages have a mark, and how many of these answers stand there without one, too.
+    Returns how many messages have a mark, and how many of these answers are there without one as well.
+    Raises: AssertionError.
     """
-    plain = Counter(text for text in shown if _unmarked(text) == text)
-    marked = Counter(_unmarked(text) for text in shown if _unmarked(text) != text)
+    plain = Counter(text for text in shown if _without_note(text) == text)
+    marked = Counter(_without_note(text) for text in shown if _without_note(text) != text)
     for text in expected:
         assert plain[text] <= 1, f"a silent double of {text!r}"
         assert plain[text] + marked[text] >= 1, f"{text!r} was lost"
     others = (set(plain) | set(marked)) - set(expected) - set(strays)
     assert not others, f"nobody asked for {others}"
-    order = [_unmarked(text) for text in shown]
+    order = [_without_note(text) for text in shown]
     positions = [order.index(text) for text in expected]
     assert positions == sorted(positions), f"out of order: {order}"
     return marked.total(), sum((marked & plain).values())
 
 
-def _unmarked(text: str) -> str:
+def _without_note(text: str) -> str:
     head, _, rest = text.partition("\n")
-    return rest if head in MARKS else text
+    return rest if head in DUPLICATE_NOTES else text
 
 
 class _People:
@@ -173,11 +174,11 @@ class _People:
 
     @staticmethod
     def _seen(chat: BusyChat) -> set[str]:
-        return {_unmarked(text) for text in chat.shown()}
+        return {_without_note(text) for text in chat.shown()}
 
-    def judge(self, kills: int) -> Toll:
+    def report(self, kills: int) -> KillReport:
         marked = doubled = 0
         for chat, expected in zip(self._chats, self._expected, strict=True):
-            here = judge_answers(chat.shown(), expected)
+            here = check_answers(chat.shown(), expected)
             marked, doubled = marked + here[0], doubled + here[1]
-        return Toll(kills, sum(map(len, self._expected)), marked, doubled)
+        return KillReport(kills, sum(map(len, self._expected)), marked, doubled)

@@ -10,20 +10,20 @@ import pytest
 from chatbridge import Budget, RateLimited
 from chatbridge.testing import ScriptedBackend
 
-from .place import Place, said, virtually
+from .harness import Harness, said, virtually
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def harness(tmp_path: Path) -> Harness:
+    return Harness(tmp_path)
 
 
 @virtually
-async def test_a_call_beside_waits_until_the_budget_has_room_again(place: Place) -> None:
+async def test_a_call_beside_waits_until_the_budget_has_room_again(harness: Harness) -> None:
     time = asyncio.get_running_loop().time
-    async with place.program(ScriptedBackend(), budget=Budget(2, 10.0)) as delivery:
+    async with harness.program(ScriptedBackend(), budget=Budget(2, 10.0)) as delivery:
         async with delivery.other_call():
-            await place.service.clock.sleep(7)  # it counts until ten seconds after its end
+            await harness.service.clock.sleep(7)  # it counts until ten seconds after its end
         async with delivery.other_call():
             assert time() == 7
         async with delivery.other_call():
@@ -31,26 +31,26 @@ async def test_a_call_beside_waits_until_the_budget_has_room_again(place: Place)
 
 
 @virtually
-async def test_answers_wait_for_calls_beside_that_are_under_way(place: Place) -> None:
-    async with place.program(ScriptedBackend("One."), budget=Budget(1, 10.0)) as delivery:
+async def test_answers_wait_for_calls_beside_that_are_under_way(harness: Harness) -> None:
+    async with harness.program(ScriptedBackend("One."), budget=Budget(1, 10.0)) as delivery:
         async with delivery.other_call():
             await delivery.accept(said("hello", "1"))
-            await place.service.clock.sleep(50)
-            assert place.service.calls == []
+            await harness.service.clock.sleep(50)
+            assert harness.service.calls == []
         await delivery.settled()
-    assert place.shown() == ["One."]
-    assert place.service.calls[0].time > 59
+    assert harness.shown() == ["One."]
+    assert harness.service.calls[0].time > 59
 
 
 @virtually
-async def test_a_global_penalty_met_beside_holds_every_call(place: Place) -> None:
+async def test_a_global_penalty_met_beside_holds_every_call(harness: Harness) -> None:
     time = asyncio.get_running_loop().time
-    async with place.program(ScriptedBackend("One.")) as delivery:
-        delivery.heed(RateLimited(30, "global"))
-        delivery.heed(RateLimited(999, "route"))  # of a route that no chat uses
+    async with harness.program(ScriptedBackend("One.")) as delivery:
+        delivery.rate_limited(RateLimited(30, "global"))
+        delivery.rate_limited(RateLimited(999, "route"))  # of a route that no chat uses
         await delivery.accept(said("hello", "1"))
         async with delivery.other_call():
             assert 30 < time() < 31
         await delivery.settled()
-    assert place.shown() == ["One."]
-    assert place.service.calls[0].time > 30
+    assert harness.shown() == ["One."]
+    assert harness.service.calls[0].time > 30

@@ -28,7 +28,7 @@ class Post(FakeService):
     """A service whose messages come in by a queue, and which tells of each call."""
 
     def __init__(self) -> None:
-        super().__init__(Limits(300, render=as_markdown, first_preview=0.0, preview_every=0.0, parts=1000))
+        super().__init__(Limits(300, render=as_markdown, first_preview=0.0, preview_every=0.0, max_messages=1000))
         self.incoming: asyncio.Queue[Message] = asyncio.Queue()
         self.called = asyncio.Event()
 
@@ -58,11 +58,11 @@ class FakeRoom:
 
     async def hear(self) -> str:
         async with asyncio.timeout(30):
-            while not (parts := self._unread()) or not parts[-1].last:
+            while not (contents := self._unread()) or not contents[-1].ends_answer:
                 self._service.called.clear()
                 await self._service.called.wait()
-        self._read += len(parts)
-        return "\n".join(part.text for part in parts)
+        self._read += len(contents)
+        return "\n".join(content.text for content in contents)
 
     def _unread(self) -> list[MessageContent]:
         return list(self._service.messages.get(CHANNEL.id, {}).values())[self._read :]

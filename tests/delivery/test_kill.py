@@ -14,12 +14,12 @@ from chatbridge.delivery.chat import Limits
 from chatbridge.delivery.contents import split_answer
 from chatbridge.store import Cursors, Store
 from chatbridge.store.queue import Queue
-from chatbridge.testing import judge_answers
+from chatbridge.testing import check_answers
 
 from .echo import echo
-from .victim import CHATS, update
+from .program_to_kill import CHATS, update
 
-VICTIM = Path(__file__).with_name("victim.py")
+PROGRAM = Path(__file__).with_name("program_to_kill.py")
 LENGTH = 150
 PLACEHOLDER = "…"
 
@@ -39,14 +39,14 @@ async def test_each_message_is_answered_and_no_answer_is_doubled_in_silence(tmp_
     assert await Queue(opened).entries() == []
     await opened.aclose()
     assert taken_in > 5 * scale
-    marked, limits = 0, Limits(LENGTH, parts=50)
+    marked, limits = 0, Limits(LENGTH, max_messages=50)
     chats = shown(service)
     for chat in range(CHATS):
         numbers = [number for number in range(1, taken_in + 1) if number % CHATS == chat]
         texts = list(chats.get(f"c{chat}", {}).values())
-        expected = [part.text for number in numbers for part in split_answer(echo(update(number).text), limits)]
+        expected = [content.text for number in numbers for content in split_answer(echo(update(number).text), limits)]
         # Nothing else is there, but for placeholders sent in the very moment of a kill.
-        marked += judge_answers(texts, expected, strays=[PLACEHOLDER])[0]
+        marked += check_answers(texts, expected, strays=[PLACEHOLDER])[0]
         assert texts.count(PLACEHOLDER) <= kills
     assert marked <= kills * CHATS
 
@@ -70,7 +70,7 @@ async def run(store: Path, service: Path, calls: int | None) -> None:
     """Run the program until it has made so many calls, then kill it; None: until it has answered what is left."""
     last = ["last"] if calls is None else []
     program = await asyncio.create_subprocess_exec(
-        sys.executable, VICTIM, store, service, str(LENGTH), *last, stdout=asyncio.subprocess.PIPE
+        sys.executable, PROGRAM, store, service, str(LENGTH), *last, stdout=asyncio.subprocess.PIPE
     )
     assert program.stdout is not None
     if calls is not None:

@@ -1,4 +1,4 @@
-"""The gate alone, at made-up times: what goes first, how long it waits, when it gives up."""
+"""The rate limiter alone, at made-up times: what goes first, how long it waits, when it gives up."""
 
 from __future__ import annotations
 
@@ -10,33 +10,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbridge.delivery.chat import (
-    Budget,
-    ChatError,
-    ContentRejected,
-    Limits,
-    NotFound,
-    OutcomeUnknown,
-    RateLimited,
-    Unreachable,
-)
-from chatbridge.delivery.rate_limiter import MARGIN, MOST_PENALTIES, Call, Deadlines, Gate, Meter
+from chatbridge.delivery.chat import Budget, Limits
+from chatbridge.delivery.errors import ChatError, ContentRejected, NotFound, OutcomeUnknown, RateLimited, Unreachable
+from chatbridge.delivery.rate_limiter import MARGIN, MAX_PENALTIES, Call, CallWindow, Cooldowns, RateLimiter
 
 LIMITS = Limits(2000, first_preview=1.0, preview_every=2.0, typing_every=5.0)
 
 
-def gate_of(limits: Limits = LIMITS, deadlines: Deadlines | None = None, chat: str = "c") -> Gate:
-    return Gate(chat, limits, deadlines or Deadlines())
+def limiter_of(limits: Limits = LIMITS, cooldowns: Cooldowns | None = None, chat: str = "c") -> RateLimiter:
+    return RateLimiter(chat, limits, cooldowns or Cooldowns())
 
 
-def drive(gate: Gate, until: float, now: float = 0.0) -> list[tuple[float, str]]:
+def drive(limiter: RateLimiter, until: float, now: float = 0.0) -> list[tuple[float, str]]:
     """Every call up to a time, all of them going well."""
     made = []
     while now <= until:
-        step = gate.next(now)
+        step = limiter.next(now)
         if isinstance(step, Call):
             made.append((now, step.kind))
-            gate.settle(step, now)
+            limiter.settle(step, now)
         elif step is None or step > until:
             break
         else:
@@ -46,41 +38,41 @@ def drive(gate: Gate, until: float, now: float = 0.0) -> list[tuple[float, str]]
 
 
 def test_an_answer_begins_with_typing_then_previews_follow_their_pace() -> None:
-    gate = gate_of()
-    gate.open("a", 0.0)
-    made = drive(gate, 0.5)
+    limiter = limiter_of()
+    limiter.open("a", 0.0)
+    made = drive(limiter, 0.5)
     assert made == [(0.0, "typing")]
-    made = drive(gate, 20.0, 0.5)
+    made = drive(limiter, 20.0, 0.5)
     # One placeholder, and nothing more as long as there is nothing new; typing goes on.
     assert made == [(1.0, "preview"), (5.0, "typing"), (10.0, "typing"), (15.0, "typing"), (20.0, "typing")]
     for _ in range(100):
-        gate.touch("a")
-    assert drive(gate, 20.4, 20.3) == [(20.3, "preview")]
-    gate.touch("a")
-    assert [(round(time, 6), kind) for time, kind in drive(gate, 24.0, 20.4)] == [(22.3, "preview")]
+        limiter.touch("a")
+    assert drive(limiter, 20.4, 20.3) == [(20.3, "preview")]
+    limiter.touch("a")
+    assert [(round(time, 6), kind) for time, kind in drive(limiter, 24.0, 20.4)] == [(22.3, "preview")]
 
 
 def test_nothing_but_the_final_once_an_answer_is_closed() -> None:
-    gate = gate_of()
-    gate.open("a", 0.0)
-    gate.close("a")
-    gate.touch("a")
-    gate.add(Call("send"))
-    gate.forget("a")
-    gate.touch("a")
-    assert drive(gate, 100.0) == [(0.0, "send")]
+    limiter = limiter_of()
+    limiter.open("a", 0.0)
+    limiter.close("a")
+    limiter.touch("a")
+    limiter.add(Call("send"))
+    limiter.forget("a")
+    limiter.touch("a")
+    assert drive(limiter, 100.0) == [(0.0, "send")]
 
 
 def test_finals_go_before_previews_and_in_their_order() -> None:
-    gate = gate_of()
-    gate.open("a", 0.0)
+    limiter = limiter_of()
+    limiter.open("a", 0.0)
     finals = [Call("edit"), Call("send"), Call("send")]
-    gate.add(*finals)
+    limiter.add(*finals)
     for final in finals:
-        assert gate.next(50.0) is final
-        gate.settle(final, 50.0)
+        assert limiter.next(50.0) is final
+        limiter.settle(final, 50.0)
     assert [final.state for final in finals] == ["delivered"] * 3
-    step = gate.next(50.0)
+    step = limiter.next(50.0)
     assert isinstance(step, Call)
     assert step.kind == "preview"
 
@@ -90,38 +82,38 @@ def test_finals_go_before_previews_and_in_their_order() -> None:
     [("route", 10.1, 0.0, 0.0), ("chat", 10.1, 10.1, 0.0), ("global", 10.1, 10.1, 10.1)],
 )
 def test_a_penalty_holds_what_it_concerns(scope: str, own: float, other_route: float, other_chat: float) -> None:
-    deadlines = Deadlines()
-    gate, other = gate_of(deadlines=deadlines), gate_of(deadlines=deadlines, chat="other")
+    cooldowns = Cooldowns()
+    limiter, other = limiter_of(cooldowns=cooldowns), limiter_of(cooldowns=cooldowns, chat="other")
     first = Call("send")
-    gate.add(first)
-    gate.next(0.0)
-    gate.settle(first, 0.0, RateLimited(10.0, scope))  # type: ignore[arg-type]
-    assert gate.next(0.0) == own
+    limiter.add(first)
+    limiter.next(0.0)
+    limiter.settle(first, 0.0, RateLimited(10.0, scope))  # type: ignore[arg-type]
+    assert limiter.next(0.0) == own
     other.add(Call("send"))
     assert _when(other) == other_chat
-    edits = gate_of(deadlines=deadlines)
+    edits = limiter_of(cooldowns=cooldowns)
     edits.add(Call("edit"))
     assert _when(edits) == other_route
     # Luxuries wait for every penalty that concerns the chat in any way.
-    watching = gate_of(deadlines=deadlines)
+    watching = limiter_of(cooldowns=cooldowns)
     watching.open("a", 0.0)
     assert _when(watching) == own
 
 
-def _when(gate: Gate) -> float:
-    step = gate.next(0.0)
+def _when(limiter: RateLimiter) -> float:
+    step = limiter.next(0.0)
     assert step is not None
     return 0.0 if isinstance(step, Call) else step
 
 
 def test_penalties_without_a_time_are_guessed_longer_each_time() -> None:
-    gate, call, now = gate_of(), Call("send"), 0.0
-    gate.add(call)
+    limiter, call, now = limiter_of(), Call("send"), 0.0
+    limiter.add(call)
     waits = []
     for _ in range(8):
-        assert gate.next(now) is call
-        gate.settle(call, now, RateLimited(None))
-        step = gate.next(now)
+        assert limiter.next(now) is call
+        limiter.settle(call, now, RateLimited(None))
+        step = limiter.next(now)
         assert isinstance(step, float)
         waits.append(round(step - now - MARGIN, 6))
         now = step
@@ -129,146 +121,146 @@ def test_penalties_without_a_time_are_guessed_longer_each_time() -> None:
 
 
 def test_penalties_slow_previews_down_and_success_speeds_them_up() -> None:
-    gate = gate_of()
-    gate.open("a", 0.0)
+    limiter = limiter_of()
+    limiter.open("a", 0.0)
     now = 1.0
     for _ in range(3):
-        gate.touch("a")
-        gate.settle(_next(gate, now, "preview"), now, RateLimited(0.5), "edit")
+        limiter.touch("a")
+        limiter.settle(_next(limiter, now, "preview"), now, RateLimited(0.5), "edit")
         now += 100
-    assert gate.pause == 16.0
+    assert limiter.pause == 16.0
     for _ in range(50):
-        gate.touch("a")
-        gate.settle(_next(gate, now, "preview"), now)
+        limiter.touch("a")
+        limiter.settle(_next(limiter, now, "preview"), now)
         now += 100
-    assert gate.pause == 2.0
+    assert limiter.pause == 2.0
 
 
-def _next(gate: Gate, now: float, kind: str) -> Call:
-    while isinstance(step := gate.next(now), Call) and step.kind != kind:
-        gate.settle(step, now)
+def _next(limiter: RateLimiter, now: float, kind: str) -> Call:
+    while isinstance(step := limiter.next(now), Call) and step.kind != kind:
+        limiter.settle(step, now)
     assert isinstance(step, Call)
     return step
 
 
 def test_a_slow_service_is_asked_less_often() -> None:
-    gate = gate_of()
-    gate.open("a", 0.0)
-    call = _next(gate, 1.0, "preview")
-    gate.settle(call, 8.0)  # it took seven seconds
-    gate.touch("a")
-    previews = [time for time, kind in drive(gate, 30.0, 8.0) if kind == "preview"]
+    limiter = limiter_of()
+    limiter.open("a", 0.0)
+    call = _next(limiter, 1.0, "preview")
+    limiter.settle(call, 8.0)  # it took seven seconds
+    limiter.touch("a")
+    previews = [time for time, kind in drive(limiter, 30.0, 8.0) if kind == "preview"]
     assert previews == [15.0]
 
 
 @pytest.mark.parametrize(
     ("error", "tries", "doubtful"),
-    [(Unreachable("down"), 12, False), (OutcomeUnknown("lost"), 3, True), (RateLimited(1.0), MOST_PENALTIES, False)],
+    [(Unreachable("down"), 12, False), (OutcomeUnknown("lost"), 3, True), (RateLimited(1.0), MAX_PENALTIES, False)],
 )
 def test_a_final_is_tried_often_but_not_for_ever(error: ChatError, tries: int, doubtful: bool) -> None:
-    gate, call, after = gate_of(), Call("send"), Call("send")
-    gate.add(call, after)
+    limiter, call, after = limiter_of(), Call("send"), Call("send")
+    limiter.add(call, after)
     now, made, waits = 0.0, 0, []
     while call.state == "waiting":
-        step = gate.next(now)
+        step = limiter.next(now)
         if isinstance(step, float):
             waits.append(step - now)
             now = step
             continue
         assert step is call
         made += 1
-        gate.settle(call, now, error)
+        limiter.settle(call, now, error)
     assert (made, call.state, call.doubtful, call.error) == (tries, "failed", doubtful, str(error))
     assert all(later > earlier - 1e-6 for earlier, later in pairwise(waits))
     # What follows is delivered all the same.
-    step = gate.next(now + 1000)
+    step = limiter.next(now + 1000)
     assert step is after
 
 
 def test_where_sending_twice_leaves_one_message_nothing_is_doubtful() -> None:
-    gate, call = gate_of(Limits(2000, idempotent=True)), Call("send")
-    gate.add(call)
-    gate.settle(_next(gate, 0.0, "send"), 0.0, OutcomeUnknown("lost"))
+    limiter, call = limiter_of(Limits(2000, idempotent=True)), Call("send")
+    limiter.add(call)
+    limiter.settle(_next(limiter, 0.0, "send"), 0.0, OutcomeUnknown("lost"))
     assert not call.doubtful
     edit = Call("edit")
-    gate = gate_of()
-    gate.add(edit)
-    gate.settle(_next(gate, 0.0, "edit"), 0.0, OutcomeUnknown("lost"))
+    limiter = limiter_of()
+    limiter.add(edit)
+    limiter.settle(_next(limiter, 0.0, "edit"), 0.0, OutcomeUnknown("lost"))
     assert not edit.doubtful
 
 
-def test_refusals_lead_from_the_part_to_an_apology() -> None:
-    gate, call = gate_of(), Call("edit", "m1", formatted=True)
-    gate.add(call)
+def test_rejections_lead_from_the_formatted_content_to_an_error_notice() -> None:
+    limiter, call = limiter_of(), Call("edit", "m1", formatted=True)
+    limiter.add(call)
     seen = []
     while call.state == "waiting":
-        step = _next(gate, 0.0, call.kind)
+        step = _next(limiter, 0.0, call.kind)
         assert step is call
-        seen.append((call.kind, call.target, call.content))
-        gate.settle(call, 0.0, ContentRejected("no"))
+        seen.append((call.kind, call.target, call.variant))
+        limiter.settle(call, 0.0, ContentRejected("no"))
     assert seen == [
-        ("edit", "m1", "part"),
+        ("edit", "m1", "full"),
         ("edit", "m1", "plain"),
-        ("send", "", "part"),
+        ("send", "", "full"),
         ("send", "", "plain"),
-        ("send", "", "apology"),
+        ("send", "", "error_notice"),
     ]
     assert (call.state, call.error) == ("failed", "no")
     # What stands in the message that could not be edited is not left behind.
-    step = gate.next(0.0)
+    step = limiter.next(0.0)
     assert isinstance(step, Call)
     assert (step.kind, step.target) == ("delete", "m1")
 
 
 def test_what_follows_a_message_that_is_gone_comes_behind_its_replacement() -> None:
-    gate = gate_of()
+    limiter = limiter_of()
     first, second, other = (Call("edit", f"m{i}", key=key) for i, key in enumerate("aab"))
-    gate.add(first, second, other)
-    gate.settle(_next(gate, 0.0, "edit"), 0.0, NotFound("deleted"))
+    limiter.add(first, second, other)
+    limiter.settle(_next(limiter, 0.0, "edit"), 0.0, NotFound("deleted"))
     made = []
-    while isinstance(step := gate.next(0.0), Call):
+    while isinstance(step := limiter.next(0.0), Call):
         made.append((step.kind, step.target))
-        gate.settle(step, 0.0)
+        limiter.settle(step, 0.0)
     assert made == [("send", ""), ("delete", "m1"), ("send", ""), ("edit", "m2")]
 
 
-def test_an_apology_that_arrives_is_no_delivery() -> None:
-    gate, call = gate_of(), Call("send")
-    gate.add(call)
+def test_an_error_notice_that_arrives_is_no_delivery() -> None:
+    limiter, call = limiter_of(), Call("send")
+    limiter.add(call)
     for error in (ContentRejected("too odd"), None):
-        gate.settle(_next(gate, 0.0, "send"), 0.0, error)
+        limiter.settle(_next(limiter, 0.0, "send"), 0.0, error)
     assert (call.state, call.error) == ("failed", "too odd")
 
 
 def test_a_message_that_is_gone_is_sent_anew_and_a_chat_that_is_gone_is_given_up() -> None:
-    gate, call = gate_of(), Call("edit", "m1")
-    gate.add(call)
-    gate.settle(_next(gate, 0.0, "edit"), 0.0, NotFound("deleted"))
+    limiter, call = limiter_of(), Call("edit", "m1")
+    limiter.add(call)
+    limiter.settle(_next(limiter, 0.0, "edit"), 0.0, NotFound("deleted"))
     assert (call.kind, call.target, call.state) == ("send", "", "waiting")
-    gate.settle(_next(gate, 0.0, "send"), 0.0, NotFound("blocked"))
+    limiter.settle(_next(limiter, 0.0, "send"), 0.0, NotFound("blocked"))
     assert call.state == "failed"
     delete = Call("delete", "m1")
-    gate.add(delete)
-    gate.settle(_next(gate, 0.0, "delete"), 0.0, NotFound("deleted"))
+    limiter.add(delete)
+    limiter.settle(_next(limiter, 0.0, "delete"), 0.0, NotFound("deleted"))
     assert delete.state == "delivered"
 
 
 def test_a_budget_is_kept_and_a_part_of_it_is_left_to_finals() -> None:
-    gate = gate_of(Limits(2000, budget=Budget(5, 10.0), first_preview=0.0, preview_every=0.1, typing_every=0))
-    gate.open("a", 0.0)
+    limiter = limiter_of(Limits(2000, budget=Budget(5, 10.0), first_preview=0.0, preview_every=0.1, typing_every=0))
+    limiter.open("a", 0.0)
     now, previews = 0.0, []
     while now < 30:
-        gate.touch("a")
-        step = gate.next(now)
+        limiter.touch("a")
+        step = limiter.next(now)
         if isinstance(step, Call):
             previews.append(now)
-            gate.settle(step, now)
+            limiter.settle(step, now)
         now += 0.25
     assert max(len([t for t in previews if start <= t < start + 10]) for start in previews) == 3
     finals = [Call("send") for _ in range(2)]
-    gate.add(*finals)
+    limiter.add(*finals)
     for final in finals:  # at once, though previews have used their share
-        gate.settle(_next(gate, now, "send"), now)
+        limiter.settle(_next(limiter, now, "send"), now)
         assert final.state == "delivered"
 
 
@@ -279,18 +271,18 @@ def test_a_budget_is_kept_and_a_part_of_it_is_left_to_finals() -> None:
 )
 def test_a_meter_never_lets_more_arrive(plan: list[tuple[float, float, float]], calls: int, seconds: float) -> None:
     """However long each call takes, and wherever in that time the service counts it."""
-    meter, now = Meter(Budget(calls, seconds)), 0.0
+    window, now = CallWindow(Budget(calls, seconds)), 0.0
     arrivals: list[float] = []
     under_way: list[float] = []
     for pause, takes, arrives in plan:
         now += pause
         while True:
             while under_way and under_way[0] <= now:
-                meter.end(heappop(under_way))
-            if (ready := meter.ready(now)) <= now:
+                window.end(heappop(under_way))
+            if (ready := window.ready(now)) <= now:
                 break
             now = min([ready, *under_way[:1]])
-        meter.begin()
+        window.begin()
         heappush(under_way, now + takes)
         arrivals.append(now + arrives * takes)
     arrivals.sort()
@@ -299,23 +291,23 @@ def test_a_meter_never_lets_more_arrive(plan: list[tuple[float, float, float]], 
 
 
 def test_of_several_answers_in_one_chat_the_first_is_shown_first() -> None:
-    gate = gate_of(Limits(2000, typing_every=0, first_preview=0, preview_every=1.0))
-    gate.open("a", 0.0)
-    gate.open("b", 0.0)
-    assert _next(gate, 0.0, "preview").key == "a"
-    assert gate.next(10.0) is None
-    gate.close("a")
-    assert gate.next(10.0) is None  # the finals of the first are on their way
-    gate.forget("a")
-    assert _next(gate, 10.0, "preview").key == "b"
+    limiter = limiter_of(Limits(2000, typing_every=0, first_preview=0, preview_every=1.0))
+    limiter.open("a", 0.0)
+    limiter.open("b", 0.0)
+    assert _next(limiter, 0.0, "preview").key == "a"
+    assert limiter.next(10.0) is None
+    limiter.close("a")
+    assert limiter.next(10.0) is None  # the finals of the first are on their way
+    limiter.forget("a")
+    assert _next(limiter, 10.0, "preview").key == "b"
 
 
 def test_an_idle_gate_wants_nothing() -> None:
-    gate = gate_of(Limits(2000, previews="none", typing_every=0))
-    assert gate.next(0.0) is None
-    gate.open("a", 0.0)
-    gate.touch("a")
-    assert gate.next(1e9) is None
+    limiter = limiter_of(Limits(2000, previews="none", typing_every=0))
+    assert limiter.next(0.0) is None
+    limiter.open("a", 0.0)
+    limiter.touch("a")
+    assert limiter.next(1e9) is None
 
 
 errors = st.one_of(
@@ -335,41 +327,41 @@ wishes = st.one_of(
 @given(st.lists(st.tuples(wishes, errors), max_size=60))
 def test_no_call_is_made_in_a_penalty_and_finals_end_in_their_order(script: list) -> None:
     """Whatever is wished, whatever fails: two chats of one bot, with a record of penalties of the test's own."""
-    deadlines = Deadlines()
-    gates = {chat: gate_of(Limits(2000, tries=4), deadlines, chat) for chat in ("c", "d")}
+    cooldowns = Cooldowns()
+    gates = {chat: limiter_of(Limits(2000, tries=4), cooldowns, chat) for chat in ("c", "d")}
     finals: dict[str, list[Call]] = {"c": [], "d": []}
     closed: set[str] = set()
     penalties: list[tuple[float, str, str, str]] = []
     now = 0.0
 
-    def step(gate: Gate, error: ChatError | None) -> float | None:
-        made = gate.next(now)
+    def step(limiter: RateLimiter, error: ChatError | None) -> float | None:
+        made = limiter.next(now)
         if not isinstance(made, Call):
             return made
         route = "edit" if made.kind == "preview" else made.kind
         for until, scope, chat, where in penalties:
-            concerned = scope == "global" or (chat == gate.chat and (scope == "chat" or where == route))
+            concerned = scope == "global" or (chat == limiter.chat and (scope == "chat" or where == route))
             assert not (concerned and now < until), (made, now, until)
         if made.kind == "preview":
             assert made.key not in closed
         else:
             assert made.kind in ("typing", "delete") or made is next(
-                f for f in finals[gate.chat] if f.state == "waiting"
+                f for f in finals[limiter.chat] if f.state == "waiting"
             )
-        gate.settle(made, now, error)
+        limiter.settle(made, now, error)
         if isinstance(error, RateLimited):
             penalties.append(
-                (now + (error.seconds if error.seconds and error.seconds > 0 else 5), error.scope, gate.chat, route)
+                (now + (error.seconds if error.seconds and error.seconds > 0 else 5), error.scope, limiter.chat, route)
             )
         return now
 
     for number, ((wish, detail), error) in enumerate(script):
-        gate = gates["cd"[number % 2]]
+        limiter = gates["cd"[number % 2]]
         if wish == "open":
-            gate.open(detail, now)
+            limiter.open(detail, now)
             closed.discard(detail)
         elif wish == "touch":
-            gate.touch(detail)
+            limiter.touch(detail)
         elif wish == "close":
             for other in gates.values():
                 other.close(detail)
@@ -377,17 +369,35 @@ def test_no_call_is_made_in_a_penalty_and_finals_end_in_their_order(script: list
             closed.add(detail)
         elif wish == "final":
             call = Call(detail, "m" if detail == "edit" else "")
-            finals[gate.chat].append(call)
-            gate.add(call)
+            finals[limiter.chat].append(call)
+            limiter.add(call)
         else:
             now += detail
-        step(gate, error)
-    for gate in gates.values():
-        gate.forget("a")
-        gate.forget("b")
+        step(limiter, error)
+    for limiter in gates.values():
+        limiter.forget("a")
+        limiter.forget("b")
     for _ in range(10_000):
-        waits = [wait for gate in gates.values() if (wait := step(gate, None)) is not None]
+        waits = [wait for limiter in gates.values() if (wait := step(limiter, None)) is not None]
         if not waits:
             break
         now = max(now, min(waits))
     assert all(final.state != "waiting" for calls in finals.values() for final in calls)
+
+
+def test_what_one_chat_has_called_counts_for_all_until_the_budgets_seconds_are_over() -> None:
+    cooldowns = Cooldowns(Budget(2, 10.0))
+    busy, other = limiter_of(cooldowns=cooldowns), limiter_of(cooldowns=cooldowns, chat="other")
+    calls = [Call("send"), Call("send")]
+    busy.add(*calls)
+    for call, end in zip(calls, (1.0, 3.0), strict=True):
+        assert busy.next(end - 1) is call
+        busy.settle(call, end)
+    waiting = Call("send")
+    other.add(waiting)
+    assert other.next(3.0) == 11.0, "ten seconds after the end of the first"
+    assert other.next(11.0) is waiting
+    other.settle(waiting, 11.5)
+    other.add(second := Call("send"))
+    assert other.next(11.5) == 13.0
+    assert other.next(13.0) is second

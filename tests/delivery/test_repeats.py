@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from chatbridge import ChatCommand, CommandContext, Limits, MessageContent, Press
-from chatbridge.delivery.chat import packed
+from chatbridge.delivery.content_json import to_json
 from chatbridge.store import NewOutboxMessage
 from chatbridge.store.queue import Queue
 from chatbridge.testing import FakeService, Fault, ScriptedBackend, plugin_of
 from chatbridge.texts import say
 
 from .echo import EchoBackend
-from .place import ANN, GROUP, PRIVATE, Place, said, virtually
+from .harness import ANN, GROUP, PRIVATE, Harness, said, virtually
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def harness(tmp_path: Path) -> Harness:
+    return Harness(tmp_path)
 
 
-async def answered(place: Place, text: str = "the first answer") -> None:
-    async with place.program(ScriptedBackend(text)) as delivery:
+async def answered(harness: Harness, text: str = "the first answer") -> None:
+    async with harness.program(ScriptedBackend(text)) as delivery:
         await delivery.accept(said("hello"))
 
 
@@ -33,79 +34,118 @@ def slow() -> EchoBackend:
 
 
 @virtually
-async def test_a_press_that_the_end_interrupts_is_carried_out_after_it(place: Place) -> None:
-    await answered(place)
-    press = Press("regenerate", place.id(0), PRIVATE, ANN, id="77")
-    async with place.program(slow(), drain=5.0) as delivery:
+async def test_a_press_that_the_end_interrupts_is_carried_out_after_it(harness: Harness) -> None:
+    await answered(harness)
+    press = Press("regenerate", harness.id(0), PRIVATE, ANN, id="77")
+    async with harness.program(slow(), drain=5.0) as delivery:
         assert await delivery.press(press) == ""
-    assert len(place.shown()) == 2
+    assert len(harness.shown()) == 2
     backend = ScriptedBackend("the second answer")
-    async with place.program(backend) as delivery:
+    async with harness.program(backend) as delivery:
         await delivery.resume()
         assert await delivery.press(press) == ""  # as a service that tells of it again
-    assert place.shown() == ["the first answer", "the second answer"]
-    assert place.buttons()[1] == ("regenerate", "branch")
+    assert harness.shown() == ["the first answer", "the second answer"]
+    assert harness.buttons()[1] == ("regenerate", "branch")
     assert len(backend.requests) == 1
 
 
 @virtually
-async def test_a_press_is_kept_before_anything_is_done_about_it(place: Place) -> None:
-    await answered(place)
-    async with place.program(ScriptedBackend()) as delivery:
+async def test_a_shutdown_does_not_wait_for_a_button_whose_answer_hangs(harness: Harness) -> None:
+    await answered(harness)
+    began = harness.service.clock.time
+    async with harness.program(EchoBackend(pauses=lambda: 1e9), drain=5.0) as delivery:
+        before = began()
+        assert await delivery.press(Press("regenerate", harness.id(0), PRIVATE, ANN, id="77")) == ""
+    assert 5 <= began() - before < 6
+    async with harness.program(ScriptedBackend("the second answer")) as delivery:
+        (item,) = await delivery.inbox.open("bot")
+        assert (item.state, item.attempts) == ("waiting", 0), "an interruption on purpose is no failed try"
+        await delivery.resume()
+    assert harness.shown() == ["the first answer", "the second answer"]
+
+
+@virtually
+async def test_what_is_pressed_or_said_during_a_shutdown_is_answered_after_it(harness: Harness) -> None:
+    await answered(harness)
+    backend = EchoBackend(pauses=lambda: 1e9)
+    async with harness.program(backend, drain=10.0) as delivery:
+        await delivery.accept(said("one", "2"))
+
+        async def late() -> None:
+            await harness.service.clock.sleep(5)
+            assert await delivery.press(Press("regenerate", harness.id(0), PRIVATE, ANN, id="77")) == ""
+            assert await delivery.accept(said("two", "3"))
+            assert await delivery.call(said("/regenerate", "99")) == ()
+
+        later = asyncio.create_task(late())
+    await later
+    assert len(backend.requests) == 1
+    async with harness.program(ScriptedBackend(*"abcd")) as delivery:
+        assert {item.attempts for item in await delivery.inbox.open("bot")} == {0}
+        assert len(await delivery.inbox.open("bot")) == 4
+        await delivery.resume()
+        await delivery.settled()
+        assert await delivery.inbox.open("bot") == []
+
+
+@virtually
+async def test_a_press_is_kept_before_anything_is_done_about_it(harness: Harness) -> None:
+    await answered(harness)
+    async with harness.program(ScriptedBackend()) as delivery:
         # As after a crash between storing it and the first word.
-        received = await delivery.inbox.add("bot", Press("regenerate", place.id(0), PRIVATE, ANN))
-        assert received is not None
-        await delivery.inbox.begin(received.id)
+        item = await delivery.inbox.add("bot", Press("regenerate", harness.id(0), PRIVATE, ANN))
+        assert item is not None
+        await delivery.inbox.begin(item.id)
         (entry,) = await Queue(delivery.bot.services.store).entries()
         assert entry.text == "regenerate"
-    async with place.program(ScriptedBackend("the second answer")) as delivery:
+    async with harness.program(ScriptedBackend("the second answer")) as delivery:
         await delivery.resume()
-    assert place.shown() == ["the first answer", "the second answer"]
+    assert harness.shown() == ["the first answer", "the second answer"]
 
 
 @virtually
-async def test_an_answer_that_was_being_continued_is_there_as_a_whole(place: Place) -> None:
+async def test_an_answer_that_was_being_continued_is_there_as_a_whole(harness: Harness) -> None:
     """The message that showed its end is replaced, and nothing of it may be missing."""
-    await answered(place, "it begins")
-    async with place.program(slow(), drain=9.0) as delivery:
-        await delivery.press(Press("continue", place.id(0), PRIVATE, ANN))
-    cut = place.shown()[1]
+    await answered(harness, "it begins")
+    async with harness.program(slow(), drain=9.0) as delivery:
+        await delivery.press(Press("continue", harness.id(0), PRIVATE, ANN))
+    cut = harness.shown()[1]
     assert cut.startswith("w0 w1")
-    async with place.program(ScriptedBackend("and ends")) as delivery:
+    async with harness.program(ScriptedBackend("and ends")) as delivery:
         await delivery.resume()
-    assert place.shown()[0] == "it begins"
-    assert place.shown()[1].startswith("it begins")
-    assert cut in place.shown()[1]
-    assert place.shown()[1].endswith("and ends")
+    assert harness.shown()[0] == "it begins"
+    assert harness.shown()[1].startswith("it begins")
+    assert cut in harness.shown()[1]
+    assert harness.shown()[1].endswith("and ends")
 
 
 @virtually
-async def test_an_offer_becomes_the_answer_also_after_an_interruption(place: Place) -> None:
-    await answered(place)
-    async with place.program(slow(), drain=5.0) as delivery:
+async def test_an_offer_becomes_the_answer_also_after_an_interruption(harness: Harness) -> None:
+    await answered(harness)
+    async with harness.program(slow(), drain=5.0) as delivery:
         await delivery.edited(said("good bye"))
-        await place.service.clock.sleep(1)
-        await delivery.press(Press("answer", place.id(1), PRIVATE, ANN))
-    async with place.program(ScriptedBackend("the new answer")) as delivery:
+        await harness.service.clock.sleep(1)
+        await delivery.press(Press("answer", harness.id(1), PRIVATE, ANN))
+    async with harness.program(ScriptedBackend("the new answer")) as delivery:
         await delivery.resume()
-    assert place.shown() == ["the first answer", "the new answer"]
+    assert harness.shown() == ["the first answer", "the new answer"]
 
 
 @virtually
-async def test_a_command_of_the_service_is_no_message_to_reply_to(place: Place) -> None:
-    async with place.program(ScriptedBackend("one", "two")) as delivery:
+async def test_a_command_of_the_service_is_no_message_to_reply_to(harness: Harness) -> None:
+    async with harness.program(ScriptedBackend("one", "two")) as delivery:
         await delivery.accept(replace(said("hello", "1", GROUP), mentions_bot=True))
-        await place.service.clock.sleep(5)
-    async with place.program(slow(), drain=5.0) as delivery:
+        await harness.service.clock.sleep(5)
+    async with harness.program(slow(), drain=5.0) as delivery:
         assert await delivery.call(said("/regenerate", "99", GROUP)) == ()
-    async with place.program(ScriptedBackend("two")) as delivery:
+    async with harness.program(ScriptedBackend("two")) as delivery:
         await delivery.resume()
-    assert place.shown("g") == ["one", "two"]
-    assert [call.reply_to for call in place.service.calls if call.route == "send"] == ["1", None]
+    assert harness.shown("g") == ["one", "two"]
+    assert [call.reply_to for call in harness.service.calls if call.route == "send"] == ["1", None]
 
 
 @virtually
-async def test_a_command_that_may_be_done_is_not_done_twice(place: Place) -> None:
+async def test_a_command_that_may_be_done_is_not_done_twice(harness: Harness) -> None:
     done = []
 
     async def pay(context: CommandContext, argument: str) -> str:
@@ -115,31 +155,31 @@ async def test_a_command_that_may_be_done_is_not_done_twice(place: Place) -> Non
     commands = plugin_of(
         chat_commands=[ChatCommand("pay", "pay", "付款", pay), ChatCommand("look", "look", "看", pay, repeatable=True)]
     )
-    async with place.program(ScriptedBackend(), plugins=[commands]) as delivery:
+    async with harness.program(ScriptedBackend(), plugins=[commands]) as delivery:
         for id, text in (("1", "/pay 5"), ("2", "/look 6")):
-            received = await delivery.inbox.add("bot", said(text, id))
-            assert received is not None
-            await delivery.inbox.begin(received.id)
-    async with place.program(ScriptedBackend(), plugins=[commands]) as delivery:
+            item = await delivery.inbox.add("bot", said(text, id))
+            assert item is not None
+            await delivery.inbox.begin(item.id)
+    async with harness.program(ScriptedBackend(), plugins=[commands]) as delivery:
         await delivery.resume()
-    assert sorted(place.shown()) == sorted([say("en", "maybe_done", name="pay"), "paid"])
+    assert sorted(harness.shown()) == sorted([say("en", "maybe_done", name="pay"), "paid"])
     assert done == ["6"]
 
 
 @virtually
-async def test_what_can_not_be_read_is_answered_once_and_only_to_those_it_listens_to(place: Place) -> None:
+async def test_what_can_not_be_read_is_answered_once_and_only_to_those_it_listens_to(harness: Harness) -> None:
     unreadable = replace(said("", "5"), unreadable="No voices, please.")
-    async with place.program(ScriptedBackend()) as delivery:
+    async with harness.program(ScriptedBackend()) as delivery:
         assert await delivery.accept(unreadable)
         assert not await delivery.accept(unreadable)
         await delivery.accept(replace(unreadable, id="6", channel=GROUP, author=replace(ANN, is_bot=True)))
-    assert place.shown() == ["No voices, please."]
-    assert place.shown("g") == []
+    assert harness.shown() == ["No voices, please."]
+    assert harness.shown("g") == []
 
 
 @virtually
-async def test_a_chat_that_has_another_id_goes_on_there(place: Place) -> None:
-    async with place.program(ScriptedBackend("one", "two")) as delivery:
+async def test_a_chat_that_has_another_id_goes_on_there(harness: Harness) -> None:
+    async with harness.program(ScriptedBackend("one", "two")) as delivery:
         await delivery.accept(said("hello", "1"))
         await delivery.settled()
         await delivery.moved("p", "q")
@@ -151,11 +191,11 @@ async def test_a_chat_that_has_another_id_goes_on_there(place: Place) -> None:
 
 
 @virtually
-async def test_what_is_being_answered_while_its_chat_gets_another_id_ends_there(place: Place) -> None:
+async def test_what_is_being_answered_while_its_chat_gets_another_id_ends_there(harness: Harness) -> None:
     there = replace(PRIVATE, id="q")
-    async with place.program(EchoBackend(str.upper, pauses=lambda: 1.0)) as delivery:
+    async with harness.program(EchoBackend(str.upper, pauses=lambda: 1.0)) as delivery:
         await delivery.accept(said("one two three", "1"))
-        await place.service.clock.sleep(1.5)
+        await harness.service.clock.sleep(1.5)
         await delivery.moved("p", "q")
         await delivery.accept(said("four", "1", there))
         await delivery.settled()
@@ -164,38 +204,38 @@ async def test_what_is_being_answered_while_its_chat_gets_another_id_ends_there(
 
 
 @virtually
-async def test_a_placeholder_that_nobody_remembers_becomes_the_answer(place: Place) -> None:
+async def test_a_placeholder_that_nobody_remembers_becomes_the_answer(harness: Harness) -> None:
     """It was sent in the moment of a crash; the service knows its nonce again."""
-    place.service = FakeService(Limits(2000, idempotent=True))
-    async with place.program(ScriptedBackend()) as delivery:
-        received = await delivery.inbox.add("bot", said("hello"))
-        assert received is not None
-        await delivery.inbox.begin(received.id)
-        await place.service.chat("p").send(MessageContent("…"), reply_to=None, nonce=f"{received.key}-0")
-    async with place.program(ScriptedBackend("One.")) as delivery:
+    harness.service = FakeService(Limits(2000, idempotent=True))
+    async with harness.program(ScriptedBackend()) as delivery:
+        item = await delivery.inbox.add("bot", said("hello"))
+        assert item is not None
+        await delivery.inbox.begin(item.id)
+        await harness.service.chat("p").send(MessageContent("…"), reply_to=None, nonce=f"{item.key}-0")
+    async with harness.program(ScriptedBackend("One.")) as delivery:
         await delivery.resume()
-    assert place.shown() == ["One."]
+    assert harness.shown() == ["One."]
 
 
 @virtually
-async def test_a_nonce_stays_the_same_for_all_tries_and_runs(place: Place) -> None:
-    place.service = FakeService(Limits(2000, idempotent=True), lambda call: Fault("unreachable"))
-    async with place.program(ScriptedBackend(), drain=5.0) as delivery:
-        await delivery.outbox.put("bot", "p", [NewOutboxMessage("send", "n", packed(MessageContent("One.")))])
+async def test_a_nonce_stays_the_same_for_all_tries_and_runs(harness: Harness) -> None:
+    harness.service = FakeService(Limits(2000, idempotent=True), lambda call: Fault("unreachable"))
+    async with harness.program(ScriptedBackend(), drain=5.0) as delivery:
+        await delivery.outbox.put("bot", "p", [NewOutboxMessage("send", "n", to_json(MessageContent("One.")))])
         await delivery.resume()
-        await place.service.clock.sleep(1)
-        (letter,) = await delivery.outbox.open("bot")
-    assert letter.attempts > 0
-    assert letter.nonce == "n"
+        await harness.service.clock.sleep(1)
+        (message,) = await delivery.outbox.open("bot")
+    assert message.attempts > 0
+    assert message.nonce == "n"
 
 
 @virtually
-async def test_what_was_tried_a_moment_ago_needs_no_mark_where_nonces_are_known(place: Place) -> None:
-    place.service = FakeService(Limits(2000, idempotent=True))
-    async with place.program(ScriptedBackend()) as delivery:
-        await place.service.chat("p").send(MessageContent("One."), reply_to=None, nonce="n")
-        (row,) = await delivery.outbox.put("bot", "p", [NewOutboxMessage("send", "n", packed(MessageContent("One.")))])
+async def test_what_was_tried_a_moment_ago_needs_no_mark_where_nonces_are_known(harness: Harness) -> None:
+    harness.service = FakeService(Limits(2000, idempotent=True))
+    async with harness.program(ScriptedBackend()) as delivery:
+        await harness.service.chat("p").send(MessageContent("One."), reply_to=None, nonce="n")
+        (row,) = await delivery.outbox.put("bot", "p", [NewOutboxMessage("send", "n", to_json(MessageContent("One.")))])
         await delivery.outbox.attempting(row.id, "send", row.nonce)
-    async with place.program(ScriptedBackend()) as delivery:
+    async with harness.program(ScriptedBackend()) as delivery:
         await delivery.resume()
-    assert place.shown() == ["One."]
+    assert harness.shown() == ["One."]

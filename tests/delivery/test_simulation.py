@@ -1,6 +1,6 @@
 """Whole conversations with a fake service that fails in every way, at random moments, in a time that is made up.
 
-From the inbox through the bridge and the gate to what people see; each example is the same each time it is run.
+From the inbox through the bridge and the rate limiter to what people see; each example is the same each time it is run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ faults = st.lists(
         st.none(),
         st.builds(
             Fault,
-            st.sampled_from(["", "penalty", "refused", "gone", "unreachable", "lost", "reset", "bug"]),
+            st.sampled_from(["", "penalty", "rejected", "not_found", "unreachable", "lost", "reset", "bug"]),
             seconds=st.none() | st.sampled_from([0.5, 3.0, 40.0]),
             scope=st.sampled_from(["route", "chat", "global"]),
             slow=st.sampled_from([0.0, 0.0, 0.3, 5.0]),
@@ -59,7 +59,7 @@ class Outcome:
 
 
 async def talk(service: FakeService, folder: Path, messages: list[tuple[float, Message]], seed: int) -> Outcome:
-    """People write at certain times; wait until all is answered, and look that the boxes are empty or say why not."""
+    """People write at certain times; all is answered in the end, or inbox and outbox say why not."""
     chance = random.Random(seed)
     backend = EchoBackend(pauses=lambda: chance.choice([0.0, 0.05, 0.3, 2.0]))
     async with bridge_with(scripted(backend), folder / "store.sqlite3") as bridge:
@@ -74,7 +74,7 @@ async def talk(service: FakeService, folder: Path, messages: list[tuple[float, M
     return Outcome(service, sum(delivery.calls.values()), [entry.text for entry in entries])
 
 
-def judge(outcome: Outcome, messages: list[Message]) -> None:
+def check(outcome: Outcome, messages: list[Message]) -> None:
     """Whether people saw each answer once and whole, or what became of it."""
     service = outcome.service
     assert service.violations == []
@@ -83,10 +83,10 @@ def judge(outcome: Outcome, messages: list[Message]) -> None:
     for chat in {message.channel.id for message in messages}:
         shown = service.shown(chat)
         expected = [
-            part.text
+            content.text
             for message in messages
             if message.channel.id == chat
-            for part in split_answer(echo(message.text), service.limits)
+            for content in split_answer(echo(message.text), service.limits)
         ]
         seen = Counter(shown)
         unknown = [call for call in service.calls if call.chat == chat and call.outcome in UNKNOWN]
@@ -100,11 +100,11 @@ def judge(outcome: Outcome, messages: list[Message]) -> None:
         order = [text.removeprefix(f"{MARK}\n") for text in shown]
         positions = [order.index(text) for text in expected if text in order]
         assert positions == sorted(positions)
-        # What else is there: apologies, and placeholders whose sending may or may not have gone well.
+        # What else is there: error notices, and placeholders whose sending may or may not have gone well.
         others = [text for text in order if text not in expected]
-        apologies = [text for text in others if "is missing here" in text]
-        strays = [text for text in others if text not in apologies]
-        assert len(apologies) <= len(outcome.given_up)
+        notices = [text for text in others if "is missing here" in text]
+        strays = [text for text in others if text not in notices]
+        assert len(notices) <= len(outcome.given_up)
         # ... and what the service does not let us take away.
         here = [call for call in service.calls if call.chat == chat]
         refused = [call for call in here if call.route == "delete" and call.outcome == "ContentRejected"]
@@ -112,9 +112,9 @@ def judge(outcome: Outcome, messages: list[Message]) -> None:
         assert len(strays) <= len(unknown) + len(gone) + len(refused), strays
         finished: set[str] = set()
         for call in service.calls:
-            if call.chat == chat and call.part is not None and call.outcome == "ok":
-                assert not (call.part.live and call.message_id in finished), "a preview after the final"
-                if not call.part.live:
+            if call.chat == chat and call.content is not None and call.outcome == "ok":
+                assert not (call.content.preview and call.message_id in finished), "a preview after the final"
+                if not call.content.preview:
                     finished.add(call.message_id)
 
 
@@ -133,7 +133,7 @@ def judge(outcome: Outcome, messages: list[Message]) -> None:
 def test_each_message_is_answered_once_or_visibly_not(
     tmp_path_factory: pytest.TempPathFactory, faults: list, plan: list, seed: int, idempotent: bool, previews: str
 ) -> None:
-    limits = Limits(LENGTH, idempotent=idempotent, previews=previews, budget=Budget(5, 5.0), parts=50)  # type: ignore[arg-type]
+    limits = Limits(LENGTH, idempotent=idempotent, previews=previews, budget=Budget(5, 5.0), max_messages=50)  # type: ignore[arg-type]
     left = iter(faults)
     run_once(tmp_path_factory.mktemp("run"), limits, lambda call: next(left, None), plan, seed)
 
@@ -145,11 +145,11 @@ def run_once(
     messages = [(time, asked(chat, number, words)) for number, (chat, time, words) in enumerate(plan)]
     service = FakeService(limits, fault)
     outcome = run_virtually(talk(service, folder, messages, seed))
-    judge(outcome, [message for _, message in messages])
+    check(outcome, [message for _, message in messages])
     return outcome
 
 
-KINDS = ["penalty", "refused", "gone", "unreachable", "lost", "reset", "bug"]
+KINDS = ["penalty", "rejected", "not_found", "unreachable", "lost", "reset", "bug"]
 
 
 @pytest.mark.parametrize("route", ["send", "edit", "typing"])
@@ -167,27 +167,29 @@ def test_the_fault_matrix(tmp_path: Path, kind: str, route: str) -> None:
 
         folder = tmp_path / str(at)
         folder.mkdir()
-        outcome = run_once(folder, Limits(LENGTH, parts=50), fault, [("x", 0.0, 20), ("x", 1.0, 3), ("y", 0.5, 10)])
-        refused = kind in ("refused", "gone") and route == "send"
+        outcome = run_once(
+            folder, Limits(LENGTH, max_messages=50), fault, [("x", 0.0, 20), ("x", 1.0, 3), ("y", 0.5, 10)]
+        )
+        refused = kind in ("rejected", "not_found") and route == "send"
         assert len(outcome.given_up) <= (1 if refused else 0)
 
 
 def test_previews_show_the_answer_growing_and_are_few(tmp_path: Path) -> None:
     service = run_once(tmp_path, Limits(2000, budget=Budget(5, 5.0)), lambda call: None, [("x", 0.0, 150)]).service
-    previews = [call for call in service.calls if call.part is not None and call.part.live]
+    previews = [call for call in service.calls if call.content is not None and call.content.preview]
     assert previews[0].route == "send"
-    assert previews[0].part is not None
-    assert previews[0].part.text == "…"
+    assert previews[0].content is not None
+    assert previews[0].content.text == "…"
     by_message: dict[str, list[int]] = {}
     for call in previews:
-        assert call.part is not None
-        by_message.setdefault(call.message_id, []).append(len(call.part.text))
+        assert call.content is not None
+        by_message.setdefault(call.message_id, []).append(len(call.content.text))
     assert all(lengths == sorted(lengths) for lengths in by_message.values())
     assert len(previews) > 20
     seconds = service.calls[-1].time - service.calls[0].time
     assert len(previews) <= seconds / 5 * 3 + 3  # previews use three of the five calls
     # Each finished message is there at once, since it was shown already; nothing is sent twice.
-    assert all(not part.live for part in service.messages["x"].values())
+    assert all(not content.preview for content in service.messages["x"].values())
     assert len(service.messages["x"]) == len(by_message)
 
 
@@ -200,6 +202,6 @@ def test_a_service_that_is_down_for_long_is_waited_for(tmp_path: Path) -> None:
     def down(call: ServiceCall) -> Fault | None:
         return Fault("unreachable") if 5 < call.time < 600 else None
 
-    outcome = run_once(tmp_path, Limits(LENGTH, parts=50), down, [("x", 0.0, 30), ("y", 3.0, 30)])
+    outcome = run_once(tmp_path, Limits(LENGTH, max_messages=50), down, [("x", 0.0, 30), ("y", 3.0, 30)])
     assert outcome.given_up == []
     assert len([call for call in outcome.service.calls if 5 < call.time < 600]) < 40

@@ -10,10 +10,11 @@ import regex
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from chatbridge.delivery.chat import Limits, packed, unpacked, utf16_length
+from chatbridge.delivery.chat import Limits
+from chatbridge.delivery.content_json import from_json, to_json
 from chatbridge.delivery.contents import split_answer, split_preview
 from chatbridge.delivery.discord_markdown import as_markdown
-from chatbridge.delivery.rendered import Rendered, as_text
+from chatbridge.delivery.rendered import Rendered, as_text, utf16_length
 from chatbridge.delivery.splitting import split
 from chatbridge.delivery.telegram_entities import as_entities
 
@@ -37,14 +38,14 @@ def test_pieces_are_the_text_and_fit(
     source: str, length: int, render: Callable[[str], Rendered], limit: int, count: Callable[[str], int]
 ) -> None:
     rendered = render(source)
-    pieces = split(rendered, length, count)
-    assert "".join(piece.body for piece in pieces) == rendered.text
-    for piece in pieces:
-        assert count(piece.text) <= length
-        for entity in piece.entities:
+    fragments = split(rendered, length, count)
+    assert "".join(fragment.body for fragment in fragments) == rendered.text
+    for fragment in fragments:
+        assert count(fragment.text) <= length
+        for entity in fragment.entities:
             assert entity.offset >= 0
             assert entity.length > 0
-            assert entity.offset + entity.length <= count(piece.text)
+            assert entity.offset + entity.length <= count(fragment.text)
 
 
 @given(sources, small)
@@ -55,16 +56,16 @@ def test_pieces_are_the_text_and_fit(
 @example(source=f"```\n\n{'汉字' * 30}\n```", length=80)
 @example(source="word\n\n~~~\n\n\n~~~\n    indented = 1\n~~~", length=80)
 def test_fences_are_balanced_in_each_part(source: str, length: int) -> None:
-    for piece in split(as_markdown(source), length):
-        outside_and_inside = piece.text.split("```")
-        assert len(outside_and_inside) % 2 == 1, piece.text
+    for fragment in split(as_markdown(source), length):
+        outside_and_inside = fragment.text.split("```")
+        assert len(outside_and_inside) % 2 == 1, fragment.text
         # A block begins and ends on lines of its own, and holds something: else Discord shows its ticks.
         for before, inside, after in zip(
             outside_and_inside[::2], outside_and_inside[1::2], outside_and_inside[2::2], strict=False
         ):
             assert before.endswith("\n") or not before
             assert after.startswith("\n") or not after
-            assert re.fullmatch(r"[\w+#.-]*\n(?s:.*[^\n].*)\n", inside), piece.text
+            assert re.fullmatch(r"[\w+#.-]*\n(?s:.*[^\n].*)\n", inside), fragment.text
 
 
 @each_service
@@ -75,22 +76,22 @@ def test_no_grapheme_is_torn(
     rendered = render(source)
     whole = {match.end() for match in regex.finditer(r"\X", rendered.text)}
     at = 0
-    for piece in split(rendered, length, count):
-        at += len(piece.body)
+    for fragment in split(rendered, length, count):
+        at += len(fragment.body)
         assert at in whole
 
 
 @pytest.mark.parametrize("grapheme", GRAPHEMES)
 def test_a_wall_of_one_grapheme_is_cut_between_them(grapheme: str) -> None:
-    for piece in split(as_entities(grapheme * 300), 100, utf16_length):
-        assert piece.text == grapheme * (len(piece.text) // len(grapheme))
+    for fragment in split(as_entities(grapheme * 300), 100, utf16_length):
+        assert fragment.text == grapheme * (len(fragment.text) // len(grapheme))
 
 
 def test_a_grapheme_longer_than_a_message_is_cut_all_the_same() -> None:
     monster = "a" + "\u0301" * 500
-    pieces = split(as_text(monster), 100)
-    assert "".join(piece.body for piece in pieces) == monster
-    assert max(len(piece.text) for piece in pieces) <= 100
+    fragments = split(as_text(monster), 100)
+    assert "".join(fragment.body for fragment in fragments) == monster
+    assert max(len(fragment.text) for fragment in fragments) <= 100
 
 
 def test_no_room_is_an_error_and_no_endless_loop() -> None:
@@ -115,22 +116,25 @@ def test_cuts_prefer_paragraph_line_sentence_word() -> None:
 
 def test_a_heading_goes_with_what_follows() -> None:
     source = "word " * 20 + "\n\n## Heading\n\n" + "more " * 20
-    assert [piece.text.split("\n")[0][:10] for piece in split(as_markdown(source), 130)] == ["word word ", "## Heading"]
+    assert [fragment.text.split("\n")[0][:10] for fragment in split(as_markdown(source), 130)] == [
+        "word word ",
+        "## Heading",
+    ]
 
 
 def test_a_code_block_that_fits_into_the_next_message_is_not_cut() -> None:
     block = "```\n" + "line of code\n" * 5 + "```"
-    pieces = split(as_markdown("text " * 20 + "\n\n" + block), 130)
-    assert [piece.text for piece in pieces] == [("text " * 20).strip(), block]
+    fragments = split(as_markdown("text " * 20 + "\n\n" + block), 130)
+    assert [fragment.text for fragment in fragments] == [("text " * 20).strip(), block]
 
 
 def test_a_long_code_block_is_closed_and_opened_again() -> None:
     code = "\n".join(f"    x{i} = {i}" for i in range(40))
-    pieces = split(as_markdown(f"```py\n{code}\n```\n\nafter"), 100)
-    assert len(pieces) > 5
-    assert all(piece.text.startswith("```py\n    x") for piece in pieces[:-1])
-    assert all(piece.text.endswith("\n```") for piece in pieces[:-1])
-    kept = [line for piece in pieces for line in piece.text.split("\n") if line.startswith("    ")]
+    fragments = split(as_markdown(f"```py\n{code}\n```\n\nafter"), 100)
+    assert len(fragments) > 5
+    assert all(fragment.text.startswith("```py\n    x") for fragment in fragments[:-1])
+    assert all(fragment.text.endswith("\n```") for fragment in fragments[:-1])
+    kept = [line for fragment in fragments for line in fragment.text.split("\n") if line.startswith("    ")]
     assert kept == code.split("\n")
 
 
@@ -144,9 +148,9 @@ def test_formats_are_cut_with_the_text() -> None:
 
 
 def test_entities_count_utf16_units() -> None:
-    (piece,) = split(as_entities("🙂🙂 **fett** `x`"), 100, utf16_length)
-    assert piece.text == "🙂🙂 fett x"
-    assert [(e.kind, e.offset, e.length) for e in piece.entities] == [("bold", 5, 4), ("code", 10, 1)]
+    (fragment,) = split(as_entities("🙂🙂 **fett** `x`"), 100, utf16_length)
+    assert fragment.text == "🙂🙂 fett x"
+    assert [(e.kind, e.offset, e.length) for e in fragment.entities] == [("bold", 5, 4), ("code", 10, 1)]
 
 
 def test_what_markdown_becomes_beside_the_text() -> None:
@@ -221,65 +225,65 @@ def limits_of(service: str, **more: int) -> Limits:
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_long_answer_with_code_arrives_whole(service: str) -> None:
     source = answer(30_000)
-    limits = limits_of(service, parts=100)
-    parts = split_answer(source, limits)
-    shown = "".join(part.text for part in parts)
-    assert all(limits.count(part.text) <= limits.length for part in parts)
+    limits = limits_of(service, max_messages=100)
+    contents = split_answer(source, limits)
+    shown = "".join(content.text for content in contents)
+    assert all(limits.count(content.text) <= limits.length for content in contents)
     for number in range(source.count("## Section")):
         assert f"def section_{number}():" in shown
         assert f"Section {number}" in shown
         assert f"return {number}\n" in shown
-    assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
-    assert len(parts) < 1.6 * 30_000 / limits.length + 2
+    assert [content.ends_answer for content in contents] == [False] * (len(contents) - 1) + [True]
+    assert len(contents) < 1.6 * 30_000 / limits.length + 2
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_what_is_too_much_comes_as_a_file(language: str) -> None:
     source = answer(30_000)
-    *parts, last = split_answer(source, limits_of("discord", parts=3), language)
-    assert len(parts) == 3
-    assert last.last
+    *contents, last = split_answer(source, limits_of("discord", max_messages=3), language)
+    assert len(contents) == 3
+    assert last.ends_answer
     assert last.file is not None
-    all_parts = split_answer(source, limits_of("discord", parts=100))
+    all_parts = split_answer(source, limits_of("discord", max_messages=100))
     rest = last.file.data.decode()
     assert rest.count("```") % 2 == 0
-    assert all(line in rest for part in all_parts[3:] for line in part.text.split("\n"))
+    assert all(line in rest for content in all_parts[3:] for line in content.text.split("\n"))
     assert ("文件" in last.text or "附件" in last.text) == (language == "zh")
 
 
 @given(sources, st.integers(1, 4), st.sampled_from(list(SERVICES)))
 def test_parts_leave_room_for_a_mark_and_survive_the_outbox(source: str, most: int, service: str) -> None:
     render, _, count = SERVICES[service]
-    limits = Limits(150, count, render, parts=most)
-    parts = split_answer(source, limits)
-    assert len(parts) <= most + 1
-    for part in parts:
-        assert part.text.strip()
+    limits = Limits(150, count, render, max_messages=most)
+    contents = split_answer(source, limits)
+    assert len(contents) <= most + 1
+    for content in contents:
+        assert content.text.strip()
         for note in ("⚠ This may be a duplicate:", "⚠ 以下内容可能重复："):
-            assert count(part.marked(note, count).text) <= 150
-        assert unpacked(packed(part)) == part
-        if part.plain is not None:
-            assert count(part.plain) == count(part.text)
-            assert not re.search(r"(?<!\w)@\w", part.plain)
+            assert count(content.with_note(note, count).text) <= 150
+        assert from_json(to_json(content)) == content
+        if content.plain is not None:
+            assert count(content.plain) == count(content.text)
+            assert not re.search(r"(?<!\w)@\w", content.plain)
 
 
 def test_a_marked_part_moves_its_formats() -> None:
-    (part,) = split_answer("🙂 **bold**", limits_of("telegram"))
-    marked = part.marked("🙂 note", utf16_length)
+    (content,) = split_answer("🙂 **bold**", limits_of("telegram"))
+    marked = content.with_note("🙂 note", utf16_length)
     assert marked.text == "🙂 note\n🙂 bold"
     (entity,) = marked.entities
     assert marked.text.encode("utf-16-le")[2 * entity.offset :].decode("utf-16-le") == "bold"
 
 
 def test_a_preview_closes_what_is_still_open() -> None:
-    (part,) = split_preview("Look:\n\n```py\nx = 1", limits_of("discord"))
-    assert part.text == "Look:\n\n```py\nx = 1\n```"
-    assert part.live
-    assert not part.last
+    (content,) = split_preview("Look:\n\n```py\nx = 1", limits_of("discord"))
+    assert content.text == "Look:\n\n```py\nx = 1\n```"
+    assert content.preview
+    assert not content.ends_answer
 
 
 def test_what_can_not_be_rendered_is_shown_as_it_is() -> None:
     def broken(source: str) -> Rendered:
         raise RecursionError
 
-    assert [part.text for part in split_answer("**x**", Limits(100, render=broken))] == ["**x**"]
+    assert [content.text for content in split_answer("**x**", Limits(100, render=broken))] == ["**x**"]

@@ -63,9 +63,9 @@ async def run(
 
 async def _missed(delivery: Delivery, options: DiscordOptions) -> Missed:
     """What was read up to now. At the very first start nothing that was written before is of interest."""
-    if FIRST_START not in await delivery.marks():
+    if FIRST_START not in await delivery.cursors():
         await delivery.advance(FIRST_START, id_at(time.time()))
-    return Missed(await delivery.marks(), options.catch_up_hours)
+    return Missed(await delivery.cursors(), options.catch_up_hours)
 
 
 async def _serve(

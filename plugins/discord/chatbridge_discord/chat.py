@@ -28,7 +28,7 @@ def limits_of(options: DiscordOptions) -> Limits:
     return Limits(
         MAX_COMPONENTS_TEXT if options.long_messages else MAX_TEXT,
         render=partial(as_markdown, mentions=bool(options.allowed_mentions)),
-        parts=options.max_parts,
+        max_messages=options.max_parts,
         preview_every=1.2,
         typing_every=8.0,  # Discord shows it for ten seconds
         budget=IN_CHANNEL,

@@ -149,7 +149,7 @@ class Room:
         elif self._options.auto_thread:
             message = await self._in_thread(client, given, message)
         if message.text or message.attachments or message.mentions_bot or message.unreadable:
-            await self.delivery.accept(message, mark=mark)
+            await self.delivery.accept(message, cursor=mark)
         elif mark is not None:
             await self.delivery.advance(*mark)
 

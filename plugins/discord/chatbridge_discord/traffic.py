@@ -33,7 +33,7 @@ def counted(delivery: Delivery, api: URL) -> aiohttp.TraceConfig:
             return
         await turn.__aexit__(None, None, None)
         if isinstance(of, TraceRequestEndParams) and of.response.status == 429:
-            delivery.heed(penalty_of(of.response.headers))
+            delivery.rate_limited(penalty_of(of.response.headers))
 
     config = aiohttp.TraceConfig()
     config.on_request_start.append(begin)

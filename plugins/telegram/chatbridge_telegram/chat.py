@@ -32,7 +32,7 @@ def limits_of(place: Place, options: TelegramOptions) -> Limits:
         MAX_TEXT,
         count=utf16_length,
         render=as_entities,
-        parts=options.max_parts,
+        max_messages=options.max_parts,
         previews="draft" if drafts else "edit",
         preview_every=1.0 if place.private else 5.0,
         # Telegram shows it for five seconds. A draft shows more, and in a group it would take the edits' place.

@@ -1,4 +1,4 @@
-"""A bot on a fake service: what tests of delivery begin with."""
+"""What tests of delivery begin with: a bot on a fake service."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def said(text: str, id: str = "1", channel: Channel = PRIVATE, language: str = "
     return Message(id, channel, ANN, text, language=language)
 
 
-class Place:
-    """A store's folder and a service that outlive the program."""
+class Harness:
+    """A bot on a fake service; the store's folder and the service outlive the program."""
 
     def __init__(self, folder: Path, limits: Limits | None = None) -> None:
         self.folder = folder
@@ -30,7 +30,8 @@ class Place:
     async def program(self, backend: ScriptedBackend, **options: Any) -> AsyncIterator[Delivery]:
         """One run of the program; it ends when the block does, after everything was answered unless `drain` says so.
 
-        `settings`: those of all channels; `bot`: the bot's own, such as `limits`. The rest goes to `Delivery`.
+        `settings`: those of all channels; `bot`: the bot's own, such as `limits`; `open_chat`: in place of the fake
+        service's. The rest goes to `Delivery`.
         """
         wanted = {"reply_to": "always", "language": "en", "thinking": "show", **options.pop("settings", {})}
         own = BotSettings("bot", "fake", Options(), **options.pop("bot", {}))
@@ -43,7 +44,8 @@ class Place:
             clock=self.service.clock.time,
         ) as bridge:
             options.setdefault("drain", 1e9)
-            async with Delivery(bridge.bot("bot"), self.service.chat, self.service.limits, **options) as delivery:
+            open_chat = options.pop("open_chat", self.service.chat)
+            async with Delivery(bridge.bot("bot"), open_chat, self.service.limits, **options) as delivery:
                 yield delivery
 
     def shown(self, chat: str = "p") -> list[str]:
@@ -51,19 +53,19 @@ class Place:
 
     def buttons(self, chat: str = "p") -> list[tuple[str, ...]]:
         """What the buttons under each message do."""
-        return [tuple(button.action for button in part.buttons) for part in self.service.messages[chat].values()]
+        return [tuple(button.action for button in content.buttons) for content in self.service.messages[chat].values()]
 
     def id(self, at: int, chat: str = "p") -> str:
         """The id of a message, counted as they are shown."""
         return list(self.service.messages[chat])[at]
 
 
-def virtually(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[[Place], None]:
+def virtually(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[[Harness], None]:
     """The test runs in a time that leaps."""
 
-    def run(place: Place) -> None:
-        run_virtually(test(place))
-        assert place.service.violations == []
+    def run(harness: Harness) -> None:
+        run_virtually(test(harness))
+        assert harness.service.violations == []
 
     run.__name__, run.__doc__ = test.__name__, test.__doc__
     return run

@@ -1,6 +1,6 @@
 """A bot on a service that is a file of lines, each written before a call returns; a program made to be killed.
 
-`victim.py STORE SERVICE LENGTH [last]`: answers updates one after another, from where its store says it has come to;
+`program_to_kill.py STORE SERVICE LENGTH [last]`: answers updates one after another, from its store's cursor on;
 with `last` it answers only what is left, and ends.
 """
 
@@ -15,7 +15,8 @@ from itertools import count
 from pathlib import Path
 
 from chatbridge import Author, Channel, Message
-from chatbridge.delivery.chat import Limits, LoopClock, MessageContent
+from chatbridge.delivery.chat import Limits, MessageContent
+from chatbridge.delivery.clock import LoopClock
 from chatbridge.delivery.delivery import Delivery
 from chatbridge.store import Cursors
 from chatbridge.testing import bridge_with, scripted
@@ -40,13 +41,13 @@ class FileChat:
         self._file = file
         self._chat = chat
 
-    async def send(self, part: MessageContent, *, reply_to: str | None, nonce: str) -> str:
+    async def send(self, content: MessageContent, *, reply_to: str | None, nonce: str) -> str:
         id = f"{os.getpid()}-{next(_NUMBERS)}"
-        await self._write("send", id, part.text)
+        await self._write("send", id, content.text)
         return id
 
-    async def edit(self, message_id: str, part: MessageContent) -> None:
-        await self._write("edit", message_id, part.text)
+    async def edit(self, message_id: str, content: MessageContent) -> None:
+        await self._write("edit", message_id, content.text)
 
     async def delete(self, message_id: str) -> None:
         await self._write("delete", message_id, "")
@@ -54,7 +55,7 @@ class FileChat:
     async def typing(self) -> None:
         return
 
-    async def draft(self, draft_id: int, part: MessageContent) -> None:
+    async def draft(self, draft_id: int, content: MessageContent) -> None:
         raise NotImplementedError
 
     async def _write(self, what: str, id: str, text: str) -> None:
@@ -69,7 +70,7 @@ _NUMBERS = count()
 
 async def main(store: str, service: str, length: str, *last: str) -> None:
     file = os.open(service, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    limits = Limits(int(length), first_preview=0.005, preview_every=0.01, parts=50)
+    limits = Limits(int(length), first_preview=0.005, preview_every=0.01, max_messages=50)
     chance = random.Random(os.getpid())
     backend = EchoBackend(pauses=lambda: chance.choice([0, 0, 0.001, 0.004]))
     async with (
@@ -80,7 +81,7 @@ async def main(store: str, service: str, length: str, *last: str) -> None:
         await delivery.resume()
         if not last:
             for number in count((await Cursors(bridge.store).get("bot", "updates") or 0) + 1):
-                assert await delivery.accept(update(number), mark=("updates", number))
+                assert await delivery.accept(update(number), cursor=("updates", number))
                 while delivery.in_hand > 2 * CHATS:
                     await CLOCK.sleep(0.005)
 
