@@ -13,19 +13,34 @@ from typing import Any
 
 import pytest
 
+from chatbridge.cli import main
 from chatbridge.operations import hardware
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Install = Callable[..., Path]
+Look = Callable[..., tuple[int, list[dict[str, str]]]]
 
 ABOUT = {"chatbridge", "python", "system", "processor", "instructions", "memory", "gpu", "plugin", "settings", "store"}
 
 
-def checks_of(chatbridge: Run, *arguments: str, **variables: str) -> tuple[int, list[dict[str, str]]]:
-    """How `doctor --json` ended, and its checks."""
-    done = chatbridge("doctor", "--json", *arguments, **variables)
-    assert done.stderr == ""
-    return done.returncode, json.loads(done.stdout)
+@pytest.fixture
+def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Look:
+    """How `doctor --json` ends in an empty home folder, and its findings; in this process, which loads engines once."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOME", "USERPROFILE", "APPDATA"):
+        monkeypatch.setenv(name, str(tmp_path))
+
+    def look(*arguments: str, **variables: str) -> tuple[int, list[dict[str, str]]]:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            main(("doctor", "--json", *arguments))
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, json.loads(printed.out)
+
+    return look
 
 
 def about(checks: list[dict[str, str]], what: str) -> list[dict[str, str]]:
@@ -33,8 +48,9 @@ def about(checks: list[dict[str, str]], what: str) -> list[dict[str, str]]:
 
 
 def test_an_empty_home_is_well(chatbridge: Run, tmp_path: Path) -> None:
-    code, checks = checks_of(chatbridge)
-    assert code == 0
+    done = chatbridge("doctor", "--json")
+    checks = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
     assert {check["about"] for check in checks} - {"engine"} == ABOUT
     assert not [check for check in checks if check["state"] == "error"]
     assert all(check["remedy"] for check in checks if check["state"] != "good")
@@ -55,11 +71,11 @@ def test_people_get_a_line_each_and_the_advice_below(chatbridge: Run, tmp_path: 
     ) in done.stdout
 
 
-def test_each_model_says_what_is_in_use_once_it_is_loaded(chatbridge: Run, tmp_path: Path) -> None:
+def test_each_model_says_what_is_in_use_once_it_is_loaded(look: Look, tmp_path: Path) -> None:
     text = "models: {g: {backend: numpy}, absent: {backend: numpy, path: absent.gguf}}\n"
     (tmp_path / "bots.yaml").write_text(text, encoding="utf-8")
-    assert not about(checks_of(chatbridge)[1], "model")
-    code, checks = checks_of(chatbridge, "--load")
+    assert not about(look()[1], "model")
+    code, checks = look("--load")
     good, bad = about(checks, "model")
     assert code == 1
     assert good["what"].startswith("g (llama)\n    context: 512 tokens\n    chat template: its own; ")
@@ -69,10 +85,10 @@ def test_each_model_says_what_is_in_use_once_it_is_loaded(chatbridge: Run, tmp_p
     assert bad["remedy"] == "mend the entry of absent in `models`"
 
 
-def test_settings_are_summed_up(chatbridge: Run, tmp_path: Path) -> None:
+def test_settings_are_summed_up(look: Look, tmp_path: Path) -> None:
     text = "models: {g: {backend: numpy}}\nbots: {t: {frontend: repl}}\n"
     (tmp_path / "other.yaml").write_text(text, encoding="utf-8")
-    code, checks = checks_of(chatbridge, "-c", "other.yaml")
+    code, checks = look("-c", "other.yaml")
     assert code == 0
     assert about(checks, "settings")[0]["what"] == "other.yaml: models g; bots t"
     assert about(checks, "store")[0]["what"].startswith(str(tmp_path / "chatbridge.sqlite3"))
@@ -89,32 +105,32 @@ def test_settings_are_summed_up(chatbridge: Run, tmp_path: Path) -> None:
         ("\tx", "bots.yaml:1:1: this is not YAML"),
     ],
 )
-def test_a_broken_bots_yaml_is_an_error(chatbridge: Run, tmp_path: Path, text: str, what: str) -> None:
+def test_a_broken_bots_yaml_is_an_error(look: Look, tmp_path: Path, text: str, what: str) -> None:
     (tmp_path / "bots.yaml").write_text(text, encoding="utf-8")
-    code, checks = checks_of(chatbridge)
+    code, checks = look()
     assert code == 1
     assert about(checks, "settings")[0]["state"] == "error"
     assert about(checks, "settings")[0]["what"].startswith(what)
 
 
-def test_a_file_that_is_not_there_is_an_error(chatbridge: Run) -> None:
-    code, checks = checks_of(chatbridge, "-c", "nowhere.yaml")
+def test_a_file_that_is_not_there_is_an_error(look: Look) -> None:
+    code, checks = look("-c", "nowhere.yaml")
     assert code == 1
     assert about(checks, "settings")[0]["what"].startswith("nowhere.yaml:1:1: this file can't be read")
 
 
-def test_a_store_that_cannot_be_written_is_an_error(chatbridge: Run, tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_is_an_error(look: Look, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for store, why in ((".", f"{tmp_path} is a folder"), ("file/db", f"nothing can be made in {tmp_path / 'file'}")):
         (tmp_path / "bots.yaml").write_text(f"store: {store}\n", encoding="utf-8")
-        code, checks = checks_of(chatbridge)
+        code, checks = look()
         assert code == 1
         assert about(checks, "store")[0]["remedy"].startswith(f"{why}; set `store` in bots.yaml")
 
 
-def test_a_broken_plugin_is_a_warning(chatbridge: Run, install: Install) -> None:
+def test_a_broken_plugin_is_a_warning(look: Look, install: Install) -> None:
     install("lost", "import llama_of_the_future")
-    code, checks = checks_of(chatbridge)
+    code, checks = look()
     assert code == 0
     (found,) = [check for check in about(checks, "plugin") if "lost" in check["what"]]
     assert found["state"] == "warning"
@@ -144,9 +160,9 @@ ENGINES = """
 """
 
 
-def test_engines_tell_of_themselves(chatbridge: Run, install: Install) -> None:
+def test_engines_tell_of_themselves(look: Look, install: Install) -> None:
     install("engines", ENGINES)
-    code, checks = checks_of(chatbridge)
+    code, checks = look()
     assert code == 0
     told = {check["what"]: check for check in about(checks, "engine")}
     assert told["sound: version 1.2, threads 4"]["state"] == "good"
@@ -183,13 +199,13 @@ def tool(folder: Path, name: str, script: str) -> None:
     ],
 )
 def test_graphics_cards_are_seen_by_their_makers_tools(
-    chatbridge: Run, tmp_path: Path, tools: dict[str, str], found: list[str]
+    look: Look, tmp_path: Path, tools: dict[str, str], found: list[str]
 ) -> None:
     folder = tmp_path / "tools"
     folder.mkdir()
     for name, script in tools.items():
         tool(folder, name, script)
-    _, checks = checks_of(chatbridge, PATH=f"{folder}{os.pathsep}/bin")
+    _, checks = look(PATH=f"{folder}{os.pathsep}/bin")
     assert [check["what"] for check in about(checks, "gpu")] == found
 
 

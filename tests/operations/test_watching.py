@@ -23,6 +23,7 @@ from chatbridge.testing import (
     ScriptedBackend,
     bridge_with,
     plugin_of,
+    run_virtually,
     scripted,
     toy_backend,
 )
@@ -125,12 +126,16 @@ async def numbers(metrics: Metrics) -> dict[str, float]:
     return {name: float(value) for name, _, value in pairs}
 
 
-async def test_what_is_counted(tmp_path: Path) -> None:
+def test_what_is_counted(tmp_path: Path) -> None:
+    run_virtually(answers_are_counted(tmp_path / "db"))
+
+
+async def answers_are_counted(store: Path) -> None:
     metrics = Metrics(LoopLag())
     left = iter([None, Fault("penalty", 0.0)])
     service = FakeService(Limits(2000, typing_every=0.0), lambda call: next(left, None))
     backend = ScriptedBackend("one two three", BackendError("on holiday"))
-    async with bridge_with(scripted(backend), tmp_path / "db", plugins=[metrics]) as bridge:
+    async with bridge_with(scripted(backend), store, plugins=[metrics]) as bridge:
         metrics.bridge = bridge
         async with Delivery(bridge.bot("bot"), service.chat, service.limits, drain=30) as delivery:
             for id in "12":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import sentencepiece
 from chatbridge_llama_cpp.model import LlamaModel
 
-from chatbridge import LocalModel, ModelLoadError, Sampling, Special, Text
+from chatbridge import LocalModel, ModelLoadError, Sampling, Special, Text, Tokens
 from chatbridge.engine.engine import Engine
 from chatbridge.testing import LocalModelContract
 
@@ -73,14 +74,32 @@ def test_it_stops_where_it_is_not_sure(random_path: Path, model_of: Load) -> Non
     assert talked(sure)[1] < talked(never)[1] / 2
 
 
+def talked_on(model: LlamaModel, turns: int = 3) -> tuple[list[Any], list[int]]:
+    """The replies to eight conversations of some turns, and the steps that each turn took."""
+    engine = Engine(Lent(model), token_budget=64)  # type: ignore[arg-type]
+    requests = asked(conversations(8, seed=5), 30)
+    replies: list[Any] = []
+    steps: list[int] = []
+    for _ in range(turns):
+        before = engine.stats()["steps"]
+        ended = finish_all(engine, requests)
+        steps.append(engine.stats()["steps"] - before)
+        replies += [ended[r.id].reply for r in requests]
+        requests = [
+            replace(r, prompt=(*r.prompt, Tokens(ended[r.id].reply.tokens), Text(" and then?"))) for r in requests
+        ]
+    engine.close()
+    return replies, steps
+
+
 @pytest.mark.parametrize("sequences", [2, 8])
 def test_the_next_turn_is_guessed_as_well(random_path: Path, model_of: Load, sequences: int) -> None:
     """Also where states were forked, trimmed, put away and brought back in between."""
-    model = model_of(random_path, **EXACT, draft=str(random_path), draft_least=0, sequences=sequences)
-    plain = model_of(random_path, **EXACT)
-    for _ in range(2):
-        with_guesses, without = talked(model)[0], talked(plain)[0]
-        assert with_guesses == without
+    guessing = model_of(random_path, **EXACT, draft=str(random_path), draft_least=0, sequences=sequences)
+    replies, steps = talked_on(guessing)
+    plain, all_steps = talked_on(model_of(random_path, **EXACT, sequences=sequences))
+    assert replies == plain
+    assert all(few < many / 2 for few, many in zip(steps, all_steps, strict=True)), (steps, all_steps)
 
 
 def test_after_a_restart_it_catches_up(random_path: Path, model_of: Load) -> None:
