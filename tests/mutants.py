@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
 import difflib
 import itertools
 import random
@@ -87,16 +86,22 @@ def mutants(file: Path) -> list[Mutant]:
     texts = {}
     for function in ast.walk(ast.parse(before)):
         body = function.body if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) else []
-        for node in (inner for statement in body for inner in ast.walk(statement)):
+        for node in itertools.chain.from_iterable(map(_inside, body)):
             for changed in changed_nodes(node):
-                start = starts[node.lineno - 1] + node.col_offset  # type: ignore[attr-defined]
-                end = starts[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
+                start = starts[node.lineno - 1] + node.col_offset
+                end = starts[node.end_lineno - 1] + node.end_col_offset
                 text = ast.unparse(changed) if isinstance(changed, ast.stmt) else f"({ast.unparse(changed)})"
-                after = (before[:start] + text.encode() + before[end:]).decode()
-                with contextlib.suppress(SyntaxError):  # inside f-strings
-                    compile(after, "mutant", "exec")
-                    texts[after] = None  # once, though functions are in functions
+                after = before[:start] + text.encode() + before[end:]
+                texts[after.decode()] = None  # once, though functions are in functions
     return [Mutant(file, before.decode(), after) for after in texts]
+
+
+def _inside(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and all in it, but for f-strings: before Python 3.12 the tree has wrong positions there."""
+    if not isinstance(node, ast.JoinedStr):
+        yield node
+        for child in ast.iter_child_nodes(node):
+            yield from _inside(child)
 
 
 def tests_of(file: Path) -> list[str]:

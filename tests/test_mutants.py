@@ -1,4 +1,4 @@
-"""The changes that the mutation run draws: one at a time, in what runs, and never one that can't be compiled."""
+"""The changes that the mutation run draws: one at a time, in what runs."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ SOURCE = """LIMIT = 3
 
 def f(é: int = 4) -> bool:
     "Has 1 text."
-    g("é", é < 5)
+    g("é", é < 5, f"{é + 1}")
     return not (é and é)
 """
 
 
 def test_each_mutant_changes_one_thing(mutation: ModuleType, tmp_path: Path) -> None:
     assert sorted(changes(mutation, tmp_path, SOURCE)) == [
-        'g("é", (é <= 5))',
-        'g("é", é < (6))',
+        'g("é", (é <= 5), f"{é + 1}")',
+        'g("é", é < (6), f"{é + 1}")',
         "pass",
         "return (é and é)",
         "return None",
