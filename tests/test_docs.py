@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from chatbridge import Plugins, hookspecs
 from chatbridge.bots.commands import BUILTIN
@@ -110,6 +112,48 @@ def test_the_ci_runs_the_readmes_test_command() -> None:
     (command,) = [block for block in READMES[0].blocks("sh") if "pytest" in block]
     assert ".venv-test/bin/pytest" in command
     assert ".venv-test/bin/pytest" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_commands_for_contributors_can_be_given() -> None:
+    commands = [line for block in Document(ROOT / "CONTRIBUTING.md").blocks("sh") for line in block.splitlines()]
+    given = [shlex.split(command) for command in commands if command.startswith(".venv/bin/")]
+    assert {Path(words[0]).name for words in given} == {"pip", "chatbridge", "pytest", "ruff", "mypy", "python"}
+    for program, *words in given:
+        paths = [word for word in words if word.startswith(("tests", "plugins", "examples"))]
+        assert all((ROOT / path).exists() for path in paths), words
+        if program.endswith("pytest"):
+            assert paths == words
+        elif program.endswith("chatbridge"):
+            above = click.Context(cli, **cli.context_settings)
+            command = cli.get_command(above, words[0])
+            assert command is not None
+            command.make_context(words[0], words[1:], parent=above)
+        elif program.endswith("python"):
+            words[words.index("--count") + 1] = "0"
+            done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=True)
+            assert "0 are drawn" in done.stdout
+    (extra,) = [words[-1] for words in given if words[0].endswith("pip")]
+    assert extra == ".[test]"
+
+
+def test_the_matrix_runs_what_is_there() -> None:
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    jobs = yaml.safe_load(text)["jobs"]
+    core, everything = (" ".join(step.get("run", "") for step in jobs[job]["steps"]) for job in ("core", "everything"))
+    assert everything.split() == [".ci/run"]
+    for path in core.partition("-m pytest")[2].split():
+        assert (ROOT / path).is_dir(), path
+    supported = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert set(supported) <= set(jobs["core"]["strategy"]["matrix"]["python"])
+    assert len(jobs["core"]["strategy"]["matrix"]["system"]) == 3
+    assert "untried" in text
+
+
+def test_what_bug_reports_ask_for_can_be_had() -> None:
+    for form in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
+        for command in re.findall(r"`chatbridge (\w+)", form.read_text(encoding="utf-8")):
+            assert command in COMMANDS
+    assert "`chatbridge doctor`" in (ROOT / ".github" / "ISSUE_TEMPLATE" / "bug.yml").read_text(encoding="utf-8")
 
 
 def test_the_example_of_embedding_runs(tmp_path: Path) -> None:

@@ -19,9 +19,11 @@ DEPLOY = ROOT / "examples" / "deploy"
 def parses(arguments: list[str]) -> bool:
     """Whether the command line takes these."""
     name, *rest = arguments
-    command = cli.get_command(click.Context(cli), name)
+    # As a part of the whole command line: a command keeps the names of its help option from the first context it sees.
+    above = click.Context(cli, **cli.context_settings)
+    command = cli.get_command(above, name)
     assert command is not None, name
-    command.make_context(name, rest)
+    command.make_context(name, rest, parent=above)
     return True
 
 

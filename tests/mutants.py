@@ -1,0 +1,159 @@
+"""Draws small changes ("mutants") of the core at random and runs the tests of their folder: each should make one fail.
+
+    python tests/mutants.py --count 40 --seed 1
+
+Prints each change that no test noticed, as a diff. Changes files in place, one at a time, and puts them back; run it
+in a clean working tree. Knows no test; the tests of a folder of the core are in the folder of its name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import itertools
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CORE = ROOT / "chatbridge"
+ELSEWHERE = {
+    "bridge.py": ["bots", "config/test_reload.py", "cli/test_run.py"],
+    "operations": ["operations", "cli"],
+    "texts.py": ["test_texts.py", "bots"],
+    "worker": ["worker", "engine"],
+}
+"""Tests of what has no folder of its own, or more than one."""
+
+SWAPS: dict[type[ast.AST], type[ast.AST]] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.FloorDiv: ast.Mult,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of one file."""
+
+    file: Path
+    before: str
+    after: str
+
+    def diff(self) -> str:
+        """The change, for people."""
+        name = str(self.file)
+        old, new = self.before.splitlines(), self.after.splitlines()
+        return "\n".join(difflib.unified_diff(old, new, name, name, lineterm="", n=2))
+
+
+def changed_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """What a node may become; nothing for most of them."""
+    match node:
+        case ast.Compare(left, [op], right) if type(op) in SWAPS:
+            yield ast.Compare(left, [SWAPS[type(op)]()], right)
+        case ast.BoolOp(op, values):
+            yield ast.BoolOp(SWAPS[type(op)](), values)
+        case ast.BinOp(left, op, right) if type(op) in SWAPS:
+            yield ast.BinOp(left, SWAPS[type(op)](), right)
+        case ast.UnaryOp(op=ast.Not()):
+            yield node.operand
+        case ast.Constant(value=bool(value)):
+            yield ast.Constant(not value)
+        case ast.Constant(value=int(value) | float(value)):
+            yield ast.Constant(value + 1)
+        case ast.Return(value=ast.AST() as value) if not isinstance(value, ast.Constant):
+            yield ast.Return(ast.Constant(None))
+        case ast.Expr(value=ast.Call(func=func) | ast.Await(value=ast.Call(func=func))):
+            if not ast.unparse(func).startswith("log."):
+                yield ast.Pass()
+        case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]) | ast.AugAssign() | ast.Continue() | ast.Break():
+            yield ast.Pass()
+        case ast.IfExp():
+            yield node.body
+            yield node.orelse
+
+
+def mutants(file: Path) -> list[Mutant]:
+    """Every change that can be drawn in a file: inside functions, but for texts."""
+    before = file.read_bytes()
+    starts = [0, *itertools.accumulate(map(len, before.splitlines(keepends=True)))]
+    texts = {}
+    for function in ast.walk(ast.parse(before)):
+        body = function.body if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) else []
+        for node in itertools.chain.from_iterable(map(_inside, body)):
+            for changed in changed_nodes(node):
+                start = starts[node.lineno - 1] + node.col_offset
+                end = starts[node.end_lineno - 1] + node.end_col_offset
+                text = ast.unparse(changed) if isinstance(changed, ast.stmt) else f"({ast.unparse(changed)})"
+                after = before[:start] + text.encode() + before[end:]
+                texts[after.decode()] = None  # once, though functions are in functions
+    return [Mutant(file, before.decode(), after) for after in texts]
+
+
+def _inside(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and all in it, but for f-strings: before Python 3.12 the tree has wrong positions there."""
+    if not isinstance(node, ast.JoinedStr):
+        yield node
+        for child in ast.iter_child_nodes(node):
+            yield from _inside(child)
+
+
+def tests_of(file: Path) -> list[str]:
+    """The tests that should notice a change of a file of the core, the likeliest first."""
+    room = file.relative_to(CORE).parts[0]
+    paths = [ROOT / "tests" / name for name in ELSEWHERE.get(room, [room])]
+    named = sorted(test for path in paths for test in path.glob(f"test_*{file.stem}*.py"))
+    return [str(path) for path in dict.fromkeys([*named, *paths]) if path.exists()]
+
+
+def passes(tests: list[str], seconds: float) -> bool | None:
+    """Whether the tests pass; None if they don't end in time."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=seconds, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "folders", nargs="*", help="folders of chatbridge/ to draw from; all that have tests unless given"
+    )
+    parser.add_argument("--count", type=int, default=40, help="how many to draw")
+    parser.add_argument("--seed", type=int, default=1, help="another one draws others")
+    parser.add_argument("--minutes", type=float, default=60, help="begin no further one after so long")
+    asked = parser.parse_args()
+    files = [file for file in sorted(CORE.rglob("*.py")) if "testing" not in file.parts and tests_of(file)]
+    files = [file for file in files if not asked.folders or file.relative_to(CORE).parts[0] in asked.folders]
+    known = [mutant for file in files for mutant in mutants(file)]
+    drawn = random.Random(asked.seed).sample(known, min(asked.count, len(known)))
+    print(f"{len(known)} are possible, {len(drawn)} are drawn", flush=True)
+    end, limits, counts = time.monotonic() + 60 * asked.minutes, dict[str, float](), {"killed": 0, "survived": 0}
+    for number, mutant in enumerate(drawn, 1):
+        tests = tests_of(mutant.file)
+        if time.monotonic() > end:
+            break
+        if (key := " ".join(tests)) not in limits:
+            begun = time.monotonic()
+            if not passes(tests, 1800):
+                sys.exit(f"these tests fail on the code as it is: {key}")
+            limits[key] = 30 + 3 * (time.monotonic() - begun)
+        try:
+            mutant.file.write_bytes(mutant.after.encode())
+            outcome = "survived" if passes(tests, limits[key]) else "killed"
+        finally:
+            mutant.file.write_bytes(mutant.before.encode())
+        counts[outcome] += 1
+        print(f"{number} {outcome}", mutant.diff() if outcome == "survived" else mutant.file.name, flush=True)
+    print(f"{counts['killed']} of {sum(counts.values())} were killed")
+
+
+if __name__ == "__main__":
+    main()
