@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
 
@@ -13,6 +13,12 @@ from chatbridge_llama_cpp.options import LlamaOptions
 
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 _REQUIRED = ("block_count", "context_length", "embedding_length")
+_KERNEL_STEPS = {"wkv.head_size": 64, "ssm.state_size": 16}
+"""What some kernels of llama.cpp read and write at once, however much is there (ggml-cpu/ops.cpp).
+
+`rwkv_wkv7` steps over 64 floats with AVX-512, and over 32 with AVX2; graphics cards take heads of 64 and 128 alone, of
+RWKV-6, too. `ssm_scan` of Mamba steps over a whole register with SVE, which is 16 floats on the widest processors.
+"""
 
 
 def find_model(options: LlamaOptions, progress: Callable[[float, str], None]) -> tuple[GgufFile, ...]:
@@ -21,7 +27,9 @@ def find_model(options: LlamaOptions, progress: Callable[[float, str], None]) ->
     path = Path(options.path) if hub is None else _downloaded(*hub, progress)
     found = _PART.fullmatch(path.name)
     if found is None:
-        return (checked(GgufFile(path)),)
+        files: tuple[GgufFile, ...] = (checked(GgufFile(path)),)
+        _check_kernels(files)
+        return files
     stem, _, count = found.groups()
     parts = [path.with_name(f"{stem}-{i + 1:05d}-of-{count}.gguf") for i in range(int(count))]
     if hub is not None:
@@ -36,6 +44,7 @@ def find_model(options: LlamaOptions, progress: Callable[[float, str], None]) ->
         if file.metadata.get("split.no") != i or file.metadata.get("split.count") != int(count):
             raise ModelLoadError(f"{file.path}: this is not part {i + 1} of {int(count)}; download the parts again")
     checked(files[0])
+    _check_kernels(files)
     return files
 
 
@@ -62,6 +71,30 @@ def checked(file: GgufFile) -> GgufFile:
             raise damaged(path, f"{key} is {value}")
     _check_vocabulary(file)
     return file
+
+
+def _check_kernels(files: Sequence[GgufFile]) -> None:
+    """Refuse what llama.cpp would read or write beside its memory for; it looks at none of it."""
+    metadata, path, architecture = files[0].metadata, files[0].path, files[0].architecture
+    for key, step in _KERNEL_STEPS.items():
+        value = metadata.get(f"{architecture}.{key}", step)
+        if not isinstance(value, int) or value % step:
+            raise ModelLoadError(
+                f"{path}: {architecture}.{key} is {value!r}, and llama.cpp computes such a model right only for a "
+                f"multiple of {step}: else it reads and writes beside its memory; take a model with a multiple of "
+                f"{step}, as all published ones have it"
+            )
+    head, dim = metadata.get(f"{architecture}.wkv.head_size"), metadata[f"{architecture}.embedding_length"]
+    if head is not None and (head <= 0 or dim % head):
+        raise damaged(path, f"{architecture}.wkv.head_size is {head}, and {architecture}.embedding_length is {dim}")
+    for file in files:
+        for name, tensor in file.tensors.items():
+            # `rwkv_wkv6` takes it for float32, whatever it is.
+            if name.endswith(".time_mix_first.weight") and tensor.kind != "F32":
+                raise ModelLoadError(
+                    f"{file.path}: {name} is of type {tensor.kind}, and llama.cpp reads it as F32, beside its "
+                    f"memory; convert the model again with llama.cpp's convert_hf_to_gguf.py, which keeps it as F32"
+                )
 
 
 def _check_vocabulary(file: GgufFile) -> None:
