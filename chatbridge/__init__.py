@@ -66,6 +66,10 @@ if TYPE_CHECKING:
     from chatbridge.errors import TemplateError as TemplateError
     from chatbridge.errors import WorkerDied as WorkerDied
     from chatbridge.hookspecs import hookimpl as hookimpl
+    from chatbridge.model_files.gguf import GgufHeader as GgufHeader
+    from chatbridge.model_files.gguf import GgufStrings as GgufStrings
+    from chatbridge.model_files.gguf import GgufTensor as GgufTensor
+    from chatbridge.model_files.gguf import damaged_gguf as damaged_gguf
     from chatbridge.operations.hardware import free_memory as free_memory
     from chatbridge.operations.hardware import usable_cores as usable_cores
     from chatbridge.operations.redaction import redacted as redacted
@@ -122,6 +126,7 @@ _HOME = {
     ),
     "plugins.frontend": ("FrontendType",),
     "hookspecs": ("hookimpl",),
+    "model_files.gguf": ("GgufHeader", "GgufStrings", "GgufTensor", "damaged_gguf"),
     "operations.hardware": ("free_memory", "usable_cores"),
     "operations.redaction": ("redacted",),
     "plugins.manager": ("Plugins",),
