@@ -52,8 +52,11 @@ if TYPE_CHECKING:
     from chatbridge.engine.backend import Progress as Progress
     from chatbridge.engine.backend import Request as Request
     from chatbridge.engine.backend import Row as Row
+    from chatbridge.engine.backend import check_rows as check_rows
     from chatbridge.engine.disk_cache import DiskCache as DiskCache
     from chatbridge.engine.sampler import LogitsSampler as LogitsSampler
+    from chatbridge.engine.sampler import draw_token as draw_token
+    from chatbridge.engine.sampler import locally_typical as locally_typical
     from chatbridge.errors import BackendError as BackendError
     from chatbridge.errors import ChatbridgeError as ChatbridgeError
     from chatbridge.errors import CommandError as CommandError
@@ -66,7 +69,12 @@ if TYPE_CHECKING:
     from chatbridge.errors import TemplateError as TemplateError
     from chatbridge.errors import WorkerDied as WorkerDied
     from chatbridge.hookspecs import hookimpl as hookimpl
+    from chatbridge.model_files.gguf import GgufHeader as GgufHeader
+    from chatbridge.model_files.gguf import GgufStrings as GgufStrings
+    from chatbridge.model_files.gguf import GgufTensor as GgufTensor
+    from chatbridge.model_files.gguf import damaged_gguf as damaged_gguf
     from chatbridge.operations.hardware import free_memory as free_memory
+    from chatbridge.operations.hardware import limit_blas_threads as limit_blas_threads
     from chatbridge.operations.hardware import usable_cores as usable_cores
     from chatbridge.operations.redaction import redacted as redacted
     from chatbridge.plugins.frontend import FrontendType as FrontendType
@@ -114,8 +122,10 @@ _HOME = {
     "delivery.contents": ("split_answer",),
     "delivery.rendered": ("Hold", "Rendered", "Span", "as_text", "utf16_length"),
     "bots.reply": ("Notice", "FinishedReply", "ReplyStream"),
-    "engine.backend": ("Backend", "BackendType", "LocalModel", "ModelState", "Progress", "Request", "Row"),
-    "engine.sampler": ("LogitsSampler",),
+    "engine.backend": (
+        "Backend", "BackendType", "LocalModel", "ModelState", "Progress", "Request", "Row", "check_rows",
+    ),
+    "engine.sampler": ("LogitsSampler", "draw_token", "locally_typical"),
     "engine.disk_cache": ("DiskCache",),
     "errors": (
         "BackendError", "ChatbridgeError", "CommandError", "ConfigError", "InvalidRequest", "ModelLoadError",
@@ -123,7 +133,8 @@ _HOME = {
     ),
     "plugins.frontend": ("FrontendType",),
     "hookspecs": ("hookimpl",),
-    "operations.hardware": ("free_memory", "usable_cores"),
+    "model_files.gguf": ("GgufHeader", "GgufStrings", "GgufTensor", "damaged_gguf"),
+    "operations.hardware": ("free_memory", "limit_blas_threads", "usable_cores"),
     "operations.redaction": ("redacted",),
     "plugins.manager": ("Plugins",),
     "prompts": ("Prompt", "Special", "Template", "Text", "Tokenizer", "Tokens"),

@@ -126,6 +126,22 @@ class Row:
     sampler: Any | None
 
 
+def check_rows(rows: Sequence[Row], info: ModelInfo) -> None:
+    """Raise ValueError for rows that a model with this `info` can't take.
+
+    The core's engine makes no such rows. A model that would wrap or overrun with one calls this at the beginning of
+    `step`, for those who call it themselves.
+    """
+    for row in rows:
+        if not row.tokens or row.state.length + len(row.tokens) > info.context_length:
+            raise ValueError(
+                f"a row has {len(row.tokens)} tokens after {row.state.length}; it should have at least one, and all "
+                f"must fit the context of {info.context_length}"
+            )
+        if min(row.tokens) < 0 or max(row.tokens) >= info.vocab_size:
+            raise ValueError(f"an id is outside the vocabulary of {info.vocab_size}")
+
+
 class LocalModel(Protocol):
     """A model in this process. All calls but the tokenizer's come from one thread.
 

@@ -15,9 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
+from typing import Literal, Protocol
 
 from chatbridge.engine.backend import ModelState
 from chatbridge.engine.prefix_cache import common_prefix
+from chatbridge.errors import ModelLoadError
 
 MIN_TOKENS = 64
 """Tokens that are worth a file; fewer are read again as fast."""
@@ -50,6 +52,16 @@ class StoredState:
         return self.adapter == _adapter_digest(adapter)
 
 
+class DiskCacheOptions(Protocol):
+    """The keys of bots.yaml by which a backend lets people keep states: the folder, and the most it may hold."""
+
+    @property
+    def keep_states(self) -> Path | Literal[False] | None: ...
+
+    @property
+    def keep_states_gib(self) -> float: ...
+
+
 @dataclass(slots=True)
 class DiskCache:
     """The states of the model with this `fingerprint` in `folder`, which is made where it is not there.
@@ -67,6 +79,17 @@ class DiskCache:
     def __post_init__(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._stored = {stored.path: stored for stored in self.contents(self.folder, f"{self._model_digest()}-")}
+
+    @classmethod
+    def from_options(cls, options: DiskCacheOptions, fingerprint: str) -> DiskCache | None:
+        """The one that a model's options ask for, if they do. Raises ModelLoadError where the folder can't be used."""
+        folder = options.keep_states
+        if not folder:
+            return None
+        try:
+            return cls(folder, fingerprint, int(options.keep_states_gib * 2**30))
+        except OSError as error:
+            raise ModelLoadError(f"keep_states: {folder} can't be used: {error.strerror or error}") from error
 
     @staticmethod
     def contents(folder: Path, start: str = "") -> Iterator[StoredState]:

@@ -79,7 +79,7 @@ class LogitsSampler:
         ids = ids[np.lexsort((ids, -scores[ids]))][:count]  # likeliest first; of equal ones the first, always
         chances = _softmax(scores[ids])
         if options.typical_p < 1:
-            kept = _typical(chances, options.typical_p)
+            kept = locally_typical(chances, options.typical_p)
             ids, chances = ids[kept], chances[kept] / chances[kept].sum()
         if options.top_p < 1:
             count = int(np.searchsorted(np.cumsum(chances), options.top_p)) + 1
@@ -90,14 +90,15 @@ class LogitsSampler:
             return ids, _softmax((scores[ids] - scores[ids[0]]) / (options.temperature or 1))
 
     def _draw(self, scores: Floats) -> int:
-        ids, chances = self._narrowed(scores)
-        at = int(np.searchsorted(np.cumsum(chances), self._uniform(), side="right"))
-        return int(ids[min(at, ids.size - 1)])
+        return draw_token(*self._narrowed(scores), seed=self._seed, drawn=self._drawn)
 
-    def _uniform(self) -> float:
-        """A number in [0, 1) from the seed and the count of draws."""
-        message = self._seed.to_bytes(8, "little") + self._drawn.to_bytes(8, "little")
-        return (int.from_bytes(blake2b(message, digest_size=8).digest(), "little") >> 11) / (1 << 53)
+
+def draw_token(ids: NDArray[np.int64], chances: NDArray[np.floating], *, seed: int, drawn: int) -> int:
+    """One of `ids` by their probabilities. `drawn`: how many of the answer's tokens were drawn with the seed before."""
+    message = seed.to_bytes(8, "little") + drawn.to_bytes(8, "little")
+    uniform = (int.from_bytes(blake2b(message, digest_size=8).digest(), "little") >> 11) / (1 << 53)  # in [0, 1)
+    at = int(np.searchsorted(np.cumsum(chances), uniform, side="right"))
+    return int(ids[min(at, ids.size - 1)])
 
 
 def _softmax(scores: Floats) -> Floats:
@@ -106,11 +107,11 @@ def _softmax(scores: Floats) -> Floats:
     return weights
 
 
-def _typical(chances: Floats, share: float) -> NDArray[np.int64]:
-    """Positions kept by locally typical sampling (Meister et al. 2022), in their order of likelihood."""
+def locally_typical(chances: NDArray[np.floating], share: float) -> NDArray[np.int64]:
+    """Positions, in ascending order, that locally typical sampling (Meister et al. 2022, arXiv 2202.00666) keeps."""
     with np.errstate(divide="ignore"):
         surprise = -np.log(chances)
     entropy = float(np.sum(chances * np.where(chances > 0, surprise, 0)))
     order = np.argsort(np.abs(surprise - entropy), kind="stable")
     count = int(np.searchsorted(np.cumsum(chances[order]), share)) + 1
-    return np.sort(order[:count])
+    return np.sort(order[:count]).astype(np.int64)

@@ -11,6 +11,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+_BLAS_THREADS = (
+    "OPENBLAS_NUM_THREADS",  # NumPy's wheels
+    "OMP_NUM_THREADS",  # torch, other builds of OpenBLAS, BLIS
+    "MKL_NUM_THREADS",  # conda, torch
+    "VECLIB_MAXIMUM_THREADS",  # macOS
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
@@ -47,6 +54,16 @@ def usable_cores(root: Path = Path("/")) -> int:
         if quota.isdigit() and period.isdigit() and int(period):
             cores = min(cores, -(-int(quota) // int(period)))
     return max(1, cores)
+
+
+def limit_blas_threads(count: int, *, before: tuple[str, ...]) -> None:
+    """Let the libraries that multiply matrices use `count` threads.
+
+    They read it once, when a module of `before` is first imported: where one of these is imported already, nothing
+    is changed.
+    """
+    if not any(module in sys.modules for module in before):
+        os.environ.update(dict.fromkeys(_BLAS_THREADS, str(count)))
 
 
 def cpu_features() -> list[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from chatbridge import DiskCache, Finish, Prompt, Request, Sampling, Text, Tokens
+from chatbridge import DiskCache, Finish, ModelLoadError, Prompt, Request, Sampling, Text, Tokens
 from chatbridge.engine.disk_cache import CLOSE_SECONDS, MIN_TOKENS
 from chatbridge.engine.engine import Engine
 from chatbridge.testing import ToyModel
@@ -168,3 +169,19 @@ def test_only_the_owner_may_read_what_people_wrote(tmp_path: Path) -> None:
     disk_cache(folder).put(IDS, state_of(ToyModel(), IDS))  # type: ignore[arg-type]
     assert folder.stat().st_mode & 0o077 == 0
     assert all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir())
+
+
+def test_a_model_keeps_states_where_its_options_say(tmp_path: Path) -> None:
+    asked = SimpleNamespace(keep_states=tmp_path / "states", keep_states_gib=0.5)
+    kept = DiskCache.from_options(asked, "mark")
+    assert kept is not None
+    assert (kept.folder, kept.fingerprint, kept.max_bytes) == (tmp_path / "states", "mark", 1 << 29)
+    for nowhere in (None, False):
+        assert DiskCache.from_options(SimpleNamespace(keep_states=nowhere, keep_states_gib=1.0), "mark") is None
+
+
+def test_a_folder_that_cannot_be_used_is_an_error_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    asked = SimpleNamespace(keep_states=tmp_path / "file" / "states", keep_states_gib=1.0)
+    with pytest.raises(ModelLoadError, match=r"keep_states: .*states can't be used"):
+        DiskCache.from_options(asked, "mark")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from chatbridge import free_memory, usable_cores
+from chatbridge import free_memory, limit_blas_threads, usable_cores
 from chatbridge.operations import hardware
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="files of Linux")
@@ -66,3 +67,13 @@ def test_what_cannot_be_read_is_no_limit(tmp_path: Path) -> None:
 def test_this_machine_has_something() -> None:
     assert free_memory() > 0
     assert usable_cores() >= 1
+
+
+def test_threads_are_limited_only_before_a_library_has_read_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+    for name in names:
+        monkeypatch.setenv(name, "7")
+    limit_blas_threads(3, before=("no_such_module", "sys"))
+    assert {os.environ[name] for name in names} == {"7"}
+    limit_blas_threads(3, before=("no_such_module",))
+    assert {os.environ[name] for name in names} == {"3"}

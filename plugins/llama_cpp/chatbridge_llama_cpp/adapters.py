@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chatbridge import ModelLoadError
-from chatbridge_llama_cpp.gguf_file import GgufFile
+from chatbridge import GgufHeader, ModelLoadError
+from chatbridge_llama_cpp.files import open_gguf
 from chatbridge_llama_cpp.native import lib, log
 from chatbridge_llama_cpp.options import Adapter, LlamaOptions
 
@@ -63,7 +63,7 @@ class Overlays:
     Raises ModelLoadError for an adapter that can't be applied, or that does nothing.
     """
 
-    def __init__(self, options: LlamaOptions, model: Any, context: Any, base: GgufFile) -> None:
+    def __init__(self, options: LlamaOptions, model: Any, context: Any, base: GgufHeader) -> None:
         self._model = model
         self._context = context
         self._base = base
@@ -138,7 +138,7 @@ class Overlays:
         if adapter.path not in self._handles:
             self._handles[adapter.path] = _open_lora(adapter.path, self._model, self._base)
         _, tensors, about = self._handles[adapter.path]
-        mark = _mark(GgufFile(adapter.path), adapter)
+        mark = _mark(open_gguf(adapter.path), adapter)
         return Applied("lora", str(adapter.path), adapter.scale, tensors, mark, about)
 
     def _refuse_without_effect(self, overlay: Overlay, adapter: Adapter, key: str) -> None:
@@ -153,9 +153,9 @@ class Overlays:
             )
 
 
-def _open_lora(path: Path, model: Any, base: GgufFile) -> tuple[Any, int, str]:
+def _open_lora(path: Path, model: Any, base: GgufHeader) -> tuple[Any, int, str]:
     """The adapter in llama.cpp, how many tensors it changes, and its rank and alpha in words."""
-    file = GgufFile(path)
+    file = open_gguf(path)
     metadata = file.metadata
     if metadata.get("general.type") != "adapter" or metadata.get("adapter.type") != "lora":
         raise ModelLoadError(f"{path}: this GGUF file is no LoRA adapter; {_HOW}, and give it as lora:")
@@ -179,13 +179,15 @@ def _open_lora(path: Path, model: Any, base: GgufFile) -> tuple[Any, int, str]:
     return handle, len(names), f", rank {', '.join(map(str, ranks))}, alpha {alpha:g}"
 
 
-def _read_vectors(vectors: Sequence[Adapter], model: Any, base: GgufFile) -> tuple[NDArray[np.float32], list[Applied]]:
+def _read_vectors(
+    vectors: Sequence[Adapter], model: Any, base: GgufHeader
+) -> tuple[NDArray[np.float32], list[Applied]]:
     """The sum of all vectors, [layers, dim] from layer 1 on, as llama.cpp adds them up."""
     layers, dim = _vector_shape(model)
     total = np.zeros((layers, dim), np.float32)
     applied = []
     for vector in vectors:
-        file = GgufFile(vector.path)
+        file = open_gguf(vector.path)
         directions = {name: tensor for name, tensor in file.tensors.items() if name.startswith("direction.")}
         if file.architecture != "controlvector" or not directions:
             raise ModelLoadError(
@@ -226,5 +228,5 @@ def _probe(model: Any, context: Any) -> NDArray[np.float32]:
     return logits
 
 
-def _mark(file: GgufFile, adapter: Adapter) -> str:
+def _mark(file: GgufHeader, adapter: Adapter) -> str:
     return f"{file.fingerprint()}*{adapter.scale!r}"

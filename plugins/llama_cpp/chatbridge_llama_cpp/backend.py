@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from chatbridge import BackendType, DiskCache, ModelLoadError
+from chatbridge import BackendType, DiskCache
 from chatbridge_llama_cpp.options import LlamaOptions
 
 if TYPE_CHECKING:
@@ -38,20 +38,10 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Llama
         seats = Seats(loaded.context, describe.layout(loaded, options), mark, info.context_length, overlays.marks)
         outputs = loading.outputs(options, loaded.plan.sequences)
         decoder = Decoder(loaded.context, seats, tokenizer.size, outputs)
-        disk_cache = _shelf(options, mark)
+        disk_cache = DiskCache.from_options(options, mark)
         free = undo.pop_all().close
     progress(1.0, "ready")
     return LlamaModel(info, tokenizer, decoder, samplers, overlays, free, draft=draft, disk_cache=disk_cache)
-
-
-def _shelf(options: LlamaOptions, mark: str) -> DiskCache | None:
-    """Where the states of the model with the fingerprint `mark` are kept, if they are."""
-    if options.keep_states is None:
-        return None
-    try:
-        return DiskCache(options.keep_states, mark, int(options.keep_states_gib * 2**30))
-    except OSError as error:
-        raise ModelLoadError(f"keep_states: {options.keep_states} can't be used: {error.strerror or error}") from error
 
 
 def build_info() -> dict[str, str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from typing import Any
 
-from chatbridge import ModelInfo
+import numpy as np
+
+from chatbridge import GgufStrings, ModelInfo
 from chatbridge_llama_cpp.adapters import Overlays
-from chatbridge_llama_cpp.gguf_file import vocabulary_fingerprint
 from chatbridge_llama_cpp.loading import Loaded
 from chatbridge_llama_cpp.memory import size
 from chatbridge_llama_cpp.native import build_flags, lib
@@ -51,6 +53,20 @@ def fingerprint(loaded: Loaded, options: LlamaOptions, overlays: Overlays) -> st
     streams = 1 if options.unified else loaded.plan.sequences
     said = repr((parts, sorted(changes.items()), loaded.flash_attention, streams, build_flags()["llama-cpp-python"]))
     return f"llama_cpp-{blake2b(said.encode(), digest_size=16).hexdigest()}"
+
+
+def vocabulary_fingerprint(metadata: Mapping[str, Any]) -> str:
+    """A hash of everything in `metadata` that decides how text is cut."""
+    digest = blake2b(digest_size=16)
+    for key in sorted(key for key in metadata if key.startswith("tokenizer.ggml.")):
+        value = metadata[key]
+        if isinstance(value, GgufStrings):
+            value = value.raw
+        elif isinstance(value, np.ndarray):
+            value = value.tobytes()
+        digest.update(f"{key}:".encode())
+        digest.update(value if isinstance(value, bytes) else repr(value).encode())
+    return f"gguf-ggml-{digest.hexdigest()}"
 
 
 def describe(

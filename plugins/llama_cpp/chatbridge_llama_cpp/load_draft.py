@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from chatbridge import ModelInfo, ModelLoadError
+from chatbridge import GgufHeader, GgufStrings, ModelInfo, ModelLoadError
 from chatbridge_llama_cpp import describe, loading
 from chatbridge_llama_cpp.decoder import Decoder
 from chatbridge_llama_cpp.draft import Draft
-from chatbridge_llama_cpp.gguf_file import GgufFile, Strings
 from chatbridge_llama_cpp.loading import Loaded
 from chatbridge_llama_cpp.native import lib
 from chatbridge_llama_cpp.options import LOOKUP, LlamaOptions
@@ -56,10 +55,10 @@ def load_draft(options: LlamaOptions, large: Loaded, info: ModelInfo, undo: Exit
     return Draft(decoder, size, options.draft_tokens, LEAST if options.draft_least is None else options.draft_least)
 
 
-def _common(large: GgufFile, small: GgufFile) -> int:
+def _common(large: GgufHeader, small: GgufHeader) -> int:
     """How many ids both have. Raises ModelLoadError where they mean different texts."""
     pieces = [file.metadata.get("tokenizer.ggml.tokens") for file in (large, small)]
-    one, other = (list(found) if isinstance(found, Strings) else [] for found in pieces)
+    one, other = (list(found) if isinstance(found, GgufStrings) else [] for found in pieces)
     both = min(len(one), len(other))
     same = large.metadata.get("tokenizer.ggml.model") == small.metadata.get("tokenizer.ggml.model")
     if same and both and abs(len(one) - len(other)) <= _PADDING and one[:both] == other[:both]:

@@ -15,9 +15,8 @@ from typing import Any, Literal
 
 from gguf.constants import GGMLQuantizationType
 
-from chatbridge import ModelLoadError, free_memory, usable_cores
+from chatbridge import GgufHeader, ModelLoadError, free_memory, usable_cores
 from chatbridge_llama_cpp.files import find_model
-from chatbridge_llama_cpp.gguf_file import GgufFile
 from chatbridge_llama_cpp.memory import Plan, plan
 from chatbridge_llama_cpp.native import Device, devices, lib, log
 from chatbridge_llama_cpp.options import UNPACKED, LlamaOptions
@@ -38,7 +37,7 @@ _BOOL = 2  # LLAMA_KV_OVERRIDE_TYPE_BOOL
 class Loaded:
     """A model and its context in memory. `said`: what llama.cpp told while loading, line by line."""
 
-    files: tuple[GgufFile, ...]
+    files: tuple[GgufHeader, ...]
     plan: Plan
     model: Any
     context: Any
@@ -166,7 +165,7 @@ def _overrides() -> Any:
     return overrides  # an empty key ends the list
 
 
-def _check_kind(file: GgufFile, model: Any) -> None:
+def _check_kind(file: GgufHeader, model: Any) -> None:
     """Only models that go on with a text one token after another can answer."""
     if lib.llama_model_has_encoder(model) or not lib.llama_model_has_decoder(model):
         raise ModelLoadError(
@@ -217,7 +216,7 @@ def outputs(options: LlamaOptions, sequences: int) -> int:
     return sequences * (1 + options.draft_tokens if options.draft else 1)
 
 
-def why_not(file: GgufFile, complaints: Iterable[str]) -> str:
+def why_not(file: GgufHeader, complaints: Iterable[str]) -> str:
     """llama.cpp's reasons for not loading a file, in words."""
     why = _words(complaints)
     if "unknown model architecture" in why:

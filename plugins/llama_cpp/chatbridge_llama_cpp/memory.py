@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from chatbridge import ModelLoadError
-from chatbridge_llama_cpp.gguf_file import GgufFile, Tensor
+from chatbridge import GgufHeader, GgufTensor, ModelLoadError
 from chatbridge_llama_cpp.options import UNPACKED, LlamaOptions
 
 DEFAULT_CONTEXT = 4096
@@ -71,16 +70,16 @@ def padded(context: int) -> int:
     return -(-context // _PADDING) * _PADDING
 
 
-def context_of(file: GgufFile, options: LlamaOptions) -> int:
+def context_of(file: GgufHeader, options: LlamaOptions) -> int:
     """Tokens per conversation: what is asked for, or what the model was trained for within reason."""
     return options.context_length or min(int(file.number("context_length")) or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
 
 
-def read_needs(files: Sequence[GgufFile], options: LlamaOptions) -> Needs:
+def read_needs(files: Sequence[GgufHeader], options: LlamaOptions) -> Needs:
     """The sizes of a model in one file or several parts; the first one has the metadata."""
     file = files[0]
     tensors = [tensor for part in files for tensor in part.tensors.values()]
-    owned: dict[int, list[Tensor]] = {}
+    owned: dict[int, list[GgufTensor]] = {}
     for tensor in tensors:
         if found := _LAYER.match(tensor.name):
             owned.setdefault(int(found[1]), []).append(tensor)
@@ -113,7 +112,7 @@ def read_needs(files: Sequence[GgufFile], options: LlamaOptions) -> Needs:
     )
 
 
-def plan(files: Sequence[GgufFile], options: LlamaOptions, *, free: int, gpu_free: int = 0, most: int = 256) -> Plan:
+def plan(files: Sequence[GgufHeader], options: LlamaOptions, *, free: int, gpu_free: int = 0, most: int = 256) -> Plan:
     """Settle what the options leave open, by what is `free` in bytes (0: it can't be told).
 
     `gpu_free`: bytes on all graphics cards. Raises ModelLoadError for what can't fit, with what would.
@@ -146,7 +145,7 @@ def plan(files: Sequence[GgufFile], options: LlamaOptions, *, free: int, gpu_fre
     return Plan(context, sequences, asked, layers, needs)
 
 
-def _check_types(file: GgufFile, options: LlamaOptions) -> None:
+def _check_types(file: GgufHeader, options: LlamaOptions) -> None:
     """A packed type puts 32 numbers in a block, and no block may reach from one head into the next."""
     head = int(file.number("embedding_length")) // max(1, int(file.number("attention.head_count", 1)))
     for key, kind, name in (
@@ -188,7 +187,7 @@ def _gpu_layers(options: LlamaOptions, needs: Needs, context: int, gpu_free: int
     return count
 
 
-def _too_large(file: GgufFile, needs: Needs, context: int, sequences: int, total: int, free: int) -> str:
+def _too_large(file: GgufHeader, needs: Needs, context: int, sequences: int, total: int, free: int) -> str:
     parts = (
         f"{size(needs.weights)} of weights, {size(needs.cache(context, sequences))} for {sequences} conversations of "
         f"{context} tokens, {size(needs.compute)} for computing"
@@ -214,7 +213,7 @@ def _recurs(parts: Collection[str]) -> bool:
     return any(part.startswith(("ssm_", "shortconv.", "time_mix_")) for part in parts)
 
 
-def _windows(file: GgufFile, options: LlamaOptions, count: int) -> Sequence[bool]:
+def _windows(file: GgufHeader, options: LlamaOptions, count: int) -> Sequence[bool]:
     """For each layer, whether it keeps only its window over the last tokens."""
     if options.swa_full or not file.number("attention.sliding_window"):
         return [False] * count
@@ -226,7 +225,7 @@ def _windows(file: GgufFile, options: LlamaOptions, count: int) -> Sequence[bool
     return [not every or (i + 1) % every != 0 for i in range(count)]
 
 
-def _recurrent(file: GgufFile, dim: int) -> int:
+def _recurrent(file: GgufHeader, dim: int) -> int:
     """How many numbers one layer remembers of one conversation; they are kept as float32."""
     inner, state, wkv = (int(file.number(key)) for key in ("ssm.inner_size", "ssm.state_size", "wkv.head_size"))
     if inner:  # Mamba, and what followed it
@@ -237,7 +236,7 @@ def _recurrent(file: GgufFile, dim: int) -> int:
     return dim * max(0, int(file.number("shortconv.l_cache")) - 1)  # LFM2
 
 
-def _vocabulary(file: GgufFile) -> int:
+def _vocabulary(file: GgufHeader) -> int:
     tokens = file.metadata.get("tokenizer.ggml.tokens")
     return len(tokens) if tokens is not None and hasattr(tokens, "__len__") else 0
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from chatbridge import DiskCache, ModelInfo, Row, Sampling
+from chatbridge import DiskCache, ModelInfo, Row, Sampling, check_rows
 from chatbridge_llama_cpp.adapters import Overlays
 from chatbridge_llama_cpp.decoder import Decoder
 from chatbridge_llama_cpp.draft import Draft
@@ -121,16 +121,10 @@ class LlamaModel:
         """The rows with a sequence each, in the order of these: llama.cpp computes those together that follow."""
         if self._free is None:
             raise ValueError("the model was closed")
+        check_rows(rows, self.info)
         shares = []
         for number, row in enumerate(rows):
             assert isinstance(row.state, LlamaState)
-            if not row.tokens or row.state.length + len(row.tokens) > self.info.context_length:
-                raise ValueError(
-                    f"a row has {len(row.tokens)} tokens after {row.state.length}; it should have at least one, and "
-                    f"all must fit the context of {self.info.context_length}"
-                )
-            if min(row.tokens) < 0 or max(row.tokens) >= self.info.vocab_size:
-                raise ValueError(f"an id is outside the vocabulary of {self.info.vocab_size}")
             shares.append(_Share(row, row.state, number))
         self._decoder.seats.seat([share.state for share in shares])
         return sorted(shares, key=lambda share: share.state.seat or 0)

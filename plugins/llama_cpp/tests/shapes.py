@@ -14,11 +14,11 @@ import numpy as np
 
 from .convert import Arrays, random_weights, write_gguf
 
-VOCABULARY, DIM, HIDDEN, LAYERS, WINDOW = 480, 64, 96, 2, 12
-HEADS, KV_HEADS, HEAD = 4, 2, 16
-INNER, STATE, RANK, KERNEL = 2 * DIM, 8, 4, 4
+VOCABULARY, DIM, HIDDEN, LAYERS, WINDOW = 480, 128, 96, 2, 12
+HEADS, KV_HEADS, HEAD = 4, 2, 32
+INNER, STATE, RANK, KERNEL = 2 * DIM, 16, 4, 4
 """Of Mamba: channels, numbers kept of each, rank of the time steps, width of the convolution."""
-WKV_HEAD, LOW_RANK = 32, 8
+WKV_HEAD, LOW_RANK = 64, 8
 SHORT_KERNEL = 3
 
 Metadata = dict[str, Any]

@@ -21,6 +21,7 @@ from chatbridge import ModelLoadError
 
 from .conftest import SIZE, opened
 from .convert import Arrays, model_metadata, random_weights, write_gguf
+from .shapes import SHAPES
 
 LEFT_OUT: Any = None
 """In metadata: without this key."""
@@ -118,6 +119,41 @@ def test_a_file_that_was_cut_short(tmp_path: Path, random_path: Path, share: flo
 )
 def test_metadata_that_cannot_be_run(write: Write, metadata: dict[str, Any], said: tuple[str, ...]) -> None:
     refused(write(metadata), "model.gguf", *said)
+
+
+def recurrent(folder: Path, architecture: str, tokenizer: dict[str, Any], **changed: Any) -> Path:
+    """A file in the shape of that architecture, with some of its metadata changed."""
+    metadata, arrays = SHAPES[architecture]()
+    named = {f"{architecture}.{key}": value for key, value in (metadata | changed).items()}
+    return write_gguf(folder / "model.gguf", named | tokenizer, arrays, architecture=architecture)
+
+
+@pytest.mark.parametrize("architecture", ["rwkv6", "rwkv7"])
+@pytest.mark.parametrize("head", [0, 1, 16, 32, 96, 192])
+def test_heads_that_kernels_would_read_beside(
+    tmp_path: Path, random_metadata: dict[str, Any], architecture: str, head: int
+) -> None:
+    path = recurrent(tmp_path, architecture, tokenizer_of(random_metadata), **{"wkv.head_size": head})
+    refused(path, "model.gguf", f"{architecture}.wkv.head_size is {head}", "" if head % 64 == 0 else "multiple of 64")
+
+
+def test_states_that_kernels_would_read_beside(tmp_path: Path, random_metadata: dict[str, Any]) -> None:
+    path = recurrent(tmp_path, "mamba", tokenizer_of(random_metadata), **{"ssm.state_size": 8})
+    refused(path, "model.gguf", "mamba.ssm.state_size is 8", "multiple of 16")
+
+
+def test_numbers_that_a_kernel_takes_for_larger_ones(tmp_path: Path, random_metadata: dict[str, Any]) -> None:
+    path = recurrent(tmp_path, "rwkv6", tokenizer_of(random_metadata))
+    whole, name = bytearray(path.read_bytes()), b"blk.0.time_mix_first.weight"
+    at = whole.index(name) + len(name) + 4 + 2 * 8  # behind the number of dimensions, and two of them
+    whole[at : at + 4] = struct.pack("<I", 1)
+    path.unlink()
+    path.write_bytes(whole)
+    refused(path, "model.gguf", "blk.0.time_mix_first.weight is of type F16", "as F32", "convert the model again")
+
+
+def tokenizer_of(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
 
 
 def test_an_architecture_that_nobody_knows(write: Write) -> None:

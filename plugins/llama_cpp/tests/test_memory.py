@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chatbridge_llama_cpp.gguf_file import GgufFile
+from chatbridge_llama_cpp.files import open_gguf
 from chatbridge_llama_cpp.memory import Plan, plan, read_needs
 from chatbridge_llama_cpp.options import LlamaOptions
 
@@ -22,7 +22,7 @@ CELL = SIZE["layers"] * 2 * 2 * (SIZE["dim"] // SIZE["heads"]) * 2
 
 def settled(path: Path, free: int = 0, gpu_free: int = 0, most: int = 256, **options: Any) -> Plan:
     asked = LlamaOptions.model_validate({"path": path, **options})
-    return plan([GgufFile(path)], asked, free=free, gpu_free=gpu_free, most=most)
+    return plan([open_gguf(path)], asked, free=free, gpu_free=gpu_free, most=most)
 
 
 def test_sizes_are_those_that_llama_cpp_takes(random_path: Path, model_of: Load) -> None:
@@ -78,4 +78,4 @@ def test_as_many_layers_go_to_the_card_as_fit(random_path: Path) -> None:
 
 def test_packed_caches_take_less(random_path: Path) -> None:
     packed = LlamaOptions.model_validate({"path": random_path, "kv_type_k": "q8_0", "kv_type_v": "q4_0"})
-    assert read_needs([GgufFile(random_path)], packed).cell == int(CELL / 2 * (34 + 18) / 64)
+    assert read_needs([open_gguf(random_path)], packed).cell == int(CELL / 2 * (34 + 18) / 64)

@@ -5,24 +5,15 @@ Knows neither the file format nor the arithmetic.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from chatbridge import BackendType, ConfigPath, Options, guide_path
+from chatbridge import BackendType, ConfigPath, Options, guide_path, limit_blas_threads
 
 if TYPE_CHECKING:
     from chatbridge_numpy.model import NumpyModel
-
-_THREAD_VARIABLES = (
-    "OPENBLAS_NUM_THREADS",  # NumPy's wheels
-    "OMP_NUM_THREADS",  # other builds of OpenBLAS, BLIS
-    "MKL_NUM_THREADS",  # conda
-    "VECLIB_MAXIMUM_THREADS",  # macOS
-)
 
 
 class NumpyOptions(Options):
@@ -44,8 +35,7 @@ class NumpyOptions(Options):
 
 def load(options: NumpyOptions, progress: Callable[[float, str], None]) -> NumpyModel:
     """Read the file and return the model, with weights as float32. Raises ModelLoadError."""
-    if "numpy" not in sys.modules:  # BLAS reads these once, when NumPy is first imported
-        os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(options.threads)))
+    limit_blas_threads(options.threads, before=("numpy",))
     from chatbridge_numpy.model import load_model
 
     return load_model(options.path or guide_path(), options.context_length, options.lora, progress)

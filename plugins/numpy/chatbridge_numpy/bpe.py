@@ -6,7 +6,7 @@ one vocabulary; knows no control tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -70,7 +70,7 @@ _ALIASES = {
 class BpeEncoder:
     """Cuts text into the ids that the model's own tokenizer gives. `merges`: "left right", best first."""
 
-    def __init__(self, vocabulary: Vocabulary, merges: Sequence[bytes], pre: str, path: Path) -> None:
+    def __init__(self, vocabulary: Vocabulary, merges: Iterable[bytes], pre: str, path: Path) -> None:
         self._ids = vocabulary.of_kind(NORMAL, USER_DEFINED)
         name = _ALIASES.get(pre, pre)
         if name not in PRES:

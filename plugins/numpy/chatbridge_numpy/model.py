@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chatbridge import LogitsSampler, ModelInfo, ModelLoadError, Row, Sampling, free_memory
+from chatbridge import LogitsSampler, ModelInfo, ModelLoadError, Row, Sampling, check_rows, free_memory
 from chatbridge_numpy.describe import describe
 from chatbridge_numpy.gguf_file import Floats, GgufFile
 from chatbridge_numpy.lora import Lora
@@ -67,7 +67,8 @@ class NumpyModel:
     def _forward(self, rows: Sequence[Row]) -> Floats:
         """What the last layer says of each row's tokens, all rows behind one another: [tokens, dim]."""
         weights, params = self._open(), self._params
-        ids = self._checked(rows)
+        check_rows(rows, self.info)
+        ids: NDArray[np.int64] = np.concatenate([np.asarray(row.tokens, np.int64) for row in rows])
         spans = []
         start = 0
         for row in rows:
@@ -120,18 +121,6 @@ class NumpyModel:
         weights = self._open()
         scores: Floats = _rms_norm(hidden, weights.norm, self._params.epsilon) @ weights.output
         return scores
-
-    def _checked(self, rows: Sequence[Row]) -> NDArray[np.int64]:
-        for row in rows:
-            if not row.tokens or row.state.length + len(row.tokens) > self.info.context_length:
-                raise ValueError(
-                    f"a row has {len(row.tokens)} tokens after {row.state.length}; it should have at least one, "
-                    f"and all must fit the context of {self.info.context_length}"
-                )
-        ids = np.concatenate([np.asarray(row.tokens, np.int64) for row in rows])
-        if ids.min() < 0 or ids.max() >= self.info.vocab_size:
-            raise ValueError(f"an id is outside the vocabulary of {self.info.vocab_size}")
-        return ids
 
     def _open(self) -> Weights:
         if self._weights is None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from chatbridge import ModelLoadError
+from chatbridge import GgufStrings, ModelLoadError
 from chatbridge_numpy.bpe import LETTERS, BpeEncoder
 from chatbridge_numpy.spm import SPACE, SpmEncoder
 from chatbridge_numpy.vocabulary import BYTE, UNKNOWN, USER_DEFINED, Vocabulary, numbers, read_vocabulary
@@ -73,7 +73,7 @@ def read_tokenizer(metadata: Mapping[str, Any], path: Path) -> GgufTokenizer:
         return GgufTokenizer(vocabulary, spm, _table(vocabulary, _spm_bytes), "SentencePiece BPE")
     if model == "gpt2":
         merges = metadata.get("tokenizer.ggml.merges")
-        if not isinstance(merges, list):
+        if not isinstance(merges, GgufStrings):
             raise ModelLoadError(f"{path}: the tokenizer lacks its merges; convert the model again")
         pre = str(metadata.get("tokenizer.ggml.pre", "default"))
         bpe = BpeEncoder(vocabulary, merges, pre, path)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from chatbridge import ModelLoadError
+from chatbridge import GgufStrings, ModelLoadError
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
@@ -70,7 +70,7 @@ class Vocabulary:
 def read_vocabulary(metadata: Mapping[str, Any], path: Path) -> Vocabulary:
     """The tokens in `metadata`. Raises ModelLoadError where they are missing or don't fit together."""
     raw = metadata.get("tokenizer.ggml.tokens")
-    if not isinstance(raw, list) or not raw:
+    if not isinstance(raw, GgufStrings) or not raw.count:
         raise ModelLoadError(f"{path}: the file has no tokenizer; get one that was converted with its vocabulary")
     pieces = tuple(piece.decode("utf-8", "surrogateescape") for piece in raw)
     kinds = tuple(map(int, numbers(metadata, "token_type", len(pieces), path))) or (NORMAL,) * len(pieces)
@@ -129,7 +129,7 @@ def _fingerprint(metadata: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
     for key in ("model", "pre", "add_space_prefix", "tokens", "scores", "token_type", "merges"):
         value = metadata.get(f"tokenizer.ggml.{key}")
-        if isinstance(value, list):
+        if isinstance(value, GgufStrings):
             value = b"".join(len(item).to_bytes(4, "little") + item for item in value)
         elif isinstance(value, np.ndarray):
             value = value.tobytes()

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from chatbridge import BackendType, DiskCache, ModelLoadError, usable_cores
+from chatbridge import BackendType, DiskCache, ModelLoadError, limit_blas_threads, usable_cores
 from chatbridge_rwkv.options import RwkvOptions
 
 if TYPE_CHECKING:
     from chatbridge_rwkv.model import RwkvModel
     from chatbridge_rwkv.sampler import Rules
     from chatbridge_rwkv.tokenizer import RwkvTokenizer
-
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 def load(options: RwkvOptions, progress: Callable[[float, str], None]) -> RwkvModel:
@@ -39,20 +35,10 @@ def load(options: RwkvOptions, progress: Callable[[float, str], None]) -> RwkvMo
         begins[""] = loaded.begin
     info = describe.describe(loaded, options, tokenizer, marks, mark)
     states = States(loaded.layout, mark, checkpoint.fingerprint, info.context_length)
-    kept = disk_cache(options, mark)
+    kept = DiskCache.from_options(options, mark)
     model = RwkvModel(info, tokenizer, loaded.arithmetic, loaded.dtypes, states, rules, begins, kept)
     progress(1.0, "ready")
     return model
-
-
-def disk_cache(options: RwkvOptions, mark: str) -> DiskCache | None:
-    """Where the states of the model with the fingerprint `mark` are kept, if they are. Raises ModelLoadError."""
-    if not options.keep_states:
-        return None
-    try:
-        return DiskCache(options.keep_states, mark, int(options.keep_states_gib * 2**30))
-    except OSError as error:
-        raise ModelLoadError(f"keep_states: {options.keep_states} can't be used: {error.strerror or error}") from error
 
 
 def sampling_rules(options: RwkvOptions, tokenizer: RwkvTokenizer, vocab_size: int) -> Rules:
@@ -99,8 +85,8 @@ def build_info() -> dict[str, str]:
 
 
 def _use_threads(count: int | None) -> None:
-    if count is not None and "torch" not in sys.modules and "numpy" not in sys.modules:
-        os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(count)))  # read once, at the first import
+    if count is not None:
+        limit_blas_threads(count, before=("torch", "numpy"))
     import torch
 
     # Torch knows of cores, and not of a container that may use fewer of them.

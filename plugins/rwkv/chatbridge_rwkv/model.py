@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from chatbridge import DiskCache, InvalidRequest, ModelInfo, Row, Sampling
+from chatbridge import DiskCache, InvalidRequest, ModelInfo, Row, Sampling, check_rows
 from chatbridge_rwkv.loading import Arithmetic
 from chatbridge_rwkv.sampler import Rules, RwkvSampler
 from chatbridge_rwkv.state import RwkvState, States, Tensors
@@ -88,16 +88,10 @@ class RwkvModel:
     def _compute(self, rows: Sequence[Row], wanted: Sequence[int]) -> NDArray[np.float32]:
         if self._arithmetic is None:
             raise ValueError("the model was closed")
+        check_rows(rows, self.info)
         states: list[RwkvState] = []
         for row in rows:
             assert isinstance(row.state, RwkvState)
-            if not row.tokens or row.state.length + len(row.tokens) > self.info.context_length:
-                raise ValueError(
-                    f"a row has {len(row.tokens)} tokens after {row.state.length}; it should have at least one, and "
-                    f"all must fit the context of {self.info.context_length}"
-                )
-            if min(row.tokens) < 0 or max(row.tokens) >= self.info.vocab_size:
-                raise ValueError(f"an id is outside the vocabulary of {self.info.vocab_size}")
             states.append(row.state)
         with torch.inference_mode():
             batch = self._states.together(states)

@@ -11,12 +11,11 @@ import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chatbridge import BackendError, Sampling
+from chatbridge import BackendError, Sampling, draw_token, locally_typical
 
 Floats = NDArray[np.floating]
 Ids = NDArray[np.int64]
@@ -111,7 +110,7 @@ class RwkvSampler:
         shares = np.exp(scores - scores.max())
         shares /= shares.sum()
         if options.typical_p < 1:
-            ids = _typical(shares, options.typical_p)
+            ids = locally_typical(shares, options.typical_p)
         else:
             ids = _likely(shares, options.top_p, options.top_k)
         ids = ids[np.argsort(-shares[ids], kind="stable")]  # likeliest first; of equal ones the first, always
@@ -133,14 +132,7 @@ class RwkvSampler:
         return ids, weights / weights.sum()
 
     def _draw(self, scores: Floats) -> int:
-        ids, chances = self._narrowed(scores)
-        at = int(np.searchsorted(np.cumsum(chances), self._uniform(), side="right"))
-        return int(ids[min(at, ids.size - 1)])
-
-    def _uniform(self) -> float:
-        """A number in [0, 1) from the seed and the count of draws."""
-        message = self._seed.to_bytes(8, "little") + self._generated.to_bytes(8, "little")
-        return (int.from_bytes(blake2b(message, digest_size=8).digest(), "little") >> 11) / (1 << 53)
+        return draw_token(*self._narrowed(scores), seed=self._seed, drawn=self._generated)
 
 
 class _Fading:
@@ -193,13 +185,3 @@ def _likely(shares: Floats, top_p: float, top_k: int) -> Ids:
     elif 0 < top_k < shares.size:
         return np.flatnonzero(shares >= np.partition(shares, -top_k)[-top_k])
     return np.arange(shares.size)
-
-
-def _typical(shares: Floats, share: float) -> Ids:
-    """Ids kept by locally typical sampling (Meister et al. 2022)."""
-    with np.errstate(divide="ignore"):
-        surprise = -np.log(shares)
-    entropy = float(np.sum(shares * np.where(shares > 0, surprise, 0)))
-    order = np.argsort(np.abs(surprise - entropy), kind="stable")
-    count = int(np.searchsorted(np.cumsum(shares[order]), share)) + 1
-    return np.sort(order[:count]).astype(np.int64)

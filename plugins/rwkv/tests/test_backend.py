@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from chatbridge_rwkv.backend import build_info, disk_cache, load, rwkv
+from chatbridge_rwkv.backend import build_info, load, rwkv
 from chatbridge_rwkv.options import RwkvOptions
 
-from chatbridge import LocalModel, ModelLoadError, Plugins
+from chatbridge import DiskCache, LocalModel, ModelLoadError, Plugins
 from chatbridge.testing import LocalModelContract, worker_with
 
 from .conftest import V4, V7, Load, opened, options_for
@@ -119,12 +119,12 @@ def test_states_are_kept_beside_bots_yaml_unless_somebody_says_otherwise(tmp_pat
     for written, folder in (({}, tmp_path / "rwkv-states"), ({"keep_states": "x"}, tmp_path / "x")):
         options = RwkvOptions.model_validate({"path": "m.pth", **written}, context={"base": tmp_path})
         assert options.path == tmp_path / "m.pth"
-        kept = disk_cache(options, "mark")
+        kept = DiskCache.from_options(options, "mark")
         assert kept is not None
         assert kept.folder == folder
         assert "keep_states" in options.model_fields_set, "the worker would not be told"
     options = RwkvOptions.model_validate({"path": "m.pth", "keep_states": False}, context={"base": tmp_path})
-    assert disk_cache(options, "mark") is None
+    assert DiskCache.from_options(options, "mark") is None
 
 
 def test_a_closed_model_serves_nobody() -> None:

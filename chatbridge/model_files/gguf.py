@@ -1,14 +1,15 @@
-"""Reads the header of a GGUF file: what llama.cpp is about to be given. Knows the container, and reads no weights.
+"""Reads the header of a GGUF file, and trusts nothing in it. Knows the container; reads no weights and no meaning.
 
-The format: github.com/ggml-org/ggml, docs/gguf.md. Everything that would make native code stumble over a damaged
-file is found here first, since native code that stumbles ends the process.
+The format: github.com/ggml-org/ggml, docs/gguf.md. The header is read here rather than by `gguf.GGUFReader`, which
+trusts every length in it: a damaged file makes that one loop for hours, and a large vocabulary takes it seconds.
+Whatever would make native code stumble over a damaged file is found here first, since that would end the process.
 """
 
 from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import prod
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from chatbridge import ModelLoadError
+from chatbridge.errors import ModelLoadError
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -37,7 +38,7 @@ _OTHER_FORMATS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Strings:
+class GgufStrings:
     """An array of strings: how many, and the bytes that they take in the file, lengths included."""
 
     count: int
@@ -55,7 +56,7 @@ class Strings:
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
+class GgufTensor:
     """Where one tensor lies. `shape`: in NumPy's order, rows first. `kind`: its type's name, as "Q8_0".
 
     `start`: in bytes from the beginning of the file; `nbytes` is 0 for a type that the gguf package doesn't know.
@@ -69,35 +70,38 @@ class Tensor:
 
     @property
     def size(self) -> int:
+        """How many numbers it holds."""
         return prod(self.shape)
 
 
-class GgufFile:
-    """The header of a GGUF file. Raises ModelLoadError where the file is missing, damaged or something else.
+class GgufHeader:
+    """The header of a GGUF file. `reader`: who reads nothing but such files, as the error for another one says it.
 
-    `metadata`: values by key; arrays of numbers are NumPy arrays, arrays of strings are `Strings`.
+    `metadata`: values by key; arrays of numbers are NumPy arrays, arrays of strings are `GgufStrings`. `tensors`: by
+    name. `size`: bytes of the file. Raises ModelLoadError where it is missing, damaged or something else.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, reader: str) -> None:
         self.path = path
         with _opened(path) as data:
             self.size = len(data)
-            header = _Header(path, memoryview(data))
+            header = _Header(path, memoryview(data), reader)
             try:
                 self.metadata, infos = header.read()
                 alignment = self.metadata.get("general.alignment", 32)
                 if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1):
-                    raise damaged(path, f"general.alignment is {alignment!r}")
+                    raise damaged_gguf(path, f"general.alignment is {alignment!r}")
                 start = -(-header.at // alignment) * alignment
                 self.tensors = {info[0]: self._tensor(info, start, alignment) for info in infos}
                 if len(self.tensors) < len(infos):
-                    raise damaged(path, "two tensors have the same name")
+                    raise damaged_gguf(path, "two tensors have the same name")
                 self._digest = self._sampled(data, header.at)
             finally:
                 header.close()
 
     @property
     def architecture(self) -> str:
+        """`general.architecture`, which all other keys of the model begin with."""
         return str(self.metadata.get("general.architecture", ""))
 
     def fingerprint(self) -> str:
@@ -111,26 +115,26 @@ class GgufFile:
             found = found.max().item()
         return found if isinstance(found, int | float) else default
 
-    def _tensor(self, info: tuple[str, tuple[int, ...], int, int], start: int, alignment: int) -> Tensor:
+    def _tensor(self, info: tuple[str, tuple[int, ...], int, int], start: int, alignment: int) -> GgufTensor:
         from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
         name, shape, number, at = info
         if at % alignment:
-            raise damaged(self.path, f"{name} does not begin at a multiple of {alignment} bytes")
+            raise damaged_gguf(self.path, f"{name} does not begin at a multiple of {alignment} bytes")
         try:
             kind = GGMLQuantizationType(number)
         except ValueError:  # llama.cpp may know it, or say that it doesn't
-            return Tensor(name, shape, f"type {number}", start + at, 0)
+            return GgufTensor(name, shape, f"type {number}", start + at, 0)
         block, size = GGML_QUANT_SIZES[kind]
         if shape[-1] % block:
-            raise damaged(self.path, f"{name} has rows of {shape[-1]}, and {kind.name} packs {block} together")
+            raise damaged_gguf(self.path, f"{name} has rows of {shape[-1]}, and {kind.name} packs {block} together")
         nbytes = prod(shape) // block * size
         if start + at + nbytes > self.size:
             raise ModelLoadError(
                 f"{self.path}: the file is cut short: {name} should end at byte {start + at + nbytes:,}, and the file "
                 f"has {self.size:,}; download it again"
             )
-        return Tensor(name, shape, kind.name, start + at, nbytes)
+        return GgufTensor(name, shape, kind.name, start + at, nbytes)
 
     def _sampled(self, data: mmap.mmap, header: int) -> str:
         digest = blake2b(data[:header], digest_size=16)
@@ -140,23 +144,13 @@ class GgufFile:
         return digest.hexdigest()
 
 
-def vocabulary_fingerprint(metadata: Mapping[str, Any]) -> str:
-    """A hash of everything in `metadata` that decides how text is cut."""
-    digest = blake2b(digest_size=16)
-    for key in sorted(key for key in metadata if key.startswith("tokenizer.ggml.")):
-        value = metadata[key]
-        raw = value.raw if isinstance(value, Strings) else value.tobytes() if isinstance(value, np.ndarray) else None
-        digest.update(f"{key}:".encode())
-        digest.update(repr(value).encode() if raw is None else raw)
-    return f"gguf-ggml-{digest.hexdigest()}"
-
-
 class _Header:
     """The part of a file before the tensors' data, read from front to back; `at` is the next byte."""
 
-    def __init__(self, path: Path, data: memoryview) -> None:
+    def __init__(self, path: Path, data: memoryview, reader: str) -> None:
         self.at = 0
         self._path = path
+        self._reader = reader
         self._data = data
 
     def close(self) -> None:
@@ -170,14 +164,14 @@ class _Header:
         for _ in range(self._count(pairs, 13)):
             key = self._text()
             if key in metadata:
-                raise damaged(self._path, f"the key {key!r} comes twice")
+                raise damaged_gguf(self._path, f"the key {key!r} comes twice")
             metadata[key] = self._value(self._number("I"))
         return metadata, [self._tensor() for _ in range(self._count(tensors, 24))]
 
     def _check_magic(self) -> None:
         magic = bytes(self._data[:4])
         if magic != b"GGUF":
-            what = _OTHER_FORMATS.get(magic, "no GGUF file; llama.cpp reads nothing else")
+            what = _OTHER_FORMATS.get(magic, f"no GGUF file; {self._reader} reads nothing else")
             raise ModelLoadError(f"{self._path}: this is {what}")
         self.at = 4
         version = self._number("I")
@@ -189,10 +183,10 @@ class _Header:
         name = self._text()
         dimensions = self._number("I")
         if not 1 <= dimensions <= _MAX_DIMENSIONS:
-            raise damaged(self._path, f"{name} has {dimensions} dimensions")
+            raise damaged_gguf(self._path, f"{name} has {dimensions} dimensions")
         shape = tuple(self._number("Q") for _ in range(dimensions))[::-1]
         if not 0 < prod(shape) < 1 << 62 or max(shape) >= 1 << 62:
-            raise damaged(self._path, f"{name} has the shape {list(shape)}")
+            raise damaged_gguf(self._path, f"{name} has the shape {list(shape)}")
         return name, shape, self._number("I"), self._number("Q")
 
     def _value(self, kind: int) -> Any:
@@ -204,7 +198,7 @@ class _Header:
             return self._text()
         if kind == _ARRAY:
             return self._array()
-        raise damaged(self._path, f"a value of type {kind} before byte {self.at:,}")
+        raise damaged_gguf(self._path, f"a value of type {kind} before byte {self.at:,}")
 
     def _array(self) -> Any:
         kind, length = self._number("I"), self._number("Q")
@@ -214,9 +208,11 @@ class _Header:
             return np.frombuffer(raw, dtype=item)
         if kind == _STRING:
             return self._strings(self._count(length, 8))
-        raise damaged(self._path, f"an array of type {kind} before byte {self.at:,}")
+        if kind == _ARRAY:
+            raise damaged_gguf(self._path, "an array of arrays, which no model uses")
+        raise damaged_gguf(self._path, f"an array of type {kind} before byte {self.at:,}")
 
-    def _strings(self, count: int) -> Strings:
+    def _strings(self, count: int) -> GgufStrings:
         begin, at, end = self.at, self.at, len(self._data)
         read = struct.Struct("<Q").unpack_from
         for _ in range(count):
@@ -226,12 +222,12 @@ class _Header:
         if at > end:
             raise self._ends()
         self.at = at
-        return Strings(count, bytes(self._data[begin:at]))
+        return GgufStrings(count, bytes(self._data[begin:at]))
 
     def _bool(self) -> bool:
         value = self._number("B")
         if value > 1:
-            raise damaged(self._path, f"a yes or no before byte {self.at:,} is {value}")
+            raise damaged_gguf(self._path, f"a yes or no before byte {self.at:,} is {value}")
         return bool(value)
 
     def _text(self) -> str:
@@ -239,7 +235,7 @@ class _Header:
         try:
             return raw.decode()
         except UnicodeDecodeError:
-            raise damaged(self._path, f"text before byte {self.at:,} is not UTF-8") from None
+            raise damaged_gguf(self._path, f"text before byte {self.at:,} is not UTF-8") from None
 
     def _number(self, code: str) -> Any:
         return struct.unpack("<" + code, self._take(struct.calcsize("<" + code)))[0]
@@ -247,7 +243,7 @@ class _Header:
     def _count(self, count: int, each: int) -> int:
         """`count`, if so many things of at least `each` bytes can follow at all."""
         if count * each > len(self._data) - self.at:
-            raise damaged(self._path, f"{count:,} entries should follow byte {self.at:,}, and can't fit")
+            raise damaged_gguf(self._path, f"{count:,} entries should follow byte {self.at:,}, and can't fit")
         return count
 
     def _take(self, size: int) -> memoryview:
@@ -258,7 +254,7 @@ class _Header:
         return taken
 
     def _ends(self) -> ModelLoadError:
-        return damaged(self._path, f"it ends inside the header, at byte {len(self._data):,}")
+        return damaged_gguf(self._path, f"it ends inside the header, at byte {len(self._data):,}")
 
 
 def _opened(path: Path) -> mmap.mmap:
@@ -284,6 +280,6 @@ def _folder(path: Path) -> ModelLoadError:
     )
 
 
-def damaged(path: Path, what: str) -> ModelLoadError:
+def damaged_gguf(path: Path, what: str) -> ModelLoadError:
     """The error for a file that contradicts itself."""
     return ModelLoadError(f"{path}: the file is damaged: {what}; download or convert it again")
