@@ -86,7 +86,7 @@ def test_reckoned_bytes_are_the_bytes_that_are_there(strategy: str) -> None:
     from chatbridge_rwkv import loading
 
     loaded = loading.load(options_for(V4, strategy=strategy), lambda share, doing: None)
-    there = sum(tensor.nbytes for tensor in loaded.stock._model.w.values())
+    there = sum(tensor.nbytes for tensor in loaded.package_model._model.w.values())
     reckoned = sum(memory.needs(loaded.checkpoint, loaded.slots).devices.values())
     assert abs(there - reckoned) < 0.05 * there
 
