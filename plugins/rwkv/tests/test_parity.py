@@ -119,7 +119,7 @@ def test_a_converted_file_is_the_file_itself(tmp_path: Path, model_of: Load, ref
     strategy, ids = V4_RECORD["converted_extra_keys"]["_strategy"], V4_RECORD["ids"]
     converted, fresh = model_of(CONVERTED), model_of(V4, strategy=strategy, convert=True, convert_folder=tmp_path)
     assert converted.info.details["strategy"] == strategy
-    # No equal bits are promised: which way a sum is rounded depends on the processor and on where matrices lie in memory.
+    # No equal bits are promised: how a sum is rounded depends on the processor and on where matrices lie in memory.
     for model in (converted, fresh, model_of(V4, strategy=strategy)):
         close(model.logits(model.new_state(), ids), reference, 4, strategy)
     theirs = torch.load(CONVERTED)
@@ -127,8 +127,8 @@ def test_a_converted_file_is_the_file_itself(tmp_path: Path, model_of: Load, ref
     packed = [name for name, value in theirs.items() if isinstance(value, torch.Tensor) and value.dtype == torch.uint8]
     assert packed
     for name in packed:
-        # Weights are divided by scales and rounded down to 8 bits. A scale may differ in its last digit from processor to
-        # processor, and where a weight is nearly whole, rounding down makes one step of that.
+        # Weights are divided by scales and rounded down to 8 bits. A quotient may differ in its last digit from
+        # processor to processor, and where it is nearly whole, rounding down makes one step of that.
         assert int((ours[name].int() - theirs[name].int()).abs().max()) <= 1, name
         for scale in ("_mx", "_rx", "_my", "_ry"):
             torch.testing.assert_close(ours[name + scale], theirs[name + scale], rtol=1e-6, atol=1e-7)
