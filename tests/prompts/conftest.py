@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .tokenizers import FIXTURES, Family, families
+from .tokenizers import Family, families, there
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +20,7 @@ def tokenizers_by_name() -> dict[str, Family]:
 @pytest.fixture(scope="session")
 def published() -> dict[str, Any]:
     """The recorded prompt strings."""
-    return json.loads((FIXTURES / "prompts/prompts.json").read_text(encoding="utf-8"))
+    return json.loads(there("prompts/prompts.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
+import re
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from chatbridge.prompts import Prompt, Special, Text, Tokens, presets, render
 from chatbridge.prompts.segments import encode
 from chatbridge.types import ModelInfo, Reply, Turn
 
-from .tokenizers import FIXTURES, Family
+from .tokenizers import Family, there
 
 FORMATTED = [name for name, preset in presets().items() if preset.jinja is None]
 TWO_WAY = {"chatglm-6b", "glm-130b"}
@@ -23,7 +25,7 @@ TWO_WAY = {"chatglm-6b", "glm-130b"}
 
 
 def recorded(path: str) -> Any:
-    return json.loads((FIXTURES / path).read_text(encoding="utf-8"))
+    return json.loads(there(path).read_text(encoding="utf-8"))
 
 
 def cases() -> list[tuple[str, str, list[int]]]:
@@ -61,18 +63,19 @@ def test_chatglm_prompts_have_the_ids_of_its_own_chat(tokenizers_by_name: dict[s
 def test_rwkv_prompts_have_the_ids_of_its_own_chat(tokenizers_by_name: dict[str, Family]) -> None:
     family = tokenizers_by_name["rwkv"]
     session = recorded("rwkv/chat_session.json")
+    line_end = session["toy_ids"]["END_OF_LINE"]
     alice = presets()["rwkv-raven-alice"]
     turns = [Turn("system", session["init_prompt_text"], trusted=True)]
     start = len(session["init_ids"])
-    for spoken in session["turns"][:2]:
-        message = spoken["message"].replace("-top_p=0", "")
+    for spoken in itertools.takewhile(lambda turn: not turn["message"].startswith("+"), session["turns"]):
+        message = re.sub(r"-(?:top_p|temp)=\S+", "", spoken["message"])
         turns.append(Turn("user", message))
         ids = family.ids(render(alice, turns, info=family.info).prompt)
         after = spoken["tokens_after"]
         assert ids == after[: len(ids)]
         assert len(ids) > start
         # What the model said; the reference ends it with two line ends, as the next prompt does.
-        assert after[-2:] == [199, 199]
+        assert after[-2:] == [line_end, line_end]
         start = len(after)
         turns.append(Turn("assistant", "…", reply=Reply("…", tuple(after[len(ids) : -2]), "", "rwkv")))
 
@@ -83,7 +86,7 @@ def test_belle_llama_encodes_each_block_by_itself(tokenizers_by_name: dict[str, 
     blocks = ["Human: \nhello\n\nAssistant: \n", "hi there", "Human: \nbye\n\nAssistant: \n"]
     first, second, third = (family.tokenizer.encode(block, start=True) for block in blocks)
     assert family.ids(render(presets()["belle-llama-ext"], turns, info=family.info).prompt) == [
-        *first, *second, 2, *third,
+        *first, *second, family.info.eos[0], *third,
     ]  # fmt: skip
 
 

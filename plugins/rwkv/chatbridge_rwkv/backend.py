@@ -26,17 +26,17 @@ def load(options: RwkvOptions, progress: Callable[[float, str], None]) -> RwkvMo
     checkpoint = loaded.checkpoint
     tokenizer = choose(options.tokenizer, checkpoint.path, checkpoint.vocab_size)
     rules = sampling_rules(options, tokenizer, checkpoint.vocab_size)
-    begins = {
+    initials = {
         name: initial.read(adapter.init_state, checkpoint, loaded.layout) for name, adapter in options.adapters.items()
     }
-    mark = describe.fingerprint(loaded)
-    marks = {name: initial.mark(tensors) for name, tensors in begins.items()}
-    if loaded.begin is not None:
-        begins[""] = loaded.begin
-    info = describe.describe(loaded, options, tokenizer, marks, mark)
-    states = States(loaded.layout, mark, checkpoint.fingerprint, info.context_length)
-    kept = DiskCache.from_options(options, mark)
-    model = RwkvModel(info, tokenizer, loaded.arithmetic, loaded.dtypes, states, rules, begins, kept)
+    fingerprint = describe.fingerprint(loaded)
+    digests = {name: initial.digest(tensors) for name, tensors in initials.items()}
+    if loaded.initial is not None:
+        initials[""] = loaded.initial
+    info = describe.describe(loaded, options, tokenizer, digests, fingerprint)
+    states = States(loaded.layout, fingerprint, checkpoint.fingerprint, info.context_length)
+    kept = DiskCache.from_options(options, fingerprint)
+    model = RwkvModel(info, tokenizer, loaded.arithmetic, loaded.dtypes, states, rules, initials, kept)
     progress(1.0, "ready")
     return model
 

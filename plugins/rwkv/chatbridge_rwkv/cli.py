@@ -43,26 +43,26 @@ def _export(config: Path, id: str, file: Path) -> None:
 
     from chatbridge import ConfigError
 
-    found = [(name, shelved) for name, _, _, shelved in _kept(config) if _id(shelved).startswith(id)]
-    if len({shelved.path for _, shelved in found}) != 1:
+    found = [(name, stored) for name, _, _, stored in _kept(config) if _id(stored).startswith(id)]
+    if len({stored.path for _, stored in found}) != 1:
         raise ConfigError(f"{len(found)} states have an id that begins with {id!r}; `chatbridge states` lists them")
-    name, shelved = found[0]
+    name, stored = found[0]
     model = _load(config, name)
     adapters = {"": "", **model.info.adapters}
-    adapter = next((one for one, mark in adapters.items() if shelved.read_by(mark)), None)
+    adapter = next((one for one, digest in adapters.items() if stored.read_by(digest)), None)
     if adapter is None:
         raise ConfigError(f"the state {id} was made with an adapter that {name} does not have any more")
-    state = model.new_state(shelved.saved(), adapter)  # its own error says if it is another strategy's
+    state = model.new_state(stored.saved(), adapter)  # its own error says if it is another strategy's
     written = {
         "chatbridge": 1,
         "architecture": model.info.architecture,
         "vocabulary": model.info.vocabulary,
         "adapter": adapters[adapter],
-        "tokens": list(shelved.tokens),
+        "tokens": list(stored.tokens),
         "state": model.exported(state),
     }
     torch.save(written, file)
-    click.echo(f"{file}: {len(shelved.tokens)} tokens of {name}")
+    click.echo(f"{file}: {len(stored.tokens)} tokens of {name}")
 
 
 @states.command("import")
@@ -89,7 +89,7 @@ def _import(config: Path, file: Path, name: str | None) -> None:
         raise ConfigError(f"{name} keeps no states: keep_states is false")
     if entries["vocabulary"] != model.info.vocabulary:
         raise ConfigError(f"{file}: its tokens are of another vocabulary than those of {name}")
-    adapters = {mark: adapter for adapter, mark in {"": "", **model.info.adapters}.items()}
+    adapters = {digest: adapter for adapter, digest in {"": "", **model.info.adapters}.items()}
     if entries["adapter"] not in adapters:
         raise ConfigError(f"{file}: it was made with an adapter that {name} does not have")
     tokens = entries["tokens"]
@@ -108,15 +108,15 @@ def _list(config: Path) -> None:
     import time
 
     count = 0
-    for name, tokenizer, folder, shelved in _kept(config):
+    for name, tokenizer, folder, stored in _kept(config):
         if not count:
             click.echo(f"{folder}")
         count += 1
-        about = shelved.path.stat()
+        about = stored.path.stat()
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(about.st_mtime))
-        end = tokenizer.decode(shelved.tokens[-_SHOWN:]).decode("utf-8", "replace")
+        end = tokenizer.decode(stored.tokens[-_SHOWN:]).decode("utf-8", "replace")
         text = " ".join(end.split())[-_SHOWN:]
-        click.echo(f"{_id(shelved)}  {name}  {len(shelved.tokens)} tokens  {about.st_size >> 10} KiB  {when}  …{text}")
+        click.echo(f"{_id(stored)}  {name}  {len(stored.tokens)} tokens  {about.st_size >> 10} KiB  {when}  …{text}")
     if not count:
         click.echo("no states are kept yet: they come there when conversations get quiet, and when a program ends")
 
@@ -137,9 +137,9 @@ def _kept(config: Path) -> Iterator[tuple[str, Any, Path, Any]]:
         except ChatbridgeError as error:
             click.echo(f"{name}: {error}", err=True)
             continue
-        for shelved in DiskCache.contents(options.keep_states):
-            if belongs_to(shelved.saved(HEADER), checkpoint.fingerprint):
-                yield name, tokenizer, options.keep_states, shelved
+        for stored in DiskCache.contents(options.keep_states):
+            if belongs_to(stored.saved(HEADER), checkpoint.fingerprint):
+                yield name, tokenizer, options.keep_states, stored
 
 
 def _models(config: Path) -> dict[str, RwkvOptions]:
@@ -161,6 +161,6 @@ def _load(config: Path, name: str) -> RwkvModel:
     return load(_models(config)[name], progress)
 
 
-def _id(shelved: Any) -> str:
+def _id(stored: Any) -> str:
     """What people call a state: the beginning of the second half of its file's name."""
-    return str(shelved.path.stem.rpartition("-")[2][:12])
+    return str(stored.path.stem.rpartition("-")[2][:12])

@@ -25,22 +25,22 @@ _RECOMMENDED = {
 
 
 def fingerprint(loaded: Loaded) -> str:
-    """Stands for everything that a state depends on: the file, and where each layer is computed in which type."""
-    said = repr((loaded.checkpoint.fingerprint, loaded.slots, type(loaded.arithmetic).__name__, version("rwkv")))
-    return f"rwkv-{blake2b(said.encode(), digest_size=16).hexdigest()}"
+    """Identifies all that a state depends on: the file, and where each layer is computed in which type."""
+    depends = repr((loaded.checkpoint.fingerprint, loaded.slots, type(loaded.arithmetic).__name__, version("rwkv")))
+    return f"rwkv-{blake2b(depends.encode(), digest_size=16).hexdigest()}"
 
 
 def describe(
-    loaded: Loaded, options: RwkvOptions, tokenizer: RwkvTokenizer, adapters: Mapping[str, str], mark: str
+    loaded: Loaded, options: RwkvOptions, tokenizer: RwkvTokenizer, adapters: Mapping[str, str], fingerprint: str
 ) -> ModelInfo:
-    """What `RwkvModel.info` tells. `adapters`: names and what stands for each; `mark`: the fingerprint."""
+    """What `RwkvModel.info` tells. `adapters`: the digest of each by its name."""
     checkpoint = loaded.checkpoint
     return ModelInfo(
         name=checkpoint.path.stem,
         architecture=checkpoint.name,
         context_length=context_length(loaded, options),
         vocab_size=checkpoint.vocab_size,
-        fingerprint=mark,
+        fingerprint=fingerprint,
         vocabulary=tokenizer.fingerprint,
         eos=(END,),
         bos=None,
@@ -79,7 +79,7 @@ def _details(
         "strategy": loaded.strategy,
         "memory": loaded.report,
         "state": f"{loaded.layout.nbytes / 2**20:.2f} MiB for each conversation",
-        "together": loaded.alone or f"up to {MAX_BATCH} conversations in one batch",
+        "together": loaded.unbatched or f"up to {MAX_BATCH} conversations in one batch",
         "tokenizer": f"{tokenizer.kind}, {tokenizer.size} ids for {checkpoint.vocab_size} rows",
         "threads": str(torch.get_num_threads()),
         "rwkv": f"{version('rwkv')} on torch {torch.__version__}, JIT {'on' if loaded.jit else 'off'}, CUDA kernels "

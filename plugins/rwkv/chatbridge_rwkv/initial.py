@@ -12,12 +12,12 @@ from typing import Any
 
 from chatbridge import ModelLoadError
 from chatbridge_rwkv.checkpoint import Checkpoint, load_entries
+from chatbridge_rwkv.package_model import from_package_state
 from chatbridge_rwkv.state import Layout, Tensors
-from chatbridge_rwkv.stock import from_package_state
 
 
 def read(path: Path, checkpoint: Checkpoint, layout: Layout) -> Tensors:
-    """The state in a file. Raises ModelLoadError where it is none of this model's.
+    """The state in a file. Raises ModelLoadError where it does not fit this model.
 
     Either `blocks.N.att.time_state` of each layer, [heads, size, size] (RWKV-5 and 6 hold it transposed, RWKV-7 as it
     is), or a whole state: the list of tensors that the package's `forward` returns, or `{"state": that list}`.
@@ -43,27 +43,27 @@ def within(weights: Mapping[str, Any], checkpoint: Checkpoint, layout: Layout) -
     return _tuned(tuned, checkpoint, layout) if tuned else None
 
 
-def mark(tensors: Sequence[Any]) -> str:
-    """Stands for what a state holds."""
-    digest = blake2b(digest_size=16)
+def digest(tensors: Sequence[Any]) -> str:
+    """Identifies an initial state by its contents."""
+    found = blake2b(digest_size=16)
     for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return f"rwkv-state-{digest.hexdigest()}"
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return f"rwkv-state-{found.hexdigest()}"
 
 
 def _tuned(tuned: Mapping[str, Any], checkpoint: Checkpoint, layout: Layout) -> Tensors:
-    if not layout.recurrence:
+    if not layout.has_heads:
         raise ValueError(f"{checkpoint.name} has no states of this kind")
     tensors = layout.empty()
-    for number, (_, _, memory) in enumerate(layout.views(tensors)):
+    for number, (_, _, state) in enumerate(layout.views(tensors)):
         name = f"blocks.{number}.att.time_state"
         if name not in tuned:
             raise ValueError(f"it has no {name}")
         value = tuned[name]
-        if tuple(value.shape) != tuple(memory.shape):
-            raise ValueError(f"{name} is {list(value.shape)}, and the model's are {list(memory.shape)}")
+        if tuple(value.shape) != tuple(state.shape):
+            raise ValueError(f"{name} is {list(value.shape)}, and the model's are {list(state.shape)}")
         # The trainers keep [key, value] for RWKV-5 and 6 where the package computes with [value, key] transposed.
-        memory.copy_(value if checkpoint.version == 7 else value.transpose(1, 2))
+        state.copy_(value if checkpoint.version == 7 else value.transpose(1, 2))
     if beyond := next((name for name in tuned if int(name.split(".")[1]) >= checkpoint.layers), None):
         raise ValueError(f"it has {beyond}, and the model has {checkpoint.layers} layers")
     return tensors

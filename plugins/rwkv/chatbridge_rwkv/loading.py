@@ -1,4 +1,4 @@
-"""From options to a model in memory: looks, plans, refuses, converts, and lets the rwkv package load.
+"""From options to a model in memory: reads the header, plans, refuses, converts, and lets the rwkv package load.
 
 Knows the package's class and the plan; leaves arithmetic, states and text to others.
 """
@@ -24,27 +24,27 @@ from chatbridge_rwkv.checkpoint import Checkpoint
 from chatbridge_rwkv.checkpoint import read as read_checkpoint
 from chatbridge_rwkv.matrices import Matrices
 from chatbridge_rwkv.options import RwkvOptions
+from chatbridge_rwkv.package_model import PackageModel
 from chatbridge_rwkv.state import Layout, States, Tensors
-from chatbridge_rwkv.stock import Stock
 from chatbridge_rwkv.strategy import AUTO, Slot, StrategyError, normal, parse
 from chatbridge_rwkv.v4 import BatchedV4
 from chatbridge_rwkv.v5 import BatchedV5
 from chatbridge_rwkv.v7 import BatchedV7
 
 Progress = Callable[[float, str], None]
-Arithmetic = Stock | BatchedV4 | BatchedV5 | BatchedV7
+Arithmetic = PackageModel | BatchedV4 | BatchedV5 | BatchedV7
 
 _TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _PROBE = ([1, 2, 3], [4])
-"""Tokens of two conversations by which our arithmetic is held against the package's."""
+"""Tokens of two conversations, by which our arithmetic is compared with the package's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model in memory. `report`: which layer went where; `alone`: why conversations are not computed together.
+    """A model in memory. `report`: which layer went where. `unbatched`: why conversations are not computed together.
 
-    `jit`: whether the package's functions are compiled. `converted`: the file that was read instead, if any. `begin`:
-    what every conversation begins with, if that is not nothing.
+    `jit`: whether the package's functions are compiled. `converted`: the file that was read instead, if any.
+    `initial`: the state that every conversation begins with, where the model's file has one.
     """
 
     checkpoint: Checkpoint
@@ -52,12 +52,12 @@ class Loaded:
     slots: tuple[Slot, ...]
     layout: Layout
     arithmetic: Arithmetic
-    stock: Stock
+    package_model: PackageModel
     report: str
-    alone: str
+    unbatched: str
     jit: bool
     converted: Path | None
-    begin: Tensors | None
+    initial: Tensors | None
 
     @property
     def dtypes(self) -> list[Any]:
@@ -66,7 +66,7 @@ class Loaded:
 
 
 def load(options: RwkvOptions, progress: Progress) -> Loaded:
-    """Load the model that the options name. Raises ModelLoadError for what can't be, before it is begun."""
+    """Load the model that the options name. Raises ModelLoadError, if it can before any weights are read."""
     progress(0.0, "looking at the file")
     checkpoint = read_checkpoint(options.path)
     machine = memory.this_machine()
@@ -79,7 +79,7 @@ def load(options: RwkvOptions, progress: Progress) -> Loaded:
     _devices_are_there(devices, options)
     memory.refuse_what_does_not_fit(checkpoint, slots, machine)
     progress(0.05, "bringing in the package")
-    jit = bool(_alone(options, checkpoint)) if options.jit is None else options.jit
+    jit = bool(_why_unbatched(options, checkpoint)) if options.jit is None else options.jit
     module = package.module(
         package.Switches(
             v7=checkpoint.version == 7,
@@ -105,11 +105,13 @@ def load(options: RwkvOptions, progress: Progress) -> Loaded:
         checkpoint.heads,
         checkpoint.head_size,
     )
-    stock = Stock(model, [_TYPES[slot.type] for slot in slots[:-1]])
-    arithmetic, alone = _arithmetic(options, checkpoint, model, module, layout, stock)
-    begin = None if checkpoint.version == 7 else initial.within(model.w, checkpoint, layout)
+    package_model = PackageModel(model, [_TYPES[slot.type] for slot in slots[:-1]])
+    arithmetic, unbatched = _arithmetic(options, checkpoint, model, module, layout, package_model)
+    merged = None if checkpoint.version == 7 else initial.within(model.w, checkpoint, layout)
     report = memory.report(slots, memory.needs(checkpoint, slots))
-    return Loaded(checkpoint, strategy, slots, layout, arithmetic, stock, report, alone, jit, converted, begin)
+    return Loaded(
+        checkpoint, strategy, slots, layout, arithmetic, package_model, report, unbatched, jit, converted, merged
+    )
 
 
 def _strategy(options: RwkvOptions, checkpoint: Checkpoint, machine: memory.Machine) -> str:
@@ -212,11 +214,16 @@ def _cache_folder() -> Path:
 
 
 def _arithmetic(
-    options: RwkvOptions, checkpoint: Checkpoint, model: Any, module: ModuleType, layout: Layout, stock: Stock
+    options: RwkvOptions,
+    checkpoint: Checkpoint,
+    model: Any,
+    module: ModuleType,
+    layout: Layout,
+    package_model: PackageModel,
 ) -> tuple[Arithmetic, str]:
     """Ours where the architecture is known and agrees with the package here and now; else the package's, and why."""
-    if why := _alone(options, checkpoint):
-        return stock, why
+    if why := _why_unbatched(options, checkpoint):
+        return package_model, why
     try:
         with package.quiet():
             if checkpoint.version == 7:
@@ -227,16 +234,16 @@ def _arithmetic(
             else:
                 matrices = Matrices(model.w, module.matmul, kernels=options.cuda_kernels)
                 ours = BatchedV4(model, matrices, module.cuda_wkv if options.cuda_kernels else None)
-            apart = _difference(ours, stock, layout)
+            difference = _difference(ours, package_model, layout)
     except Exception as error:  # whatever another version of the package or of torch may raise
-        return stock, f"our own arithmetic failed here ({type(error).__name__}: {error})"
-    if not apart < 0.25:
-        return stock, f"our own arithmetic is {apart:.3g} away from the package's here"
+        return package_model, f"our own arithmetic failed here ({type(error).__name__}: {error})"
+    if not difference < 0.25:
+        return package_model, f"our own arithmetic is {difference:.3g} away from the package's here"
     return ours, ""
 
 
-def _alone(options: RwkvOptions, checkpoint: Checkpoint) -> str:
-    """Why the package computes by itself, one conversation after another; empty where we know how."""
+def _why_unbatched(options: RwkvOptions, checkpoint: Checkpoint) -> str:
+    """Why the package itself computes, one conversation after another; empty where we have formulas of our own."""
     if not options.batched:
         return "one conversation after another, by the package itself (batched: false)"
     if checkpoint.deep_embedding:
@@ -244,14 +251,14 @@ def _alone(options: RwkvOptions, checkpoint: Checkpoint) -> str:
     return ""
 
 
-def _difference(ours: Arithmetic, stock: Stock, layout: Layout) -> float:
-    """How far apart the logits are, as a part of how far they spread."""
+def _difference(ours: Arithmetic, package_model: PackageModel, layout: Layout) -> float:
+    """The greatest difference of the logits, in standard deviations of the package's."""
     found = []
-    for arithmetic in (ours, stock):
+    for arithmetic in (ours, package_model):
         states = States(layout, "probe", "probe", 1 << 30)
         both = [states.new() for _ in _PROBE]
         with torch.inference_mode():
-            arithmetic.forward(states.together(both), _PROBE, [])
-            found.append(arithmetic.forward(states.together(both), ([5], [6]), [0, 1]))
+            arithmetic.forward(states.batch_of(both), _PROBE, [])
+            found.append(arithmetic.forward(states.batch_of(both), ([5], [6]), [0, 1]))
     mine, theirs = found
     return float((mine - theirs).abs().max() / theirs.std())

@@ -47,15 +47,15 @@ def this_machine() -> Machine:
 
 def slots_for(checkpoint: Checkpoint, strategy: str) -> tuple[Slot, ...]:
     """Where each layer and the head go. Raises StrategyError for what this architecture can't have."""
-    parts = parse(strategy)
+    placements = parse(strategy)
     if checkpoint.version == 7:
         told = "RWKV-7 is loaded by one device and one type, as 'cuda fp16' or 'cpu fp32'"
-        for mark, why in (("->", "the package would ignore all parts but the first"), (" *", "it would be ignored")):
-            if mark in strategy:
-                raise StrategyError(strategy, strategy.index(mark) + len(mark) - 1, f"{told}; {why}")
-        if parts[0].quantised:
+        for sign, why in (("->", "the package would ignore all parts but the first"), (" *", "it would be ignored")):
+            if sign in strategy:
+                raise StrategyError(strategy, strategy.index(sign) + len(sign) - 1, f"{told}; {why}")
+        if placements[0].quantised:
             raise StrategyError(strategy, strategy.index("i8"), f"{told}; there are no weights of 8 bits")
-    return plan(parts, checkpoint.layers)
+    return plan(placements, checkpoint.layers)
 
 
 def needs(checkpoint: Checkpoint, slots: Sequence[Slot]) -> Needs:

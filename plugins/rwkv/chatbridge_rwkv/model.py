@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 
 from chatbridge import DiskCache, InvalidRequest, ModelInfo, Row, Sampling, check_rows
 from chatbridge_rwkv.loading import Arithmetic
+from chatbridge_rwkv.package_model import as_package_state, from_package_state
 from chatbridge_rwkv.sampler import Rules, RwkvSampler
 from chatbridge_rwkv.state import RwkvState, States, Tensors
-from chatbridge_rwkv.stock import as_package_state, from_package_state
 from chatbridge_rwkv.tokenizer import RwkvTokenizer
 
 
 class RwkvModel:
     """A `LocalModel`; see `backend.load`.
 
-    `dtypes`: each layer's type, for states as the package holds them. `initial`: what conversations
-    under an adapter begin with, by its name; the empty name is for those without.
+    `dtypes`: each layer's type, for states as the package holds them. `initial`: the states that conversations begin
+    with, by the name of their adapter; the empty name is for those without one.
     """
 
     def __init__(
@@ -79,10 +79,10 @@ class RwkvModel:
     def imported(self, tensors: Sequence[Any], length: int, adapter: str = "") -> RwkvState:
         """The way back, for a state after `length` tokens. Raises ValueError where the shapes are another model's."""
         held = from_package_state(self._states.layout, tensors)
-        return self._states.holding(held, self._initial.get(adapter), length)
+        return self._states.copy_of(held, self._initial.get(adapter), length)
 
     def close(self) -> None:
-        self._states.apart()
+        self._states.split()
         self._arithmetic = None
 
     def _compute(self, rows: Sequence[Row], wanted: Sequence[int]) -> NDArray[np.float32]:
@@ -94,12 +94,12 @@ class RwkvModel:
             assert isinstance(row.state, RwkvState)
             states.append(row.state)
         with torch.inference_mode():
-            batch = self._states.together(states)
+            batch = self._states.batch_of(states)
             try:
                 logits = self._arithmetic.forward(batch, [row.tokens for row in rows], wanted)
                 found: NDArray[np.float32] = logits.cpu().numpy()
             except BaseException:
-                self._states.spoilt()
+                self._states.discard()
                 raise
         for row, state in zip(rows, states, strict=True):
             state.length += len(row.tokens)

@@ -32,18 +32,18 @@ class Rows:
         self._firsts = [0, *ends[:-1]]
         self._lasts = [end - 1 for end in ends]
 
-    def before(self, x: Any, seen: Any) -> Any:
-        """What came before each token: [tokens, width] from `x` itself, or what its conversation saw last.
+    def shift(self, x: Any, x_prev: Any) -> Any:
+        """Token shift: `x` [tokens, width] one token later. `x_prev` stands before each conversation's first token.
 
-        `seen` [conversations, width] holds each conversation's last row of `x` from then on.
+        `x_prev` [conversations, width] becomes each conversation's last row of `x`, for the next step.
         """
         if self.single:
-            shifted = seen.to(x.dtype, copy=True)
-            seen.copy_(x)
+            shifted = x_prev.to(x.dtype, copy=True)
+            x_prev.copy_(x)
             return shifted
         shifted = x.roll(1, 0)
-        shifted[self._firsts] = seen.to(x.dtype)
-        seen.copy_(x[self._lasts])
+        shifted[self._firsts] = x_prev.to(x.dtype)
+        x_prev.copy_(x[self._lasts])
         return shifted
 
     def last(self, x: Any, wanted: Sequence[int]) -> Any:

@@ -1,7 +1,8 @@
 """The rwkv package's strategy strings: what they say, which layer goes where, and what is wrong with one, to the
 character. Knows no file and no torch.
 
-`cuda fp16i8 *20 -> cpu fp32`: parts are joined by `->`; each is a device and a type, then, if wanted, how many layers.
+`cuda fp16i8 *20 -> cpu fp32` has two placements, joined by `->`. Each is a device and a type, and may give a number of
+layers.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ DEVICES = "cpu, cuda, cuda:0 (or another number), mps, dml"
 TYPES = "fp32, fp16, bf16, and fp32i8, fp16i8, bf16i8 with weights of 8 bits"
 AUTO = "auto"
 
-_PART = re.compile(r" *(?P<device>\S+)(?P<gap> *)(?P<type>\S*)(?P<rest>.*)", re.DOTALL)
+_PLACEMENT = re.compile(r" *(?P<device>\S+)(?P<gap> *)(?P<type>\S*)(?P<rest>.*)", re.DOTALL)
 _DEVICE = re.compile(r"cuda(?::\d+)?|cpu|mps|dml")
 _TYPE = re.compile(r"(fp16|fp32|bf16)(i8|i4|i3)?")
 _COUNT = re.compile(r" \*(\d+)(\+?)")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One part of a strategy. `count`: layers, None for its share of what is left; `stream`: also all that is left."""
+class Placement:
+    """One part of a strategy string.
+
+    `count`: layers; None takes a share of what is left. `stream`: takes all that is left besides, and streams that.
+    """
 
     device: str
     type: str
@@ -53,22 +57,22 @@ class StrategyError(ValueError):
         self.at = at
 
 
-def parse(strategy: str) -> tuple[Part, ...]:
-    """The parts of a strategy string. Raises StrategyError for what the package refuses, or takes and ignores."""
+def parse(strategy: str) -> tuple[Placement, ...]:
+    """The placements of a strategy string. Raises StrategyError for what the package refuses, or takes and ignores."""
     strategy = strategy.rstrip("\n")
-    parts: list[Part] = []
+    placements: list[Placement] = []
     start = 0
     for text in strategy.split("->"):
-        part = _parse_part(strategy, text, start)
-        if part.stream and any(earlier.stream for earlier in parts):
+        placement = _parse_placement(strategy, text, start)
+        if placement.stream and any(earlier.stream for earlier in placements):
             raise StrategyError(strategy, start + text.index("*"), "only one part can stream (+)")
-        parts.append(part)
+        placements.append(placement)
         start += len(text) + len("->")
-    return tuple(parts)
+    return tuple(placements)
 
 
-def _parse_part(strategy: str, text: str, start: int) -> Part:
-    match = _PART.match(text)
+def _parse_placement(strategy: str, text: str, start: int) -> Placement:
+    match = _PLACEMENT.match(text)
     if match is None:
         raise StrategyError(strategy, start + len(text), f"a device is missing; write one of {DEVICES}")
     device, name = match["device"], match["type"]
@@ -96,46 +100,41 @@ def _parse_part(strategy: str, text: str, start: int) -> Part:
         raise StrategyError(
             strategy, start + match.start("rest") + 1, "a part for no layer; leave it out, or write *0+"
         )
-    return Part(device, kind[1], kind[2] is not None, number, bool(count and count[2]))
+    return Placement(device, kind[1], kind[2] is not None, number, bool(count and count[2]))
 
 
-def plan(parts: Sequence[Part], layers: int) -> tuple[Slot, ...]:
+def plan(placements: Sequence[Placement], layers: int) -> tuple[Slot, ...]:
     """Where each layer goes, and last the head, which counts as one more; exactly as the package divides them."""
     total = layers + 1
-    counts = [0] * len(parts)
+    counts = [0] * len(placements)
     left = total
-    for number, part in enumerate(parts):
-        counts[number] = min(part.count or 0, left)
+    for number, placement in enumerate(placements):
+        counts[number] = min(placement.count or 0, left)
         left -= counts[number]
-        if not left and part.count is not None:
+        if not left and placement.count is not None:
             break
     streamed = 0
-    stream = next((number for number, part in enumerate(parts) if part.stream), None)
+    stream = next((number for number, placement in enumerate(placements) if placement.stream), None)
     if stream is not None:
         streamed = left
         counts[stream] += left
     else:
-        free = [number for number, part in enumerate(parts) if part.count is None]
+        free = [number for number, placement in enumerate(placements) if placement.count is None]
         for done, number in enumerate(free):
             counts[number] = left // (len(free) - done)
             left -= counts[number]
         counts[-1] += left
     slots: list[Slot] = []
-    for number, part in enumerate(parts):
+    for number, placement in enumerate(placements):
         whole = counts[number] - (streamed if number == stream else 0)
         for at in range(counts[number]):
-            slots.append(Slot(part.device, part.type, part.quantised, stream=at >= whole))
+            slots.append(Slot(placement.device, placement.type, placement.quantised, stream=at >= whole))
     return tuple(slots[:total])
 
 
-def normal(parts: Sequence[Part]) -> str:
+def normal(placements: Sequence[Placement]) -> str:
     """The strategy as the package writes it into a converted file."""
-    return " -> ".join(map(str, parts))
-
-
-def uses_fp16(parts: Sequence[Part]) -> bool:
-    """Whether the package halves the values every few layers, against overflows."""
-    return any(part.type == "fp16" for part in parts)
+    return " -> ".join(map(str, placements))
 
 
 def spans(slots: Sequence[Slot]) -> list[tuple[int, int, Slot]]:

@@ -1,6 +1,14 @@
 """RWKV-4 for many conversations at once, with the package's weights: the formulas of its `att_one` and `ffn_one`.
 
-The matrix products are taken over all tokens of all conversations; only the recurrence goes token by token.
+The matrix products are taken over all tokens of all conversations; only the recurrence goes token by token. Names:
+
+    here              rwkv package, BlinkDL's code        paper (Peng et al. 2023, arXiv 2305.13048)
+    xx, sx            xx, sx                              x_t after the norm, x_{t-1}: token shift
+    x_prev            att_xx and ffn_xx of the state      x_{t-1} of a conversation's next token
+    time_decay        time_decay, there -exp of the file  -w
+    time_first        time_first                          u
+    aa, bb, pp        aa, bb, pp of the state             a', b', p: numerator, denominator, exponent
+    wkv               wkv                                 wkv_t
 """
 
 from __future__ import annotations
@@ -19,21 +27,21 @@ from chatbridge_rwkv.state import Batch
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """One layer's weights. `attention`, `feed`: the norm's weight and bias, then the mixing of each input."""
+    """One layer's weights. `att`, `ffn`: weight and bias of the norm, then `time_mix_*` in the order k v r, or k r."""
 
     device: str
     dtype: Any
-    attention: tuple[Any, ...]
-    decay: Any
-    first: Any
+    att: tuple[Any, ...]
+    time_decay: Any
+    time_first: Any
     key: Product
     value: Product
     receptance: Product
     output: Product
-    feed: tuple[Any, ...]
-    feed_key: Product
-    feed_value: Product
-    feed_receptance: Product
+    ffn: tuple[Any, ...]
+    ffn_key: Product
+    ffn_value: Product
+    ffn_receptance: Product
 
 
 class BatchedV4:
@@ -56,10 +64,12 @@ class BatchedV4:
         """Consume each conversation's tokens; the logits after those `wanted`, [wanted, vocabulary], float32."""
         rows = Rows(tokens)
         x = self._embedding[rows.ids.to(self._embedding.device)]
-        for number, (layer, (seen, seen_too, *gathered)) in enumerate(zip(self._layers, batch.layers, strict=True), 1):
+        for number, (layer, (att_x_prev, ffn_x_prev, *wkv_state)) in enumerate(
+            zip(self._layers, batch.layers, strict=True), 1
+        ):
             x = x.to(layer.device, layer.dtype)
-            x = x + self._attention(layer, x, rows, seen, gathered)
-            x = x + _feed_forward(layer, x, rows, seen_too)
+            x = x + self._att(layer, x, rows, att_x_prev, wkv_state)
+            x = x + _ffn(layer, x, rows, ffn_x_prev)
             if self._rescale and number % self._rescale == 0:
                 x = x / 2
         if not wanted:
@@ -68,38 +78,39 @@ class BatchedV4:
         x = rows.last(x, wanted).to(device, dtype)
         return self._head(layer_norm(x, x.shape[-1:], *self._norm)).float()
 
-    def _attention(self, layer: _Layer, x: Any, rows: Rows, seen: Any, gathered: Sequence[Any]) -> Any:
-        weight, bias, mix_k, mix_v, mix_r = layer.attention
-        now = layer_norm(x, x.shape[-1:], weight, bias)
-        before = rows.before(now, seen)
-        step = now - before
-        r = torch.sigmoid(layer.receptance(torch.addcmul(before, step, mix_r)))
-        k = layer.key(torch.addcmul(before, step, mix_k)).float()
-        v = layer.value(torch.addcmul(before, step, mix_v)).float()
+    def _att(self, layer: _Layer, x: Any, rows: Rows, x_prev: Any, wkv_state: Sequence[Any]) -> Any:
+        """Time mixing. `wkv_state`: aa, bb and pp, [conversations, width] each, which it brings up to date."""
+        weight, bias, mix_k, mix_v, mix_r = layer.att
+        xx = layer_norm(x, x.shape[-1:], weight, bias)
+        sx = rows.shift(xx, x_prev)
+        step = xx - sx
+        r = torch.sigmoid(layer.receptance(torch.addcmul(sx, step, mix_r)))
+        k = layer.key(torch.addcmul(sx, step, mix_k)).float()
+        v = layer.value(torch.addcmul(sx, step, mix_v)).float()
         if rows.single:
-            said = _recur(layer, k, v, *gathered)
+            wkv = _recur(layer, k, v, *wkv_state)
         else:
-            said = torch.empty_like(v)
+            wkv = torch.empty_like(v)
             if rows.singles:
-                part = [tensor[rows.singles] for tensor in gathered]
-                said[rows.at] = _recur(layer, k[rows.at], v[rows.at], *part)
-                for tensor, fresh in zip(gathered, part, strict=True):
+                own = [tensor[rows.singles] for tensor in wkv_state]
+                wkv[rows.at] = _recur(layer, k[rows.at], v[rows.at], *own)
+                for tensor, fresh in zip(wkv_state, own, strict=True):
                     tensor[rows.singles] = fresh
             for row, start, end in rows.spans:
-                own = [tensor[row] for tensor in gathered]
+                own = [tensor[row] for tensor in wkv_state]
                 if self._kernel is not None and k.is_cuda:
-                    said[start:end], *fresh = self._kernel(
-                        end - start, k.shape[1], layer.decay, layer.first, k[start:end], v[start:end], *own
+                    wkv[start:end], *after = self._kernel(
+                        end - start, k.shape[1], layer.time_decay, layer.time_first, k[start:end], v[start:end], *own
                     )
-                    for tensor, new in zip(own, fresh, strict=True):
-                        tensor.copy_(new)
+                    for tensor, fresh in zip(own, after, strict=True):
+                        tensor.copy_(fresh)
                 else:
                     for at in range(start, end):
-                        said[at] = _recur(layer, k[at], v[at], *own)
-        return layer.output(r * said.to(r.dtype))
+                        wkv[at] = _recur(layer, k[at], v[at], *own)
+        return layer.output(r * wkv.to(r.dtype))
 
     def _layer(self, weights: dict[str, Any], matrices: Matrices, number: int, slot: Any) -> _Layer:
-        attention, feed = f"blocks.{number}.att", f"blocks.{number}.ffn"
+        att, ffn = f"blocks.{number}.att", f"blocks.{number}.ffn"
 
         def product(name: str, dtype: Any = None) -> Product:
             return matrices.product(f"{name}.weight", slot.device, stream=slot.stream, dtype=dtype)
@@ -110,43 +121,44 @@ class BatchedV4:
         return _Layer(
             slot.device,
             slot.atype,
-            (*norm("ln1"), *(weights[f"{attention}.time_mix_{letter}"] for letter in "kvr")),
-            weights[f"{attention}.time_decay"],
-            weights[f"{attention}.time_first"],
-            product(f"{attention}.key", torch.float32),
-            product(f"{attention}.value", torch.float32),
-            product(f"{attention}.receptance"),
-            product(f"{attention}.output"),
-            (*norm("ln2"), *(weights[f"{feed}.time_mix_{letter}"] for letter in "kr")),
-            product(f"{feed}.key"),
-            product(f"{feed}.value"),
-            product(f"{feed}.receptance"),
+            (*norm("ln1"), *(weights[f"{att}.time_mix_{letter}"] for letter in "kvr")),
+            weights[f"{att}.time_decay"],
+            weights[f"{att}.time_first"],
+            product(f"{att}.key", torch.float32),
+            product(f"{att}.value", torch.float32),
+            product(f"{att}.receptance"),
+            product(f"{att}.output"),
+            (*norm("ln2"), *(weights[f"{ffn}.time_mix_{letter}"] for letter in "kr")),
+            product(f"{ffn}.key"),
+            product(f"{ffn}.value"),
+            product(f"{ffn}.receptance"),
         )
 
 
-def _feed_forward(layer: _Layer, x: Any, rows: Rows, seen: Any) -> Any:
-    weight, bias, mix_k, mix_r = layer.feed
-    now = layer_norm(x, x.shape[-1:], weight, bias)
-    before = rows.before(now, seen)
-    step = now - before
-    r = torch.sigmoid(layer.feed_receptance(torch.addcmul(before, step, mix_r)))
-    k = torch.relu(layer.feed_key(torch.addcmul(before, step, mix_k))).square()
-    return r * layer.feed_value(k)
+def _ffn(layer: _Layer, x: Any, rows: Rows, x_prev: Any) -> Any:
+    """Channel mixing."""
+    weight, bias, mix_k, mix_r = layer.ffn
+    xx = layer_norm(x, x.shape[-1:], weight, bias)
+    sx = rows.shift(xx, x_prev)
+    step = xx - sx
+    r = torch.sigmoid(layer.ffn_receptance(torch.addcmul(sx, step, mix_r)))
+    k = torch.relu(layer.ffn_key(torch.addcmul(sx, step, mix_k))).square()
+    return r * layer.ffn_value(k)
 
 
-def _recur(layer: _Layer, k: Any, v: Any, top: Any, bottom: Any, exponent: Any) -> Any:
-    """One token: what is remembered with this token counted in, and then the memory itself, in place.
+def _recur(layer: _Layer, k: Any, v: Any, aa: Any, bb: Any, pp: Any) -> Any:
+    """One token: returns wkv with this token counted in, then brings aa, bb and pp up to date, in place.
 
-    All are float32. Values are kept as `top / bottom`, both times e to the minus `exponent`, so that none overflows.
+    All are float32. aa and bb are kept times e to the minus pp, so that none overflows.
     """
-    now = layer.first + k
-    highest = torch.maximum(exponent, now)
-    old, new = torch.exp(exponent - highest), torch.exp(now - highest)
-    said = (old * top).addcmul_(new, v) / (old * bottom).add_(new)
-    faded = layer.decay + exponent
-    highest = torch.maximum(faded, k)
-    old, new = faded.sub_(highest).exp_(), torch.exp(k - highest)
-    top.mul_(old).addcmul_(new, v)
-    bottom.mul_(old).add_(new)
-    exponent.copy_(highest)
-    return said
+    ww = layer.time_first + k
+    p = torch.maximum(pp, ww)
+    e1, e2 = torch.exp(pp - p), torch.exp(ww - p)
+    wkv = (e1 * aa).addcmul_(e2, v) / (e1 * bb).add_(e2)
+    ww = layer.time_decay + pp
+    p = torch.maximum(ww, k)
+    e1, e2 = ww.sub_(p).exp_(), torch.exp(k - p)
+    aa.mul_(e1).addcmul_(e2, v)
+    bb.mul_(e1).add_(e2)
+    pp.copy_(p)
+    return wkv

@@ -1,6 +1,17 @@
 """RWKV-5 and 6 for many conversations at once, with the package's weights: the formulas of its `att_one_v5` to `v6_0`.
 
-The matrix products are taken over all tokens of all conversations; only the recurrence goes token by token.
+The matrix products are taken over all tokens of all conversations; only the recurrence goes token by token. Names:
+
+    here                rwkv package, BlinkDL's code      paper (Peng et al. 2024, arXiv 2404.05892)
+    xx, sx              xx, sx                            x_t after the norm, x_{t-1}: token shift
+    x_prev              att_xx and ffn_xx of the state    x_{t-1} of a conversation's next token
+    mix                 time_mix_*, in RWKV-6 time_maa_*  mu
+    maa_w1, maa_w2      time_maa_w1, time_maa_w2          A and B of RWKV-6's data-dependent lerp
+    time_decay          time_decay                        w (RWKV-5), lambda of d_t (RWKV-6)
+    decay_w1, decay_w2  time_decay_w1, time_decay_w2      A and B of d_t (RWKV-6)
+    time_first          time_first, or time_faaaa         u
+    state               att_kv of the state, there s      the matrix-valued state
+    out                 out                               wkv_t read by r_t
 """
 
 from __future__ import annotations
@@ -21,30 +32,29 @@ from chatbridge_rwkv.state import Batch
 class _Layer:
     """One layer's weights.
 
-    `mix`: how each input is mixed, by its letter; of RWKV-6 also `x`, and `looks`, two matrices by which a token itself
-    has a say in it. `decay`, `first`: [heads, size or 1, 1]; `fades`: two matrices by which a token says how much it
-    forgets (RWKV-6). `gate`: none in RWKV-5.0.
+    `mix`: how each input is mixed, by its letter; RWKV-6 also has `x`. `maa`: maa_w1 and maa_w2, `decay`: decay_w1 and
+    decay_w2, both of RWKV-6 alone. `time_decay`, `time_first`: [heads, size or 1, 1]. `gate`: none in RWKV-5.0.
     """
 
     device: str
     dtype: Any
     norm: tuple[Any, Any]
     mix: dict[str, Any]
-    looks: tuple[Any, Any] | None
-    decay: Any
-    first: Any
-    fades: tuple[Any, Any] | None
+    maa: tuple[Any, Any] | None
+    time_decay: Any
+    time_first: Any
+    decay: tuple[Any, Any] | None
     group_norm: tuple[Any, Any]
     receptance: Product
     key: Product
     value: Product
     gate: Product | None
     output: Product
-    feed_norm: tuple[Any, Any]
-    feed_mix: dict[str, Any]
-    feed_key: Product
-    feed_value: Product
-    feed_receptance: Product
+    ffn_norm: tuple[Any, Any]
+    ffn_mix: dict[str, Any]
+    ffn_key: Product
+    ffn_value: Product
+    ffn_receptance: Product
 
 
 class BatchedV5:
@@ -54,7 +64,7 @@ class BatchedV5:
 
     def __init__(self, model: Any, matrices: Matrices) -> None:
         weights = model.w
-        self._sixth = model.version >= 6
+        self._is_v6 = model.version >= 6
         self._heads: int = model.args.n_head
         self._rescale: int = model.RESCALE_LAYER
         self._embedding = weights["emb.weight"]
@@ -68,10 +78,12 @@ class BatchedV5:
         """Consume each conversation's tokens; the logits after those `wanted`, [wanted, vocabulary], float32."""
         rows = Rows(tokens)
         x = self._embedding[rows.ids.to(self._embedding.device)]
-        for number, (layer, (seen, seen_too, memory)) in enumerate(zip(self._layers, batch.layers, strict=True), 1):
+        for number, (layer, (att_x_prev, ffn_x_prev, state)) in enumerate(
+            zip(self._layers, batch.layers, strict=True), 1
+        ):
             x = x.to(layer.device, layer.dtype)
-            x = x + self._attention(layer, x, rows, seen, memory)
-            x = x + self._feed_forward(layer, x, rows, seen_too)
+            x = x + self._att(layer, x, rows, att_x_prev, state)
+            x = x + self._ffn(layer, x, rows, ffn_x_prev)
             if self._rescale and number % self._rescale == 0:
                 x = x / 2
         if not wanted:
@@ -80,55 +92,57 @@ class BatchedV5:
         x = rows.last(x, wanted).to(device, dtype)
         return self._head(layer_norm(x, x.shape[-1:], *self._norm)).float()
 
-    def _attention(self, layer: _Layer, x: Any, rows: Rows, seen: Any, memory: Any) -> Any:
-        now = layer_norm(x, x.shape[-1:], *layer.norm)
-        base, step = self._ways(now, rows.before(now, seen))
+    def _att(self, layer: _Layer, x: Any, rows: Rows, x_prev: Any, state: Any) -> Any:
+        """Time mixing, which brings `state` [conversations, heads, size, size] up to date."""
+        xx = layer_norm(x, x.shape[-1:], *layer.norm)
+        base, step = self._lerp(xx, rows.shift(xx, x_prev))
         mix = layer.mix
-        if layer.looks is not None:
-            first, second = layer.looks
-            looked = torch.tanh(torch.addcmul(base, step, mix["x"]) @ first).view(rows.count, 5, -1).transpose(0, 1)
-            moved = torch.bmm(looked, second)
-            mix = {letter: mix[letter] + moved[place] for place, letter in enumerate("wkvrg")}
+        if layer.maa is not None:
+            maa_w1, maa_w2 = layer.maa
+            xxx = torch.tanh(torch.addcmul(base, step, mix["x"]) @ maa_w1).view(rows.count, 5, -1).transpose(0, 1)
+            shift = torch.bmm(xxx, maa_w2)
+            mix = {letter: mix[letter] + shift[at] for at, letter in enumerate("wkvrg")}
         heads = (rows.count, self._heads, -1)
         r, k, v = (
             product(torch.addcmul(base, step, mix[letter])).float().view(heads)
             for product, letter in ((layer.receptance, "r"), (layer.key, "k"), (layer.value, "v"))
         )
-        w = layer.decay.squeeze(-1).expand(rows.count, -1, -1)
-        if layer.fades is not None:
+        w = layer.time_decay.squeeze(-1).expand(rows.count, -1, -1)
+        if layer.decay is not None:
+            decay_w1, decay_w2 = layer.decay
             wx = torch.addcmul(base, step, mix["w"])
-            own = (torch.tanh(wx @ layer.fades[0]) @ layer.fades[1]).float().view(heads)
-            w = torch.exp(-torch.exp(w + own))
-        said = self._remember(rows, memory, layer.first.squeeze(-1), (r, w, k, v))
-        said = group_norm(said.flatten(1), self._heads, *layer.group_norm, eps=64e-5).to(x.dtype)
+            w = torch.exp(-torch.exp(w + (torch.tanh(wx @ decay_w1) @ decay_w2).float().view(heads)))
+        out = self._wkv(rows, state, layer.time_first.squeeze(-1), (r, w, k, v))
+        out = group_norm(out.flatten(1), self._heads, *layer.group_norm, eps=64e-5).to(x.dtype)
         if layer.gate is not None:
-            said = said * silu(layer.gate(torch.addcmul(base, step, mix["g"])))
-        return layer.output(said)
+            out = out * silu(layer.gate(torch.addcmul(base, step, mix["g"])))
+        return layer.output(out)
 
-    def _ways(self, now: Any, before: Any) -> tuple[Any, Any]:
-        """From where to where inputs are mixed: RWKV-6 counts from what is now, RWKV-5 from what was before."""
-        return (now, before - now) if self._sixth else (before, now - before)
+    def _lerp(self, xx: Any, sx: Any) -> tuple[Any, Any]:
+        """Where mixing starts and which way it goes: RWKV-6 from this token to the last one, RWKV-5 the other way."""
+        return (xx, sx - xx) if self._is_v6 else (sx, xx - sx)
 
-    def _remember(self, rows: Rows, memory: Any, first: Any, parts: Sequence[Any]) -> Any:
-        """What each token reads from memory [conversations, heads, size, size] and then writes to it."""
+    def _wkv(self, rows: Rows, state: Any, time_first: Any, rwkv: Sequence[Any]) -> Any:
+        """The recurrence over all tokens of a step. `rwkv`: r, w, k and v, [tokens, heads, size] each."""
         if rows.single:
-            return _recur(memory, first, *parts)
-        said = torch.empty_like(parts[0])
+            return _recur(state, time_first, *rwkv)
+        out = torch.empty_like(rwkv[0])
         if rows.singles:
-            own = memory[rows.singles]
-            said[rows.at] = _recur(own, first, *(part[rows.at] for part in parts))
-            memory[rows.singles] = own
+            own = state[rows.singles]
+            out[rows.at] = _recur(own, time_first, *(tensor[rows.at] for tensor in rwkv))
+            state[rows.singles] = own
         for row, start, end in rows.spans:
             for at in range(start, end):
-                said[at] = _recur(memory[row], first, *(part[at] for part in parts))
-        return said
+                out[at] = _recur(state[row], time_first, *(tensor[at] for tensor in rwkv))
+        return out
 
-    def _feed_forward(self, layer: _Layer, x: Any, rows: Rows, seen: Any) -> Any:
-        now = layer_norm(x, x.shape[-1:], *layer.feed_norm)
-        base, step = self._ways(now, rows.before(now, seen))
-        r = torch.sigmoid(layer.feed_receptance(torch.addcmul(base, step, layer.feed_mix["r"])))
-        k = torch.relu(layer.feed_key(torch.addcmul(base, step, layer.feed_mix["k"]))).square()
-        return r * layer.feed_value(k)
+    def _ffn(self, layer: _Layer, x: Any, rows: Rows, x_prev: Any) -> Any:
+        """Channel mixing."""
+        xx = layer_norm(x, x.shape[-1:], *layer.ffn_norm)
+        base, step = self._lerp(xx, rows.shift(xx, x_prev))
+        r = torch.sigmoid(layer.ffn_receptance(torch.addcmul(base, step, layer.ffn_mix["r"])))
+        k = torch.relu(layer.ffn_key(torch.addcmul(base, step, layer.ffn_mix["k"]))).square()
+        return r * layer.ffn_value(k)
 
     def _layer(self, weights: dict[str, Any], matrices: Matrices, number: int, slot: Any) -> _Layer:
         block = f"blocks.{number}."
@@ -140,37 +154,37 @@ class BatchedV5:
             first, second = (weights[f"{block}{name}{end}"] for end in ends or (".weight", ".bias"))
             return first, second
 
-        kind = "time_maa_" if self._sixth else "time_mix_"
+        prefix = "time_maa_" if self._is_v6 else "time_mix_"
         gated = f"{block}att.gate.weight" in weights
-        letters = "xwkvrg" if self._sixth else "kvrg" if gated else "kvr"
+        letters = "xwkvrg" if self._is_v6 else "kvrg" if gated else "kvr"
         return _Layer(
             device=slot.device,
             dtype=slot.atype,
             norm=pair("ln1"),
-            mix={letter: weights[f"{block}att.{kind}{letter}"] for letter in letters},
-            looks=pair("att.time_maa_w", "1", "2") if self._sixth else None,
-            decay=weights[f"{block}att.time_decay"],
-            first=weights[f"{block}att.time_first"],
-            fades=pair("att.time_decay_w", "1", "2") if self._sixth else None,
+            mix={letter: weights[f"{block}att.{prefix}{letter}"] for letter in letters},
+            maa=pair("att.time_maa_w", "1", "2") if self._is_v6 else None,
+            time_decay=weights[f"{block}att.time_decay"],
+            time_first=weights[f"{block}att.time_first"],
+            decay=pair("att.time_decay_w", "1", "2") if self._is_v6 else None,
             group_norm=pair("att.ln_x"),
             receptance=product("att.receptance", torch.float32),
             key=product("att.key", torch.float32),
             value=product("att.value", torch.float32),
             gate=product("att.gate") if gated else None,
             output=product("att.output"),
-            feed_norm=pair("ln2"),
-            feed_mix={letter: weights[f"{block}ffn.{kind}{letter}"] for letter in "kr"},
-            feed_key=product("ffn.key"),
-            feed_value=product("ffn.value"),
-            feed_receptance=product("ffn.receptance"),
+            ffn_norm=pair("ln2"),
+            ffn_mix={letter: weights[f"{block}ffn.{prefix}{letter}"] for letter in "kr"},
+            ffn_key=product("ffn.key"),
+            ffn_value=product("ffn.value"),
+            ffn_receptance=product("ffn.receptance"),
         )
 
 
-def _recur(memory: Any, first: Any, r: Any, w: Any, k: Any, v: Any) -> Any:
-    """One token: what `r` reads from memory [… heads, size, size] and of this token, which counts `first` times.
+def _recur(state: Any, time_first: Any, r: Any, w: Any, k: Any, v: Any) -> Any:
+    """One token: returns r (state + time_first k v), then state becomes w state + k v, in place.
 
-    Then memory fades by `w` and takes the token in, in place. All are float32.
+    `state` is [… heads, size, size], the others [… heads, size]; all are float32.
     """
-    said = (memory * r.unsqueeze(-1)).sum(-2) + (r * first * k).sum(-1, keepdim=True) * v
-    memory.mul_(w.unsqueeze(-1)).addcmul_(k.unsqueeze(-1), v.unsqueeze(-2))
-    return said
+    out = (state * r.unsqueeze(-1)).sum(-2) + (r * time_first * k).sum(-1, keepdim=True) * v
+    state.mul_(w.unsqueeze(-1)).addcmul_(k.unsqueeze(-1), v.unsqueeze(-2))
+    return out

@@ -1,6 +1,17 @@
 """RWKV-7 for many conversations at once, with the package's weights: the formulas of its `TMix_one` and `CMix_one`.
 
-The matrix products are taken over all tokens of all conversations; only the recurrence goes token by token.
+The matrix products are taken over all tokens of all conversations; only the recurrence goes token by token. Names:
+
+    here         rwkv package, BlinkDL's code            paper (Peng et al. 2025, arXiv 2503.14456)
+    x, xx        x after the norm, xx                    x_t, and x_{t-1} - x_t: token shift
+    x_prev       att_x_prev and ffn_x_prev of the state  x_{t-1} of a conversation's next token
+    x_rwkvag     x_r, x_w, x_k, x_v, x_a, x_g            mu
+    v_first      v_first                                 v_{t,0}, the first layer's
+    k_k, k_a     k_k, k_a                                xi and alpha
+    kk           kk                                      kappa-hat, the removal key
+    a, b         of the kernel: -kk and kk * a           -kappa-hat, and kappa-hat times a_t
+    r_k, bonus   r_k, its product without a name         rho, u_t
+    state        att_kv of the state                     the matrix-valued state
 """
 
 from __future__ import annotations
@@ -17,35 +28,35 @@ from chatbridge_rwkv.rows import Rows
 from chatbridge_rwkv.state import Batch
 
 _LETTERS = "rwkvag"
-_FASTEST = -0.606531
-"""No channel forgets faster than to e to the minus e to the minus 1/2 a token."""
+_DECAY_SCALE = -0.606531
+"""-exp(-1/2), so that no channel of the state keeps less than exp(-exp(-1/2)) of itself at a token."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """One layer's weights. `mix`: [6, width], how each input is mixed, in the order r w k v a g.
+    """One layer's weights. `x_rwkvag`: [6, width], how each input is mixed, in the order of its letters.
 
-    `w`, `a`, `v`, `g`: what is added (none for g), and two small matrices.
+    `w`, `a`, `v`, `g`: w0, w1 and w2, and so on; there is no g0.
     """
 
     norm: tuple[Any, Any]
-    mix: Any
+    x_rwkvag: Any
     w: tuple[Any, Any, Any]
     a: tuple[Any, Any, Any]
     v: tuple[Any, Any, Any]
     g: tuple[Any, Any]
-    key_scale: Any
-    key_share: Any
-    bonus: Any
+    k_k: Any
+    k_a: Any
+    r_k: Any
     group_norm: tuple[Any, Any]
     receptance: Product
     key: Product
     value: Product
     output: Product
-    feed_norm: tuple[Any, Any]
-    feed_mix: Any
-    feed_key: Product
-    feed_value: Product
+    ffn_norm: tuple[Any, Any]
+    ffn_x_k: Any
+    ffn_key: Product
+    ffn_value: Product
 
 
 class BatchedV7:
@@ -68,67 +79,62 @@ class BatchedV7:
         """Consume each conversation's tokens; the logits after those `wanted`, [wanted, vocabulary], float32."""
         rows = Rows(tokens)
         x = self._embedding[rows.ids.to(self._embedding.device)]
-        first = None
-        for layer, (seen, seen_too, memory) in zip(self._layers, batch.layers, strict=True):
-            said, first = self._time_mix(layer, x, rows, seen, memory, first)
-            x = x + said
-            x = x + _channel_mix(layer, x, rows, seen_too)
+        v_first = None
+        for layer, (att_x_prev, ffn_x_prev, state) in zip(self._layers, batch.layers, strict=True):
+            out, v_first = self._time_mix(layer, x, rows, att_x_prev, state, v_first)
+            x = x + out
+            x = x + _channel_mix(layer, x, rows, ffn_x_prev)
         if not wanted:
             return torch.empty(0)
         x = rows.last(x, wanted)
         return self._head(layer_norm(x, x.shape[-1:], *self._norm)).float()
 
-    def _time_mix(self, layer: _Layer, x: Any, rows: Rows, seen: Any, memory: Any, first: Any) -> tuple[Any, Any]:
+    def _time_mix(self, layer: _Layer, x: Any, rows: Rows, x_prev: Any, state: Any, v_first: Any) -> tuple[Any, Any]:
+        """What is added to `x`, and v_first; brings `state` [conversations, heads, size, size] up to date."""
         heads = (rows.count, self._heads, self._size)
-        now = layer_norm(x, x.shape[-1:], *layer.norm)
-        before = rows.before(now, seen)
-        step = before - now
-        xr, xw, xk, xv, xa, xg = torch.addcmul(now, step, layer.mix.unsqueeze(1)).unbind(0)
+        x = layer_norm(x, x.shape[-1:], *layer.norm)
+        xx = rows.shift(x, x_prev) - x
+        xr, xw, xk, xv, xa, xg = torch.addcmul(x, xx, layer.x_rwkvag.unsqueeze(1)).unbind(0)
         r, k, v = layer.receptance(xr), layer.key(xk), layer.value(xv)
-        w = torch.exp(_FASTEST * torch.sigmoid((layer.w[0] + torch.tanh(xw @ layer.w[1]) @ layer.w[2]).float()))
+        w = torch.exp(_DECAY_SCALE * torch.sigmoid((layer.w[0] + torch.tanh(xw @ layer.w[1]) @ layer.w[2]).float()))
         a = torch.sigmoid(layer.a[0] + (xa @ layer.a[1]) @ layer.a[2])
         g = torch.sigmoid(xg @ layer.g[0]) @ layer.g[1]
-        out_key = normalize((k * layer.key_scale).view(heads), dim=-1)
-        k = k * (1 + (a - 1) * layer.key_share)
-        if first is None:
-            first = v
+        kk = normalize((k * layer.k_k).view(heads), dim=-1)
+        k = k * (1 + (a - 1) * layer.k_a)
+        if v_first is None:
+            v_first = v
         else:
-            v = v + (first - v) * torch.sigmoid(layer.v[0] + (xv @ layer.v[1]) @ layer.v[2])
-        in_key = out_key * a.view(heads)
-        parts = [part.view(heads).float() for part in (r, w, k, v, -out_key, in_key)]
-        said = self._remember(rows, memory, parts)
-        said = said.to(x.dtype).flatten(1)
-        said = group_norm(said, self._heads, *layer.group_norm, eps=64e-5)
-        echo = (r * k * layer.bonus).view(heads).sum(-1, keepdim=True) * v.view(heads)
-        return layer.output((said + echo.flatten(1)) * g), first
+            v = v + (v_first - v) * torch.sigmoid(layer.v[0] + (xv @ layer.v[1]) @ layer.v[2])
+        out = self._wkv(rows, state, [tensor.view(heads).float() for tensor in (r, w, k, v, -kk, kk * a.view(heads))])
+        out = out.to(x.dtype).flatten(1)
+        out = group_norm(out, self._heads, *layer.group_norm, eps=64e-5)
+        bonus = (r * k * layer.r_k).view(heads).sum(-1, keepdim=True) * v.view(heads)
+        return layer.output((out + bonus.flatten(1)) * g), v_first
 
-    def _remember(self, rows: Rows, memory: Any, parts: Sequence[Any]) -> Any:
-        """What each token reads from memory [conversations, heads, size, size], once it has written to it.
-
-        `parts`: what `_recur` takes besides, each [tokens, heads, size].
-        """
+    def _wkv(self, rows: Rows, state: Any, rwkvab: Sequence[Any]) -> Any:
+        """The recurrence over all tokens of a step. `rwkvab`: r, w, k, v, a and b, [tokens, heads, size] each."""
         if rows.single:
-            return _recur(memory, *parts)
-        said = torch.empty_like(parts[0])
-        if self._kernel is not None and said.is_cuda:
-            return self._with_kernel(rows, memory, said, parts)
+            return _recur(state, *rwkvab)
+        out = torch.empty_like(rwkvab[0])
+        if self._kernel is not None and out.is_cuda:
+            return self._with_kernel(rows, state, out, rwkvab)
         if rows.singles:
-            own = memory[rows.singles]
-            said[rows.at] = _recur(own, *(part[rows.at] for part in parts))
-            memory[rows.singles] = own
+            own = state[rows.singles]
+            out[rows.at] = _recur(own, *(tensor[rows.at] for tensor in rwkvab))
+            state[rows.singles] = own
         for row, start, end in rows.spans:
             for at in range(start, end):
-                said[at] = _recur(memory[row], *(part[at] for part in parts))
-        return said
+                out[at] = _recur(state[row], *(tensor[at] for tensor in rwkvab))
+        return out
 
-    def _with_kernel(self, rows: Rows, memory: Any, said: Any, parts: Sequence[Any]) -> Any:
+    def _with_kernel(self, rows: Rows, state: Any, out: Any, rwkvab: Sequence[Any]) -> Any:
         """The same through the package's kernel, which takes one conversation's tokens, in the model's type."""
-        r, w, *others = parts
-        given = [part.to(self._embedding.dtype).flatten(1) for part in (r, torch.log(-torch.log(w)), *others)]
+        r, w, *others = rwkvab
+        given = [tensor.to(self._embedding.dtype).flatten(1) for tensor in (r, torch.log(-torch.log(w)), *others)]
         spans = [*rows.spans, *((row, at, at + 1) for row, at in zip(rows.singles, rows.at, strict=True))]
         for row, start, end in spans:
-            said[start:end] = self._kernel(memory[row], *(part[start:end] for part in given)).view_as(said[start:end])
-        return said
+            out[start:end] = self._kernel(state[row], *(tensor[start:end] for tensor in given)).view_as(out[start:end])
+        return out
 
     def _layer(self, weights: dict[str, Any], matrices: Matrices, number: int) -> _Layer:
         def own(name: str) -> Any:
@@ -145,41 +151,41 @@ class BatchedV7:
 
         return _Layer(
             norm=norm("ln1"),
-            mix=torch.stack([own(f"att.x_{letter}") for letter in _LETTERS]),
+            x_rwkvag=torch.stack([own(f"att.x_{letter}") for letter in _LETTERS]),
             w=three("w"),
             a=three("a"),
             v=three("v"),
             g=(own("att.g1"), own("att.g2")),
-            key_scale=own("att.k_k"),
-            key_share=own("att.k_a"),
-            bonus=own("att.r_k"),
+            k_k=own("att.k_k"),
+            k_a=own("att.k_a"),
+            r_k=own("att.r_k"),
             group_norm=norm("att.ln_x"),
             receptance=product("att.receptance"),
             key=product("att.key"),
             value=product("att.value"),
             output=product("att.output"),
-            feed_norm=norm("ln2"),
-            feed_mix=own("ffn.x_k"),
-            feed_key=product("ffn.key"),
-            feed_value=product("ffn.value"),
+            ffn_norm=norm("ln2"),
+            ffn_x_k=own("ffn.x_k"),
+            ffn_key=product("ffn.key"),
+            ffn_value=product("ffn.value"),
         )
 
 
-def _channel_mix(layer: _Layer, x: Any, rows: Rows, seen: Any) -> Any:
-    now = layer_norm(x, x.shape[-1:], *layer.feed_norm)
-    before = rows.before(now, seen)
-    mixed = torch.addcmul(now, before - now, layer.feed_mix)
-    return layer.feed_value(torch.relu(layer.feed_key(mixed)).square())
+def _channel_mix(layer: _Layer, x: Any, rows: Rows, x_prev: Any) -> Any:
+    x = layer_norm(x, x.shape[-1:], *layer.ffn_norm)
+    xx = rows.shift(x, x_prev) - x
+    k = torch.addcmul(x, xx, layer.ffn_x_k)
+    return layer.ffn_value(torch.relu(layer.ffn_key(k)).square())
 
 
-def _recur(memory: Any, r: Any, w: Any, k: Any, v: Any, out_key: Any, in_key: Any) -> Any:
-    """One token: memory [… heads, size, size] fades, what `out_key` finds goes where `in_key` says, and `v` to `k`.
+def _recur(state: Any, r: Any, w: Any, k: Any, v: Any, a: Any, b: Any) -> Any:
+    """One token: state becomes state * w + (state a) b + v k, in place; returns state r.
 
-    In place, all float32. Returns what `r` reads. The package multiplies size by size matrices for the second part;
-    a vector's way through memory and back gives the same. Sums of products are five times as fast on a processor as
-    a batch of products with vectors.
+    `state` is [… heads, size, size], the others [… heads, size]; all are float32. The package multiplies state by the
+    matrix a b. A vector's way through state and back gives the same, and sums of products are five times as fast on a
+    processor as a batch of products with vectors.
     """
-    found = (memory * out_key.unsqueeze(-2)).sum(-1, keepdim=True)
-    memory.mul_(w.unsqueeze(-2))
-    memory.addcmul_(found, in_key.unsqueeze(-2)).addcmul_(v.unsqueeze(-1), k.unsqueeze(-2))
-    return (memory * r.unsqueeze(-2)).sum(-1)
+    sa = (state * a.unsqueeze(-2)).sum(-1, keepdim=True)
+    state.mul_(w.unsqueeze(-2))
+    state.addcmul_(sa, b.unsqueeze(-2)).addcmul_(v.unsqueeze(-1), k.unsqueeze(-2))
+    return (state * r.unsqueeze(-2)).sum(-1)

@@ -3,30 +3,91 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from chatbridge_rwkv.backend import load
 from chatbridge_rwkv.model import RwkvModel
 from chatbridge_rwkv.options import RwkvOptions
 
-FIXTURES = Path(__file__).parent / "fixtures"
-V4, V7 = FIXTURES / "rwkv4-tiny.pth", FIXTURES / "rwkv7-tiny.pth"
-CONVERTED = FIXTURES / "rwkv4-tiny-converted-cpu_fp32i8.pth"
-TOKENIZER = FIXTURES / "toy_20B_style_tokenizer.json"
-IDS = [11, 300, 45, 7, 480, 301, 302, 17, 99, 256, 410, 33]
-"""What the recorded logits follow."""
+
+def fixtures() -> Path:
+    """The folder of recorded fixtures."""
+    named = os.environ.get("CHATBRIDGE_FIXTURES")
+    return Path(named) if named else Path(__file__).parents[3] / "tests" / "fixtures"
+
+
+RECORDS = fixtures() / "rwkv"
+
+
+def found(pattern: str) -> Path:
+    """The file of that form among the records; the pattern itself as a path where there is none."""
+    return min(RECORDS.glob(pattern), default=RECORDS / pattern, key=lambda path: len(path.name))
+
+
+V4, V7 = found("rwkv4-*.pth"), found("rwkv7-*.pth")
+CONVERTED = found("rwkv4-*-converted-*.pth")
+TOKENIZER = found("*_tokenizer.json")
+IDS = [11, 30, 45, 7, 48, 31, 32, 17, 99, 25, 41, 33]
+"""A text for tests that compare nothing with records; those bring ids of their own."""
 
 Load = Callable[..., RwkvModel]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a model file holds; `heads` are 0 before RWKV-5."""
+
+    layers: int
+    width: int
+    heads: int
+    head_size: int
+    vocabulary: int
+
+
+@cache
+def sizes(path: Path) -> Sizes:
+    """The sizes of a recorded model, read from its tensors."""
+    there(path)
+    shapes = {
+        name: tuple(value.shape) for name, value in torch.load(path, mmap=True).items() if hasattr(value, "shape")
+    }
+    vocabulary, width = shapes["emb.weight"]
+    layers = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("blocks."))
+    heads, head_size = shapes.get("blocks.0.att.r_k", (0, 0))
+    return Sizes(layers, width, heads, head_size, vocabulary)
+
+
+def there(path: Path) -> Path:
+    """The path itself. The test, or the whole file of tests, is skipped where it is not among the records."""
+    if path.parent == RECORDS and path.suffix and not path.exists():
+        pytest.skip(f"{path.name} is not among the records in {RECORDS}", allow_module_level=True)
+    return path
+
+
+def vocabulary() -> int:
+    """How many ids the recorded tokenizer has."""
+    from tokenizers import Tokenizer
+
+    return int(Tokenizer.from_file(str(there(TOKENIZER))).get_vocab_size())
+
+
+def recorded(name: str) -> Any:
+    """One of the JSON records."""
+    return json.loads(there(RECORDS / name).read_text(encoding="utf-8"))
 
 
 def options_for(path: Path, **options: Any) -> RwkvOptions:
     """A recorded model on one thread, since these are so small that a second one only waits."""
     return RwkvOptions.model_validate(
-        {"path": path, "threads": 1, "strategy": "auto", "tokenizer": TOKENIZER, **options}
+        {"path": there(path), "threads": 1, "strategy": "auto", "tokenizer": there(TOKENIZER), **options}
     )
 
 
@@ -69,11 +130,6 @@ def reference() -> dict[str, np.ndarray]:
     """What the original code computed, by name: `v4.…` and `v7.…`."""
     arrays = {}
     for name in ("reference_v4.npz", "reference_v7.npz"):
-        with np.load(FIXTURES / name) as recorded:
+        with np.load(there(RECORDS / name)) as recorded:
             arrays |= {key: recorded[key] for key in recorded}
     return arrays
-
-
-def recorded(name: str) -> Any:
-    """One of the JSON fixtures."""
-    return json.loads((FIXTURES / name).read_text(encoding="utf-8"))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from chatbridge_rwkv.backend import build_info, load, rwkv
 from chatbridge_rwkv.options import RwkvOptions
@@ -13,7 +14,7 @@ from chatbridge_rwkv.options import RwkvOptions
 from chatbridge import DiskCache, LocalModel, ModelLoadError, Plugins
 from chatbridge.testing import LocalModelContract, worker_with
 
-from .conftest import V4, V7, Load, opened, options_for
+from .conftest import V4, V7, Load, opened, options_for, sizes, there, vocabulary
 from .weights import write_model
 
 
@@ -42,17 +43,18 @@ class TestV4AsThePackageRunsIt(LocalModelContract):
 
 
 async def test_a_worker_tells_what_is_really_in_use() -> None:
-    options = options_for(V4, strategy="cpu fp32 *3 -> cpu bf16i8", context_length=64)
+    options = options_for(V4, strategy="cpu fp32 *1 -> cpu bf16i8", context_length=64)
+    size = sizes(V4)
     async with worker_with(rwkv, options) as backend:
         info = backend.info
-    assert (info.architecture, info.vocab_size, info.bos, info.eos) == ("RWKV-4", 512, None, (0,))
+    assert (info.architecture, info.vocab_size, info.bos, info.eos) == ("RWKV-4", size.vocabulary, None, (0,))
     assert (info.context_length, info.can_trim) == (64, False)
     assert info.details["file"] == str(V4)
-    assert info.details["strategy"] == "cpu fp32 *3 -> cpu bf16i8"
-    assert info.details["memory"].startswith("layers 1 to 3 on cpu in fp32, ")
-    assert "layers 4 to 8 and the head on cpu in bf16 with weights of 8 bits" in info.details["memory"]
+    assert info.details["strategy"] == "cpu fp32 *1 -> cpu bf16i8"
+    assert info.details["memory"].startswith("layer 1 on cpu in fp32, ")
+    assert f"layers 2 to {size.layers} and the head on cpu in bf16 with weights of 8 bits" in info.details["memory"]
     assert info.details["together"] == "up to 32 conversations in one batch"
-    assert info.details["tokenizer"] == "20B, 512 ids for 512 rows"
+    assert info.details["tokenizer"] == f"20B, {vocabulary()} ids for {size.vocabulary} rows"
     assert info.details["threads"] == "1"
     assert "JIT off, CUDA kernels off" in info.details["rwkv"]
 
@@ -78,15 +80,15 @@ def test_the_doctor_is_told_of_the_engine() -> None:
 
 def test_fingerprints_tell_what_changes_a_state(tmp_path: Path, model_of: Load) -> None:
     copy = tmp_path / "another-name.pth"
-    copy.write_bytes(V4.read_bytes())
+    copy.write_bytes(there(V4).read_bytes())
     same = {model_of(path).info.fingerprint for path in (V4, copy)}
     assert len(same) == 1
     others = {
         model_of(V7).info.fingerprint,
         model_of(V4, strategy="cpu bf16").info.fingerprint,
-        model_of(V4, strategy="cpu fp32 *8 -> cpu bf16").info.fingerprint,
+        model_of(V4, strategy=f"cpu fp32 *{sizes(V4).layers} -> cpu bf16").info.fingerprint,
         model_of(V4, batched=False).info.fingerprint,
-        model_of(write_model(tmp_path / "m.pth", 4, layers=8, width=32)).info.fingerprint,
+        model_of(write_model(tmp_path / "m.pth", 4, layers=sizes(V4).layers, width=sizes(V4).width)).info.fingerprint,
     }
     assert len(others | same) == 6
 
@@ -103,7 +105,8 @@ def test_a_converted_file_is_kept_for_the_next_start(tmp_path: Path, model_of: L
     ids = [5, 6, 7]
     expected = plain.logits(plain.new_state(), ids)
     for model in (first, again):
-        assert (model.logits(model.new_state(), ids) == expected).all()
+        # Weights that lie elsewhere in memory may be added up in another order.
+        np.testing.assert_allclose(model.logits(model.new_state(), ids), expected, rtol=0, atol=1e-3)
         assert model.info.fingerprint == plain.info.fingerprint
     model_of(V4, **{**options, "strategy": "cpu bf16i8"})
     assert len([*(tmp_path / "cache").iterdir()]) == 2

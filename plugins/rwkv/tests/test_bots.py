@@ -11,7 +11,7 @@ from pathlib import Path
 from chatbridge import Author, Bridge, Channel, Finish, Message, Notice, Plugins, ReplyStream, SettingsSource
 from chatbridge.config import load
 
-from .conftest import TOKENIZER, V4, V7
+from .conftest import TOKENIZER, V4, V7, there
 
 BOTS = f"""
 models:
@@ -32,6 +32,8 @@ TEXTS = ["hello there, tell me about the river", "and the fox?", "why", "who are
 
 @asynccontextmanager
 async def bridge(folder: Path, text: str = BOTS) -> AsyncIterator[Bridge]:
+    for path in (V4, V7, TOKENIZER):
+        there(path)
     file = folder / "bots.yaml"
     file.write_text(text, encoding="utf-8")
     plugins = Plugins()

@@ -24,7 +24,7 @@ from chatbridge import (
 )
 from chatbridge.config import load
 
-from .conftest import TOKENIZER, V4
+from .conftest import TOKENIZER, V4, there
 
 ALIASES = {
     "+gen": "/gen", "+i": "/instruct", "+qq": "/qq", "+++": "/more", "++": "/again", "+": "/regenerate",
@@ -36,7 +36,9 @@ ROOM = Channel("room", kind="group")
 @pytest.fixture
 async def bot(tmp_path: Path) -> AsyncIterator[Bot]:
     written = {
-        "models": {"raven": {"backend": "rwkv", "path": str(V4), "tokenizer": str(TOKENIZER), "threads": 1}},
+        "models": {
+            "raven": {"backend": "rwkv", "path": str(there(V4)), "tokenizer": str(there(TOKENIZER)), "threads": 1}
+        },
         "defaults": {
             "template": "rwkv-raven-alice",
             "system": "Alice is a fox.",

@@ -12,7 +12,7 @@ from chatbridge_rwkv.model import RwkvModel
 from chatbridge import ModelLoadError, Request, Row, Sampling, Text
 from chatbridge.engine.engine import Engine
 
-from .conftest import IDS, V4, V7, Load
+from .conftest import IDS, V4, V7, Load, sizes
 from .engine import finish_all
 from .weights import write_model
 
@@ -26,6 +26,12 @@ def tuned(path: Path, layers: int, heads: int, size: int, seed: int = 1) -> Path
     }
     torch.save(states, path)
     return path
+
+
+def tuned_v7(path: Path, seed: int = 1) -> Path:
+    """One for the recorded RWKV-7."""
+    size = sizes(V7)
+    return tuned(path, size.layers, size.heads, size.head_size, seed)
 
 
 def by_the_package(model: RwkvModel, version: float, path: Path, ids: list[int]) -> Any:
@@ -58,7 +64,7 @@ def test_a_tuned_state_is_used_as_chatrwkv_uses_it(version: float, tmp_path: Pat
 
 
 def test_the_file_itself_is_never_changed(tmp_path: Path, model_of: Load) -> None:
-    path = tuned(tmp_path / "state.pth", 3, 2, 32)
+    path = tuned_v7(tmp_path / "state.pth")
     model = model_of(V7, adapters={"teller": {"init_state": path}})
     first = model.new_state(adapter="teller")
     before = first.save()
@@ -70,7 +76,7 @@ def test_the_file_itself_is_never_changed(tmp_path: Path, model_of: Load) -> Non
 
 
 def test_channels_with_and_without_one_do_not_mix(tmp_path: Path, model_of: Load) -> None:
-    paths = {name: tuned(tmp_path / f"{name}.pth", 3, 2, 32, seed) for seed, name in enumerate(("a", "b"))}
+    paths = {name: tuned_v7(tmp_path / f"{name}.pth", seed) for seed, name in enumerate(("a", "b"))}
     model = model_of(V7, adapters={name: {"init_state": path} for name, path in paths.items()})
     assert set(model.info.adapters) == {"a", "b"}
     assert len(set(model.info.adapters.values())) == 2
@@ -98,22 +104,27 @@ def test_a_whole_state_can_be_one_too(tmp_path: Path, model_of: Load, v4: RwkvMo
     model = model_of(V4, adapters={name: {"init_state": tmp_path / f"{name}.pth"} for name in ("whole", "list")})
     expected = v4.logits(state, [5])
     for name in ("whole", "list"):
-        assert (model.logits(model.new_state(adapter=name), [5]) == expected).all()
+        # Weights that lie elsewhere in memory may be added up in another order.
+        torch.testing.assert_close(model.logits(model.new_state(adapter=name), [5]), expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("model", "content", "why"),
-    [
-        (V4, {"blocks.0.att.time_state": torch.ones(1, 2, 2)}, "RWKV-4 has no states of this kind"),
-        (V7, {"blocks.0.att.time_state": torch.ones(2, 32, 32)}, "it has no blocks.1.att.time_state"),
-        (V7, {f"blocks.{n}.att.time_state": torch.ones(2, 16, 32) for n in range(3)}, "the model's are"),
-        (V7, {f"blocks.{n}.att.time_state": torch.ones(2, 32, 32) for n in range(4)}, "the model has 3 layers"),
+def states(layers: int, *shape: int) -> dict[str, Any]:
+    return {f"blocks.{number}.att.time_state": torch.ones(shape) for number in range(layers)}
+
+
+def test_files_that_do_not_fit(tmp_path: Path, model_of: Load) -> None:
+    size = sizes(V7)
+    own = (size.heads, size.head_size, size.head_size)
+    cases: list[tuple[Path, Any, str]] = [
+        (V4, states(1, 1, 2, 2), "RWKV-4 has no states of this kind"),
+        (V7, states(size.layers - 1, *own), f"it has no blocks.{size.layers - 1}.att.time_state"),
+        (V7, states(size.layers, size.heads, 1, 2), "the model's are"),
+        (V7, states(size.layers + 1, *own), f"the model has {size.layers} layers"),
         (V7, {"emb.weight": torch.ones(2)}, "neither blocks.N.att.time_state nor a list"),
-        (V7, [torch.ones(2)], "it has 1 tensors, and 9 are expected"),
-        (V7, [torch.ones(2)] * 9, "where"),
-    ],
-)
-def test_files_that_do_not_fit(model: Path, content: Any, why: str, tmp_path: Path, model_of: Load) -> None:
-    torch.save(content, tmp_path / "state.pth")
-    with pytest.raises(ModelLoadError, match=why):
-        model_of(model, adapters={"a": {"init_state": tmp_path / "state.pth"}})
+        (V7, [torch.ones(2)], f"it has 1 tensors, and {3 * size.layers} are expected"),
+        (V7, [torch.ones(2)] * 3 * size.layers, "where"),
+    ]
+    for model, content, why in cases:
+        torch.save(content, tmp_path / "state.pth")
+        with pytest.raises(ModelLoadError, match=why):
+            model_of(model, adapters={"a": {"init_state": tmp_path / "state.pth"}})

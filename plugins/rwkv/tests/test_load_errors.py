@@ -13,7 +13,7 @@ from chatbridge_rwkv.checkpoint import read, trained_context
 from chatbridge import ConfigError, ModelLoadError, Plugins
 from chatbridge.config import load
 
-from .conftest import CONVERTED, TOKENIZER, V4, V7, Load
+from .conftest import CONVERTED, TOKENIZER, V4, V7, Load, there
 from .weights import write_model
 
 EMPTY: dict[str, Any] = {}
@@ -77,7 +77,7 @@ def complaint(path: Path) -> str | None:
 
 
 def test_damaged_files_end_in_words(tmp_path: Path) -> None:
-    whole = V4.read_bytes()
+    whole = there(V4).read_bytes()
     rng = random.Random(1)
     for number in range(60):
         damaged = bytearray(whole)
@@ -85,7 +85,7 @@ def test_damaged_files_end_in_words(tmp_path: Path) -> None:
             del damaged[rng.randrange(len(damaged)) :]
         else:
             for _ in range(20):
-                damaged[rng.randrange(len(damaged) - 20_000, len(damaged))] = rng.randrange(256)
+                damaged[rng.randrange(max(0, len(damaged) - 20_000), len(damaged))] = rng.randrange(256)
         path = tmp_path / "damaged.pth"
         path.write_bytes(damaged)
         told = complaint(path)
@@ -102,13 +102,13 @@ def test_damaged_files_end_in_words(tmp_path: Path) -> None:
         (V7, {"strategy": "cpu fp32i8"}, "RWKV-7 is loaded by one device and one type"),
         (V7, {"convert": True}, "leave convert out"),
         (CONVERTED, {"convert": True}, "converted already"),
-        (CONVERTED, {"strategy": "cpu fp32"}, "converted for the strategy 'cpu fp32i8'"),
-        (V4, {"tokenizer": None}, "a vocabulary of 512 is neither World's"),
+        (CONVERTED, {"strategy": "cpu fp32 *1 -> cpu bf16"}, "converted for the strategy"),
+        (V4, {"tokenizer": None}, r"a vocabulary of \d+ is neither World's"),
         (V4, {"tokenizer": "world"}, "they do not belong together"),
         (V4, {"tokenizer": "absent.json"}, "there is no such file"),
         (V4, {"tokenizer": V4}, "no tokenizer.json"),
-        (V4, {"token_ban": [512]}, "512 is outside the vocabulary"),
-        (V4, {"avoid_repeat": "龘"}, "'龘' is 3 tokens"),
+        (V4, {"token_ban": [70000]}, "70000 is outside the vocabulary"),
+        (V4, {"avoid_repeat": "龘"}, r"'龘' is \d tokens"),
         (V4, {"keep_states": V4}, "keep_states"),
         (V4, {"adapters": {"a": {"init_state": "absent.pth"}}}, "there is no such file"),
     ],
@@ -152,12 +152,13 @@ def test_names_tell_the_context() -> None:
 
 
 def test_a_name_without_its_ending_is_understood(model_of: Load) -> None:
-    assert model_of(V7.with_suffix("")).info.name == "rwkv7-tiny"
+    there(V7)
+    assert model_of(V7.with_suffix("")).info.name == V7.stem
 
 
 def test_another_ending_is_no_hindrance(tmp_path: Path, model_of: Load) -> None:
     for source in (V4, V7):
         path = tmp_path / f"{source.stem}.pth.bak"
-        path.write_bytes(source.read_bytes())
+        path.write_bytes(there(source).read_bytes())
         model = model_of(path)
         assert model.info.fingerprint == model_of(source).info.fingerprint

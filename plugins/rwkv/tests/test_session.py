@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from chatbridge_rwkv.model import RwkvModel
@@ -17,6 +19,8 @@ from .engine import finish_all
 
 SESSION = recorded("chat_session.json")
 DEFAULTS = SESSION["defaults"]
+END_OF_ANSWER = [SESSION["toy_ids"]["END_OF_LINE"]] * 2
+ASIDE = ("+qq ", "+i ", "+gen ")
 GREEDY = Sampling(
     temperature=0,
     top_k=0,
@@ -46,6 +50,11 @@ def free() -> RwkvModel:
     return opened(V4, avoid_repeat=SESSION["toy_ids"]["AVOID_REPEAT"], uncounted="")
 
 
+def message_of(turn: dict[str, Any]) -> str:
+    """What was said, without the options of chat.py."""
+    return re.sub(r" ?-(?:top_p|temp)=\S+", "", turn["message"])
+
+
 def answered(model: RwkvModel, ids: Sequence[int], *stop: str, **sampling: object) -> Reply:
     """What the model says after these ids, through the engine."""
     request = Request((Tokens(tuple(ids)),), id="r", sampling=GREEDY.model_copy(update=sampling), stop=stop)
@@ -56,16 +65,17 @@ def test_the_chat_is_repeated(model: RwkvModel) -> None:
     alice = Plugins(discover=False).templates["rwkv-raven-alice"]
     engine = Engine(model)
     conversation: list[Turn] = []
-    chats = [turn for turn in SESSION["turns"] if "Alice:" in turn["printed"]]
+    last = ""
     said = 0
+    chats = [turn for turn in SESSION["turns"] if not turn["message"].startswith((*ASIDE, "++"))]
     for turn in chats:
-        message = turn["message"].replace("-top_p=0", "")
+        message = message_of(turn)
         if message == "+reset":
             conversation = []
             continue
-        if message.strip() == "+":  # the same again
-            conversation = conversation[:-2]
-            message = [t for t in chats if not t["message"].startswith("+")][1]["message"].replace("-top_p=0", "")
+        if message == "+":  # the same again
+            conversation, message = conversation[:-2], last
+        last = message
         if not conversation:
             conversation = [Turn("system", SESSION["init_prompt_text"], trusted=True)]
         conversation.append(Turn("user", message))
@@ -73,18 +83,19 @@ def test_the_chat_is_repeated(model: RwkvModel) -> None:
         request = Request(rendered.prompt, id="r", sampling=GREEDY, stop=rendered.stop)
         reply = finish_all(engine, [request])["r"].reply
         ids = encode(rendered.prompt, model.tokenizer, bos=None, eos=0)
-        assert [*ids, *reply.tokens] == turn["tokens_after"][:-2]
-        assert turn["tokens_after"][-2:] == [199, 199]  # which end the answer
+        assert [*ids, *reply.tokens, *END_OF_ANSWER] == turn["tokens_after"]
         conversation.append(Turn("assistant", reply.text, reply=reply))
         said += 1
-    assert said == 4
+    assert said == len([turn for turn in chats if turn["message"] != "+reset"]) > 2
     assert engine.stats()["tokens_reused"] > engine.stats()["tokens_read"]
 
 
-@pytest.mark.parametrize("message", ["+qq what is a fox", "+i Write a story", "+gen The fox"])
-def test_free_generation_is_repeated(free: RwkvModel, message: str) -> None:
-    (after,) = [turn["tokens_after"] for turn in SESSION["turns"] if turn["message"].startswith(message)]
-    command, _, text = message.partition(" ")
+@pytest.mark.parametrize(
+    "turn", [turn for turn in SESSION["turns"] if turn["message"].startswith(ASIDE)], ids=message_of
+)
+def test_free_generation_is_repeated(free: RwkvModel, turn: dict[str, Any]) -> None:
+    after = turn["tokens_after"]
+    command, _, text = message_of(turn).partition(" ")
     prompt = {
         "+qq": f"\nQ: {text}\nA:",
         "+i": "\nBelow is an instruction that describes a task. Write a response that appropriately completes the "

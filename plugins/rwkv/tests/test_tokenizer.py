@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from chatbridge import ModelLoadError
 
-from .conftest import TOKENIZER, recorded
+from .conftest import TOKENIZER, recorded, there
 
 CASES = recorded("tokenizers.json")
 
@@ -26,7 +26,7 @@ def world() -> WorldTokenizer:
 
 @pytest.fixture(scope="module")
 def bpe() -> BpeTokenizer:
-    return BpeTokenizer(TOKENIZER)
+    return BpeTokenizer(there(TOKENIZER))
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_the_vocabularies_size_decides(tmp_path: Path, part: Path) -> None:
     assert choose(None, model, 65536).kind == "World"
     with pytest.raises(ModelLoadError, match="20B_tokenizer"):
         choose(None, model, 50277)
-    (tmp_path / "20B_tokenizer.json").write_bytes(TOKENIZER.read_bytes())
+    (tmp_path / "20B_tokenizer.json").write_bytes(there(TOKENIZER).read_bytes())
     assert choose(None, model, 50277).kind == "20B"
     assert choose(str(part), model, 65530).kind == "World"
 

@@ -1,6 +1,10 @@
-"""The package's own way: its `forward`, one conversation after another. For what is not computed together here.
+"""The package's own `forward`, one conversation after another: the reference, and for what we don't compute in batches.
 
-Knows the order of the package's states; that is all it knows of the arithmetic.
+Knows the order of tensors in the package's states, and nothing else of the arithmetic:
+
+    RWKV-4        att_xx, att_aa, att_bb, att_pp, ffn_xx of each layer
+    RWKV-5, 6     att_xx, att_kv, ffn_xx
+    RWKV-7        att_x_prev, att_kv, ffn_x_prev
 """
 
 from __future__ import annotations
@@ -13,8 +17,8 @@ import torch
 from chatbridge_rwkv.state import Batch, Layout, Tensors
 
 
-class Stock:
-    """Computes by the package's `model`. `dtypes`: each layer's type, which what it saw last is given in."""
+class PackageModel:
+    """Computes by the package's `model`. `dtypes`: each layer's type, which it takes att_x_prev and ffn_x_prev in."""
 
     batched = False
 
@@ -27,7 +31,7 @@ class Stock:
         logits = []
         for row, ids in enumerate(tokens):
             own = [tuple(tensor[row] for tensor in layer) for layer in batch.layers]
-            found, after = self._model.forward(list(ids), self._packed(own))
+            found, after = self._model.forward(list(ids), _packed(own, self._dtypes))
             for layer, fresh in zip(own, _unpacked(after, len(own)), strict=True):
                 for tensor, value in zip(layer, fresh, strict=True):
                     tensor.copy_(value)
@@ -35,12 +39,15 @@ class Stock:
                 logits.append(found.float())
         return torch.stack(logits) if logits else torch.empty(0)
 
-    def _packed(self, layers: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """A state as the package takes it: for each layer what its attention saw, what it gathered, what ffn saw."""
-        found = []
-        for (seen, seen_too, *gathered), dtype in zip(layers, self._dtypes, strict=True):
-            found += [seen.to(dtype), *(tensor.clone() for tensor in gathered), seen_too.to(dtype)]
-        return found
+
+def _packed(layers: Sequence[tuple[Any, ...]], dtypes: Sequence[Any]) -> list[Any]:
+    """Copies of each layer's tensors in the package's order. We keep the two x_prev of a layer side by side."""
+    found: list[Any] = []
+    for (att_x_prev, ffn_x_prev, *wkv_state), dtype in zip(layers, dtypes, strict=True):
+        found.append(att_x_prev.to(dtype, copy=True))
+        found += [tensor.clone() for tensor in wkv_state]
+        found.append(ffn_x_prev.to(dtype, copy=True))
+    return found
 
 
 def _unpacked(state: Sequence[Any], layers: int) -> list[tuple[Any, ...]]:
@@ -51,10 +58,7 @@ def _unpacked(state: Sequence[Any], layers: int) -> list[tuple[Any, ...]]:
 
 def as_package_state(layout: Layout, tensors: Tensors, dtypes: Sequence[Any]) -> list[Any]:
     """A conversation's tensors as the list that the package's `forward` takes; copies."""
-    found: list[Any] = []
-    for (seen, seen_too, *gathered), dtype in zip(layout.views(tensors), dtypes, strict=True):
-        found += [seen.to(dtype, copy=True), *(tensor.clone() for tensor in gathered), seen_too.to(dtype, copy=True)]
-    return found
+    return _packed(layout.views(tensors), dtypes)
 
 
 def from_package_state(layout: Layout, state: Sequence[Any]) -> Tensors:
