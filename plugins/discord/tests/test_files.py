@@ -108,3 +108,14 @@ async def test_a_file_that_takes_its_time_does_not_change_the_order(roomy: Disco
         await roomy.next_answer()
         await roomy.next_answer()
     assert [request.turns[-1].text[:6] for request in backend.requests] == ["hello", "first\n", "second"]
+
+
+@pytest.mark.parametrize("trigger", [{"prefix": "!"}, {"pattern": "look"}, {"chance": 1.0}])
+async def test_a_file_is_read_whatever_calls_the_bot(
+    roomy: DiscordServer, tmp_path: Path, trigger: dict[str, object]
+) -> None:
+    backend, file = ScriptedBackend("Read."), Upload("a.txt", b"content", "text/plain")
+    async with talking(roomy, backend, tmp_path, defaults=settings(reply_to="mentions", **trigger)):
+        await roomy.say(roomy.general, "!look at this", files=[file])
+        assert (await roomy.next_answer()).text == "Read."
+    assert backend.requests[0].turns[-1].text.endswith("look at this\n\n[a.txt]\ncontent")

@@ -109,3 +109,16 @@ async def test_files_that_are_not_for_the_bot_are_not_fetched(roomy: TelegramSer
         await roomy.next_answer(group)
         assert len(roomy.messages(group)) == 1
     assert roomy.calls.to("getFile") == []
+
+
+@pytest.mark.parametrize("trigger", [{"prefix": "!"}, {"pattern": "look"}, {"chance": 1.0}])
+async def test_a_file_is_read_whatever_calls_the_bot(
+    roomy: TelegramServer, tmp_path: Path, trigger: dict[str, object]
+) -> None:
+    backend, file = ScriptedBackend("Read."), Upload("a.txt", b"content", "text/plain")
+    group = roomy.add_group("Club")
+    roomy.bot.privacy = False
+    async with talking(roomy, backend, tmp_path, defaults=settings(reply_to="mentions", **trigger)):
+        await roomy.say(group, "!look at this", file=file)
+        assert (await roomy.next_answer(group)).text == "Read."
+    assert backend.requests[0].turns[-1].text.endswith("look at this\n\n[a.txt]\ncontent")
