@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from chatbridge._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from chatbridge.bots.attachments import RemoteFile as RemoteFile
     from chatbridge.bots.bot import Bot as Bot
     from chatbridge.bots.command import ChatCommand as ChatCommand
     from chatbridge.bots.command import CommandContext as CommandContext
     from chatbridge.bots.reply import FinishedReply as FinishedReply
     from chatbridge.bots.reply import Notice as Notice
     from chatbridge.bots.reply import ReplyStream as ReplyStream
+    from chatbridge.bots.triggers import without_name as without_name
     from chatbridge.bridge import Bridge as Bridge
     from chatbridge.bundled import guide_path as guide_path
     from chatbridge.config import BotSettings as BotSettings
@@ -103,7 +105,9 @@ if TYPE_CHECKING:
 # Where each public name lives. Loading them on first use keeps `import chatbridge` (and so `chatbridge --help`,
 # and a plugin that only registers hooks) free of pydantic and numpy.
 _HOME = {
+    "bots.attachments": ("RemoteFile",),
     "bots.bot": ("Bot",),
+    "bots.triggers": ("without_name",),
     "bridge": ("Bridge",),
     "bundled": ("guide_path",),
     "bots.command": ("ChatCommand", "CommandContext"),

@@ -52,7 +52,10 @@ def register_chat_commands() -> Iterable[ChatCommand]:  # type: ignore[empty-bod
 
 @hookspec(firstresult=True)
 def should_reply(message: Message, settings: ChannelSettings) -> bool | None:
-    """Whether the bot answers this message; None leaves it to the next plugin, and at last to `reply_to`."""
+    """Whether the bot answers this message; None leaves it to the next plugin, and at last to `reply_to`.
+
+    It is asked once for a message, and before its files are fetched: `attachments` may have their names alone.
+    """
 
 
 @hookspec

@@ -53,6 +53,7 @@ class Message:
     if the service tells it. `replies_to_bot`: the message it answers is the bot's; of those that the bot has sent and
     remembers this need not be told. `quoted`: the text of the message it answers, for where the bot never saw it.
     `unreadable`: why nothing in it can be read, in words for the person, who gets them in place of an answer.
+    `wanted`: whether the bot answers it, once it was decided (`Bot.decide`); nobody decides again.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Message:
     replies_to_bot: bool = False
     quoted: str = ""
     unreadable: str = ""
+    wanted: bool | None = None
 
 
 Action = Literal["stop", "regenerate", "continue", "branch", "answer"]

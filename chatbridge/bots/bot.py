@@ -8,18 +8,19 @@ from __future__ import annotations
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from chatbridge.bots.attachments import RemoteFile, fetch_files
 from chatbridge.bots.command import ChatCommand, CommandContext, expand, parse
 from chatbridge.bots.dialogue import Dialogue
 from chatbridge.bots.quotas import Quotas
 from chatbridge.bots.reply import Notice, ReplyContext, ReplyStream
 from chatbridge.bots.scopes import conversation_key, in_reply_chains, moved_key
-from chatbridge.bots.triggers import BotStreaks, heard
+from chatbridge.bots.triggers import BotStreaks, addressed_text, is_addressed, matches
 from chatbridge.config.settings import BotSettings, ChannelSettings, ModelSettings, Quota
 from chatbridge.errors import CommandError, ConfigError
 from chatbridge.store import MessageIndex, MessageRef, Pairings, UsageLog
@@ -99,24 +100,19 @@ class Bot:
         `context`: what applies to it, where the caller has asked for that already.
         Raises: CommandError, whose text is for the person.
         """
-        # Half characters, which some services let through, can be neither stored nor tokenised.
-        message = replace(message, text=message.text.encode("utf-8", "replace").decode())
+        message, replied = await self._recognised(message)
         context = context or self.context(message)
         settings = context.settings
         if not message.author.is_bot:
             self._streaks.person(message.channel)
-        replied = None
-        if message.reply_to is not None:
-            replied = await self.message_index.find(self.name, message.channel.id, message.reply_to)
-        if replied is not None:
-            ours = message.replies_to_bot or replied.role == "assistant"
-            message = replace(message, replies_to_bot=ours, quoted="")
         call = parse(expand(message.text, settings.aliases))
         if call is not None and message.author.is_bot and settings.other_bots == "ignore":
             return None
-        wanted = message if call is not None else self._wanted(message, settings)
-        if wanted is None:
-            return None
+        wanted = message
+        if call is None:
+            if not self._is_wanted(message, settings):
+                return None
+            wanted = replace(message, text=addressed_text(message, settings))
         if not await self.permits(message.author, message.channel):
             addressed = call is None or message.channel.kind != "group"
             return await self._reject_or_pair(wanted, context.language, addressed=addressed)
@@ -144,6 +140,40 @@ class Bot:
             author=message.author,
             settings=context.settings,
         )
+
+    async def decide(self, message: Message) -> Message:
+        """The message with `wanted` set: whether the bot will answer it, if its author is permitted to ask.
+
+        The decision goes along with the message, and `receive` keeps to it. A frontend that has to do something for
+        a message first, such as opening a thread, asks here. Commands are carried out whether they are wanted or not.
+        """
+        if message.wanted is not None:
+            return message
+        recognised, _ = await self._recognised(message)
+        return replace(message, wanted=self._is_wanted(recognised, self.effective(message.channel)))
+
+    async def bring_files(
+        self, message: Message, files: Sequence[RemoteFile], *, max_kib: int, service: str, language: str = ""
+    ) -> Message | None:
+        """The message with the files that came with it; None where nothing is left that could be answered.
+
+        They are fetched if the message is answered or is a command, and not otherwise (`decide`). Files up to `max_kib`
+        are read. Of a message that has nothing but files that can't be read, the person learns why, if it was meant for
+        the bot: what people show each other is their own affair. `service`: the chat service's name. `language`: of
+        the person, where the message does not tell.
+        """
+        message = await self.decide(replace(message, attachments=tuple(file.unread for file in files)))
+        settings = self.effective(message.channel)
+        if not message.wanted and not self._is_command(message, settings):
+            return replace(message, attachments=()) if message.text else None
+        attachments, unread = await fetch_files(files, max_kib * 1024)
+        if message.text or not unread or any(file.data for file in attachments):
+            return replace(message, attachments=attachments)
+        if message.author.is_bot or not is_addressed(message):
+            return None
+        told = pick_language(settings.language, message.language or language, "")
+        why = "\n".join(say(told, key, service=service, limit=max_kib) for key in unread)
+        return replace(message, attachments=(), unreadable=why)
 
     async def press(
         self, press: Press, *, redelivered: bool = False, context: ReplyContext | None = None
@@ -193,7 +223,7 @@ class Bot:
 
     def reworded(self, message: Message) -> Message:
         """A message that was edited, as the model is to read it."""
-        return heard(message, self.effective(message.channel), self._rng.random) or message
+        return replace(message, text=addressed_text(message, self.effective(message.channel)))
 
     async def permits(self, author: Author, channel: Channel) -> bool:
         """Whether the bot listens to that person in that place."""
@@ -331,8 +361,27 @@ class Bot:
             return ""
         return say(language, exceeded.kind, limit=exceeded.limit, wait=duration(exceeded.seconds, language))
 
-    def _wanted(self, message: Message, settings: ChannelSettings) -> Message | None:
-        wanted = self.services.hooks.ask("should_reply", message=message, settings=settings)
-        if wanted is None:
-            return heard(message, settings, self._rng.random)
-        return message if wanted else None
+    def _is_wanted(self, message: Message, settings: ChannelSettings) -> bool:
+        """Whether a message is answered, if that was not decided before."""
+        if message.wanted is not None:
+            return message.wanted
+        wanted: bool | None = self.services.hooks.ask("should_reply", message=message, settings=settings)
+        return matches(message, settings, self._rng.random) if wanted is None else bool(wanted)
+
+    def _is_command(self, message: Message, settings: ChannelSettings) -> bool:
+        """Whether a message gives a command that is there, and is not another bot's that nobody listens to."""
+        call = parse(expand(message.text, settings.aliases))
+        heard = not message.author.is_bot or settings.other_bots != "ignore"
+        return heard and call is not None and call[0] in self.services.hooks.chat_commands
+
+    async def _recognised(self, message: Message) -> tuple[Message, MessageRef | None]:
+        """A message in which everything is storable, and what it replies to, if that is remembered."""
+        # Half characters, which some services let through, can be neither stored nor tokenised.
+        message = replace(message, text=message.text.encode("utf-8", "replace").decode())
+        if message.reply_to is None:
+            return message, None
+        replied = await self.message_index.find(self.name, message.channel.id, message.reply_to)
+        if replied is None:
+            return message, None
+        ours = message.replies_to_bot or replied.role == "assistant"
+        return replace(message, replies_to_bot=ours, quoted=""), replied

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chatbridge import Author, Bot, Channel, ChannelSettings, Message, ReplyStream
-from chatbridge.bots.triggers import MOST_TO_BOTS, heard
+from chatbridge.bots.triggers import MAX_ANSWERS_TO_BOTS, addressed_text, matches
 from chatbridge.testing import ScriptedBackend, bridge_with, scripted
 
 GROUP, PRIVATE, TERMINAL = Channel("g", kind="group"), Channel("p"), Channel("t", kind="terminal")
@@ -17,8 +17,8 @@ ANN, ROBOT = Author("a", "Ann"), Author("r", "Robot", is_bot=True)
 
 def answered(settings: dict[str, Any], message: Message, chance: float = 0.5) -> str | None:
     """The text that the model gets to read; None where it gets none."""
-    found = heard(message, ChannelSettings(**settings), lambda: chance)
-    return None if found is None else found.text
+    chosen = ChannelSettings(**settings)
+    return addressed_text(message, chosen) if matches(message, chosen, lambda: chance) else None
 
 
 def said(text: str = "hello", channel: Channel = GROUP, author: Author = ANN, **more: Any) -> Message:
@@ -76,9 +76,9 @@ async def test_two_bots_do_not_talk_for_ever(tmp_path: Path) -> None:
             turns = [await bot.receive(Message(str(start + i), GROUP, author, "hello")) for i in range(10)]
             return sum(isinstance(turn, ReplyStream) for turn in turns)
 
-        assert await answers(ROBOT, 0) == MOST_TO_BOTS
+        assert await answers(ROBOT, 0) == MAX_ANSWERS_TO_BOTS
         assert await answers(ANN, 100) == 10
-        assert await answers(ROBOT, 200) == MOST_TO_BOTS
+        assert await answers(ROBOT, 200) == MAX_ANSWERS_TO_BOTS
 
 
 @pytest.mark.parametrize(("other_bots", "heard"), [("ignore", False), ("mentions", True), ("answer", True)])

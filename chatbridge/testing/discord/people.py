@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from chatbridge.testing.discord import channels, commands, messages
+from chatbridge.testing.discord.content import MAX_CONTENT
 from chatbridge.testing.discord.events import tell_typing, told_message
 from chatbridge.testing.discord.interactions import AUTOCOMPLETE, COMMAND, COMPONENT, MODAL, Interaction, Interactions
 from chatbridge.testing.discord.invocation import clickable, filled_modal, interaction_json, resolved
-from chatbridge.testing.discord.state import Bot, Channel, Event, Guild, Json, Message, User, World
+from chatbridge.testing.discord.state import Bot, Channel, Event, Guild, Json, Message, User, World, walk
 from chatbridge.testing.wire.changes import Changes
 from chatbridge.testing.wire.forms import Upload
+from chatbridge.testing.wire.progress import Progress, first_answer, progress_of
 
 T = TypeVar("T")
 
@@ -214,6 +216,31 @@ class People:
         self._read[place] = message.id
         return message
 
+    async def next_answer(self, channel: Channel | None = None, *, within: float = 10) -> Message:
+        """The next answer of chatbridge's in a channel, as it stays; of several messages the last.
+
+        It is known by its buttons: not by Stop, which is under an answer that is still being written.
+        """
+        return (await self.next_answer_messages(channel, within=within))[-1]
+
+    async def next_answer_messages(self, channel: Channel | None = None, *, within: float = 10) -> list[Message]:
+        """All messages of the next answer, as they stay."""
+        place = channel or self.general
+
+        def answered() -> list[Message] | None:
+            unread = (found for found in self.messages(place) if found.id > self._read.get(place, 0))
+            return first_answer(unread, progress)
+
+        answer = await self.until(answered, within=within, what=f"a whole answer in {place.name or 'the DM'}")
+        self._read[place] = answer[-1].id
+        return answer
+
+    async def until_final(self, message: Message, *, within: float = 10) -> Message:
+        """Wait until a message is no preview any more."""
+        return await self.until(
+            lambda: message if progress(message) != "preview" else None, within=within, what="the end of an answer"
+        )
+
     def messages(self, channel: Channel | None = None) -> list[Message]:
         """What bots have written in a channel and not deleted, oldest first; without what is `thinking`."""
         found = sorted((channel or self.general).messages.values(), key=lambda message: message.id)
@@ -226,3 +253,9 @@ class People:
     async def _let_go(self) -> None:
         self._changes.tell()
         await asyncio.sleep(0)
+
+
+def progress(message: Message) -> Progress:
+    """Whether a message of chatbridge's is a preview, or stays as it is."""
+    actions = [str(component.get("custom_id")) for component in walk(message.components) if "custom_id" in component]
+    return progress_of(message.text, actions, MAX_CONTENT)

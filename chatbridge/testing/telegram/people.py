@@ -28,6 +28,7 @@ from chatbridge.testing.telegram.state import (
 from chatbridge.testing.telegram.text import MAX_TEXT, clean, utf16_length
 from chatbridge.testing.wire.changes import Changes
 from chatbridge.testing.wire.forms import Upload
+from chatbridge.testing.wire.progress import Progress, first_answer, progress_of
 
 T = TypeVar("T")
 
@@ -213,6 +214,31 @@ class People:
         self._read[place] = message.id
         return message
 
+    async def next_answer(self, chat: Chat | None = None, *, within: float = 10) -> Message:
+        """The next answer of chatbridge's in a chat (or in the person's), as it stays; of several messages the last.
+
+        It is known by its buttons: not by Stop, which is under an answer that is still being written.
+        """
+        return (await self.next_answer_messages(chat, within=within))[-1]
+
+    async def next_answer_messages(self, chat: Chat | None = None, *, within: float = 10) -> list[Message]:
+        """All messages of the next answer, as they stay."""
+        place = chat or self.private()
+
+        def answered() -> list[Message] | None:
+            unread = (found for found in self.messages(place) if found.id > self._read.get(place, 0))
+            return first_answer(unread, progress)
+
+        answer = await self.until(answered, within=within, what=f"a whole answer in {place.title or 'private'}")
+        self._read[place] = answer[-1].id
+        return answer
+
+    async def until_final(self, message: Message, *, within: float = 10) -> Message:
+        """Wait until a message is no preview any more."""
+        return await self.until(
+            lambda: message if progress(message) != "preview" else None, within=within, what="the end of an answer"
+        )
+
     def messages(self, chat: Chat | None = None) -> list[Message]:
         """What bots have written in a chat and not deleted, oldest first."""
         found = sorted((chat or self.private()).messages.values(), key=lambda message: message.id)
@@ -225,3 +251,9 @@ class People:
     async def _let_go(self) -> None:
         self._changes.tell()
         await asyncio.sleep(0)
+
+
+def progress(message: Message) -> Progress:
+    """Whether a message of chatbridge's is a preview, or stays as it is."""
+    actions = [str(button.get("callback_data")) for row in message.keyboard for button in row]
+    return progress_of(message.text, actions, MAX_TEXT)

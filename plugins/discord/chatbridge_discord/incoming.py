@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import discord
 
-from chatbridge import Attachment, Author, Channel, Message
+from chatbridge import Author, Channel, Message, without_name
 
 _KINDS = frozenset({discord.MessageType.default, discord.MessageType.reply})
-_AFTER_NAME = r"[\s,:;，：；、]*"
 _MENTION = re.compile(r"<(@!?|@&|#)(\d+)>|<a?(:\w+:)\d+>")
 
 
@@ -21,20 +19,14 @@ def author_of(person: discord.User | discord.Member | discord.ClientUser) -> Aut
     return Author(str(person.id), person.display_name, person.bot, roles)
 
 
-def message_of(
-    given: discord.Message,
-    me: discord.ClientUser,
-    channel: Channel,
-    author: Author,
-    files: Sequence[Attachment] = (),
-) -> Message | None:
-    """What somebody said; None for what is no one's words: a pin, a new member, a boost."""
+def message_of(given: discord.Message, me: discord.ClientUser, channel: Channel, author: Author) -> Message | None:
+    """What somebody said, without files; None for what is no one's words: a pin, a new member, a boost."""
     if given.type not in _KINDS:
         return None
     content, mentioned = given.content, mentions(given, me)
     if not content and given.message_snapshots:
         content = given.message_snapshots[0].content  # a message that was forwarded
-    text = re.sub(rf"^<@!?{me.id}>{_AFTER_NAME}", "", content) if mentioned else content
+    text = without_name(content, rf"<@!?{me.id}>") if mentioned else content
     text = text or " ".join(f":{sticker.name}:" for sticker in given.stickers)
     reply_to, ours, quoted = _replied(given, me)
     return Message(
@@ -45,7 +37,6 @@ def message_of(
         sent_at=given.created_at.timestamp(),
         mentions_bot=mentioned,
         reply_to=reply_to,
-        attachments=tuple(files),
         replies_to_bot=ours,
         quoted=quoted,
     )

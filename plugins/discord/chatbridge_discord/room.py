@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -16,14 +15,13 @@ import discord
 
 from chatbridge import Bot, Channel, Delivery, Limits, Message, StoreError
 from chatbridge_discord.chat import DiscordChat, limits_of
-from chatbridge_discord.files import Files, files_of
+from chatbridge_discord.files import files_of
 from chatbridge_discord.incoming import author_of, message_of
 from chatbridge_discord.missed import Missed
 from chatbridge_discord.options import DiscordOptions
 from chatbridge_discord.places import channel_of, mark_of
 from chatbridge_discord.rest import Rest
 from chatbridge_discord.threads import open_thread, thread_of
-from chatbridge_discord.words import word
 
 log = logging.getLogger(__name__)
 
@@ -137,18 +135,13 @@ class Room:
             if mark is not None:
                 await self.delivery.advance(*mark)
             return
-        files = Files()
-        if given.attachments and self._is_asked(message):
-            files = await files_of(given.attachments, self._options.max_file_kib * 1024)
-            message = replace(message, attachments=files.attachments)
-        if files.unread and not message.text and not any(file.data for file in files.attachments):
-            if _addressed(message) and not message.author.is_bot:
-                message = self._unreadable(message, files, given)
-            else:  # what people show each other is their own affair
-                message = replace(message, attachments=(), mentions_bot=False)
-        elif self._options.auto_thread:
+        if given.attachments:
+            locale = given.guild.preferred_locale.value if given.guild else ""  # for want of the person's own
+            most, files = self._options.max_file_kib, files_of(given.attachments)
+            message = await self._bot.bring_files(message, files, max_kib=most, service="Discord", language=locale)
+        if message is not None and self._options.auto_thread and not message.unreadable:
             message = await self._in_thread(client, given, message)
-        if message.text or message.attachments or message.mentions_bot or message.unreadable:
+        if message is not None and (message.text or message.attachments or message.mentions_bot or message.unreadable):
             await self.delivery.accept(message, cursor=mark)
         elif mark is not None:
             await self.delivery.advance(*mark)
@@ -172,27 +165,11 @@ class Room:
         own = self._bot.settings
         return own is not None and bool(own.allow.roles or own.deny.roles or own.admins.roles)
 
-    def _is_asked(self, message: Message) -> bool:
-        """Whether a message may be for the bot at all: only then its files are fetched, and threads opened."""
-        own = self._bot.effective(message.channel)
-        return bool(
-            _addressed(message)
-            or own.reply_to == "always"
-            or (own.prefix and message.text.startswith(own.prefix))
-            or (own.pattern and re.search(own.pattern, message.text))
-        )
-
-    def _unreadable(self, message: Message, files: Files, given: discord.Message) -> Message:
-        """Nothing was said but by files that can't be read; in the server's language, for want of the person's."""
-        locale = given.guild.preferred_locale.value if given.guild else ""
-        language = self._bot.language(message.channel, locale)
-        why = "\n".join(word(key, language, most=self._options.max_file_kib) for key in files.unread)
-        return replace(message, attachments=(), unreadable=why)
-
     async def _in_thread(self, client: discord.Client, given: discord.Message, message: Message) -> Message:
-        """The message in the thread that is opened for it."""
+        """The message in the thread that is opened for it, if it is answered."""
+        message = await self._bot.decide(message)
         thread: Channel | None = thread_of(given, _me(client))
-        wanted = thread is None and not message.author.is_bot and self._is_asked(message)
+        wanted = thread is None and not message.author.is_bot and message.wanted
         if wanted and await self._bot.permits(message.author, message.channel):
             language = self._bot.language(message.channel, text=message.text)
             thread = await open_thread(given, message.text, language)
@@ -202,8 +179,3 @@ class Room:
 def _me(client: discord.Client) -> discord.ClientUser:
     assert client.user is not None, "events come after the login"
     return client.user
-
-
-def _addressed(message: Message) -> bool:
-    """Whether a message is meant for the bot, whatever the channel's settings are."""
-    return message.mentions_bot or message.replies_to_bot or message.channel.kind == "private"

@@ -18,7 +18,7 @@ from chatbridge_discord.options import DiscordOptions
 from chatbridge import Bot, BotSettings, Bridge, ChannelSettings, Clock, Sampling, SettingsSource
 from chatbridge.testing import DiscordServer, HurriedClock, ScriptedBackend, bridge_with, scripted
 from chatbridge.testing.discord.limits import Limits
-from chatbridge.testing.discord.state import Channel, Message
+from chatbridge.testing.discord.state import Message
 from chatbridge.testing.wire.clock import Clock as ServerClock
 
 HURRY = 50
@@ -130,9 +130,3 @@ def names(message: Message) -> list[str]:
 def whole(message: Message) -> bool:
     """Whether no more is to come: its buttons are not those of an answer that is being written."""
     return names(message) not in ([], ["stop"])
-
-
-async def answer(server: DiscordServer, channel: Channel | None = None, *, within: float = 10) -> Message:
-    """The next whole answer of one message."""
-    message = await server.next_message(channel, within=within)
-    return await server.until(lambda: message if whole(message) else None, within=within, what="a whole answer")

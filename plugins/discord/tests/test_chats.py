@@ -10,7 +10,7 @@ from chatbridge import ChannelSettings
 from chatbridge.config import Access, Admins
 from chatbridge.testing import DiscordServer, ScriptedBackend
 
-from .conftest import answer, change, settings, talking
+from .conftest import change, settings, talking
 
 MENTIONS = settings(reply_to="mentions")
 
@@ -21,13 +21,13 @@ async def test_a_channel_hears_the_bot_when_it_is_meant(roomy: DiscordServer, tm
     async with talking(roomy, backend, tmp_path, defaults=MENTIONS):
         await roomy.say(roomy.general, "not for you")
         asked = await roomy.say(roomy.general, ", are you there?", mention=True)
-        first = await answer(roomy)
+        first = await roomy.next_answer()
         assert first.reply_to is asked
         await roomy.say(roomy.general, "and I?", author=bob, reply_to=first)
-        await answer(roomy)
+        await roomy.next_answer()
         await roomy.say(roomy.general, "alice, lunch?", author=bob, reply_to=asked)
         await roomy.say(roomy.dm(), "psst")
-        assert (await answer(roomy, roomy.dm())).reply_to is None
+        assert (await roomy.next_answer(roomy.dm())).reply_to is None
     said = [(request.turns[-1].name, request.turns[-1].text) for request in backend.requests]
     assert said == [("alice", "are you there?"), ("bob", "and I?"), ("", "psst")]
 
@@ -36,10 +36,10 @@ async def test_a_reply_that_notifies_the_bot_is_no_mention(roomy: DiscordServer,
     backend = ScriptedBackend("Yes.")
     async with talking(roomy, backend, tmp_path, defaults=settings(reply_to="mentions", replies=False)):
         await roomy.say(roomy.general, "one", mention=True)
-        first = await answer(roomy)
+        first = await roomy.next_answer()
         await roomy.say(roomy.general, "only a remark", reply_to=first)
         await roomy.say(roomy.general, "two", mention=True, reply_to=first)
-        await answer(roomy)
+        await roomy.next_answer()
     assert [request.turns[-1].text for request in backend.requests] == ["one", "two"]
 
 
@@ -48,7 +48,7 @@ async def test_a_reply_to_words_of_the_bot_that_it_has_forgotten_is_one(roomy: D
     assert await roomy.next_message() is said
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=MENTIONS):
         await roomy.say(roomy.general, "is that still so?", reply_to=said)
-        await answer(roomy)
+        await roomy.next_answer()
 
 
 async def test_names_stand_in_the_place_of_ids(roomy: DiscordServer, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ async def test_names_stand_in_the_place_of_ids(roomy: DiscordServer, tmp_path: P
     text = f"ask {roomy.person.mention} or <@&{role.id}> in <#{roomy.general.id}> <a:wave:12345678> <@1> <b> & @here"
     async with talking(roomy, backend, tmp_path):
         await roomy.say(roomy.general, text)
-        await answer(roomy)
+        await roomy.next_answer()
     assert backend.requests[0].turns[-1].text == "ask @alice or @crew in #general :wave: <@1> <b> & @here"
 
 
@@ -65,7 +65,7 @@ async def test_what_is_replied_to_is_told_to_the_model(roomy: DiscordServer, tmp
     backend = ScriptedBackend("Yes.")
     async with talking(roomy, backend, tmp_path, defaults=MENTIONS):
         await roomy.say(roomy.general, "is that so?", mention=True, reply_to=unheard)
-        await answer(roomy)
+        await roomy.next_answer()
     assert backend.requests[0].turns[-1].text == "> The moon is made of cheese.\n\nis that so?"
 
 
@@ -89,11 +89,11 @@ async def test_without_the_intent_mentions_replies_and_private_chats_are_heard(
     async with talking(roomy, backend, tmp_path, message_content=False):
         await roomy.say(roomy.general, "unseen")
         await roomy.say(roomy.general, "seen", mention=True)
-        first = await answer(roomy)
+        first = await roomy.next_answer()
         await roomy.say(roomy.general, "seen too", reply_to=first)
-        await answer(roomy)
+        await roomy.next_answer()
         await roomy.say(roomy.dm(), "and this")
-        await answer(roomy, roomy.dm())
+        await roomy.next_answer(roomy.dm())
     assert [request.turns[-1].text for request in backend.requests] == ["seen", "seen too", "and this"]
 
 
@@ -105,7 +105,7 @@ async def test_roles_and_servers_decide_who_may_ask(roomy: DiscordServer, tmp_pa
     async with talking(roomy, backend, tmp_path, own=own):
         await roomy.say(roomy.general, "may I?")
         await roomy.say(roomy.general, "I may.", author=bob)
-        await answer(roomy)
+        await roomy.next_answer()
     assert [request.turns[-1].text for request in backend.requests] == ["I may."]
 
 
@@ -114,20 +114,20 @@ async def test_strangers_are_let_in_by_an_admin(roomy: DiscordServer, tmp_path: 
     roomy.join(roomy.guild, boss)
     async with talking(roomy, backend, tmp_path, own={"pairing": True, "admins": Admins(users={str(boss.id)})}):
         await roomy.say(roomy.dm(), "hello?")
-        code = (await roomy.next_message(roomy.dm())).text.rpartition("/pair ")[2]
+        code = (await roomy.next_answer(roomy.dm())).text.rpartition("/pair ")[2]
         await roomy.say(roomy.dm(boss), f"/pair {code}", author=boss)
-        assert "alice" in (await roomy.next_message(roomy.dm(boss))).text
+        assert "alice" in (await roomy.next_answer(roomy.dm(boss))).text
         await roomy.say(roomy.dm(), "hello!")
-        assert (await answer(roomy, roomy.dm())).text == "Yes."
+        assert (await roomy.next_answer(roomy.dm())).text == "Yes."
 
 
 async def test_an_edited_message_is_offered_to_be_answered_again(roomy: DiscordServer, tmp_path: Path) -> None:
     backend = ScriptedBackend("Paris.", "Rome.")
     async with talking(roomy, backend, tmp_path):
         asked = await roomy.say(roomy.general, "the capital of France?")
-        await answer(roomy)
+        await roomy.next_answer()
         await roomy.edit(asked, "the capital of Italy?")
-        offer = await answer(roomy)
+        offer = await roomy.next_answer()
         pressed = await roomy.click(offer, "answer")
         await roomy.until(lambda: offer.text == "Rome." or None, what="the answer")
         assert not roomy.failed(pressed)
@@ -138,10 +138,10 @@ async def test_deleted_messages_leave_the_history(roomy: DiscordServer, tmp_path
     backend = ScriptedBackend("One.", "Two.", "Three.")
     async with talking(roomy, backend, tmp_path):
         secret = await roomy.say(roomy.general, "my password is 1234")
-        await answer(roomy)
+        await roomy.next_answer()
         await roomy.delete(secret)
         await roomy.say(roomy.general, "what is my password?")
-        await answer(roomy)
+        await roomy.next_answer()
     assert "1234" not in str(backend.requests[1].turns)
 
 
@@ -151,7 +151,7 @@ async def test_settings_of_a_channel_apply_in_its_threads(roomy: DiscordServer, 
         change(bridge, channels={str(roomy.general.id): ChannelSettings(system="Be a dog.")})
         thread = await roomy.start_thread(roomy.general, "Cats")
         await roomy.say(thread, "who are you?")
-        await answer(roomy, thread)
+        await roomy.next_answer(thread)
     assert backend.requests[0].turns[0].text == "Be a dog."
 
 
@@ -159,5 +159,4 @@ async def test_settings_of_a_channel_apply_in_its_threads(roomy: DiscordServer, 
 async def test_commands_in_plain_text_work_too(roomy: DiscordServer, tmp_path: Path, text: str, words: str) -> None:
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path):
         await roomy.say(roomy.general, text)
-        message = await roomy.next_message()
-        await roomy.until(lambda: words in message.text or None)
+        assert words in (await roomy.next_answer()).text

@@ -12,7 +12,7 @@ from chatbridge import ChatCommand, CommandContext
 from chatbridge.config import Admins
 from chatbridge.testing import DiscordServer, ScriptedBackend, plugin_of
 
-from .conftest import answer, change, settings, talking, whole
+from .conftest import change, settings, talking, whole
 
 PUT = "PUT /applications/*/commands"
 
@@ -50,7 +50,7 @@ async def test_a_command_that_asks_the_model_is_answered_in_the_channel(roomy: D
     async with talking(roomy, ScriptedBackend("One.", "Two."), tmp_path, commands="global"):
         await up(roomy)
         await roomy.say(roomy.general, "count")
-        await answer(roomy)
+        await roomy.next_answer()
         asked = await roomy.invoke_command("regenerate")
         await roomy.until(lambda: [one for one in roomy.messages() if whole(one) and one.text == "Two."] or None)
         await roomy.until(lambda: (asked.response is not None and asked.response.deleted) or None)
@@ -96,7 +96,7 @@ async def test_context_menus_work_on_messages_of_both_sides(roomy: DiscordServer
     async with talking(roomy, ScriptedBackend("One.", "Two.", "Three."), tmp_path, commands="global"):
         await up(roomy)
         asked = await roomy.say(roomy.general, "count")
-        first = await answer(roomy)
+        first = await roomy.next_answer()
         await roomy.invoke_on_message("Regenerate", asked)
         await roomy.until(lambda: [one for one in roomy.messages() if one.text == "Two." and whole(one)] or None)
         branched = await roomy.answer_to(await roomy.invoke_on_message("Branch from here", first))
@@ -111,7 +111,7 @@ async def test_buttons_go_on_with_an_answer_and_old_ones_say_so(roomy: DiscordSe
     backend = ScriptedBackend("One", "Two.")
     async with talking(roomy, backend, tmp_path):
         await roomy.say(roomy.general, "count")
-        first = await answer(roomy)
+        first = await roomy.next_answer()
         pressed = await roomy.click(first, "Branch from here")
         await roomy.until(lambda: pressed.followups or None)
         assert pressed.followups[0].ephemeral
@@ -163,7 +163,7 @@ async def test_commands_are_put_up_only_where_they_have_changed(roomy: DiscordSe
             if len(roomy.calls.to(PUT)) < count:
                 await roomy.calls.wait(PUT, count)
             await roomy.say(roomy.dm(), "hello")
-            await answer(roomy, roomy.dm())
+            await roomy.next_answer(roomy.dm())
         assert len(roomy.calls.to(PUT)) == count
 
 
@@ -191,7 +191,7 @@ async def test_a_server_that_does_not_take_commands_stops_nothing(hasty: Discord
     async with talking(hasty, ScriptedBackend("Yes."), tmp_path, commands="global") as bridge:
         change(bridge)
         await hasty.say(hasty.general, "hello")
-        assert (await answer(hasty)).text == "Yes."
+        assert (await hasty.next_answer()).text == "Yes."
         await up(hasty)
 
 
@@ -228,7 +228,7 @@ async def test_what_an_end_of_the_program_interrupts_goes_on_at_the_next_start(
     async with talking(roomy, first, tmp_path, commands="global"):
         await up(roomy)
         await roomy.say(roomy.general, "count")
-        said = await answer(roomy)
+        said = await roomy.next_answer()
         first.hold = asyncio.Event()
         if way == "a menu":
             await roomy.invoke_on_message("Regenerate", said)

@@ -43,8 +43,7 @@ async def test_the_steps_lead_to_a_bot_that_answers(roomy: DiscordServer, tmp_pa
     program = await start_program(tmp_path, "run", "--verbose")
     await roomy.gateway.until_connected(within=60)
     await roomy.say(roomy.general, "how do I add a Discord bot?", mention=True)
-    answer = await roomy.next_message(within=60)
-    await roomy.until(lambda: len(answer.text) > 20 or None, within=60)
+    assert len((await roomy.next_answer(within=60)).text) > 20
     await roomy.until(lambda: roomy.bot.commands[None] or None, within=30)
     program.send_signal(signal.SIGTERM)
     output, _ = await program.communicate()

@@ -14,7 +14,7 @@ from chatbridge.testing.discord.faults import DiscordFaults
 from chatbridge.testing.discord.state import Channel
 from chatbridge.testing.wire.forms import Upload
 
-from .conftest import answer, talking, whole
+from .conftest import talking, whole
 
 SEND, EDIT = "POST /channels/*/messages", "PATCH /channels/*/messages/*"
 FAULTS: dict[str, Callable[[DiscordFaults, str], None]] = {
@@ -102,7 +102,7 @@ async def test_where_the_bot_may_not_write_others_do_not_wait(hasty: DiscordServ
         await hasty.say(hasty.general, "hello")
         await hasty.calls.wait(SEND)
         await hasty.say(hasty.dm(), "hello")
-        assert (await answer(hasty, hasty.dm())).text
+        assert (await hasty.next_answer(hasty.dm())).text
     assert hasty.messages() == []
     assert len(hasty.calls.to(f"POST /channels/{hasty.general.id}/messages")) <= 2
 
@@ -112,7 +112,7 @@ async def test_a_file_that_can_not_be_fetched_is_told_of(roomy: DiscordServer, t
         file = Upload("a.txt", b"content", "text/plain")
         roomy.world.attachments = _Forgetful()
         await roomy.say(roomy.general, mention=True, files=[file])
-        assert "send it again" in (await roomy.next_message()).text
+        assert "send it again" in (await roomy.next_answer()).text
 
 
 class _Forgetful(dict[int, object]):
@@ -128,4 +128,4 @@ async def test_a_token_that_is_no_longer_good_loses_nothing(hasty: DiscordServer
         hasty.faults.refuse(SEND, 401, 0, "401: Unauthorized", times=2)
     async with talking(hasty, ScriptedBackend("One."), tmp_path):
         await hasty.say(hasty.general, "hello")
-        assert (await answer(hasty, within=30)).text == "One."
+        assert (await hasty.next_answer(within=30)).text == "One."

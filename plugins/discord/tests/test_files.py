@@ -9,7 +9,7 @@ import pytest
 from chatbridge.testing import DiscordServer, ScriptedBackend
 from chatbridge.testing.wire.forms import Upload
 
-from .conftest import answer, settings, talking
+from .conftest import settings, talking
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ async def test_text_is_read(roomy: DiscordServer, tmp_path: Path, name: str, kin
     backend = ScriptedBackend("Read.")
     async with talking(roomy, backend, tmp_path):
         await roomy.say(roomy.general, "look", files=[Upload(name, content, kind)])
-        await answer(roomy)
+        await roomy.next_answer()
     assert backend.requests[0].turns[-1].text.startswith(f"look\n\n[{name}]\ntwo\nlines")
 
 
@@ -46,11 +46,11 @@ async def test_what_can_not_be_read_is_refused_in_words(
     backend = ScriptedBackend("Yes.")
     async with talking(roomy, backend, tmp_path, max_file_kib=2):
         asked = await roomy.say(roomy.general, mention=True, files=[file])
-        told = await roomy.next_message()
+        told = await roomy.next_answer()
         assert words in told.text
         assert told.reply_to is asked
         await roomy.say(roomy.general, "what is it?", files=[file])
-        await answer(roomy)
+        await roomy.next_answer()
     assert backend.requests[0].turns[-1].text.startswith("what is it?")
     assert file.name in backend.requests[0].turns[-1].text
 
@@ -59,7 +59,7 @@ async def test_the_words_are_in_the_server_s_language(roomy: DiscordServer, tmp_
     roomy.guild.locale = "zh-CN"
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=settings(language="auto")):
         await roomy.say(roomy.general, mention=True, files=[Upload("p.png", b"png", "image/png")])
-        assert "图片" in (await roomy.next_message()).text
+        assert "图片" in (await roomy.next_answer()).text
 
 
 async def test_one_that_can_be_read_among_others_is(roomy: DiscordServer, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ async def test_one_that_can_be_read_among_others_is(roomy: DiscordServer, tmp_pa
     async with talking(roomy, backend, tmp_path):
         files = [Upload("p.png", b"png", "image/png"), Upload("a.txt", b"words", "text/plain")]
         await roomy.say(roomy.general, files=files)
-        await answer(roomy)
+        await roomy.next_answer()
     assert "[a.txt]\nwords" in backend.requests[0].turns[-1].text
 
 
@@ -75,7 +75,7 @@ async def test_pictures_among_people_are_left_alone(roomy: DiscordServer, tmp_pa
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path):
         await roomy.say(roomy.general, files=[Upload("p.png", b"png", "image/png")])
         await roomy.say(roomy.general, "nice")
-        assert (await answer(roomy)).text == "Yes."
+        assert (await roomy.next_answer()).text == "Yes."
     assert len(roomy.messages()) == 1
 
 
@@ -93,7 +93,7 @@ async def test_files_that_are_not_for_the_bot_are_not_fetched(roomy: DiscordServ
         await roomy.say(roomy.general, "look", files=[Upload("a.txt", b"content", "text/plain")])
         await roomy.say(roomy.general, files=[Upload("p.png", b"png", "image/png")])
         await roomy.say(roomy.general, "hello", mention=True)
-        await answer(roomy)
+        await roomy.next_answer()
         assert len(roomy.messages()) == 1
     assert roomy.calls.to("GET /attachments/*") == []
 
@@ -102,9 +102,20 @@ async def test_a_file_that_takes_its_time_does_not_change_the_order(roomy: Disco
     backend = ScriptedBackend("Yes.")
     async with talking(roomy, backend, tmp_path):
         await roomy.say(roomy.general, "hello")
-        await answer(roomy)
+        await roomy.next_answer()
         await roomy.say(roomy.general, "first", files=[Upload("a.txt", b"words" * 9999, "text/plain")])
         await roomy.say(roomy.general, "second")
-        await answer(roomy)
-        await answer(roomy)
+        await roomy.next_answer()
+        await roomy.next_answer()
     assert [request.turns[-1].text[:6] for request in backend.requests] == ["hello", "first\n", "second"]
+
+
+@pytest.mark.parametrize("trigger", [{"prefix": "!"}, {"pattern": "look"}, {"chance": 1.0}])
+async def test_a_file_is_read_whatever_calls_the_bot(
+    roomy: DiscordServer, tmp_path: Path, trigger: dict[str, object]
+) -> None:
+    backend, file = ScriptedBackend("Read."), Upload("a.txt", b"content", "text/plain")
+    async with talking(roomy, backend, tmp_path, defaults=settings(reply_to="mentions", **trigger)):
+        await roomy.say(roomy.general, "!look at this", files=[file])
+        assert (await roomy.next_answer()).text == "Read."
+    assert backend.requests[0].turns[-1].text.endswith("look at this\n\n[a.txt]\ncontent")

@@ -14,7 +14,7 @@ from chatbridge.testing import DiscordServer, ScriptedBackend, bridge_with, scri
 from chatbridge.testing.discord.gateway import Gateway
 from chatbridge.testing.discord.limits import Limits
 
-from .conftest import answer, change, serving, settings, talking
+from .conftest import change, serving, settings, talking
 
 RESUMED: dict[str, Callable[[Gateway], None]] = {
     "dropped": Gateway.drop,
@@ -48,7 +48,7 @@ async def test_what_is_said_meanwhile_is_answered_once_and_in_order(
     async with talking(roomy, backend, tmp_path):
         for place in places:
             await roomy.say(place, "before")
-            await answer(roomy, place)
+            await roomy.next_answer(place)
         (RESUMED | ANEW)[trouble](roomy.gateway)
         if trouble != "malformed":
             await roomy.gateway.until_gone()
@@ -57,7 +57,7 @@ async def test_what_is_said_meanwhile_is_answered_once_and_in_order(
         await roomy.gateway.until_connected(within=30)
         await roomy.say(roomy.general, "after")
         for place in (*places, roomy.general):
-            await answer(roomy, place, within=20)
+            await roomy.next_answer(place, within=20)
     said = [request.turns[-1].text for request in backend.requests]
     assert sorted(said) == ["after", *["before"] * 3, *["meanwhile"] * 3]
     assert [len(roomy.messages(place)) for place in places] == [3, 2, 2]
@@ -74,7 +74,7 @@ async def test_a_zombie_connection_is_left(tmp_path: Path, caplog: pytest.LogCap
     ):
         server.gateway.zombie()
         await server.say(server.general, "hello?")
-        assert (await answer(server, within=20)).text == "Yes."
+        assert (await server.next_answer(within=20)).text == "Yes."
 
 
 async def test_what_is_said_while_the_program_is_down_is_answered(roomy: DiscordServer, tmp_path: Path) -> None:
@@ -83,17 +83,17 @@ async def test_what_is_said_while_the_program_is_down_is_answered(roomy: Discord
     async with talking(roomy, backend, tmp_path):
         await roomy.say(roomy.general, "one")
         await roomy.say(roomy.dm(), "psst")
-        await answer(roomy)
-        await answer(roomy, roomy.dm())
+        await roomy.next_answer()
+        await roomy.next_answer(roomy.dm())
     for place in (roomy.general, new, roomy.dm()):
         await roomy.say(place, "two")
     async with talking(roomy, backend, tmp_path):
         for place in (roomy.general, new, roomy.dm()):
-            await answer(roomy, place)
+            await roomy.next_answer(place)
     assert [len(roomy.messages(place)) for place in (roomy.general, new, roomy.dm())] == [2, 1, 2]
     async with talking(roomy, backend, tmp_path):
         await roomy.say(roomy.general, "three")
-        await answer(roomy)
+        await roomy.next_answer()
     assert len(backend.requests) == 6
 
 
@@ -104,7 +104,7 @@ async def test_at_the_first_start_old_messages_are_left_alone(roomy: DiscordServ
     backend = ScriptedBackend("Yes.")
     async with talking(roomy, backend, tmp_path):
         await roomy.say(roomy.general, "now")
-        await answer(roomy)
+        await roomy.next_answer()
     assert [request.turns[-1].text for request in backend.requests] == ["now"]
 
 
@@ -114,7 +114,7 @@ async def test_looking_back_can_be_switched_off(roomy: DiscordServer, tmp_path: 
         await roomy.say(roomy.general, f"unheard {number}")
         async with talking(roomy, backend, tmp_path, catch_up_hours=0):
             await roomy.say(roomy.dm(), "hello")
-            await answer(roomy, roomy.dm())
+            await roomy.next_answer(roomy.dm())
     assert [request.turns[-1].text for request in backend.requests] == ["hello", "hello"]
 
 
@@ -125,11 +125,11 @@ async def test_the_roles_of_those_who_wrote_meanwhile_are_looked_up(roomy: Disco
     backend, own = ScriptedBackend("Yes."), {"allow": Access(roles={str(crew.id)})}
     async with talking(roomy, backend, tmp_path, own=own):
         await roomy.say(roomy.general, "one", author=bob)
-        await answer(roomy)
+        await roomy.next_answer()
     await roomy.say(roomy.general, "not allowed")
     await roomy.say(roomy.general, "allowed", author=bob)
     async with talking(roomy, backend, tmp_path, own=own):
-        await answer(roomy)
+        await roomy.next_answer()
     assert [request.turns[-1].text for request in backend.requests] == ["one", "allowed"]
 
 
@@ -140,13 +140,13 @@ async def test_roles_that_can_not_be_looked_up_at_once_are_looked_up_again(
     backend, own = ScriptedBackend("Yes."), {"allow": Access(roles={str(crew.id)})}
     async with talking(roomy, backend, tmp_path, own=own):
         await roomy.say(roomy.general, "one")
-        await answer(roomy)
+        await roomy.next_answer()
     for text in ("two", "three"):
         await roomy.say(roomy.general, text)
     roomy.faults.error("GET /guilds/*/members/*", 503)
     async with talking(roomy, backend, tmp_path, own=own):
-        await answer(roomy)
-        await answer(roomy)
+        await roomy.next_answer()
+        await roomy.next_answer()
     assert [request.turns[-1].text for request in backend.requests] == ["one", "two", "three"]
 
 
@@ -155,14 +155,14 @@ async def test_looking_back_is_tried_again(roomy: DiscordServer, tmp_path: Path,
     backend = ScriptedBackend("Yes.")
     async with talking(roomy, backend, tmp_path):
         await roomy.say(roomy.general, "one")
-        await answer(roomy)
+        await roomy.next_answer()
     await roomy.say(roomy.general, "two")
     if fault == "reset":
         roomy.faults.reset("GET /channels/*/messages", times=2)
     else:
         roomy.faults.error("GET /channels/*/messages", 503, times=2)
     async with talking(roomy, backend, tmp_path):
-        await answer(roomy, within=20)
+        await roomy.next_answer(within=20)
     assert roomy.faults.pending == 0
 
 
@@ -170,12 +170,12 @@ async def test_channels_that_may_not_be_read_are_not_asked_for(roomy: DiscordSer
     closed = roomy.add_channel("closed")
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path):
         await roomy.say(roomy.general, "one")
-        await answer(roomy)
+        await roomy.next_answer()
     roomy.deny(closed, "read_message_history")
     await roomy.say(closed, "two")
     await roomy.say(roomy.general, "three")
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path):
-        await answer(roomy)
+        await roomy.next_answer()
     assert roomy.calls.to(f"GET /channels/{closed.id}/messages") == []
 
 
@@ -183,7 +183,7 @@ async def test_a_message_that_could_not_be_stored_is_looked_for_again(roomy: Dis
     backend = ScriptedBackend("Yes.")
     async with talking(roomy, backend, tmp_path) as bridge:
         await roomy.say(roomy.general, "one")
-        await answer(roomy)
+        await roomy.next_answer()
         (delivery,) = bridge.deliveries
         good, tried = delivery.inbox.add, asyncio.Event()
 
@@ -196,8 +196,8 @@ async def test_a_message_that_could_not_be_stored_is_looked_for_again(roomy: Dis
         await roomy.say(roomy.general, "two")
         await tried.wait()
         await roomy.say(roomy.general, "three")
-        await answer(roomy)
-        await answer(roomy)
+        await roomy.next_answer()
+        await roomy.next_answer()
     assert [request.turns[-1].text for request in backend.requests] == ["one", "two", "three"]
 
 
@@ -241,7 +241,7 @@ async def test_a_server_that_is_away_at_the_start_is_waited_for(roomy: DiscordSe
     roomy.faults.error("GET /users/@me", 503, times=2)
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path):
         await roomy.say(roomy.general, "hello")
-        assert (await answer(roomy)).text == "Yes."
+        assert (await roomy.next_answer()).text == "Yes."
     assert roomy.faults.pending == 0
 
 
@@ -252,7 +252,7 @@ async def test_who_is_in_no_server_is_told_how_to_get_into_one(
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path, commands="global"):
         await roomy.calls.wait("GET /applications/*/commands")
         await roomy.say(roomy.dm(), "hello")
-        await answer(roomy, roomy.dm())
+        await roomy.next_answer(roomy.dm())
     assert f"oauth2/authorize?client_id={roomy.bot.application_id}" in caplog.text
 
 
@@ -271,11 +271,11 @@ async def test_bots_of_two_servers_in_one_process_do_not_mix(roomy: DiscordServe
     ):
         await roomy.gateway.until_connected(twin)
         await roomy.say(roomy.dm(bot=twin), "to the twin")
-        await answer(roomy, roomy.dm(bot=twin))
+        await roomy.next_answer(roomy.dm(bot=twin))
         await elsewhere.say(elsewhere.general, "elsewhere", mention=True)
-        await answer(elsewhere)
+        await elsewhere.next_answer()
         await roomy.say(roomy.general, "here", mention=True)
-        assert (await answer(roomy)).author is roomy.bot.user
+        assert (await roomy.next_answer()).author is roomy.bot.user
     assert [request.turns[-1].text for request in backend.requests] == ["to the twin", "elsewhere", "here"]
 
 
@@ -293,6 +293,6 @@ async def test_shards_share_the_servers(tmp_path: Path) -> None:
             for channel in channels:
                 await server.say(channel, channel.guild.name, author=channel.guild.owner)
             for channel in channels:
-                await answer(server, channel)
+                await server.next_answer(channel)
         assert sorted(request.turns[-1].text for request in backend.requests) == ["0", "1", "2"]
         assert [call.params["shard"] for call in server.calls.to("GATEWAY IDENTIFY")] == [[0, 2], [1, 2]]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from chatbridge.testing import DiscordServer, ScriptedBackend
 
-from .conftest import answer, names, talking, whole
+from .conftest import names, talking, whole
 
 STORY = "Once upon a time there was a bot."
 
@@ -28,7 +28,7 @@ async def test_an_answer_grows_by_edits(hasty: DiscordServer, tmp_path: Path) ->
         await hasty.until(lambda: shown.text == "Once" or None, what="the beginning")
         assert names(shown) == ["stop"]
         let.set()
-        await hasty.until(lambda: whole(shown) or None, what="the end")
+        await hasty.until_final(shown)
         assert (shown.text, shown.reply_to, hasty.messages()) == (STORY, asked, [shown])
     assert len(hasty.calls.to("POST /channels/*/typing")) >= 1
     assert len({call.params["nonce"] for call in hasty.calls.to("POST /channels/*/messages")}) == 1
@@ -41,7 +41,7 @@ async def test_the_stop_button_keeps_what_came(roomy: DiscordServer, tmp_path: P
         shown = await roomy.next_message()
         await roomy.until(lambda: shown.text == "Once" or None, what="the beginning")
         pressed = await roomy.click(shown, "Stop")
-        await roomy.until(lambda: whole(shown) or None, what="the end")
+        await roomy.until_final(shown)
         assert (shown.text, pressed.answered is not None) == ("Once", True)
         assert names(shown) == ["regenerate", "continue", "branch"]
 
@@ -53,7 +53,7 @@ async def test_a_preview_that_somebody_deleted_comes_anew(hasty: DiscordServer, 
         shown = await hasty.next_message()
         await hasty.delete(shown)
         let.set()
-        assert (await answer(hasty)).text == STORY
+        assert (await hasty.next_answer()).text == STORY
         assert len(hasty.messages()) == 1
 
 
@@ -66,10 +66,10 @@ async def test_a_long_answer_is_one_message_of_components(roomy: DiscordServer, 
         shown = await roomy.next_message()
         await roomy.until(lambda: shown.text == "word0" or None, what="the beginning, as ordinary text")
         let.set()
-        await roomy.until(lambda: whole(shown) or None, what="the end")
+        await roomy.until_final(shown)
         assert (shown.text, shown.content, roomy.messages()) == (text, "", [shown])
         pressed = await roomy.click(shown, "Answer again")
-        second = await answer(roomy)
+        second = await roomy.next_answer()
         assert (second.text, pressed.answered is not None) == (text, True)
 
 
@@ -122,9 +122,9 @@ async def test_nobody_is_notified_by_an_answer(roomy: DiscordServer, tmp_path: P
     )
     async with talking(roomy, ScriptedBackend(text, text), tmp_path):
         await roomy.say(roomy.general, "greet all")
-        first = await answer(roomy)
+        first = await roomy.next_answer()
         await roomy.click(first, "Answer again")
-        await answer(roomy)
+        await roomy.next_answer()
     for call in [*roomy.calls.to("POST /channels/*/messages"), *roomy.calls.to("PATCH /channels/*/messages/*")]:
         assert call.params["allowed_mentions"] == {"parse": [], "replied_user": False}
     assert [message.pings for message in roomy.messages()] == [[], []]
@@ -134,7 +134,7 @@ async def test_who_may_be_notified_can_be_allowed(roomy: DiscordServer, tmp_path
     text = f"Hi @everyone, {roomy.person.mention}!"
     async with talking(roomy, ScriptedBackend(text), tmp_path, allowed_mentions=["users"]):
         await roomy.say(roomy.general, "greet me")
-        shown = await answer(roomy)
+        shown = await roomy.next_answer()
         assert shown.pings == [roomy.person.mention]
 
 
@@ -142,4 +142,4 @@ async def test_links_have_no_previews_unless_they_are_wanted(roomy: DiscordServe
     for wanted in (False, True):
         async with talking(roomy, ScriptedBackend("See https://example.org"), tmp_path, embeds=wanted):
             await roomy.say(roomy.general, "where?")
-            assert bool((await answer(roomy)).flags & 4) is not wanted
+            assert bool((await roomy.next_answer()).flags & 4) is not wanted

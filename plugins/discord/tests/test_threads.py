@@ -8,7 +8,7 @@ from chatbridge import ChannelSettings
 from chatbridge.testing import DiscordServer, ScriptedBackend
 from chatbridge.testing.discord.state import FORUM, Channel
 
-from .conftest import answer, change, settings, talking
+from .conftest import change, settings, talking
 
 MENTIONS = settings(reply_to="mentions")
 
@@ -25,9 +25,9 @@ async def test_a_thread_is_a_conversation_of_its_own(roomy: DiscordServer, tmp_p
     async with talking(roomy, backend, tmp_path, defaults=settings(reply_to="always", scope="thread")):
         thread = await roomy.start_thread(roomy.general, "Cats")
         await roomy.say(roomy.general, "about dogs")
-        await answer(roomy)
+        await roomy.next_answer()
         await roomy.say(thread, "about cats")
-        shown = await answer(roomy, thread)
+        shown = await roomy.next_answer(thread)
         assert shown.channel is thread
     assert "dogs" not in str(backend.requests[1].turns)
 
@@ -37,9 +37,9 @@ async def test_a_forum_s_posts_are_answered_by_the_forum_s_settings(roomy: Disco
     async with talking(roomy, backend, tmp_path, defaults=MENTIONS) as bridge:
         change(bridge, channels={str(forum.id): ChannelSettings(reply_to="always", system="Help.")})
         post = await roomy.start_thread(forum, "It does not work", text="Nothing happens.")
-        await answer(roomy, post)
+        await roomy.next_answer(post)
         await roomy.say(post, "And now?")
-        await answer(roomy, post)
+        await roomy.next_answer(post)
     assert [request.turns[-1].text for request in backend.requests] == ["Nothing happens.", "And now?"]
     assert backend.requests[0].turns[0].text == "Help."
 
@@ -51,14 +51,14 @@ async def test_each_message_to_the_bot_gets_a_thread_where_that_is_wanted(roomy:
         asked = await roomy.say(roomy.general, "are you there? " + "really " * 20, mention=True)
         thread = await opened(roomy)
         assert (thread.id, thread.name[:14], len(thread.name) <= 100) == (asked.id, "are you there?", True)
-        assert (await answer(roomy, thread)).text == "Yes."
+        assert (await roomy.next_answer(thread)).text == "Yes."
         await roomy.say(thread, "without a mention")
-        assert (await answer(roomy, thread)).text == "Still yes."
+        assert (await roomy.next_answer(thread)).text == "Still yes."
         await roomy.edit(asked, "something else")
-        assert "changed a message" in (await answer(roomy, thread)).text
+        assert "changed a message" in (await roomy.next_answer(thread)).text
         await roomy.delete(asked)
         await roomy.say(thread, "and now?")
-        await answer(roomy, thread)
+        await roomy.next_answer(thread)
     assert roomy.messages() == []
     assert "are you there" not in str(backend.requests[2].turns)
 
@@ -69,10 +69,10 @@ async def test_in_threads_of_others_it_answers_when_it_is_asked(roomy: DiscordSe
         thread = await roomy.start_thread(roomy.general, "Cats")
         await roomy.say(thread, "said among people")
         await roomy.say(thread, "are you there?", mention=True)
-        assert (await answer(roomy, thread)).text == "Yes."
+        assert (await roomy.next_answer(thread)).text == "Yes."
         await roomy.say(thread, "and again among people")
         await roomy.say(thread, "still there?", mention=True)
-        assert (await answer(roomy, thread)).text == "To everything."
+        assert (await roomy.next_answer(thread)).text == "To everything."
     asked = [request.turns[-1].text for request in backend.requests]
     assert [text.splitlines()[-1] for text in asked] == ["are you there?", "still there?"]
     assert len(roomy.messages(thread)) == 2
@@ -81,7 +81,7 @@ async def test_in_threads_of_others_it_answers_when_it_is_asked(roomy: DiscordSe
 async def test_a_thread_that_is_there_already_is_used(roomy: DiscordServer, tmp_path: Path) -> None:
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=MENTIONS):
         await roomy.say(roomy.dm(), "hello")
-        await answer(roomy, roomy.dm())
+        await roomy.next_answer(roomy.dm())
     asked = await roomy.say(roomy.general, "are you there?", mention=True)
     roomy.faults.lose_answer("POST /channels/*/messages/*/threads")
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=MENTIONS, auto_thread=True):
@@ -96,6 +96,6 @@ async def test_where_no_thread_can_be_opened_the_channel_has_to_do(roomy: Discor
     roomy.deny(roomy.general, "create_public_threads")
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=MENTIONS, auto_thread=True):
         await roomy.say(roomy.general, "are you there?", mention=True)
-        assert (await answer(roomy)).text == "Yes."
+        assert (await roomy.next_answer()).text == "Yes."
         await roomy.say(roomy.dm(), "and here?")
-        assert (await answer(roomy, roomy.dm())).text == "Yes."
+        assert (await roomy.next_answer(roomy.dm())).text == "Yes."

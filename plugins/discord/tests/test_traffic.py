@@ -26,14 +26,14 @@ async def test_a_global_penalty_met_by_the_library_holds_every_chat(roomy: Disco
         serving(roomy, bridge.bot("bot"), clock=HurriedClock(1), commands="none"),
     ):
         await roomy.say(ann, "hello", author=people[0])
-        await roomy.next_message(ann)
+        await roomy.next_answer(ann)
         roomy.faults.rate_limit(LOOK, 0.6, scope="global")
         await roomy.say(ben, "hello", author=people[1])  # a new chat: what was missed in it is looked for
         refused = (await roomy.calls.wait(f"GET /channels/{ben.id}/messages"))[0]
         await roomy.say(ann, "and again", author=people[0])
         await roomy.say(cleo, "hello", author=people[2])
         for chat in (ben, cleo):
-            await roomy.next_message(chat)
+            await roomy.next_answer(chat)
         await roomy.until(lambda: len(roomy.messages(ann)) == 2 or None)
     assert refused.status == 429
     assert roomy.calls.early == []
@@ -48,7 +48,7 @@ async def test_a_global_penalty_met_by_the_commands_holds_every_chat(roomy: Disc
     ):
         refused = (await roomy.calls.wait("GET /applications/*/commands"))[0]
         await roomy.say(roomy.dm(), "hello")
-        await roomy.next_message(roomy.dm())
+        await roomy.next_answer(roomy.dm())
     assert refused.status == 429
     assert roomy.calls.early == []
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 
 import telegram
 from telegram.constants import MessageEntityType
 
-from chatbridge import Attachment, Author, Message
+from chatbridge import Author, Message, without_name
 from chatbridge_telegram.places import channel_of
-
-_AFTER_NAME = r"[\s,:;，：；、]*"
 
 
 def author_of(message: telegram.Message) -> Author:
@@ -24,10 +21,11 @@ def author_of(message: telegram.Message) -> Author:
     return Author(str(user.id), user.full_name, user.is_bot)
 
 
-def message_of(given: telegram.Message, me: telegram.User, files: Sequence[Attachment] = ()) -> Message | None:
-    """What somebody said; None for what is not for this bot: what happens in chats, another bot's commands."""
+def message_of(given: telegram.Message, me: telegram.User) -> Message | None:
+    """What somebody said, without files; None for what is not for this bot: what happens in chats, another bot's
+    commands."""
     text = given.text or given.caption or ""
-    if not (text or files or has_file(given)) or given.is_automatic_forward:
+    if not (text or has_file(given)) or given.is_automatic_forward:
         return None
     mentioned = _mentions(given, me)
     command, called = _command(text)
@@ -36,7 +34,7 @@ def message_of(given: telegram.Message, me: telegram.User, files: Sequence[Attac
     if command and called:
         text = text.replace(f"@{called}", "", 1)
     elif mentioned:
-        text = re.sub(rf"^@{re.escape(me.username or '')}\b{_AFTER_NAME}", "", text, count=1, flags=re.IGNORECASE)
+        text = without_name(text, rf"@{re.escape(me.username or '')}\b")
     if re.match(r"/start(\s|$)", text) and given.chat.type == "private":
         text = "/help"  # the button that opens a chat says `/start`
     replied = given.reply_to_message
@@ -49,7 +47,6 @@ def message_of(given: telegram.Message, me: telegram.User, files: Sequence[Attac
         text,
         sent_at=given.date.timestamp(),
         mentions_bot=mentioned or bool(called),
-        attachments=tuple(files),
         language=(given.from_user.language_code or "") if given.from_user else "",
     )
     if replied is None:

@@ -6,19 +6,17 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Coroutine, Sequence
-from dataclasses import replace
 from typing import Any
 
 import telegram
 from telegram.error import TelegramError
 
-from chatbridge import Action, Author, Bot, Channel, Delivery, Limits, Message, Press, StoreError
+from chatbridge import Action, Author, Bot, Channel, Delivery, Limits, Press, StoreError
 from chatbridge_telegram.chat import TelegramChat, limits_of
-from chatbridge_telegram.files import Files, files_of
-from chatbridge_telegram.incoming import has_file, message_of
+from chatbridge_telegram.files import files_of
+from chatbridge_telegram.incoming import message_of
 from chatbridge_telegram.options import TelegramOptions
 from chatbridge_telegram.places import Place, channel_of
-from chatbridge_telegram.words import word
 
 log = logging.getLogger(__name__)
 
@@ -100,31 +98,12 @@ class Room:
                 given.chat.id,
                 given.migrate_to_chat_id,
             )
-        files = Files()
-        if has_file(given) and self._is_asked(given):
-            files = await files_of(given, self._options.max_file_kib * 1024)
-        message = message_of(given, self._client.bot, files.attachments)
-        if message is None:
-            return
-        if files.unread and not message.text:
-            if not _addressed(message) or message.author.is_bot:
-                return
-            message = self._unreadable(message, files)
-        await self.delivery.accept(message)
-
-    def _is_asked(self, given: telegram.Message) -> bool:
-        """Whether a message may be for the bot at all: only then its files are fetched."""
         message = message_of(given, self._client.bot)
-        if message is None:
-            return False
-        reply_to = self._bot.effective(message.channel).reply_to
-        return _addressed(message) or reply_to == "always"
-
-    def _unreadable(self, message: Message, files: Files) -> Message:
-        """Nothing was said but by a file that can't be read."""
-        language = self._bot.language(message.channel, message.language)
-        why = "\n".join(word(key, language, most=self._options.max_file_kib) for key in files.unread)
-        return replace(message, attachments=(), unreadable=why)
+        if message is not None and (files := files_of(given)):
+            most = self._options.max_file_kib
+            message = await self._bot.bring_files(message, files, max_kib=most, service="Telegram")
+        if message is not None:
+            await self.delivery.accept(message)
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         """Do what the next update need not wait for."""
@@ -188,11 +167,6 @@ async def _answer(query: telegram.CallbackQuery, line: str) -> None:
         await query.answer(_cut(line) or None, show_alert=len(line) > MOST_NOTICE)
     except TelegramError as error:  # too late, as like as not; what was wanted is done
         log.info("the press of a button could not be answered: %s", error)
-
-
-def _addressed(message: Message) -> bool:
-    """Whether a message is meant for the bot, whatever the channel's settings are."""
-    return message.mentions_bot or message.replies_to_bot or message.channel.kind == "private"
 
 
 def _cut(line: str) -> str:

@@ -19,16 +19,16 @@ async def test_an_answer_is_given_again_continued_and_branched_from(roomy: Teleg
     backend = ScriptedBackend("One.", "Two.", "Three.", "Four.")
     async with talking(roomy, backend, tmp_path):
         await roomy.say(roomy.private(), "count")
-        first = await roomy.next_message()
+        first = await roomy.next_answer()
         assert actions(first)[0] == "regenerate"
         query = await roomy.press(first, "regenerate")
-        second = await roomy.next_message()
+        second = await roomy.next_answer()
         assert (first.text, second.text, query.answered) == ("One.", "Two.", True)
         query = await roomy.press(first, "branch")
         await roomy.until(lambda: query.answered or None)
         assert query.text
         await roomy.say(roomy.private(), "go on")
-        await roomy.next_message()
+        await roomy.next_answer()
         said = [turn.text for turn in backend.requests[2].turns if turn.role != "system"]
         assert said == ["count", "One.", "go on"]
 
@@ -36,7 +36,7 @@ async def test_an_answer_is_given_again_continued_and_branched_from(roomy: Teleg
 async def test_the_press_of_an_old_button_is_answered_with_words(roomy: TelegramServer, tmp_path: Path) -> None:
     async with talking(roomy, ScriptedBackend("One."), tmp_path):
         await roomy.say(roomy.private(), "count")
-        shown = await roomy.next_message()
+        shown = await roomy.next_answer()
         shown.keyboard = [[{"text": "x", "callback_data": "nonsense"}, {"text": "Stop", "callback_data": "stop"}]]
         unknown = await roomy.press(shown, "x")
         stale = await roomy.press(shown, "Stop")
@@ -47,7 +47,7 @@ async def test_the_press_of_an_old_button_is_answered_with_words(roomy: Telegram
 async def test_buttons_can_be_switched_off(roomy: TelegramServer, tmp_path: Path) -> None:
     async with talking(roomy, ScriptedBackend("One."), tmp_path, defaults=settings(buttons=False)):
         await roomy.say(roomy.private(), "count")
-        assert actions(await roomy.next_message()) == []
+        assert actions(await roomy.next_answer()) == []
 
 
 async def _dance(context: CommandContext, argument: str) -> str:
@@ -67,14 +67,14 @@ async def test_the_menu_has_all_commands_in_both_languages(roomy: TelegramServer
         assert english.keys() == chinese.keys() >= {"help", "reset", "regenerate", "model"}
         assert english.keys().isdisjoint({"save", "load", "pair"})
         await roomy.say(roomy.private(), "/dance well")
-        assert (await roomy.next_message()).text == "dances well"
+        assert (await roomy.next_answer()).text == "dances well"
 
 
 async def test_the_menu_is_put_up_only_where_it_has_changed(roomy: TelegramServer, tmp_path: Path) -> None:
     for _ in range(2):
         async with talking(roomy, ScriptedBackend("One."), tmp_path):
             await roomy.say(roomy.private(), "/help")
-            await roomy.next_message()
+            await roomy.next_answer()
     assert len(roomy.calls.to("setMyCommands")) == 2
 
 
@@ -83,7 +83,7 @@ async def test_admins_see_their_commands_in_their_own_chat(roomy: TelegramServer
     admins = Admins(users={str(boss.id), "4242"})  # the second has not written yet
     async with talking(roomy, ScriptedBackend("One."), tmp_path, own={"admins": admins}):
         await roomy.say(roomy.private(), "hello")
-        await roomy.next_message()
+        await roomy.next_answer()
     menus = {scope: {one["command"] for one in commands} for scope, commands in roomy.bot.commands.items()}
     assert menus[f"{boss.id} chat"] == menus["default"] | {"pair", "unpair", "usage"}
 
@@ -92,4 +92,4 @@ async def test_a_menu_that_can_not_be_put_up_stops_nothing(roomy: TelegramServer
     roomy.faults.error("getMyCommands", 500, times=10)
     async with talking(roomy, ScriptedBackend("One."), tmp_path):
         await roomy.say(roomy.private(), "hello")
-        assert (await roomy.next_message()).text == "One."
+        assert (await roomy.next_answer()).text == "One."

@@ -23,14 +23,14 @@ async def test_a_group_hears_the_bot_when_it_is_meant(roomy: TelegramServer, tmp
     async with talking(roomy, backend, tmp_path, defaults=MENTIONS):
         await roomy.say(group, "not for you")
         await roomy.say(group, ", are you there?", mention=True)
-        first = await roomy.next_message(group)
+        first = await roomy.next_answer(group)
         asked = await roomy.say(group, "and I?", author=bob, reply_to=first)
-        second = await roomy.next_message(group)
+        second = await roomy.next_answer(group)
         assert second.reply_to is asked
         await roomy.say(group, "/help@helper_bot")
-        assert "/regenerate" in (await roomy.next_message(group)).text
+        assert "/regenerate" in (await roomy.next_answer(group)).text
         await roomy.say(group, "last", mention=True)
-        await roomy.next_message(group)
+        await roomy.next_answer(group)
     said = [(request.turns[-1].name, request.turns[-1].text) for request in backend.requests]
     assert said == [("Alice", "are you there?"), ("Bob", "and I?"), ("Alice", "last")]
 
@@ -41,8 +41,8 @@ async def test_another_bot_s_commands_are_not_heard(roomy: TelegramServer, tmp_p
     async with talking(roomy, backend, tmp_path):
         await roomy.say(group, "/help@other_bot")
         await roomy.say(group, "hello")
-        answer = await roomy.next_message(group)
-        await roomy.until(lambda: answer.text == "Yes." or None, what="an answer to hello, and to nothing before")
+        assert (await roomy.next_answer(group)).text == "Yes.", "an answer to hello, and to nothing before"
+        assert len(roomy.messages(group)) == 1
     assert [request.turns[-1].text for request in backend.requests] == ["hello"]
 
 
@@ -52,11 +52,11 @@ async def test_a_topic_is_a_conversation_of_its_own_and_answered_in_it(roomy: Te
     async with talking(roomy, backend, tmp_path):
         cats, dogs = await roomy.start_topic(forum, "Cats"), await roomy.start_topic(forum, "Dogs")
         await roomy.say(forum, "meow", topic=cats)
-        assert (await roomy.next_message(forum)).thread_id == cats.id
+        assert (await roomy.next_answer(forum)).thread_id == cats.id
         await roomy.say(forum, "woof", topic=dogs)
-        assert (await roomy.next_message(forum)).thread_id == dogs.id
+        assert (await roomy.next_answer(forum)).thread_id == dogs.id
         await roomy.say(forum, "hm")
-        assert (await roomy.next_message(forum)).thread_id is None
+        assert (await roomy.next_answer(forum)).thread_id is None
     assert [len(request.turns) for request in backend.requests] == [len(backend.requests[0].turns)] * 3
     assert [request.turns[-1].text for request in backend.requests] == ["meow", "woof", "hm"]
 
@@ -70,7 +70,7 @@ async def test_to_say_something_in_a_topic_is_not_to_reply_to_who_made_it(
     async with talking(roomy, backend, tmp_path, defaults=MENTIONS):
         await roomy.say(forum, "not for you", topic=topic)
         await roomy.say(forum, "for you", topic=topic, mention=True)
-        await roomy.next_message(forum)
+        await roomy.next_answer(forum)
     assert [request.turns[-1].text for request in backend.requests] == ["for you"]
 
 
@@ -84,9 +84,9 @@ async def test_settings_of_a_topic_stand_over_those_of_its_group(roomy: Telegram
     }
     async with talking(roomy, backend, tmp_path, own={"channels": channels}):
         await roomy.say(forum, "who are you?", topic=cats)
-        await roomy.next_message(forum)
+        await roomy.next_answer(forum)
         await roomy.say(forum, "who are you?")
-        await roomy.next_message(forum)
+        await roomy.next_answer(forum)
     assert [request.turns[0].text for request in backend.requests] == ["Be a cat.", "Be a dog."]
 
 
@@ -95,7 +95,7 @@ async def test_what_is_replied_to_is_told_to_the_model(roomy: TelegramServer, tm
     async with talking(roomy, backend, tmp_path, defaults=MENTIONS):
         unheard = await roomy.say(group, "The moon is made of cheese.")
         await roomy.say(group, "is that so?", mention=True, reply_to=unheard)
-        await roomy.next_message(group)
+        await roomy.next_answer(group)
     assert backend.requests[0].turns[-1].text == "> The moon is made of cheese.\n\nis that so?"
 
 
@@ -103,9 +103,9 @@ async def test_an_edited_message_is_offered_to_be_answered_again(roomy: Telegram
     backend = ScriptedBackend("Paris.", "Rome.")
     async with talking(roomy, backend, tmp_path):
         asked = await roomy.say(roomy.private(), "the capital of France?")
-        await roomy.next_message()
+        await roomy.next_answer()
         await roomy.edit(asked, "the capital of Italy?")
-        offer = await roomy.next_message()
+        offer = await roomy.next_answer()
         assert offer.keyboard[0][0]["callback_data"] == "answer"
         await roomy.press(offer, "answer")
         await roomy.until(lambda: offer.text == "Rome." or None, what="the answer")
@@ -115,7 +115,7 @@ async def test_an_edited_message_is_offered_to_be_answered_again(roomy: Telegram
 async def test_the_button_that_opens_a_chat_shows_what_can_be_done(roomy: TelegramServer, tmp_path: Path) -> None:
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path):
         await roomy.say(roomy.private(), "/start")
-        assert "/regenerate" in (await roomy.next_message()).text
+        assert "/regenerate" in (await roomy.next_answer()).text
 
 
 @pytest.mark.parametrize(("language", "words"), [("zh-hans", "命令"), ("en", "ommand")])
@@ -125,19 +125,19 @@ async def test_people_are_spoken_to_in_their_language(
     roomy.person.language = language
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=settings(language="auto")):
         await roomy.say(roomy.private(), "/help")
-        assert words in (await roomy.next_message()).text
+        assert words in (await roomy.next_answer()).text
 
 
 async def test_strangers_are_let_in_by_an_admin(roomy: TelegramServer, tmp_path: Path) -> None:
     boss, backend = roomy.add_person("Boss"), ScriptedBackend("Yes.")
     async with talking(roomy, backend, tmp_path, own={"pairing": True, "admins": Admins(users={str(boss.id)})}):
         await roomy.say(roomy.private(), "hello?")
-        code = (await roomy.next_message()).text.rpartition("/pair ")[2]
+        code = (await roomy.next_answer()).text.rpartition("/pair ")[2]
         chat = roomy.private(boss)
         await roomy.say(chat, f"/pair {code}", author=boss)
-        assert "Alice" in (await roomy.next_message(chat)).text
+        assert "Alice" in (await roomy.next_answer(chat)).text
         await roomy.say(roomy.private(), "hello!")
-        assert (await roomy.next_message()).text == "Yes."
+        assert (await roomy.next_answer()).text == "Yes."
     assert len(backend.requests) == 1
 
 
@@ -147,7 +147,7 @@ async def test_who_is_denied_is_not_heard(roomy: TelegramServer, tmp_path: Path)
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path, own={"deny": deny}):
         await roomy.say(roomy.private(), "hello?")
         await roomy.say(roomy.private(bob), "hello?", author=bob)
-        assert (await roomy.next_message(roomy.private(bob))).text == "Yes."
+        assert (await roomy.next_answer(roomy.private(bob))).text == "Yes."
         assert roomy.messages() == []
 
 
@@ -155,6 +155,6 @@ async def test_nobody_is_called_by_an_answer(roomy: TelegramServer, tmp_path: Pa
     group = roomy.add_group("Club")
     async with talking(roomy, ScriptedBackend("@everyone ask @alice or [her](tg://user?id=1)"), tmp_path):
         await roomy.say(group, "hello", mention=True)
-        answer = await roomy.next_message(group)
-        await roomy.until(lambda: "ask" in answer.text or None)
+        answer = await roomy.next_answer(group)
+        assert "ask" in answer.text
         assert [one for one in answer.entities if one["type"] in ("mention", "text_mention")] == []

@@ -9,7 +9,7 @@ import pytest
 
 from chatbridge import Bot
 from chatbridge.testing import FrontendContract, Room, TelegramServer
-from chatbridge.testing.telegram.state import Chat, Message
+from chatbridge.testing.telegram.state import Chat
 
 from .conftest import serving
 
@@ -19,25 +19,13 @@ class Reader:
 
     def __init__(self, server: TelegramServer, chat: Chat) -> None:
         self._server, self._chat = server, chat
-        self._read = 0
 
     async def say(self, text: str) -> None:
         await self._server.say(self._chat, text)
 
     async def hear(self) -> str:
-        messages = await self._server.until(self._answer, within=30, what="a whole answer")
-        self._read = messages[-1].id
+        messages = await self._server.next_answer_messages(self._chat, within=30)
         return "\n".join(message.text for message in messages)
-
-    def _answer(self) -> list[Message] | None:
-        unread = [message for message in self._server.messages(self._chat) if message.id > self._read]
-        return unread if unread and is_last(unread[-1]) else None
-
-
-def is_last(message: Message) -> bool:
-    """Whether an answer ends here: a model's has other buttons than Stop, and all but its last part are long."""
-    names = [button["callback_data"] for row in message.keyboard for button in row]
-    return names != ["stop"] if names else message.text != "…" and len(message.text) < 2000
 
 
 @pytest.mark.timeout(120)

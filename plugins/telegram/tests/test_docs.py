@@ -43,8 +43,7 @@ async def test_the_steps_lead_to_a_bot_that_answers(roomy: TelegramServer, tmp_p
     assert await check.wait() == 0
     program = await start_program(tmp_path, "run", "--verbose")
     await roomy.say(roomy.private(), "how do I add a Telegram bot?")
-    answer = await roomy.next_message(within=60)
-    assert len(answer.text) > 20
+    assert len((await roomy.next_answer(within=60)).text) > 20
     program.send_signal(signal.SIGTERM)
     output, _ = await program.communicate()
     assert program.returncode == 0, output.decode()

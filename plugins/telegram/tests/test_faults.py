@@ -90,7 +90,7 @@ async def test_what_telegram_can_not_parse_is_sent_plain(telegram: TelegramServe
     telegram.faults.refuse("sendMessage", 400, "Bad Request: can't parse entities: whatever")
     async with talking(telegram, ScriptedBackend("**bold** words"), tmp_path):
         await telegram.say(telegram.private(), "hello")
-        answer = await telegram.next_message()
+        answer = await telegram.next_answer()
         assert (answer.text, answer.entities) == ("bold words", [])
 
 
@@ -104,7 +104,7 @@ async def test_who_has_blocked_the_bot_does_not_keep_others_waiting(telegram: Te
         backend.hold.set()
         await telegram.calls.wait("sendMessage", 1)
         await telegram.say(telegram.private(bob), "hello", author=bob)
-        assert (await telegram.next_message(telegram.private(bob))).text == "one two"
+        assert (await telegram.next_answer(telegram.private(bob))).text == "one two"
     blocked = [call for call in telegram.calls.to("sendMessage") if call.status == 403]
     assert len(blocked) == 1, "it is not tried again"
 
@@ -114,8 +114,8 @@ async def test_a_slow_answer_of_telegram_is_waited_for(telegram: TelegramServer,
     telegram.faults.slow("sendMessage", let)
     async with talking(telegram, ScriptedBackend("One.", "Two."), tmp_path):
         await telegram.say(telegram.private(), "hello")
-        await telegram.next_message()
+        await telegram.next_answer()
         await telegram.say(telegram.private(), "and again")
         let.set()
-        assert (await telegram.next_message()).text == "Two."
+        assert (await telegram.next_answer()).text == "Two."
     assert [message.text for message in telegram.messages()] == ["One.", "Two."]

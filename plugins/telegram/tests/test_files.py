@@ -25,7 +25,7 @@ async def test_text_is_read(roomy: TelegramServer, tmp_path: Path, name: str, ki
     backend = ScriptedBackend("Read.")
     async with talking(roomy, backend, tmp_path):
         await roomy.say(roomy.private(), "look", file=Upload(name, content, kind))
-        assert (await roomy.next_message()).text == "Read."
+        assert (await roomy.next_answer()).text == "Read."
     assert backend.requests[0].turns[-1].text == f"look\n\n[{name}]\ntwo\nlines"
 
 
@@ -33,7 +33,7 @@ async def test_text_of_older_chinese_programs_is_read(roomy: TelegramServer, tmp
     backend = ScriptedBackend("Read.")
     async with talking(roomy, backend, tmp_path):
         await roomy.say(roomy.private(), file=Upload("笔记.txt", "你好，世界".encode("gbk"), "text/plain"))
-        await roomy.next_message()
+        await roomy.next_answer()
     assert backend.requests[0].turns[-1].text == "[笔记.txt]\n你好，世界"
 
 
@@ -56,10 +56,10 @@ async def test_what_can_not_be_read_is_refused_in_words(
     backend = ScriptedBackend("I see its name.")
     async with talking(roomy, backend, tmp_path, max_file_kib=2):
         await roomy.say(roomy.private(), file=file, kind=kind)
-        assert words in (await roomy.next_message()).text
+        assert words in (await roomy.next_answer()).text
         assert backend.requests == []
         await roomy.say(roomy.private(), "with words", file=file, kind=kind)
-        answer = (await roomy.next_message()).text
+        answer = (await roomy.next_answer()).text
         assert answer == f"(I can't read {name_of(file, kind)}, only text files.)\n\nI see its name."
     text = backend.requests[0].turns[-1].text
     assert text.startswith("with words\n\n[")
@@ -75,7 +75,7 @@ async def test_the_words_are_in_the_person_s_language(roomy: TelegramServer, tmp
     roomy.person.language = "zh-hans"
     async with talking(roomy, ScriptedBackend(""), tmp_path, defaults=settings(language="auto")):
         await roomy.say(roomy.private(), file=Upload("v.ogg", b"ogg", "audio/ogg"), kind="voice")
-        assert "语音" in (await roomy.next_message()).text
+        assert "语音" in (await roomy.next_answer()).text
 
 
 async def test_a_file_that_can_not_be_fetched_is_asked_for_again(roomy: TelegramServer, tmp_path: Path) -> None:
@@ -84,9 +84,9 @@ async def test_a_file_that_can_not_be_fetched_is_asked_for_again(roomy: Telegram
     async with talking(roomy, backend, tmp_path):
         file = Upload("a.txt", b"content", "text/plain")
         await roomy.say(roomy.private(), file=file)
-        assert "send it again" in (await roomy.next_message()).text
+        assert "send it again" in (await roomy.next_answer()).text
         await roomy.say(roomy.private(), file=file)
-        assert (await roomy.next_message()).text == "Read."
+        assert (await roomy.next_answer()).text == "Read."
 
 
 async def test_a_picture_among_people_is_left_alone(roomy: TelegramServer, tmp_path: Path) -> None:
@@ -95,8 +95,7 @@ async def test_a_picture_among_people_is_left_alone(roomy: TelegramServer, tmp_p
     async with talking(roomy, backend, tmp_path):  # where every message is answered
         await roomy.say(group, file=Upload("p.jpg", b"jpg", "image/jpeg"), kind="photo")
         await roomy.say(group, "hello")
-        answer = await roomy.next_message(group)
-        await roomy.until(lambda: answer.text == "Yes." or None, what="an answer to hello, and to nothing before")
+        assert (await roomy.next_answer(group)).text == "Yes.", "an answer to hello, and to nothing before"
     assert len(backend.requests) == 1
 
 
@@ -107,6 +106,19 @@ async def test_files_that_are_not_for_the_bot_are_not_fetched(roomy: TelegramSer
         await roomy.say(group, "look", file=Upload("a.txt", b"content", "text/plain"))
         await roomy.say(group, file=Upload("v.ogg", b"ogg", "audio/ogg"), kind="voice")
         await roomy.say(group, "hello", mention=True)
-        await roomy.next_message(group)
+        await roomy.next_answer(group)
         assert len(roomy.messages(group)) == 1
     assert roomy.calls.to("getFile") == []
+
+
+@pytest.mark.parametrize("trigger", [{"prefix": "!"}, {"pattern": "look"}, {"chance": 1.0}])
+async def test_a_file_is_read_whatever_calls_the_bot(
+    roomy: TelegramServer, tmp_path: Path, trigger: dict[str, object]
+) -> None:
+    backend, file = ScriptedBackend("Read."), Upload("a.txt", b"content", "text/plain")
+    group = roomy.add_group("Club")
+    roomy.bot.privacy = False
+    async with talking(roomy, backend, tmp_path, defaults=settings(reply_to="mentions", **trigger)):
+        await roomy.say(group, "!look at this", file=file)
+        assert (await roomy.next_answer(group)).text == "Read."
+    assert backend.requests[0].turns[-1].text.endswith("look at this\n\n[a.txt]\ncontent")

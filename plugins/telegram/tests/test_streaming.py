@@ -26,7 +26,7 @@ async def test_in_private_an_answer_is_a_draft_until_it_is_whole(telegram: Teleg
         await telegram.until(lambda: (draft := telegram.draft()) and draft.text == "Once", what="a draft")
         assert telegram.messages() == []
         let.set()
-        assert (await telegram.next_message()).text == STORY
+        assert (await telegram.next_answer()).text == STORY
         assert telegram.draft() is None
     names = [call.name for call in telegram.calls.to("send*") if call.name != "sendMessageDraft"]
     assert names == ["sendMessage"]
@@ -38,7 +38,7 @@ async def test_the_stop_button_of_a_draft_keeps_what_came(telegram: TelegramServ
         await telegram.say(telegram.private(), "tell me a story")
         await telegram.until(lambda: (draft := telegram.draft()) and draft.text == "Once", what="a draft")
         await telegram.stop()
-        assert (await telegram.next_message()).text == "Once"
+        assert (await telegram.next_answer()).text == "Once"
 
 
 async def test_a_server_without_drafts_gets_messages(telegram: TelegramServer, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ async def test_a_server_without_drafts_gets_messages(telegram: TelegramServer, t
         shown = await telegram.next_message()
         await telegram.until(lambda: shown.text == "Once" or None, what="the beginning")
         let.set()
-        await telegram.until(lambda: shown.text == STORY or None, what="the end")
+        assert (await telegram.until_final(shown)).text == STORY
         assert telegram.messages() == [shown]
 
 
@@ -63,7 +63,7 @@ async def test_in_a_group_an_answer_grows_by_edits_and_its_button_stops_it(
         assert shown.reply_to is asked
         await telegram.until(lambda: shown.text == "Once" or None, what="the beginning")
         query = await telegram.press(shown, "stop")
-        await telegram.until(lambda: "stop" not in str(shown.keyboard) or None, what="the end")
+        await telegram.until_final(shown)
         assert (shown.text, query.answered) == ("Once", True)
         assert telegram.messages(group) == [shown]
 
@@ -75,7 +75,7 @@ async def test_typing_is_shown_where_there_is_no_draft(telegram: TelegramServer,
         await telegram.say(group, "hello", mention=True)
         await telegram.calls.wait("sendChatAction")
         let.set()
-        await telegram.next_message(group)
+        await telegram.next_answer(group)
         assert telegram.calls.to("sendChatAction")[0].params["action"] == "typing"
 
 
@@ -85,5 +85,5 @@ async def test_drafts_can_be_switched_off(telegram: TelegramServer, tmp_path: Pa
         await telegram.say(telegram.private(), "tell me a story")
         shown = await telegram.next_message()
         let.set()
-        await telegram.until(lambda: shown.text == STORY or None, what="the end")
+        assert (await telegram.until_final(shown)).text == STORY
     assert telegram.calls.to("sendMessageDraft") == []

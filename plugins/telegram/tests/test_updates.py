@@ -35,7 +35,7 @@ async def test_an_update_is_confirmed_only_once_it_is_stored(
         await roomy.calls.wait("getUpdates", 3)
         assert len(roomy.bot.updates) == 1, "it is asked for again and again"
         failing = False
-        assert (await roomy.next_message()).text == "Yes."
+        assert (await roomy.next_answer()).text == "Yes."
         await roomy.until(lambda: not roomy.bot.updates or None, what="the confirmation")
 
 
@@ -52,14 +52,14 @@ async def test_a_press_is_confirmed_only_once_it_is_stored(
     monkeypatch.setattr(Inbox, "add", flaky)
     async with talking(roomy, ScriptedBackend("One.", "Two."), tmp_path):
         await roomy.say(roomy.private(), "hello")
-        answer = await roomy.next_message()
+        answer = await roomy.next_answer()
         await roomy.until(lambda: not roomy.bot.updates or None, what="the confirmation")
         failing = True
         await roomy.press(answer, "regenerate")
         await roomy.calls.wait("getUpdates", len(roomy.calls.to("getUpdates")) + 2)
         assert len(roomy.bot.updates) == 1, "it is asked for again and again"
         failing = False
-        assert (await roomy.next_message()).text == "Two."
+        assert (await roomy.next_answer()).text == "Two."
         await roomy.until(lambda: not roomy.bot.updates or None, what="the confirmation")
 
 
@@ -68,10 +68,10 @@ async def test_an_update_that_comes_twice_is_answered_once(roomy: TelegramServer
     backend = ScriptedBackend("One.", "Two.")
     async with talking(roomy, backend, tmp_path):
         await roomy.say(roomy.private(), "first")
-        assert (await roomy.next_message()).text == "One."
+        assert (await roomy.next_answer()).text == "One."
         roomy.bot.updates.insert(0, {"update_id": 1, "message": _told(roomy, "first")})
         await roomy.say(roomy.private(), "second")
-        assert (await roomy.next_message()).text == "Two."
+        assert (await roomy.next_answer()).text == "Two."
     assert len(backend.requests) == 2
 
 
@@ -87,11 +87,11 @@ async def test_an_update_that_can_not_be_read_is_passed_over(
 ) -> None:
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path):
         await roomy.say(roomy.private(), "hello")
-        await roomy.next_message()
+        await roomy.next_answer()
         roomy.bot.updates.append({"update_id": roomy.bot.next_update, "message": {"message_id": 7}})
         roomy.bot.next_update += 1
         await roomy.say(roomy.private(), "and after it")
-        await roomy.next_message()
+        await roomy.next_answer()
         await roomy.until(lambda: not roomy.bot.updates or None, what="the confirmation")
     assert "an update can't be read" in caplog.text
 
@@ -107,7 +107,7 @@ async def test_polls_go_on_after_trouble(roomy: TelegramServer, tmp_path: Path, 
     }[trouble]()
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path):
         await roomy.say(roomy.private(), "hello")
-        assert (await roomy.next_message()).text == "Yes."
+        assert (await roomy.next_answer()).text == "Yes."
     assert roomy.faults.pending == 0
 
 
@@ -118,7 +118,7 @@ async def test_a_start_waits_until_telegram_can_be_reached(
     roomy.faults.reset("deleteWebhook")
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path):
         await roomy.say(roomy.private(), "hello")
-        assert (await roomy.next_message()).text == "Yes."
+        assert (await roomy.next_answer()).text == "Yes."
     assert caplog.text.count("no answer from Telegram") == 3
     assert "Traceback" not in caplog.text
 
@@ -138,11 +138,11 @@ async def test_privacy_mode_is_explained_where_the_settings_want_more(
 ) -> None:
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=settings(reply_to="mentions")):
         await roomy.say(roomy.private(), "hello")
-        await roomy.next_message()
+        await roomy.next_answer()
     assert "/setprivacy" not in caplog.text
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path):
         await roomy.say(roomy.private(), "hello")
-        await roomy.next_message()
+        await roomy.next_answer()
     assert "Say /setprivacy to @BotFather" in caplog.text
 
 
@@ -153,7 +153,7 @@ async def test_the_log_names_a_chat_that_the_bot_is_let_into(
     group = roomy.add_group("Club", roomy.person)
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path):
         await roomy.say(roomy.private(), "hello")
-        await roomy.next_message()
+        await roomy.next_answer()
         await roomy.let_in(group, roomy.bot.user)
         await roomy.until(lambda: not roomy.bot.updates or None, what="the confirmation")
     assert f"the chat {group.id} (Club): the bot is member now, by Alice" in caplog.text
@@ -169,8 +169,7 @@ async def test_a_group_that_becomes_a_supergroup_gets_its_answer(
         await backend.asked.wait()
         new = await roomy.upgrade(group)
         backend.hold.set()
-        answer = await roomy.next_message(new)
-        await roomy.until(lambda: answer.text == "one two three" or None, what="the answer")
+        assert (await roomy.next_answer(new)).text == "one two three"
     assert f"the group {group.id} has become {new.id}" in caplog.text
 
 
@@ -182,7 +181,7 @@ async def test_a_group_that_becomes_a_supergroup_keeps_its_history(
     group, backend = roomy.add_group("Club", basic=True), ScriptedBackend("One.", "Two.")
     async with talking(roomy, backend, tmp_path):
         await roomy.say(group, "hello", mention=True)
-        await roomy.next_message(group)
+        await roomy.next_answer(group)
     new = await roomy.upgrade(group)
     roomy.bot.updates[:] = [update for update in roomy.bot.updates if told in update.get("message", {})]
     assert len(roomy.bot.updates) == 1
@@ -190,7 +189,7 @@ async def test_a_group_that_becomes_a_supergroup_keeps_its_history(
     async with talking(roomy, backend, tmp_path):
         await roomy.until(lambda: not roomy.bot.updates or None)
         await roomy.say(new, "and again", mention=True)
-        assert (await roomy.next_message(new)).text == "Two."
+        assert (await roomy.next_answer(new)).text == "Two."
     assert [turn.text for turn in backend.requests[-1].turns if turn.role != "system"] == ["hello", "One.", "and again"]
 
 
@@ -199,14 +198,14 @@ async def test_a_webhook_is_set_and_takes_updates(roomy: TelegramServer, tmp_pat
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path, webhook=hook):
         await roomy.calls.wait("setWebhook")
         await roomy.say(roomy.private(), "hello")
-        assert (await roomy.next_message()).text == "Yes."
+        assert (await roomy.next_answer()).text == "Yes."
         async with aiohttp.ClientSession() as session, session.post(hook.url, json={"update_id": 1}) as answer:
             assert answer.status == 403
     assert roomy.calls.to("getUpdates") == []
     assert len(roomy.bot.webhook.secret) > 30
     async with talking(roomy, ScriptedBackend("Polled."), tmp_path):
         await roomy.say(roomy.private(), "hello again")
-        assert (await roomy.next_message()).text == "Polled.", "without the option, the webhook is taken away"
+        assert (await roomy.next_answer()).text == "Polled.", "without the option, the webhook is taken away"
 
 
 @pytest.mark.parametrize(
