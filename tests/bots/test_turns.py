@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,9 @@ from chatbridge import (
     Channel,
     ChannelSettings,
     CommandError,
+    Delivery,
     InvalidRequest,
+    Limits,
     Message,
     Notice,
     Options,
@@ -28,7 +31,7 @@ from chatbridge import (
     Sampling,
 )
 from chatbridge.config import ModelSettings, Settings, SettingsSource
-from chatbridge.testing import ScriptedBackend, bridge_with, scripted
+from chatbridge.testing import FakeService, ScriptedBackend, bridge_with, scripted
 from chatbridge.testing.toy import ToyOptions
 from chatbridge.types import Finish
 
@@ -417,3 +420,26 @@ async def test_a_new_conversation_begun_while_the_model_loads_leaves_the_answer_
         assert await said(bridge.bot("b")) == [], "the new conversation is empty"
     assert text == "one"
     assert finish is not None
+
+
+async def test_what_applies_to_a_message_is_merged_once(tmp_path: Path) -> None:
+    merged: list[str] = []
+
+    class Counting(Settings):
+        def channel(self, bot: str, channel: Channel, **overrides: Any) -> ChannelSettings:
+            merged.append(channel.id)
+            return Settings.channel(self, bot, channel, **overrides)
+
+    service = FakeService(Limits(2000))
+    async with bridge_with(scripted(ScriptedBackend("one", "two")), tmp_path / "db") as bridge:
+        settings = bridge.settings
+        bridge.source.current = Counting(**{key.name: getattr(settings, key.name) for key in fields(settings)})
+        async with Delivery(bridge.bot("b"), service.chat, service.limits) as delivery:
+            await delivery.accept(Message("1", ROOM, Author("ann", "Ann"), "hello", mentions_bot=True))
+            await delivery.settled()
+            assert merged == [ROOM.id]
+            await bridge.bot("b").dialogue(ROOM).override("thinking", "show")
+            await delivery.accept(Message("2", ROOM, Author("ann", "Ann"), "hello again", mentions_bot=True))
+            await delivery.settled()
+    assert merged == [ROOM.id] * 3, "a conversation with settings of its own merges these on top"
+    assert service.shown(ROOM.id) == ["one", "two"]
