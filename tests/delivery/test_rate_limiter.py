@@ -120,6 +120,14 @@ def test_penalties_without_a_time_are_guessed_longer_each_time() -> None:
     assert waits == [5, 10, 20, 40, 80, 160, 300, 300]
 
 
+@pytest.mark.parametrize("seconds", [0.0, -3.0, math.nan])
+def test_a_penalty_of_no_seconds_is_guessed_as_well(seconds: float) -> None:
+    limiter, call = limiter_of(), Call("send")
+    limiter.add(call)
+    limiter.settle(_next(limiter, 0.0, "send"), 0.0, RateLimited(seconds))
+    assert limiter.next(0.0) == 5 + MARGIN
+
+
 def test_penalties_slow_previews_down_and_success_speeds_them_up() -> None:
     limiter = limiter_of()
     limiter.open("a", 0.0)

@@ -177,6 +177,16 @@ def test_what_markdown_becomes_where_the_service_reads_it_itself() -> None:
     )
 
 
+def test_ticks_within_a_line_never_become_a_fence() -> None:
+    assert as_markdown("a ```b``` c").text == "a `b` c"
+    assert as_markdown("a ```b ` c``` d").text == "a ``b ` c`` d"
+    assert "```" not in as_markdown("a ```` b ``` c ```` d").text
+
+
+def test_paragraphs_of_an_item_are_lines_of_their_own() -> None:
+    assert as_entities("- one\n\n  more\n- two").text == "• one\nmore\n• two"
+
+
 @pytest.mark.parametrize("render", [as_markdown, as_entities])
 def test_tables_become_columns(render: Callable[[str], Rendered]) -> None:
     text = render("| name | n |\n|---|---|\n| 汉字 | 1 |\n| b | 22 |").text
