@@ -5,8 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
-from chatbridge import Limits
-from chatbridge.testing import Fault
+from chatbridge import Chunk, Limits
+from chatbridge.delivery.streamed_message import StreamedMessage
+from chatbridge.testing import FakeService, Fault
 
 from .echo import EchoBackend, echo
 from .harness import Harness, said, virtually
@@ -57,3 +58,11 @@ def test_a_chat_that_takes_no_drafts_is_shown_messages(tmp_path: Path) -> None:
     assert routes[:3] == ["draft", "send", "edit"]
     assert routes.count("draft") == 1
     assert harness.shown() == [echo("x: 20 words")]
+
+
+async def test_one_draft_shows_all_there_is_and_asks_for_no_more() -> None:
+    service, streamed = FakeService(LIMITS), StreamedMessage(LIMITS)
+    streamed.feed(Chunk("hello"))
+    for _ in range(2):
+        assert not await streamed.step(service.chat("p"))
+    assert [call.content and call.content.text for call in service.calls] == ["hello"]
