@@ -11,7 +11,7 @@ import telegram
 from chatbridge_discord.elsewhere import Connector
 from telegram import ext
 
-from chatbridge import Author, Bot, Channel, LiveTurn, Message
+from chatbridge import Author, Bot, Channel, Message, ReplyStream
 
 
 async def on_discord(bot: Bot, token: str, api_url: str, gateway_url: str) -> None:
@@ -64,10 +64,10 @@ async def on_telegram(bot: Bot, token: str, api_url: str, file_url: str) -> None
 
 async def answers(bot: Bot, id: int, chat: int, asked: str) -> AsyncIterator[str]:
     """What there is of an answer once a second, and all of it in the end."""
-    turn = await bot.receive(Message(str(id), Channel(str(chat)), Author("a", "A"), asked))
-    assert isinstance(turn, LiveTurn)
+    reply = await bot.receive(Message(str(id), Channel(str(chat)), Author("a", "A"), asked))
+    assert isinstance(reply, ReplyStream)
     text, shown = "", time.monotonic()
-    async for chunk in turn:
+    async for chunk in reply:
         text += chunk.text
         if text.strip() and time.monotonic() - shown > 1:
             yield text

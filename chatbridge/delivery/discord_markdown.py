@@ -69,13 +69,13 @@ class _Writer:
 
     def __init__(self, mentions: bool) -> None:
         self._mentions = mentions
-        self._pieces: list[str] = []
+        self._texts: list[str] = []
         self._length = 0
         self._spans: list[Span] = []
         self._holds: list[Hold] = []
 
     def rendered(self) -> Rendered:
-        text = "".join(self._pieces)
+        text = "".join(self._texts)
         kept = len(text.rstrip())
         return Rendered(text[:kept], tuple(self._spans), tuple(self._holds))
 
@@ -96,7 +96,7 @@ class _Writer:
         start = self._write(opening)
         # Many blank lines in a row could fill a message, and a block of nothing else is none.
         code = _MANY_LINES.sub(lambda match: " ".join(match[0]), content.rstrip("\n"))
-        first = self._write(_tamed(self._safe(code)) or " ")
+        first = self._write(_without_fences(self._without_mentions(code)) or " ")
         begun = first + len(code) - len(code.lstrip("\n"))
         after = self._write(f"\n{TICKS}")
         self._spans.append(Span(first, after, "pre", language, opening, f"\n{TICKS}"))
@@ -104,16 +104,16 @@ class _Writer:
 
     def _line(self, line: str) -> None:
         """A line of text: its code, bold words and links are better left whole."""
-        line = self._safe(line)
+        line = self._without_mentions(line)
         at = 0
         for match in _INLINE.finditer(line):
-            self._write(_tamed(line[at : match.start()]))
+            self._write(_without_fences(line[at : match.start()]))
             at = match.end()
             if link := match["link"]:
-                start = self._write(_tamed(link))  # without the "!" of a picture: it is shown as a link
+                start = self._write(_without_fences(link))  # without the "!" of a picture: it is shown as a link
                 self._holds.append(Hold(start, self._length))
                 continue
-            mark, words = match["mark"], _tamed(match["marked"] or "")
+            mark, words = match["mark"], _without_fences(match["marked"] or "")
             if match["tick"]:
                 mark, words = _in_line(match["tick"], match["code"])
             start = self._write(mark)
@@ -122,19 +122,19 @@ class _Writer:
             self._spans.append(Span(start + len(mark), end, "code" if match["tick"] else "marked", "", mark, mark))
             self._holds.append(Hold(start, self._length))
             self._holds += [Hold(start, start + len(mark) + 1, hard=True), Hold(end - 1, self._length, hard=True)]
-        self._write(_tamed(line[at:]))
+        self._write(_without_fences(line[at:]))
 
-    def _safe(self, text: str) -> str:
+    def _without_mentions(self, text: str) -> str:
         return text if self._mentions else _MENTION.sub(f"@{ZERO_WIDTH}", text)
 
     def _new_line(self) -> None:
-        if self._pieces:
+        if self._texts:
             self._write("\n")
 
     def _write(self, text: str) -> int:
         """Append, and say where it begins."""
         start = self._length
-        self._pieces.append(text)
+        self._texts.append(text)
         self._length += len(text)
         return start
 
@@ -146,6 +146,6 @@ def _in_line(ticks: str, code: str) -> tuple[str, str]:
     return ticks, re.sub(r"`{2,}", lambda match: ZERO_WIDTH.join(match[0]), code)
 
 
-def _tamed(text: str) -> str:
+def _without_fences(text: str) -> str:
     """Without fences: a stray one would turn all that follows into code."""
     return re.sub(r"`{3,}", lambda match: ZERO_WIDTH.join(match[0]), text)

@@ -290,7 +290,7 @@ class RateLimiter:
     def _send_as_new(self, call: Call) -> None:
         """Send as a new message what was to be an edit, and the rest of its answer behind it."""
         # A new message stands at the end of the chat. The answer's later messages were to be edits of messages that
-        # stand above it now and would be read before it: they are sent anew as well, and those are deleted. The
+        # stand above it now and would be read before it: they are sent anew as well, and the old ones deleted. The
         # deletions come behind this call, so that people keep what they could read until it is there.
         call.kind, call.target, call.variant = "send", "", "full"
         for other in [other for other in self._finals if other.key == call.key and other.kind == "edit"]:

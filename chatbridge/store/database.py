@@ -124,5 +124,5 @@ def _in_words(error: sqlite3.Error) -> str:
 
 
 def short_key(created: float, id: int) -> str:
-    """What stands for a row, also beside those of a store that was there before; 20 characters or fewer."""
+    """A short name for a row, at most 20 characters; another than a row of the same id had in an earlier database."""
     return f"{int(created * 1000):x}-{id:x}"

@@ -30,7 +30,7 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One message in a conversation's tree. `partial`: an answer that was stopped, or met its length limit."""
+    """One message in a conversation's tree. `partial`: an answer that was stopped, or reached its length limit."""
 
     id: int
     conversation: int

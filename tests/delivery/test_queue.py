@@ -10,10 +10,25 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from chatbridge.cli import main
 from chatbridge.store import Inbox, NewOutboxMessage, Outbox, Store
 from chatbridge.types import Author, Channel, Message
 
 Run = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `chatbridge queue` in this process, which is sooner there than one of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> CompletedProcess[str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["queue", *arguments])
+        assert isinstance(ended.value.code, int)
+        return CompletedProcess(arguments, ended.value.code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture
@@ -35,7 +50,7 @@ def filled(tmp_path: Path) -> Path:
     return tmp_path / "bots.sqlite3"
 
 
-def test_what_waits_and_what_was_given_up_is_listed(filled: Path, chatbridge: Run) -> None:
+def test_what_waits_and_what_was_given_up_is_listed(filled: Path, chatbridge: Run, queue: Run) -> None:
     done = chatbridge("queue")
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.split()[:3] for line in done.stdout.splitlines() if not line.startswith(" ")] == [
@@ -46,32 +61,32 @@ def test_what_waits_and_what_was_given_up_is_listed(filled: Path, chatbridge: Ru
     ]
     assert "error: bot was blocked by the user" in done.stdout
     assert max(map(len, done.stdout.splitlines())) < 120
-    listed = json.loads(chatbridge("queue", "--store", str(filled), "list", "--json").stdout)
+    listed = json.loads(queue("--store", str(filled), "list", "--json").stdout)
     assert [(entry["id"], entry["text"][:10]) for entry in listed][2:] == [
         ("out-1", "an answer"),
         ("out-2", "an answer"),
     ]
 
 
-def test_retry_and_drop(filled: Path, chatbridge: Run) -> None:
-    assert chatbridge("queue", "retry", "in-1").stdout == "in-1: to be tried again\n"
-    assert chatbridge("queue", "retry", "--all").stdout == "out-2: to be tried again\n"
-    assert chatbridge("queue", "drop", "in-2", "out-1").stdout == "in-2: dropped\nout-1: dropped\n"
-    states = [(entry["id"], entry["state"]) for entry in json.loads(chatbridge("queue", "--json").stdout)]
+def test_retry_and_drop(filled: Path, queue: Run) -> None:
+    assert queue("retry", "in-1").stdout == "in-1: to be tried again\n"
+    assert queue("retry", "--all").stdout == "out-2: to be tried again\n"
+    assert queue("drop", "in-2", "out-1").stdout == "in-2: dropped\nout-1: dropped\n"
+    states = [(entry["id"], entry["state"]) for entry in json.loads(queue("--json").stdout)]
     assert states == [("in-1", "waiting"), ("out-2", "pending")]
-    chatbridge("queue", "drop", "in-1", "out-2")
-    assert chatbridge("queue").stdout == "nothing waits, and nothing was given up\n"
+    queue("drop", "in-1", "out-2")
+    assert queue().stdout == "nothing waits, and nothing was given up\n"
 
 
-def test_mistakes_are_told(filled: Path, tmp_path: Path, chatbridge: Run) -> None:
-    done = chatbridge("queue", "retry", "out-1")
+def test_mistakes_are_told(filled: Path, tmp_path: Path, queue: Run) -> None:
+    done = queue("retry", "out-1")
     assert done.returncode == 1
     assert "nothing to be done about out-1" in done.stderr
-    assert chatbridge("queue", "retry").returncode == 2
-    assert chatbridge("queue", "drop", "in-1", "--all").returncode == 2
-    assert "no entry of the queue" in chatbridge("queue", "drop", "7").stderr
+    assert queue("retry").returncode == 2
+    assert queue("drop", "in-1", "--all").returncode == 2
+    assert "no entry of the queue" in queue("drop", "7").stderr
     (tmp_path / "bots.yaml").write_text("models: {guide: {backend: numpy}}\nstore: other.sqlite3\n")
-    done = chatbridge("queue")
+    done = queue()
     assert done.returncode == 1
     assert "`chatbridge run` makes it" in done.stderr
     assert not (tmp_path / "other.sqlite3").exists()

@@ -52,7 +52,7 @@ def test_an_answer_begins_with_typing_then_previews_follow_their_pace() -> None:
     assert [(round(time, 6), kind) for time, kind in drive(limiter, 24.0, 20.4)] == [(22.3, "preview")]
 
 
-def test_nothing_but_the_final_once_an_answer_is_closed() -> None:
+def test_nothing_but_the_final_message_once_an_answer_is_closed() -> None:
     limiter = limiter_of()
     limiter.open("a", 0.0)
     limiter.close("a")
@@ -63,7 +63,7 @@ def test_nothing_but_the_final_once_an_answer_is_closed() -> None:
     assert drive(limiter, 100.0) == [(0.0, "send")]
 
 
-def test_finals_go_before_previews_and_in_their_order() -> None:
+def test_final_messages_go_before_previews_and_in_their_order() -> None:
     limiter = limiter_of()
     limiter.open("a", 0.0)
     finals = [Call("edit"), Call("send"), Call("send")]
@@ -94,7 +94,7 @@ def test_a_penalty_holds_what_it_concerns(scope: str, own: float, other_route: f
     edits = limiter_of(cooldowns=cooldowns)
     edits.add(Call("edit"))
     assert _when(edits) == other_route
-    # Luxuries wait for every penalty that concerns the chat in any way.
+    # Optional calls wait for every penalty that concerns the chat in any way.
     watching = limiter_of(cooldowns=cooldowns)
     watching.open("a", 0.0)
     assert _when(watching) == own
@@ -118,6 +118,14 @@ def test_penalties_without_a_time_are_guessed_longer_each_time() -> None:
         waits.append(round(step - now - MARGIN, 6))
         now = step
     assert waits == [5, 10, 20, 40, 80, 160, 300, 300]
+
+
+@pytest.mark.parametrize("seconds", [0.0, -3.0, math.nan])
+def test_a_penalty_of_no_seconds_is_guessed_as_well(seconds: float) -> None:
+    limiter, call = limiter_of(), Call("send")
+    limiter.add(call)
+    limiter.settle(_next(limiter, 0.0, "send"), 0.0, RateLimited(seconds))
+    assert limiter.next(0.0) == 5 + MARGIN
 
 
 def test_penalties_slow_previews_down_and_success_speeds_them_up() -> None:
@@ -157,7 +165,7 @@ def test_a_slow_service_is_asked_less_often() -> None:
     ("error", "tries", "doubtful"),
     [(Unreachable("down"), 12, False), (OutcomeUnknown("lost"), 3, True), (RateLimited(1.0), MAX_PENALTIES, False)],
 )
-def test_a_final_is_tried_often_but_not_for_ever(error: ChatError, tries: int, doubtful: bool) -> None:
+def test_a_final_message_is_tried_often_but_not_for_ever(error: ChatError, tries: int, doubtful: bool) -> None:
     limiter, call, after = limiter_of(), Call("send"), Call("send")
     limiter.add(call, after)
     now, made, waits = 0.0, 0, []
@@ -245,7 +253,7 @@ def test_a_message_that_is_gone_is_sent_anew_and_a_chat_that_is_gone_is_given_up
     assert delete.state == "delivered"
 
 
-def test_a_budget_is_kept_and_a_part_of_it_is_left_to_finals() -> None:
+def test_a_budget_is_kept_and_a_share_of_it_is_left_to_final_messages() -> None:
     limiter = limiter_of(Limits(2000, budget=Budget(5, 10.0), first_preview=0.0, preview_every=0.1, typing_every=0))
     limiter.open("a", 0.0)
     now, previews = 0.0, []
@@ -269,7 +277,9 @@ def test_a_budget_is_kept_and_a_part_of_it_is_left_to_finals() -> None:
     st.integers(1, 5),
     st.floats(0.5, 5),
 )
-def test_a_meter_never_lets_more_arrive(plan: list[tuple[float, float, float]], calls: int, seconds: float) -> None:
+def test_a_call_window_never_lets_more_arrive(
+    plan: list[tuple[float, float, float]], calls: int, seconds: float
+) -> None:
     """However long each call takes, and wherever in that time the service counts it."""
     window, now = CallWindow(Budget(calls, seconds)), 0.0
     arrivals: list[float] = []
@@ -325,7 +335,7 @@ wishes = st.one_of(
 
 
 @given(st.lists(st.tuples(wishes, errors), max_size=60))
-def test_no_call_is_made_in_a_penalty_and_finals_end_in_their_order(script: list) -> None:
+def test_no_call_is_made_in_a_penalty_and_final_messages_end_in_their_order(script: list) -> None:
     """Whatever is wished, whatever fails: two chats of one bot, with a record of penalties of the test's own."""
     cooldowns = Cooldowns()
     gates = {chat: limiter_of(Limits(2000, tries=4), cooldowns, chat) for chat in ("c", "d")}

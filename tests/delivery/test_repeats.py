@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chatbridge import ChatCommand, CommandContext, Limits, MessageContent, Press
+from chatbridge import Channel, ChatCommand, CommandContext, Limits, MessageContent, Press
 from chatbridge.delivery.content_json import to_json
 from chatbridge.store import NewOutboxMessage
 from chatbridge.store.queue import Queue
@@ -69,17 +69,17 @@ async def test_what_is_pressed_or_said_during_a_shutdown_is_answered_after_it(ha
     await answered(harness)
     backend = EchoBackend(pauses=lambda: 1e9)
     async with harness.program(backend, drain=10.0) as delivery:
-        await delivery.accept(said("one", "2"))
+        await delivery.accept(said("one", "2", Channel("busy")))
 
         async def late() -> None:
             await harness.service.clock.sleep(5)
             assert await delivery.press(Press("regenerate", harness.id(0), PRIVATE, ANN, id="77")) == ""
-            assert await delivery.accept(said("two", "3"))
+            assert await delivery.accept(said("two", "3", Channel("quiet")))
             assert await delivery.call(said("/regenerate", "99")) == ()
 
         later = asyncio.create_task(late())
     await later
-    assert len(backend.requests) == 1
+    assert len(backend.requests) == 1, "nothing is begun that would only be cut"
     async with harness.program(ScriptedBackend(*"abcd")) as delivery:
         assert {item.attempts for item in await delivery.inbox.open("bot")} == {0}
         assert len(await delivery.inbox.open("bot")) == 4

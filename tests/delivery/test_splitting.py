@@ -34,7 +34,7 @@ small = st.integers(80, 300)
 @example(source="```x", length=80)
 @example(source="- ```\n  a", length=80)
 @example(source="word\n\n```\n\n\n- ```\n  \n  ```", length=80)
-def test_pieces_are_the_text_and_fit(
+def test_fragments_are_the_text_and_fit(
     source: str, length: int, render: Callable[[str], Rendered], limit: int, count: Callable[[str], int]
 ) -> None:
     rendered = render(source)
@@ -55,7 +55,7 @@ def test_pieces_are_the_text_and_fit(
 @example(source="````\n" + "\n" * 300 + "word\n```\n````", length=80)
 @example(source=f"```\n\n{'汉字' * 30}\n```", length=80)
 @example(source="word\n\n~~~\n\n\n~~~\n    indented = 1\n~~~", length=80)
-def test_fences_are_balanced_in_each_part(source: str, length: int) -> None:
+def test_fences_are_balanced_in_each_message(source: str, length: int) -> None:
     for fragment in split(as_markdown(source), length):
         outside_and_inside = fragment.text.split("```")
         assert len(outside_and_inside) % 2 == 1, fragment.text
@@ -177,6 +177,16 @@ def test_what_markdown_becomes_where_the_service_reads_it_itself() -> None:
     )
 
 
+def test_ticks_within_a_line_never_become_a_fence() -> None:
+    assert as_markdown("a ```b``` c").text == "a `b` c"
+    assert as_markdown("a ```b ` c``` d").text == "a ``b ` c`` d"
+    assert "```" not in as_markdown("a ```` b ``` c ```` d").text
+
+
+def test_paragraphs_of_an_item_are_lines_of_their_own() -> None:
+    assert as_entities("- one\n\n  more\n- two").text == "• one\nmore\n• two"
+
+
 @pytest.mark.parametrize("render", [as_markdown, as_entities])
 def test_tables_become_columns(render: Callable[[str], Rendered]) -> None:
     text = render("| name | n |\n|---|---|\n| 汉字 | 1 |\n| b | 22 |").text
@@ -244,15 +254,15 @@ def test_what_is_too_much_comes_as_a_file(language: str) -> None:
     assert len(contents) == 3
     assert last.ends_answer
     assert last.file is not None
-    all_parts = split_answer(source, limits_of("discord", max_messages=100))
+    everything = split_answer(source, limits_of("discord", max_messages=100))
     rest = last.file.data.decode()
     assert rest.count("```") % 2 == 0
-    assert all(line in rest for content in all_parts[3:] for line in content.text.split("\n"))
+    assert all(line in rest for content in everything[3:] for line in content.text.split("\n"))
     assert ("文件" in last.text or "附件" in last.text) == (language == "zh")
 
 
 @given(sources, st.integers(1, 4), st.sampled_from(list(SERVICES)))
-def test_parts_leave_room_for_a_mark_and_survive_the_outbox(source: str, most: int, service: str) -> None:
+def test_messages_leave_room_for_a_note_and_survive_the_outbox(source: str, most: int, service: str) -> None:
     render, _, count = SERVICES[service]
     limits = Limits(150, count, render, max_messages=most)
     contents = split_answer(source, limits)
@@ -267,7 +277,7 @@ def test_parts_leave_room_for_a_mark_and_survive_the_outbox(source: str, most: i
             assert not re.search(r"(?<!\w)@\w", content.plain)
 
 
-def test_a_marked_part_moves_its_formats() -> None:
+def test_a_note_above_moves_the_formats() -> None:
     (content,) = split_answer("🙂 **bold**", limits_of("telegram"))
     marked = content.with_note("🙂 note", utf16_length)
     assert marked.text == "🙂 note\n🙂 bold"

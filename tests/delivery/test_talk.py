@@ -140,7 +140,7 @@ async def test_a_services_command_is_answered_to_whom_gave_it_or_streams_into_th
 
 
 @virtually
-async def test_a_long_answer_to_a_command_comes_in_parts_that_fit(harness: Harness) -> None:
+async def test_a_long_answer_to_a_command_comes_in_messages_that_fit(harness: Harness) -> None:
     harness.service.limits = type(harness.service.limits)(300)
     async with harness.program(ScriptedBackend("one")) as delivery:
         contents = await delivery.call(said("/help", "i1"))

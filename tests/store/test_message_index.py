@@ -1,4 +1,4 @@
-"""Which message is which node, what is left of a deleted one, and who was let in."""
+"""Which message is which node, and what is left of a deleted one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from chatbridge.store import MessageIndex, Pairings, Store
-from chatbridge.store.access import LETTERS
-from chatbridge.types import Author, Reply
+from chatbridge.store import MessageIndex, Store
+from chatbridge.types import Reply
 
 
 @pytest.fixture
@@ -75,27 +74,3 @@ async def test_an_answer_that_was_deleted_leaves_the_question(store: Store) -> N
     assert await index.remove("bot", "room", "m")
     assert [node.text for node in await store.path(talk.id)] == ["one"]
     assert (await store.conversation("bot", "room")).title == "one"
-
-
-async def test_codes_are_ones_own_and_stay_the_same(store: Store) -> None:
-    pairings = Pairings(store)
-    ann, again, other = [
-        await pairings.request("bot", author)
-        for author in (Author("a", "Ann"), Author("a", "Anna \ud800"), Author("b", "B"))
-    ]
-    elsewhere = await pairings.request("other bot", Author("a", "Ann"))
-    assert ann.code == again.code
-    assert again.name == "Anna ?"
-    assert len({ann.code, other.code, elsewhere.code}) == 3
-    assert set(ann.code) <= set(LETTERS)
-    paired = await pairings.pair("bot", ann.code, "boss")
-    assert paired is not None
-    assert (paired.user, paired.paired) == ("a", True)
-    assert await pairings.paired("bot", "a")
-    assert not await pairings.paired("other bot", "a")
-    assert not await pairings.paired("bot", "b")
-    assert await pairings.pair("bot", "b", "boss") is not None, "by id as well"
-    assert [(one.user, one.paired) for one in await pairings.all("bot")] == [("a", True), ("b", True)]
-    assert await pairings.unpair("bot", "a")
-    assert not await pairings.unpair("bot", "a")
-    assert not await pairings.paired("bot", "a")
