@@ -103,7 +103,7 @@ async def test_a_reply_to_what_the_bot_remembers_may_bring_files(folder: Path) -
         bot, file = bridge.bot("bot"), Held()
         first = await bot.receive(Message("1", GROUP, ANN, "hello", mentions_bot=True))
         _ = [chunk async for chunk in first]  # type: ignore[union-attr]
-        await bot.messages.note("bot", "g", "2", first.node)  # type: ignore[union-attr,arg-type]
+        await bot.message_index.note("bot", "g", "2", first.node)  # type: ignore[union-attr,arg-type]
         coming = await brought(bot, Message("3", GROUP, ANN, "and this?", reply_to="2"), file)
         assert (file.fetched, coming is not None and coming.wanted) == (1, True)
 
