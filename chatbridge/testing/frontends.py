@@ -89,7 +89,7 @@ class FrontendContract:
         """Fails where a frontend that is cancelled goes on waiting, for a model or for its service."""
         backend = ScriptedBackend("one two three")
         backend.hold = asyncio.Event()
-        async with asyncio.timeout(30), self._talk(backend, tmp_path) as room:
+        async with asyncio.timeout(100), self._talk(backend, tmp_path) as room:
             await room.say("hello")
             await backend.asked.wait()
 

@@ -79,7 +79,7 @@ def test_a_signal_ends_it_cleanly(start_chatbridge: Start, folder: Path, sign: s
     with running(start_chatbridge) as process:
         assert lines(process, 2) == ["starts a\n", "starts b\n"]
         process.send_signal(sign)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
     assert sorted(out.splitlines()) == ["stops a", "stops b"]
     assert err.endswith("stopped\n")
@@ -92,7 +92,7 @@ def test_it_follows_its_file(start_chatbridge: Start, folder: Path) -> None:
         assert lines(process, 1) == ["starts b\n"]
         (folder / "new.yaml").write_text(MODELS + "bots: {b: {frontend: brief}}\n", encoding="utf-8")
         (folder / "new.yaml").replace(folder / "bots.yaml")
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=100)
     assert (process.returncode, out) == (0, "stops b\nends b\n"), err
 
 
@@ -259,7 +259,7 @@ def test_a_shutdown_lets_answers_end_and_the_rest_goes_on_at_the_next_start(
     with running(start_chatbridge) as process:
         assert lines(process, 1) == ["answering\n"]
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
     assert ("['one two three']" in out) == (drain > 0), out
     with sqlite3.connect(tmp_path / "chatbridge.sqlite3") as store:
@@ -278,6 +278,6 @@ def test_a_second_signal_ends_it_at_once(start_chatbridge: Start, tmp_path: Path
         process.send_signal(signal.SIGTERM)
         assert lines(process, 1) == ["told to end\n"]
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
     assert "ending at once" in err

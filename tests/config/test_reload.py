@@ -15,7 +15,7 @@ from chatbridge import Bot, Bridge, Channel, ConfigError, FrontendType, Options,
 from chatbridge.config import Settings, SettingsSource
 from chatbridge.testing import ScriptedBackend, plugin_of, scripted
 
-LIMIT = 20
+LIMIT = 100
 """Seconds that no test takes: whoever waits longer waits for what will never be."""
 
 MODELS = "models: {m: {backend: scripted}, n: {backend: scripted}}\n"

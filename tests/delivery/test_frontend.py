@@ -57,7 +57,7 @@ class FakeRoom:
         await self._service.incoming.put(Message(str(next(self._numbers)), CHANNEL, Author("a", "Ann"), text))
 
     async def hear(self) -> str:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             while not (contents := self._unread()) or not contents[-1].ends_answer:
                 self._service.called.clear()
                 await self._service.called.wait()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from chatbridge import DiskCache, Finish, ModelLoadError, Prompt, Request, Sampling, Text, Tokens
+from chatbridge import BackendError, DiskCache, Finish, ModelLoadError, Prompt, Request, Sampling, Text, Tokens
 from chatbridge.engine.disk_cache import CLOSE_SECONDS, MIN_TOKENS
 from chatbridge.engine.engine import Engine
 from chatbridge.testing import ToyModel
+from chatbridge.testing.toy import ToyState
 
 IDS = list(range(5, 5 + 3 * MIN_TOKENS))
 
@@ -152,6 +154,56 @@ def test_a_file_that_went_away_is_of_no_harm(tmp_path: Path) -> None:
         path.unlink()
     assert ask(again, (Text("a long story " * 20),)).reply == before.reply
     again.close()
+
+
+def test_a_file_that_holds_another_state_by_now_is_not_read(tmp_path: Path) -> None:
+    model, other = ToyModel(), [9, *IDS]
+    kept = disk_cache(tmp_path)
+    for ids in (IDS, other):
+        kept.put(ids, state_of(model, ids))  # type: ignore[arg-type]
+    mine, others = (kept.longest([*ids, 1], whole=True)[0] for ids in (IDS, other))
+    assert mine is not None
+    assert others is not None
+    shutil.copyfile(others.path, mine.path)
+    assert kept.read(mine) is None
+    assert kept.longest([*IDS, 1], whole=True) == (None, 0)
+    assert kept.read(others) is not None
+
+
+def test_a_state_that_is_there_is_not_written_again(tmp_path: Path) -> None:
+    kept, state = disk_cache(tmp_path), state_of(ToyModel(), IDS)
+    kept.put(IDS, state)  # type: ignore[arg-type]
+    (path,) = tmp_path.iterdir()
+    os.utime(path, (1, 1))
+    kept.put(IDS, state)  # type: ignore[arg-type]
+    assert path.stat().st_mtime == 1
+
+
+def test_what_can_not_be_written_is_left_out(tmp_path: Path) -> None:
+    kept = disk_cache(tmp_path / "states")
+    (tmp_path / "states").rmdir()
+    kept.put(IDS, state_of(ToyModel(), IDS))  # type: ignore[arg-type]
+    assert kept.longest([*IDS, 1], whole=True) == (None, 0)
+
+
+class Forgetful(ToyModel):
+    """Reads no saved states."""
+
+    def new_state(self, saved: bytes | None = None, adapter: str = "") -> ToyState:
+        if saved:
+            raise BackendError("of another version")
+        return super().new_state(saved, adapter)
+
+
+def test_a_state_that_the_model_refuses_is_given_up(tmp_path: Path) -> None:
+    first = engine(tmp_path)
+    before = ask(first, (Text("a long story " * 20),))
+    first.close()
+    again = Engine(WithDiskCache(Forgetful(), tmp_path), cache_bytes=0)  # type: ignore[arg-type]
+    assert ask(again, (Text("a long story " * 20),)).reply == before.reply
+    last = engine(tmp_path)
+    assert ask(last, (Text("a long story " * 20),)).usage.cached == before.usage.prompt - 1, "written anew"
+    last.close()
 
 
 def test_closing_takes_no_longer_than_it_may(tmp_path: Path) -> None:

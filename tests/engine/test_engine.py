@@ -11,7 +11,8 @@ import pytest
 
 from chatbridge.engine.backend import Request, Row
 from chatbridge.engine.engine import Engine
-from chatbridge.engine.prefill import PrefillLimit
+from chatbridge.engine.prefill import MIN_TOKENS, PrefillLimit
+from chatbridge.engine.state_pool import StatePool
 from chatbridge.prompts.segments import Text
 from chatbridge.sampling import Sampling
 from chatbridge.testing.toy import ToyModel, ToyState
@@ -124,6 +125,20 @@ def test_a_step_that_waited_for_another_program_does_not_slow_reading_down() -> 
     assert limits == [64, 64, 64]
 
 
+def test_a_step_of_few_tokens_tells_nothing_of_how_fast_a_model_reads() -> None:
+    limit = PrefillLimit(0.5, clock=iter([0.0, 9.0]).__next__)
+    with limit.measure(MIN_TOKENS - 1):
+        pass
+    assert limit.max_tokens() is None
+
+
+def test_however_slow_a_model_is_it_reads_on() -> None:
+    limit = PrefillLimit(0.5, clock=iter([0.0, 900.0]).__next__)
+    with limit.measure(MIN_TOKENS):
+        pass
+    assert limit.max_tokens() == MIN_TOKENS
+
+
 class Talk:
     """A conversation with one engine: each answer is compared with that of an engine that keeps nothing."""
 
@@ -216,6 +231,32 @@ def test_a_stop_string_leaves_a_state_for_the_next_turn(can_trim: bool) -> None:
     assert (one.end.reason, one.text) == ("stop", whole[:9].rstrip())
     assert len(one.end.reply.tokens) == 9
     assert talk.say(turn_after(first, one, "more")).cached == length_of(first) + 9
+
+
+def test_what_only_looked_like_a_stop_string_is_reused_as_well() -> None:
+    whole = alone(ask("tell me"), eos_every=10**9).text
+    # A stop string whose first letter has come before, with another one after it.
+    begin = next(at for at in range(6, 60) if whole[at] in whole[: at - 2] and whole.find(whole[at : at + 2]) == at)
+    talk = Talk(can_trim=False, eos_every=10**9)
+    first = ask("tell me", stop=(whole[begin : begin + 2],))
+    one = talk.say(first)
+    assert (one.end.reason, len(one.end.reply.tokens)) == ("stop", begin)
+    assert talk.say(turn_after(first, one, "more")).cached == length_of(first) + begin
+    talk.engine.close()
+
+
+@pytest.mark.parametrize(("known", "checkpoints"), [(32, (64, 103)), (40, (103,))])
+def test_no_copy_is_made_for_less_than_a_block(known: int, checkpoints: tuple[int, ...]) -> None:
+    model = ToyModel(can_trim=False)
+    pool = StatePool(model, 4, 1 << 20)
+    story = [*b"abcdefghijklmnopqrstuvwxyz" * 4]
+    for length in (known, 70):  # the longer one shares 64 tokens in whole blocks, but can't be trimmed to them
+        state = model.new_state()
+        state.consume(story[:length])
+        pool.cache.put(story[:length], state)
+    request = pool.acquire([*story[:66], *b"!" * 38], 104)
+    assert (request.model_state.length, request.checkpoints) == (known, checkpoints)
+    pool.discard(request)
 
 
 def test_what_running_requests_have_read_is_shared() -> None:

@@ -111,6 +111,21 @@ def test_a_request_that_fails_fails_alone(
     engine.close()
 
 
+def test_a_step_that_is_repeated_for_one_reads_in_pieces_and_leaves_what_a_regeneration_wants() -> None:
+    model = HalfWay(fail_on=ord("#"), can_trim=False)
+    engine = Engine(model, token_budget=30)
+    good = ask("tell me everything " * 6, id="good")
+    engine.submit(good)
+    for _ in range(2):
+        engine.step()
+    outputs = play(engine, ask("x" * 10 + "#", id="bad"))
+    assert outputs["bad"].error
+    assert outputs["good"].text == alone(good).text
+    assert max(sum(step) for step in model.steps) <= 30
+    assert answer_to(engine, good).cached == outputs["good"].end.usage.prompt - 1
+    engine.close()
+
+
 def test_a_request_that_fails_while_it_holds_text_back_leaves_nothing() -> None:
     letter = alone(ask("hi"), eos_every=10**9).text[0]
     model = ToyModel(can_trim=False, eos_every=10**9, fail_on=ord(letter))

@@ -214,3 +214,20 @@ def test_those_who_wait_are_told_their_place_and_how_long_it_will_take() -> None
     assert seconds == pytest.approx(
         (outputs["a"].end.usage.seconds - outputs["a"].end.usage.queued_seconds) / 2, rel=0.3
     )
+
+
+def test_the_guess_of_the_waiting_time_follows_the_last_answers() -> None:
+    now, passing = 0.0, {"a": 1.0, "b": 5.0, "c": 1.0, "d": 1.0}
+    engine = Engine(ToyModel(**ENDLESS), max_batch=1, clock=lambda: now)
+    outputs = Outputs()
+    for id in passing:
+        engine.submit(ask(f"request {id}", id=id, sampling=longest(8)))
+    while not engine.idle:
+        outputs.add(engine.step())
+        now += next((seconds for id, seconds in passing.items() if not outputs[id].over), 0.0)
+    first, second = (outputs[id].end.usage for id in "ab")
+    took = [usage.seconds - usage.queued_seconds for usage in (first, second)]
+    assert took[1] > 4 * took[0]
+    assert [place.place for place in outputs["d"].places] == [3, 2, 1]
+    guesses = [place.seconds for place in outputs["d"].places]
+    assert guesses == [None, pytest.approx(2 * took[0]), pytest.approx(0.8 * took[0] + 0.2 * took[1])]

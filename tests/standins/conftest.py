@@ -87,7 +87,7 @@ async def running(server: DiscordServer, client: Client | None = None, token: st
     discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(server.gateway_url)
     task = client.task = asyncio.create_task(client.start(token or server.bot.token))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             ready = asyncio.create_task(client.wait_until_ready())
             await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
             ready.cancel()

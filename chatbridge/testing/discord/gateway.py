@@ -78,11 +78,11 @@ class Gateway:
         """How many connections have a session, of one bot or of all."""
         return len(self._of(bot))
 
-    async def until_connected(self, bot: Bot | None = None, *, within: float = 10) -> None:
+    async def until_connected(self, bot: Bot | None = None, *, within: float = 60) -> None:
         """Wait until a bot has identified or resumed."""
         await self._changes.until(lambda: self.connected(bot), within=within, what="a bot to connect to the gateway")
 
-    async def until_gone(self, bot: Bot | None = None, *, within: float = 10) -> None:
+    async def until_gone(self, bot: Bot | None = None, *, within: float = 60) -> None:
         """Wait until no connection has a session."""
         await self._changes.until(lambda: not self.connected(bot), within=within, what="the bots to leave the gateway")
 
@@ -91,7 +91,7 @@ class Gateway:
         self.heartbeats += 1
         self._changes.tell()
 
-    async def until_heartbeats(self, count: int, *, within: float = 10) -> None:
+    async def until_heartbeats(self, count: int, *, within: float = 60) -> None:
         """Wait until bots have sent so many heartbeats in all."""
         await self._changes.until(lambda: self.heartbeats >= count, within=within, what=f"{count} heartbeats")
 

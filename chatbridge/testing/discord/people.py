@@ -196,7 +196,7 @@ class People:
         """Whether the person reads that the application did not respond."""
         return self._interactions.failed(interaction)
 
-    async def answer_to(self, interaction: Interaction, *, within: float = 10) -> Message:
+    async def answer_to(self, interaction: Interaction, *, within: float = 60) -> Message:
         """The message that a bot answers with, as soon as it is more than `is thinking`."""
 
         def answered() -> Message | None:
@@ -205,7 +205,7 @@ class People:
 
         return await self.until(answered, within=within, what="an answer to the interaction")
 
-    async def next_message(self, channel: Channel | None = None, *, within: float = 10) -> Message:
+    async def next_message(self, channel: Channel | None = None, *, within: float = 60) -> Message:
         """The next message of a bot in a channel that was not read before. It may still be edited."""
         place = channel or self.general
 
@@ -246,7 +246,7 @@ class People:
         found = sorted((channel or self.general).messages.values(), key=lambda message: message.id)
         return [message for message in found if message.author.bot and not message.loading]
 
-    async def until(self, check: Callable[[], T | None], *, within: float = 10, what: str = "") -> T:
+    async def until(self, check: Callable[[], T | None], *, within: float = 60, what: str = "") -> T:
         """Wait for something to come true: `check` is made after each call and each event."""
         return await self._changes.until(check, within=within, what=what)
 

@@ -203,7 +203,7 @@ class People:
         known = (bot for bot in self.world.bots.values() if bot.user.id in chat.members)
         return [bot for bot in known if not administrators or chat.members[bot.user.id] == "administrator"]
 
-    async def next_message(self, chat: Chat | None = None, *, within: float = 10) -> Message:
+    async def next_message(self, chat: Chat | None = None, *, within: float = 60) -> Message:
         """The next message of a bot in a chat (or in the person's) that was not read before. It may still be edited."""
         place = chat or self.private()
 
@@ -244,7 +244,7 @@ class People:
         found = sorted((chat or self.private()).messages.values(), key=lambda message: message.id)
         return [message for message in found if message.sender.is_bot and message.kind != SERVICE]
 
-    async def until(self, check: Callable[[], T | None], *, within: float = 10, what: str = "") -> T:
+    async def until(self, check: Callable[[], T | None], *, within: float = 60, what: str = "") -> T:
         """Wait for something to come true: `check` is made after each call and each update."""
         return await self._changes.until(check, within=within, what=what)
 

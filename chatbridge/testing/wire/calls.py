@@ -58,7 +58,7 @@ class Calls(Sequence[Call]):
         """The calls made inside a penalty: a well-behaved bot has none."""
         return [call for call in self._calls if call.early]
 
-    async def wait(self, pattern: str, count: int = 1, *, within: float = 10) -> list[Call]:
+    async def wait(self, pattern: str, count: int = 1, *, within: float = 60) -> list[Call]:
         """The calls that match, as soon as `count` of them are answered (or reset)."""
 
         def ended() -> list[Call] | None:

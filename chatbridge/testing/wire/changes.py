@@ -21,7 +21,7 @@ class Changes:
             if not future.done():
                 future.set_result(None)
 
-    async def until(self, check: Callable[[], T | None], *, within: float = 10, what: str = "") -> T:
+    async def until(self, check: Callable[[], T | None], *, within: float = 60, what: str = "") -> T:
         """The first result of `check` that is not false. TimeoutError, saying `what`, after `within` real seconds."""
         try:
             async with asyncio.timeout(within):
