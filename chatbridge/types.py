@@ -169,6 +169,7 @@ class Usage:
 
     @property
     def read(self) -> int:
+        """Tokens of the prompt that were evaluated for this answer."""
         return self.prompt - self.cached
 
     @property
