@@ -171,6 +171,7 @@ class Usage:
 
     @property
     def read(self) -> int:
+        """Tokens of the prompt that were evaluated for this answer."""
         return self.prompt - self.cached
 
     @property

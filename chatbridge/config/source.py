@@ -1,4 +1,4 @@
-"""The settings of a running program: read again when their files change, kept as they were when one is broken.
+"""The settings of a running program: read again when their files change, kept as they are when one has errors.
 
 Knows files and how to read them; does not know what the settings are used for.
 """
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class SettingsSource:
-    """`current` settings, which `watch` keeps up with their files. Without a file they stay as they are."""
+    """The `current` settings, which `watch` keeps up with their files; without a file only `change` changes them."""
 
     def __init__(self, settings: Settings) -> None:
         self.current = settings
@@ -45,7 +45,7 @@ class SettingsSource:
         self._listeners.append(listener)
 
     def reload(self) -> bool:
-        """Read the files again; a broken one is reported and changes nothing. Whether they could be read."""
+        """Read the files again; an error in one is logged and changes nothing. Returns whether they could be read."""
         looked_at: set[Path] = set()
         try:
             fresh = self._read(looked_at)
@@ -56,10 +56,14 @@ class SettingsSource:
             self._files = frozenset(looked_at)  # also those that are missing: they may come
         if fresh != self.current:
             log.info("the settings have changed; the next message follows them")
-            self.current = fresh
-            for listener in self._listeners:
-                listener()
+            self.change(fresh)
         return True
+
+    def change(self, settings: Settings) -> None:
+        """Make these the current settings and tell all listeners; a file of theirs is not written."""
+        self.current = settings
+        for listener in self._listeners:
+            listener()
 
     async def watch(self, started: asyncio.Event | None = None, *, tick: float = 1.0) -> None:
         """Reload whenever a file changes, until cancelled. `started` is set once the watch is on.

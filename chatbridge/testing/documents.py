@@ -1,6 +1,6 @@
-"""What a README says, as values to compare with the code: excerpts, options, trees, its shape. Knows not what is right.
+"""What a README says, as values to compare with the code: excerpts, options, trees, its shape.
 
-It asserts nothing itself: a test does, and so shows what it compared.
+It does not know what is right and asserts nothing: a test does, and so shows what it compared.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OPTION = re.compile(r"^\| (`\w+`(?:[,、] ?`\w+`)*) \| ([^|]*)\| (.*) \|$", re.
 
 @dataclass(frozen=True)
 class Shape:
-    """What is the same in a document and in its translation, whatever the language."""
+    """What a document has in common with its translation."""
 
     headings: tuple[str, ...]
     columns: tuple[int, ...]
@@ -48,7 +48,7 @@ class Document:
 
     @property
     def text(self) -> str:
-        """All that it says."""
+        """The whole text."""
         return self.path.read_text(encoding="utf-8")
 
     def blocks(self, language: str | None = None) -> list[str]:

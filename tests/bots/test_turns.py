@@ -13,6 +13,7 @@ import pytest
 from chatbridge import (
     Attachment,
     Author,
+    BackendError,
     BackendType,
     Bot,
     Bridge,
@@ -91,6 +92,31 @@ async def test_the_model_sees_what_was_said_before(bot: Bot, say: Say) -> None:
     # which was sampled and never read.
     assert first.reason == "length"
     assert second.usage.cached == first.usage.prompt + len(first.reply.tokens) - 1
+
+
+FAILS = BackendError("the model is on holiday")
+
+
+async def test_a_regenerated_answer_that_fails_before_its_first_word_leaves_the_old_one_aside(tmp_path: Path) -> None:
+    async with bridge_with(scripted(ScriptedBackend("old", FAILS, "new")), tmp_path / "db") as bridge:
+        bot = bridge.bot("b")
+        await drained(await bot.receive(Message("1", ALONE, Author("a", "Ann"), "hello")))
+        with pytest.raises(BackendError, match="holiday"):
+            await drained(await command(bot, "/regenerate"))
+        assert await said(bot) == [("user", "hello")], "neither the old answer nor an empty one"
+        assert (await drained(await command(bot, "/regenerate")))[0] == "new"
+        conversation = await bot.dialogue(ALONE).conversation()
+        assert {leaf.text for leaf in await bridge.store.leaves(conversation.id)} == {"old", "new"}
+
+
+async def test_a_continued_answer_that_fails_before_its_first_word_is_left_as_it_was(tmp_path: Path) -> None:
+    async with bridge_with(scripted(ScriptedBackend("whole", FAILS)), tmp_path / "db") as bridge:
+        bot = bridge.bot("b")
+        await drained(await bot.receive(Message("1", ALONE, Author("a", "Ann"), "hello")))
+        before = await bot.dialogue(ALONE).path()
+        with pytest.raises(BackendError, match="holiday"):
+            await drained(await command(bot, "/continue"))
+        assert await bot.dialogue(ALONE).path() == before, "it is not partial now"
 
 
 async def test_regenerate_asks_the_same_again_and_keeps_both(bot: Bot, say: Say) -> None:

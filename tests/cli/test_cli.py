@@ -207,7 +207,7 @@ def test_schema_has_the_keys_of_installed_plugins(chatbridge: Run, install: Inst
             from chatbridge import FrontendType, Options, Secret
             class AcmeOptions(Options):
                 password: Secret
-            return [FrontendType("acme", AcmeOptions, "acme's own rooms", run)]
+            return [FrontendType("acme", AcmeOptions, "acme's own rooms, 聊天室", run)]
         """,
     )
     done = chatbridge("schema")
@@ -216,3 +216,4 @@ def test_schema_has_the_keys_of_installed_plugins(chatbridge: Run, install: Inst
     found = {entry["properties"]["frontend"]["const"]: entry["properties"].keys() for entry in entries}
     assert {"password", "password_file", "channels"} <= found["acme"]
     assert "password" not in found["repl"]
+    assert '"description": "acme\'s own rooms, 聊天室"' in done.stdout, "people read it, too"

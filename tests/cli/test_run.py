@@ -155,6 +155,11 @@ def test_a_dry_run_says_what_would_fail(chatbridge: Run, folder: Path) -> None:
     assert done.returncode == 1
     assert "everywhere: model m: FAILS: the model 'm' does not say which template" in done.stdout
     assert done.stderr.endswith("1 of these would fail\n")
+    (folder / "bots.yaml").write_text(text.replace("scripted", "toy, fail_load: no letters left"), encoding="utf-8")
+    done = chatbridge("run", "--dry-run")
+    assert re.search("(?m)^model m: FAILS: .*no letters left", done.stdout)
+    assert "everywhere: model m FAILS\n" in done.stdout
+    assert done.stderr.endswith("2 of these would fail\n")
     done = chatbridge("run", "--dry-run", "c")
     assert "bots.yaml has no bot 'c'" in done.stderr
 

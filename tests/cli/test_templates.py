@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +70,18 @@ def test_colors_say_whom_each_piece_is_from(capsys: pytest.CaptureFixture[str], 
     assert click.style("Hello! Who are you?", fg=COLORS["person"]) in told
     assert click.style(ANSWER, fg=COLORS["reply"]) in told or name == "glm-130b"
     call("templates", "show", name, "--color", "never")
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_terminal_gets_colors_unless_it_asks_for_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    call("templates", "show", "alpaca")
+    assert "\x1b" in capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "1")
+    call("templates", "show", "alpaca")
     assert "\x1b" not in capsys.readouterr().out
 
 

@@ -64,6 +64,14 @@ def test_what_cannot_be_read_is_no_limit(tmp_path: Path) -> None:
     assert hardware.memory(system(tmp_path / "other", memory_max=str(GIB), memory_stat="\n")) == (GIB, GIB)
 
 
+def test_files_that_can_be_written_and_folders(tmp_path: Path) -> None:
+    (tmp_path / "there").touch()
+    assert hardware.why_not_writable(tmp_path / "there") == ""
+    assert hardware.why_not_writable(tmp_path / "new" / "file") == ""
+    assert hardware.why_not_writable(tmp_path) == f"{tmp_path} is a folder"
+    assert hardware.why_not_writable(tmp_path / "there" / "file") == f"nothing can be made in {tmp_path / 'there'}"
+
+
 def test_this_machine_has_something() -> None:
     assert free_memory() > 0
     assert usable_cores() >= 1

@@ -154,6 +154,12 @@ async def answers_are_counted(store: Path) -> None:
         assert not any("queue_depth" in name for name in await numbers(metrics)), "its delivery is over"
 
 
+async def test_the_lag_is_told_at_its_worst_and_as_nearly_all_samples_were() -> None:
+    found = await numbers(Metrics(await watched([*[0.0] * (MAX_SAMPLES - 10), *[0.2] * 9, 0.3])))
+    assert found['chatbridge_event_loop_lag_seconds{of="worst"}'] == pytest.approx(0.3)
+    assert found['chatbridge_event_loop_lag_seconds{of="p99"}'] == pytest.approx(0.2)
+
+
 async def test_models_in_workers_tell_what_they_do(tmp_path: Path) -> None:
     metrics = Metrics(LoopLag())
     async with bridge_with(toy_backend, tmp_path / "db", plugins=[metrics]) as bridge:

@@ -89,6 +89,8 @@ async def test_nodes_of_another_conversation_are_refused(store: Store) -> None:
     with pytest.raises(StoreError, match="has no message"):
         await store.set_head(ours.id, node.id)
     with pytest.raises(StoreError, match="no conversation 99"):
+        await store.set_overrides(99, {})
+    with pytest.raises(StoreError, match="no conversation 99"):
         await store.path(99)
 
 

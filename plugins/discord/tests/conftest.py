@@ -15,7 +15,7 @@ import pytest
 from chatbridge_discord.bot import run
 from chatbridge_discord.options import DiscordOptions
 
-from chatbridge import Bot, BotSettings, Bridge, ChannelSettings, Clock, Sampling, SettingsSource
+from chatbridge import Bot, BotSettings, Bridge, ChannelSettings, Clock, Sampling
 from chatbridge.testing import DiscordServer, HurriedClock, ScriptedBackend, bridge_with, scripted
 from chatbridge.testing.discord.limits import Limits
 from chatbridge.testing.discord.state import Message
@@ -118,7 +118,7 @@ def change(bridge: Bridge, **fields: object) -> None:
     """Other settings for the bot, as if bots.yaml had been edited."""
     known = bridge.settings.bots.get("bot") or BotSettings("bot", "discord", DiscordOptions(token="t"))
     bots = {"bot": replace(known, **fields)}
-    bridge.source = SettingsSource(replace(bridge.settings, bots=bots))
+    bridge.source.change(replace(bridge.settings, bots=bots))
 
 
 def names(message: Message) -> list[str]:
