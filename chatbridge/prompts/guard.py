@@ -132,7 +132,8 @@ def guard_of(template: Template) -> Guard:
         opening = assistant[: assistant.index(_TEXT)] if _TEXT in assistant else ()
         for source in (template.generate, template.generate_mask_last, template.generate_mask_inside):
             written.append([*begin, *user, *opening, *formats.parse(source)])
-            written.append([*begin, *single, *formats.parse(source)])
+            if single:
+                written.append([*begin, *single, *formats.parse(source)])
     return guard_against(written, (*template.headers, *template.stop))
 
 
