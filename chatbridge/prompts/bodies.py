@@ -1,4 +1,4 @@
-"""What stands where a format says `{text}`: the words of turns, made safe by whom they come from.
+"""Bodies: what stands in a format's `{text}`. Turns become segments, and text of people can forge no header there.
 
 Knows turns, names and guards; knows no order of turns and no control token but the masks of trusted text.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from chatbridge.prompts import formats
 from chatbridge.prompts.confusables import LINE_END, fold, skeleton
 from chatbridge.prompts.formats import Placeholder
-from chatbridge.prompts.guard import Guard, Mark, clean, clean_name
+from chatbridge.prompts.guard import Guard, Header, clean, clean_name
 from chatbridge.prompts.segments import Segment, Special, Text, Tokens
 from chatbridge.prompts.template import Template
 from chatbridge.types import Turn
@@ -25,23 +25,23 @@ _VARIABLE = re.compile(r"\{(" + "|".join(VARIABLES) + r")\}")
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The words of one or more turns of a role; `names`: the speakers that were known when they were written."""
+    """Neighbouring turns of one role. `names`: the speakers known up to these turns."""
 
     turns: tuple[Turn, ...]
     names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
-    """Writes bodies for one template and one model, whose tokenizer is `vocabulary`."""
+class BodyWriter:
+    """Writes bodies for one template and one model. `vocabulary`: that of the model, to know its own ids by."""
 
     template: Template
     guard: Guard
     variables: Mapping[str, str]
     vocabulary: str
 
-    def said(self, body: Body, *, line_start: bool) -> list[Segment]:
-        """What people said, each turn on its own line, with the speaker's name where the turn has one."""
+    def user(self, body: Body, *, line_start: bool) -> list[Segment]:
+        """Turns of people, each on a line of its own, with the speaker's name where it has one."""
         written: list[Segment] = []
         for turn in body.turns:
             if written:
@@ -52,12 +52,12 @@ class Words:
                 written.extend(self._masked(text))
                 continue
             if turn.name:
-                text = self._named(turn.name, Guard(self._marks(body.names)).apply(text, line_start=False))
+                text = self._named(turn.name, Guard(self._name_headers(body.names)).apply(text, line_start=False))
             written.append(Text(self.guard.apply(text, line_start=line_start), "person"))
         return written
 
-    def answered(self, body: Body, *, line_start: bool) -> list[Segment]:
-        """What the model answered: its own ids where they are of this vocabulary and forge nothing, else text."""
+    def assistant(self, body: Body, *, line_start: bool) -> list[Segment]:
+        """Answers of the model: the ids as sampled if they are of this vocabulary and forge nothing, else the text."""
         written: list[Segment] = []
         for turn in body.turns:
             reply = turn.reply
@@ -80,7 +80,7 @@ class Words:
         return written
 
     def system(self, turns: Iterable[Turn], *, line_start: bool) -> list[Segment]:
-        """The system text. Trusted text names variables, whose values are people's all the same."""
+        """The system text. Variables in trusted text are filled in, and their values guarded: people chose them."""
         pieces: list[Text] = []
         for turn in turns:
             if pieces:
@@ -92,7 +92,7 @@ class Words:
         return [*guarded(pieces, self.guard, line_start=line_start)]
 
     def tidy(self, text: str) -> str:
-        """`text` with its blanks as the template wants them."""
+        """`text` with blanks and empty lines as the template's `blanks` says."""
         if self.template.blanks == "keep":
             return text
         if self.template.blanks == "collapse":
@@ -122,36 +122,39 @@ class Words:
         literal = "".join(part for part in parts if isinstance(part, str))
         signs = {fold(char) for char in literal if not char.isalnum()} - {""}
         name = "".join("_" if fold(char) in signs else char for char in clean_name(name))
-        places = {"name": name, "text": text}
-        return "".join(places.get(part.name, "") if isinstance(part, Placeholder) else str(part) for part in parts)
+        values = {"name": name, "text": text}
+        return "".join(values.get(part.name, "") if isinstance(part, Placeholder) else str(part) for part in parts)
 
-    def _marks(self, names: Sequence[str]) -> tuple[Mark, ...]:
-        """`Carol:` is a header, too, once Carol is in the room."""
-        marks = []
+    def _name_headers(self, names: Sequence[str]) -> tuple[Header, ...]:
+        """Headers such as `Carol:`, once Carol is in the room."""
+        headers = []
         for name in names:
             looks, _ = skeleton(self._named(name, "").partition("\n")[0])
             if looks:
-                marks.append(Mark(looks, whole=looks[-1].isalnum()))
-        return tuple(marks)
+                headers.append(Header(looks, whole=looks[-1].isalnum()))
+        return tuple(headers)
 
 
 def guarded(pieces: Sequence[Text], guard: Guard, *, line_start: bool) -> list[Text]:
-    """The pieces with every header broken that is not the template's alone: also one that pieces make together."""
+    """The pieces with every header neutralised, also one that several pieces make together.
+
+    Only a header that is the template's own text throughout is left alone.
+    """
     whole = "".join(piece.text for piece in pieces)
     ours = [piece.origin == "template" for piece in pieces for _ in piece.text]
-    marked = list(pieces)
+    safe = list(pieces)
     for edit in reversed(guard.edits(whole, line_start=line_start)):
         if not all(ours[edit.start : edit.end]):
-            marked = _inserted(marked, edit.at, edit.mark)
-    return marked
+            safe = _inserted(safe, edit.at, edit.insertion)
+    return safe
 
 
-def _inserted(pieces: Sequence[Text], at: int, mark: str) -> list[Text]:
+def _inserted(pieces: Sequence[Text], at: int, insertion: str) -> list[Text]:
     result: list[Text] = []
     for piece in pieces:
         if 0 <= at < len(piece.text):
             before, after = piece.text[:at], piece.text[at:]
-            result += [Text(before, piece.origin), Text(mark, "person"), Text(after, piece.origin)]
+            result += [Text(before, piece.origin), Text(insertion, "person"), Text(after, piece.origin)]
         else:
             result.append(piece)
         at -= len(piece.text)

@@ -19,18 +19,18 @@ aаαɑΑᎪꓮᴀ bʙЬƄВВΒвᏴꓐ cᴄсϲСᏟꓚ dᴅԁᎠꓓ eᴇеε�
 nɴпηΝոꓠ oᴏоОοΟօσ0ꓳ pᴘрРρΡᏢꓑ qԛզ rʀгЯгᎡꓣ sꜱѕЅᏚꓢ tᴛтТτΤᎢꓔ uᴜυսꓴ vᴠνѵᏙꓦ wᴡѡԝᎳꓪ xхХχΧꓫ yʏуУүγΥꓬ zᴢᏃΖꓜ
 """
 _UNSEEN = "\u2800\u3164\u115f\u1160\uffa0"  # blank letters of Braille and Hangul
-_ALIKE = {char: pair[0] for pair in _PAIRS.split() if len(pair) > 1 for char in pair[1:] if char not in "|!"}
+_CONFUSABLES = {char: pair[0] for pair in _PAIRS.split() if len(pair) > 1 for char in pair[1:] if char not in "|!"}
 
 
 @lru_cache(maxsize=4096)
 def fold(char: str) -> str:
-    """What a reader sees in a character: "\\n" for a line end, nothing for a blank, else one form of all alike."""
+    """What a reader sees in a character: "\\n" for a line end, nothing for a blank, else the form of all alike."""
     if LINE_END.fullmatch(char):
         return "\n"
     if char in _UNSEEN:
         return ""
-    plain = unicodedata.normalize("NFKD", _ALIKE.get(char, char)).casefold()
-    return "".join(_ALIKE.get(part, part) for part in plain if not _invisible(part))
+    plain = unicodedata.normalize("NFKD", _CONFUSABLES.get(char, char)).casefold()
+    return "".join(_CONFUSABLES.get(part, part) for part in plain if not _invisible(part))
 
 
 def _invisible(char: str) -> bool:
@@ -38,13 +38,13 @@ def _invisible(char: str) -> bool:
 
 
 def skeleton(text: str, start: int = 0, *, limit: int | None = None, line: bool = False) -> tuple[str, list[int]]:
-    """`text` from `start` on as a reader sees it, and where in `text` each of its characters comes from.
+    """The skeleton of `text` from `start` on, and the index in `text` that each of its characters comes from.
 
     Blanks and unseen characters are left out, and a sign that is repeated stands there once ("###" is "#").
     `limit`: enough after so many characters. `line`: only to the end of the line.
     """
     seen: list[str] = []
-    places: list[int] = []
+    origins: list[int] = []
     for at in range(start, len(text)):
         folded = fold(text[at])
         if line and folded == "\n":
@@ -53,7 +53,7 @@ def skeleton(text: str, start: int = 0, *, limit: int | None = None, line: bool 
             if seen and seen[-1] == char and not char.isalnum():
                 continue
             seen.append(char)
-            places.append(at)
+            origins.append(at)
         if limit is not None and len(seen) > limit:
             break
-    return "".join(seen), places
+    return "".join(seen), origins

@@ -1,7 +1,7 @@
-"""The small language of template formats: literal text with places in braces. Knows no template and no model.
+"""The small language of template formats: literal text with placeholders in braces. Knows no template and no model.
 
 `{text}` and its like are filled in; `{bos}`, `{eos}` and `{token:<|im_end|>}` are control tokens; `{cut}` is a
-border that the tokenizer does not look across; `{{` and `}}` are plain braces.
+border: text before and behind it is tokenised separately; `{{` and `}}` are plain braces.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _BRACES = re.compile(r"\{\{|\}\}|\{token:(?P<token>[^{}]+)\}|\{(?P<name>[^{}]*)\
 
 @lru_cache(maxsize=512)
 def parse(source: str) -> tuple[FormatPart, ...]:
-    """The parts of a format. Raises ValueError, in words, for braces that are no place."""
+    """The parts of a format. Raises ValueError, in words, for braces that are no placeholder."""
     parts: list[FormatPart] = []
     end = 0
     for match in _BRACES.finditer(source):
@@ -58,17 +58,17 @@ def parse(source: str) -> tuple[FormatPart, ...]:
 
 
 def check(source: str, *, needs: Iterable[str] = (), allows: Iterable[str] = ()) -> None:
-    """Raise ValueError, in words, unless each place of `source` is known and each needed one is there once."""
+    """Raise ValueError, in words, unless each placeholder of `source` is known and each needed one is there once."""
     needs = tuple(needs)
     known = (*needs, *allows)
-    places = [part.name for part in parse(source) if isinstance(part, Placeholder)]
-    for name in places:
+    names = [part.name for part in parse(source) if isinstance(part, Placeholder)]
+    for name in names:
         if name not in known:
             words = ", ".join(f"{{{word}}}" for word in (*known, *CONTROLS)) + ", {token:…}"
             raise ValueError(f"{{{name}}} means nothing here{did_you_mean(name, known)} (known: {words})")
     for name in needs:
-        if places.count(name) != 1:
-            raise ValueError(f"{{{name}}} has to be in it exactly once, and is there {places.count(name)} times")
+        if names.count(name) != 1:
+            raise ValueError(f"{{{name}}} has to be in it exactly once, and is there {names.count(name)} times")
 
 
 def _joined(parts: Iterable[FormatPart]) -> tuple[FormatPart, ...]:

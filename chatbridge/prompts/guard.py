@@ -16,13 +16,16 @@ from chatbridge.prompts.confusables import LINE_END, skeleton
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
 from chatbridge.prompts.template import Template
 
-_LONGEST = 64
-"""Letters that a header has at most; longer lines of a template are prose."""
+_MAX_HEADER = 64
+"""Characters that a header has at most; longer lines of a template are prose."""
+
+
+_TEXT = Placeholder("text")
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """A header as a reader sees it. `whole`: only a line that says just this reads as one."""
+class Header:
+    """A role header. `looks`: its skeleton, see `confusables`. `whole`: it must be the whole line to read as one."""
 
     looks: str
     whole: bool = False
@@ -30,29 +33,29 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Text between `start` and `end` reads as a header; inserting `mark` at `at` ends that."""
+    """Text from `start` to `end` reads as a header; with `insertion` put in at `at` it does not."""
 
     start: int
     end: int
     at: int
-    mark: str
+    insertion: str
 
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """The headers of one template. `inline`: they count anywhere, not only where a line begins."""
+    """The headers of one template. `inline`: they count anywhere in a line, not only at its beginning."""
 
-    marks: tuple[Mark, ...]
+    headers: tuple[Header, ...]
     inline: bool = False
 
     def edits(self, text: str, *, line_start: bool = True) -> list[Edit]:
-        """What to insert, in order. `line_start`: the text begins a line of the prompt."""
-        return list(_edits(self, text, line_start)) if self.marks else []
+        """What to insert into `text`, in order. `line_start`: it begins a line of the prompt."""
+        return list(_edits(self, text, line_start)) if self.headers else []
 
     def apply(self, text: str, *, line_start: bool = True) -> str:
         """`text` with every header in it made harmless; the same text where it has none."""
         for edit in reversed(self.edits(text, line_start=line_start)):
-            text = text[: edit.at] + edit.mark + text[edit.at :]
+            text = text[: edit.at] + edit.insertion + text[edit.at :]
         return text
 
     def found(self, text: str, line_start: bool) -> Iterator[Edit]:
@@ -60,37 +63,39 @@ class Guard:
         return self._inside(text) if self.inline else self._lines(text, line_start)
 
     def _lines(self, text: str, line_start: bool) -> Iterator[Edit]:
-        limit = max(len(mark.looks) for mark in self.marks)
-        quote = "| " if any(mark.looks.startswith(">") for mark in self.marks) else "> "
+        limit = max(len(header.looks) for header in self.headers)
+        quote = "| " if any(header.looks.startswith(">") for header in self.headers) else "> "
         starts = [0] if line_start else []
         for start in (*starts, *(match.end() for match in LINE_END.finditer(text))):
-            looks, places = skeleton(text, start, limit=limit, line=True)
-            for mark in self.marks:
-                if looks == mark.looks or (not mark.whole and looks.startswith(mark.looks)):
-                    yield Edit(start, places[len(mark.looks) - 1] + 1, start, quote)
+            looks, origins = skeleton(text, start, limit=limit, line=True)
+            for header in self.headers:
+                if looks == header.looks or (not header.whole and looks.startswith(header.looks)):
+                    yield Edit(start, origins[len(header.looks) - 1] + 1, start, quote)
                     break
 
     def _inside(self, text: str) -> Iterator[Edit]:
-        looks, places = skeleton(text)
+        looks, origins = skeleton(text)
         found: dict[int, Edit] = {}
-        for mark in self.marks:
-            at = looks.find(mark.looks)
+        for header in self.headers:
+            at = looks.find(header.looks)
             while at >= 0:
-                start, last = places[at], places[at + len(mark.looks) - 1]
-                if not (mark.looks[0].isalnum() and _is_word(text[start - 1 : start])):
+                start, last = origins[at], origins[at + len(header.looks) - 1]
+                if not (header.looks[0].isalnum() and _is_word(text[start - 1 : start])):
                     found[last] = Edit(start, last + 1, last, "_")
-                at = looks.find(mark.looks, at + 1)
+                at = looks.find(header.looks, at + 1)
         return iter(sorted(found.values(), key=lambda edit: edit.at))
 
 
 @lru_cache(4096)
 def _edits(guard: Guard, text: str, line_start: bool) -> tuple[Edit, ...]:
-    """All but the newest message of a conversation come again with every prompt."""
+    """`Guard.found`, remembered: all but the newest message of a conversation come again with every prompt."""
     return tuple(guard.found(text, line_start))
 
 
 def neutralise(text: str, template: Template, *, line_start: bool = True) -> str:
-    """`text` with visible marks where it would read as a role header of `template`; honest text as it is.
+    """`text` with a visible quotation mark or low line where it would read as a role header of `template`.
+
+    Honest text stays as it is.
 
     Half characters (lone surrogates) become U+FFFD. For templates with `jinja`, `render` knows the headers.
     """
@@ -117,34 +122,43 @@ def guard_of(template: Template) -> Guard:
     """The guard of a template's own formats; for one with `jinja`, of its `headers` and `stop` alone."""
     begin, system, user = (formats.parse(source) for source in (template.begin, template.system_turn, template.user))
     assistant, single = formats.parse(template.assistant), formats.parse(template.single or "")
-    said = [*assistant, *user, *assistant]
+    rounds = [*assistant, *user, *assistant]
     written: list[Sequence[FormatPart]] = []
     if template.jinja is None:
-        written.append([*begin, *user, *said])
-        written.append([*begin, *(() if _has_system(user) else system), *_filled(user, system), *said])
+        written.append([*begin, *user, *rounds])
+        written.append([*begin, *(() if _has_system(user) else system), *_filled(user, system), *rounds])
         written.append([*begin, *_filled(single, system)])
+        # What is written only before the new answer is a header like any other.
+        opening = assistant[: assistant.index(_TEXT)] if _TEXT in assistant else ()
+        for source in (template.generate, template.generate_mask_last, template.generate_mask_inside):
+            written.append([*begin, *user, *opening, *formats.parse(source)])
+            if single:
+                written.append([*begin, *single, *formats.parse(source)])
     return guard_against(written, (*template.headers, *template.stop))
 
 
 def guard_against(written: Iterable[Sequence[FormatPart]], headers: Iterable[str] = ()) -> Guard:
-    """The guard of prompts as they are written, each a row of literal text, control tokens and places for text."""
-    marks: dict[Mark, None] = {}
+    """The guard against the headers of sample prompts, each a row of literal text, control tokens and placeholders.
+
+    `headers`: more of them, which no sample shows.
+    """
+    found: dict[Header, None] = {}
     inline = False
     for parts in written:
         for piece, starts_line in _pieces(parts):
-            if mark := _mark(piece):
-                marks[mark] = None
+            if header := _header(piece):
+                found[header] = None
                 inline = inline or not starts_line
-    for header in headers:
-        if mark := _mark(header):
-            marks[mark] = None
+    for text in headers:
+        if header := _header(text):
+            found[header] = None
     if inline:  # A bare word inside a line is no header: it would be every such word.
-        return Guard(tuple(mark for mark in marks if not mark.whole), inline=True)
-    return Guard(tuple(marks))
+        return Guard(tuple(header for header in found if not header.whole), inline=True)
+    return Guard(tuple(found))
 
 
 def _pieces(parts: Sequence[FormatPart]) -> Iterator[tuple[str, bool]]:
-    """The lines of the literal text, and whether each begins a line of the prompt."""
+    """Each line of the literal text, and whether it begins a line of the prompt."""
     before: FormatPart | None = None
     for part in _without_rounds(parts):
         if isinstance(part, str):
@@ -156,15 +170,15 @@ def _pieces(parts: Sequence[FormatPart]) -> Iterator[tuple[str, bool]]:
         before = part
 
 
-def _mark(piece: str) -> Mark | None:
+def _header(piece: str) -> Header | None:
     piece = piece.strip()
     if numbered := re.match(r"(\W*\w*[^\W\d]\s*)\d", piece):  # `[Round 1]` stands for every number
         looks, _ = skeleton(numbered[1])
-        return Mark(looks)
+        return Header(looks)
     looks, _ = skeleton(piece)
-    if len(looks) > _LONGEST or not any(char.isalnum() for char in looks):
+    if len(looks) > _MAX_HEADER or not any(char.isalnum() for char in looks):
         return None
-    return Mark(looks, whole=looks[-1].isalnum())
+    return Header(looks, whole=looks[-1].isalnum())
 
 
 def _without_rounds(parts: Sequence[FormatPart]) -> Iterator[FormatPart]:

@@ -1,8 +1,8 @@
 """Renders by a Jinja chat template, as models bring them, without letting it see what people wrote.
 
-The template gets unique private marks for the contents; its output is cut at them. What lies between is the
-template's own text, in which the model's control tokens are looked for. Environment and functions are those that
-Hugging Face's documentation for chat templates promises.
+The template gets a unique sentinel in the place of each content, and its output is cut at the sentinels. What lies
+between is the template's own text, in which the model's control tokens are looked for. Environment and functions are
+those that Hugging Face's documentation for chat templates promises.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from chatbridge.errors import TemplateError
-from chatbridge.prompts.bodies import Body, Words
+from chatbridge.prompts.bodies import Body, BodyWriter
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
 from chatbridge.prompts.guard import Guard, guard_against
 from chatbridge.prompts.rendered import RenderedPrompt, tidied
@@ -30,8 +30,8 @@ from chatbridge.types import ModelInfo, Role, Turn
 
 # Private-use characters have no upper case; the blanks around tell whether the template strips its contents; and
 # the backslash does not survive quoting as JSON, whose quotes a person could otherwise close.
-_MARK = "\u2003\ue000{}\\\ue001\u2003"
-_MARKED = re.compile("(\u2003?)\ue000([\ue100-\uf8ff]+)\\\\\ue001(\u2003?)")
+_SENTINEL = "\u2003\ue000{}\\\ue001\u2003"
+_SENTINELS = re.compile("(\u2003?)\ue000([\ue100-\uf8ff]+)\\\\\ue001(\u2003?)")
 _BOS, _EOS = "\ue002", "\ue003"
 _JOINT = "\n"
 
@@ -49,19 +49,19 @@ class _Message:
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """A place in the template's output: which content goes there, and whether it is stripped left and right."""
+    """A sentinel found in the output: which content goes there, and whether the template strips it left or right."""
 
     index: int
     lstrip: bool
     rstrip: bool
 
 
-_Piece = str | Special | _Content
+_Part = str | Special | _Content
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """One way to tell the template about the conversation, and what to say where it is not the plain one."""
+    """Messages that tell the template of the conversation. `note`: what is other than asked for, in words."""
 
     messages: tuple[_Message, ...]
     note: str = ""
@@ -69,7 +69,7 @@ class _Plan:
 
 @dataclass(slots=True)
 class _Chat:
-    """A template at work for one model."""
+    """A compiled chat template, for one model."""
 
     source: str
     info: ModelInfo
@@ -78,9 +78,9 @@ class _Chat:
     def __post_init__(self) -> None:
         self._compiled = _compile(self.source)
 
-    def write(self, messages: Sequence[_Message], *, generate: bool) -> list[_Piece]:
+    def write(self, messages: Sequence[_Message], *, generate: bool) -> list[_Part]:
         """The pieces of the prompt. Raises TemplateError unless every content is there exactly once."""
-        told = [{"role": entry.role, "content": _JOINT.join(map(_mark, entry.contents))} for entry in messages]
+        told = [{"role": entry.role, "content": _JOINT.join(map(_sentinel, entry.contents))} for entry in messages]
         try:
             output = self._compiled.render(
                 messages=told,
@@ -94,8 +94,8 @@ class _Chat:
             raise
         except Exception as error:
             raise TemplateError(f"the model's chat template fails: {type(error).__name__}: {error}") from error
-        pieces = self._cut(output)
-        found = sorted(piece.index for piece in pieces if isinstance(piece, _Content))
+        parts = self._cut(output)
+        found = sorted(part.index for part in parts if isinstance(part, _Content))
         wanted = sorted(index for message in messages for index in message.contents)
         if found != wanted:
             lost = next(entry.role for entry in messages if any(found.count(i) != 1 for i in entry.contents))
@@ -103,21 +103,21 @@ class _Chat:
                 f"the model's chat template does not give the text of a {lost} turn back exactly once; choose "
                 "another template with `template:` (chatbridge templates lists them)"
             )
-        return pieces
+        return parts
 
-    def _cut(self, output: str) -> list[_Piece]:
-        pieces: list[_Piece] = []
+    def _cut(self, output: str) -> list[_Part]:
+        parts: list[_Part] = []
         end = 0
-        for match in _MARKED.finditer(output):
-            pieces += [*self._controls(output[end : match.start()]), _content(match)]
+        for match in _SENTINELS.finditer(output):
+            parts += [*self._controls(output[end : match.start()]), _content(match)]
             end = match.end()
-        return [*pieces, *self._controls(output[end:])]
+        return [*parts, *self._controls(output[end:])]
 
-    def _controls(self, text: str) -> list[_Piece]:
+    def _controls(self, text: str) -> list[_Part]:
         """The template's own text, with its control tokens told apart, the longest first."""
         names = sorted((name for name in self.info.specials if name), key=len, reverse=True)
         split = re.split("(" + "|".join(map(re.escape, (_BOS, _EOS, *names))) + ")", text)
-        return [self._control(piece) if at % 2 else piece for at, piece in enumerate(split) if piece]
+        return [self._control(part) if at % 2 else part for at, part in enumerate(split) if part]
 
     def _control(self, token: str) -> Special:
         bos = token == _BOS or (self.info.bos is not None and self.info.specials.get(token) == self.info.bos)
@@ -136,27 +136,27 @@ def render_jinja(
     source = source_of(template, info)
     chat = _Chat(source, info)
     plans = _plans([role for role, _ in spoken], bool(system))
-    pieces, note = _first_that_works(chat, plans, generate=not continue_last)
+    parts, note = _first_that_works(chat, plans, generate=not continue_last)
     guard, stop_tokens = learn(source, info, (*template.headers, *template.stop))
-    words = Words(template, guard, variables, info.vocabulary)
+    bodies = BodyWriter(template, guard, variables, info.vocabulary)
     if continue_last:
-        last = max(at for at, piece in enumerate(pieces) if isinstance(piece, _Content))
-        pieces = pieces[: last + 1]
+        last = max(at for at, part in enumerate(parts) if isinstance(part, _Content))
+        parts = parts[: last + 1]
     segments: list[Segment] = []
-    for piece in pieces:
-        if isinstance(piece, str):
-            segments.append(Text(piece))
-        elif isinstance(piece, Special):
-            segments.append(piece)
-        elif piece.index >= 0:
+    for part in parts:
+        if isinstance(part, str):
+            segments.append(Text(part))
+        elif isinstance(part, Special):
+            segments.append(part)
+        elif part.index >= 0:
             start = _starts_line(segments)
-            if piece.index == len(spoken):
-                said = words.system(system, line_start=start)
+            if part.index == len(spoken):
+                written = bodies.system(system, line_start=start)
             else:
-                role, body = spoken[piece.index]
-                write = words.answered if role == "assistant" else words.said
-                said = write(body, line_start=start)
-            segments += _stripped(said, piece)
+                role, body = spoken[part.index]
+                write = bodies.assistant if role == "assistant" else bodies.user
+                written = write(body, line_start=start)
+            segments += _stripped(written, part)
     notes = (note,) if note else ()
     return RenderedPrompt(_one_bos(segments, info), template.stop, (*template.stop_tokens, *stop_tokens), notes)
 
@@ -175,7 +175,7 @@ def source_of(template: Template, info: ModelInfo) -> str:
 
 
 def learn(source: str, info: ModelInfo, headers: Sequence[str] = ()) -> tuple[Guard, tuple[str, ...]]:
-    """What a template is like, from samples: the headers it writes, and the control tokens that end an answer."""
+    """Renders samples: the guard against the headers that the template writes, and the tokens that end its answers."""
     vocabulary = _Vocabulary(info.bos, info.eos, tuple(info.specials.items()))
     return _learn(source, vocabulary, tuple(headers))
 
@@ -198,21 +198,21 @@ def _learn(source: str, vocabulary: _Vocabulary, headers: tuple[str, ...]) -> tu
     for system, count in product((True, False), (5, 1)):
         roles: list[Role] = ["user", "assistant", "user", "assistant", "user"]
         try:
-            pieces, _ = _first_that_works(chat, _plans(roles[:count], system), generate=True)
+            parts, _ = _first_that_works(chat, _plans(roles[:count], system), generate=True)
         except TemplateError:
             continue  # a template for one message, or without system text: the other samples tell
-        written.append([_as_part(piece) for piece in pieces])
-        for piece, after in pairwise(pieces):
-            answered = isinstance(piece, _Content) and piece.index in (1, 3)
+        written.append([_as_part(part) for part in parts])
+        for part, after in pairwise(parts):
+            answered = isinstance(part, _Content) and part.index in (1, 3)
             if answered and isinstance(after, Special) and after.token in info.specials:
                 ends[after.token] = None
     return guard_against(written, headers), tuple(ends)
 
 
-def _as_part(piece: _Piece) -> FormatPart:
-    if isinstance(piece, Special):
-        return Control(piece.token)
-    return piece if isinstance(piece, str) else Placeholder("text")
+def _as_part(part: _Part) -> FormatPart:
+    if isinstance(part, Special):
+        return Control(part.token)
+    return part if isinstance(part, str) else Placeholder("text")
 
 
 def _plans(roles: Sequence[Role], system: bool) -> list[_Plan]:
@@ -235,7 +235,7 @@ def _plans(roles: Sequence[Role], system: bool) -> list[_Plan]:
     return plans
 
 
-def _first_that_works(chat: _Chat, plans: Sequence[_Plan], *, generate: bool) -> tuple[list[_Piece], str]:
+def _first_that_works(chat: _Chat, plans: Sequence[_Plan], *, generate: bool) -> tuple[list[_Part], str]:
     failed: TemplateError | None = None
     for plan in plans:
         try:
@@ -245,8 +245,8 @@ def _first_that_works(chat: _Chat, plans: Sequence[_Plan], *, generate: bool) ->
     raise failed or TemplateError("there is nothing to render")
 
 
-def _mark(index: int) -> str:
-    return _MARK.format("".join(chr(0xE100 + int(digit)) for digit in str(index + 1)))
+def _sentinel(index: int) -> str:
+    return _SENTINEL.format("".join(chr(0xE100 + int(digit)) for digit in str(index + 1)))
 
 
 def _content(match: re.Match[str]) -> _Content:
@@ -254,14 +254,14 @@ def _content(match: re.Match[str]) -> _Content:
     return _Content(index, lstrip=not match[1], rstrip=not match[3])
 
 
-def _stripped(said: list[Segment], place: _Content) -> list[Segment]:
-    """The words with their outer blanks taken off as the template did; an answer's own ids stay as they are."""
-    said = list(tidied(said))
-    if said and place.lstrip and isinstance(said[0], Text):
-        said[0] = Text(said[0].text.lstrip(), said[0].origin)
-    if said and place.rstrip and isinstance(said[-1], Text):
-        said[-1] = Text(said[-1].text.rstrip(), said[-1].origin)
-    return said
+def _stripped(written: list[Segment], content: _Content) -> list[Segment]:
+    """The content without its outer blanks, where the template strips them. Sampled ids stay as they are."""
+    written = list(tidied(written))
+    if written and content.lstrip and isinstance(written[0], Text):
+        written[0] = Text(written[0].text.lstrip(), written[0].origin)
+    if written and content.rstrip and isinstance(written[-1], Text):
+        written[-1] = Text(written[-1].text.rstrip(), written[-1].origin)
+    return written
 
 
 def _starts_line(segments: Sequence[Segment]) -> bool:

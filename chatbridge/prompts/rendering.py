@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts import formats
-from chatbridge.prompts.bodies import Body, Words
+from chatbridge.prompts.bodies import Body, BodyWriter
 from chatbridge.prompts.confusables import LINE_END
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
 from chatbridge.prompts.guard import guard_of
@@ -45,7 +45,7 @@ def render(
         from chatbridge.prompts.jinja import render_jinja
 
         return render_jinja(template, system, spoken, info, variables or {}, continue_last)
-    words = Words(template, guard_of(template), variables or {}, info.vocabulary)
+    words = BodyWriter(template, guard_of(template), variables or {}, info.vocabulary)
     writer = _Writer(words, system)
     writer.conversation(spoken, continue_last)
     return RenderedPrompt(tidied(writer.segments), template.stop, template.stop_tokens)
@@ -68,9 +68,9 @@ def joined(turns: Sequence[Turn], bot: str = "") -> list[tuple[Role, Body]]:
 class _Writer:
     """Writes one prompt by a template's formats, and knows whether it stands where a line begins."""
 
-    def __init__(self, words: Words, system: Sequence[Turn]) -> None:
+    def __init__(self, words: BodyWriter, system: Sequence[Turn]) -> None:
         self.segments: list[Segment] = []
-        self._words = words
+        self._bodies = words
         self._template = words.template
         self._system = system
         self._round = 0
@@ -82,7 +82,7 @@ class _Writer:
         lone = formats.parse(template.single) if template.single is not None and alone else None
         user = formats.parse(template.user)
         assistant = formats.parse(template.assistant)
-        place = assistant.index(Placeholder("text"))
+        opening = assistant.index(Placeholder("text"))
         masks = self._masks(spoken)
 
         self._parts(formats.parse(template.begin), None)
@@ -94,12 +94,12 @@ class _Writer:
                 self._parts(user if lone is None else lone, body)
                 self._round += 1
             elif continue_last and at == len(spoken) - 1:
-                self._open(() if lone is not None else assistant[:place], masks)
-                self._words_of("assistant", body)
+                self._open(() if lone is not None else assistant[:opening], masks)
+                self._body("assistant", body)
             else:
                 self._parts(assistant, body, "assistant")
         if not continue_last:
-            self._open(() if lone is not None else assistant[:place], masks)
+            self._open(() if lone is not None else assistant[:opening], masks)
 
     def _open(self, opening: Sequence[FormatPart], masks: str) -> None:
         self._parts(opening, None)
@@ -117,20 +117,20 @@ class _Writer:
             elif part.name == "system":
                 self._system_turn()
             elif part.name == "text" and body is not None:
-                self._words_of(role, body)
+                self._body(role, body)
 
     def _system_turn(self) -> None:
         if not self._system:
             return
         for part in formats.parse(self._template.system_turn):
             if part == Placeholder("text"):
-                self._write(*self._words.system(self._system, line_start=self._line_start()))
+                self._write(*self._bodies.system(self._system, line_start=self._line_start()))
             else:
                 self._parts((part,), None)
         self._system = ()
 
-    def _words_of(self, role: Role, body: Body) -> None:
-        say = self._words.said if role == "user" else self._words.answered
+    def _body(self, role: Role, body: Body) -> None:
+        say = self._bodies.user if role == "user" else self._bodies.assistant
         self._write(*say(body, line_start=self._line_start()))
 
     def _write(self, *segments: Segment) -> None:
@@ -153,6 +153,6 @@ class _Writer:
         last = next((body.turns[-1] for role, body in reversed(spoken) if role == "user"), None)
         if last is None or not last.trusted or not any(mask in last.text for mask in self._template.masks):
             return ""
-        if self._words.tidy(last.text).endswith(self._template.masks):
+        if self._bodies.tidy(last.text).endswith(self._template.masks):
             return self._template.generate_mask_last
         return self._template.generate_mask_inside
