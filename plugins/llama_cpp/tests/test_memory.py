@@ -105,8 +105,7 @@ def test_windows_are_counted_where_the_last_group_of_layers_is_not_whole(
 
 
 def test_a_small_feed_forward_leaves_the_attention_as_the_widest(tmp_path: Path) -> None:
-    small, equal, wide = (
-        needs_of(tmp_path, hidden=hidden).compute for hidden in (16, 2 * SIZE["dim"], 4 * SIZE["dim"])
-    )
+    dim = SIZE["dim"]
+    small, equal, wide = (needs_of(tmp_path, hidden=hidden).compute for hidden in (16, 2 * dim, 4 * dim))
     assert small == equal
     assert wide - equal == 4 * 512 * (2 * 4 - 4) * dim
