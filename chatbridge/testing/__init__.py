@@ -19,14 +19,37 @@ if TYPE_CHECKING:
     from chatbridge.testing.documents import readmes as readmes
     from chatbridge.testing.documents import start_program as start_program
     from chatbridge.testing.echo import EchoBackend as EchoBackend
+    from chatbridge.testing.engines import EngineContract as EngineContract
+    from chatbridge.testing.engines import arrive_and_leave as arrive_and_leave
+    from chatbridge.testing.engines import arriving_requests as arriving_requests
+    from chatbridge.testing.engines import conversations as conversations
+    from chatbridge.testing.engines import engine_on as engine_on
+    from chatbridge.testing.engines import finish_all as finish_all
+    from chatbridge.testing.engines import finish_step as finish_step
+    from chatbridge.testing.engines import greedy_ids as greedy_ids
+    from chatbridge.testing.engines import greedy_request as greedy_request
+    from chatbridge.testing.engines import requests_for as requests_for
     from chatbridge.testing.frontends import FrontendContract as FrontendContract
     from chatbridge.testing.frontends import Room as Room
+    from chatbridge.testing.gguf_writer import Arrays as Arrays
+    from chatbridge.testing.gguf_writer import PeftAdapter as PeftAdapter
+    from chatbridge.testing.gguf_writer import byte_pair_metadata as byte_pair_metadata
+    from chatbridge.testing.gguf_writer import llama_metadata as llama_metadata
+    from chatbridge.testing.gguf_writer import llama_sizes as llama_sizes
+    from chatbridge.testing.gguf_writer import random_llama as random_llama
+    from chatbridge.testing.gguf_writer import read_meta_llama as read_meta_llama
+    from chatbridge.testing.gguf_writer import read_peft_adapter as read_peft_adapter
+    from chatbridge.testing.gguf_writer import read_torch as read_torch
+    from chatbridge.testing.gguf_writer import sentencepiece_metadata as sentencepiece_metadata
+    from chatbridge.testing.gguf_writer import write_gguf as write_gguf
+    from chatbridge.testing.gguf_writer import write_lora as write_lora
     from chatbridge.testing.kills import BusyChat as BusyChat
     from chatbridge.testing.kills import KillReport as KillReport
     from chatbridge.testing.kills import check_answers as check_answers
     from chatbridge.testing.kills import kill_at_random as kill_at_random
     from chatbridge.testing.models import LocalModelContract as LocalModelContract
     from chatbridge.testing.readme_contract import ReadmeContract as ReadmeContract
+    from chatbridge.testing.records import fixtures as fixtures
     from chatbridge.testing.script import ScriptedBackend as ScriptedBackend
     from chatbridge.testing.script import scripted as scripted
     from chatbridge.testing.setup import bridge_with as bridge_with
@@ -47,16 +70,25 @@ _HOME = {
     "discord.server": ("DiscordServer",),
     "documents": ("Document", "readmes", "start_program"),
     "echo": ("EchoBackend",),
+    "engines": (
+        "EngineContract", "arrive_and_leave", "arriving_requests", "conversations", "engine_on",
+        "finish_all", "finish_step", "greedy_ids", "greedy_request", "requests_for",
+    ),
     "frontends": ("FrontendContract", "Room"),
+    "gguf_writer": (
+        "Arrays", "PeftAdapter", "byte_pair_metadata", "llama_metadata", "llama_sizes", "random_llama",
+        "read_meta_llama", "read_peft_adapter", "read_torch", "sentencepiece_metadata", "write_gguf", "write_lora",
+    ),
     "kills": ("BusyChat", "KillReport", "check_answers", "kill_at_random"),
     "models": ("LocalModelContract",),
     "readme_contract": ("ReadmeContract",),
+    "records": ("fixtures",),
     "script": ("ScriptedBackend", "scripted"),
     "setup": ("bridge_with", "plugin_of", "worker_with"),
     "telegram.server": ("TelegramServer",),
     "toy": ("ToyModel", "ToyOptions", "toy_backend"),
     "virtual": ("HurriedClock", "run_virtually"),
-}
+}  # fmt: skip
 __all__, _load = lazy_names(__name__, _HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
 from chatbridge.engine.backend import LocalModel, ModelState, Request, Row
-from chatbridge.engine.engine import Engine
 from chatbridge.prompts.segments import Prompt, Special, Text
 from chatbridge.sampling import Sampling
+from chatbridge.testing.engines import engine_on, finish_all
 from chatbridge.types import Finish
 
 GREEDY = Sampling(temperature=0, max_tokens=24)
@@ -162,31 +161,10 @@ def answers(
     model: LocalModel, requests: Sequence[Request], *, cache_bytes: int = 1 << 26, token_budget: int = 64
 ) -> list[Finish]:
     """What an engine on `model` answers to all of the requests at once; the model stays open."""
-    engine = Engine(_Open(model), cache_bytes=cache_bytes, token_budget=token_budget)
-    for request in requests:
-        engine.submit(request)
-    finished: dict[str, Finish] = {}
-    while not engine.idle:
-        for event in engine.step():
-            if event.error is not None:
-                raise event.error
-            if event.chunk is not None and event.chunk.finish is not None:
-                finished[event.request_id] = event.chunk.finish
+    engine = engine_on(model, cache_bytes=cache_bytes, token_budget=token_budget)
+    finished = finish_all(engine, requests)
     engine.close()
     return [finished[request.id] for request in requests]
-
-
-class _Open:
-    """A model whose `close` does nothing, so that several engines in turn may use it."""
-
-    def __init__(self, model: LocalModel) -> None:
-        self._model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def close(self) -> None:
-        """The model's owner closes it."""
 
 
 def some_ids(model: LocalModel, count: int) -> list[int]:

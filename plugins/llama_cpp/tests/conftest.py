@@ -13,7 +13,20 @@ from chatbridge_llama_cpp.backend import load
 from chatbridge_llama_cpp.model import LlamaModel
 from chatbridge_llama_cpp.options import LlamaOptions
 
-from .convert import BASE, FIXTURES, Arrays, from_meta, model_metadata, random_weights, spm_metadata, write_gguf
+from chatbridge.testing import (
+    Arrays,
+    PeftAdapter,
+    fixtures,
+    llama_metadata,
+    llama_sizes,
+    random_llama,
+    read_meta_llama,
+    read_peft_adapter,
+    sentencepiece_metadata,
+    write_gguf,
+)
+
+RECORDS = fixtures() / "llama"
 
 SIZE = {"layers": 2, "dim": 64, "hidden": 96, "heads": 4, "kv_heads": 2, "context": 512, "vocabulary": 480}
 """A random model with grouped queries, for everything that recorded numbers are not needed for."""
@@ -32,12 +45,22 @@ def opened(path: Path, **options: Any) -> LlamaModel:
 def write_with(folder: Path, tokenizer: dict[str, Any]) -> Path:
     """A file of random weights with that tokenizer."""
     size = SIZE | {"vocabulary": len(tokenizer["tokenizer.ggml.tokens"])}
-    return write_gguf(folder / "model.gguf", model_metadata(**size) | tokenizer, random_weights(**size))
+    return write_gguf(folder / "model.gguf", llama_metadata(**size) | tokenizer, random_llama(**size))
 
 
 def model_with(folder: Path, tokenizer: dict[str, Any]) -> LlamaModel:
     """A model of random weights with that tokenizer."""
     return opened(write_with(folder, tokenizer))
+
+
+def recorded_sizes() -> dict[str, Any]:
+    """The sizes of the recorded LLaMA model."""
+    return llama_sizes(RECORDS / "hf" / "config.json")
+
+
+def recorded_adapter(name: str) -> PeftAdapter:
+    """The recorded adapter in that folder."""
+    return read_peft_adapter(RECORDS / name, heads=recorded_sizes()["heads"])
 
 
 @pytest.fixture
@@ -57,18 +80,18 @@ def model_of() -> Iterator[Load]:
 @pytest.fixture(scope="session")
 def words() -> sentencepiece.SentencePieceProcessor:
     """The recorded models' tokenizer."""
-    return sentencepiece.SentencePieceProcessor(model_file=str(FIXTURES / "tokenizer.model"))
+    return sentencepiece.SentencePieceProcessor(model_file=str(RECORDS / "tokenizer.model"))
 
 
 @pytest.fixture(scope="session")
 def meta_arrays() -> Arrays:
     """The recorded LLaMA weights."""
-    return from_meta(FIXTURES / "meta.pth")
+    return read_meta_llama(RECORDS / "meta-1shard" / "consolidated.00.pth")
 
 
 @pytest.fixture(scope="session")
 def meta_metadata(words: sentencepiece.SentencePieceProcessor) -> dict[str, Any]:
-    return model_metadata(**BASE) | spm_metadata(words)
+    return llama_metadata(**recorded_sizes()) | sentencepiece_metadata(words)
 
 
 @pytest.fixture(scope="session")
@@ -79,20 +102,20 @@ def meta_path(tmp_path_factory: pytest.TempPathFactory, meta_arrays: Arrays, met
 
 @pytest.fixture(scope="session")
 def random_metadata(words: sentencepiece.SentencePieceProcessor) -> dict[str, Any]:
-    return model_metadata(**SIZE) | spm_metadata(words)
+    return llama_metadata(**SIZE) | sentencepiece_metadata(words)
 
 
 @pytest.fixture(scope="session")
 def random_path(tmp_path_factory: pytest.TempPathFactory, random_metadata: dict[str, Any]) -> Path:
     """A model of random weights as an f32 file."""
-    return write_gguf(tmp_path_factory.mktemp("random") / "random.gguf", random_metadata, random_weights(**SIZE))
+    return write_gguf(tmp_path_factory.mktemp("random") / "random.gguf", random_metadata, random_llama(**SIZE))
 
 
 @pytest.fixture(scope="session")
 def packed_path(tmp_path_factory: pytest.TempPathFactory, random_metadata: dict[str, Any]) -> Path:
     """The same weights as a q8_0 file."""
     path = tmp_path_factory.mktemp("packed") / "packed.gguf"
-    return write_gguf(path, random_metadata, random_weights(**SIZE), "Q8_0")
+    return write_gguf(path, random_metadata, random_llama(**SIZE), "Q8_0")
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +130,7 @@ def random_model(random_path: Path) -> Iterator[LlamaModel]:
 def reference() -> dict[str, np.ndarray]:
     """What the original code computed, by name, without the batch's axis; `pN.input_ids` are the prompts."""
     arrays = {}
-    for name in ("reference_meta.npz", "reference_hf.npz"):
-        with np.load(FIXTURES / name) as recorded:
+    for name in ("reference_meta_1shard.npz", "reference_hf.npz"):
+        with np.load(RECORDS / name) as recorded:
             arrays |= {key: recorded[key] if "batch" in key else recorded[key][0] for key in recorded}
     return arrays

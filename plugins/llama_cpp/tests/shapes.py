@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .convert import Arrays, random_weights, write_gguf
+from chatbridge.testing import Arrays, random_llama, write_gguf
 
 VOCABULARY, DIM, HIDDEN, LAYERS, WINDOW = 480, 128, 96, 2, 12
 HEADS, KV_HEADS, HEAD = 4, 2, 32
@@ -174,7 +174,7 @@ def rwkv7() -> tuple[Metadata, Arrays]:
 def gemma2() -> tuple[Metadata, Arrays]:
     """Gemma 2 (2024, arXiv 2408.00118): every other layer sees only the last tokens."""
     size = {"layers": LAYERS, "dim": DIM, "hidden": HIDDEN, "heads": HEADS, "kv_heads": KV_HEADS}
-    arrays = random_weights(**size, vocabulary=VOCABULARY)
+    arrays = random_llama(**size, vocabulary=VOCABULARY)
     for i in range(LAYERS):
         arrays |= {f"blk.{i}.{name}.weight": np.ones(DIM) for name in ("post_attention_norm", "post_ffw_norm")}
     metadata = {

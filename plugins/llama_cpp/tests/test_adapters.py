@@ -12,17 +12,31 @@ import pytest
 from chatbridge import Author, BackendError, Bridge, Channel, Message, ModelLoadError, Plugins, ReplyStream
 from chatbridge.config import SettingsSource, load
 from chatbridge.engine.engine import Engine
+from chatbridge.testing import (
+    Arrays,
+    PeftAdapter,
+    finish_all,
+    greedy_ids,
+    greedy_request,
+    llama_metadata,
+    sentencepiece_metadata,
+    write_gguf,
+    write_lora,
+)
 
-from .conftest import EXACT, Load
-from .convert import BASE, FIXTURES, Arrays, from_peft, model_metadata, spm_metadata, write_gguf
-from .engine import finish_all, greedy, request
+from .conftest import EXACT, RECORDS, Load, recorded_adapter, recorded_sizes
 
 TOLERANCE = 2e-4
 
 
-def adapter(folder: Path, pairs: Arrays, alpha: float, name: str = "adapter") -> Path:
-    metadata = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": float(alpha)}
-    return write_gguf(folder / f"{name}.gguf", metadata, pairs)
+def adapter(folder: Path, recorded: PeftAdapter, name: str = "adapter") -> Path:
+    return write_lora(folder / f"{name}.gguf", recorded.pairs, recorded.alpha)
+
+
+def scaled_by(factor: float, recorded: PeftAdapter) -> PeftAdapter:
+    """An adapter that does so many times as much; at 0 it is as before training."""
+    pairs = {name: array * factor if name.endswith("lora_b") else array for name, array in recorded.pairs.items()}
+    return replace(recorded, pairs=pairs)
 
 
 def vector(folder: Path, directions: Arrays, **metadata: Any) -> Path:
@@ -35,15 +49,15 @@ def logits(model: Any, ids: Any) -> np.ndarray:
 
 @pytest.fixture
 def alpaca(tmp_path: Path) -> Path:
-    return adapter(tmp_path, from_peft(FIXTURES / "alpaca-lora.bin")[0], 16, "alpaca")
+    return adapter(tmp_path, recorded_adapter("alpaca-lora"), "alpaca")
 
 
 @pytest.mark.parametrize("name", ["lora.p0.logits_merged", "lora16.p0.logits"])
 def test_alpaca_adapters_give_the_recorded_logits(
     tmp_path: Path, meta_path: Path, reference: dict[str, np.ndarray], model_of: Load, name: str
 ) -> None:
-    file = "alpaca-lora-r16.bin" if name.startswith("lora16") else "alpaca-lora.bin"
-    path = adapter(tmp_path, from_peft(FIXTURES / file)[0], 16)
+    file = "alpaca-lora-r16-qkvo" if name.startswith("lora16") else "alpaca-lora"
+    path = adapter(tmp_path, recorded_adapter(file))
     model = model_of(meta_path, **EXACT, lora=path)
     np.testing.assert_allclose(logits(model, reference["p0.input_ids"]), reference[name], atol=TOLERANCE)
 
@@ -54,7 +68,7 @@ def test_an_adapted_model_answers_as_recorded(
     model, base = model_of(meta_path, **EXACT, lora=alpaca), model_of(meta_path, **EXACT)
     prompt = reference["p0.input_ids"].tolist()
     recorded = reference["lora.p0.greedy"].tolist()
-    assert prompt + greedy(model, [prompt], max_tokens=len(recorded) - len(prompt))[0] == recorded
+    assert prompt + greedy_ids(model, [prompt], max_tokens=len(recorded) - len(prompt))[0] == recorded
     assert model.info.details["lora"] == f"{alpaca} on 4 tensors, rank 8, alpha 16, scale 1"
     assert model.info.fingerprint != base.info.fingerprint
     assert model.info.vocabulary == base.info.vocabulary
@@ -66,24 +80,22 @@ def test_chinese_llama_gives_the_recorded_logits(
     import sentencepiece
 
     # Seven adapted matrices a layer; the embedding and the output are replaced, by more rows.
-    chinese = sentencepiece.SentencePieceProcessor(model_file=str(FIXTURES / "chinese-tokenizer.model"))
-    pairs, replaced = from_peft(FIXTURES / "chinese-llama-lora.bin")
-    metadata = model_metadata(**BASE) | spm_metadata(chinese)
-    path = write_gguf(tmp_path / "chinese.gguf", metadata, meta_arrays | replaced)
-    model = model_of(path, **EXACT, lora=adapter(tmp_path, pairs, 32))
+    chinese = sentencepiece.SentencePieceProcessor(model_file=str(RECORDS / "chinese-llama-lora" / "tokenizer.model"))
+    recorded = recorded_adapter("chinese-llama-lora")
+    metadata = llama_metadata(**recorded_sizes()) | sentencepiece_metadata(chinese)
+    path = write_gguf(tmp_path / "chinese.gguf", metadata, meta_arrays | recorded.replaced)
+    model = model_of(path, **EXACT, lora=adapter(tmp_path, recorded))
     ids = reference["chinese_llama.input_ids"].tolist()
     np.testing.assert_allclose(logits(model, ids), reference["chinese_llama.logits_unmerged_fp32"], atol=TOLERANCE)
-    recorded = reference["chinese_llama.greedy"].tolist()
-    assert ids + greedy(model, [ids], max_tokens=len(recorded) - len(ids))[0] == recorded
+    greedily = reference["chinese_llama.greedy"].tolist()
+    assert ids + greedy_ids(model, [ids], max_tokens=len(greedily) - len(ids))[0] == greedily
 
 
 def test_a_scale_is_a_factor_and_adapters_add_up(
     tmp_path: Path, alpaca: Path, meta_path: Path, reference: dict[str, np.ndarray], model_of: Load
 ) -> None:
     ids = reference["p0.input_ids"]
-    pairs, _ = from_peft(FIXTURES / "alpaca-lora.bin")
-    halved = {name: array / 2 if name.endswith("lora_b") else array for name, array in pairs.items()}
-    half = adapter(tmp_path, halved, 16, "half")
+    half = adapter(tmp_path, scaled_by(0.5, recorded_adapter("alpaca-lora")), "half")
     scaled = model_of(meta_path, **EXACT, lora=[{"path": alpaca, "scale": 0.5}])
     twice = model_of(meta_path, **EXACT, lora=[half, half])
     np.testing.assert_allclose(logits(scaled, ids), logits(model_of(meta_path, **EXACT, lora=half), ids), atol=1e-5)
@@ -95,7 +107,7 @@ def test_a_control_vector_is_added_behind_its_layer(
     tmp_path: Path, meta_path: Path, reference: dict[str, np.ndarray], model_of: Load
 ) -> None:
     ids = reference["p0.input_ids"]
-    direction = np.random.default_rng(1).standard_normal(BASE["dim"])
+    direction = np.random.default_rng(1).standard_normal(recorded_sizes()["dim"])
     path = vector(tmp_path, {"direction.1": direction}, **{"controlvector.model_hint": "llama"})
     strong = model_of(meta_path, **EXACT, control_vectors=[{"path": path, "scale": 2.0}])
     twice = model_of(meta_path, **EXACT, control_vectors=[path, path])
@@ -107,8 +119,8 @@ def test_a_control_vector_is_added_behind_its_layer(
 def test_channels_with_different_adapters_are_answered_by_one_base(
     tmp_path: Path, alpaca: Path, meta_path: Path, reference: dict[str, np.ndarray], model_of: Load
 ) -> None:
-    other = adapter(tmp_path, from_peft(FIXTURES / "alpaca-lora-r16.bin")[0], 16, "other")
-    direction = np.random.default_rng(1).standard_normal(BASE["dim"])
+    other = adapter(tmp_path, recorded_adapter("alpaca-lora-r16-qkvo"), "other")
+    direction = np.random.default_rng(1).standard_normal(recorded_sizes()["dim"])
     steering = vector(tmp_path, {"direction.1": direction})
     adapters = {"eight": alpaca, "sixteen": {"lora": other}, "steered": {"control_vectors": steering}}
     model = model_of(meta_path, **EXACT, adapters=adapters)
@@ -124,10 +136,11 @@ def test_channels_with_different_adapters_are_answered_by_one_base(
         "steered": model_of(meta_path, **EXACT, control_vectors=steering),
     }
     names = list(alone) * 2
-    requests = [replace(request(ids.tolist(), max_tokens=12, name=str(i)), adapter=n) for i, n in enumerate(names)]
+    asked = [greedy_request(ids.tolist(), max_tokens=12, name=str(i)) for i in range(len(names))]
+    requests = [replace(request, adapter=name) for request, name in zip(asked, names, strict=True)]
     ended = finish_all(Engine(model), requests)
     answers = [list(ended[str(i)].reply.tokens) for i in range(len(names))]
-    assert answers == [greedy(alone[name], [ids.tolist()], max_tokens=12)[0] for name in names]
+    assert answers == [greedy_ids(alone[name], [ids.tolist()], max_tokens=12)[0] for name in names]
     assert len({tuple(answer) for answer in answers}) > 2
     assert model.info.details["adapter eight"] == f"lora {alpaca} on 4 tensors, rank 8, alpha 16, scale 1"
     assert model.info.fingerprint == alone[""].info.fingerprint
@@ -164,10 +177,8 @@ bots: {{b: {{frontend: repl, channels: {{one: {{adapter: alpaca}}}}}}}}
 def test_a_named_adapter_adds_to_the_models_own(
     tmp_path: Path, meta_path: Path, reference: dict[str, np.ndarray], model_of: Load
 ) -> None:
-    pairs, _ = from_peft(FIXTURES / "alpaca-lora.bin")
-    halved = {name: array / 2 if name.endswith("lora_b") else array for name, array in pairs.items()}
-    half = adapter(tmp_path, halved, 16, "half")
-    steering = vector(tmp_path, {"direction.1": np.random.default_rng(1).standard_normal(BASE["dim"])})
+    half = adapter(tmp_path, scaled_by(0.5, recorded_adapter("alpaca-lora")), "half")
+    steering = vector(tmp_path, {"direction.1": np.random.default_rng(1).standard_normal(recorded_sizes()["dim"])})
     both = {"lora": half, "control_vectors": steering}
     model = model_of(meta_path, **EXACT, **both, adapters={"more": half, "steered": {"control_vectors": steering}})
     ids = reference["p0.input_ids"]
@@ -210,9 +221,8 @@ def refused(model_of: Load, base: Path, *said: str, **options: Any) -> None:
 
 
 def test_an_adapter_that_changes_nothing_is_refused(tmp_path: Path, meta_path: Path, model_of: Load) -> None:
-    pairs, _ = from_peft(FIXTURES / "alpaca-lora.bin")  # as it is before training: lora_b is zero
-    fresh = {name: np.zeros_like(array) if name.endswith("lora_b") else array for name, array in pairs.items()}
-    refused(model_of, meta_path, "untrained.gguf", "changes nothing", lora=adapter(tmp_path, fresh, 16, "untrained"))
+    untrained = adapter(tmp_path, scaled_by(0, recorded_adapter("alpaca-lora")), "untrained")
+    refused(model_of, meta_path, "untrained.gguf", "changes nothing", lora=untrained)
 
 
 def test_a_scale_of_nothing_is_refused(alpaca: Path, meta_path: Path, model_of: Load) -> None:
@@ -238,7 +248,7 @@ def test_an_adapter_of_another_model_is_refused(
     arrays: Arrays = {}
     for name, (rows, columns) in pairs.items():
         arrays |= {f"{name}.lora_a": np.ones((4, columns)), f"{name}.lora_b": np.ones((rows, 4))}
-    refused(model_of, meta_path, *said, lora=adapter(tmp_path, arrays, 8))
+    refused(model_of, meta_path, *said, lora=write_lora(tmp_path / "adapter.gguf", arrays, 8))
 
 
 @pytest.mark.parametrize(("name", "length"), [("direction.1", 63), ("direction.2", 64), ("direction.x", 64)])

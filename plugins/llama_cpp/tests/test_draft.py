@@ -11,13 +11,19 @@ import sentencepiece
 from chatbridge_llama_cpp.model import LlamaModel
 
 from chatbridge import LocalModel, ModelLoadError, Sampling, Special, Text, Tokens
-from chatbridge.engine.engine import Engine
-from chatbridge.testing import LocalModelContract
+from chatbridge.testing import (
+    LocalModelContract,
+    conversations,
+    engine_on,
+    finish_all,
+    llama_metadata,
+    random_llama,
+    requests_for,
+    sentencepiece_metadata,
+    write_gguf,
+)
 
 from .conftest import EXACT, SIZE, Load, opened
-from .convert import model_metadata, random_weights, spm_metadata, write_gguf
-from .engine import finish_all
-from .test_engine import Lent, asked, conversations
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +31,7 @@ def small_path(tmp_path_factory: pytest.TempPathFactory, words: sentencepiece.Se
     """Another model with the same vocabulary, which mostly guesses wrong."""
     size = {**SIZE, "layers": 1, "dim": 32, "hidden": 48, "heads": 2, "kv_heads": 1}
     path = tmp_path_factory.mktemp("small") / "small.gguf"
-    return write_gguf(path, model_metadata(**size) | spm_metadata(words), random_weights(**size))
+    return write_gguf(path, llama_metadata(**size) | sentencepiece_metadata(words), random_llama(**size))
 
 
 class TestModelWithADraft(LocalModelContract):
@@ -44,8 +50,8 @@ class TestModelThatGuessesItself(LocalModelContract):
 
 def talked(model: LlamaModel, **sampling: Any) -> tuple[list[Any], int]:
     """The replies to eight conversations at once, and the steps that they took."""
-    engine = Engine(Lent(model), token_budget=64)  # type: ignore[arg-type]
-    requests = asked(conversations(8, seed=5), 30)
+    engine = engine_on(model, token_budget=64)
+    requests = requests_for(conversations(8, seed=5), 30)
     if sampling:
         chosen = Sampling(**sampling, max_tokens=30)
         requests = [type(r)(r.prompt, id=r.id, sampling=chosen) for r in requests]
@@ -76,8 +82,8 @@ def test_it_stops_where_it_is_not_sure(random_path: Path, model_of: Load) -> Non
 
 def talked_on(model: LlamaModel, turns: int = 3) -> tuple[list[Any], list[int]]:
     """The replies to eight conversations of some turns, and the steps that each turn took."""
-    engine = Engine(Lent(model), token_budget=64)  # type: ignore[arg-type]
-    requests = asked(conversations(8, seed=5), 30)
+    engine = engine_on(model, token_budget=64)
+    requests = requests_for(conversations(8, seed=5), 30)
     replies: list[Any] = []
     steps: list[int] = []
     for _ in range(turns):
@@ -127,8 +133,8 @@ def test_after_a_restart_it_catches_up(random_path: Path, model_of: Load) -> Non
 
 def test_the_whole_context_can_be_used(random_path: Path, model_of: Load) -> None:
     model = model_of(random_path, **EXACT, draft=str(random_path), draft_least=0, context_length=64)
-    (request,) = asked([(Special("bos"), Text("The quick brown fox"))], 500)
-    finish = finish_all(Engine(Lent(model)), [request])["0"]  # type: ignore[arg-type]
+    (request,) = requests_for([(Special("bos"), Text("The quick brown fox"))], 500)
+    finish = finish_all(engine_on(model), [request])["0"]
     assert finish.usage.prompt + finish.usage.generated == 64
     assert finish.reason == "length"
 
@@ -142,13 +148,12 @@ def test_what_cannot_guess_is_refused(
         assert all(word in str(caught.value) for word in ("draft: ", *said)), caught.value
 
     refused(tmp_path / "absent.gguf", "there is no such file")
-    metadata = model_metadata(**SIZE) | spm_metadata(words)
+    metadata = llama_metadata(**SIZE) | sentencepiece_metadata(words)
     metadata["tokenizer.ggml.tokens"] = ["other", *metadata["tokenizer.ggml.tokens"][1:]]
-    other = write_gguf(tmp_path / "other.gguf", metadata, random_weights(**SIZE))
+    other = write_gguf(tmp_path / "other.gguf", metadata, random_llama(**SIZE))
     refused(other, "other.gguf has another vocabulary than random.gguf", "of the same family")
-    short = write_gguf(
-        tmp_path / "short.gguf", model_metadata(**{**SIZE, "context": 64}) | spm_metadata(words), random_weights(**SIZE)
-    )
+    metadata = llama_metadata(**{**SIZE, "context": 64}) | sentencepiece_metadata(words)
+    short = write_gguf(tmp_path / "short.gguf", metadata, random_llama(**SIZE))
     refused(short, "short.gguf was trained for")
     refused(random_path, "needs a graphics card", draft_gpu_layers=3)
 

@@ -18,9 +18,9 @@ from chatbridge_llama_cpp.native import Device
 from chatbridge_llama_cpp.options import LlamaOptions
 
 from chatbridge import ModelLoadError
+from chatbridge.testing import Arrays, llama_metadata, random_llama, write_gguf
 
 from .conftest import SIZE, opened
-from .convert import Arrays, model_metadata, random_weights, write_gguf
 from .shapes import SHAPES
 
 LEFT_OUT: Any = None
@@ -49,7 +49,7 @@ def write(tmp_path: Path, random_metadata: dict[str, Any]) -> Write:
         architecture: str = "llama",
     ) -> Path:
         changed = {k: v for k, v in (random_metadata | (metadata or {})).items() if v is not LEFT_OUT}
-        weights = {k: v for k, v in (random_weights(**SIZE) | (arrays or {})).items() if v is not LEFT_OUT}
+        weights = {k: v for k, v in (random_llama(**SIZE) | (arrays or {})).items() if v is not LEFT_OUT}
         return write_gguf(tmp_path / name, changed, weights, architecture=architecture)
 
     return written
@@ -157,12 +157,12 @@ def tokenizer_of(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_an_architecture_that_nobody_knows(write: Write) -> None:
-    metadata = {f"novel.{key.removeprefix('llama.')}": value for key, value in model_metadata(**SIZE).items()}
+    metadata = {f"novel.{key.removeprefix('llama.')}": value for key, value in llama_metadata(**SIZE).items()}
     refused(write(metadata, architecture="novel"), "architecture 'novel'", "pip install -U llama-cpp-python")
 
 
 def test_a_model_that_answers_nobody(write: Write, tmp_path: Path) -> None:
-    bert = {f"bert.{k.removeprefix('llama.')}": v for k, v in model_metadata(**SIZE).items()}
+    bert = {f"bert.{k.removeprefix('llama.')}": v for k, v in llama_metadata(**SIZE).items()}
     layers: Arrays = {"token_types.weight": np.ones((2, 64)), "position_embd.weight": np.ones((512, 64))}
     path = write(bert, layers, architecture="bert")
     refused(path, "model.gguf")

@@ -16,10 +16,9 @@ from chatbridge_llama_cpp.options import LlamaOptions
 from chatbridge_llama_cpp.state import LlamaState
 
 from chatbridge import LocalModel, ModelLoadError, Row
-from chatbridge.testing import LocalModelContract
+from chatbridge.testing import LocalModelContract, sentencepiece_metadata
 
 from .conftest import EXACT, Load, opened
-from .convert import spm_metadata
 from .shapes import SHAPES, write_shape
 
 PathOf = Callable[[str], Path]
@@ -33,7 +32,7 @@ FORGETFUL = ("jamba", "lfm2", "mamba", "rwkv6", "rwkv7")
 def path_of(tmp_path_factory: pytest.TempPathFactory, words: sentencepiece.SentencePieceProcessor) -> PathOf:
     """The file of an architecture's model of random weights."""
     folder = tmp_path_factory.mktemp("shapes")
-    paths = {name: write_shape(folder, name, spm_metadata(words)) for name in SHAPES}
+    paths = {name: write_shape(folder, name, sentencepiece_metadata(words)) for name in SHAPES}
     return paths.__getitem__
 
 

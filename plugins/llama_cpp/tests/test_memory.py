@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from chatbridge_llama_cpp.files import open_gguf
-from chatbridge_llama_cpp.memory import Plan, plan, read_needs
+from chatbridge_llama_cpp.memory import Needs, Plan, plan, read_needs
 from chatbridge_llama_cpp.options import LlamaOptions
 
 from chatbridge import ModelLoadError
+from chatbridge.testing import llama_metadata, random_llama, write_gguf
 
 from .conftest import SIZE, Load
 
@@ -79,3 +80,32 @@ def test_as_many_layers_go_to_the_card_as_fit(random_path: Path) -> None:
 def test_packed_caches_take_less(random_path: Path) -> None:
     packed = LlamaOptions.model_validate({"path": random_path, "kv_type_k": "q8_0", "kv_type_v": "q4_0"})
     assert read_needs([open_gguf(random_path)], packed).cell == int(CELL / 2 * (34 + 18) / 64)
+
+
+def needs_of(folder: Path, *, window: int = 0, **size: Any) -> Needs:
+    """The sizes of a model like the random one, but for these."""
+    changed = SIZE | size
+    metadata = llama_metadata(**changed)
+    if window:
+        metadata |= {"llama.attention.sliding_window": window, "llama.attention.sliding_window_pattern": 2}
+    path = write_gguf(folder / "model.gguf", metadata, random_llama(**changed))
+    return read_needs([open_gguf(path)], LlamaOptions.model_validate({"path": path, "swa_full": False}))
+
+
+@pytest.mark.parametrize(("layers", "whole"), [(2, 1), (3, 1), (4, 2), (5, 2)])
+def test_windows_are_counted_where_the_last_group_of_layers_is_not_whole(
+    tmp_path: Path, layers: int, whole: int
+) -> None:
+    needs = needs_of(tmp_path, window=12, layers=layers)
+    each = CELL // SIZE["layers"]
+    assert needs.cell == whole * each
+    assert needs.fixed % each == 0
+    assert needs.fixed // each % (layers - whole) == 0
+    assert needs.fixed > 0
+
+
+def test_a_small_feed_forward_leaves_the_attention_as_the_widest(tmp_path: Path) -> None:
+    dim = SIZE["dim"]
+    small, equal, wide = (needs_of(tmp_path, hidden=hidden).compute for hidden in (16, 2 * dim, 4 * dim))
+    assert small == equal
+    assert wide - equal == 4 * 512 * (2 * 4 - 4) * dim

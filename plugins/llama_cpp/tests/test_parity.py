@@ -24,10 +24,10 @@ from gguf.quants import dequantize
 from chatbridge import LocalModel, Plugins, Request, Sampling, Turn, guide_path
 from chatbridge.engine.engine import Engine
 from chatbridge.prompts import presets, render
+from chatbridge.testing import finish_all, greedy_ids
 
 from .conftest import EXACT, opened
 from .eight_bits import EightBits
-from .engine import finish_all, greedy
 
 TOLERANCE = 2e-4
 """Of logits in float32, as recorded with them: Meta's and Hugging Face's code differ by 1.4e-5."""
@@ -126,7 +126,7 @@ def test_greedy_answers_are_the_recorded_ones(meta_model: LlamaModel, reference:
     padded = [[int(i) for i in row] for row in reference["hf.batch.greedy"]]
     batch = [row[row.index(meta_model.info.bos) :] for row in padded]  # Hugging Face pads on the left
     prompts = [reference[f"{name}.input_ids"].tolist() for name in ("p0", "p1")]
-    answers = greedy(meta_model, prompts, max_tokens=20)
+    answers = greedy_ids(meta_model, prompts, max_tokens=20)
     assert [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)] == batch
 
 

@@ -12,10 +12,9 @@ from chatbridge_llama_cpp.backend import llama_cpp
 from chatbridge_llama_cpp.options import LlamaOptions
 
 from chatbridge import Finish, ModelLoadError, Prompt, Request, Sampling, Special, Text, Tokens
-from chatbridge.testing import worker_with
+from chatbridge.testing import llama_metadata, random_llama, sentencepiece_metadata, worker_with, write_gguf
 
 from .conftest import EXACT, SIZE, Load
-from .convert import model_metadata, random_weights, spm_metadata, write_gguf
 
 STORY: Prompt = (Special("bos"), Text("Once upon a time there was a bridge. " * 10))
 
@@ -46,7 +45,7 @@ async def test_a_restart_reads_only_what_is_new(random_path: Path, tmp_path: Pat
 def long_path(tmp_path_factory: pytest.TempPathFactory, words: sentencepiece.SentencePieceProcessor) -> Path:
     size = {**SIZE, "context": 2304}
     path = tmp_path_factory.mktemp("long") / "long.gguf"
-    return write_gguf(path, model_metadata(**size) | spm_metadata(words), random_weights(**size))
+    return write_gguf(path, llama_metadata(**size) | sentencepiece_metadata(words), random_llama(**size))
 
 
 @pytest.mark.parametrize("adapter", ["", "other"])

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
 
-from .conftest import model_with
-from .convert import FIXTURES, bpe_metadata, spm_metadata
+from chatbridge.testing import byte_pair_metadata, fixtures, sentencepiece_metadata
+
+from .conftest import RECORDS, model_with
 from .shapes import VOCABULARY
 from .unigrams import changed, train
 
@@ -28,10 +29,10 @@ FORGED = st.lists(
 @pytest.fixture(scope="module")
 def bpe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LlamaModel, Tokenizer]]:
     """A published byte-level tokenizer, in llama.cpp and in the library."""
-    content = (FIXTURES / "belle-tokenizer.json").read_text(encoding="utf-8")
+    content = (fixtures() / "belle-bloom" / "hf" / "tokenizer.json").read_text(encoding="utf-8")
     library = Tokenizer.from_str(content)
     library.encode_special_tokens = True
-    model = model_with(tmp_path_factory.mktemp("bpe"), bpe_metadata(content, "bloom"))
+    model = model_with(tmp_path_factory.mktemp("bpe"), byte_pair_metadata(content, "bloom"))
     yield model, library
     model.close()
 
@@ -39,7 +40,7 @@ def bpe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LlamaModel, 
 @pytest.fixture(scope="module")
 def forgeable(tmp_path_factory: pytest.TempPathFactory, words: SentencePieceProcessor) -> Iterator[LlamaModel]:
     """A vocabulary whose pieces of text join to a control token's name, and a user-defined token."""
-    metadata = spm_metadata(words)
+    metadata = sentencepiece_metadata(words)
     pieces = ["</", "s>", "<s", "<u", "<un", "k>", "<0", "<0x", "<0x0", "A>", "[P", "[PA", "[PAD", "7]"]
     kinds = dict.fromkeys(pieces, 1) | {"<tool>": 4, "[PAD7]": 5}
     for at, (piece, kind) in enumerate(kinds.items(), VOCABULARY - len(kinds)):
@@ -54,9 +55,9 @@ def forgeable(tmp_path_factory: pytest.TempPathFactory, words: SentencePieceProc
 @pytest.fixture(scope="module")
 def blankless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LlamaModel, SentencePieceProcessor]]:
     """The recorded tokenizer without the dummy blank, in llama.cpp and in the library."""
-    recorded = (FIXTURES / "tokenizer.model").read_bytes()
+    recorded = (RECORDS / "tokenizer.model").read_bytes()
     library = SentencePieceProcessor(model_proto=changed(recorded, dummy_prefix=False, remove_blanks=False))
-    model = model_with(tmp_path_factory.mktemp("blankless"), spm_metadata(library, add_space_prefix=False))
+    model = model_with(tmp_path_factory.mktemp("blankless"), sentencepiece_metadata(library, add_space_prefix=False))
     yield model, library
     model.close()
 
@@ -66,13 +67,13 @@ def byteless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LlamaMo
     """A vocabulary that has no bytes for unknown characters, in llama.cpp and in the library."""
     trained = train("bpe", normalization_rule_name="identity", remove_extra_whitespaces=False)
     library = SentencePieceProcessor(model_proto=trained)
-    model = model_with(tmp_path_factory.mktemp("byteless"), spm_metadata(library))
+    model = model_with(tmp_path_factory.mktemp("byteless"), sentencepiece_metadata(library))
     yield model, library
     model.close()
 
 
 def test_recorded_texts_give_sentencepieces_ids(random_model: LlamaModel) -> None:
-    recorded = json.loads((FIXTURES / "tokenizer_cases.json").read_text(encoding="utf-8"))["llama"]
+    recorded = json.loads((RECORDS / "tokenizer_cases.json").read_text(encoding="utf-8"))["llama"]
     for case in recorded:
         assert random_model.tokenizer.encode(case["text"], start=True) == case["sp_ids"], case["text"]
     assert len(recorded) > 5

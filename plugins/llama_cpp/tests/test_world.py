@@ -16,7 +16,6 @@ from chatbridge import LocalModel
 from chatbridge.testing import LocalModelContract
 
 from .conftest import EXACT, model_with, opened
-from .convert import FIXTURES
 from .shapes import VOCABULARY, write_shape
 
 RECORDED = {
@@ -85,7 +84,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaModel]:
 
 def test_recorded_texts_give_the_recorded_ids(model: LlamaModel) -> None:
     ours = {number: PIECES[piece] for number, piece in RECORDED.items()}
-    recorded = json.loads((FIXTURES / "world_cases.json").read_text(encoding="utf-8"))["cases"]
+    path = Path(__file__).parent / "fixtures" / "world_cases.json"
+    recorded = json.loads(path.read_text(encoding="utf-8"))["cases"]
     for case in recorded:
         ids = model.tokenizer.encode(case["text"], start=True)
         assert ids == [ours.get(number, number) for number in case["ids"]], case["text"]

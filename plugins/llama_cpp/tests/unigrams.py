@@ -11,7 +11,7 @@ from typing import Any
 
 import sentencepiece
 
-from .convert import spm_metadata
+from chatbridge.testing import sentencepiece_metadata
 
 _NORMALIZER, _CHARSMAP, _DUMMY_PREFIX, _REMOVE_BLANKS = 3, 2, 3, 4
 TEXT = """
@@ -52,7 +52,7 @@ def changed(model: bytes, *, dummy_prefix: bool, remove_blanks: bool, rules: boo
 def unigram_metadata(model: bytes, *, dummy_prefix: bool, remove_blanks: bool, **more: Any) -> dict[str, Any]:
     """`tokenizer.ggml.*` of a Unigram model with these settings."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-    metadata = spm_metadata(processor, **more) | {
+    metadata = sentencepiece_metadata(processor, **more) | {
         "tokenizer.ggml.model": "t5",
         "tokenizer.ggml.unknown_token_id": processor.unk_id(),
         "tokenizer.ggml.add_space_prefix": dummy_prefix,

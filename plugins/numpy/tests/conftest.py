@@ -13,33 +13,56 @@ from chatbridge_numpy.gguf_file import GgufFile
 from chatbridge_numpy.model import NumpyModel, load_model
 from chatbridge_numpy.tokenizer import GgufTokenizer, read_tokenizer
 
-from .convert import BASE, FIXTURES, Arrays, from_meta, model_metadata, random_weights, spm_metadata, write_gguf
+from chatbridge.testing import (
+    Arrays,
+    PeftAdapter,
+    fixtures,
+    llama_metadata,
+    llama_sizes,
+    random_llama,
+    read_meta_llama,
+    read_peft_adapter,
+    sentencepiece_metadata,
+    write_gguf,
+)
+
+RECORDS = fixtures() / "llama"
 
 SIZE = {"layers": 2, "dim": 64, "hidden": 96, "heads": 4, "kv_heads": 2, "context": 256, "vocabulary": 480}
 """A random model with grouped queries, for everything that recorded numbers are not needed for."""
 
 
+def recorded_sizes() -> dict[str, Any]:
+    """The sizes of the recorded LLaMA model."""
+    return llama_sizes(RECORDS / "hf" / "config.json")
+
+
+def recorded_adapter(name: str) -> PeftAdapter:
+    """The recorded adapter in that folder."""
+    return read_peft_adapter(RECORDS / name, heads=recorded_sizes()["heads"])
+
+
 @pytest.fixture(scope="session")
 def words() -> sentencepiece.SentencePieceProcessor:
     """The recorded models' tokenizer."""
-    return sentencepiece.SentencePieceProcessor(model_file=str(FIXTURES / "tokenizer.model"))
+    return sentencepiece.SentencePieceProcessor(model_file=str(RECORDS / "tokenizer.model"))
 
 
 @pytest.fixture(scope="session")
 def chinese() -> sentencepiece.SentencePieceProcessor:
     """The tokenizer of the recorded Chinese-LLaMA: the same pieces, and more behind them, of score 0."""
-    return sentencepiece.SentencePieceProcessor(model_file=str(FIXTURES / "chinese-tokenizer.model"))
+    return sentencepiece.SentencePieceProcessor(model_file=str(RECORDS / "chinese-llama-lora" / "tokenizer.model"))
 
 
 @pytest.fixture(scope="session")
 def meta_arrays() -> Arrays:
     """The recorded LLaMA weights."""
-    return from_meta(FIXTURES / "meta.pth")
+    return read_meta_llama(RECORDS / "meta-1shard" / "consolidated.00.pth")
 
 
 @pytest.fixture(scope="session")
 def meta_metadata(words: sentencepiece.SentencePieceProcessor) -> dict[str, Any]:
-    return model_metadata(**BASE) | spm_metadata(words)
+    return llama_metadata(**recorded_sizes()) | sentencepiece_metadata(words)
 
 
 @pytest.fixture(scope="session")
@@ -56,8 +79,8 @@ def meta_model(meta_path: Path) -> NumpyModel:
 @pytest.fixture(scope="session")
 def random_path(tmp_path_factory: pytest.TempPathFactory, words: sentencepiece.SentencePieceProcessor) -> Path:
     """A model of random weights as a q8_0 file."""
-    metadata = model_metadata(**SIZE) | spm_metadata(words)
-    return write_gguf(tmp_path_factory.mktemp("random") / "random.gguf", metadata, random_weights(**SIZE), "Q8_0")
+    metadata = llama_metadata(**SIZE) | sentencepiece_metadata(words)
+    return write_gguf(tmp_path_factory.mktemp("random") / "random.gguf", metadata, random_llama(**SIZE), "Q8_0")
 
 
 @pytest.fixture(scope="session")
@@ -69,8 +92,8 @@ def random_model(random_path: Path) -> NumpyModel:
 def reference() -> dict[str, np.ndarray]:
     """What the original code computed, by name, without the batch's axis; `pN.input_ids` are the prompts."""
     arrays = {}
-    for name in ("reference_meta.npz", "reference_hf.npz"):
-        with np.load(FIXTURES / name) as recorded:
+    for name in ("reference_meta_1shard.npz", "reference_hf.npz"):
+        with np.load(RECORDS / name) as recorded:
             arrays |= {key: recorded[key] if "batch" in key else recorded[key][0] for key in recorded}
     return arrays
 

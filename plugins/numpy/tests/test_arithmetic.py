@@ -11,8 +11,8 @@ import sentencepiece
 from chatbridge_numpy.model import NumpyModel, load_model
 
 from chatbridge import Row, Sampling
+from chatbridge.testing import Arrays, llama_metadata, random_llama, sentencepiece_metadata, write_gguf
 
-from .convert import Arrays, model_metadata, random_weights, spm_metadata, write_gguf
 from .slow import SlowLlama
 
 SIZE = {"layers": 2, "dim": 48, "hidden": 80, "heads": 6, "kv_heads": 6, "context": 256, "vocabulary": 480}
@@ -22,7 +22,7 @@ TOKENS = [1, 300, 17, 300, 479, 0, 258, 31, 302, 444, 9, 10]
 def loaded(
     folder: Path, words: sentencepiece.SentencePieceProcessor, arrays: Arrays, size: dict[str, Any], **metadata: Any
 ) -> NumpyModel:
-    described = model_metadata(**size) | spm_metadata(words)
+    described = llama_metadata(**size) | sentencepiece_metadata(words)
     described |= {f"llama.{key.replace('__', '.')}": value for key, value in metadata.items()}
     return load_model(write_gguf(folder / "model.gguf", described, arrays))
 
@@ -42,7 +42,7 @@ def test_grouped_queries_share_keys_and_values(
     tmp_path: Path, words: sentencepiece.SentencePieceProcessor, kv_heads: int
 ) -> None:
     size = SIZE | {"kv_heads": kv_heads}
-    arrays = random_weights(**size)
+    arrays = random_llama(**size)
     model = loaded(tmp_path, words, arrays, size)
     agrees(model, SlowLlama(arrays, heads=6, kv_heads=kv_heads, epsilon=1e-5))
     assert model.new_state().kv.shape[2] == kv_heads
@@ -53,7 +53,7 @@ def test_biases_are_added_where_a_file_has_them(
     tmp_path: Path, words: sentencepiece.SentencePieceProcessor, biased: tuple[str, ...]
 ) -> None:
     size = SIZE | {"kv_heads": 2}
-    arrays = random_weights(**size)
+    arrays = random_llama(**size)
     rng = np.random.default_rng(3)
     for i in range(size["layers"]):
         for part in biased:
@@ -63,7 +63,7 @@ def test_biases_are_added_where_a_file_has_them(
 
 
 def test_llama_3_rope_factors_stretch_each_pair(tmp_path: Path, words: sentencepiece.SentencePieceProcessor) -> None:
-    arrays = random_weights(**SIZE) | {"rope_freqs.weight": np.array([1.0, 1.3, 2.5, 8.0], np.float32)}
+    arrays = random_llama(**SIZE) | {"rope_freqs.weight": np.array([1.0, 1.3, 2.5, 8.0], np.float32)}
     model = loaded(tmp_path, words, arrays, SIZE, rope__freq_base=500000.0)
     agrees(model, SlowLlama(arrays, heads=6, theta=500000.0, epsilon=1e-5))
 
@@ -79,19 +79,19 @@ def test_llama_3_rope_factors_stretch_each_pair(tmp_path: Path, words: sentencep
 def test_linear_scaling_slows_every_pair(
     tmp_path: Path, words: sentencepiece.SentencePieceProcessor, metadata: dict[str, Any]
 ) -> None:
-    arrays = random_weights(**SIZE)
+    arrays = random_llama(**SIZE)
     agrees(loaded(tmp_path, words, arrays, SIZE, **metadata), SlowLlama(arrays, heads=6, scale=4.0, epsilon=1e-5))
 
 
 def test_a_head_may_be_rotated_in_part(tmp_path: Path, words: sentencepiece.SentencePieceProcessor) -> None:
-    arrays = random_weights(**SIZE)
+    arrays = random_llama(**SIZE)
     model = loaded(tmp_path, words, arrays, SIZE, rope__dimension_count=4)
     agrees(model, SlowLlama(arrays, heads=6, rope=4, epsilon=1e-5))
 
 
 def test_heads_may_be_wider_than_their_share(tmp_path: Path, words: sentencepiece.SentencePieceProcessor) -> None:
     # As in Mistral NeMo: 6 heads of 12 in a model of 48.
-    arrays = random_weights(**SIZE)
+    arrays = random_llama(**SIZE)
     rng = np.random.default_rng(5)
     for i in range(SIZE["layers"]):
         for part, shape in (("q", (72, 48)), ("k", (72, 48)), ("v", (72, 48)), ("output", (48, 72))):
@@ -104,13 +104,13 @@ def test_heads_may_be_wider_than_their_share(tmp_path: Path, words: sentencepiec
 def test_the_output_is_the_embedding_again_where_it_is_left_out(
     tmp_path: Path, words: sentencepiece.SentencePieceProcessor, tied: bool
 ) -> None:
-    arrays = random_weights(**SIZE, tied=tied)
+    arrays = random_llama(**SIZE, tied=tied)
     assert ("output.weight" in arrays) is not tied
     agrees(loaded(tmp_path, words, arrays, SIZE), SlowLlama(arrays, heads=6, epsilon=1e-5))
 
 
 def test_one_value_for_each_layer_is_one_value(tmp_path: Path, words: sentencepiece.SentencePieceProcessor) -> None:
-    arrays = random_weights(**SIZE)
+    arrays = random_llama(**SIZE)
     model = loaded(tmp_path, words, arrays, SIZE, attention__head_count_kv=[6, 6], feed_forward_length=[80, 80])
     agrees(model, SlowLlama(arrays, heads=6, epsilon=1e-5))
 
@@ -136,7 +136,7 @@ def test_a_step_refuses_what_its_caller_should_have_checked(random_model: NumpyM
 
 
 def test_large_activations_do_not_overflow(tmp_path: Path, words: sentencepiece.SentencePieceProcessor) -> None:
-    arrays = random_weights(**SIZE)
+    arrays = random_llama(**SIZE)
     arrays = {name: a * 300 if "ffn" in name or "attn_q" in name else a for name, a in arrays.items()}
     model = loaded(tmp_path, words, arrays, SIZE)
     assert np.isfinite(model.logits(model.new_state(), TOKENS)).all()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, trainers
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
-from .convert import FIXTURES, bpe_metadata
+from chatbridge.testing import byte_pair_metadata, fixtures
 
 Make = Callable[[dict[str, Any]], GgufTokenizer]
 
@@ -75,7 +75,7 @@ def trained(pre: str) -> Tokenizer:
 def both(request: pytest.FixtureRequest, tokenizer_of: Make) -> tuple[GgufTokenizer, Tokenizer]:
     """Our tokenizer and the library's."""
     library = trained(request.param)
-    return tokenizer_of(bpe_metadata(library.to_str(), request.param)), library
+    return tokenizer_of(byte_pair_metadata(library.to_str(), request.param)), library
 
 
 def test_every_way_of_cutting_words_is_tested() -> None:
@@ -124,7 +124,7 @@ def test_control_tokens_are_known_by_their_text(both: tuple[GgufTokenizer, Token
 
 def test_only_llama_3_and_its_kin_want_a_bos(tokenizer_of: Make) -> None:
     for pre, wanted in (("llama-bpe", True), ("llama3", True), ("tekken", True), ("qwen2", False), ("gpt-2", False)):
-        metadata = bpe_metadata(trained("gpt-2").to_str(), pre)
+        metadata = byte_pair_metadata(trained("gpt-2").to_str(), pre)
         metadata["tokenizer.ggml.bos_token_id"] = metadata["tokenizer.ggml.tokens"].index("<|begin_of_text|>")
         assert (tokenizer_of(metadata).vocabulary.bos is not None) is wanted
 
@@ -139,7 +139,7 @@ def test_a_published_byte_level_tokenizer(belle: tuple[GgufTokenizer, Tokenizer]
 
 @pytest.fixture(scope="module")
 def belle(tokenizer_of: Make) -> tuple[GgufTokenizer, Tokenizer]:
-    content = (FIXTURES / "belle-tokenizer.json").read_text(encoding="utf-8")
+    content = (fixtures() / "belle-bloom" / "hf" / "tokenizer.json").read_text(encoding="utf-8")
     library = Tokenizer.from_str(content)
     library.encode_special_tokens = True
-    return tokenizer_of(bpe_metadata(content, "bloom")), library
+    return tokenizer_of(byte_pair_metadata(content, "bloom")), library

@@ -16,8 +16,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chatbridge import ModelLoadError, free_memory
+from chatbridge.testing import Arrays, random_llama, write_gguf
 
-from .convert import BASE, Arrays, random_weights, write_gguf
+from .conftest import recorded_sizes
 
 LEFT_OUT: Any = None
 """In metadata: without this key."""
@@ -192,7 +193,7 @@ def test_a_context_longer_than_the_model_was_trained_for(meta_path: Path) -> Non
 def test_a_model_larger_than_the_machine(tmp_path: Path, meta_metadata: dict[str, Any]) -> None:
     # A file with holes: the weights take no space on the disk.
     rows = 2 * free_memory() // 4 >> 20
-    path = write_gguf(tmp_path / "huge.gguf", meta_metadata, random_weights(**BASE, vocabulary=480))
+    path = write_gguf(tmp_path / "huge.gguf", meta_metadata, random_llama(**recorded_sizes()))
     whole = path.read_bytes()
     at = whole.index(b"blk.0.ffn_up.weight") + len(b"blk.0.ffn_up.weight") + 4
     path.write_bytes(whole[:at] + struct.pack("<QQ", 1 << 20, rows) + whole[at + 16 :])

@@ -11,8 +11,17 @@ from chatbridge_numpy.model import NumpyModel, load_model
 from gguf import GGMLQuantizationType
 from gguf.quants import quantize
 
-from .convert import BASE, FIXTURES, Arrays, from_peft, model_metadata, spm_metadata, write_gguf
-from .engine import greedy
+from chatbridge.testing import (
+    Arrays,
+    PeftAdapter,
+    greedy_ids,
+    llama_metadata,
+    sentencepiece_metadata,
+    write_gguf,
+    write_lora,
+)
+
+from .conftest import recorded_adapter, recorded_sizes
 from .slow import SlowLlama
 
 TOLERANCE = 2e-4
@@ -48,7 +57,7 @@ def test_greedy_answers_are_the_recorded_ones(meta_model: NumpyModel, reference:
     padded = [[int(i) for i in row] for row in reference["hf.batch.greedy"]]
     batch = [row[row.index(meta_model.info.bos) :] for row in padded]  # Hugging Face pads on the left
     prompts = [reference[f"{name}.input_ids"].tolist() for name in ("p0", "p1")]
-    answers = greedy(meta_model, prompts, max_tokens=20)
+    answers = greedy_ids(meta_model, prompts, max_tokens=len(alone) - len(prompts[0]))
     assert [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)] == batch
     assert prompts[0] + answers[0] == alone
 
@@ -63,7 +72,7 @@ def test_each_type_gives_the_numbers_of_its_dequantised_weights(
     ids = reference["p1.input_ids"]
     assert packed.info.details["quantisation"] == kind.lower()
     assert (logits(packed, ids) == logits(plain, ids)).all()
-    slow = SlowLlama(unpacked, heads=4)
+    slow = SlowLlama(unpacked, heads=recorded_sizes()["heads"])
     np.testing.assert_allclose(logits(packed, ids), slow.logits(ids), atol=TOLERANCE)
 
 
@@ -81,24 +90,24 @@ def dequantised(array: np.ndarray, kind: str) -> np.ndarray:
     return (whole * blocks["scale"][:, None].astype(np.float32)).reshape(array.shape)
 
 
-@pytest.mark.parametrize(("name", "alpha"), [("lora.p0.logits_merged", 16), ("lora16.p0.logits", 16)])
+@pytest.mark.parametrize("name", ["lora.p0.logits_merged", "lora16.p0.logits"])
 def test_alpaca_adapters_give_the_recorded_logits(
-    tmp_path: Path, meta_path: Path, reference: dict[str, np.ndarray], name: str, alpha: int
+    tmp_path: Path, meta_path: Path, reference: dict[str, np.ndarray], name: str
 ) -> None:
-    file = "alpaca-lora-r16.bin" if name.startswith("lora16") else "alpaca-lora.bin"
-    model = load_model(meta_path, lora=adapter(tmp_path, from_peft(FIXTURES / file)[0], alpha))
+    folder = "alpaca-lora-r16-qkvo" if name.startswith("lora16") else "alpaca-lora"
+    model = load_model(meta_path, lora=adapter(tmp_path, recorded_adapter(folder)))
     np.testing.assert_allclose(logits(model, reference["p0.input_ids"]), reference[name], atol=TOLERANCE)
 
 
 def test_an_adapted_model_answers_as_recorded(
     tmp_path: Path, meta_path: Path, meta_model: NumpyModel, reference: dict[str, np.ndarray]
 ) -> None:
-    pairs, _ = from_peft(FIXTURES / "alpaca-lora.bin")
-    model = load_model(meta_path, lora=adapter(tmp_path, pairs, 16))
+    alpaca = recorded_adapter("alpaca-lora")
+    model = load_model(meta_path, lora=adapter(tmp_path, alpaca))
     prompt = reference["p0.input_ids"].tolist()
     recorded = reference["lora.p0.greedy"].tolist()
-    assert prompt + greedy(model, [prompt], max_tokens=len(recorded) - len(prompt))[0] == recorded
-    assert "rank 8, alpha 16" in model.info.details["lora"]
+    assert prompt + greedy_ids(model, [prompt], max_tokens=len(recorded) - len(prompt))[0] == recorded
+    assert f"rank {alpaca.rank}, alpha {alpaca.alpha}" in model.info.details["lora"]
     assert model.info.fingerprint != meta_model.info.fingerprint
 
 
@@ -106,16 +115,15 @@ def test_chinese_llama_gives_the_recorded_logits(
     tmp_path: Path, meta_arrays: Arrays, reference: dict[str, np.ndarray], chinese: Any
 ) -> None:
     # Seven adapted matrices a layer; the embedding and the output are replaced, by more rows.
-    pairs, replaced = from_peft(FIXTURES / "chinese-llama-lora.bin")
-    metadata = model_metadata(**BASE) | spm_metadata(chinese)
-    path = write_gguf(tmp_path / "chinese.gguf", metadata, meta_arrays | replaced)
-    model = load_model(path, lora=adapter(tmp_path, pairs, 32))
+    recorded = recorded_adapter("chinese-llama-lora")
+    metadata = llama_metadata(**recorded_sizes()) | sentencepiece_metadata(chinese)
+    path = write_gguf(tmp_path / "chinese.gguf", metadata, meta_arrays | recorded.replaced)
+    model = load_model(path, lora=adapter(tmp_path, recorded))
     ids = reference["chinese_llama.input_ids"].tolist()
     np.testing.assert_allclose(logits(model, ids), reference["chinese_llama.logits_unmerged_fp32"], atol=TOLERANCE)
     greedily = reference["chinese_llama.greedy"].tolist()
-    assert ids + greedy(model, [ids], max_tokens=len(greedily) - len(ids))[0] == greedily
+    assert ids + greedy_ids(model, [ids], max_tokens=len(greedily) - len(ids))[0] == greedily
 
 
-def adapter(folder: Path, pairs: Arrays, alpha: float) -> Path:
-    metadata = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": float(alpha)}
-    return write_gguf(folder / "adapter.gguf", metadata, pairs)
+def adapter(folder: Path, recorded: PeftAdapter) -> Path:
+    return write_lora(folder / "adapter.gguf", recorded.pairs, recorded.alpha)

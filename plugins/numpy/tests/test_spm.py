@@ -14,12 +14,14 @@ from chatbridge_numpy.tokenizer import GgufTokenizer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from .convert import FIXTURES, spm_metadata
+from chatbridge.testing import sentencepiece_metadata
+
+from .conftest import RECORDS
 
 Processor = sentencepiece.SentencePieceProcessor
 Make = Callable[[dict[str, Any]], GgufTokenizer]
 
-RECORDED = json.loads((FIXTURES / "tokenizer_cases.json").read_text(encoding="utf-8"))
+RECORDED = json.loads((RECORDS / "tokenizer_cases.json").read_text(encoding="utf-8"))
 CORPUS = (
     "the fox learns to read and the hen learns to write; how are you today? 12345 67890\n"
     "    def f(x):\n        return x + 1\n你好，今天天气怎么样？ 我很好，谢谢你。\n"
@@ -48,12 +50,12 @@ def trained(**options: Any) -> Processor:
 
 @pytest.fixture(scope="module")
 def llama(tokenizer_of: Make, words: Processor) -> GgufTokenizer:
-    return tokenizer_of(spm_metadata(words))
+    return tokenizer_of(sentencepiece_metadata(words))
 
 
 @pytest.fixture(scope="module")
 def chinese_llama(tokenizer_of: Make, chinese: Processor) -> GgufTokenizer:
-    return tokenizer_of(spm_metadata(chinese))
+    return tokenizer_of(sentencepiece_metadata(chinese))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,7 @@ def chatml() -> Processor:
 @pytest.fixture(scope="module")
 def chatml_tokenizer(tokenizer_of: Make, chatml: Processor) -> GgufTokenizer:
     user_defined = {"▁▁▁▁", "▁▁", "\n\n", "fox", "foxes"}
-    return tokenizer_of(spm_metadata(chatml, user_defined, add_space_prefix=False, add_bos_token=False))
+    return tokenizer_of(sentencepiece_metadata(chatml, user_defined, add_space_prefix=False, add_bos_token=False))
 
 
 @pytest.mark.parametrize("case", RECORDED["llama"], ids=lambda case: case["text"][:12])
@@ -89,7 +91,7 @@ def test_recorded_texts_of_chinese_llama(chinese_llama: GgufTokenizer, case: dic
 @pytest.mark.parametrize("case", RECORDED["chinese_alpaca"], ids=lambda case: case["text"][:12])
 def test_recorded_texts_of_chinese_alpaca(tokenizer_of: Make, chinese: Processor, case: dict[str, Any]) -> None:
     # Its [PAD] stands behind the pieces, as a control token: typed, it is text.
-    metadata = spm_metadata(chinese)
+    metadata = sentencepiece_metadata(chinese)
     metadata["tokenizer.ggml.tokens"] += ["[PAD]"]
     metadata["tokenizer.ggml.scores"] += [0.0]
     metadata["tokenizer.ggml.token_type"] += [3]
@@ -142,7 +144,7 @@ def both_with_unused(tokenizer_of: Make) -> tuple[GgufTokenizer, Processor]:
     """A tokenizer and the library, with a third of the pieces declared unused."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=with_unused(trained().serialized_model_proto()))
     assert sum(processor.is_unused(i) for i in range(processor.get_piece_size())) > 30
-    return tokenizer_of(spm_metadata(processor)), processor
+    return tokenizer_of(sentencepiece_metadata(processor)), processor
 
 
 def with_unused(model: bytes) -> bytes:
@@ -193,7 +195,7 @@ def test_control_tokens_have_no_bytes(llama: GgufTokenizer) -> None:
 
 
 def test_control_tokens_that_a_converter_marked_as_plain_stay_control(tokenizer_of: Make, chatml: Processor) -> None:
-    metadata = spm_metadata(chatml)
+    metadata = sentencepiece_metadata(chatml)
     metadata["tokenizer.ggml.token_type"] = [1 if kind == 3 else kind for kind in metadata["tokenizer.ggml.token_type"]]
     tokenizer = tokenizer_of(metadata)
     end = chatml.piece_to_id("<|im_end|>")
@@ -206,7 +208,7 @@ def test_control_tokens_that_a_converter_marked_as_plain_stay_control(tokenizer_
 def test_bos_is_wanted_unless_the_file_says_no(
     tokenizer_of: Make, words: Processor, wanted: dict[str, Any], bos: int | None
 ) -> None:
-    vocabulary = tokenizer_of(spm_metadata(words, **wanted)).vocabulary
+    vocabulary = tokenizer_of(sentencepiece_metadata(words, **wanted)).vocabulary
     assert vocabulary.bos == bos
     assert vocabulary.eos == (2,)
 
@@ -217,10 +219,10 @@ def test_vocabularies_are_equal_only_where_they_cut_alike(
     one, same, other, spaceless = (
         tokenizer_of(metadata).vocabulary.fingerprint
         for metadata in (
-            spm_metadata(words),
-            spm_metadata(words, add_bos_token=False),
-            spm_metadata(chinese),
-            spm_metadata(words, add_space_prefix=False),
+            sentencepiece_metadata(words),
+            sentencepiece_metadata(words, add_bos_token=False),
+            sentencepiece_metadata(chinese),
+            sentencepiece_metadata(words, add_space_prefix=False),
         )
     )
     assert one == same

@@ -12,10 +12,22 @@ from chatbridge_rwkv.backend import build_info, load, rwkv
 from chatbridge_rwkv.options import RwkvOptions
 
 from chatbridge import DiskCache, LocalModel, ModelLoadError, Plugins
-from chatbridge.testing import LocalModelContract, worker_with
+from chatbridge.testing import EngineContract, LocalModelContract, worker_with
 
 from .conftest import V4, V7, Load, opened, options_for, sizes, there, vocabulary
 from .weights import write_model
+
+
+class TestEngineOnV4(EngineContract):
+    @pytest.fixture
+    def model(self, v4: LocalModel) -> LocalModel:
+        return v4
+
+
+class TestEngineOnV7(EngineContract):
+    @pytest.fixture
+    def model(self, v7: LocalModel) -> LocalModel:
+        return v7
 
 
 class TestV4(LocalModelContract):

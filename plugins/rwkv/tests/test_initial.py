@@ -11,9 +11,9 @@ from chatbridge_rwkv.model import RwkvModel
 
 from chatbridge import ModelLoadError, Request, Row, Sampling, Text
 from chatbridge.engine.engine import Engine
+from chatbridge.testing import finish_all
 
 from .conftest import IDS, V4, V7, Load, sizes
-from .engine import finish_all
 from .weights import write_model
 
 

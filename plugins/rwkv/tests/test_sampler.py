@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatbridge import BackendError, InvalidRequest, Sampling
+from chatbridge.testing import greedy_ids
 
 from .conftest import V4, opened, recorded
-from .engine import greedy
 
 OFF = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
 
@@ -92,7 +92,7 @@ def test_a_recorded_run_of_the_packages_generate() -> None:
         "frequency_penalty": run["args"]["alpha_frequency"],
     }
     ids = model.tokenizer.encode(run["ctx"], start=True)
-    (said,) = greedy(model, [ids], max_tokens=run["token_count"], **penalties)
+    (said,) = greedy_ids(model, [ids], max_tokens=run["token_count"], **penalties)
     # What the package printed: it holds everything back behind a character that is never completed.
     assert model.tokenizer.decode(said).decode("utf-8", "replace").startswith(run["text"].rstrip("\ufffd"))
     assert len(said) == run["token_count"]

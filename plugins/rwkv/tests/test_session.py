@@ -13,9 +13,9 @@ from chatbridge import Plugins, Reply, Request, Sampling, Tokens, Turn
 from chatbridge.engine.engine import Engine
 from chatbridge.prompts import render
 from chatbridge.prompts.segments import encode
+from chatbridge.testing import finish_all
 
 from .conftest import V4, opened, recorded
-from .engine import finish_all
 
 SESSION = recorded("chat_session.json")
 DEFAULTS = SESSION["defaults"]

@@ -15,9 +15,9 @@ from chatbridge_rwkv.state import Layout
 
 from chatbridge import BackendError, Request, Row, Sampling, Text
 from chatbridge.engine.engine import Engine
+from chatbridge.testing import finish_all
 
 from .conftest import IDS, V4, V7, Load, sizes
-from .engine import finish_all
 from .weights import write_model
 
 GREEDY = Sampling(temperature=0, max_tokens=12)

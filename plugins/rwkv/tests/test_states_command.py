@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 
 from chatbridge import ChatbridgeError, Request, Sampling, Text
 from chatbridge.engine.engine import Engine
+from chatbridge.testing import finish_all
 
 from .conftest import TOKENIZER, V4, V7, Load, opened
-from .engine import finish_all
 
 STORY = "Once upon a time there was a bridge. " * 4 + "A fox went over it every day to see the kettle."
 

@@ -1,4 +1,4 @@
-"""Makes GGUF files for the tests: from LLaMA checkpoints and adapters as they were published, or of random weights.
+"""Writes GGUF files for tests: of LLaMA checkpoints and adapters as they were published, or of random weights.
 
 Reads PyTorch's zip files without PyTorch, through an unpickler that builds nothing but arrays.
 """
@@ -9,18 +9,20 @@ import json
 import pickle
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
 import gguf
 import numpy as np
-import sentencepiece
 from gguf.quants import quantize
 
+if TYPE_CHECKING:
+    import sentencepiece
+
 Arrays = dict[str, np.ndarray]
-FIXTURES = Path(__file__).parent / "fixtures"
-BASE = {"layers": 2, "dim": 64, "hidden": 192, "heads": 4, "kv_heads": 4, "context": 96, "epsilon": 1e-6}
+"""Tensors by name."""
 
 
 def read_torch(path: Path) -> Arrays:
@@ -52,7 +54,7 @@ def _rebuild(storage: np.ndarray, offset: int, shape: tuple[int, ...], strides: 
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps)
 
 
-def from_meta(path: Path) -> Arrays:
+def read_meta_llama(path: Path) -> Arrays:
     """Meta's checkpoint under GGUF's names; its rotary pairs are neighbours already, as GGUF wants them."""
     names = {"tok_embeddings": "token_embd", "norm": "output_norm", "output": "output"}
     parts = {
@@ -77,8 +79,21 @@ def from_meta(path: Path) -> Arrays:
     return renamed
 
 
-def from_peft(path: Path, heads: int = 4) -> tuple[Arrays, Arrays]:
-    """A PEFT adapter under GGUF's names: its pairs of matrices, and whole tensors that replace the model's.
+@dataclass(frozen=True)
+class PeftAdapter:
+    """An adapter of PEFT's under GGUF's names. `pairs`: matrices by the name of the tensor and .lora_a or .lora_b.
+
+    `replaced`: whole tensors in the place of the model's.
+    """
+
+    pairs: Arrays
+    replaced: Arrays
+    rank: int
+    alpha: float
+
+
+def read_peft_adapter(folder: Path, *, heads: int) -> PeftAdapter:
+    """The adapter in a folder, for a model of so many heads.
 
     Hugging Face rotates halves: the rows of q and k go back to neighbouring pairs, as in the model itself.
     """
@@ -92,8 +107,9 @@ def from_peft(path: Path, heads: int = 4) -> tuple[Arrays, Arrays]:
         "down_proj": "ffn_down",
         "up_proj": "ffn_up",
     }
-    pairs, replaced = {}, {}
-    for name, array in read_torch(path).items():
+    pairs: Arrays = {}
+    replaced: Arrays = {}
+    for name, array in read_torch(folder / "adapter_model.bin").items():
         words = name.removeprefix("base_model.model.").removesuffix(".weight").split(".")
         if words[-1] in names:
             replaced[names[words[-1]]] = array
@@ -103,17 +119,34 @@ def from_peft(path: Path, heads: int = 4) -> tuple[Arrays, Arrays]:
             rows, rank = array.shape
             array = array.reshape(heads, 2, rows // heads // 2, rank).swapaxes(1, 2).reshape(rows, rank)
         pairs[f"blk.{number}.{parts[part]}.weight.{which}"] = array
-    return pairs, replaced
+    told = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    return PeftAdapter(pairs, replaced, told["r"], told["lora_alpha"])
 
 
-def random_weights(
+def llama_sizes(config: Path) -> dict[str, Any]:
+    """The sizes in a config.json of Hugging Face's, as the functions here call them."""
+    told = json.loads(config.read_text(encoding="utf-8"))
+    return {
+        "layers": told["num_hidden_layers"],
+        "dim": told["hidden_size"],
+        "hidden": told["intermediate_size"],
+        "heads": told["num_attention_heads"],
+        "kv_heads": told.get("num_key_value_heads", told["num_attention_heads"]),
+        "context": told["max_position_embeddings"],
+        "epsilon": told["rms_norm_eps"],
+        "vocabulary": told["vocab_size"],
+    }
+
+
+def random_llama(
     *, layers: int, dim: int, hidden: int, heads: int, kv_heads: int, vocabulary: int, tied: bool = True, **_: Any
 ) -> Arrays:
     """Weights that say nothing, of the size asked for."""
     rng = np.random.default_rng(7)
 
     def matrix(rows: int, columns: int) -> np.ndarray:
-        return (rng.standard_normal((rows, columns)) * columns**-0.5).astype(np.float32)
+        array: np.ndarray = (rng.standard_normal((rows, columns)) * columns**-0.5).astype(np.float32)
+        return array
 
     kv = dim // heads * kv_heads
     arrays = {"token_embd.weight": matrix(vocabulary, dim) * 4, "output_norm.weight": np.ones(dim, np.float32)}
@@ -134,7 +167,7 @@ def random_weights(
     return arrays
 
 
-def spm_metadata(
+def sentencepiece_metadata(
     processor: sentencepiece.SentencePieceProcessor, user_defined: Collection[str] = (), **more: Any
 ) -> dict[str, Any]:
     """`tokenizer.ggml.*` of a SentencePiece model, which does not tell which pieces are user-defined."""
@@ -156,7 +189,7 @@ def spm_metadata(
     } | {f"tokenizer.ggml.{key}": value for key, value in more.items()}
 
 
-def bpe_metadata(tokenizer_json: str, pre: str) -> dict[str, Any]:
+def byte_pair_metadata(tokenizer_json: str, pre: str) -> dict[str, Any]:
     """`tokenizer.ggml.*` of a byte-level tokenizer.json."""
     content = json.loads(tokenizer_json)
     ids = dict(content["model"]["vocab"])
@@ -175,7 +208,7 @@ def bpe_metadata(tokenizer_json: str, pre: str) -> dict[str, Any]:
     }
 
 
-def model_metadata(
+def llama_metadata(
     *, layers: int, dim: int, hidden: int, heads: int, kv_heads: int, context: int, epsilon: float = 1e-5, **_: Any
 ) -> dict[str, Any]:
     """`llama.*` of a model of this size."""
@@ -223,3 +256,9 @@ def write_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def write_lora(path: Path, pairs: Mapping[str, np.ndarray], alpha: float) -> Path:
+    """A LoRA adapter for LLaMA as a GGUF file. `pairs`: see `PeftAdapter`."""
+    metadata = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": float(alpha)}
+    return write_gguf(path, metadata, pairs)
