@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from chatbridge.testing.discord.server import DiscordServer as DiscordServer
     from chatbridge.testing.documents import Document as Document
     from chatbridge.testing.documents import readmes as readmes
-    from chatbridge.testing.documents import start_program as start_program
     from chatbridge.testing.echo import EchoBackend as EchoBackend
     from chatbridge.testing.frontends import FrontendContract as FrontendContract
     from chatbridge.testing.frontends import Room as Room
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from chatbridge.testing.kills import judge_answers as judge_answers
     from chatbridge.testing.kills import kill_at_random as kill_at_random
     from chatbridge.testing.models import LocalModelContract as LocalModelContract
+    from chatbridge.testing.programs import default_signals as default_signals
+    from chatbridge.testing.programs import start_program as start_program
     from chatbridge.testing.readme_contract import ReadmeContract as ReadmeContract
     from chatbridge.testing.script import ScriptedBackend as ScriptedBackend
     from chatbridge.testing.script import scripted as scripted
@@ -45,11 +46,12 @@ _HOME = {
     "backends": ("BackendContract",),
     "chats": ("FakeService", "Fault", "ServiceCall"),
     "discord.server": ("DiscordServer",),
-    "documents": ("Document", "readmes", "start_program"),
+    "documents": ("Document", "readmes"),
     "echo": ("EchoBackend",),
     "frontends": ("FrontendContract", "Room"),
     "kills": ("BusyChat", "Toll", "judge_answers", "kill_at_random"),
     "models": ("LocalModelContract",),
+    "programs": ("default_signals", "start_program"),
     "readme_contract": ("ReadmeContract",),
     "script": ("ScriptedBackend", "scripted"),
     "setup": ("bridge_with", "plugin_of", "worker_with"),
