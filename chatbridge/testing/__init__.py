@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from chatbridge.testing.frontends import FrontendContract as FrontendContract
     from chatbridge.testing.frontends import Room as Room
     from chatbridge.testing.kills import BusyChat as BusyChat
-    from chatbridge.testing.kills import Toll as Toll
-    from chatbridge.testing.kills import judge_answers as judge_answers
+    from chatbridge.testing.kills import KillReport as KillReport
+    from chatbridge.testing.kills import check_answers as check_answers
     from chatbridge.testing.kills import kill_at_random as kill_at_random
     from chatbridge.testing.models import LocalModelContract as LocalModelContract
     from chatbridge.testing.programs import default_signals as default_signals
@@ -49,7 +49,7 @@ _HOME = {
     "documents": ("Document", "readmes"),
     "echo": ("EchoBackend",),
     "frontends": ("FrontendContract", "Room"),
-    "kills": ("BusyChat", "Toll", "judge_answers", "kill_at_random"),
+    "kills": ("BusyChat", "KillReport", "check_answers", "kill_at_random"),
     "models": ("LocalModelContract",),
     "programs": ("default_signals", "start_program"),
     "readme_contract": ("ReadmeContract",),

@@ -51,10 +51,10 @@ class BusyChat:
 
 
 @dataclass(frozen=True, slots=True)
-class Toll:
-    """What came of the kills: so many messages were asked, so many answers came with the mark of a possible duplicate.
+class KillReport:
+    """What people read: so many messages were `asked`, and so many answers were `marked` as possible duplicates.
 
-    `doubled` of these had come before; the others had not, and the mark was only caution.
+    `doubled` of the marked ones had come before; the others had not, and the mark was only caution.
     """
 
     kills: int
@@ -72,7 +72,7 @@ async def kill_at_random(
     seed: int = 7,
     ready: Callable[[], Awaitable[object]] | None = None,
     answer: Callable[[str], str] = str.upper,
-) -> Toll:
+) -> KillReport:
     """Start the program, and kill it again and again while people write; then let it answer all, and judge each chat.
 
     The program has to answer every message of a chat with `answer` of its text, as `EchoBackend` does. It is killed
@@ -101,10 +101,10 @@ async def kill_at_random(
         with suppress(ProcessLookupError):
             program.kill()
         await program.wait()
-    return people.judge(kills)
+    return people.check(kills)
 
 
-def judge_answers(shown: Sequence[str], expected: Sequence[str], *, strays: Collection[str] = ()) -> tuple[int, int]:
+def check_answers(shown: Sequence[str], expected: Sequence[str], *, strays: Collection[str] = ()) -> tuple[int, int]:
     """Whether a chat shows each answer once, or a second time with a mark; in their order; and nothing but `strays`.
 
     Gives how many messages have a mark, and how many of these answers stand there without one, too.
@@ -175,9 +175,9 @@ class _People:
     def _seen(chat: BusyChat) -> set[str]:
         return {_unmarked(text) for text in chat.shown()}
 
-    def judge(self, kills: int) -> Toll:
+    def check(self, kills: int) -> KillReport:
         marked = doubled = 0
         for chat, expected in zip(self._chats, self._expected, strict=True):
-            here = judge_answers(chat.shown(), expected)
+            here = check_answers(chat.shown(), expected)
             marked, doubled = marked + here[0], doubled + here[1]
-        return Toll(kills, sum(map(len, self._expected)), marked, doubled)
+        return KillReport(kills, sum(map(len, self._expected)), marked, doubled)

@@ -14,7 +14,7 @@ from chatbridge.delivery.chat import Limits
 from chatbridge.delivery.contents import split_answer
 from chatbridge.store import Inbox, Store
 from chatbridge.store.queue import Queue
-from chatbridge.testing import judge_answers
+from chatbridge.testing import check_answers
 
 from .echo import echo
 from .victim import CHATS, update
@@ -46,7 +46,7 @@ async def test_each_message_is_answered_and_no_answer_is_doubled_in_silence(tmp_
         texts = list(chats.get(f"c{chat}", {}).values())
         expected = [part.text for number in numbers for part in split_answer(echo(update(number).text), limits)]
         # Nothing else is there, but for placeholders sent in the very moment of a kill.
-        marked += judge_answers(texts, expected, strays=[PLACEHOLDER])[0]
+        marked += check_answers(texts, expected, strays=[PLACEHOLDER])[0]
         assert texts.count(PLACEHOLDER) <= kills
     assert marked <= kills * CHATS
 

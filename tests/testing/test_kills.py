@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from chatbridge.testing import BusyChat, Toll, judge_answers, kill_at_random, kills
+from chatbridge.testing import BusyChat, KillReport, check_answers, kill_at_random, kills
 from chatbridge.testing.wire.changes import Changes
 from chatbridge.texts import say
 
@@ -71,7 +71,7 @@ class Program:
         return -signal.SIGKILL if self._code is None else self._code
 
 
-async def toll(act: Act = Service.show, code: int | None = None) -> Toll:
+async def report(act: Act = Service.show, code: int | None = None) -> KillReport:
     """What comes of five kills of such a program."""
     service = Service()
     chats = [
@@ -94,7 +94,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSI
 
 
 async def test_a_program_that_behaves_passes() -> None:
-    found = await toll()
+    found = await report()
     assert (found.kills, found.marked, found.doubled) == (5, 0, 0)
     assert found.asked >= CHATS + 5 * 5
 
@@ -107,7 +107,7 @@ async def test_marks_are_counted_and_those_that_were_needed() -> None:
         if number % 3:
             service.show(chat, f"{MARK}\n{text}")
 
-    found = await toll(cautious)
+    found = await report(cautious)
     assert 0 < found.doubled < found.marked < found.asked
 
 
@@ -139,7 +139,7 @@ def halved(service: Service, chat: int, text: str) -> None:
 )
 async def test_a_program_that_does_not_is_found_out(act: Act, complaint: str) -> None:
     with pytest.raises(AssertionError, match=complaint):
-        await toll(act)
+        await report(act)
 
 
 @pytest.mark.parametrize("act", [lambda service, chat, text: None, lost_at_last])
@@ -148,19 +148,19 @@ async def test_a_program_that_gets_stuck_is_told_of_with_what_is_outstanding(
 ) -> None:
     monkeypatch.setattr(kills, "PATIENCE", 0.05)
     with pytest.raises(TimeoutError, match=r"(calls more|all answers); answers outstanding in each chat: \["):
-        await toll(act)
+        await report(act)
 
 
 async def test_a_program_that_ends_by_itself_is_told_of() -> None:
     with pytest.raises(AssertionError, match="ended by itself"):
-        await toll(code=1)
+        await report(code=1)
 
 
 def test_a_chat_is_judged() -> None:
-    assert judge_answers(["A", "B"], ["A", "B"]) == (0, 0)
-    assert judge_answers(["A", f"{MARK}\nA", "B", f"{MARK}\nC"], ["A", "B", "C"]) == (2, 1)
-    assert judge_answers(["…", "A"], ["A"], strays=["…"]) == (0, 0)
-    assert judge_answers(["⚠ A\nB"], ["⚠ A\nB"]) == (0, 0)  # a mark is that line and no other
+    assert check_answers(["A", "B"], ["A", "B"]) == (0, 0)
+    assert check_answers(["A", f"{MARK}\nA", "B", f"{MARK}\nC"], ["A", "B", "C"]) == (2, 1)
+    assert check_answers(["…", "A"], ["A"], strays=["…"]) == (0, 0)
+    assert check_answers(["⚠ A\nB"], ["⚠ A\nB"]) == (0, 0)  # a mark is that line and no other
     for shown, complaint in [
         (["A", "A"], "silent double"),
         ([f"{MARK}\nB"], "'A' was lost"),
@@ -168,6 +168,6 @@ def test_a_chat_is_judged() -> None:
         ([], "'A' was lost"),
     ]:
         with pytest.raises(AssertionError, match=complaint):
-            judge_answers(shown, ["A"])
+            check_answers(shown, ["A"])
     with pytest.raises(AssertionError, match="out of order"):
-        judge_answers(["B", "A", f"{MARK}\nB"], ["A", "B"])
+        check_answers(["B", "A", f"{MARK}\nB"], ["A", "B"])

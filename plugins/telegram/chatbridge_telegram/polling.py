@@ -62,7 +62,10 @@ async def _ask(client: telegram.Bot, offset: int | None, hold: int) -> Sequence[
 
 
 async def _ask_for_each(client: telegram.Bot, offset: int | None) -> Sequence[telegram.Update]:
-    """Where the library fails at one of several updates: each by itself; what can't be read is an empty one."""
+    """Ask again and parse each update by itself, for when the library fails at one of several.
+
+    An update that can't be parsed becomes an empty one.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PTBUserWarning)  # it would rather be asked by its own method
         about = {"offset": offset, "timeout": 0, "allowed_updates": list(WANTED)}

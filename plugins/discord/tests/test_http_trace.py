@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import aiohttp
-from chatbridge_discord.traffic import counted
+from chatbridge_discord.http_trace import counting_trace
 from yarl import URL
 
 from chatbridge import Budget, Delivery, Limits
@@ -59,7 +59,7 @@ async def test_calls_beside_delivery_wait_for_their_turn(roomy: DiscordServer, t
     async with (
         bridge_with(scripted(ScriptedBackend()), tmp_path / "store") as bridge,
         Delivery(bridge.bot("bot"), service.chat, service.limits, budget=Budget(2, 1000.0)) as delivery,
-        aiohttp.ClientSession(trace_configs=[counted(delivery, URL(roomy.api_url))]) as session,
+        aiohttp.ClientSession(trace_configs=[counting_trace(delivery, URL(roomy.api_url))]) as session,
     ):
 
         async def call(path: str) -> int:

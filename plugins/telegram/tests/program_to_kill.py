@@ -1,6 +1,6 @@
 """A bot that answers by repeating what it was asked, word by word; a program made to be killed.
 
-`victim.py STORE TOKEN API_URL FILE_URL`
+`program_to_kill.py STORE TOKEN API_URL FILE_URL`
 """
 
 from __future__ import annotations
