@@ -46,6 +46,23 @@ async def test_a_command_is_answered_to_the_person_alone(roomy: DiscordServer, t
         assert "Nothing" in (await roomy.answer_to(asked)).text
 
 
+async def _count(context: CommandContext, argument: str) -> str:
+    return "x" * int(argument)
+
+
+COUNT = plugin_of(chat_commands=[ChatCommand("count", "count x", "数 x", _count, "NUMBER")])
+
+
+@pytest.mark.parametrize(("length", "ordinary"), [(2000, True), (2001, False)])
+async def test_a_command_is_answered_in_ordinary_text_of_2000_characters_at_most(
+    roomy: DiscordServer, tmp_path: Path, length: int, ordinary: bool
+) -> None:
+    async with talking(roomy, ScriptedBackend("Yes."), tmp_path, plugins=[COUNT], commands="global"):
+        await up(roomy)
+        said = await roomy.answer_to(await roomy.invoke_command("count", {"number": str(length)}))
+        assert (said.text, said.content) == ("x" * length, "x" * length if ordinary else "")
+
+
 async def test_a_command_that_asks_the_model_is_answered_in_the_channel(roomy: DiscordServer, tmp_path: Path) -> None:
     async with talking(roomy, ScriptedBackend("One.", "Two."), tmp_path, commands="global"):
         await up(roomy)
