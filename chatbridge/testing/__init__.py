@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from chatbridge.testing.echo import EchoBackend as EchoBackend
     from chatbridge.testing.frontends import FrontendContract as FrontendContract
     from chatbridge.testing.frontends import Room as Room
+    from chatbridge.testing.harness import channel_settings as channel_settings
+    from chatbridge.testing.harness import log_lines as log_lines
+    from chatbridge.testing.harness import running as running
     from chatbridge.testing.kills import BusyChat as BusyChat
     from chatbridge.testing.kills import KillReport as KillReport
     from chatbridge.testing.kills import check_answers as check_answers
@@ -49,6 +52,7 @@ _HOME = {
     "documents": ("Document", "readmes"),
     "echo": ("EchoBackend",),
     "frontends": ("FrontendContract", "Room"),
+    "harness": ("channel_settings", "log_lines", "running"),
     "kills": ("BusyChat", "KillReport", "check_answers", "kill_at_random"),
     "models": ("LocalModelContract",),
     "programs": ("default_signals", "start_program"),

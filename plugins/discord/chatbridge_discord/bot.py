@@ -14,7 +14,7 @@ from yarl import URL
 from chatbridge import Bot, Clock, ConfigError, Delivery, redacted
 from chatbridge_discord.backfill import FIRST_START, Backfill, id_at
 from chatbridge_discord.chat import EVERYWHERE
-from chatbridge_discord.client import Events, new_client
+from chatbridge_discord.client import Events, Sleep, new_client
 from chatbridge_discord.http_trace import counting_trace
 from chatbridge_discord.options import DiscordOptions
 from chatbridge_discord.redirect import API
@@ -41,14 +41,15 @@ async def run(
     back_off: float = 1.0,
     **library: Any,
 ) -> None:
-    """Serve `bot` until cancelled. `clock`, `drain`, `tries`: delivery's. `back_off`: the first pause before a new
-    connection, in seconds. `library`: more for `new_client`.
+    """Serve `bot` until cancelled. `clock`, `drain`, `tries`: as delivery has them. `back_off`: the first pause before
+    a new connection, in seconds. `library`: more for `new_client`.
 
     Raises: ConfigError for what only a person can mend: the token, a switch in the developer portal.
     """
     token = options.token.get_secret_value()
     proxy = options.proxy.get_secret_value() if options.proxy is not None else None
     now = clock.time if clock is not None else asyncio.get_running_loop().time
+    sleep: Sleep = clock.sleep if clock is not None else asyncio.sleep
     with redacted(token, LOGGERS_WITH_TOKEN, NOISY_LOGGERS):
         async with Rest(token, options.api_url, now, proxy) as rest:
             room = Room(bot, rest, options)
@@ -60,7 +61,7 @@ async def run(
                 async with Rest(
                     token, options.api_url, now, proxy, counting_trace(delivery, URL(options.api_url))
                 ) as others:
-                    await _serve(options, bot, room, others, back_off, library)
+                    await _serve(options, bot, room, others, back_off, sleep, library)
 
 
 async def _backfill(delivery: Delivery, options: DiscordOptions) -> Backfill:
@@ -71,14 +72,20 @@ async def _backfill(delivery: Delivery, options: DiscordOptions) -> Backfill:
 
 
 async def _serve(
-    options: DiscordOptions, bot: Bot, room: Room, rest: Rest, back_off: float, library: dict[str, Any]
+    options: DiscordOptions,
+    bot: Bot,
+    room: Room,
+    rest: Rest,
+    back_off: float,
+    sleep: Sleep,
+    library: dict[str, Any],
 ) -> None:
     """Connect, and again whatever ends the connection, but for what a person has to mend."""
     wait = back_off
     library = {"http_trace": counting_trace(room.delivery, API)} | library
     while True:
         client = new_client(options, **library)
-        events = Events(client, room, rest, bot, options)
+        events = Events(client, room, rest, bot, options, sleep)
         try:
             async with client, aclosing(events):
                 await client.login(options.token.get_secret_value())

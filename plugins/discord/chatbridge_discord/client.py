@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeAlias
 
 import discord
 
@@ -19,6 +19,8 @@ from chatbridge_discord.rest import Rest
 from chatbridge_discord.room import Room
 
 log = logging.getLogger(__name__)
+
+Sleep: TypeAlias = Callable[[float], Awaitable[None]]
 
 CATCH_UP_AGAIN = (1.0, 60.0)
 """Seconds to wait before reading again what was missed, where that failed: at first, and at most; doubled each time."""
@@ -57,10 +59,12 @@ def new_client(options: DiscordOptions, identify_pause: float | None = None, **l
 class Events:
     """What happens at each event of a client. `ready` is set once all servers are known."""
 
-    def __init__(self, client: discord.Client, room: Room, rest: Rest, bot: Bot, options: DiscordOptions) -> None:
+    def __init__(
+        self, client: discord.Client, room: Room, rest: Rest, bot: Bot, options: DiscordOptions, sleep: Sleep
+    ) -> None:
         self.ready = asyncio.Event()
         self._client, self._room, self._rest = client, room, rest
-        self._bot, self._options = bot, options
+        self._bot, self._options, self._sleep = bot, options, sleep
         self._interactions = Interactions(bot, room.delivery)
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers = (
@@ -124,7 +128,8 @@ class Events:
     async def _sync_commands(self, guild: int | None, wanted: bool = True) -> None:
         application = self._client.application_id
         assert application is not None, "the client is logged in"
-        await sync_commands(self._rest, application, described(self._bot.commands) if wanted else [], guild)
+        commands = described(self._bot.commands) if wanted else []
+        await sync_commands(self._rest, application, commands, guild, sleep=self._sleep)
 
     def _invitation(self) -> str:
         may = discord.Permissions(
@@ -144,7 +149,7 @@ class Events:
         """Read the messages that came while there was no session; again where that fails."""
         wait = CATCH_UP_AGAIN[0]
         while not all([await self._room.catch_up(self._client, where, cursor) for where, cursor in self._gaps()]):
-            await asyncio.sleep(wait)
+            await self._sleep(wait)
             wait = min(2 * wait, CATCH_UP_AGAIN[1])
         self._room.backfill.close_all()
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from chatbridge import Action, ChatCommand, ChatError, RateLimited
@@ -71,7 +70,14 @@ def option_name(argument: str) -> str:
     return re.sub(r"\W+", "_", argument.lower()).strip("_")[:32] or "argument"
 
 
-async def sync_commands(rest: Rest, application: int, wanted: list[dict[str, Any]], guild: int | None = None) -> None:
+async def sync_commands(
+    rest: Rest,
+    application: int,
+    wanted: list[dict[str, Any]],
+    guild: int | None = None,
+    *,
+    sleep: Callable[[float], Awaitable[None]],
+) -> None:
     """Register the commands, unless Discord has just these. A call that fails is repeated, and logged in the end."""
     path = f"/applications/{application}" + (f"/guilds/{guild}/commands" if guild is not None else "/commands")
     for attempt in range(MAX_TRIES):
@@ -85,7 +91,7 @@ async def sync_commands(rest: Rest, application: int, wanted: list[dict[str, Any
                 log.warning("the slash commands could not be put up: %s", error)
             else:
                 wait = error.seconds if isinstance(error, RateLimited) else None
-                await asyncio.sleep(2.0**attempt if wait is None else wait + 0.1)
+                await sleep(2.0**attempt if wait is None else wait + 0.1)
 
 
 def _essence(commands: Iterable[Mapping[str, Any]]) -> list[Any]:

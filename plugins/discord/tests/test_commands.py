@@ -10,9 +10,9 @@ from chatbridge_discord.commands import _essence, described, option_name
 
 from chatbridge import ChatCommand, CommandContext
 from chatbridge.config import Admins
-from chatbridge.testing import DiscordServer, ScriptedBackend, plugin_of
+from chatbridge.testing import DiscordServer, ScriptedBackend, channel_settings, plugin_of
 
-from .conftest import change, settings, talking, whole
+from .conftest import change, talking, whole
 
 PUT = "PUT /applications/*/commands"
 
@@ -87,7 +87,7 @@ async def test_models_and_templates_are_suggested(roomy: DiscordServer, tmp_path
 
 async def test_commands_speak_the_language_of_the_client(roomy: DiscordServer, tmp_path: Path) -> None:
     roomy.person.locale = "zh-CN"
-    defaults = settings(language="auto")
+    defaults = channel_settings(language="auto")
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=defaults, commands="global"):
         await up(roomy)
         asked = await roomy.invoke_command("help")

@@ -10,9 +10,17 @@ from chatbridge_discord.http_trace import counting_trace
 from yarl import URL
 
 from chatbridge import Budget, Delivery, Limits
-from chatbridge.testing import DiscordServer, FakeService, HurriedClock, ScriptedBackend, bridge_with, scripted
+from chatbridge.testing import (
+    DiscordServer,
+    FakeService,
+    HurriedClock,
+    ScriptedBackend,
+    bridge_with,
+    channel_settings,
+    scripted,
+)
 
-from .conftest import serving, settings
+from .conftest import serving
 
 LOOK = "GET /channels/*/messages"
 
@@ -22,7 +30,7 @@ async def test_a_global_penalty_met_by_the_library_holds_every_chat(roomy: Disco
     ann, ben, cleo = (roomy.dm(person) for person in people)
     backend = scripted(ScriptedBackend("One.", "Two.", "Three."))
     async with (
-        bridge_with(backend, tmp_path / "store", defaults=settings()) as bridge,
+        bridge_with(backend, tmp_path / "store", defaults=channel_settings()) as bridge,
         serving(roomy, bridge.bot("bot"), clock=HurriedClock(1), commands="none"),
     ):
         await roomy.say(ann, "hello", author=people[0])
@@ -43,7 +51,7 @@ async def test_a_global_penalty_met_by_the_commands_holds_every_chat(roomy: Disc
     backend = scripted(ScriptedBackend("One."))
     roomy.faults.rate_limit("GET /applications/*/commands", 0.6, scope="global")
     async with (
-        bridge_with(backend, tmp_path / "store", defaults=settings()) as bridge,
+        bridge_with(backend, tmp_path / "store", defaults=channel_settings()) as bridge,
         serving(roomy, bridge.bot("bot"), clock=HurriedClock(1), commands="global"),
     ):
         refused = (await roomy.calls.wait("GET /applications/*/commands"))[0]

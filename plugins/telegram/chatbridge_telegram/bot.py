@@ -44,6 +44,7 @@ async def run(
 
     Raises: ConfigError for a token that Telegram does not know.
     """
+    sleep = clock.sleep if clock is not None else asyncio.sleep
     with redacted(options.token.get_secret_value(), LOGGERS_WITH_TOKEN, NOISY_LOGGERS), _with_token_explained(bot):
         async with _connected(options, back_off) as client:
             room = Room(bot, client, options)
@@ -55,7 +56,7 @@ async def run(
                 await room.delivery.resume()
                 if options.webhook is None:
                     await _retried(client.delete_webhook, back_off)
-                    await poll(client, room.take_all, hold=hold, back_off=back_off)
+                    await poll(client, room.take_all, hold=hold, back_off=back_off, sleep=sleep)
                 else:
                     await _listen(client, room, options.webhook, back_off)
 

@@ -26,7 +26,14 @@ BACK_OFF = (0.5, 30.0)
 CONFLICT_SECONDS = 30.0
 
 
-async def poll(client: telegram.Bot, take: Take, *, hold: int = HOLD_SECONDS, back_off: float = BACK_OFF[0]) -> None:
+async def poll(
+    client: telegram.Bot,
+    take: Take,
+    *,
+    hold: int = HOLD_SECONDS,
+    back_off: float = BACK_OFF[0],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
     """Take updates until cancelled. Raises InvalidToken where Telegram does not know the bot any longer."""
     offset: int | None = None
     wait = back_off
@@ -39,13 +46,13 @@ async def poll(client: telegram.Bot, take: Take, *, hold: int = HOLD_SECONDS, ba
         except InvalidToken:
             raise
         except RetryAfter as error:
-            await asyncio.sleep(seconds_of(error))
+            await sleep(seconds_of(error))
         except Conflict:
             log.error("another program asks for this bot's updates, or it has a webhook; trying again")
-            await asyncio.sleep(max(wait, min(CONFLICT_SECONDS, 60 * back_off)))
+            await sleep(max(wait, min(CONFLICT_SECONDS, 60 * back_off)))
         except (TelegramError, ChatbridgeError) as error:
             log.warning("no answer from Telegram: %s; asking again in %g s", error, wait)
-            await asyncio.sleep(wait)
+            await sleep(wait)
             wait = min(wait * 2, BACK_OFF[1])
         else:
             wait = back_off
