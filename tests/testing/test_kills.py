@@ -71,7 +71,7 @@ class Program:
         return -signal.SIGKILL if self._code is None else self._code
 
 
-async def report(act: Act = Service.show, code: int | None = None) -> KillReport:
+async def kill(act: Act = Service.show, code: int | None = None) -> KillReport:
     """What comes of five kills of such a program."""
     service = Service()
     chats = [
@@ -94,7 +94,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSI
 
 
 async def test_a_program_that_behaves_passes() -> None:
-    found = await report()
+    found = await kill()
     assert (found.kills, found.marked, found.doubled) == (5, 0, 0)
     assert found.asked >= CHATS + 5 * 5
 
@@ -107,7 +107,7 @@ async def test_marks_are_counted_and_those_that_were_needed() -> None:
         if number % 3:
             service.show(chat, f"{MARK}\n{text}")
 
-    found = await report(cautious)
+    found = await kill(cautious)
     assert 0 < found.doubled < found.marked < found.asked
 
 
@@ -139,7 +139,7 @@ def halved(service: Service, chat: int, text: str) -> None:
 )
 async def test_a_program_that_does_not_is_found_out(act: Act, complaint: str) -> None:
     with pytest.raises(AssertionError, match=complaint):
-        await report(act)
+        await kill(act)
 
 
 @pytest.mark.parametrize("act", [lambda service, chat, text: None, lost_at_last])
@@ -148,12 +148,12 @@ async def test_a_program_that_gets_stuck_is_told_of_with_what_is_outstanding(
 ) -> None:
     monkeypatch.setattr(kills, "PATIENCE", 0.05)
     with pytest.raises(TimeoutError, match=r"(calls more|all answers); answers outstanding in each chat: \["):
-        await report(act)
+        await kill(act)
 
 
 async def test_a_program_that_ends_by_itself_is_told_of() -> None:
     with pytest.raises(AssertionError, match="ended by itself"):
-        await report(code=1)
+        await kill(code=1)
 
 
 def test_a_chat_is_judged() -> None:

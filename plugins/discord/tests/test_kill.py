@@ -12,7 +12,7 @@ import pytest
 
 from chatbridge.testing import BusyChat, DiscordServer, kill_at_random
 
-PROGRAM_TO_KILL = Path(__file__).with_name("program_to_kill.py")
+PROGRAM = Path(__file__).with_name("program_to_kill.py")
 KILLS = 100 if os.environ.get("CHATBRIDGE_FULL") == "1" else 4
 CHATS = 20
 
@@ -28,7 +28,7 @@ async def test_each_message_is_answered_and_no_answer_is_doubled(roomy: DiscordS
             partial(roomy.say, channel, author=person), lambda: [message.text for message in roomy.messages(channel)]
         )
 
-    command = [sys.executable, PROGRAM_TO_KILL, tmp_path / "store", roomy.bot.token, roomy.api_url, roomy.gateway_url]
+    command = [sys.executable, PROGRAM, tmp_path / "store", roomy.bot.token, roomy.api_url, roomy.gateway_url]
     start = partial(asyncio.create_subprocess_exec, *command)
     ready = partial(roomy.gateway.until_connected, within=30)
     report = await kill_at_random(roomy, [busy(number) for number in range(CHATS)], start, kills=KILLS, ready=ready)

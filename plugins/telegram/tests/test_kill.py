@@ -12,7 +12,7 @@ import pytest
 
 from chatbridge.testing import BusyChat, TelegramServer, kill_at_random
 
-PROGRAM_TO_KILL = Path(__file__).with_name("program_to_kill.py")
+PROGRAM = Path(__file__).with_name("program_to_kill.py")
 KILLS = 100 if os.environ.get("CHATBRIDGE_FULL") == "1" else 4
 CHATS = 20
 
@@ -29,7 +29,7 @@ async def test_each_message_is_answered_and_no_answer_is_doubled_in_silence(
             partial(roomy.say, chat, author=person), lambda: [message.text for message in roomy.messages(chat)]
         )
 
-    command = [sys.executable, PROGRAM_TO_KILL, tmp_path / "store", roomy.bot.token, roomy.api_url, roomy.file_url]
+    command = [sys.executable, PROGRAM, tmp_path / "store", roomy.bot.token, roomy.api_url, roomy.file_url]
     start = partial(asyncio.create_subprocess_exec, *command)
     report = await kill_at_random(roomy, [busy(number) for number in range(CHATS)], start, kills=KILLS)
     assert report.asked > 4 * KILLS
