@@ -11,6 +11,8 @@ from textwrap import dedent
 
 import pytest
 
+from chatbridge.testing import default_signals
+
 
 @pytest.fixture(scope="session")
 def scale() -> int:
@@ -60,16 +62,17 @@ def start_chatbridge(tmp_path: Path) -> Start:
     def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
         kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "TEMP") if name in os.environ}
         home = {name: str(tmp_path) for name in ("HOME", "USERPROFILE", "APPDATA")}
-        return subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "chatbridge", *arguments],
-            cwd=tmp_path,
-            env={**kept, **home, "PYTHONPATH": str(tmp_path / "site"), "PYTHONUTF8": "1", **variables},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        )
+        with default_signals():
+            return subprocess.Popen(
+                [sys.executable, "-W", "error", "-m", "chatbridge", *arguments],
+                cwd=tmp_path,
+                env={**kept, **home, "PYTHONPATH": str(tmp_path / "site"), "PYTHONUTF8": "1", **variables},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+            )
 
     return start
 

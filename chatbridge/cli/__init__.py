@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from io import TextIOWrapper
@@ -62,9 +64,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal without Unicode gets \\u2713 for what it can't show
             stream.reconfigure(errors="backslashreplace")
+    _take_ctrl_c()
     try:
         cli(arguments, prog_name="chatbridge")
     except ChatbridgeError as error:
         click.echo(f"chatbridge: {error}", err=True)
         sys.exit(1)
     return 0
+
+
+def _take_ctrl_c() -> None:
+    """In a terminal Ctrl-C works, also where whoever started the program ignores it: a script's `&`, many services.
+
+    Without a terminal it stays ignored, as `nohup` and `setsid` want it; SIGTERM ends the program there.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        return
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if any(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from chatbridge.testing.discord.server import DiscordServer as DiscordServer
     from chatbridge.testing.documents import Document as Document
     from chatbridge.testing.documents import readmes as readmes
-    from chatbridge.testing.documents import start_program as start_program
     from chatbridge.testing.echo import EchoBackend as EchoBackend
     from chatbridge.testing.engines import EngineContract as EngineContract
     from chatbridge.testing.engines import arrive_and_leave as arrive_and_leave
@@ -43,11 +42,16 @@ if TYPE_CHECKING:
     from chatbridge.testing.gguf_writer import sentencepiece_metadata as sentencepiece_metadata
     from chatbridge.testing.gguf_writer import write_gguf as write_gguf
     from chatbridge.testing.gguf_writer import write_lora as write_lora
+    from chatbridge.testing.harness import channel_settings as channel_settings
+    from chatbridge.testing.harness import log_lines as log_lines
+    from chatbridge.testing.harness import running as running
     from chatbridge.testing.kills import BusyChat as BusyChat
     from chatbridge.testing.kills import KillReport as KillReport
     from chatbridge.testing.kills import check_answers as check_answers
     from chatbridge.testing.kills import kill_at_random as kill_at_random
     from chatbridge.testing.models import LocalModelContract as LocalModelContract
+    from chatbridge.testing.programs import default_signals as default_signals
+    from chatbridge.testing.programs import start_program as start_program
     from chatbridge.testing.readme_contract import ReadmeContract as ReadmeContract
     from chatbridge.testing.records import fixtures as fixtures
     from chatbridge.testing.script import ScriptedBackend as ScriptedBackend
@@ -68,7 +72,7 @@ _HOME = {
     "backends": ("BackendContract",),
     "chats": ("FakeService", "Fault", "ServiceCall"),
     "discord.server": ("DiscordServer",),
-    "documents": ("Document", "readmes", "start_program"),
+    "documents": ("Document", "readmes"),
     "echo": ("EchoBackend",),
     "engines": (
         "EngineContract", "arrive_and_leave", "arriving_requests", "conversations", "engine_on",
@@ -79,8 +83,10 @@ _HOME = {
         "Arrays", "PeftAdapter", "byte_pair_metadata", "llama_metadata", "llama_sizes", "random_llama",
         "read_meta_llama", "read_peft_adapter", "read_torch", "sentencepiece_metadata", "write_gguf", "write_lora",
     ),
+    "harness": ("channel_settings", "log_lines", "running"),
     "kills": ("BusyChat", "KillReport", "check_answers", "kill_at_random"),
     "models": ("LocalModelContract",),
+    "programs": ("default_signals", "start_program"),
     "readme_contract": ("ReadmeContract",),
     "records": ("fixtures",),
     "script": ("ScriptedBackend", "scripted"),

@@ -5,9 +5,7 @@ It does not know what is right and asserts nothing: a test does, and so shows wh
 
 from __future__ import annotations
 
-import asyncio
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,14 +117,3 @@ class Document:
 def readmes(folder: Path) -> list[Document]:
     """A README in English and in Chinese."""
     return [Document(folder / "README.md"), Document(folder / "README.zh.md")]
-
-
-async def start_program(folder: Path, *words: str) -> asyncio.subprocess.Process:
-    """`chatbridge` in a process of its own, as somebody who follows a README starts it."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "chatbridge", *words),
-        cwd=folder,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sqlite3
@@ -84,6 +85,49 @@ def test_a_signal_ends_it_cleanly(start_chatbridge: Start, folder: Path, sign: s
     assert sorted(out.splitlines()) == ["stops a", "stops b"]
     assert err.endswith("stopped\n")
     assert "Traceback" not in err
+
+
+IGNORING = ["-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, "-m", "chatbridge", "run"]
+"""What a shell starts that ignores SIGINT, as for a command with `&`; the program inherits it."""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither shells nor pseudo-terminals like these")
+def test_ctrl_c_in_a_terminal_ends_it_however_it_was_started(folder: Path) -> None:
+    import pexpect
+
+    site = {**os.environ, "PYTHONPATH": str(folder / "site")}
+    program = pexpect.spawn("/bin/sh", IGNORING, cwd=str(folder), env=site, encoding="utf-8", timeout=60)
+    program.expect("enters [ab].*enters [ab]")
+    program.sendintr()
+    program.expect("stopped")
+    program.expect(pexpect.EOF)
+    program.close()
+    assert program.exitstatus == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such shells")
+def test_without_a_terminal_it_goes_on_ignoring_what_its_starter_ignores(folder: Path) -> None:
+    site = {**os.environ, "PYTHONPATH": str(folder / "site")}
+    with subprocess.Popen(
+        ["/bin/sh", *IGNORING],
+        cwd=folder,
+        env=site,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert lines(process, 2) == ["enters a\n", "enters b\n"]
+            process.send_signal(signal.SIGINT)
+            (folder / "new.yaml").write_text(MODELS + "bots: {b: {frontend: bow}}\n", encoding="utf-8")
+            (folder / "new.yaml").replace(folder / "bots.yaml")  # it ends with its bots, and not before
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert out.endswith("bows b\n")
+    assert "stopped" not in err
+    assert process.returncode == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")

@@ -30,7 +30,7 @@ from chatbridge.testing.wire.websocket import WebSocket, upgrade
 DISPATCH, HEARTBEAT, IDENTIFY, PRESENCE, VOICE, RESUME = 0, 1, 2, 3, 4, 6
 RECONNECT, REQUEST_MEMBERS, INVALID_SESSION, HELLO, ACK = 7, 8, 9, 10, 11
 _NAMES = {IDENTIFY: "IDENTIFY", PRESENCE: "PRESENCE", VOICE: "VOICE", RESUME: "RESUME", REQUEST_MEMBERS: "MEMBERS"}
-_MOST_SENT, _SENT_SECONDS = 120, 60
+_MAX_SENT, _SENT_SECONDS = 120, 60
 
 
 class Gateway:
@@ -143,7 +143,7 @@ class _Connection:
         self._gateway, self._world, self._socket = gateway, world, socket
         self._pack = pack
         self._muted = False
-        self._sent: deque[float] = deque(maxlen=_MOST_SENT)
+        self._sent: deque[float] = deque(maxlen=_MAX_SENT)
         self.session: Session | None = None
 
     def send(self, op: int, data: object) -> None:
@@ -197,7 +197,7 @@ class _Connection:
     def _received(self, text: str) -> bool:
         """Act on one message; whether it was a heartbeat."""
         now = self._world.clock()
-        if len(self._sent) == _MOST_SENT and now - self._sent[0] < _SENT_SECONDS:
+        if len(self._sent) == _MAX_SENT and now - self._sent[0] < _SENT_SECONDS:
             self.close(TOO_FAST, "Rate limited.")
             return False
         self._sent.append(now)

@@ -14,7 +14,7 @@ from chatbridge.testing.discord.invocation import clickable, filled_modal, inter
 from chatbridge.testing.discord.state import Bot, Channel, Event, Guild, Json, Message, User, World, walk
 from chatbridge.testing.wire.changes import Changes
 from chatbridge.testing.wire.forms import Upload
-from chatbridge.testing.wire.progress import Progress, first_answer, progress_of
+from chatbridge.testing.wire.progress import Progress, Reader, progress_of
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class People:
     def __init__(self, world: World, interactions: Interactions, changes: Changes) -> None:
         self.world = world
         self._interactions, self._changes = interactions, changes
-        self._read: dict[Channel, int] = {}
+        self._reader: Reader[Channel, Message] = Reader(changes, self.messages, progress)
 
     def dm(self, user: User | None = None, bot: Bot | None = None) -> Channel:
         """The private channel of a person and a bot."""
@@ -207,17 +207,10 @@ class People:
 
     async def next_message(self, channel: Channel | None = None, *, within: float = 60) -> Message:
         """The next message of a bot in a channel that was not read before. It may still be edited."""
-        place = channel or self.general
-
-        def unread() -> Message | None:
-            return next((found for found in self.messages(place) if found.id > self._read.get(place, 0)), None)
-
-        message = await self.until(unread, within=within, what=f"a bot's message in {place.name or 'the DM'}")
-        self._read[place] = message.id
-        return message
+        return await self._reader.next_message(channel or self.general, within, "a bot's message")
 
     async def next_answer(self, channel: Channel | None = None, *, within: float = 10) -> Message:
-        """The next answer of chatbridge's in a channel, as it stays; of several messages the last.
+        """The next answer of chatbridge's, as it stays; of several messages the last.
 
         It is known by its buttons: not by Stop, which is under an answer that is still being written.
         """
@@ -225,21 +218,11 @@ class People:
 
     async def next_answer_messages(self, channel: Channel | None = None, *, within: float = 10) -> list[Message]:
         """All messages of the next answer, as they stay."""
-        place = channel or self.general
-
-        def answered() -> list[Message] | None:
-            unread = (found for found in self.messages(place) if found.id > self._read.get(place, 0))
-            return first_answer(unread, progress)
-
-        answer = await self.until(answered, within=within, what=f"a whole answer in {place.name or 'the DM'}")
-        self._read[place] = answer[-1].id
-        return answer
+        return await self._reader.next_answer(channel or self.general, within, "an answer")
 
     async def until_final(self, message: Message, *, within: float = 10) -> Message:
         """Wait until a message is no preview any more."""
-        return await self.until(
-            lambda: message if progress(message) != "preview" else None, within=within, what="the end of an answer"
-        )
+        return await self._reader.until_final(message, within)
 
     def messages(self, channel: Channel | None = None) -> list[Message]:
         """What bots have written in a channel and not deleted, oldest first; without what is `thinking`."""

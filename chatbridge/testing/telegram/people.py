@@ -28,7 +28,7 @@ from chatbridge.testing.telegram.state import (
 from chatbridge.testing.telegram.text import MAX_TEXT, clean, utf16_length
 from chatbridge.testing.wire.changes import Changes
 from chatbridge.testing.wire.forms import Upload
-from chatbridge.testing.wire.progress import Progress, first_answer, progress_of
+from chatbridge.testing.wire.progress import Progress, Reader, progress_of
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class People:
     def __init__(self, world: World, changes: Changes) -> None:
         self.world = world
         self._changes = changes
-        self._read: dict[Chat, int] = {}
+        self._reader: Reader[Chat, Message] = Reader(changes, self.messages, progress)
 
     def private(self, user: User | None = None, bot: Bot | None = None) -> Chat:
         """The private chat of a person and a bot, who has been started."""
@@ -205,17 +205,10 @@ class People:
 
     async def next_message(self, chat: Chat | None = None, *, within: float = 60) -> Message:
         """The next message of a bot in a chat (or in the person's) that was not read before. It may still be edited."""
-        place = chat or self.private()
-
-        def unread() -> Message | None:
-            return next((found for found in self.messages(place) if found.id > self._read.get(place, 0)), None)
-
-        message = await self.until(unread, within=within, what=f"a bot's message in {place.title or 'private'}")
-        self._read[place] = message.id
-        return message
+        return await self._reader.next_message(chat or self.private(), within, "a bot's message")
 
     async def next_answer(self, chat: Chat | None = None, *, within: float = 10) -> Message:
-        """The next answer of chatbridge's in a chat (or in the person's), as it stays; of several messages the last.
+        """The next answer of chatbridge's, as it stays; of several messages the last.
 
         It is known by its buttons: not by Stop, which is under an answer that is still being written.
         """
@@ -223,21 +216,11 @@ class People:
 
     async def next_answer_messages(self, chat: Chat | None = None, *, within: float = 10) -> list[Message]:
         """All messages of the next answer, as they stay."""
-        place = chat or self.private()
-
-        def answered() -> list[Message] | None:
-            unread = (found for found in self.messages(place) if found.id > self._read.get(place, 0))
-            return first_answer(unread, progress)
-
-        answer = await self.until(answered, within=within, what=f"a whole answer in {place.title or 'private'}")
-        self._read[place] = answer[-1].id
-        return answer
+        return await self._reader.next_answer(chat or self.private(), within, "an answer")
 
     async def until_final(self, message: Message, *, within: float = 10) -> Message:
         """Wait until a message is no preview any more."""
-        return await self.until(
-            lambda: message if progress(message) != "preview" else None, within=within, what="the end of an answer"
-        )
+        return await self._reader.until_final(message, within)
 
     def messages(self, chat: Chat | None = None) -> list[Message]:
         """What bots have written in a chat and not deleted, oldest first."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Generic, Literal, Protocol, TypeVar
 
 from chatbridge.delivery.streamed_message import PLACEHOLDER
+from chatbridge.testing.wire.changes import Changes
 
 M = TypeVar("M")
 
@@ -37,3 +38,45 @@ def first_answer(unread: Iterable[M], look: Callable[[M], Progress]) -> list[M] 
         if progress == "last":
             return answer
     return None
+
+
+class Numbered(Protocol):
+    """A message; later ones have higher ids."""
+
+    @property
+    def id(self) -> int: ...
+
+
+N = TypeVar("N", bound=Numbered)
+P = TypeVar("P", bound=Hashable)
+
+
+class Reader(Generic[P, N]):
+    """Reads what bots write in each place, in its order. `look` tells of a message whether it stays as it is."""
+
+    def __init__(self, changes: Changes, messages: Callable[[P], Iterable[N]], look: Callable[[N], Progress]) -> None:
+        self._changes, self._messages, self._look = changes, messages, look
+        self._read: dict[P, int] = {}
+
+    async def next_message(self, place: P, within: float, what: str) -> N:
+        """The next message that was not read before, as soon as it is there."""
+        message = await self._changes.until(lambda: next(self._unread(place), None), within=within, what=what)
+        self._read[place] = message.id
+        return message
+
+    async def next_answer(self, place: P, within: float, what: str) -> list[N]:
+        """All messages of the next answer, once it is whole."""
+        answer = await self._changes.until(
+            lambda: first_answer(self._unread(place), self._look), within=within, what=f"{what}, whole"
+        )
+        self._read[place] = answer[-1].id
+        return answer
+
+    async def until_final(self, message: N, within: float) -> N:
+        """Wait until a message is no preview any more."""
+        return await self._changes.until(
+            lambda: message if self._look(message) != "preview" else None, within=within, what="the end of an answer"
+        )
+
+    def _unread(self, place: P) -> Iterator[N]:
+        return (found for found in self._messages(place) if found.id > self._read.get(place, 0))

@@ -12,21 +12,21 @@ import discord
 from yarl import URL
 
 from chatbridge import Bot, Clock, ConfigError, Delivery, redacted
+from chatbridge_discord.backfill import FIRST_START, Backfill, id_at
 from chatbridge_discord.chat import EVERYWHERE
-from chatbridge_discord.client import Events, new_client
-from chatbridge_discord.elsewhere import API
-from chatbridge_discord.missed import FIRST_START, Missed, id_at
+from chatbridge_discord.client import Events, Sleep, new_client
+from chatbridge_discord.http_trace import counting_trace
 from chatbridge_discord.options import DiscordOptions
+from chatbridge_discord.redirect import API
 from chatbridge_discord.rest import Rest
-from chatbridge_discord.room import TROUBLE, Room
-from chatbridge_discord.traffic import counted
+from chatbridge_discord.room import TRANSIENT_ERRORS, Room
 
 log = logging.getLogger(__name__)
 
-MOST_BACK_OFF = 60.0
-TOKEN_IN = ("discord.client", "discord.shard", "discord.state", "aiohttp.client", "asyncio")
+MAX_BACK_OFF = 60.0
+LOGGERS_WITH_TOKEN = ("discord.client", "discord.shard", "discord.state", "aiohttp.client", "asyncio")
 """The loggers that may write the token."""
-TALKATIVE = dict.fromkeys(("discord.http", "discord.gateway", "discord.webhook.async_"), logging.INFO)
+NOISY_LOGGERS = dict.fromkeys(("discord.http", "discord.gateway", "discord.webhook.async_"), logging.INFO)
 """At level DEBUG these write whole events and addresses: what people said, and the tokens of interactions."""
 WRONG_TOKEN, SHARDING_NEEDED, NO_SUCH_SHARDS, WRONG_INTENTS, REFUSED_INTENTS = 4004, 4011, 4010, 4013, 4014
 
@@ -41,42 +41,51 @@ async def run(
     back_off: float = 1.0,
     **library: Any,
 ) -> None:
-    """Serve `bot` until cancelled. `clock`, `drain`, `tries`: delivery's. `back_off`: the first pause before a new
-    connection, in seconds. `library`: more for `new_client`.
+    """Serve `bot` until cancelled. `clock`, `drain`, `tries`: as delivery has them. `back_off`: the first pause before
+    a new connection, in seconds. `library`: more for `new_client`.
 
     Raises: ConfigError for what only a person can mend: the token, a switch in the developer portal.
     """
     token = options.token.get_secret_value()
     proxy = options.proxy.get_secret_value() if options.proxy is not None else None
     now = clock.time if clock is not None else asyncio.get_running_loop().time
-    with redacted(token, TOKEN_IN, TALKATIVE):
+    sleep: Sleep = clock.sleep if clock is not None else asyncio.sleep
+    with redacted(token, LOGGERS_WITH_TOKEN, NOISY_LOGGERS):
         async with Rest(token, options.api_url, now, proxy) as rest:
             room = Room(bot, rest, options)
             async with Delivery(
                 bot, room.chat, room.limits, budget=EVERYWHERE, clock=clock, drain=drain, tries=tries
             ) as delivery:
                 room.delivery = delivery
-                room.missed = await _missed(delivery, options)
-                async with Rest(token, options.api_url, now, proxy, counted(delivery, URL(options.api_url))) as others:
-                    await _serve(options, bot, room, others, back_off, library)
+                room.backfill = await _backfill(delivery, options)
+                async with Rest(
+                    token, options.api_url, now, proxy, counting_trace(delivery, URL(options.api_url))
+                ) as others:
+                    await _serve(options, bot, room, others, back_off, sleep, library)
 
 
-async def _missed(delivery: Delivery, options: DiscordOptions) -> Missed:
-    """What was read up to now. At the very first start nothing that was written before is of interest."""
+async def _backfill(delivery: Delivery, options: DiscordOptions) -> Backfill:
+    """How far messages were read. The first start of a bot sets a cursor: what was written before is not answered."""
     if FIRST_START not in await delivery.cursors():
         await delivery.advance(FIRST_START, id_at(time.time()))
-    return Missed(await delivery.cursors(), options.catch_up_hours)
+    return Backfill(await delivery.cursors(), options.catch_up_hours)
 
 
 async def _serve(
-    options: DiscordOptions, bot: Bot, room: Room, rest: Rest, back_off: float, library: dict[str, Any]
+    options: DiscordOptions,
+    bot: Bot,
+    room: Room,
+    rest: Rest,
+    back_off: float,
+    sleep: Sleep,
+    library: dict[str, Any],
 ) -> None:
     """Connect, and again whatever ends the connection, but for what a person has to mend."""
     wait = back_off
-    library = {"http_trace": counted(room.delivery, API)} | library
+    library = {"http_trace": counting_trace(room.delivery, API)} | library
     while True:
         client = new_client(options, **library)
-        events = Events(client, room, rest, bot, options)
+        events = Events(client, room, rest, bot, options, sleep)
         try:
             async with client, aclosing(events):
                 await client.login(options.token.get_secret_value())
@@ -90,7 +99,7 @@ async def _serve(
             if (mistake := _mistake(error.code, bot)) is not None:
                 raise mistake from None
             log.warning("bot %s: Discord has closed the connection: %s", bot.name, error)
-        except TROUBLE as error:
+        except TRANSIENT_ERRORS as error:
             log.warning("bot %s: no connection to Discord: %s: %s", bot.name, type(error).__name__, error)
         except ConfigError:
             raise
@@ -99,11 +108,11 @@ async def _serve(
         wait = back_off if events.ready.is_set() else wait
         log.info("bot %s: connecting to Discord anew in %g s", bot.name, wait)
         await asyncio.sleep(wait)
-        wait = min(2 * wait, MOST_BACK_OFF)
+        wait = min(2 * wait, MAX_BACK_OFF)
 
 
 def _check_switch(client: discord.Client, bot: Bot, options: DiscordOptions) -> None:
-    """See before connecting whether Discord will let the bot read messages."""
+    """Check before connecting whether the bot may read messages. Raises: ConfigError."""
     flags = client.application_flags
     if options.message_content and not (flags.gateway_message_content or flags.gateway_message_content_limited):
         raise _switch_missing(bot)

@@ -20,7 +20,7 @@ IN_CHANNEL = Budget(5, 5.0)
 EVERYWHERE = Budget(45, 1.0)
 """What Discord lets a bot do in one channel, as far as is known, and in all; a few calls are left to the library."""
 
-MOST_REMEMBERED = 200
+MAX_LAYOUTS = 200
 
 
 def limits_of(options: DiscordOptions) -> Limits:
@@ -42,7 +42,7 @@ class DiscordChat:
     def __init__(self, rest: Rest, channel: str, options: DiscordOptions) -> None:
         self._rest, self._channel, self._options = rest, channel, options
         self._path = f"/channels/{channel}/messages"
-        self._layouts: deque[str] = deque(maxlen=MOST_REMEMBERED)
+        self._layouts: deque[str] = deque(maxlen=MAX_LAYOUTS)
         """Messages made of components, which can't have ordinary text any more."""
 
     async def send(self, part: MessageContent, *, reply_to: str | None, nonce: str) -> str:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeAlias
 
 import discord
 
 from chatbridge import Bot, StoreError
-from chatbridge_discord.commands import described, put_up
-from chatbridge_discord.elsewhere import Connector
+from chatbridge_discord.channels import cursor_name
+from chatbridge_discord.commands import described, sync_commands
 from chatbridge_discord.interactions import Interactions
 from chatbridge_discord.options import DiscordOptions
-from chatbridge_discord.places import mark_of
+from chatbridge_discord.redirect import Connector
 from chatbridge_discord.rest import Rest
 from chatbridge_discord.room import Room
 
 log = logging.getLogger(__name__)
 
-LOOK_AGAIN = (1.0, 60.0)
-"""Seconds between two looks at what was missed, where the first failed; doubled each time."""
+Sleep: TypeAlias = Callable[[float], Awaitable[None]]
+
+CATCH_UP_AGAIN = (1.0, 60.0)
+"""Seconds to wait before reading again what was missed, where that failed: at first, and at most; doubled each time."""
 
 
 def intents_of(options: DiscordOptions) -> discord.Intents:
@@ -55,12 +57,14 @@ def new_client(options: DiscordOptions, identify_pause: float | None = None, **l
 
 
 class Events:
-    """What happens at each event of a client. `ready` is set as soon as all of it is known."""
+    """What happens at each event of a client. `ready` is set once all servers are known."""
 
-    def __init__(self, client: discord.Client, room: Room, rest: Rest, bot: Bot, options: DiscordOptions) -> None:
+    def __init__(
+        self, client: discord.Client, room: Room, rest: Rest, bot: Bot, options: DiscordOptions, sleep: Sleep
+    ) -> None:
         self.ready = asyncio.Event()
         self._client, self._room, self._rest = client, room, rest
-        self._bot, self._options = bot, options
+        self._bot, self._options, self._sleep = bot, options, sleep
         self._interactions = Interactions(bot, room.delivery)
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers = (
@@ -72,7 +76,7 @@ class Events:
             client.event(handler)
 
     async def aclose(self) -> None:
-        """Hear no more, and stop what was begun. Before the client is closed: it can't tell of anything after that."""
+        """Take no more events, and cancel what was begun. To be called before the client is closed."""
         for handler in self._handlers:
             delattr(self._client, handler.__name__)
         for task in (tasks := list(self._tasks)):
@@ -82,8 +86,8 @@ class Events:
     # --- the connection ----------------------------------------------------------------------------------------
 
     async def on_connect(self) -> None:
-        """A new session: what came since the last one, nobody tells. Runs before any message of the session."""
-        self._room.missed.begin()
+        """A new session: nobody tells what was written since the last one. Runs before the session's first message."""
+        self._room.backfill.begin()
 
     async def on_ready(self) -> None:
         """All servers are known. This comes again with each session."""
@@ -93,11 +97,11 @@ class Events:
             log.warning("bot %s is in no server yet; let it into yours: %s", self._bot.name, self._invitation())
         self.ready.set()
         self._start(self._begin())
-        self._start(self._look_back(), "look back")
+        self._start(self._catch_up(), "catch up")
 
     async def on_shard_ready(self, shard: int) -> None:
         """One connection of several has a new session."""
-        self._start(self._look_back(), "look back")
+        self._start(self._catch_up(), "catch up")
 
     async def on_guild_join(self, guild: discord.Guild) -> None:
         """Somebody has let the bot into a server."""
@@ -105,9 +109,9 @@ class Events:
         await self.on_guild_available(guild)
 
     async def on_guild_available(self, guild: discord.Guild) -> None:
-        """A server is there; those that are at the start of a session come before it is ready."""
+        """The bot is in a server. Those that it is in at the start of a session come before `ready`."""
         if self.ready.is_set() and self._options.commands == "guilds":
-            self._start(self._put_up(guild.id))
+            self._start(self._sync_commands(guild.id))
 
     async def _begin(self) -> None:
         try:
@@ -117,14 +121,15 @@ class Events:
         if self._options.commands == "none":
             return
         everywhere = self._options.commands == "global"
-        await self._put_up(None, everywhere)
+        await self._sync_commands(None, everywhere)
         for guild in self._client.guilds:  # a command that is put up in both ways would be shown twice
-            await self._put_up(guild.id, not everywhere)
+            await self._sync_commands(guild.id, not everywhere)
 
-    async def _put_up(self, guild: int | None, wanted: bool = True) -> None:
+    async def _sync_commands(self, guild: int | None, wanted: bool = True) -> None:
         application = self._client.application_id
         assert application is not None, "the client is logged in"
-        await put_up(self._rest, application, described(self._bot.commands) if wanted else [], guild)
+        commands = described(self._bot.commands) if wanted else []
+        await sync_commands(self._rest, application, commands, guild, sleep=self._sleep)
 
     def _invitation(self) -> str:
         may = discord.Permissions(
@@ -140,28 +145,28 @@ class Events:
 
     # --- what was missed ---------------------------------------------------------------------------------------
 
-    async def _look_back(self) -> None:
-        """Look for messages that came while there was no session; again where that fails."""
-        wait = LOOK_AGAIN[0]
-        while not all([await self._room.look_back(self._client, where, mark) for where, mark in self._gaps()]):
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, LOOK_AGAIN[1])
-        self._room.missed.all_whole()
+    async def _catch_up(self) -> None:
+        """Read the messages that came while there was no session; again where that fails."""
+        wait = CATCH_UP_AGAIN[0]
+        while not all([await self._room.catch_up(self._client, where, cursor) for where, cursor in self._gaps()]):
+            await self._sleep(wait)
+            wait = min(2 * wait, CATCH_UP_AGAIN[1])
+        self._room.backfill.close_all()
 
     def _gaps(self) -> list[tuple[Any, str]]:
-        """Where something may have been missed, and the marks of these places."""
-        missed, gaps = self._room.missed, []
+        """Where messages may have been missed, and the names of these places' cursors."""
+        backfill, gaps = self._room.backfill, []
         for guild in self._client.guilds:
             places: list[Any] = [*guild.text_channels, *guild.voice_channels, *guild.stage_channels, *guild.threads]
             for where in places:
-                after = missed.after(mark := mark_of(where))
+                after = backfill.after(cursor := cursor_name(where))
                 if after is not None and (where.last_message_id or 0) > after and _may_look(where, guild):
-                    gaps.append((where, mark))
+                    gaps.append((where, cursor))
                 else:
-                    missed.whole(mark)
-        for mark in missed.private:
-            if missed.after(mark) is not None:
-                gaps.append((self._client.get_partial_messageable(int(mark[1:])), mark))
+                    backfill.close(cursor)
+        for cursor in backfill.private:
+            if backfill.after(cursor) is not None:
+                gaps.append((self._client.get_partial_messageable(int(cursor[1:])), cursor))
         return gaps
 
     # --- what people do ----------------------------------------------------------------------------------------
@@ -190,9 +195,9 @@ class Events:
         log.exception("bot %s: what %s tells was left out", self._bot.name, event)
 
     def _start(self, work: Coroutine[None, None, None], name: str = "an event") -> None:
-        """Do what the next event need not wait for; looking back begins anew with each session."""
+        """Run this in the background; catching up is begun anew by each session."""
         for task in self._tasks:
-            if task.get_name() == name == "look back":
+            if task.get_name() == name == "catch up":
                 task.cancel()
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
@@ -205,7 +210,7 @@ class Events:
 
 
 def _may_look(where: Any, guild: discord.Guild) -> bool:
-    """Whether the bot may read what is there: asking where it may not is counted against it."""
+    """Whether the bot may read a channel's history: Discord bans who asks too often for what it may not read."""
     if guild.me is None:
         return True
     may = where.permissions_for(guild.me)

@@ -1,26 +1,25 @@
-"""Slash commands and context menus, in English and Chinese, put up where they have changed. Carries out none."""
+"""Slash commands and context menus, in English and Chinese, registered where they have changed. Carries out none."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from chatbridge import Action, ChatCommand, ChatError, RateLimited
 from chatbridge_discord.rest import Rest
-from chatbridge_discord.words import word
+from chatbridge_discord.texts import say
 
 log = logging.getLogger(__name__)
 
 SLASH, ON_MESSAGE, STRING = 1, 3, 3
-MOST_SLASH = 100
-MOST_TRIES = 5
+MAX_SLASH = 100
+MAX_TRIES = 5
 CHINESE = ("zh-CN", "zh-TW")
 MENUS: dict[str, Action] = {
-    word(f"menu_{action}", "en"): action for action in ("regenerate", "continue", "branch")
+    say(f"menu_{action}", "en"): action for action in ("regenerate", "continue", "branch")
 }  # what a message's context menu offers
 _NAME = re.compile(r"[-\w]{1,32}")
 _COMPARED = ("type", "name", "name_localizations", "description", "description_localizations", "contexts")
@@ -30,18 +29,18 @@ _COMPARED_OPTION = ("type", "name", "description", "required", "autocomplete")
 def described(commands: Iterable[ChatCommand]) -> list[dict[str, Any]]:
     """The commands as Discord wants to be told of them."""
     fitting = [one for one in commands if _NAME.fullmatch(one.name) and one.name == one.name.lower()]
-    if len(fitting) > MOST_SLASH:
-        log.warning("Discord takes %d slash commands; left out: %s", MOST_SLASH, fitting[MOST_SLASH:])
+    if len(fitting) > MAX_SLASH:
+        log.warning("Discord takes %d slash commands; left out: %s", MAX_SLASH, fitting[MAX_SLASH:])
     menus = [
         {
             "type": ON_MESSAGE,
             "name": name,
-            "name_localizations": dict.fromkeys(CHINESE, word(f"menu_{action}", "zh")),
+            "name_localizations": dict.fromkeys(CHINESE, say(f"menu_{action}", "zh")),
             "contexts": [0, 1],
         }
         for name, action in MENUS.items()
     ]
-    return [*(_slash(one) for one in fitting[:MOST_SLASH]), *menus]
+    return [*(_slash(one) for one in fitting[:MAX_SLASH]), *menus]
 
 
 def _slash(command: ChatCommand) -> dict[str, Any]:
@@ -71,25 +70,32 @@ def option_name(argument: str) -> str:
     return re.sub(r"\W+", "_", argument.lower()).strip("_")[:32] or "argument"
 
 
-async def put_up(rest: Rest, application: int, wanted: list[dict[str, Any]], guild: int | None = None) -> None:
-    """Tell Discord of the commands, unless it has just these. Failures are tried again, and logged in the end."""
+async def sync_commands(
+    rest: Rest,
+    application: int,
+    wanted: list[dict[str, Any]],
+    guild: int | None = None,
+    *,
+    sleep: Callable[[float], Awaitable[None]],
+) -> None:
+    """Register the commands, unless Discord has just these. A call that fails is repeated, and logged in the end."""
     path = f"/applications/{application}" + (f"/guilds/{guild}/commands" if guild is not None else "/commands")
-    for attempt in range(MOST_TRIES):
+    for attempt in range(MAX_TRIES):
         try:
             there = await rest.call("GET", f"{path}?with_localizations=true")
             if _essence(there) != _essence(wanted):
                 await rest.call("PUT", path, wanted)
             return
         except ChatError as error:
-            if attempt + 1 == MOST_TRIES:
+            if attempt + 1 == MAX_TRIES:
                 log.warning("the slash commands could not be put up: %s", error)
             else:
                 wait = error.seconds if isinstance(error, RateLimited) else None
-                await asyncio.sleep(2.0**attempt if wait is None else wait + 0.1)
+                await sleep(2.0**attempt if wait is None else wait + 0.1)
 
 
 def _essence(commands: Iterable[Mapping[str, Any]]) -> list[Any]:
-    """What makes commands the same, in any order and without what Discord adds."""
+    """What is compared of commands: sorted, and without what Discord adds."""
     return sorted(
         (
             [_told(command.get(key)) for key in _COMPARED],

@@ -13,7 +13,7 @@ from chatbridge import ChatError, ContentRejected, NotFound, OutcomeUnknown, Rat
 
 log = logging.getLogger(__name__)
 
-_GONE = frozenset(
+_NOT_FOUND = frozenset(
     {
         50083,  # the thread is archived, and locked
         160005,  # the thread is locked
@@ -23,15 +23,15 @@ _GONE = frozenset(
 
 
 def error_of(status: int, headers: Mapping[str, str], answer: Any) -> ChatError:
-    """What Discord's answer with a status from 300 on stands for."""
+    """The error for an answer of Discord's whose status is 300 or higher."""
     said = answer if isinstance(answer, dict) else {}
     words = _words(status, said)
     if status == 429:
-        return _penalty(headers, said)
+        return _rate_limited(headers, said)
     if status == 401:
         log.error("Discord does not take the bot's token any longer: was a new one made in the developer portal?")
         return Unreachable(words)
-    if status in (403, 404) or said.get("code") in _GONE:
+    if status in (403, 404) or said.get("code") in _NOT_FOUND:
         return NotFound(words)
     if status < 500:
         return ContentRejected(words)
@@ -39,14 +39,14 @@ def error_of(status: int, headers: Mapping[str, str], answer: Any) -> ChatError:
 
 
 def unanswered(error: BaseException) -> ChatError:
-    """What a call without an answer stands for."""
+    """The error for a call that got no answer."""
     words = f"{type(error).__name__}: {error}".rstrip(": ")
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
         return Unreachable(words)
     return OutcomeUnknown(words)
 
 
-def penalty_of(headers: Mapping[str, str]) -> RateLimited:
+def rate_limited_of(headers: Mapping[str, str]) -> RateLimited:
     """What the headers of an answer 429 say; they know whole seconds only."""
     after = headers.get("Retry-After", "")
     # One without a scope is not from Discord itself but from the proxy before it, which has banned this address.
@@ -54,10 +54,10 @@ def penalty_of(headers: Mapping[str, str]) -> RateLimited:
     return RateLimited(float(after) if after.isdecimal() else None, "route" if of_route else "global")
 
 
-def _penalty(headers: Mapping[str, str], said: Mapping[str, Any]) -> RateLimited:
+def _rate_limited(headers: Mapping[str, str], said: Mapping[str, Any]) -> RateLimited:
     if "retry_after" in said:
         return RateLimited(float(said["retry_after"]), "global" if said.get("global") else "route")
-    return penalty_of(headers)
+    return rate_limited_of(headers)
 
 
 def _words(status: int, said: Mapping[str, Any]) -> str:

@@ -5,32 +5,26 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import discord
 
 from chatbridge import Action, Bot, Channel, Delivery, Message, MessageContent, Press
+from chatbridge_discord.channels import channel_of
 from chatbridge_discord.chat import MAX_TEXT
 from chatbridge_discord.commands import MENUS
 from chatbridge_discord.incoming import author_of
-from chatbridge_discord.places import channel_of
-from chatbridge_discord.room import TROUBLE
-from chatbridge_discord.words import word
+from chatbridge_discord.room import TRANSIENT_ERRORS
+from chatbridge_discord.texts import say
 
 log = logging.getLogger(__name__)
 
-BUTTONS: dict[str, Action] = {
-    "stop": "stop",
-    "regenerate": "regenerate",
-    "continue": "continue",
-    "branch": "branch",
-    "answer": "answer",
-}
+ACTIONS: dict[str, Action] = {action: action for action in get_args(Action)}
 """What the custom id of a button stands for."""
 
 ANSWERED_ALREADY = 40060
-MOST_TRIES = 3
-MOST_CHOICES, MOST_CHOICE = 25, 100
+MAX_TRIES = 3
+MAX_CHOICES, MAX_CHOICE = 25, 100
 NOBODY = discord.AllowedMentions.none()
 
 
@@ -48,23 +42,23 @@ class Interactions:
         button = interaction.type is discord.InteractionType.component
         if not button and interaction.type is not discord.InteractionType.application_command:
             return
-        if not await _first(lambda: interaction.response.defer(ephemeral=not button, thinking=not button)):
+        if not await _acknowledge(lambda: interaction.response.defer(ephemeral=not button, thinking=not button)):
             return
         try:
             parts = await self._done(interaction, button)
         except Exception:
             log.exception("interaction %s was left out", interaction.id)
-            parts = (MessageContent(word("trouble", self._language(interaction))),)
+            parts = (MessageContent(say("trouble", self._language(interaction))),)
         try:
             await (_add(interaction, parts) if button else _reply(interaction, parts))
-        except TROUBLE as error:
+        except TRANSIENT_ERRORS as error:
             log.warning("interaction %s: what was to be said could not be: %s", interaction.id, error)
 
     async def _done(self, interaction: discord.Interaction, button: bool) -> Sequence[MessageContent]:
-        """Do it; what there is to say to the person."""
+        """Carry it out. Returns what to say to the person."""
         data: Any = interaction.data or {}
         if button:
-            action = BUTTONS.get(data["custom_id"])
+            action = ACTIONS.get(data["custom_id"])
             target = interaction.message.id if interaction.message is not None else None
         elif data.get("target_id"):
             action, target = MENUS.get(data["name"]), int(data["target_id"])
@@ -72,7 +66,7 @@ class Interactions:
             return await self._delivery.call(_message(interaction, f"/{data['name']} {_argument(data)}".strip()))
         if action is None or target is None:
             log.warning("interaction %s is none that this bot knows: %s", interaction.id, data)
-            return (MessageContent(word("trouble", self._language(interaction))),)
+            return (MessageContent(say("trouble", self._language(interaction))),)
         person, language = author_of(interaction.user), interaction.locale.value
         press = Press(action, str(target), _place(interaction), person, language, str(interaction.id))
         line = await self._delivery.press(press)
@@ -86,16 +80,16 @@ class Interactions:
             log.exception("interaction %s: there are no suggestions", interaction.id)
             found = []
         choices = [
-            discord.app_commands.Choice(name=value, value=value) for value in found if 0 < len(value) <= MOST_CHOICE
+            discord.app_commands.Choice(name=value, value=value) for value in found if 0 < len(value) <= MAX_CHOICE
         ]
-        await _first(lambda: interaction.response.autocomplete(choices[:MOST_CHOICES]))
+        await _acknowledge(lambda: interaction.response.autocomplete(choices[:MAX_CHOICES]))
 
     def _language(self, interaction: discord.Interaction) -> str:
         return self._bot.language(_place(interaction), interaction.locale.value)
 
 
 def _place(interaction: discord.Interaction) -> Channel:
-    """Where it was, even where the library does not know that place."""
+    """The channel of an interaction, also one that the library does not know."""
     if interaction.channel is not None:
         return channel_of(interaction.channel, interaction.guild)
     guild = str(interaction.guild_id) if interaction.guild_id else None
@@ -119,9 +113,9 @@ def _argument(data: Any) -> str:
     return str(next((option.get("value", "") for option in data.get("options") or ()), ""))
 
 
-async def _first(answer: Callable[[], Awaitable[object]]) -> bool:
-    """Give the first answer, which has to come soon; whether the interaction can still be answered."""
-    for attempt in range(MOST_TRIES):
+async def _acknowledge(answer: Callable[[], Awaitable[object]]) -> bool:
+    """Acknowledge an interaction, which has to happen within three seconds. Returns whether it can be answered."""
+    for attempt in range(MAX_TRIES):
         try:
             await answer()
             return True
@@ -130,19 +124,19 @@ async def _first(answer: Callable[[], Awaitable[object]]) -> bool:
                 return True
             log.warning("an interaction could not be answered: %s", error)
             return False
-        except TROUBLE as error:
-            if attempt + 1 == MOST_TRIES:
+        except TRANSIENT_ERRORS as error:
+            if attempt + 1 == MAX_TRIES:
                 log.warning("an interaction could not be answered: %s", error)
     return False
 
 
 async def _reply(interaction: discord.Interaction, parts: Sequence[MessageContent]) -> None:
-    """Put words in the place of `is thinking`, or take that away."""
+    """Replace `is thinking` by the answer, or delete it where there is nothing to say."""
     if not parts:
-        await _again(interaction.delete_original_response)
+        await _repeat(interaction.delete_original_response)
         return
     content = _content(parts[0])
-    await _again(lambda: interaction.edit_original_response(allowed_mentions=NOBODY, **content))
+    await _repeat(lambda: interaction.edit_original_response(allowed_mentions=NOBODY, **content))
     await _add(interaction, parts[1:])
 
 
@@ -155,15 +149,15 @@ async def _add(interaction: discord.Interaction, parts: Sequence[MessageContent]
         await interaction.followup.send(ephemeral=True, allowed_mentions=NOBODY, **content)
 
 
-async def _again(call: Callable[[], Awaitable[object]]) -> None:
-    """Make a call that may be made twice, and again where the connection fails."""
-    for _ in range(MOST_TRIES - 1):
+async def _repeat(call: Callable[[], Awaitable[object]]) -> None:
+    """Make an idempotent call, again where the connection fails."""
+    for _ in range(MAX_TRIES - 1):
         try:
             await call()
             return
         except discord.HTTPException:
             raise
-        except TROUBLE:
+        except TRANSIENT_ERRORS:
             continue
     await call()
 

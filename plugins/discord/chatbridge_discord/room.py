@@ -14,26 +14,26 @@ import aiohttp
 import discord
 
 from chatbridge import Bot, Channel, Delivery, Limits, Message, StoreError
+from chatbridge_discord.backfill import Backfill
+from chatbridge_discord.channels import channel_of, cursor_name
 from chatbridge_discord.chat import DiscordChat, limits_of
 from chatbridge_discord.files import files_of
 from chatbridge_discord.incoming import author_of, message_of
-from chatbridge_discord.missed import Missed
 from chatbridge_discord.options import DiscordOptions
-from chatbridge_discord.places import channel_of, mark_of
 from chatbridge_discord.rest import Rest
 from chatbridge_discord.threads import open_thread, thread_of
 
 log = logging.getLogger(__name__)
 
-TROUBLE = (discord.DiscordException, aiohttp.ClientError, OSError, TimeoutError)
-"""What calls by the library fail with."""
+TRANSIENT_ERRORS = (discord.DiscordException, aiohttp.ClientError, OSError, TimeoutError)
+"""What the library's calls raise when Discord or the network is in trouble; they may succeed later."""
 
 
 class Room:
-    """A bot on Discord. `delivery` and `missed` are set before the first event comes."""
+    """A bot on Discord. `delivery` and `backfill` are set before the first event comes."""
 
     delivery: Delivery
-    missed: Missed
+    backfill: Backfill
 
     def __init__(self, bot: Bot, rest: Rest, options: DiscordOptions) -> None:
         self._bot, self._rest, self._options = bot, rest, options
@@ -52,33 +52,33 @@ class Room:
 
     async def message(self, client: discord.Client, given: discord.Message) -> None:
         """Somebody wrote. What was missed before it comes first."""
-        mark = mark_of(given.channel, given.guild)
-        async with self._order(mark):
-            whole = await self._look_back(client, mark, given.channel, but=given.id)
-            if not (whole and self.missed.was_read(mark, given.id)):  # as one of those that were missed
-                await self._take(client, given, mark if whole else None)
+        cursor = cursor_name(given.channel, given.guild)
+        async with self._order(cursor):
+            closed = await self._catch_up(client, cursor, given.channel, but=given.id)
+            if not (closed and self.backfill.was_read(cursor, given.id)):  # as one of those that were missed
+                await self._take(client, given, cursor if closed else None)
 
-    async def look_back(self, client: discord.Client, where: Any, mark: str) -> bool:
-        """Take in what was missed in a channel; False where that failed."""
-        async with self._order(mark):
-            return await self._look_back(client, mark, where)
+    async def catch_up(self, client: discord.Client, where: Any, cursor: str) -> bool:
+        """Read what was missed in a channel; False where that failed."""
+        async with self._order(cursor):
+            return await self._catch_up(client, cursor, where)
 
     async def edited(self, client: discord.Client, given: discord.Message) -> None:
-        """A message is not what it was; a preview of a link that appears under it changes nothing."""
+        """A message was edited. Discord also tells of one under which a link's preview has appeared."""
         if not given.content:
             return
-        async with self._order(mark_of(given.channel, given.guild)):
+        async with self._order(cursor_name(given.channel, given.guild)):
             message = await self._message(client, given)
             if message is not None:
                 thread = thread_of(given, _me(client)) if self._options.auto_thread else None
                 await self.delivery.edited(replace(message, channel=thread or message.channel))
 
     async def deleted(self, client: discord.Client, where: int, guild_id: int | None, ids: Iterable[int]) -> None:
-        """Messages are gone."""
+        """Messages were deleted."""
         guild = client.get_guild(guild_id) if guild_id is not None else None
         place = client.get_channel(where) or client.get_partial_messageable(where, guild_id=guild_id)
         channel = channel_of(place, guild)
-        async with self._order(mark_of(place, guild)):
+        async with self._order(cursor_name(place, guild)):
             for id in ids:
                 thread = guild.get_thread(id) if guild is not None else None
                 await self.delivery.deleted(channel_of(thread) if thread is not None else channel, [str(id)])
@@ -86,54 +86,54 @@ class Room:
     # --- one message -------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _order(self, mark: str) -> AsyncIterator[None]:
-        """What happens in a channel happens in its order, though files are fetched meanwhile."""
-        lock = self._orders.setdefault(mark, asyncio.Lock())
+    async def _order(self, cursor: str) -> AsyncIterator[None]:
+        """Keeps the events of one channel in their order, though fetching files takes time."""
+        lock = self._orders.setdefault(cursor, asyncio.Lock())
         async with lock:
             yield
 
-    async def _look_back(self, client: discord.Client, mark: str, where: Any, but: int = 0) -> bool:
-        after = self.missed.after(mark)
+    async def _catch_up(self, client: discord.Client, cursor: str, where: Any, but: int = 0) -> bool:
+        after = self.backfill.after(cursor)
         if after is None:
             return True
         found = 0
         try:
             async for given in where.history(after=discord.Object(after), limit=None, oldest_first=True):
-                if not await self._take(client, given, mark):
+                if not await self._take(client, given, cursor):
                     return False
                 found += given.author != client.user and given.id != but
         except (discord.Forbidden, discord.NotFound) as error:
-            log.info("bot %s: channel %s can't be looked through: %s", self._bot.name, mark, error)
-        except TROUBLE as error:
-            log.warning("bot %s: channel %s can't be looked through now: %s", self._bot.name, mark, error)
+            log.info("bot %s: channel %s can't be looked through: %s", self._bot.name, cursor, error)
+        except TRANSIENT_ERRORS as error:
+            log.warning("bot %s: channel %s can't be looked through now: %s", self._bot.name, cursor, error)
             return False
         if found:
-            log.info("bot %s: channel %s: %d messages came while it was away", self._bot.name, mark, found)
-        self.missed.whole(mark)
+            log.info("bot %s: channel %s: %d messages came while it was away", self._bot.name, cursor, found)
+        self.backfill.close(cursor)
         return True
 
-    async def _take(self, client: discord.Client, given: discord.Message, mark: str | None) -> bool:
+    async def _take(self, client: discord.Client, given: discord.Message, cursor: str | None) -> bool:
         """Store a message, and begin to answer it; False where it has to be looked for again.
 
-        `mark`: where to note that it was read, if all before it was.
+        `cursor`: the name of the channel's cursor, which moves to this message; None while some before it are missing.
         """
         try:
-            await self._store(client, given, (mark, given.id) if mark is not None else None)
-        except (StoreError, *TROUBLE) as error:
+            await self._store(client, given, (cursor, given.id) if cursor is not None else None)
+        except (StoreError, *TRANSIENT_ERRORS) as error:
             log.error("message %s can't be taken in; it is looked for again with the next one: %s", given.id, error)
-            self.missed.open(mark_of(given.channel, given.guild))
+            self.backfill.reopen(cursor_name(given.channel, given.guild))
             return False
         except Exception:  # it must not keep all that follow away
             log.exception("message %s was left out", given.id)
-        if mark is not None:
-            self.missed.seen(mark, given.id)
+        if cursor is not None:
+            self.backfill.seen(cursor, given.id)
         return True
 
-    async def _store(self, client: discord.Client, given: discord.Message, mark: tuple[str, int] | None) -> None:
+    async def _store(self, client: discord.Client, given: discord.Message, cursor: tuple[str, int] | None) -> None:
         message = None if given.author == client.user else await self._message(client, given)
         if message is None:
-            if mark is not None:
-                await self.delivery.advance(*mark)
+            if cursor is not None:
+                await self.delivery.advance(*cursor)
             return
         if given.attachments:
             locale = given.guild.preferred_locale.value if given.guild else ""  # for want of the person's own
@@ -142,9 +142,9 @@ class Room:
         if message is not None and self._options.auto_thread and not message.unreadable:
             message = await self._in_thread(client, given, message)
         if message is not None and (message.text or message.attachments or message.mentions_bot or message.unreadable):
-            await self.delivery.accept(message, cursor=mark)
-        elif mark is not None:
-            await self.delivery.advance(*mark)
+            await self.delivery.accept(message, cursor=cursor)
+        elif cursor is not None:
+            await self.delivery.advance(*cursor)
 
     async def _message(self, client: discord.Client, given: discord.Message) -> Message | None:
         person = given.author

@@ -8,13 +8,13 @@ import aiohttp
 import discord
 
 from chatbridge import Channel
-from chatbridge_discord.places import channel_of
-from chatbridge_discord.words import word
+from chatbridge_discord.channels import channel_of
+from chatbridge_discord.texts import say
 
 log = logging.getLogger(__name__)
 
 THERE_ALREADY = 160004
-MOST_NAME = 60
+MAX_NAME = 60
 
 
 def thread_of(given: discord.Message, me: discord.ClientUser) -> Channel | None:
@@ -27,8 +27,8 @@ async def open_thread(given: discord.Message, text: str, language: str) -> Chann
     """Open a thread for a message of a channel; None where there can't be one, and the channel itself has to do."""
     if not isinstance(given.channel, discord.TextChannel):
         return None
-    first_line = " ".join(text.split())[:MOST_NAME]
-    name = first_line or word("thread", language, name=given.author.display_name)[:MOST_NAME]
+    first_line = " ".join(text.split())[:MAX_NAME]
+    name = first_line or say("thread", language, name=given.author.display_name)[:MAX_NAME]
     try:
         return channel_of(await given.create_thread(name=name))
     except discord.HTTPException as error:

@@ -15,8 +15,17 @@ import pytest
 from chatbridge_discord.bot import run
 from chatbridge_discord.options import DiscordOptions
 
-from chatbridge import Bot, BotSettings, Bridge, ChannelSettings, Clock, Sampling
-from chatbridge.testing import DiscordServer, HurriedClock, ScriptedBackend, bridge_with, scripted
+from chatbridge import Bot, BotSettings, Bridge, ChannelSettings, Clock
+from chatbridge.testing import (
+    DiscordServer,
+    HurriedClock,
+    ScriptedBackend,
+    bridge_with,
+    channel_settings,
+    log_lines,
+    running,
+    scripted,
+)
 from chatbridge.testing.discord.limits import Limits
 from chatbridge.testing.discord.state import Message
 from chatbridge.testing.wire.clock import Clock as ServerClock
@@ -33,7 +42,7 @@ async def hasty(caplog: pytest.LogCaptureFixture) -> AsyncIterator[DiscordServer
             yield server
         assert server.calls.early == []
         token = server.bot.token
-    assert leaks(caplog, token) == []
+    assert log_lines(caplog, rf"{re.escape(token)}|interaction\d{{10}}") == []
 
 
 @pytest.fixture
@@ -43,7 +52,7 @@ async def roomy(caplog: pytest.LogCaptureFixture) -> AsyncIterator[DiscordServer
         with quiet(caplog):
             yield server
         token = server.bot.token
-    assert leaks(caplog, token) == []
+    assert log_lines(caplog, rf"{re.escape(token)}|interaction\d{{10}}") == []
 
 
 def quiet(caplog: pytest.LogCaptureFixture) -> object:
@@ -52,26 +61,10 @@ def quiet(caplog: pytest.LogCaptureFixture) -> object:
     return caplog.at_level(logging.DEBUG)
 
 
-def leaks(caplog: pytest.LogCaptureFixture, token: str) -> list[str]:
-    """The log's lines with a token in them."""
-    records = [*caplog.get_records("setup"), *caplog.get_records("call")]
-    return [
-        line
-        for line in map(logging.Formatter().format, records)
-        if token in line or re.search(r"interaction\d{10}", line)
-    ]
-
-
 def options_for(server: DiscordServer, **more: object) -> DiscordOptions:
     """The options of a bot of this server."""
     given = {"token": server.bot.token, "api_url": server.api_url, "gateway_url": server.gateway_url, **more}
     return DiscordOptions.model_validate(given)
-
-
-def settings(**more: object) -> ChannelSettings:
-    """What applies to all channels, unless a test says otherwise."""
-    given = {"reply_to": "always", "language": "en", "sampling": Sampling(max_tokens=10_000)} | more
-    return ChannelSettings.model_validate(given)
 
 
 @asynccontextmanager
@@ -81,17 +74,12 @@ async def serving(
     """The frontend, until the context is left; what ends it before is raised."""
     options = options_for(server, **more)
     about = {"guild_ready_timeout": 0.05, "identify_pause": 0.0} | dict(library)
-    task = asyncio.create_task(run(options, bot, clock=clock or HurriedClock(HURRY), drain=0.2, back_off=0.01, **about))
-    try:
+    work = run(options, bot, clock=clock or HurriedClock(HURRY), drain=0.2, back_off=0.01, **about)
+    async with running(work) as task:
         connected = asyncio.create_task(server.gateway.until_connected())
         await asyncio.wait({task, connected}, return_when=asyncio.FIRST_COMPLETED)
         connected.cancel()
         yield task
-    finally:
-        task.cancel()
-        (ended,) = await asyncio.gather(task, return_exceptions=True)
-        if isinstance(ended, Exception):
-            raise ended
 
 
 @asynccontextmanager
@@ -106,7 +94,7 @@ async def talking(
     **more: object,
 ) -> AsyncIterator[Bridge]:
     """A bridge with a scripted model, whose bot serves the stand-in; `own` are its settings, `more` its options."""
-    chosen = settings() if defaults is None else defaults
+    chosen = channel_settings() if defaults is None else defaults
     backend.closed = False  # by the bridge that it served before
     async with bridge_with(scripted(backend), store / "store", defaults=chosen, plugins=plugins) as bridge:
         change(bridge, **(own or {}))

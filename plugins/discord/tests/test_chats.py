@@ -8,11 +8,11 @@ import pytest
 
 from chatbridge import ChannelSettings
 from chatbridge.config import Access, Admins
-from chatbridge.testing import DiscordServer, ScriptedBackend
+from chatbridge.testing import DiscordServer, ScriptedBackend, channel_settings
 
-from .conftest import change, settings, talking
+from .conftest import change, talking
 
-MENTIONS = settings(reply_to="mentions")
+MENTIONS = channel_settings(reply_to="mentions")
 
 
 async def test_a_channel_hears_the_bot_when_it_is_meant(roomy: DiscordServer, tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ async def test_a_channel_hears_the_bot_when_it_is_meant(roomy: DiscordServer, tm
 
 async def test_a_reply_that_notifies_the_bot_is_no_mention(roomy: DiscordServer, tmp_path: Path) -> None:
     backend = ScriptedBackend("Yes.")
-    async with talking(roomy, backend, tmp_path, defaults=settings(reply_to="mentions", replies=False)):
+    async with talking(roomy, backend, tmp_path, defaults=channel_settings(reply_to="mentions", replies=False)):
         await roomy.say(roomy.general, "one", mention=True)
         first = await roomy.next_answer()
         await roomy.say(roomy.general, "only a remark", reply_to=first)

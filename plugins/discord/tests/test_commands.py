@@ -10,9 +10,9 @@ from chatbridge_discord.commands import _essence, described, option_name
 
 from chatbridge import ChatCommand, CommandContext
 from chatbridge.config import Admins
-from chatbridge.testing import DiscordServer, ScriptedBackend, plugin_of
+from chatbridge.testing import DiscordServer, ScriptedBackend, channel_settings, plugin_of
 
-from .conftest import change, settings, talking, whole
+from .conftest import change, talking, whole
 
 PUT = "PUT /applications/*/commands"
 
@@ -46,6 +46,23 @@ async def test_a_command_is_answered_to_the_person_alone(roomy: DiscordServer, t
         assert "Nothing" in (await roomy.answer_to(asked)).text
 
 
+async def _count(context: CommandContext, argument: str) -> str:
+    return "x" * int(argument)
+
+
+COUNT = plugin_of(chat_commands=[ChatCommand("count", "count x", "数 x", _count, "NUMBER")])
+
+
+@pytest.mark.parametrize(("length", "ordinary"), [(2000, True), (2001, False)])
+async def test_a_command_is_answered_in_ordinary_text_of_2000_characters_at_most(
+    roomy: DiscordServer, tmp_path: Path, length: int, ordinary: bool
+) -> None:
+    async with talking(roomy, ScriptedBackend("Yes."), tmp_path, plugins=[COUNT], commands="global"):
+        await up(roomy)
+        said = await roomy.answer_to(await roomy.invoke_command("count", {"number": str(length)}))
+        assert (said.text, said.content) == ("x" * length, "x" * length if ordinary else "")
+
+
 async def test_a_command_that_asks_the_model_is_answered_in_the_channel(roomy: DiscordServer, tmp_path: Path) -> None:
     async with talking(roomy, ScriptedBackend("One.", "Two."), tmp_path, commands="global"):
         await up(roomy)
@@ -70,7 +87,7 @@ async def test_models_and_templates_are_suggested(roomy: DiscordServer, tmp_path
 
 async def test_commands_speak_the_language_of_the_client(roomy: DiscordServer, tmp_path: Path) -> None:
     roomy.person.locale = "zh-CN"
-    defaults = settings(language="auto")
+    defaults = channel_settings(language="auto")
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=defaults, commands="global"):
         await up(roomy)
         asked = await roomy.invoke_command("help")

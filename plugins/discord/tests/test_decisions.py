@@ -12,11 +12,11 @@ from hypothesis import settings as tried
 from hypothesis import strategies as st
 
 from chatbridge import ChannelSettings
-from chatbridge.testing import DiscordServer, ScriptedBackend
+from chatbridge.testing import DiscordServer, ScriptedBackend, channel_settings
 from chatbridge.testing.discord.limits import Limits
 from chatbridge.testing.wire.forms import Upload
 
-from .conftest import settings, talking
+from .conftest import talking
 
 SETTINGS = st.fixed_dictionaries(
     {
@@ -42,7 +42,7 @@ async def ask(cases: list[tuple[dict[str, Any], str, bool]], folder: Path) -> No
     async with DiscordServer(limits=Limits.generous()) as server:
         places = [server.add_channel(f"place{number}") for number in range(len(cases))]
         own = {str(place.id): ChannelSettings(**given) for place, (given, _, _) in zip(places, cases, strict=True)}
-        async with talking(server, backend, folder, defaults=settings(), own={"channels": own}) as bridge:
+        async with talking(server, backend, folder, defaults=channel_settings(), own={"channels": own}) as bridge:
             for place, (_, text, mention) in zip(places, cases, strict=True):
                 file = Upload("a.txt", f"content of {place.id}".encode(), "text/plain")
                 await server.say(place, text, mention=mention, files=[file])

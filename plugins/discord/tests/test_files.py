@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from chatbridge.testing import DiscordServer, ScriptedBackend
+from chatbridge.testing import DiscordServer, ScriptedBackend, channel_settings
 from chatbridge.testing.wire.forms import Upload
 
-from .conftest import settings, talking
+from .conftest import talking
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ async def test_what_can_not_be_read_is_refused_in_words(
 
 async def test_the_words_are_in_the_server_s_language(roomy: DiscordServer, tmp_path: Path) -> None:
     roomy.guild.locale = "zh-CN"
-    async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=settings(language="auto")):
+    async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=channel_settings(language="auto")):
         await roomy.say(roomy.general, mention=True, files=[Upload("p.png", b"png", "image/png")])
         assert "图片" in (await roomy.next_answer()).text
 
@@ -81,7 +81,7 @@ async def test_pictures_among_people_are_left_alone(roomy: DiscordServer, tmp_pa
 
 async def test_other_bots_are_not_told_what_can_not_be_read(roomy: DiscordServer, tmp_path: Path) -> None:
     robot, backend = roomy.add_bot("robot"), ScriptedBackend("Read.")
-    async with talking(roomy, backend, tmp_path, defaults=settings(other_bots="mentions")):
+    async with talking(roomy, backend, tmp_path, defaults=channel_settings(other_bots="mentions")):
         await roomy.say(roomy.general, mention=True, author=robot.user, files=[Upload("p.png", b"png", "image/png")])
         await roomy.say(roomy.general, "hello")
         await roomy.until(lambda: [one for one in roomy.messages() if one.text == "Read."] or None)
@@ -89,7 +89,7 @@ async def test_other_bots_are_not_told_what_can_not_be_read(roomy: DiscordServer
 
 
 async def test_files_that_are_not_for_the_bot_are_not_fetched(roomy: DiscordServer, tmp_path: Path) -> None:
-    async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=settings(reply_to="mentions")):
+    async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=channel_settings(reply_to="mentions")):
         await roomy.say(roomy.general, "look", files=[Upload("a.txt", b"content", "text/plain")])
         await roomy.say(roomy.general, files=[Upload("p.png", b"png", "image/png")])
         await roomy.say(roomy.general, "hello", mention=True)
@@ -115,7 +115,7 @@ async def test_a_file_is_read_whatever_calls_the_bot(
     roomy: DiscordServer, tmp_path: Path, trigger: dict[str, object]
 ) -> None:
     backend, file = ScriptedBackend("Read."), Upload("a.txt", b"content", "text/plain")
-    async with talking(roomy, backend, tmp_path, defaults=settings(reply_to="mentions", **trigger)):
+    async with talking(roomy, backend, tmp_path, defaults=channel_settings(reply_to="mentions", **trigger)):
         await roomy.say(roomy.general, "!look at this", files=[file])
         assert (await roomy.next_answer()).text == "Read."
     assert backend.requests[0].turns[-1].text.endswith("look at this\n\n[a.txt]\ncontent")

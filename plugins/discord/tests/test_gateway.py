@@ -10,11 +10,11 @@ import pytest
 
 from chatbridge import ConfigError, StoreError
 from chatbridge.config import Access
-from chatbridge.testing import DiscordServer, ScriptedBackend, bridge_with, scripted
+from chatbridge.testing import DiscordServer, ScriptedBackend, bridge_with, channel_settings, scripted
 from chatbridge.testing.discord.gateway import Gateway
 from chatbridge.testing.discord.limits import Limits
 
-from .conftest import change, serving, settings, talking
+from .conftest import change, serving, talking
 
 RESUMED: dict[str, Callable[[Gateway], None]] = {
     "dropped": Gateway.drop,
@@ -264,7 +264,7 @@ async def test_bots_of_two_servers_in_one_process_do_not_mix(roomy: DiscordServe
     backend = ScriptedBackend("Yes.")
     async with (
         DiscordServer(limits=Limits.generous()) as elsewhere,
-        bridge_with(scripted(backend), tmp_path / "store", defaults=settings(reply_to="mentions")) as bridge,
+        bridge_with(scripted(backend), tmp_path / "store", defaults=channel_settings(reply_to="mentions")) as bridge,
         serving(roomy, bridge.bot("one")),
         serving(roomy, bridge.bot("twin"), token=twin.token),
         serving(elsewhere, bridge.bot("other")),

@@ -9,8 +9,8 @@ import aiohttp
 import chatbridge_discord
 import pytest
 from aiohttp import web
-from chatbridge_discord.elsewhere import Connector
 from chatbridge_discord.options import DiscordOptions
+from chatbridge_discord.redirect import Connector
 from pydantic import ValidationError
 from yarl import URL
 

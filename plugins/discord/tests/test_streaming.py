@@ -6,6 +6,8 @@ import asyncio
 import re
 from pathlib import Path
 
+import pytest
+
 from chatbridge.testing import DiscordServer, ScriptedBackend
 
 from .conftest import names, talking, whole
@@ -71,6 +73,28 @@ async def test_a_long_answer_is_one_message_of_components(roomy: DiscordServer, 
         pressed = await roomy.click(shown, "Answer again")
         second = await roomy.next_answer()
         assert (second.text, pressed.answered is not None) == (text, True)
+
+
+@pytest.mark.parametrize(("length", "ordinary"), [(2000, True), (2001, False)])
+async def test_ordinary_text_has_2000_characters_at_most(
+    roomy: DiscordServer, tmp_path: Path, length: int, ordinary: bool
+) -> None:
+    async with talking(roomy, ScriptedBackend("x" * length), tmp_path):
+        await roomy.say(roomy.general, "tell me a story")
+        shown = await roomy.next_answer()
+        assert (shown.text, shown.content) == ("x" * length, "x" * length if ordinary else "")
+        assert roomy.messages() == [shown]
+
+
+@pytest.mark.parametrize(("more", "count"), [(0, 1), (1, 2)])
+async def test_without_components_a_message_is_filled_but_for_the_mark_of_a_double(
+    roomy: DiscordServer, tmp_path: Path, more: int, count: int
+) -> None:
+    text = "x" * (2000 - len("⚠ This may be a duplicate:\n") + more)
+    async with talking(roomy, ScriptedBackend(text), tmp_path, long_messages=False):
+        await roomy.say(roomy.general, "tell me a story")
+        shown = await roomy.next_answer_messages()
+        assert (len(shown), "".join(message.content for message in shown)) == (count, text)
 
 
 async def test_components_can_be_switched_off(roomy: DiscordServer, tmp_path: Path) -> None:

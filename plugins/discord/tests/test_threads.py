@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from chatbridge import ChannelSettings
-from chatbridge.testing import DiscordServer, ScriptedBackend
+from chatbridge.testing import DiscordServer, ScriptedBackend, channel_settings
 from chatbridge.testing.discord.state import FORUM, Channel
 
-from .conftest import change, settings, talking
+from .conftest import change, talking
 
-MENTIONS = settings(reply_to="mentions")
+MENTIONS = channel_settings(reply_to="mentions")
 
 
 async def opened(server: DiscordServer) -> Channel:
@@ -22,7 +22,7 @@ async def opened(server: DiscordServer) -> Channel:
 
 async def test_a_thread_is_a_conversation_of_its_own(roomy: DiscordServer, tmp_path: Path) -> None:
     backend = ScriptedBackend("Yes.")
-    async with talking(roomy, backend, tmp_path, defaults=settings(reply_to="always", scope="thread")):
+    async with talking(roomy, backend, tmp_path, defaults=channel_settings(reply_to="always", scope="thread")):
         thread = await roomy.start_thread(roomy.general, "Cats")
         await roomy.say(roomy.general, "about dogs")
         await roomy.next_answer()

@@ -13,6 +13,8 @@ if sys.platform == "win32":
     pytest.skip("signals end processes on POSIX systems", allow_module_level=True)
 import pexpect
 
+from chatbridge.testing import default_signals
+
 MODEL = (
     "{{backend: toy, template: chatml, eos_every: 1000000000, crash_file: {file}, crash_signal: {by}, crash_after: 50}}"
 )
@@ -57,9 +59,15 @@ def test_a_model_that_dies_again_and_again_is_told_of_and_the_talk_goes_on(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     bots(tmp_path, signal.SIGSEGV, times=2)
-    repl = pexpect.spawn(
-        sys.executable, ["-m", "chatbridge", "repl"], env=environment, cwd=str(tmp_path), encoding="utf-8", timeout=30
-    )
+    with default_signals():
+        repl = pexpect.spawn(
+            sys.executable,
+            ["-m", "chatbridge", "repl"],
+            env=environment,
+            cwd=str(tmp_path),
+            encoding="utf-8",
+            timeout=30,
+        )
     repl.delaybeforesend = None
     repl.expect("you>")
     repl.send("hello\r")

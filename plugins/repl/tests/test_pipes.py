@@ -15,6 +15,7 @@ from chatbridge_repl.texts import terminal_language
 from click.testing import CliRunner
 
 from chatbridge.cli.repl import command
+from chatbridge.testing import default_signals
 
 REPL = (sys.executable, "-m", "chatbridge", "repl")
 Repl = Callable[..., subprocess.CompletedProcess[str]]
@@ -169,9 +170,12 @@ def test_another_file_can_be_named(repl: Repl, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to whole consoles only")
 def test_ctrl_c_exits_130_and_keeps_what_came(repl: Repl, environment: dict[str, str], tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [*REPL, "-p", "slowly now"], env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    with (
+        default_signals(),
+        subprocess.Popen(
+            [*REPL, "-p", "slowly now"], env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process,
+    ):
         assert process.stdout is not None
         came = b""
         while b"and so on" not in came:
@@ -186,9 +190,12 @@ def test_ctrl_c_exits_130_and_keeps_what_came(repl: Repl, environment: dict[str,
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to whole consoles only")
 def test_ctrl_c_ends_the_wait_for_a_line(environment: dict[str, str], tmp_path: Path) -> None:
-    with subprocess.Popen(
-        REPL, env=environment, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    with (
+        default_signals(),
+        subprocess.Popen(
+            REPL, env=environment, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process,
+    ):
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(b"hello\n")
@@ -201,9 +208,12 @@ def test_ctrl_c_ends_the_wait_for_a_line(environment: dict[str, str], tmp_path: 
 
 
 def test_a_reader_that_went_away_ends_the_program(environment: dict[str, str], tmp_path: Path) -> None:
-    with subprocess.Popen(
-        REPL, env=environment, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    with (
+        default_signals(),
+        subprocess.Popen(
+            REPL, env=environment, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process,
+    ):
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(b"hello\n")

@@ -15,6 +15,8 @@ if sys.platform == "win32":
 import pexpect
 from small_terminal import Terminal
 
+from chatbridge.testing import default_signals
+
 PROMPT = "you>"  # without the blank behind it, which prompt_toolkit writes as a move of the cursor
 Start = Callable[..., "pexpect.spawn[str]"]
 
@@ -25,15 +27,16 @@ def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
     started: list[pexpect.spawn[str]] = []
 
     def spawn(*arguments: str, **variables: str) -> pexpect.spawn[str]:
-        repl = pexpect.spawn(
-            sys.executable,
-            ["-m", "chatbridge", "repl", *arguments],
-            env={**environment, **variables},
-            cwd=str(tmp_path),
-            encoding="utf-8",
-            timeout=20,
-            dimensions=(40, 120),
-        )
+        with default_signals():
+            repl = pexpect.spawn(
+                sys.executable,
+                ["-m", "chatbridge", "repl", *arguments],
+                env={**environment, **variables},
+                cwd=str(tmp_path),
+                encoding="utf-8",
+                timeout=20,
+                dimensions=(40, 120),
+            )
         repl.delaybeforesend = None
         started.append(repl)
         repl.expect(PROMPT)
@@ -258,17 +261,24 @@ def test_a_message_on_the_command_line_is_shown_as_markdown(environment: dict[st
     assert status == 0
 
 
-def test_ctrl_c_while_waiting_for_one_message_exits_130(environment: dict[str, str], tmp_path: Path) -> None:
-    repl = pexpect.spawn(
-        sys.executable,
-        ["-m", "chatbridge", "repl", "-p", "slowly"],
-        env=environment,
-        cwd=str(tmp_path),
-        encoding="utf-8",
-        timeout=20,
-    )
+@pytest.mark.parametrize("ignored", [False, True], ids=["as usual", "started by what ignores it"])
+def test_ctrl_c_while_waiting_for_one_message_exits_130(
+    environment: dict[str, str], tmp_path: Path, ignored: bool
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+    try:
+        repl = pexpect.spawn(
+            sys.executable,
+            ["-m", "chatbridge", "repl", "-p", "slowly"],
+            env=environment,
+            cwd=str(tmp_path),
+            encoding="utf-8",
+            timeout=20,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     repl.expect("and so on")
-    repl.kill(signal.SIGINT)
+    repl.sendintr()
     repl.expect(pexpect.EOF)
     repl.wait()
     assert repl.exitstatus == 130

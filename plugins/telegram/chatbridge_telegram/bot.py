@@ -24,10 +24,10 @@ from chatbridge_telegram.room import Room
 log = logging.getLogger(__name__)
 
 CONNECTIONS = 64
-TOKEN_IN = ("telegram.Bot", "telegram.request")
+LOGGERS_WITH_TOKEN = ("telegram.Bot", "telegram.request")
 """The loggers that write addresses; the token is a part of each."""
-TALKATIVE = {"httpx": logging.WARNING}
-"""It has a line for each call, each poll among them."""
+NOISY_LOGGERS = {"httpx": logging.WARNING}
+"""httpx logs a line for each call, polls included."""
 
 
 async def run(
@@ -44,7 +44,8 @@ async def run(
 
     Raises: ConfigError for a token that Telegram does not know.
     """
-    with redacted(options.token.get_secret_value(), TOKEN_IN, TALKATIVE), _explained(bot):
+    sleep = clock.sleep if clock is not None else asyncio.sleep
+    with redacted(options.token.get_secret_value(), LOGGERS_WITH_TOKEN, NOISY_LOGGERS), _with_token_explained(bot):
         async with _connected(options, back_off) as client:
             room = Room(bot, client, options)
             room.delivery = Delivery(
@@ -54,15 +55,15 @@ async def run(
                 await _begin(client, bot, options)
                 await room.delivery.resume()
                 if options.webhook is None:
-                    await _persist(client.delete_webhook, back_off)
-                    await poll(client, room.take_all, hold=hold, back_off=back_off)
+                    await _retried(client.delete_webhook, back_off)
+                    await poll(client, room.take_all, hold=hold, back_off=back_off, sleep=sleep)
                 else:
                     await _listen(client, room, options.webhook, back_off)
 
 
 @contextmanager
-def _explained(bot: Bot) -> Iterator[None]:
-    """A wrong token in words of ours: the library's have the token in them."""
+def _with_token_explained(bot: Bot) -> Iterator[None]:
+    """Raise a wrong token as an error of ours: the library's contains the token."""
     try:
         yield
     except InvalidToken:
@@ -77,7 +78,7 @@ async def _connected(options: TelegramOptions, back_off: float) -> AsyncIterator
     """The library's bot, once Telegram has answered it."""
     client = _client(options)
     try:
-        await _persist(client.initialize, back_off)
+        await _retried(client.initialize, back_off)
         yield client
     finally:
         await client.shutdown()
@@ -98,7 +99,7 @@ def _client(options: TelegramOptions) -> telegram.Bot:
     )
 
 
-async def _persist(call: Callable[[], Awaitable[object]], back_off: float) -> None:
+async def _retried(call: Callable[[], Awaitable[object]], back_off: float) -> None:
     """Make a call that everything else waits for, again and again while Telegram can't be reached."""
     while True:
         try:
@@ -113,7 +114,7 @@ async def _persist(call: Callable[[], Awaitable[object]], back_off: float) -> No
 
 
 async def _begin(client: telegram.Bot, bot: Bot, options: TelegramOptions) -> None:
-    """Say who the bot is and what people may wonder about; put up its menu."""
+    """Log who the bot is and which of its settings Telegram does not support; register its menu."""
     log.info("bot %s: this is @%s on Telegram", bot.name, client.username)
     if not client.bot.can_read_all_group_messages and _wants_all(bot):
         log.warning(
@@ -124,7 +125,7 @@ async def _begin(client: telegram.Bot, bot: Bot, options: TelegramOptions) -> No
         )
     if options.menu:
         own = bot.settings
-        await menu.put_up(client, bot.commands, sorted(own.admins.users) if own is not None else ())
+        await menu.sync_commands(client, bot.commands, sorted(own.admins.users) if own is not None else ())
 
 
 def _wants_all(bot: Bot) -> bool:
@@ -155,6 +156,6 @@ async def _listen(client: telegram.Bot, room: Room, webhook: Webhook, back_off: 
         return True
 
     async with Listener(webhook.host, webhook.port, webhook.url, secret, take) as listener:
-        await _persist(lambda: client.set_webhook(webhook.url, secret_token=secret, allowed_updates=WANTED), back_off)
+        await _retried(lambda: client.set_webhook(webhook.url, secret_token=secret, allowed_updates=WANTED), back_off)
         log.info("waiting for Telegram's posts on %s:%d", webhook.host, listener.port)
         await asyncio.Event().wait()

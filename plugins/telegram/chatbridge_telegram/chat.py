@@ -9,9 +9,9 @@ import telegram
 from telegram.error import ChatMigrated, TelegramError
 
 from chatbridge import Budget, Limits, MessageContent, as_entities, utf16_length
+from chatbridge_telegram.channels import ChatAddress
 from chatbridge_telegram.failures import NOT_MODIFIED, chat_error, says
 from chatbridge_telegram.options import TelegramOptions
-from chatbridge_telegram.places import Place
 
 T = TypeVar("T")
 
@@ -22,10 +22,10 @@ THINKING = "…"
 IN_PRIVATE = Budget(4, 4.0)
 IN_GROUPS = Budget(20, 60.0)
 EVERYWHERE = Budget(25, 1.0)
-"""What Telegram lets bots do at least, in one private chat, in one group, and in all; it tells no exact numbers."""
+"""What Telegram allows a bot at least, in one private chat, in one group, and in all; it tells no exact numbers."""
 
 
-def limits_of(place: Place, options: TelegramOptions) -> Limits:
+def limits_of(place: ChatAddress, options: TelegramOptions) -> Limits:
     """What a chat takes, and how fast."""
     drafts = place.private and options.drafts
     return Limits(
@@ -44,7 +44,7 @@ def limits_of(place: Place, options: TelegramOptions) -> Limits:
 class TelegramChat:
     """A `chatbridge.Chat`."""
 
-    def __init__(self, client: telegram.Bot, place: Place, options: TelegramOptions) -> None:
+    def __init__(self, client: telegram.Bot, place: ChatAddress, options: TelegramOptions) -> None:
         self._client = client
         self._place = place
         self._options = options
@@ -107,7 +107,7 @@ class TelegramChat:
         return telegram.LinkPreviewOptions(is_disabled=not self._options.link_previews)
 
     async def _call(self, call: Any, *, unchanged: bool = False) -> Any:
-        """Make a call; once more where a group has become another. `unchanged`: that nothing changes is no error."""
+        """Make a call, and once more if the group has become a supergroup. `unchanged`: "not modified" is no error."""
         try:
             try:
                 return await call()

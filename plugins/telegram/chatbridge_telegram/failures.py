@@ -10,7 +10,7 @@ from telegram.error import BadRequest, Forbidden, InvalidToken, NetworkError, Re
 from chatbridge import ChatError, ContentRejected, NotFound, OutcomeUnknown, RateLimited, Unreachable
 
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
-_GONE = (
+_NOT_FOUND = (
     "message to edit not found",
     "message can't be edited",
     "message to delete not found",
@@ -40,7 +40,7 @@ def chat_error(error: TelegramError) -> ChatError:
         return RateLimited(seconds_of(error), "chat")
     if says(error, "too many requests"):
         return RateLimited(None, "chat")
-    if isinstance(error, Forbidden) or (isinstance(error, BadRequest) and says(error, *_GONE)):
+    if isinstance(error, Forbidden) or (isinstance(error, BadRequest) and says(error, *_NOT_FOUND)):
         return NotFound(str(error))
     if isinstance(error, BadRequest | InvalidToken):  # the latter also stands for a method that this server lacks
         return ContentRejected(str(error))

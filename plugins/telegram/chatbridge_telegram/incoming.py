@@ -9,7 +9,7 @@ import telegram
 from telegram.constants import MessageEntityType
 
 from chatbridge import Author, Message, without_name
-from chatbridge_telegram.places import channel_of
+from chatbridge_telegram.channels import channel_of
 
 
 def author_of(message: telegram.Message) -> Author:

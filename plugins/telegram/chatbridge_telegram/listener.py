@@ -17,7 +17,7 @@ import h11
 
 log = logging.getLogger(__name__)
 
-MOST_BYTES = 4 * 2**20
+MAX_BYTES = 4 * 2**20
 IDLE_SECONDS = 120.0
 SECRET_HEADER = b"x-telegram-bot-api-secret-token"
 
@@ -86,7 +86,7 @@ class Listener:
             elif isinstance(event, h11.Request):
                 request = event
             elif isinstance(event, h11.Data):
-                body = None if body is None or len(body) + len(event.data) > MOST_BYTES else body + bytes(event.data)
+                body = None if body is None or len(body) + len(event.data) > MAX_BYTES else body + bytes(event.data)
                 if body is None:
                     return request, None
             elif isinstance(event, h11.EndOfMessage):

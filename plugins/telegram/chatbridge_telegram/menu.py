@@ -1,4 +1,4 @@
-"""The menu of commands that Telegram's clients show, in English and Chinese, put up where it has changed."""
+"""The menu of commands that Telegram's clients show, in English and Chinese, registered where it has changed."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from chatbridge import ChatCommand
 
 log = logging.getLogger(__name__)
 
-MOST = 100
+MAX_COMMANDS = 100
 _NAME = re.compile(r"[a-z0-9_]{1,32}")
 
 
-async def put_up(client: telegram.Bot, commands: Iterable[ChatCommand], admins: Iterable[str]) -> None:
-    """Tell Telegram of the commands; those for admins are shown in admins' own chats only. Failures are logged."""
+async def sync_commands(client: telegram.Bot, commands: Iterable[ChatCommand], admins: Iterable[str]) -> None:
+    """Register the commands; those for admins in the admins' own chats only. Failures are logged."""
     known = [command for command in commands if _NAME.fullmatch(command.name)]
     everyone = [command for command in known if not command.admin]
-    await _put(client, everyone, None)
+    await _sync(client, everyone, None)
     for admin in admins:
-        await _put(client, known, telegram.BotCommandScopeChat(int(admin)))
+        await _sync(client, known, telegram.BotCommandScopeChat(int(admin)))
 
 
-async def _put(client: telegram.Bot, commands: Sequence[ChatCommand], scope: telegram.BotCommandScope | None) -> None:
+async def _sync(client: telegram.Bot, commands: Sequence[ChatCommand], scope: telegram.BotCommandScope | None) -> None:
     for language in ("", "zh"):
         wanted = tuple(
             telegram.BotCommand(command.name, (command.summary_zh if language else command.summary)[:256])
-            for command in commands[:MOST]
+            for command in commands[:MAX_COMMANDS]
         )
         code = language or None
         try:

@@ -26,7 +26,14 @@ BACK_OFF = (0.5, 30.0)
 CONFLICT_SECONDS = 30.0
 
 
-async def poll(client: telegram.Bot, take: Take, *, hold: int = HOLD_SECONDS, back_off: float = BACK_OFF[0]) -> None:
+async def poll(
+    client: telegram.Bot,
+    take: Take,
+    *,
+    hold: int = HOLD_SECONDS,
+    back_off: float = BACK_OFF[0],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
     """Take updates until cancelled. Raises InvalidToken where Telegram does not know the bot any longer."""
     offset: int | None = None
     wait = back_off
@@ -39,13 +46,13 @@ async def poll(client: telegram.Bot, take: Take, *, hold: int = HOLD_SECONDS, ba
         except InvalidToken:
             raise
         except RetryAfter as error:
-            await asyncio.sleep(seconds_of(error))
+            await sleep(seconds_of(error))
         except Conflict:
             log.error("another program asks for this bot's updates, or it has a webhook; trying again")
-            await asyncio.sleep(max(wait, min(CONFLICT_SECONDS, 60 * back_off)))
+            await sleep(max(wait, min(CONFLICT_SECONDS, 60 * back_off)))
         except (TelegramError, ChatbridgeError) as error:
             log.warning("no answer from Telegram: %s; asking again in %g s", error, wait)
-            await asyncio.sleep(wait)
+            await sleep(wait)
             wait = min(wait * 2, BACK_OFF[1])
         else:
             wait = back_off
@@ -62,7 +69,10 @@ async def _ask(client: telegram.Bot, offset: int | None, hold: int) -> Sequence[
 
 
 async def _ask_for_each(client: telegram.Bot, offset: int | None) -> Sequence[telegram.Update]:
-    """Where the library fails at one of several updates: each by itself; what can't be read is an empty one."""
+    """Ask again and parse each update by itself, for when the library fails at one of several.
+
+    An update that can't be parsed becomes an empty one.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PTBUserWarning)  # it would rather be asked by its own method
         about = {"offset": offset, "timeout": 0, "allowed_updates": list(WANTED)}

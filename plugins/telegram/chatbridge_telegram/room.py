@@ -6,32 +6,26 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import telegram
 from telegram.error import TelegramError
 
 from chatbridge import Action, Author, Bot, Channel, Delivery, Limits, Press, StoreError
+from chatbridge_telegram.channels import ChatAddress, channel_of
 from chatbridge_telegram.chat import TelegramChat, limits_of
 from chatbridge_telegram.files import files_of
 from chatbridge_telegram.incoming import message_of
 from chatbridge_telegram.options import TelegramOptions
-from chatbridge_telegram.places import Place, channel_of
 
 log = logging.getLogger(__name__)
 
-ACTIONS: dict[str, Action] = {
-    "stop": "stop",
-    "regenerate": "regenerate",
-    "continue": "continue",
-    "branch": "branch",
-    "answer": "answer",
-}
+ACTIONS: dict[str, Action] = {action: action for action in get_args(Action)}
 """What a button's data stands for."""
 
-MOST_ANSWERED = 200
+MAX_ANSWER = 200
 """UTF-16 units of an answer to the press of a button."""
-MOST_NOTICE = 60
+MAX_LINE = 60
 """A longer one is shown in a window of its own, since the line at the top is soon gone."""
 
 
@@ -46,14 +40,14 @@ class Room:
 
     def chat(self, channel: str) -> TelegramChat:
         """The chat of a channel's id."""
-        return TelegramChat(self._client, Place.of(channel), self._options)
+        return TelegramChat(self._client, ChatAddress.of(channel), self._options)
 
     def limits(self, channel: str) -> Limits:
         """What that chat takes."""
-        return limits_of(Place.of(channel), self._options)
+        return limits_of(ChatAddress.of(channel), self._options)
 
     async def take_all(self, updates: Sequence[telegram.Update]) -> None:
-        """Act on several, those of one chat in their order: a big file in one does not keep the others waiting."""
+        """Act on several updates: those of one chat in their order, and chats side by side, as files take time."""
         by_chat: defaultdict[int, list[telegram.Update]] = defaultdict(list)
         for update in updates:
             by_chat[update.effective_chat.id if update.effective_chat else 0].append(update)
@@ -77,7 +71,7 @@ class Room:
             elif update.callback_query is not None:
                 await self._pressed(update.callback_query)
             elif update.my_chat_member is not None:
-                self._let_in(update.my_chat_member)
+                self._membership_changed(update.my_chat_member)
             elif (stopped := update.api_kwargs.get("stopped_message_generation")) is not None:
                 await self._stopped(stopped)
         except StoreError:
@@ -90,9 +84,9 @@ class Room:
     async def _message(self, given: telegram.Message) -> None:
         # Both the old chat and the new one are told, and either may come first.
         if given.migrate_from_chat_id is not None:
-            await self.delivery.moved(Place(given.migrate_from_chat_id).id, Place(given.chat.id).id)
+            await self.delivery.moved(ChatAddress(given.migrate_from_chat_id).id, ChatAddress(given.chat.id).id)
         if given.migrate_to_chat_id is not None:
-            await self.delivery.moved(Place(given.chat.id).id, Place(given.migrate_to_chat_id).id)
+            await self.delivery.moved(ChatAddress(given.chat.id).id, ChatAddress(given.migrate_to_chat_id).id)
             log.warning(
                 "the group %s has become %s, and goes on there: say so in bots.yaml, if it is named there",
                 given.chat.id,
@@ -106,13 +100,13 @@ class Room:
             await self.delivery.accept(message)
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
-        """Do what the next update need not wait for."""
+        """Run this in the background; the next update does not wait for it."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
     async def aclose(self) -> None:
-        """Begin nothing more; what people are owed is in the outbox."""
+        """Cancel what runs in the background; all answers are in the outbox."""
         for task in (tasks := list(self._tasks)):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -145,13 +139,13 @@ class Room:
     async def _stopped(self, stopped: dict[str, Any]) -> None:
         """Somebody pressed Stop on a draft."""
         chat, topic = stopped["chat"], stopped.get("message_thread_id")
-        place = Place(int(chat["id"]), topic)
+        place = ChatAddress(int(chat["id"]), topic)
         name = str(chat.get("first_name", ""))
         channel = Channel(place.id, name, "private", None if topic is None else str(chat["id"]))
         await self.delivery.press(Press("stop", str(stopped["draft_id"]), channel, Author(str(chat["id"]), name)))
 
-    def _let_in(self, changed: telegram.ChatMemberUpdated) -> None:
-        """The bot was let into a chat, or put out; bots.yaml may want to name it."""
+    def _membership_changed(self, changed: telegram.ChatMemberUpdated) -> None:
+        """The bot was added to a chat, or removed: log the chat's id, which bots.yaml may need."""
         log.info(
             "the chat %s (%s): the bot is %s now, by %s",
             changed.chat.id,
@@ -162,14 +156,14 @@ class Room:
 
 
 async def _answer(query: telegram.CallbackQuery, line: str) -> None:
-    """Tell who has pressed a button that it was seen, and what there is to say to them alone."""
+    """Answer the press of a button, with a line for that person alone if there is one."""
     try:
-        await query.answer(_cut(line) or None, show_alert=len(line) > MOST_NOTICE)
+        await query.answer(_cut(line) or None, show_alert=len(line) > MAX_LINE)
     except TelegramError as error:  # too late, as like as not; what was wanted is done
         log.info("the press of a button could not be answered: %s", error)
 
 
 def _cut(line: str) -> str:
-    """As much of a line as fits into the answer to a press; what is longer is told in full by the log."""
-    data = line.encode("utf-16-le")[: 2 * MOST_ANSWERED]
+    """As much of a line as fits into the answer to a press."""
+    data = line.encode("utf-16-le")[: 2 * MAX_ANSWER]
     return data.decode("utf-16-le", "ignore")

@@ -13,8 +13,17 @@ import pytest
 from chatbridge_telegram.bot import run
 from chatbridge_telegram.options import TelegramOptions
 
-from chatbridge import Bot, BotSettings, Bridge, ChannelSettings, Sampling
-from chatbridge.testing import HurriedClock, ScriptedBackend, TelegramServer, bridge_with, scripted
+from chatbridge import Bot, BotSettings, Bridge, ChannelSettings
+from chatbridge.testing import (
+    HurriedClock,
+    ScriptedBackend,
+    TelegramServer,
+    bridge_with,
+    channel_settings,
+    log_lines,
+    running,
+    scripted,
+)
 from chatbridge.testing.telegram.limits import Limits
 from chatbridge.testing.wire.clock import Clock
 
@@ -31,7 +40,7 @@ async def telegram(caplog: pytest.LogCaptureFixture) -> AsyncIterator[TelegramSe
         yield server
         assert server.calls.early == []
         token = server.bot.token
-    assert leaks(caplog, token) == []
+    assert log_lines(caplog, token) == []
 
 
 @pytest.fixture
@@ -42,13 +51,7 @@ async def roomy(caplog: pytest.LogCaptureFixture) -> AsyncIterator[TelegramServe
     async with TelegramServer(limits=Limits.generous(), webhook_retry=0.01) as server:
         yield server
         token = server.bot.token
-    assert leaks(caplog, token) == []
-
-
-def leaks(caplog: pytest.LogCaptureFixture, token: str) -> list[str]:
-    """The log's lines with a token in them."""
-    records = [*caplog.get_records("setup"), *caplog.get_records("call")]
-    return [line for line in map(logging.Formatter().format, records) if token in line]
+    assert log_lines(caplog, token) == []
 
 
 def options_for(server: TelegramServer, **more: object) -> TelegramOptions:
@@ -56,25 +59,12 @@ def options_for(server: TelegramServer, **more: object) -> TelegramOptions:
     return TelegramOptions(token=server.bot.token, api_url=server.api_url, file_url=server.file_url, **more)
 
 
-def settings(**more: object) -> ChannelSettings:
-    """What applies to all channels, unless a test says otherwise."""
-    given = {"reply_to": "always", "language": "en", "sampling": Sampling(max_tokens=10_000)} | more
-    return ChannelSettings.model_validate(given)
-
-
 @asynccontextmanager
 async def serving(server: TelegramServer, bot: Bot, **more: object) -> AsyncIterator[asyncio.Task[None]]:
     """The frontend, until the context is left; what ends it before is raised."""
-    task = asyncio.create_task(
-        run(options_for(server, **more), bot, clock=HurriedClock(HURRY), drain=0.2, hold=5, back_off=0.01)
-    )
-    try:
+    work = run(options_for(server, **more), bot, clock=HurriedClock(HURRY), drain=0.2, hold=5, back_off=0.01)
+    async with running(work) as task:
         yield task
-    finally:
-        task.cancel()
-        (ended,) = await asyncio.gather(task, return_exceptions=True)
-        if isinstance(ended, Exception):
-            raise ended
 
 
 @asynccontextmanager
@@ -89,7 +79,7 @@ async def talking(
     **more: object,
 ) -> AsyncIterator[Bridge]:
     """A bridge with a scripted model, whose bot serves the stand-in; `own` are its settings, `more` its options."""
-    chosen = settings() if defaults is None else defaults
+    chosen = channel_settings() if defaults is None else defaults
     bots = [BotSettings("bot", "telegram", options_for(server), **(own or {}))]
     path = store / "store"
     async with (

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from chatbridge import ChatCommand, CommandContext
 from chatbridge.config import Admins
-from chatbridge.testing import ScriptedBackend, TelegramServer, plugin_of
+from chatbridge.testing import ScriptedBackend, TelegramServer, channel_settings, plugin_of
 
-from .conftest import settings, talking
+from .conftest import talking
 
 
 def actions(message: object) -> list[str]:
@@ -45,7 +45,7 @@ async def test_the_press_of_an_old_button_is_answered_with_words(roomy: Telegram
 
 
 async def test_buttons_can_be_switched_off(roomy: TelegramServer, tmp_path: Path) -> None:
-    async with talking(roomy, ScriptedBackend("One."), tmp_path, defaults=settings(buttons=False)):
+    async with talking(roomy, ScriptedBackend("One."), tmp_path, defaults=channel_settings(buttons=False)):
         await roomy.say(roomy.private(), "count")
         assert actions(await roomy.next_answer()) == []
 

@@ -8,11 +8,11 @@ import pytest
 
 from chatbridge import ChannelSettings
 from chatbridge.config import Access, Admins
-from chatbridge.testing import ScriptedBackend, TelegramServer
+from chatbridge.testing import ScriptedBackend, TelegramServer, channel_settings
 
-from .conftest import settings, talking
+from .conftest import talking
 
-MENTIONS = settings(reply_to="mentions")
+MENTIONS = channel_settings(reply_to="mentions")
 
 
 async def test_a_group_hears_the_bot_when_it_is_meant(roomy: TelegramServer, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ async def test_people_are_spoken_to_in_their_language(
     roomy: TelegramServer, tmp_path: Path, language: str, words: str
 ) -> None:
     roomy.person.language = language
-    async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=settings(language="auto")):
+    async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=channel_settings(language="auto")):
         await roomy.say(roomy.private(), "/help")
         assert words in (await roomy.next_answer()).text
 

@@ -12,11 +12,11 @@ from hypothesis import settings as tried
 from hypothesis import strategies as st
 
 from chatbridge import ChannelSettings
-from chatbridge.testing import ScriptedBackend, TelegramServer
+from chatbridge.testing import ScriptedBackend, TelegramServer, channel_settings
 from chatbridge.testing.telegram.limits import Limits
 from chatbridge.testing.wire.forms import Upload
 
-from .conftest import settings, talking
+from .conftest import talking
 
 SETTINGS = st.fixed_dictionaries(
     {
@@ -43,7 +43,7 @@ async def ask(cases: list[tuple[dict[str, Any], str, bool]], folder: Path) -> No
         server.bot.privacy = False
         places = [server.add_group(f"place{number}") for number in range(len(cases))]
         own = {str(place.id): ChannelSettings(**given) for place, (given, _, _) in zip(places, cases, strict=True)}
-        async with talking(server, backend, folder, defaults=settings(), own={"channels": own}) as bridge:
+        async with talking(server, backend, folder, defaults=channel_settings(), own={"channels": own}) as bridge:
             for place, (_, text, mention) in zip(places, cases, strict=True):
                 file = Upload("a.txt", f"content of {place.id}".encode(), "text/plain")
                 await server.say(place, text, mention=mention, file=file)

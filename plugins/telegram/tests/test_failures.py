@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 import telegram as library
-from chatbridge_telegram.bot import TALKATIVE, TOKEN_IN
+from chatbridge_telegram.bot import LOGGERS_WITH_TOKEN, NOISY_LOGGERS
+from chatbridge_telegram.channels import ChatAddress
 from chatbridge_telegram.chat import TelegramChat
 from chatbridge_telegram.options import TelegramOptions
-from chatbridge_telegram.places import Place
 
 from chatbridge import (
     ChatError,
@@ -30,9 +30,9 @@ HELLO = MessageContent("hello")
 async def chat(roomy: TelegramServer) -> AsyncIterator[TelegramChat]:
     """The private chat, called directly."""
     options = TelegramOptions(token=roomy.bot.token)
-    with redacted(roomy.bot.token, TOKEN_IN, TALKATIVE):
+    with redacted(roomy.bot.token, LOGGERS_WITH_TOKEN, NOISY_LOGGERS):
         async with library.Bot(roomy.bot.token, roomy.api_url, roomy.file_url) as client:
-            yield TelegramChat(client, Place(roomy.person.id), options)
+            yield TelegramChat(client, ChatAddress(roomy.person.id), options)
 
 
 FAULTS = {
@@ -73,7 +73,7 @@ async def test_what_was_never_sent_is_known_to_be_without_effect() -> None:
     async with TelegramServer() as server:
         client = library.Bot(server.bot.token, server.api_url, server.file_url)
         await client.initialize()
-    chat = TelegramChat(client, Place(server.person.id), TelegramOptions(token=server.bot.token))
+    chat = TelegramChat(client, ChatAddress(server.person.id), TelegramOptions(token=server.bot.token))
     for _ in range(2):  # the first may go down a connection that the server has closed
         with pytest.raises(ChatError) as failed:
             await chat.send(HELLO, reply_to=None, nonce="1")

@@ -86,6 +86,20 @@ async def test_a_preview_that_somebody_deleted_is_sent_anew(telegram: TelegramSe
         assert [message.text for message in telegram.messages(group)] == ["one two three four"]
 
 
+@pytest.mark.parametrize(("more", "count"), [(0, 1), (1, 2)])
+async def test_a_message_has_room_for_the_mark_of_a_double_and_for_nothing_more(
+    telegram: TelegramServer, tmp_path: Path, more: int, count: int
+) -> None:
+    text = "x" * (4096 - len(f"⚠ This {MARK}:\n") + more)
+    telegram.faults.lose_answer("sendMessage")
+    async with talking(telegram, ScriptedBackend(text), tmp_path):
+        await telegram.say(telegram.private(), "hello")
+        await telegram.until(lambda: len(telegram.messages()) == count + 1)
+    first, marked, *rest = [message.text for message in telegram.messages()]
+    assert marked.startswith("⚠")
+    assert (len(marked), "".join([first, *rest])) == (4096, text)
+
+
 async def test_what_telegram_can_not_parse_is_sent_plain(telegram: TelegramServer, tmp_path: Path) -> None:
     telegram.faults.refuse("sendMessage", 400, "Bad Request: can't parse entities: whatever")
     async with talking(telegram, ScriptedBackend("**bold** words"), tmp_path):

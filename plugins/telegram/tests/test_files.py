@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from chatbridge.testing import ScriptedBackend, TelegramServer
+from chatbridge.testing import ScriptedBackend, TelegramServer, channel_settings
 from chatbridge.testing.wire.forms import Upload
 
-from .conftest import settings, talking
+from .conftest import talking
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def name_of(file: Upload, kind: str) -> str:
 
 async def test_the_words_are_in_the_person_s_language(roomy: TelegramServer, tmp_path: Path) -> None:
     roomy.person.language = "zh-hans"
-    async with talking(roomy, ScriptedBackend(""), tmp_path, defaults=settings(language="auto")):
+    async with talking(roomy, ScriptedBackend(""), tmp_path, defaults=channel_settings(language="auto")):
         await roomy.say(roomy.private(), file=Upload("v.ogg", b"ogg", "audio/ogg"), kind="voice")
         assert "语音" in (await roomy.next_answer()).text
 
@@ -102,7 +102,7 @@ async def test_a_picture_among_people_is_left_alone(roomy: TelegramServer, tmp_p
 async def test_files_that_are_not_for_the_bot_are_not_fetched(roomy: TelegramServer, tmp_path: Path) -> None:
     group = roomy.add_group("Club")
     roomy.bot.privacy = False
-    async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=settings(reply_to="mentions")):
+    async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=channel_settings(reply_to="mentions")):
         await roomy.say(group, "look", file=Upload("a.txt", b"content", "text/plain"))
         await roomy.say(group, file=Upload("v.ogg", b"ogg", "audio/ogg"), kind="voice")
         await roomy.say(group, "hello", mention=True)
@@ -118,7 +118,7 @@ async def test_a_file_is_read_whatever_calls_the_bot(
     backend, file = ScriptedBackend("Read."), Upload("a.txt", b"content", "text/plain")
     group = roomy.add_group("Club")
     roomy.bot.privacy = False
-    async with talking(roomy, backend, tmp_path, defaults=settings(reply_to="mentions", **trigger)):
+    async with talking(roomy, backend, tmp_path, defaults=channel_settings(reply_to="mentions", **trigger)):
         await roomy.say(group, "!look at this", file=file)
         assert (await roomy.next_answer(group)).text == "Read."
     assert backend.requests[0].turns[-1].text.endswith("look at this\n\n[a.txt]\ncontent")

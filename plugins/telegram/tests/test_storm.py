@@ -6,9 +6,9 @@ import os
 import re
 from pathlib import Path
 
+from chatbridge_telegram.channels import ChatAddress
 from chatbridge_telegram.chat import entities, limits_of
 from chatbridge_telegram.options import TelegramOptions
-from chatbridge_telegram.places import Place
 from hypothesis import HealthCheck, given
 from hypothesis import settings as tried
 from hypothesis import strategies as st
@@ -77,7 +77,7 @@ async def test_what_is_more_than_ten_messages_comes_as_a_file(telegram: Telegram
     assert told == text.split()
 
 
-LIMITS = {place: limits_of(Place.of(place), TelegramOptions(token="1:x")) for place in ("1", "-100")}
+LIMITS = {place: limits_of(ChatAddress.of(place), TelegramOptions(token="1:x")) for place in ("1", "-100")}
 MARKDOWN = st.lists(
     st.sampled_from(
         ["**bold**", "`code`", "```py\nx = 1\n```", "> quote", "- item", "# Title", "[a](https://x.org)", "~~no~~",

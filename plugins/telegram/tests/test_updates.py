@@ -14,9 +14,9 @@ from chatbridge_telegram.options import Webhook
 
 from chatbridge import ConfigError, StoreError
 from chatbridge.store import Inbox
-from chatbridge.testing import ScriptedBackend, TelegramServer, bridge_with, scripted
+from chatbridge.testing import ScriptedBackend, TelegramServer, bridge_with, channel_settings, scripted
 
-from .conftest import serving, settings, talking
+from .conftest import serving, talking
 
 
 async def test_an_update_is_confirmed_only_once_it_is_stored(
@@ -136,7 +136,7 @@ async def test_a_wrong_token_is_told_in_words_that_do_not_hold_it(roomy: Telegra
 async def test_privacy_mode_is_explained_where_the_settings_want_more(
     roomy: TelegramServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=settings(reply_to="mentions")):
+    async with talking(roomy, ScriptedBackend("Yes."), tmp_path, defaults=channel_settings(reply_to="mentions")):
         await roomy.say(roomy.private(), "hello")
         await roomy.next_answer()
     assert "/setprivacy" not in caplog.text

@@ -1,4 +1,4 @@
-"""Takes what the library would send to Discord to another server, for one client alone. Knows no call.
+"""Redirects what the library would send to Discord to another server, for one client alone. Knows no call.
 
 discord.py has its addresses as attributes of classes, which all bots of a process share; each client's connector is
 its own.

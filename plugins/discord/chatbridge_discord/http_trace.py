@@ -1,7 +1,7 @@
-"""Counts calls that are not delivery's: the library's own, and those that put up commands. Makes none.
+"""Lets calls that are not delivery's keep to the bot's rate limit, too: the library's own, and those about commands.
 
-Discord allows so many calls a second to a bot in all. Delivery counts its own; these have to wait for their turn like
-them, and what Discord says to one of them about that limit concerns all.
+Discord limits the calls that a bot makes a second, all together. Delivery counts its own. A trace of aiohttp counts the
+others, holds them back until one more is allowed, and tells delivery of a global 429. It makes no call.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from aiohttp import TraceRequestEndParams, TraceRequestExceptionParams, TraceReq
 from yarl import URL
 
 from chatbridge import Delivery
-from chatbridge_discord.failures import penalty_of
+from chatbridge_discord.failures import rate_limited_of
 
 
-def counted(delivery: Delivery, api: URL) -> aiohttp.TraceConfig:
-    """What lets the calls of an HTTP session to `api` wait for their turn, and counts them.
+def counting_trace(delivery: Delivery, api: URL) -> aiohttp.TraceConfig:
+    """A trace for an HTTP session: its calls to `api` wait until one more is allowed, and are counted.
 
     Interactions are left out, as Discord does: they have to be answered within three seconds.
     """
@@ -33,7 +33,7 @@ def counted(delivery: Delivery, api: URL) -> aiohttp.TraceConfig:
             return
         await turn.__aexit__(None, None, None)
         if isinstance(of, TraceRequestEndParams) and of.response.status == 429:
-            delivery.rate_limited(penalty_of(of.response.headers))
+            delivery.rate_limited(rate_limited_of(of.response.headers))
 
     config = aiohttp.TraceConfig()
     config.on_request_start.append(begin)

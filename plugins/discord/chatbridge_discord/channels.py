@@ -21,7 +21,7 @@ def channel_of(where: Any, guild: discord.Guild | None = None) -> Channel:
     return Channel(str(where.id), getattr(where, "name", None) or "", "group", parent, str(guild_id))
 
 
-def mark_of(where: Any, guild: discord.Guild | None = None) -> str:
-    """The name under which it is kept how far the messages of a place were read: its id, of private chats with `@`."""
+def cursor_name(where: Any, guild: discord.Guild | None = None) -> str:
+    """The name of the cursor that says how far a place was read: the channel's id, with `@` before a private one's."""
     channel = channel_of(where, guild)
     return f"@{channel.id}" if channel.kind == "private" else channel.id

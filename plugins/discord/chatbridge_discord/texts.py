@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_WORDS: dict[str, tuple[str, str]] = {
+_TEXTS: dict[str, tuple[str, str]] = {
     "thread": ("Talk with {name}", "与 {name} 的对话"),
     "trouble": ("Sorry, something went wrong in here; the log says more.", "抱歉，程序内部出错了，详情见日志。"),
     "menu_regenerate": ("Regenerate", "重新回答"),
@@ -11,6 +11,6 @@ _WORDS: dict[str, tuple[str, str]] = {
 }
 
 
-def word(key: str, language: str, **values: object) -> str:
+def say(key: str, language: str, **values: object) -> str:
     """A sentence in a language, "zh" or else English."""
-    return _WORDS[key][language == "zh"].format(**values)
+    return _TEXTS[key][language == "zh"].format(**values)

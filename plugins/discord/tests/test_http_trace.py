@@ -6,13 +6,21 @@ import asyncio
 from pathlib import Path
 
 import aiohttp
-from chatbridge_discord.traffic import counted
+from chatbridge_discord.http_trace import counting_trace
 from yarl import URL
 
 from chatbridge import Budget, Delivery, Limits
-from chatbridge.testing import DiscordServer, FakeService, HurriedClock, ScriptedBackend, bridge_with, scripted
+from chatbridge.testing import (
+    DiscordServer,
+    FakeService,
+    HurriedClock,
+    ScriptedBackend,
+    bridge_with,
+    channel_settings,
+    scripted,
+)
 
-from .conftest import serving, settings
+from .conftest import serving
 
 LOOK = "GET /channels/*/messages"
 
@@ -22,7 +30,7 @@ async def test_a_global_penalty_met_by_the_library_holds_every_chat(roomy: Disco
     ann, ben, cleo = (roomy.dm(person) for person in people)
     backend = scripted(ScriptedBackend("One.", "Two.", "Three."))
     async with (
-        bridge_with(backend, tmp_path / "store", defaults=settings()) as bridge,
+        bridge_with(backend, tmp_path / "store", defaults=channel_settings()) as bridge,
         serving(roomy, bridge.bot("bot"), clock=HurriedClock(1), commands="none"),
     ):
         await roomy.say(ann, "hello", author=people[0])
@@ -43,7 +51,7 @@ async def test_a_global_penalty_met_by_the_commands_holds_every_chat(roomy: Disc
     backend = scripted(ScriptedBackend("One."))
     roomy.faults.rate_limit("GET /applications/*/commands", 0.6, scope="global")
     async with (
-        bridge_with(backend, tmp_path / "store", defaults=settings()) as bridge,
+        bridge_with(backend, tmp_path / "store", defaults=channel_settings()) as bridge,
         serving(roomy, bridge.bot("bot"), clock=HurriedClock(1), commands="global"),
     ):
         refused = (await roomy.calls.wait("GET /applications/*/commands"))[0]
@@ -59,7 +67,7 @@ async def test_calls_beside_delivery_wait_for_their_turn(roomy: DiscordServer, t
     async with (
         bridge_with(scripted(ScriptedBackend()), tmp_path / "store") as bridge,
         Delivery(bridge.bot("bot"), service.chat, service.limits, budget=Budget(2, 1000.0)) as delivery,
-        aiohttp.ClientSession(trace_configs=[counted(delivery, URL(roomy.api_url))]) as session,
+        aiohttp.ClientSession(trace_configs=[counting_trace(delivery, URL(roomy.api_url))]) as session,
     ):
 
         async def call(path: str) -> int:

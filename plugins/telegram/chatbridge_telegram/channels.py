@@ -10,14 +10,14 @@ from chatbridge import Channel
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ChatAddress:
     """A chat, or a topic in it."""
 
     chat: int
     topic: int | None = None
 
     @classmethod
-    def of(cls, id: str) -> Place:
+    def of(cls, id: str) -> ChatAddress:
         """The place that a channel's id names, `chat` or `chat:topic`."""
         chat, _, topic = id.partition(":")
         return cls(int(chat), int(topic) if topic else None)
@@ -37,7 +37,7 @@ def channel_of(message: telegram.Message) -> Channel:
     """The channel that a message was written in."""
     chat = message.chat
     topic = message.message_thread_id if message.is_topic_message else None
-    place = Place(chat.id, topic)
+    place = ChatAddress(chat.id, topic)
     name = chat.title or chat.full_name or ""
     parent = None if topic is None else str(chat.id)
     return Channel(place.id, name, "private" if place.private else "group", parent)
