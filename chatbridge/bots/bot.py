@@ -17,15 +17,15 @@ from pydantic import ValidationError
 from chatbridge.bots.attachments import RemoteFile, fetch_files
 from chatbridge.bots.command import ChatCommand, CommandContext, expand, parse
 from chatbridge.bots.dialogue import Dialogue
-from chatbridge.bots.quotas import Quotas
+from chatbridge.bots.permissions import Permissions
 from chatbridge.bots.reply import Notice, ReplyContext, ReplyStream
 from chatbridge.bots.scopes import conversation_key, in_reply_chains, moved_key
 from chatbridge.bots.triggers import BotStreaks, addressed_text, is_addressed, matches
-from chatbridge.config.settings import BotSettings, ChannelSettings, ModelSettings, Quota
+from chatbridge.config.settings import BotSettings, ChannelSettings, ModelSettings
 from chatbridge.errors import CommandError, ConfigError
-from chatbridge.store import MessageIndex, MessageRef, Pairings, UsageLog
+from chatbridge.store import MessageIndex, MessageRef
 from chatbridge.suggest import did_you_mean
-from chatbridge.texts import duration, pick_language, say
+from chatbridge.texts import pick_language, say
 from chatbridge.types import Author, Channel, Message, Press
 
 if TYPE_CHECKING:
@@ -46,9 +46,11 @@ class Bot:
     def __init__(self, services: Services, name: str) -> None:
         self.services = services
         self.name = name
+        self.permissions = Permissions(name, lambda: self.settings, services.store, services.clock)
+        self.message_index = MessageIndex(services.store)
+        """Which message of a chat is which node of a conversation."""
         self._dialogues: OrderedDict[str, Dialogue] = OrderedDict()
         self._streaks = BotStreaks()
-        self._quotas: Quotas | None = None
         self._rng = random.Random()
 
     @property
@@ -60,28 +62,6 @@ class Bot:
     def templates(self) -> Mapping[str, Template]:
         """Every template by its name: presets, plugins', and those of bots.yaml."""
         return self.services.settings.templates
-
-    @property
-    def access(self) -> Pairings:
-        """Who was let in by an admin."""
-        return Pairings(self.services.store)
-
-    @property
-    def usage(self) -> UsageLog:
-        """What each person's answers have cost."""
-        return UsageLog(self.services.store)
-
-    @property
-    def message_index(self) -> MessageIndex:
-        """Which message of a chat is which node of a conversation."""
-        return MessageIndex(self.services.store)
-
-    @property
-    def quotas(self) -> Quotas:
-        """What each person has asked lately."""
-        if self._quotas is None:
-            self._quotas = Quotas(self.name, self.usage, self.services.clock)
-        return self._quotas
 
     # --- what frontends call -----------------------------------------------------------------------------------
 
@@ -114,8 +94,9 @@ class Bot:
                 return None
             wanted = replace(message, text=addressed_text(message, settings))
         if not await self.permits(message.author, message.channel):
-            addressed = call is None or message.channel.kind != "group"
-            return await self._reject_or_pair(wanted, context.language, addressed=addressed)
+            if call is not None and message.channel.kind == "group":
+                return None  # a command for another bot, as like as not
+            return await self.permissions.pairing_notice(message.author, message.channel, context.language)
         if call is not None:
             return await self._command(call, await self._command_context(message, replied, context), redelivered)
         return await self._ask(wanted, replied, context, redelivered)
@@ -128,7 +109,10 @@ class Bot:
             return None
         if message.unreadable:
             return Notice(message.unreadable)
-        if not redelivered and (notice := await self._over_quota(message.author, context.language)) is not None:
+        if (
+            not redelivered
+            and (notice := await self.permissions.quota_notice(message.author, context.language)) is not None
+        ):
             return Notice(notice) if notice else None
         chained = replied if in_reply_chains(context.settings, message.channel) else None
         key = chained.key if chained else conversation_key(message, context.settings)
@@ -147,10 +131,7 @@ class Bot:
         The decision goes along with the message, and `receive` keeps to it. A frontend that has to do something for
         a message first, such as opening a thread, asks here. Commands are carried out whether they are wanted or not.
         """
-        if message.wanted is not None:
-            return message
-        recognised, _ = await self._recognised(message)
-        return replace(message, wanted=self._is_wanted(recognised, self.effective(message.channel)))
+        return await self._decided(message, self.effective(message.channel))
 
     async def bring_files(
         self, message: Message, files: Sequence[RemoteFile], *, max_kib: int, service: str, language: str = ""
@@ -162,8 +143,8 @@ class Bot:
         the bot: what people show each other is their own affair. `service`: the chat service's name. `language`: of
         the person, where the message does not tell.
         """
-        message = await self.decide(replace(message, attachments=tuple(file.unread for file in files)))
         settings = self.effective(message.channel)
+        message = await self._decided(replace(message, attachments=tuple(file.unread for file in files)), settings)
         if not message.wanted and not self._is_command(message, settings):
             return replace(message, attachments=()) if message.text else None
         attachments, unread = await fetch_files(files, max_kib * 1024)
@@ -192,7 +173,10 @@ class Bot:
         if press.action == "branch":
             await dialogue.go_to(noted.node)
             return Notice(say(language, "branched"))
-        if not redelivered and (notice := await self._over_quota(press.author, language, repeat=True)) is not None:
+        if (
+            not redelivered
+            and (notice := await self.permissions.quota_notice(press.author, language, repeat=True)) is not None
+        ):
             raise CommandError(notice)
         start = dialogue.go_on if press.action == "continue" else dialogue.regenerate
         return start(language, noted.node).on_behalf_of(press.author)
@@ -227,16 +211,11 @@ class Bot:
 
     async def permits(self, author: Author, channel: Channel) -> bool:
         """Whether the bot listens to that person in that place."""
-        own = self.settings
-        if own is None or own.permits(author, channel):
-            return True
-        if not own.pairing or not own.permits(author, channel, paired=True):
-            return False
-        return await self.access.paired(self.name, author.id)
+        return await self.permissions.permits(author, channel)
 
     def is_admin(self, author: Author) -> bool:
         """Whether that person may give admin commands."""
-        return self.settings is not None and self.settings.admins.names(author)
+        return self.permissions.is_admin(author)
 
     @property
     def commands(self) -> list[ChatCommand]:
@@ -332,34 +311,22 @@ class Bot:
         if isinstance(result, str):
             return Notice(result)
         if not redelivered:
-            notice = await self._over_quota(message.author, context.language, repeat=True)
-            if notice is not None:
-                raise CommandError(notice)
+            await self._within_quota(message.author, context.language)
         return result.on_behalf_of(message.author)
 
-    # --- who may ask -------------------------------------------------------------------------------------------
+    # --- what is answered --------------------------------------------------------------------------------------
 
-    async def _reject_or_pair(self, message: Message, language: str, *, addressed: bool) -> Notice | None:
-        """The pairing code for somebody whom the bot does not listen to; None where nobody can be paired."""
-        own = self.settings
-        if own is None or not own.pairing or not addressed or message.author.is_bot:
-            return None
-        if not own.permits(message.author, message.channel, paired=True):
-            return None
-        person = await self.access.request(self.name, message.author)
-        return Notice(say(language, "pairing", code=person.code))
+    async def _within_quota(self, author: Author, language: str) -> None:
+        """Raises CommandError where that person's quota is used up."""
+        notice = await self.permissions.quota_notice(author, language, repeat=True)
+        if notice is not None:
+            raise CommandError(notice)
 
-    async def _over_quota(self, author: Author, language: str, *, repeat: bool = False) -> str | None:
-        """The quota notice to show; None if within limits, "" if it was shown already (unless `repeat`)."""
-        quota = self.settings.limits if self.settings is not None else Quota()
-        if quota == Quota() or self.is_admin(author):
-            return None
-        exceeded = await self.quotas.admit(author, quota)
-        if exceeded is None:
-            return None
-        if exceeded.told and not repeat:
-            return ""
-        return say(language, exceeded.kind, limit=exceeded.limit, wait=duration(exceeded.seconds, language))
+    async def _decided(self, message: Message, settings: ChannelSettings) -> Message:
+        if message.wanted is not None:
+            return message
+        recognised, _ = await self._recognised(message)
+        return replace(message, wanted=self._is_wanted(recognised, settings))
 
     def _is_wanted(self, message: Message, settings: ChannelSettings) -> bool:
         """Whether a message is answered, if that was not decided before."""

@@ -182,11 +182,11 @@ async def _load(context: CommandContext, argument: str) -> str:
 async def _pair(context: CommandContext, argument: str) -> str:
     bot = context.dialogue.bot
     if not argument:
-        people = await bot.access.all(bot.name)
+        people = await bot.permissions.pairings.all(bot.name)
         lines = [f"- {person.name} ({person.user}): {context.say('paired')}" for person in people if person.paired]
         lines += [f"- {person.name} ({person.user}): `/pair {person.code}`" for person in people if not person.paired]
         return "\n".join([context.say("people"), *lines]) if lines else context.say("nobody_asked")
-    person = await bot.access.pair(bot.name, argument.strip(), context.message.author.id)
+    person = await bot.permissions.pairings.pair(bot.name, argument.strip(), context.message.author.id)
     if person is None:
         raise context.error("no_such_code", code=argument)
     return context.say("pair_done", name=person.name)
@@ -195,14 +195,14 @@ async def _pair(context: CommandContext, argument: str) -> str:
 async def _unpair(context: CommandContext, argument: str) -> str:
     bot = context.dialogue.bot
     user = _needed(context, argument, "unpair", "ID").strip()
-    if not await bot.access.unpair(bot.name, user):
+    if not await bot.permissions.pairings.unpair(bot.name, user):
         raise context.error("no_such_person", user=user)
     return context.say("unpaired", user=user)
 
 
 async def _usage(context: CommandContext, argument: str) -> str:
     bot = context.dialogue.bot
-    usage = await bot.usage.of_day(bot.name, day_of(bot.services.clock()))
+    usage = await bot.permissions.usage.of_day(bot.name, day_of(bot.services.clock()))
     lines = [
         context.say("usage_of", name=one.name, user=one.user, tokens=one.tokens, answers=one.answers) for one in usage
     ]

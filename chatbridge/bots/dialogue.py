@@ -234,7 +234,7 @@ class Dialogue(ConversationTree):
             raise
         if state.finish is not None:
             if state.author is not None:
-                await self.bot.quotas.charge(state.author, state.finish.usage)
+                await self.bot.permissions.quotas.charge(state.author, state.finish.usage)
             self._report(FinishedReply(self.bot.name, self.channel, model, state.finish, author=state.author))
 
     async def _build(

@@ -158,8 +158,8 @@ async def test_pairing_opens_no_place_that_is_closed(tmp_path: Path) -> None:
     closed: dict[str, Any] = {"allow": access(channels="elsewhere"), "deny": access(users="x")}
     async with serving(tmp_path, pairing=True, **closed) as bot:
         assert await ask(bot, "hello") is None
-        person = await bot.access.request("bot", ANN)
-        await bot.access.pair("bot", person.code, "b")
+        person = await bot.permissions.pairings.request("bot", ANN)
+        await bot.permissions.pairings.pair("bot", person.code, "b")
         assert await ask(bot, "hello") is None
         assert await ask(bot, "hello", channel=Channel("elsewhere")) == "one two three"
         assert await ask(bot, "hello", Author("x", "X"), Channel("elsewhere")) is None
@@ -214,7 +214,7 @@ async def test_tokens_a_day(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"limits": Quota(tokens_per_day=1), "admins": Admins(users=frozenset({"b"}))}
     async with serving(tmp_path, time, **settings) as bot:
         assert await ask(bot, "hello") == "one two three"
-        spent = await bot.usage.tokens("bot", "a", "2026-05-04")
+        spent = await bot.permissions.usage.tokens("bot", "a", "2026-05-04")
         assert spent > 3  # the prompt's tokens count, too
     async with serving(tmp_path, time, **settings) as bot:  # a restart forgets nothing
         time.now += 3600
@@ -231,5 +231,5 @@ async def test_what_was_cached_costs_nothing(tmp_path: Path) -> None:
     from chatbridge import Usage
 
     async with serving(tmp_path) as bot:
-        await bot.quotas.charge(ANN, Usage(prompt=100, cached=90, generated=7))
-        assert await bot.usage.tokens("bot", "a", "2026-05-04") == 17
+        await bot.permissions.quotas.charge(ANN, Usage(prompt=100, cached=90, generated=7))
+        assert await bot.permissions.usage.tokens("bot", "a", "2026-05-04") == 17
