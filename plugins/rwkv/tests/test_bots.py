@@ -13,25 +13,31 @@ from chatbridge.config import load
 
 from .conftest import TOKENIZER, V4, V7, there
 
-BOTS = f"""
+FOUR = f"four: {{backend: rwkv, path: {V4}, tokenizer: {TOKENIZER}, threads: 1, template: rwkv-raven-alice}}"
+SEVEN = f"seven: {{backend: rwkv, path: {V7}, tokenizer: {TOKENIZER}, threads: 1, template: rwkv-world}}"
+SEVEN_ALONE = f"""
 models:
-  four: {{backend: rwkv, path: {V4}, tokenizer: {TOKENIZER}, threads: 1, template: rwkv-raven-alice}}
-  seven: {{backend: rwkv, path: {V7}, tokenizer: {TOKENIZER}, threads: 1, template: rwkv-world}}
+  {SEVEN}
 defaults: {{reply_to: always, language: en, sampling: {{temperature: 0, max_tokens: 12, stop: []}}}}
 bots:
   both:
     frontend: repl
     channels:
-      "4": {{model: four}}
-      "44": {{model: four}}
       "7": {{model: seven}}
-      "77": {{model: seven}}
 """
+BOTH = (
+    SEVEN_ALONE.replace("models:", f"models:\n  {FOUR}")
+    + """
+      "77": {model: seven}
+      "4": {model: four}
+      "44": {model: four}
+"""
+)
 TEXTS = ["hello there, tell me about the river", "and the fox?", "why", "who are you", "and then"]
 
 
 @asynccontextmanager
-async def bridge(folder: Path, text: str = BOTS) -> AsyncIterator[Bridge]:
+async def bridge(folder: Path, text: str = SEVEN_ALONE) -> AsyncIterator[Bridge]:
     for path in (V4, V7, TOKENIZER):
         there(path)
     file = folder / "bots.yaml"
@@ -56,7 +62,7 @@ async def talk(bridge: Bridge, channel: str) -> list[str]:
 
 
 async def test_two_architectures_in_two_channels_of_one_bot_at_once(tmp_path: Path) -> None:
-    async with bridge(tmp_path) as running:
+    async with bridge(tmp_path, BOTH) as running:
         together = await asyncio.gather(talk(running, "4"), talk(running, "7"))
         models = running.models.loaded()
         assert {name: backend.info.architecture for name, backend in models.items()} == {
