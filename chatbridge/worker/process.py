@@ -66,15 +66,18 @@ class WorkerProcess:
                 writer.close()
 
         server = await asyncio.start_server(connection_made, "127.0.0.1", 0, limit=LINE_LIMIT)
-        async with server:
+        try:
             process = await _spawn(f"port:{server.sockets[0].getsockname()[1]}", CHATBRIDGE_WORKER_KEY=key)
             ended = asyncio.create_task(process.wait())
             either: list[asyncio.Future[Any]] = [ended, connected]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not connected.done():
+                await process.communicate()  # closes its pipe
                 raise ModelLoadError("the worker process ended before it had begun")
             ended.cancel()
             return cls(process, *connected.result())
+        finally:
+            server.close()  # not `async with`: from Python 3.12.1 on that waits until the connection has ended, too
 
     def send(self, message: ToWorker) -> None:
         """Raises ValueError for a message that can't be written as JSON."""
