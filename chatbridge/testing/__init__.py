@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from chatbridge.testing.documents import Document as Document
     from chatbridge.testing.documents import readmes as readmes
     from chatbridge.testing.echo import EchoBackend as EchoBackend
-    from chatbridge.testing.engines import EngineContract as EngineContract
+    from chatbridge.testing.engine_contract import EngineContract as EngineContract
     from chatbridge.testing.engines import arrive_and_leave as arrive_and_leave
     from chatbridge.testing.engines import arriving_requests as arriving_requests
     from chatbridge.testing.engines import conversations as conversations
@@ -74,8 +74,9 @@ _HOME = {
     "discord.server": ("DiscordServer",),
     "documents": ("Document", "readmes"),
     "echo": ("EchoBackend",),
+    "engine_contract": ("EngineContract",),
     "engines": (
-        "EngineContract", "arrive_and_leave", "arriving_requests", "conversations", "engine_on",
+        "arrive_and_leave", "arriving_requests", "conversations", "engine_on",
         "finish_all", "finish_step", "greedy_ids", "greedy_request", "requests_for",
     ),
     "frontends": ("FrontendContract", "Room"),
