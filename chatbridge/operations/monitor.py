@@ -57,8 +57,10 @@ async def serving(address: str, pages: Pages) -> AsyncIterator[int]:
         server = await asyncio.start_server(answer, host.strip("[]") or None, int(port), limit=1 << 13)
     except OSError as error:
         raise ConfigError(f"`monitor: {address}` can't be had: {error.strerror}; name another address") from error
-    async with server:
+    try:
         yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()  # not `async with`: from Python 3.12.1 on that waits for whoever keeps a connection open
 
 
 async def _page(reader: asyncio.StreamReader, pages: Pages) -> Page:

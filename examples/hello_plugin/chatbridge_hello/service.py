@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from pydantic import Field
@@ -21,9 +23,28 @@ class LinesOptions(Options):
 
 async def run(options: LinesOptions, bot: Bot) -> None:
     """Serve `bot` until cancelled."""
-    server = await asyncio.start_server(lambda reader, writer: talk(bot, reader, writer), options.host, options.port)
-    async with server:
-        await server.serve_forever()
+    async with serving(bot, options.host, options.port):
+        await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def serving(bot: Bot, host: str, port: int) -> AsyncIterator[asyncio.Server]:
+    """A server whose connections end with it: from Python 3.12.1 on, `async with server` would wait for them."""
+    talks: set[asyncio.Task[None]] = set()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(talk(bot, reader, writer))
+        talks.add(task)
+        task.add_done_callback(talks.discard)
+
+    server = await asyncio.start_server(connected, host, port)
+    try:
+        yield server
+    finally:
+        server.close()
+        for task in talks:
+            task.cancel()
+        await asyncio.gather(*talks, return_exceptions=True)
 
 
 async def talk(bot: Bot, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from chatbridge_hello.model import Imitator, imitator
-from chatbridge_hello.service import talk
+from chatbridge_hello.service import serving
 
 from chatbridge import Backend, Bot, LocalModel
 from chatbridge.testing import (
@@ -61,8 +61,7 @@ class Line:
 class TestLines(FrontendContract):
     @asynccontextmanager
     async def room(self, bot: Bot) -> AsyncIterator[Room]:
-        server = await asyncio.start_server(lambda reader, writer: talk(bot, reader, writer), "127.0.0.1", 0)
-        async with server:
+        async with serving(bot, "127.0.0.1", 0) as server:
             person = Line(*await asyncio.open_connection(*server.sockets[0].getsockname(), limit=1 << 20))
             try:
                 yield person
