@@ -140,7 +140,7 @@ def bare(model: LlamaModel, states: Sequence[Any]) -> float:
     context = model._decoder.context
     batch = Batch(len(states), len(states))
     length = states[0].length
-    for state in sorted(states, key=lambda state: state.seat):
+    for state in sorted(states, key=lambda state: state.seq_id):
         batch.add(state, [300], wanted=1)
     begin = Clock.read()
     for _ in range(DECODED):
@@ -150,7 +150,7 @@ def bare(model: LlamaModel, states: Sequence[Any]) -> float:
             batch.native.pos[i] += 1
     speed = DECODED * len(states) / (Clock.read() - begin)
     for state in states:
-        lib.llama_memory_seq_rm(lib.llama_get_memory(context), state.seat, length, -1)
+        lib.llama_memory_seq_rm(lib.llama_get_memory(context), state.seq_id, length, -1)
     return speed
 
 

@@ -1,7 +1,7 @@
-"""LoRA adapters and control vectors: lays them over a context's model, and sees that each changes what it says.
+"""LoRA adapters and control vectors: applies them to a context, and checks that each changes the model's logits.
 
-Knows their files and llama.cpp's calls for them; knows no conversation. A context has one overlay at a time, so
-conversations with different adapters are computed one overlay after another.
+Knows their files and llama.cpp's calls for them; knows no conversation. A context has one set of adapters at a time, so
+conversations with different adapters are computed one set after another.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HOW = "make one with llama.cpp's convert_lora_to_gguf.py"
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """An adapter in use. `kind`: "lora" or "control vector". `tensors`: how many of the model's it changes."""
+    """An adapter in use. `kind`: "lora" or "control vector". `tensors`: how many of the model's tensors it changes."""
 
     kind: str
     file: str
@@ -43,22 +43,23 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
-class Overlay:
-    """What lies over the weights at a time: LoRA files with scales, and the sum of control vectors, [layers, dim]."""
+class AdapterSet:
+    """What is applied to a context at a time: LoRA files with scales, and the sum of control vectors, [layers, dim]."""
 
     loras: tuple[tuple[Path, float], ...] = ()
     vectors: NDArray[np.float32] | None = None
     applied: tuple[Applied, ...] = ()
 
-    def plus(self, other: Overlay) -> Overlay:
+    def plus(self, other: AdapterSet) -> AdapterSet:
+        """Both sets together."""
         vectors = self.vectors if other.vectors is None else other.vectors
         if self.vectors is not None and other.vectors is not None:
             vectors = self.vectors + other.vectors
-        return Overlay(self.loras + other.loras, vectors, self.applied + other.applied)
+        return AdapterSet(self.loras + other.loras, vectors, self.applied + other.applied)
 
 
-class Overlays:
-    """The model's own overlay, whose name is empty, and the named ones, each of which has the model's own in it.
+class Adapters:
+    """The set of the model's own adapters, by the empty name, and the named sets, each of which has these in it, too.
 
     Raises ModelLoadError for an adapter that can't be applied, or that does nothing.
     """
@@ -68,57 +69,57 @@ class Overlays:
         self._context = context
         self._base = base
         self._handles: dict[Path, tuple[Any, int, str]] = {}
-        self._plain: NDArray[np.float32] | None = None
-        self._now = ""
+        self._base_logits: NDArray[np.float32] | None = None
+        self._in_use = ""
         own = self._read(options.lora, options.control_vectors)
-        self._overlays = {"": own}
+        self._sets = {"": own}
         for name, adapter in options.adapters.items():
-            self._overlays[name] = own.plus(self._read(adapter.lora, adapter.control_vectors))
-        self._lay(own)
+            self._sets[name] = own.plus(self._read(adapter.lora, adapter.control_vectors))
+        self._apply(own)
 
     @property
     def own(self) -> Sequence[Applied]:
-        """What is in use whatever a request asks for."""
-        return self._overlays[""].applied
+        """The model's own, in use whatever a request asks for."""
+        return self._sets[""].applied
 
     @property
     def named(self) -> Mapping[str, Sequence[Applied]]:
-        """What each named one adds to that."""
+        """What each named set adds to `own`."""
         skip = len(self.own)
-        return {name: overlay.applied[skip:] for name, overlay in self._overlays.items() if name}
+        return {name: one.applied[skip:] for name, one in self._sets.items() if name}
 
     @property
-    def marks(self) -> Mapping[str, str]:
-        """What stands for the arithmetic of each named one, beside that of the model."""
-        told = {name: "|".join(one.fingerprint for one in applied) for name, applied in self.named.items()}
-        return {name: blake2b(said.encode(), digest_size=8).hexdigest() for name, said in told.items()}
+    def fingerprints(self) -> Mapping[str, str]:
+        """A hash of what each named set adds to the model's arithmetic; states with another one can't be used."""
+        joined = {name: "|".join(one.fingerprint for one in applied) for name, applied in self.named.items()}
+        return {name: blake2b(text.encode(), digest_size=8).hexdigest() for name, text in joined.items()}
 
-    def in_turn(self, names: Iterable[str]) -> list[str]:
-        """The names, each once, the one that is in use first: changing costs a new plan of the whole computation."""
-        return sorted(set(names), key=lambda name: (name != self._now, name))
+    def in_order(self, names: Iterable[str]) -> list[str]:
+        """The names, each once, the one in use first: with another one, llama.cpp has to plan the computation anew."""
+        return sorted(set(names), key=lambda name: (name != self._in_use, name))
 
     def use(self, name: str) -> None:
-        """Lay this one over the model."""
-        if name != self._now:
-            self._lay(self._overlays[name])
-            self._now = name
+        """Apply the set of that name, in the place of the one in use."""
+        if name != self._in_use:
+            self._apply(self._sets[name])
+            self._in_use = name
 
-    def _read(self, lora: Sequence[Adapter], vectors: Sequence[Adapter]) -> Overlay:
-        """Each one is tried alone: what changes no logit is not the adapter that somebody wanted."""
+    def _read(self, lora: Sequence[Adapter], vectors: Sequence[Adapter]) -> AdapterSet:
+        """The set of these, each of which is tried alone: one that changes no logit is not what somebody wanted."""
         loras, applied = [], []
         for adapter in lora:
             applied.append(self._load_lora(adapter))
             loras.append((adapter.path, adapter.scale))
-            self._refuse_without_effect(Overlay((loras[-1],)), adapter, "lora")
+            self._refuse_without_effect(AdapterSet((loras[-1],)), adapter, "lora")
         if not vectors:
-            return Overlay(tuple(loras), None, tuple(applied))
-        total, told_of = _read_vectors(vectors, self._model, self._base)
-        self._refuse_without_effect(Overlay(vectors=total), vectors[0], "control_vectors")
-        return Overlay(tuple(loras), total, (*applied, *told_of))
+            return AdapterSet(tuple(loras), None, tuple(applied))
+        total, vectors_applied = _read_vectors(vectors, self._model, self._base)
+        self._refuse_without_effect(AdapterSet(vectors=total), vectors[0], "control_vectors")
+        return AdapterSet(tuple(loras), total, (*applied, *vectors_applied))
 
-    def _lay(self, overlay: Overlay) -> None:
+    def _apply(self, adapters: AdapterSet) -> None:
         scales: dict[Path, float] = {}
-        for path, scale in overlay.loras:  # llama.cpp takes each adapter once
+        for path, scale in adapters.loras:  # llama.cpp takes each adapter once
             scales[path] = scales.get(path, 0.0) + scale
         array = (lib.llama_adapter_lora_p_ctypes * len(scales))(*(self._handles[path][0] for path in scales))
         if lib.llama_set_adapters_lora(
@@ -127,26 +128,27 @@ class Overlays:
             raise ModelLoadError("llama.cpp did not take the adapters")
         layers, dim = _vector_shape(self._model)
         pointer, size = None, 0
-        if overlay.vectors is not None:
-            pointer = overlay.vectors.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-            size = overlay.vectors.size
+        if adapters.vectors is not None:
+            pointer = adapters.vectors.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+            size = adapters.vectors.size
         if lib.llama_set_adapter_cvec(self._context, pointer, size, dim, 1, layers):
             raise ModelLoadError("llama.cpp did not take the control vectors")
 
     def _load_lora(self, adapter: Adapter) -> Applied:
-        """The file is loaded once, however many overlays have it in them."""
+        """Load the file, once however many sets have it in them."""
         if adapter.path not in self._handles:
             self._handles[adapter.path] = _open_lora(adapter.path, self._model, self._base)
         _, tensors, about = self._handles[adapter.path]
-        mark = _mark(open_gguf(adapter.path), adapter)
-        return Applied("lora", str(adapter.path), adapter.scale, tensors, mark, about)
+        fingerprint = _fingerprint(open_gguf(adapter.path), adapter)
+        return Applied("lora", str(adapter.path), adapter.scale, tensors, fingerprint, about)
 
-    def _refuse_without_effect(self, overlay: Overlay, adapter: Adapter, key: str) -> None:
-        if self._plain is None:
-            self._lay(Overlay())
-            self._plain = _probe(self._model, self._context)
-        self._lay(overlay)
-        if np.array_equal(self._plain, _probe(self._model, self._context)):
+    def _refuse_without_effect(self, adapters: AdapterSet, adapter: Adapter, key: str) -> None:
+        """Raise ModelLoadError where the logits are the model's own. `key`: the option that `adapter` is under."""
+        if self._base_logits is None:
+            self._apply(AdapterSet())
+            self._base_logits = _probe(self._model, self._context)
+        self._apply(adapters)
+        if np.array_equal(self._base_logits, _probe(self._model, self._context)):
             raise ModelLoadError(
                 f"{adapter.path}: this changes nothing that the model says (an untrained adapter, or scale 0); leave "
                 f"it out of {key}, or give the right file"
@@ -154,7 +156,7 @@ class Overlays:
 
 
 def _open_lora(path: Path, model: Any, base: GgufHeader) -> tuple[Any, int, str]:
-    """The adapter in llama.cpp, how many tensors it changes, and its rank and alpha in words."""
+    """The adapter in llama.cpp, how many tensors it changes, and its rank and alpha as text."""
     file = open_gguf(path)
     metadata = file.metadata
     if metadata.get("general.type") != "adapter" or metadata.get("adapter.type") != "lora":
@@ -167,11 +169,11 @@ def _open_lora(path: Path, model: Any, base: GgufHeader) -> tuple[Any, int, str]
     if not isinstance(alpha, int | float) or not 0 < alpha < float("inf"):
         raise ModelLoadError(f"{path}: adapter.lora.alpha is {alpha!r}, no number above 0; {_HOW} again")
     names = {name.removesuffix(_A) for name in file.tensors if name.endswith(_A)}
-    with log().hearing() as said:
+    with log().capture() as output:
         handle = lib.llama_adapter_lora_init(model, os.fsencode(path))
     if not handle:
-        whys = [line.split("lora adapter: ", 1)[-1] for line in said.complaints]
-        why = "; ".join(whys) or "it did not say why"
+        reasons = [line.split("lora adapter: ", 1)[-1] for line in output.problems]
+        why = "; ".join(reasons) or "it did not say why"
         raise ModelLoadError(
             f"{path}: the adapter does not fit {base.path.name}: {why}; take the model that it was trained on"
         )
@@ -207,17 +209,19 @@ def _read_vectors(
                 )
             values = np.fromfile(vector.path, "<f4", dim, offset=tensor.start)
             total[int(number) - 1] += np.float32(vector.scale) * values
-        applied.append(Applied("control vector", str(vector.path), vector.scale, len(directions), _mark(file, vector)))
+        applied.append(
+            Applied("control vector", str(vector.path), vector.scale, len(directions), _fingerprint(file, vector))
+        )
     return total, applied
 
 
 def _vector_shape(model: Any) -> tuple[int, int]:
-    """Layers, from the second on, and numbers in each."""
+    """Layers that control vectors reach, which are all but the first, and numbers in each."""
     return lib.llama_model_n_layer(model) - 1, lib.llama_model_n_embd(model)
 
 
 def _probe(model: Any, context: Any) -> NDArray[np.float32]:
-    """The logits after a few tokens."""
+    """The logits after a few tokens, [vocabulary]; sequence 0 is empty before and after."""
     size = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
     tokens = (ctypes.c_int32 * 4)(*(i * size // 5 for i in range(1, 5)))
     memory = lib.llama_get_memory(context)
@@ -228,5 +232,5 @@ def _probe(model: Any, context: Any) -> NDArray[np.float32]:
     return logits
 
 
-def _mark(file: GgufHeader, adapter: Adapter) -> str:
+def _fingerprint(file: GgufHeader, adapter: Adapter) -> str:
     return f"{file.fingerprint()}*{adapter.scale!r}"

@@ -16,32 +16,34 @@ if TYPE_CHECKING:
 def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> LlamaModel:
     """Load the model and return it with everything asked for in use. Raises ModelLoadError."""
     from chatbridge_llama_cpp import describe, loading
-    from chatbridge_llama_cpp.adapters import Overlays
+    from chatbridge_llama_cpp.adapters import Adapters
     from chatbridge_llama_cpp.decoder import Decoder
     from chatbridge_llama_cpp.load_draft import load_draft
     from chatbridge_llama_cpp.model import LlamaModel
     from chatbridge_llama_cpp.native import lib
     from chatbridge_llama_cpp.sampler import Samplers
-    from chatbridge_llama_cpp.state import Seats
+    from chatbridge_llama_cpp.state import Sequences
     from chatbridge_llama_cpp.tokenizer import LlamaTokenizer
 
     with ExitStack() as undo:
         loaded = loading.load(options, progress)
         undo.callback(loaded.free)
-        overlays = Overlays(options, loaded.model, loaded.context, loaded.files[0])
+        adapters = Adapters(options, loaded.model, loaded.context, loaded.files[0])
         vocabulary = lib.llama_model_get_vocab(loaded.model)
         tokenizer = LlamaTokenizer(vocabulary, loaded.files[0].metadata)
-        mark = describe.fingerprint(loaded, options, overlays)
-        info = describe.describe(loaded, options, tokenizer, overlays, mark)
+        fingerprint = describe.fingerprint(loaded, options, adapters)
+        info = describe.describe(loaded, options, tokenizer, adapters, fingerprint)
         draft = load_draft(options, loaded, info, undo)
         samplers = Samplers(options, vocabulary, tokenizer.size, info.context_length)
-        seats = Seats(loaded.context, describe.layout(loaded, options), mark, info.context_length, overlays.marks)
-        outputs = loading.outputs(options, loaded.plan.sequences)
-        decoder = Decoder(loaded.context, seats, tokenizer.size, outputs)
-        disk_cache = DiskCache.from_options(options, mark)
+        sequences = Sequences(
+            loaded.context, describe.layout(loaded, options), fingerprint, info.context_length, adapters.fingerprints
+        )
+        max_outputs = loading.max_outputs(options, loaded.plan.sequences)
+        decoder = Decoder(loaded.context, sequences, tokenizer.size, max_outputs)
+        disk_cache = DiskCache.from_options(options, fingerprint)
         free = undo.pop_all().close
     progress(1.0, "ready")
-    return LlamaModel(info, tokenizer, decoder, samplers, overlays, free, draft=draft, disk_cache=disk_cache)
+    return LlamaModel(info, tokenizer, decoder, samplers, adapters, free, draft=draft, disk_cache=disk_cache)
 
 
 def build_info() -> dict[str, str]:

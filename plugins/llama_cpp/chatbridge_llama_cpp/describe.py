@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from chatbridge import GgufStrings, ModelInfo
-from chatbridge_llama_cpp.adapters import Overlays
+from chatbridge_llama_cpp.adapters import Adapters
 from chatbridge_llama_cpp.loading import Loaded
 from chatbridge_llama_cpp.memory import size
 from chatbridge_llama_cpp.native import build_flags, lib
@@ -28,7 +28,7 @@ _NOT_ARITHMETIC = {
     "xtc_threshold", "grammar", "json_schema", "draft", "draft_tokens", "draft_least", "draft_gpu_layers",
     "keep_states", "keep_states_gib", "lora", "control_vectors", "adapters",
 }  # fmt: skip
-"""Options that leave a state as it is. Adapters count by what their files hold."""
+"""Options that change no number of a state. Adapters count by the fingerprints of their files."""
 
 
 def layout(loaded: Loaded, options: LlamaOptions) -> Layout:
@@ -40,19 +40,19 @@ def layout(loaded: Loaded, options: LlamaOptions) -> Layout:
         cell_bytes=needs.cell,
         fixed_bytes=needs.fixed,
         pass_bytes=needs.weights,
-        apart=loaded.plan.sequences > 1 and (recurrent or not options.unified),
-        shares=recurrent or options.unified,
+        adjacent=loaded.plan.sequences > 1 and (recurrent or not options.unified),
+        cheap_copy=recurrent or options.unified,
     )
 
 
-def fingerprint(loaded: Loaded, options: LlamaOptions, overlays: Overlays) -> str:
-    """Stands for everything that the arithmetic depends on, but for named adapters, which have marks of their own."""
+def fingerprint(loaded: Loaded, options: LlamaOptions, adapters: Adapters) -> str:
+    """A hash of all that the arithmetic depends on, but for named adapters, which have fingerprints of their own."""
     changes = options.model_dump(mode="json", exclude=_NOT_ARITHMETIC)
-    parts = [file.fingerprint() for file in loaded.files] + [one.fingerprint for one in overlays.own]
+    parts = [file.fingerprint() for file in loaded.files] + [one.fingerprint for one in adapters.own]
     # What llama.cpp saves of a sequence goes only into a context of as many streams.
     streams = 1 if options.unified else loaded.plan.sequences
-    said = repr((parts, sorted(changes.items()), loaded.flash_attention, streams, build_flags()["llama-cpp-python"]))
-    return f"llama_cpp-{blake2b(said.encode(), digest_size=16).hexdigest()}"
+    text = repr((parts, sorted(changes.items()), loaded.flash_attention, streams, build_flags()["llama-cpp-python"]))
+    return f"llama_cpp-{blake2b(text.encode(), digest_size=16).hexdigest()}"
 
 
 def vocabulary_fingerprint(metadata: Mapping[str, Any]) -> str:
@@ -70,33 +70,33 @@ def vocabulary_fingerprint(metadata: Mapping[str, Any]) -> str:
 
 
 def describe(
-    loaded: Loaded, options: LlamaOptions, tokenizer: LlamaTokenizer, overlays: Overlays, mark: str
+    loaded: Loaded, options: LlamaOptions, tokenizer: LlamaTokenizer, adapters: Adapters, fingerprint: str
 ) -> ModelInfo:
-    """What `LlamaModel.info` tells. `mark`: the fingerprint."""
+    """What `LlamaModel.info` tells. `fingerprint`: as `fingerprint` gives it."""
     metadata, model = loaded.files[0].metadata, loaded.model
     template = lib.llama_model_chat_template(model, None)
-    trims = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
+    attends_only = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
     windowed = lib.llama_model_n_swa(model) > 0 and not options.swa_full
     return ModelInfo(
         name=str(metadata.get("general.name") or loaded.files[0].path.stem),
         architecture=loaded.files[0].architecture,
         context_length=loaded.plan.context_length,
         vocab_size=tokenizer.size,
-        fingerprint=mark,
+        fingerprint=fingerprint,
         vocabulary=vocabulary_fingerprint(metadata),
         eos=tokenizer.ends(),
         bos=tokenizer.begin(),
         max_batch=loaded.plan.sequences,
-        can_trim=trims and not windowed,
+        can_trim=attends_only and not windowed,
         specials=tokenizer.specials,
-        adapters=overlays.marks,
+        adapters=adapters.fingerprints,
         chat_template=template.decode("utf-8", "replace") if template else None,
-        details=_details(loaded, options, tokenizer, overlays, windowed),
+        details=_details(loaded, options, tokenizer, adapters, windowed),
     )
 
 
 def _details(
-    loaded: Loaded, options: LlamaOptions, tokenizer: LlamaTokenizer, overlays: Overlays, windowed: bool
+    loaded: Loaded, options: LlamaOptions, tokenizer: LlamaTokenizer, adapters: Adapters, windowed: bool
 ) -> dict[str, str]:
     flags, plan, model, context = build_flags(), loaded.plan, loaded.model, loaded.context
     parameters = lib.llama_model_n_params(model)
@@ -107,7 +107,7 @@ def _details(
         "parameters": f"{parameters / 1e6:,.1f} M" if parameters < 1e9 else f"{parameters / 1e9:,.2f} B",
         "context": f"{plan.context_length} tokens for each of {plan.sequences} conversations at once, "
         + (f"{lib.llama_n_ctx(context)} cells in one pool" if options.unified else "cells of their own"),
-        "memory": _memory(loaded.said),
+        "memory": _memory(loaded.log_lines),
         "layers on gpu": _offloaded(loaded),
         "threads": f"{lib.llama_n_threads(context)}, {lib.llama_n_threads_batch(context)} for prompts",
         "flash attention": "on" if loaded.flash_attention else "off",
@@ -121,9 +121,9 @@ def _details(
     if windowed:
         details["sliding window"] = "only its last tokens are kept, so histories are read again after an edit"
     for kind in ("lora", "control vector"):
-        if some := [str(one) for one in overlays.own if one.kind == kind]:
+        if some := [str(one) for one in adapters.own if one.kind == kind]:
             details[kind] = "; ".join(some)
-    for name, applied in overlays.named.items():
+    for name, applied in adapters.named.items():
         details[f"adapter {name}"] = "; ".join(f"{one.kind} {one}" for one in applied)
     if options.keep_states is not None:
         details["kept states"] = f"{options.keep_states}, at most {options.keep_states_gib:g} GiB"
@@ -132,17 +132,19 @@ def _details(
     return details
 
 
-def _memory(said: Sequence[str]) -> str:
-    """What llama.cpp took, by kind and device."""
-    taken: dict[tuple[str, str], float] = {}
-    for device, kind, mib in (match.groups() for line in said if (match := _BUFFER.search(line))):
-        taken[kind, device] = taken.get((kind, device), 0.0) + float(mib)
+def _memory(log_lines: Sequence[str]) -> str:
+    """The memory that llama.cpp allocated, by kind and device."""
+    allocated: dict[tuple[str, str], float] = {}
+    for device, kind, mib in (match.groups() for line in log_lines if (match := _BUFFER.search(line))):
+        allocated[kind, device] = allocated.get((kind, device), 0.0) + float(mib)
     words = {"model": "weights", "KV": "cache", "RS": "recurrent state", "compute": "computing", "output": "output"}
-    return ", ".join(f"{size(mib * 2**20)} {words[kind]} on {device}" for (kind, device), mib in taken.items() if mib)
+    return ", ".join(
+        f"{size(mib * 2**20)} {words[kind]} on {device}" for (kind, device), mib in allocated.items() if mib
+    )
 
 
 def _offloaded(loaded: Loaded) -> str:
-    for line in loaded.said:
+    for line in loaded.log_lines:
         if found := _OFFLOADED.search(line):
             cards = ", ".join(device.name for device in loaded.devices if device.is_gpu)
             return f"{found[1]} of {found[2]} ({cards})"

@@ -14,93 +14,97 @@ import numpy as np
 from chatbridge_llama_cpp.decoder import Decoder
 from chatbridge_llama_cpp.state import LlamaState
 
-Asked = tuple[LlamaState, Sequence[int], bool]
-"""A conversation's state in the large model, what it consumes next, and whether a token is wanted after that."""
+LargeRow = tuple[LlamaState, Sequence[int], bool]
+"""A conversation's state in the large model, the tokens that it reads next, and whether one is sampled after them."""
 
 
 @dataclass(slots=True)
-class _Runner:
-    """One conversation in the small model. `left`: ids that it has to read; `most`: how many may be guessed."""
+class _Row:
+    """One conversation in the small model.
+
+    `unread`: tokens that it has not read yet; `max_guess`: how many to guess. `output`: where in the batch
+    the logits are that the next guess is taken from, if there is a next one.
+    """
 
     state: LlamaState
-    left: Sequence[int]
-    most: int
+    unread: Sequence[int]
+    max_guess: int
     guess: list[int] = field(default_factory=list)
     output: int | None = None
 
 
 class Draft:
-    """A small model. `tokens`: the most that is guessed at once; `least`: the probability below which it stops.
+    """A small model. `max_tokens`: of one guess; `min_probability`: of a token, where a less likely one ends the guess.
 
-    `size`: ids that both models have; an id beyond them is no guess.
+    `vocab_size`: ids that both models have; an id beyond them is never guessed.
     """
 
-    def __init__(self, decoder: Decoder, size: int, tokens: int, least: float) -> None:
+    def __init__(self, decoder: Decoder, vocab_size: int, max_tokens: int, min_probability: float) -> None:
         self._decoder = decoder
-        self._size = size
-        self._tokens = tokens
-        self._least = least
+        self._vocab_size = vocab_size
+        self._max_tokens = max_tokens
+        self._min_probability = min_probability
 
     def new_state(self) -> LlamaState:
-        """For a conversation that the small model has read nothing of."""
-        return self._decoder.seats.new(None)
+        """An empty state in the small model."""
+        return self._decoder.sequences.new(None)
 
-    def guess(self, asked: Sequence[Asked], context_length: int) -> list[list[int]]:
-        """What may come after each, by the small model, which reads along. It raises what `Decoder.run` raises.
+    def guess(self, large_rows: Sequence[LargeRow], context_length: int) -> list[list[int]]:
+        """For each row the tokens that may come after it, or none. Raises what `Decoder.run` raises.
 
-        One batch is read at a time: a conversation that it is behind with, after a restart, gets no guesses until it
-        has caught up, and holds up nobody.
+        The small model reads what the large one reads, one batch at a time. After a restart it is behind: then a
+        conversation gets no guesses until it has caught up, and nobody has to wait for it.
         """
-        runners = [self._runner(*one, context_length) for one in asked]
-        self._decoder.seats.seat([runner.state for runner in runners])
-        in_order = sorted(runners, key=lambda runner: runner.state.seat or 0)
-        self._read([runner for runner in in_order if runner.left])
-        while going := [runner for runner in in_order if runner.output is not None]:
-            self._go_ahead(going)
-        return [runner.guess for runner in runners]
+        rows = [self._row(*large, context_length) for large in large_rows]
+        self._decoder.sequences.assign([row.state for row in rows])
+        in_order = sorted(rows, key=lambda row: row.state.seq_id or 0)
+        self._read([row for row in in_order if row.unread])
+        while going := [row for row in in_order if row.output is not None]:
+            self._extend(going)
+        return [row.guess for row in rows]
 
-    def _runner(self, large: LlamaState, tokens: Sequence[int], wanted: bool, context_length: int) -> _Runner:
-        assert large.shadow is not None
-        small, end = large.shadow, large.length + len(tokens)
+    def _row(self, large: LlamaState, tokens: Sequence[int], wanted: bool, context_length: int) -> _Row:
+        assert large.draft_state is not None
+        small, end = large.draft_state, large.length + len(tokens)
         if small.length > large.length:  # it guessed wrong, or the large model was trimmed or failed since
             small.trim(large.length)
-        left = [*large.ids[small.length :], *tokens]
-        known = next((i for i, token in enumerate(left) if token >= self._size), len(left))
-        most = min(self._tokens, context_length - end) if wanted and known == len(left) else 0
-        return _Runner(small, left[:known], most)
+        unread = [*large.ids[small.length :], *tokens]
+        known = next((i for i, token in enumerate(unread) if token >= self._vocab_size), len(unread))
+        max_guess = min(self._max_tokens, context_length - end) if wanted and known == len(unread) else 0
+        return _Row(small, unread[:known], max_guess)
 
-    def _read(self, runners: Sequence[_Runner]) -> None:
+    def _read(self, rows: Sequence[_Row]) -> None:
         batch = self._decoder.batch
         batch.clear()
-        room = batch.size - len(runners)
-        for runner in runners:
-            tokens = runner.left[: 1 + room]
+        room = batch.size - len(rows)
+        for row in rows:
+            tokens = row.unread[: 1 + room]
             room -= len(tokens) - 1
-            if runner.most > 0 and len(tokens) == len(runner.left):
-                runner.output = batch.count + len(tokens) - 1
-            batch.add(runner.state, tokens, wanted=int(runner.output is not None))
+            if row.max_guess > 0 and len(tokens) == len(row.unread):
+                row.output = batch.count + len(tokens) - 1
+            batch.add(row.state, tokens, wanted=int(row.output is not None))
         if batch.count:
-            self._decoder.run([runner.state for runner in runners])
+            self._decoder.run([row.state for row in rows])
 
-    def _go_ahead(self, runners: Sequence[_Runner]) -> None:
-        """Take the likeliest token of each, if it is likely enough, and read it."""
-        on = []
-        for runner in runners:
-            token, runner.output = self._likely(runner.output or 0), None
+    def _extend(self, rows: Sequence[_Row]) -> None:
+        """Add the likeliest token to each guess, if it is likely enough, and read it."""
+        extended = []
+        for row in rows:
+            token, row.output = self._likeliest(row.output or 0), None
             if token is not None:
-                runner.guess.append(token)
-                if len(runner.guess) < runner.most:
-                    on.append(runner)
+                row.guess.append(token)
+                if len(row.guess) < row.max_guess:
+                    extended.append(row)
         batch = self._decoder.batch
         batch.clear()
-        for runner in on:
-            runner.output = batch.count
-            batch.add(runner.state, runner.guess[-1:], wanted=1)
-        if on:
-            self._decoder.run([runner.state for runner in on])
+        for row in extended:
+            row.output = batch.count
+            batch.add(row.state, row.guess[-1:], wanted=1)
+        if extended:
+            self._decoder.run([row.state for row in extended])
 
-    def _likely(self, output: int) -> int | None:
+    def _likeliest(self, output: int) -> int | None:
         logits = self._decoder.logits(output)
         best = int(logits.argmax())
-        share = 1 / float(np.exp(logits - logits[best]).sum())
-        return best if best < self._size and share >= self._least else None
+        probability = 1 / float(np.exp(logits - logits[best]).sum())
+        return best if best < self._vocab_size and probability >= self._min_probability else None

@@ -11,15 +11,15 @@ from chatbridge_llama_cpp.draft import Draft
 from chatbridge_llama_cpp.loading import Loaded
 from chatbridge_llama_cpp.native import lib
 from chatbridge_llama_cpp.options import LOOKUP, LlamaOptions
-from chatbridge_llama_cpp.state import Seats
+from chatbridge_llama_cpp.state import Sequences
 
-LEAST = 0.75
-"""The probability below which a guess costs more than it brings, as in llama.cpp."""
+MIN_PROBABILITY = 0.75
+"""Of a guessed token; a less likely one costs more time than it saves (llama.cpp's own default)."""
 
-_PADDING = 128
+_MAX_PADDING = 128
 """Vocabularies of one family may differ by so many unused ids at the end, as in llama.cpp."""
 
-_SAME = (
+_SHARED = (
     *("mmap", "mlock", "sequences", "batch", "ubatch", "threads", "threads_batch", "unified", "flash_attention"),
     *("main_gpu", "split_mode", "tensor_split", "offload_kqv"),
 )
@@ -27,7 +27,7 @@ _SAME = (
 
 
 def load_draft(options: LlamaOptions, large: Loaded, info: ModelInfo, undo: ExitStack) -> Draft | None:
-    """The small model that the options name, if they do; `undo` takes in how to free it. Raises ModelLoadError."""
+    """The small model that the options name, or None; `undo` gets what frees it. Raises ModelLoadError."""
     if options.draft is None:
         return None
     if not info.can_trim:
@@ -36,32 +36,37 @@ def load_draft(options: LlamaOptions, large: Loaded, info: ModelInfo, undo: Exit
         )
     if options.draft == LOOKUP:
         return None
-    asked = {name: getattr(options, name) for name in _SAME}
+    asked = {name: getattr(options, name) for name in _SHARED}
     asked |= {"path": options.draft, "context_length": info.context_length, "sequences": large.plan.sequences}
     asked |= {"gpu_layers": "auto" if options.draft_gpu_layers is None else options.draft_gpu_layers}
-    own = LlamaOptions.model_validate(asked)
+    small_options = LlamaOptions.model_validate(asked)
     try:
-        small = loading.load(own, lambda share, doing: None)
+        small = loading.load(small_options, lambda share, doing: None)
     except ModelLoadError as error:
         raise ModelLoadError(f"draft: {error}") from error
     undo.callback(small.free)
     if lib.llama_model_is_recurrent(small.model) or lib.llama_model_is_hybrid(small.model):
         raise ModelLoadError(f"draft: {options.draft} can't forget wrong guesses; take one with attention alone")
-    size = _common(large.files[0], small.files[0])
-    seats = Seats(small.context, describe.layout(small, own), "draft", info.context_length, {})
+    vocab_size = _common_ids(large.files[0], small.files[0])
+    sequences = Sequences(small.context, describe.layout(small, small_options), "draft", info.context_length, {})
     decoder = Decoder(
-        small.context, seats, lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(small.model)), small.plan.sequences
+        small.context, sequences, lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(small.model)), small.plan.sequences
     )
-    return Draft(decoder, size, options.draft_tokens, LEAST if options.draft_least is None else options.draft_least)
+    return Draft(
+        decoder,
+        vocab_size,
+        options.draft_tokens,
+        MIN_PROBABILITY if options.draft_least is None else options.draft_least,
+    )
 
 
-def _common(large: GgufHeader, small: GgufHeader) -> int:
+def _common_ids(large: GgufHeader, small: GgufHeader) -> int:
     """How many ids both have. Raises ModelLoadError where they mean different texts."""
-    pieces = [file.metadata.get("tokenizer.ggml.tokens") for file in (large, small)]
-    one, other = (list(found) if isinstance(found, GgufStrings) else [] for found in pieces)
+    tokens = [file.metadata.get("tokenizer.ggml.tokens") for file in (large, small)]
+    one, other = (list(found) if isinstance(found, GgufStrings) else [] for found in tokens)
     both = min(len(one), len(other))
     same = large.metadata.get("tokenizer.ggml.model") == small.metadata.get("tokenizer.ggml.model")
-    if same and both and abs(len(one) - len(other)) <= _PADDING and one[:both] == other[:both]:
+    if same and both and abs(len(one) - len(other)) <= _MAX_PADDING and one[:both] == other[:both]:
         return both
     raise ModelLoadError(
         f"draft: {small.path} has another vocabulary than {large.path.name}, and can guess nothing for it; take a "

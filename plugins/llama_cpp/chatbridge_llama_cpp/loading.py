@@ -1,4 +1,4 @@
-"""Loads a model into llama.cpp, and says in words why one can't be. Knows options and files; runs nothing.
+"""Loads a model into llama.cpp, or says why it can't be loaded. Knows options and files; runs nothing.
 
 Whatever an option asks for and this build or this file can't do is an error here, before anything is loaded.
 """
@@ -35,19 +35,19 @@ _BOOL = 2  # LLAMA_KV_OVERRIDE_TYPE_BOOL
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model and its context in memory. `said`: what llama.cpp told while loading, line by line."""
+    """A model and its context in memory. `log_lines`: what llama.cpp logged while loading."""
 
     files: tuple[GgufHeader, ...]
     plan: Plan
     model: Any
     context: Any
-    said: Sequence[str]
+    log_lines: Sequence[str]
     devices: Sequence[Device]
 
     @property
     def flash_attention(self) -> bool:
-        """Whether llama.cpp really uses it, as it was told to or as it chose."""
-        return any(_FLASH_ON.search(line) for line in self.said)
+        """Whether llama.cpp uses it, by its own log."""
+        return any(_FLASH_ON.search(line) for line in self.log_lines)
 
     def free(self) -> None:
         lib.llama_free(self.context)
@@ -55,32 +55,34 @@ class Loaded:
 
 
 def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Loaded:
-    """Raises ModelLoadError."""
+    """Load the model that the options name, and make its context. Raises ModelLoadError."""
     progress(0.0, "opening the file")
     files = find_model(options, progress)
-    seen = devices()
-    check_gpu(options, [device for device in seen if device.is_gpu], lib.llama_supports_gpu_offload())
-    gpu_free = sum(device.free for device in seen if device.is_gpu)
-    settled = plan(files, options, free=free_memory(), gpu_free=gpu_free, most=lib.llama_max_parallel_sequences())
+    found_devices = devices()
+    check_gpu(options, [device for device in found_devices if device.is_gpu], lib.llama_supports_gpu_offload())
+    gpu_free = sum(device.free for device in found_devices if device.is_gpu)
+    planned = plan(
+        files, options, free=free_memory(), gpu_free=gpu_free, max_sequences=lib.llama_max_parallel_sequences()
+    )
     if options.numa is not None:
         lib.llama_numa_init(_NUMA[options.numa])
-    with log().hearing() as said:
-        model = _load_weights(options, settled, files[0].path, progress)
+    with log().capture() as output:
+        model = _load_weights(options, planned, files[0].path, progress)
     if not model:
-        raise ModelLoadError(why_not(files[0], said.complaints))
+        raise ModelLoadError(load_failure(files[0], output.problems))
     try:
         _check_kind(files[0], model)
-        with log().hearing() as said_of_context:
-            context = lib.llama_init_from_model(model, _context_params(options, settled))
+        with log().capture() as context_output:
+            context = lib.llama_init_from_model(model, _context_params(options, planned))
         if not context:
             raise ModelLoadError(
-                f"{files[0].path}: llama.cpp made no context for {settled.sequences} conversations of "
-                f"{settled.context_length} tokens: {_words(said_of_context.complaints)}"
+                f"{files[0].path}: llama.cpp made no context for {planned.sequences} conversations of "
+                f"{planned.context_length} tokens: {_summary(context_output.problems)}"
             )
     except BaseException:
         lib.llama_model_free(model)
         raise
-    loaded = Loaded(files, settled, model, context, (*said.lines, *said_of_context.lines), seen)
+    loaded = Loaded(files, planned, model, context, (*output.lines, *context_output.lines), found_devices)
     try:
         check_honoured(options, loaded)
     except BaseException:
@@ -92,7 +94,7 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Loade
 def check_honoured(options: LlamaOptions, loaded: Loaded) -> None:
     """Raise ModelLoadError where llama.cpp went on without what was asked for, as it does with these options."""
     file = loaded.files[0].path
-    if options.mlock and any("mlock" in line and "warning" in line for line in loaded.said):
+    if options.mlock and any("mlock" in line and "warning" in line for line in loaded.log_lines):
         raise ModelLoadError(
             f"{file}: mlock: true could not lock the weights in memory; allow more (`ulimit -l`, or LimitMEMLOCK= in a "
             f"systemd unit), or leave mlock out"
@@ -127,18 +129,18 @@ def check_gpu(options: LlamaOptions, gpus: Sequence[Device], built: bool) -> Non
         raise ModelLoadError(f"tensor_split has {len(options.tensor_split)} shares for {len(gpus)} graphics cards")
 
 
-def _load_weights(options: LlamaOptions, settled: Plan, path: Path, progress: Callable[[float, str], None]) -> Any:
-    told = 0.0
+def _load_weights(options: LlamaOptions, planned: Plan, path: Path, progress: Callable[[float, str], None]) -> Any:
+    reported = 0.0
 
-    def tell(share: float, _: Any) -> bool:
-        nonlocal told
-        if share - told >= 0.01:
-            told = share
+    def report(share: float, _: Any) -> bool:
+        nonlocal reported
+        if share - reported >= 0.01:
+            reported = share
             progress(0.9 * share, "reading weights")
         return True
 
     params = lib.llama_model_default_params()
-    params.n_gpu_layers = settled.gpu_layers
+    params.n_gpu_layers = planned.gpu_layers
     params.load_mode = (_MMAP if options.mmap else _NO_MMAP) | (_MLOCK if options.mlock else 0)
     if options.split_mode is not None:
         params.split_mode = _SPLIT_MODES[options.split_mode]
@@ -150,14 +152,14 @@ def _load_weights(options: LlamaOptions, settled: Plan, path: Path, progress: Ca
         params.tensor_split = split
     params.use_extra_bufts = survives_repacking()
     params.kv_overrides = _overrides()
-    params.progress_callback = callback = lib.llama_progress_callback(tell)
+    params.progress_callback = callback = lib.llama_progress_callback(report)
     model = lib.llama_model_load_from_file(os.fsencode(path), params)
-    del callback  # was to live until here
+    del callback  # llama.cpp called it until here
     return model
 
 
 def _overrides() -> Any:
-    """Loads every vocabulary without a dummy blank: the tokenizer puts it where it belongs."""
+    """Keys of the file to override: the dummy blank is off, since our tokenizer puts it where it belongs."""
     overrides = (lib.llama_model_kv_override * 2)()
     overrides[0].tag = _BOOL
     overrides[0].key = b"tokenizer.ggml.add_space_prefix"
@@ -166,7 +168,7 @@ def _overrides() -> Any:
 
 
 def _check_kind(file: GgufHeader, model: Any) -> None:
-    """Only models that go on with a text one token after another can answer."""
+    """Raise ModelLoadError for a model that does not generate text one token after another."""
     if lib.llama_model_has_encoder(model) or not lib.llama_model_has_decoder(model):
         raise ModelLoadError(
             f"{file.path}: the architecture {file.architecture!r} reads a text as a whole and does not go on with it; "
@@ -176,17 +178,17 @@ def _check_kind(file: GgufHeader, model: Any) -> None:
         raise ModelLoadError(f"{file.path}: this is a diffusion model, which fills in text; take one that goes on")
 
 
-def _context_params(options: LlamaOptions, settled: Plan) -> Any:
+def _context_params(options: LlamaOptions, planned: Plan) -> Any:
     params = lib.llama_context_default_params()
-    params.n_ctx = settled.cells
-    params.n_seq_max = settled.sequences
+    params.n_ctx = planned.cells
+    params.n_seq_max = planned.sequences
     params.kv_unified = options.unified
-    params.n_batch = max(options.batch, settled.sequences)
+    params.n_batch = max(options.batch, planned.sequences)
     params.n_ubatch = min(options.ubatch or params.n_batch, params.n_batch)
-    params.n_outputs_max = min(params.n_batch, outputs(options, settled.sequences))
+    params.n_outputs_max = min(params.n_batch, max_outputs(options, planned.sequences))
     params.n_threads = options.threads or usable_cores()
     params.n_threads_batch = options.threads_batch or params.n_threads
-    params.flash_attn_type = _FLASH[flash_attention(options, settled.gpu_layers)]
+    params.flash_attn_type = _FLASH[flash_attention(options, planned.gpu_layers)]
     params.offload_kqv = options.offload_kqv is not False
     params.swa_full = options.swa_full
     params.type_k = GGMLQuantizationType[options.kv_type_k.upper()]
@@ -211,14 +213,14 @@ def flash_attention(options: LlamaOptions, gpu_layers: int) -> Literal["auto"] |
     return False
 
 
-def outputs(options: LlamaOptions, sequences: int) -> int:
+def max_outputs(options: LlamaOptions, sequences: int) -> int:
     """The most tokens of one call whose logits are wanted."""
     return sequences * (1 + options.draft_tokens if options.draft else 1)
 
 
-def why_not(file: GgufHeader, complaints: Iterable[str]) -> str:
-    """llama.cpp's reasons for not loading a file, in words."""
-    why = _words(complaints)
+def load_failure(file: GgufHeader, problems: Iterable[str]) -> str:
+    """The message for a file that llama.cpp did not load, by what it logged."""
+    why = _summary(problems)
     if "unknown model architecture" in why:
         return (
             f"{file.path}: this llama.cpp does not know the architecture {file.architecture!r}; a newer "
@@ -235,8 +237,8 @@ def why_not(file: GgufHeader, complaints: Iterable[str]) -> str:
     return f"{file.path}: llama.cpp could not load it: {why}; download or convert it again"
 
 
-def _words(complaints: Iterable[str]) -> str:
-    """The last things that llama.cpp complained of, without the names of its functions."""
-    lines = [_FUNCTION.sub("", line.strip()) for line in complaints]
+def _summary(problems: Iterable[str]) -> str:
+    """The last problems that llama.cpp logged, without the names of its functions."""
+    lines = [_FUNCTION.sub("", line.strip()) for line in problems]
     kept = [line for line in dict.fromkeys(lines) if line and line != "failed to load model"]
     return "; ".join(kept[-3:]) or "it did not say why"

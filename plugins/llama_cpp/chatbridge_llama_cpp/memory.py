@@ -1,4 +1,4 @@
-"""What a model will take, told from its header alone, and how many conversations and layers fit. Loads nothing."""
+"""The memory that a model will take, by its header alone, and how many conversations and layers fit. Loads nothing."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from chatbridge import GgufHeader, GgufTensor, ModelLoadError
 from chatbridge_llama_cpp.options import UNPACKED, LlamaOptions
 
 DEFAULT_CONTEXT = 4096
-SEQUENCES = 16
+DEFAULT_SEQUENCES = 16
 _PADDING = 256  # llama.cpp rounds each sequence's cells up to a multiple of it
-_SPARE = 0.95  # of what is free; the system and the program want some as well
-_ROOM_ON_GPU = 256 << 20  # what drivers and libraries take for themselves
+_USABLE = 0.95  # of the free memory; the system and the program want some as well
+_GPU_RESERVE = 256 << 20  # what drivers and libraries take for themselves
 _TYPE_BYTES = {
     "f32": 4.0,
     "f16": 2.0,
@@ -48,7 +48,7 @@ class Needs:
     compute: int
 
     def cache(self, context: int, sequences: int) -> int:
-        """For that many conversations of that many tokens."""
+        """Bytes of that many conversations of that many tokens."""
         return sequences * (self.cell * padded(context) + self.fixed)
 
     def total(self, context: int, sequences: int) -> int:
@@ -57,7 +57,7 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is asked of llama.cpp. `cells`: of the whole context."""
+    """What is asked of llama.cpp. `cells`: tokens of all conversations together; `needs`: the model's sizes."""
 
     context_length: int
     sequences: int
@@ -79,13 +79,13 @@ def read_needs(files: Sequence[GgufHeader], options: LlamaOptions) -> Needs:
     """The sizes of a model in one file or several parts; the first one has the metadata."""
     file = files[0]
     tensors = [tensor for part in files for tensor in part.tensors.values()]
-    owned: dict[int, list[GgufTensor]] = {}
+    by_layer: dict[int, list[GgufTensor]] = {}
     for tensor in tensors:
         if found := _LAYER.match(tensor.name):
-            owned.setdefault(int(found[1]), []).append(tensor)
+            by_layer.setdefault(int(found[1]), []).append(tensor)
     # No more than have tensors, since a damaged file may claim millions.
-    count = min(int(file.number("block_count")), max(owned, default=-1) + 1)
-    layers = [owned.get(i, []) for i in range(count)]
+    count = min(int(file.number("block_count")), max(by_layer, default=-1) + 1)
+    layers = [by_layer.get(i, []) for i in range(count)]
     parts = [{tensor.name.split(".", 2)[2] for tensor in layer} for layer in layers]
     heads = max(1, int(file.number("attention.head_count", 1)))
     dim = int(file.number("embedding_length"))
@@ -94,11 +94,13 @@ def read_needs(files: Sequence[GgufHeader], options: LlamaOptions) -> Needs:
     each = file.metadata.get(f"{file.architecture}.attention.head_count_kv")
     if not isinstance(each, np.ndarray):
         each = [file.number("attention.head_count_kv", heads)] * count
-    kv_heads = [int(some) if _attends(names) else 0 for some, names in zip(each, parts, strict=False)]
+    kv_heads = [int(heads_kv) if _has_attention(names) else 0 for heads_kv, names in zip(each, parts, strict=False)]
     keys = file.number("attention.key_length", head) * _TYPE_BYTES[options.kv_type_k]
     values = file.number("attention.value_length", head) * _TYPE_BYTES[options.kv_type_v]
     rows = options.ubatch or options.batch
-    windowed = sum(some for some, window in zip(kv_heads, _windows(file, options, count), strict=False) if window)
+    windowed = sum(
+        heads_kv for heads_kv, window in zip(kv_heads, _windows(file, options, count), strict=False) if window
+    )
     window = padded(min(context_of(file, options), int(file.number("attention.sliding_window")) + rows))
     # Without flash attention, each head's scores of all new tokens over a whole context.
     scores = heads * rows * context_of(file, options) if options.flash_attention is not True else 0
@@ -107,15 +109,19 @@ def read_needs(files: Sequence[GgufHeader], options: LlamaOptions) -> Needs:
         weights=sum(tensor.nbytes for tensor in tensors),
         layers=tuple(sum(tensor.nbytes for tensor in layer) for layer in layers),
         cell=int((sum(kv_heads) - windowed) * (keys + values)),
-        fixed=4 * sum(map(_recurs, parts)) * _recurrent(file, dim) + int(windowed * (keys + values) * window),
-        compute=4 * int(scores + rows * (widest + 2 * dim)) + 4 * _vocabulary(file) * SEQUENCES + (2 << 20),
+        fixed=4 * sum(map(_has_recurrent_state, parts)) * _recurrent(file, dim)
+        + int(windowed * (keys + values) * window),
+        compute=4 * int(scores + rows * (widest + 2 * dim)) + 4 * _vocabulary(file) * DEFAULT_SEQUENCES + (2 << 20),
     )
 
 
-def plan(files: Sequence[GgufHeader], options: LlamaOptions, *, free: int, gpu_free: int = 0, most: int = 256) -> Plan:
-    """Settle what the options leave open, by what is `free` in bytes (0: it can't be told).
+def plan(
+    files: Sequence[GgufHeader], options: LlamaOptions, *, free: int, gpu_free: int = 0, max_sequences: int = 256
+) -> Plan:
+    """Decide what the options leave open.
 
-    `gpu_free`: bytes on all graphics cards. Raises ModelLoadError for what can't fit, with what would.
+    `free`: bytes of main memory, 0 where that isn't known; `gpu_free`: bytes of all graphics cards together;
+    `max_sequences`: what this llama.cpp allows. Raises ModelLoadError for what can't fit, with what would.
     """
     file, needs = files[0], read_needs(files, options)
     trained = int(file.number("context_length"))
@@ -132,17 +138,17 @@ def plan(files: Sequence[GgufHeader], options: LlamaOptions, *, free: int, gpu_f
         )
     _check_types(file, options)
     layers = _gpu_layers(options, needs, context, gpu_free)
-    share = layers / (len(needs.layers) + 1) if gpu_free else 0.0
+    on_gpu = layers / (len(needs.layers) + 1) if gpu_free else 0.0
     # What lies on the card takes no main memory.
-    here = replace(needs, weights=round(needs.weights * (1 - share)))
+    in_main = replace(needs, weights=round(needs.weights * (1 - on_gpu)))
     if options.offload_kqv is not False:
-        here = replace(here, cell=round(needs.cell * (1 - share)), fixed=round(needs.fixed * (1 - share)))
-    sequences = options.sequences or _sequences(here, context, free, min(SEQUENCES, most))
-    asked = options.total_context or padded(context) * sequences
-    total = here.weights + here.compute + here.cell * asked + here.fixed * sequences
-    if free and total > free * _SPARE:
-        raise ModelLoadError(_too_large(file, here, context, sequences, total, free))
-    return Plan(context, sequences, asked, layers, needs)
+        in_main = replace(in_main, cell=round(needs.cell * (1 - on_gpu)), fixed=round(needs.fixed * (1 - on_gpu)))
+    sequences = options.sequences or _sequences(in_main, context, free, min(DEFAULT_SEQUENCES, max_sequences))
+    cells = options.total_context or padded(context) * sequences
+    total = in_main.weights + in_main.compute + in_main.cell * cells + in_main.fixed * sequences
+    if free and total > free * _USABLE:
+        raise ModelLoadError(_too_large(file, in_main, context, sequences, total, free))
+    return Plan(context, sequences, cells, layers, needs)
 
 
 def _check_types(file: GgufHeader, options: LlamaOptions) -> None:
@@ -159,10 +165,10 @@ def _check_types(file: GgufHeader, options: LlamaOptions) -> None:
             )
 
 
-def _sequences(needs: Needs, context: int, free: int, most: int) -> int:
-    """As many conversations as fit, up to `most`; one at least, which may be refused."""
-    count = most
-    while count > 1 and free and needs.total(context, count) > free * _SPARE:
+def _sequences(needs: Needs, context: int, free: int, max_sequences: int) -> int:
+    """As many conversations as fit, up to `max_sequences`; one at least, which may be refused."""
+    count = max_sequences
+    while count > 1 and free and needs.total(context, count) > free * _USABLE:
         count -= 1
     return count
 
@@ -173,8 +179,8 @@ def _gpu_layers(options: LlamaOptions, needs: Needs, context: int, gpu_free: int
         return every
     if options.gpu_layers != "auto":
         return min(options.gpu_layers, every)
-    room = gpu_free - _ROOM_ON_GPU - needs.compute
-    cache = 0 if options.offload_kqv is False else needs.cache(context, options.sequences or SEQUENCES)
+    room = gpu_free - _GPU_RESERVE - needs.compute
+    cache = 0 if options.offload_kqv is False else needs.cache(context, options.sequences or DEFAULT_SEQUENCES)
     each = cache / max(1, len(needs.layers))
     if room >= needs.weights + cache:
         return every
@@ -193,7 +199,7 @@ def _too_large(file: GgufHeader, needs: Needs, context: int, sequences: int, tot
         f"{context} tokens, {size(needs.compute)} for computing"
     )
     what = f"{file.path}: this takes {size(total)} ({parts}), and {size(free)} are free"
-    left = free * _SPARE - needs.weights - needs.compute
+    left = free * _USABLE - needs.weights - needs.compute
     if left < needs.cache(_PADDING, 1):
         return f"{what}; take a smaller model, or one with fewer bits a weight (q4_0 takes about half of q8_0)"
     fewer = int(left // max(1, needs.cache(context, 1)))
@@ -203,12 +209,14 @@ def _too_large(file: GgufHeader, needs: Needs, context: int, sequences: int, tot
     return f"{what}; sequences: 1 with context_length: {shorter} would fit, or kv_type_k and kv_type_v: q8_0"
 
 
-def _attends(parts: Collection[str]) -> bool:
+def _has_attention(parts: Collection[str]) -> bool:
     """Whether a layer with these tensors keeps keys and values."""
-    return any(part.startswith("attn_k") for part in parts) or ("attn_qkv.weight" in parts and not _recurs(parts))
+    return any(part.startswith("attn_k") for part in parts) or (
+        "attn_qkv.weight" in parts and not _has_recurrent_state(parts)
+    )
 
 
-def _recurs(parts: Collection[str]) -> bool:
+def _has_recurrent_state(parts: Collection[str]) -> bool:
     """Whether a layer with these tensors keeps a recurrent state."""
     return any(part.startswith(("ssm_", "shortconv.", "time_mix_")) for part in parts)
 
@@ -218,15 +226,15 @@ def _windows(file: GgufHeader, options: LlamaOptions, count: int) -> Sequence[bo
     if options.swa_full or not file.number("attention.sliding_window"):
         return [False] * count
     default = _PATTERNS.get(file.architecture, 1)
-    said = file.metadata.get(f"{file.architecture}.attention.sliding_window_pattern", default)
-    if isinstance(said, np.ndarray):
-        return [bool(window) for window in said]
-    every = said if isinstance(said, int) else default
+    pattern = file.metadata.get(f"{file.architecture}.attention.sliding_window_pattern", default)
+    if isinstance(pattern, np.ndarray):
+        return [bool(window) for window in pattern]
+    every = pattern if isinstance(pattern, int) else default
     return [not every or (i + 1) % every != 0 for i in range(count)]
 
 
 def _recurrent(file: GgufHeader, dim: int) -> int:
-    """How many numbers one layer remembers of one conversation; they are kept as float32."""
+    """How many numbers a recurrent layer keeps of one conversation, each as float32."""
     inner, state, wkv = (int(file.number(key)) for key in ("ssm.inner_size", "ssm.state_size", "wkv.head_size"))
     if inner:  # Mamba, and what followed it
         wide = inner + 2 * int(file.number("ssm.group_count")) * state
@@ -242,5 +250,5 @@ def _vocabulary(file: GgufHeader) -> int:
 
 
 def size(count: float) -> str:
-    """Bytes for people."""
+    """A number of bytes as text, in GiB or MiB."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

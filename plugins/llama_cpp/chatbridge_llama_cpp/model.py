@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatbridge import DiskCache, ModelInfo, Row, Sampling, check_rows
-from chatbridge_llama_cpp.adapters import Overlays
+from chatbridge_llama_cpp.adapters import Adapters
 from chatbridge_llama_cpp.decoder import Decoder
 from chatbridge_llama_cpp.draft import Draft
 from chatbridge_llama_cpp.sampler import Chain, Samplers
@@ -21,27 +21,27 @@ from chatbridge_llama_cpp.tokenizer import LlamaTokenizer
 
 
 @dataclass(slots=True)
-class _Share:
-    """One row on its way through the batches of a step.
+class _PendingRow:
+    """One row on its way through the batches of a step. `index`: which of the step's rows it is.
 
-    `at`: how many of its tokens were taken. `output`: where in the batch the logits after the last one are, once it
-    was taken and a token is wanted; `guess`: ids that may turn out to come next, in the batch behind it.
+    `batched`: how many of its tokens were put into batches so far. `output`: where in the batch the logits after its
+    last token are, once that is in and a token is to be sampled; the tokens of `guess` follow it in the batch.
     """
 
     row: Row
     state: LlamaState
-    number: int
-    at: int = 0
+    index: int
+    batched: int = 0
     output: int | None = None
     guess: Sequence[int] = ()
 
     @property
-    def left(self) -> int:
-        return len(self.row.tokens) - self.at
+    def remaining(self) -> int:
+        return len(self.row.tokens) - self.batched
 
 
 class LlamaModel:
-    """A `LocalModel`. `draft`: what guesses the next tokens besides the samplers; `free`: gives everything back."""
+    """A `LocalModel`. `draft`: the small model that guesses next tokens, if there is one; `free`: frees all memory."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class LlamaModel:
         tokenizer: LlamaTokenizer,
         decoder: Decoder,
         samplers: Samplers,
-        overlays: Overlays,
+        adapters: Adapters,
         free: Callable[[], None],
         *,
         draft: Draft | None = None,
@@ -60,20 +60,20 @@ class LlamaModel:
         self.tokenizer = tokenizer
         self._decoder = decoder
         self._samplers = samplers
-        self._overlays = overlays
+        self._adapters = adapters
         self._draft = draft
         self._free: Callable[[], None] | None = free
 
     @property
     def moves(self) -> int:
-        """How many conversations were given another sequence so far, to lie beside others."""
-        return self._decoder.seats.moves
+        """How many times a conversation was moved to another sequence, to lie beside others."""
+        return self._decoder.sequences.moves
 
     def new_state(self, saved: bytes | None = None, adapter: str = "") -> LlamaState:
         """An empty state, or the saved one. Raises BackendError where that is damaged or another model's."""
-        state = self._decoder.seats.new(saved, adapter)
+        state = self._decoder.sequences.new(saved, adapter)
         if self._draft is not None:
-            state.shadow = self._draft.new_state()
+            state.draft_state = self._draft.new_state()
         return state
 
     def new_sampler(self, sampling: Sampling, prompt: Sequence[int], generated: int) -> Chain:
@@ -81,88 +81,90 @@ class LlamaModel:
 
     def step(self, rows: Sequence[Row]) -> list[list[int]]:
         """See `LocalModel.step`. Raises BackendError where llama.cpp fails, ValueError for what can't be asked."""
-        shares = self._shares(rows)
+        pending_rows = self._pending_rows(rows)
         if self._draft is not None:
-            self._guess(self._draft, shares)
+            self._guess(self._draft, pending_rows)
         sampled: list[list[int]] = [[] for _ in rows]
-        for adapter in self._overlays.in_turn(share.state.adapter for share in shares):
-            self._overlays.use(adapter)
-            left = [share for share in shares if share.state.adapter == adapter]
-            while left:
-                batched = self._fill(left)
-                self._decoder.run([share.state for share in shares])
-                for share in batched:
-                    if share.output is not None:
-                        sampled[share.number] = self._sample(share, share.output)
-                left = [share for share in left if share.left]
+        for adapter in self._adapters.in_order(pending.state.adapter for pending in pending_rows):
+            self._adapters.use(adapter)
+            waiting = [pending for pending in pending_rows if pending.state.adapter == adapter]
+            while waiting:
+                batched = self._fill(waiting)
+                self._decoder.run([pending.state for pending in pending_rows])
+                for pending in batched:
+                    if pending.output is not None:
+                        sampled[pending.index] = self._sample(pending, pending.output)
+                waiting = [pending for pending in waiting if pending.remaining]
         return sampled
 
     def logits(self, state: LlamaState, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Consume `tokens` and return the logits after each, [tokens, vocabulary]; for comparing engines."""
-        self._overlays.use(state.adapter)
-        found = np.empty((len(tokens), self.info.vocab_size), np.float32)
+        self._adapters.use(state.adapter)
+        logits = np.empty((len(tokens), self.info.vocab_size), np.float32)
         batch = self._decoder.batch
-        for start in range(0, len(tokens), batch.outputs):
-            part = tokens[start : start + batch.outputs]
-            self._shares([Row(state, part, None)])
+        for start in range(0, len(tokens), batch.max_outputs):
+            chunk = tokens[start : start + batch.max_outputs]
+            self._pending_rows([Row(state, chunk, None)])
             batch.clear()
-            batch.add(state, part, wanted=len(part))
+            batch.add(state, chunk, wanted=len(chunk))
             self._decoder.run([state])
-            for i in range(len(part)):
-                found[start + i] = self._decoder.logits(i)
-        return found
+            for i in range(len(chunk)):
+                logits[start + i] = self._decoder.logits(i)
+        return logits
 
     def close(self) -> None:
         if self._free is not None:
             self._free()
             self._free = None
 
-    def _shares(self, rows: Sequence[Row]) -> list[_Share]:
-        """The rows with a sequence each, in the order of these: llama.cpp computes those together that follow."""
+    def _pending_rows(self, rows: Sequence[Row]) -> list[_PendingRow]:
+        """The rows, each with a sequence, in the order of these: llama.cpp computes neighbours together."""
         if self._free is None:
             raise ValueError("the model was closed")
         check_rows(rows, self.info)
-        shares = []
-        for number, row in enumerate(rows):
+        pending_rows = []
+        for index, row in enumerate(rows):
             assert isinstance(row.state, LlamaState)
-            shares.append(_Share(row, row.state, number))
-        self._decoder.seats.seat([share.state for share in shares])
-        return sorted(shares, key=lambda share: share.state.seat or 0)
+            pending_rows.append(_PendingRow(row, row.state, index))
+        self._decoder.sequences.assign([pending.state for pending in pending_rows])
+        return sorted(pending_rows, key=lambda pending: pending.state.seq_id or 0)
 
-    def _guess(self, draft: Draft, shares: Sequence[_Share]) -> None:
-        """Let the smaller model read along, and guess where a token is wanted."""
-        asked = [(share.state, share.row.tokens, share.row.sampler is not None) for share in shares]
-        for share, guess in zip(shares, draft.guess(asked, self.info.context_length), strict=True):
-            share.guess = guess
+    def _guess(self, draft: Draft, pending_rows: Sequence[_PendingRow]) -> None:
+        """Let the small model read the same tokens, and guess where a token is to be sampled."""
+        large_rows = [(pending.state, pending.row.tokens, pending.row.sampler is not None) for pending in pending_rows]
+        for pending, guess in zip(pending_rows, draft.guess(large_rows, self.info.context_length), strict=True):
+            pending.guess = guess
 
-    def _fill(self, shares: Sequence[_Share]) -> list[_Share]:
-        """Put as much of the rows into the batch as it takes, and return those that have a part in it."""
+    def _fill(self, pending_rows: Sequence[_PendingRow]) -> list[_PendingRow]:
+        """Put as many tokens of the rows into the batch as it takes, at least one of each."""
         batch = self._decoder.batch
         batch.clear()
-        # One token of each comes in whatever happens, so that long prompts hold up nobody who is answering.
-        room = batch.size - len(shares)
-        for share in shares:
-            tokens = share.row.tokens[share.at : share.at + 1 + room]
+        # One token of each is always in, so that a long prompt holds up nobody who is answering.
+        room = batch.size - len(pending_rows)
+        for pending in pending_rows:
+            tokens = pending.row.tokens[pending.batched : pending.batched + 1 + room]
             room -= len(tokens) - 1
-            share.at += len(tokens)
-            if share.left or share.row.sampler is None:
-                batch.add(share.state, tokens)
+            pending.batched += len(tokens)
+            if pending.remaining or pending.row.sampler is None:
+                batch.add(pending.state, tokens)
                 continue
-            most = min(room, self.info.context_length - share.state.length - len(tokens))
-            share.guess = share.guess[:most] if self._draft is not None else share.row.sampler.guess(most)
-            room -= len(share.guess)
-            share.output = batch.count + len(tokens) - 1
-            batch.add(share.state, [*tokens, *share.guess], wanted=1 + len(share.guess))
-        return list(shares)
+            max_guess = min(room, self.info.context_length - pending.state.length - len(tokens))
+            pending.guess = (
+                pending.guess[:max_guess] if self._draft is not None else pending.row.sampler.guess(max_guess)
+            )
+            room -= len(pending.guess)
+            pending.output = batch.count + len(tokens) - 1
+            batch.add(pending.state, [*tokens, *pending.guess], wanted=1 + len(pending.guess))
+        return list(pending_rows)
 
-    def _sample(self, share: _Share, output: int) -> list[int]:
-        """The tokens that come next: one, and as many more as were guessed rightly."""
-        sampler: Chain = share.row.sampler  # type: ignore[assignment]
+    def _sample(self, pending: _PendingRow, output: int) -> list[int]:
+        """The tokens that come next: one, and one more for each guess that was right. Wrong guesses leave the state."""
+        sampler: Chain = pending.row.sampler  # type: ignore[assignment]
         decoder = self._decoder
         sampled = [sampler.sample(decoder.context, output, decoder.logits(output))]
-        for at, guessed in enumerate(share.guess, output + 1):
+        for at, guessed in enumerate(pending.guess, output + 1):
             if sampled[-1] != guessed:
                 break
             sampled.append(sampler.sample(decoder.context, at, decoder.logits(at)))
-        share.state.trim(share.state.length - len(share.guess) + len(sampled) - 1)
+        pending.state.trim(pending.state.length - len(pending.guess) + len(sampled) - 1)
         return sampled

@@ -1,4 +1,4 @@
-"""The way into llama.cpp's C interface: the library, what it says while it works, and the devices that it sees.
+"""The way into llama.cpp's C interface: the library, its log, and the devices that it sees.
 
 Importing this module loads the native library, so only `load` and `build_info` may. Knows no model.
 """
@@ -29,54 +29,54 @@ INFO, WARN, ERROR, CONTINUED = 2, 3, 4, 5
 
 
 @dataclass(slots=True)
-class Said:
-    """What llama.cpp said, line by line; `complaints`: the warnings and errors among it."""
+class LogOutput:
+    """What llama.cpp logged, line by line; `problems`: the warnings and errors among it."""
 
     lines: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 class Log:
-    """What llama.cpp says. Complaints are printed, since the worker's last words go into error messages."""
+    """llama.cpp's log. Warnings and errors are printed: the end of a worker's output goes into error messages."""
 
     def __init__(self) -> None:
-        self._kept: deque[tuple[int, str]] = deque(maxlen=4000)
+        self._recent: deque[tuple[int, str]] = deque(maxlen=4000)
         self._level = 0
-        self._callback = lib.llama_log_callback(self._take)
+        self._callback = lib.llama_log_callback(self._receive)
         lib.llama_log_set(self._callback, NOTHING)
 
     @contextmanager
-    def hearing(self) -> Iterator[Said]:
-        """What is said inside the block; to be read when it has ended."""
-        said = Said()
-        self._kept.clear()
+    def capture(self) -> Iterator[LogOutput]:
+        """What is logged inside the block; to be read when the block has ended."""
+        output = LogOutput()
+        self._recent.clear()
         try:
-            yield said
+            yield output
         finally:
-            said.lines += "".join(text for _, text in self._kept).splitlines()
-            said.complaints += "".join(text for level, text in self._kept if level != INFO).splitlines()
-            self._kept.clear()
+            output.lines += "".join(text for _, text in self._recent).splitlines()
+            output.problems += "".join(text for level, text in self._recent if level != INFO).splitlines()
+            self._recent.clear()
 
-    def _take(self, level: int, text: bytes, _: Any) -> None:
+    def _receive(self, level: int, text: bytes, _: Any) -> None:
         self._level = self._level if level == CONTINUED else level
         line = text.decode("utf-8", "replace")
         if self._level in (INFO, WARN, ERROR):
-            self._kept.append((self._level, line))
+            self._recent.append((self._level, line))
         if self._level in (WARN, ERROR):
             print(line, end="", flush=True)
 
 
 @cache
 def log() -> Log:
-    """The one log there is; from the first call on, nothing is printed but complaints."""
-    heard = Log()
+    """The one log there is. From the first call on, llama.cpp prints nothing but warnings and errors."""
+    the_log = Log()
     lib.llama_backend_init()
-    return heard
+    return the_log
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Something that computes. Memory in bytes."""
+    """A processor or graphics card, as llama.cpp sees it. `free` and `total`: memory in bytes."""
 
     name: str
     description: str
@@ -105,13 +105,13 @@ def devices() -> list[Device]:
 
 
 def build_flags() -> dict[str, str]:
-    """What this build was made with: its devices, and the processor's instructions that it uses."""
+    """Versions of the build, its devices, and the processor's instructions that it uses; for people."""
     log()
     found = devices()
     gpus = [device for device in found if device.is_gpu]
     libraries = [device.name for device in found if not device.is_gpu and device.name != "CPU"]
-    said = lib.llama_print_system_info().decode()
-    flags = [flag.replace("= 1", "").strip() for flag in said.replace("CPU :", "").split("|") if "= 1" in flag]
+    system = lib.llama_print_system_info().decode()
+    flags = [flag.replace("= 1", "").strip() for flag in system.replace("CPU :", "").split("|") if "= 1" in flag]
     return {
         "llama-cpp-python": version("llama-cpp-python"),
         "llama.cpp": lib.llama_version().decode() if hasattr(lib, "llama_version") else "of the same release",

@@ -1,4 +1,4 @@
-"""llama.cpp's own tokenizer, where it gives the reference's ids. Keeps it from what it does wrong.
+"""llama.cpp's own tokenizer, for vocabularies where it gives the reference's ids. Corrects what it does wrong.
 
 It takes pieces of text that join to a token's name for that token, and ends the process for a character that a
 SentencePiece vocabulary has neither a piece nor bytes for.
@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from chatbridge_llama_cpp.pieces import BYTE, UNKNOWN
+from chatbridge_llama_cpp.encoding import BYTE, UNKNOWN
 from chatbridge_llama_cpp.vocabulary import Vocabulary
 
 _BLANK = "▁".encode()
 
 
 class NativeEncoder:
-    """An `Encoder` of llama.cpp's ids, but for those that say something else than the text does."""
+    """An `Encoder` that takes llama.cpp's ids, except where one of them says something else than the text."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
@@ -28,30 +28,30 @@ class NativeEncoder:
         while todo:
             part = todo.pop()
             found = self._vocabulary.ids(part)
-            number, at = self._forged(found, part)
-            if number == len(found):
+            index, at = self._forged(found, part)
+            if index == len(found):
                 ids += found
                 continue
             # Pieces of text were joined to that token's name. Cut the name in two and keep the halves apart.
-            cut = self._cut(part, found[number], at)
+            cut = self._cut(part, found[index], at)
             if 0 < cut < len(part):
                 todo += [part[cut:], part[:cut]]
             else:
-                ids += [token for token in found if self._vocabulary.said(token)]
+                ids += [token for token in found if self._vocabulary.piece(token)]
         return ids
 
     def _forged(self, ids: Sequence[int], raw: bytes) -> tuple[int, int]:
-        """The number of the first token that is not there in the text, and where; `len(ids)` if all are."""
+        """The index in `ids` of the first token that the text doesn't say, and where; `len(ids)` if it says all."""
         raw, at = raw.replace(_BLANK, b" "), 0
-        for number, token in enumerate(ids):
-            said = self._vocabulary.said(token)
-            if not said or (token in self._bytes and raw[at : at + 1] != said):
-                return number, at
-            at += len(said)
+        for index, token in enumerate(ids):
+            piece = self._vocabulary.piece(token)
+            if not piece or (token in self._bytes and raw[at : at + 1] != piece):
+                return index, at
+            at += len(piece)
         return len(ids), at
 
     def _cut(self, raw: bytes, token: int, at: int) -> int:
-        """Where to cut a text, near `at`, in which a token's name is."""
+        """Where to cut a text so that the name of `token`, which begins at `at` or behind it, is in two."""
         name = self._vocabulary.text(token).replace(_BLANK, b" ")
         found = raw.find(name, at)
         cut = len(raw) // 2 if found < 0 else found + max(1, len(name) // 2)
@@ -66,22 +66,22 @@ class SentencePiece(NativeEncoder):
     def __init__(self, vocabulary: Vocabulary, *, dummy_prefix: bool) -> None:
         super().__init__(vocabulary)
         self._prefix = " " if dummy_prefix else ""
-        self._bytes = frozenset(vocabulary.those(BYTE))
-        self._unknown = vocabulary.those(UNKNOWN)[:1]
-        self._strangers = self._unknown_characters() if len(self._bytes) < 256 else None
+        self._bytes = frozenset(vocabulary.with_attr(BYTE))
+        self._unknown = vocabulary.with_attr(UNKNOWN)[:1]
+        self._unknown_runs = self._runs_of_unknown() if len(self._bytes) < 256 else None
 
     def encode(self, text: str, *, start: bool) -> list[int]:
         text = (self._prefix if start and text else "") + text
-        if self._strangers is None:
+        if self._unknown_runs is None:
             return super().encode(text, start=start)
         ids: list[int] = []
-        for number, part in enumerate(self._strangers.split(text)):
+        for number, part in enumerate(self._unknown_runs.split(text)):
             ids += self._unknown if number else []
             ids += super().encode(part, start=start)
         return ids
 
-    def _unknown_characters(self) -> re.Pattern[str]:
-        """A run of characters that are no pieces, and so part of none."""
-        known = {piece.text for piece in self._vocabulary.pieces() if len(piece.text) == 1}
+    def _runs_of_unknown(self) -> re.Pattern[str]:
+        """Matches characters in a row that no piece has, so that none of them can be part of a token."""
+        known = {entry.text for entry in self._vocabulary.entries() if len(entry.text) == 1}
         known |= {" "} if "▁" in known else set()
         return re.compile(f"[^{re.escape(''.join(sorted(known)))}]+" if known else ".+", re.DOTALL)

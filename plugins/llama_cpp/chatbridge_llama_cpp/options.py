@@ -67,14 +67,14 @@ def _adapters(value: object) -> object:
     return [{"path": item} if isinstance(item, str | Path) else item for item in items]
 
 
-Adapters = Annotated[tuple[Adapter, ...], BeforeValidator(_adapters)]
+AdapterList = Annotated[tuple[Adapter, ...], BeforeValidator(_adapters)]
 
 
 class NamedAdapter(Options):
     """What one name under `adapters` adds to the model and its own lora and control vectors."""
 
-    lora: Annotated[Adapters, Field(description="LoRA adapters, as in the model's own lora.")] = ()
-    control_vectors: Annotated[Adapters, Field(description="Control vectors, likewise.")] = ()
+    lora: Annotated[AdapterList, Field(description="LoRA adapters, as in the model's own lora.")] = ()
+    control_vectors: Annotated[AdapterList, Field(description="Control vectors, likewise.")] = ()
 
     @model_validator(mode="after")
     def _not_empty(self) -> NamedAdapter:
@@ -176,12 +176,13 @@ class LlamaOptions(Options):
     yarn_beta_slow: Annotated[Number | None, Field(description="High correction dimension (--yarn-beta-slow).")] = None
     yarn_beta_fast: Annotated[Number | None, Field(description="Low correction dimension (--yarn-beta-fast).")] = None
 
-    # What is laid over the weights.
+    # Adapters.
     lora: Annotated[
-        Adapters, Field(description="LoRA adapters as GGUF files: a path, or a list of path and scale (--lora-scaled).")
+        AdapterList,
+        Field(description="LoRA adapters as GGUF files: a path, or a list of path and scale (--lora-scaled)."),
     ] = ()
     control_vectors: Annotated[
-        Adapters, Field(description="Control vectors as GGUF files, likewise (--control-vector-scaled).")
+        AdapterList, Field(description="Control vectors as GGUF files, likewise (--control-vector-scaled).")
     ] = ()
     adapters: Annotated[
         dict[Annotated[str, Field(min_length=1)], NamedAdapter],

@@ -21,7 +21,7 @@ from chatbridge import BackendError, InvalidRequest, ModelLoadError, Sampling
 from chatbridge_llama_cpp.native import lib, log
 from chatbridge_llama_cpp.options import LOOKUP, LlamaOptions
 
-_GRAM = 3
+_NGRAM = 3
 """Tokens that have to come again for a guess."""
 
 _RANDOM = 0xFFFFFFFF  # what llama.cpp takes for "any seed"
@@ -103,10 +103,10 @@ class Samplers:
 
     def _grammar_sampler(self) -> Any:
         assert self._grammar is not None
-        with log().hearing() as said:
+        with log().capture() as output:
             sampler = lib.llama_sampler_init_grammar(self._vocabulary, self._grammar.encode(), b"root")
         if not sampler:
-            why = "; ".join(line.strip() for line in said.complaints if line.strip())
+            why = "; ".join(line.strip() for line in output.problems if line.strip())
             raise ModelLoadError(f"the grammar can't be read: {why or 'it has no rule called root'}")
         return sampler
 
@@ -152,37 +152,40 @@ class Chain:
             self._guesses.add(token)
         return token
 
-    def guess(self, most: int) -> Sequence[int]:
-        """What may come after the tokens so far; at most `most` ids, and none where nothing is to be guessed."""
-        return () if self._guesses is None else self._guesses.next(most)
+    def guess(self, max_tokens: int) -> Sequence[int]:
+        """What may come after the tokens so far; at most `max_tokens` ids, which may be none."""
+        return () if self._guesses is None else self._guesses.next(max_tokens)
 
 
 class Guesses:
     """Guesses what comes next from what came before: prompt lookup (Saxena 2023, apoorvumang/prompt-lookup-decoding).
 
-    `most`: ids in one guess. Every guess is checked by the model, so it changes no answer.
+    `max_tokens`: of one guess. Every guess is checked by the model, so it changes no answer.
     """
 
-    def __init__(self, tokens: Sequence[int], most: int) -> None:
-        self._most = most
+    def __init__(self, tokens: Sequence[int], max_tokens: int) -> None:
+        self._max_tokens = max_tokens
         self._tokens: list[int] = []
         self._after: dict[tuple[int, ...], int] = {}
         for token in tokens:
             self.add(token)
 
     def add(self, token: int) -> None:
-        if len(self._tokens) >= _GRAM:
-            self._after[tuple(self._tokens[-_GRAM:])] = len(self._tokens)
+        if len(self._tokens) >= _NGRAM:
+            self._after[tuple(self._tokens[-_NGRAM:])] = len(self._tokens)
         self._tokens.append(token)
 
-    def next(self, most: int) -> Sequence[int]:
+    def next(self, max_tokens: int) -> Sequence[int]:
         """The ids that followed when the last ones came before."""
-        at = self._after.get(tuple(self._tokens[-_GRAM:]))
-        return () if at is None else self._tokens[at : at + min(most, self._most)]
+        at = self._after.get(tuple(self._tokens[-_NGRAM:]))
+        return () if at is None else self._tokens[at : at + min(max_tokens, self._max_tokens)]
 
 
 def gbnf(options: LlamaOptions) -> str | None:
-    """The grammar that every answer keeps to. Raises ModelLoadError for a schema that can't be made one."""
+    """The grammar of every answer in llama.cpp's notation, or None.
+
+    Raises ModelLoadError for a schema that can't be made one.
+    """
     if options.json_schema is None:
         return options.grammar
     from llama_cpp.llama_grammar import json_schema_to_gbnf

@@ -1,7 +1,8 @@
-"""What llama.cpp remembers of each conversation, and who has one of the context's few sequences.
+"""What llama.cpp remembers of each conversation, and which conversations have one of the context's few sequences.
 
-A state is *seated* while it has a sequence: cells of the KV cache, or a slot of recurrent state. When there are more
-states than sequences, idle ones are put away as bytes and come back when they go on. Knows no text and no sampling.
+A state with a sequence (llama.cpp's term; its server says slot) lies in the context's memory: cells of the KV cache, or
+recurrent state. When there are more states than sequences, idle ones are swapped out as bytes and swapped in when they
+go on. Knows no text and no sampling.
 """
 
 from __future__ import annotations
@@ -25,27 +26,30 @@ Bytes = NDArray[np.uint8]
 
 _MAGIC = b"chatbridge-llama-seq-2\n"
 _DIGEST = 16
-_SEAT = 64
-"""Bytes that a seated state counts for: its cells were allocated with the context, and nobody else could have them."""
+_SEQUENCE_BYTES = 64
+"""Bytes that a state with a sequence counts for: its cells were allocated with the context, whoever has them."""
+_UNKNOWN = -1
 
 
 class LlamaState:
-    """A `ModelState`. `seat`: its sequence, or None; then `put_away` holds what its first `held` tokens left.
+    """A `ModelState`.
 
-    `ids`: the tokens that it has consumed; `adapter`: what read them, empty for the model as it is. `shadow`: what a
-    smaller model, which guesses for this one, has read of the same conversation.
+    `ids`: the tokens that it has consumed; `adapter`: the one that read them, empty for the model as it is.
+    `seq_id`: its sequence in the context, or None; then `swapped_out` holds what the sequence had after its first
+    `swapped_length` tokens (-1 where that isn't known). `draft_state`: what the draft model has read of the same
+    conversation.
     """
 
-    __slots__ = ("adapter", "held", "ids", "put_away", "seat", "seats", "shadow")
+    __slots__ = ("adapter", "draft_state", "ids", "seq_id", "sequences", "swapped_length", "swapped_out")
 
-    def __init__(self, seats: Seats, adapter: str = "", ids: Iterable[int] = ()) -> None:
-        self.seats = seats
+    def __init__(self, sequences: Sequences, adapter: str = "", ids: Iterable[int] = ()) -> None:
+        self.sequences = sequences
         self.adapter = adapter
         self.ids = array("i", ids)
-        self.seat: int | None = None
-        self.put_away: Bytes | None = None
-        self.held = 0
-        self.shadow: LlamaState | None = None
+        self.seq_id: int | None = None
+        self.swapped_out: Bytes | None = None
+        self.swapped_length = 0
+        self.draft_state: LlamaState | None = None
 
     @property
     def length(self) -> int:
@@ -53,36 +57,36 @@ class LlamaState:
 
     @property
     def nbytes(self) -> int:
-        shadow = 0 if self.shadow is None else self.shadow.nbytes
-        return _SEAT + (0 if self.put_away is None else self.put_away.nbytes) + shadow
+        draft = 0 if self.draft_state is None else self.draft_state.nbytes
+        return _SEQUENCE_BYTES + (0 if self.swapped_out is None else self.swapped_out.nbytes) + draft
 
     def fork(self) -> LlamaState:
-        return self.seats.fork(self)
+        return self.sequences.fork(self)
 
     def trim(self, length: int) -> None:
         if not 0 <= length <= self.length:
             raise ValueError(f"a state of {self.length} tokens can't be trimmed to {length}")
-        if self.seat is not None and length < self.length:
-            self.seats.cut(self.seat, length)
+        if self.seq_id is not None and length < self.length:
+            self.sequences.trim(self.seq_id, length)
         del self.ids[length:]
 
     def save(self) -> bytes:
-        body = b"".join((self.length.to_bytes(4, "little"), self.ids.tobytes(), self.held_bytes().tobytes()))
-        return b"".join((_MAGIC, self.seats.digest(body, self.adapter), body))
+        body = b"".join((self.length.to_bytes(4, "little"), self.ids.tobytes(), self.data().tobytes()))
+        return b"".join((_MAGIC, self.sequences.digest(body, self.adapter), body))
 
     def release(self) -> None:
-        self.seats.leave(self)
-        self.put_away = None
+        self.sequences.free(self)
+        self.swapped_out = None
         del self.ids[:]
-        self.held = 0
-        if self.shadow is not None:
-            self.shadow.release()
+        self.swapped_length = 0
+        if self.draft_state is not None:
+            self.draft_state.release()
 
-    def held_bytes(self) -> Bytes:
-        """What the sequence holds, or held when it was put away."""
-        if self.seat is not None:
-            return self.seats.read(self.seat)
-        return np.empty(0, np.uint8) if self.put_away is None else self.put_away
+    def data(self) -> Bytes:
+        """The bytes of its sequence, as they are now or as they were when it was swapped out."""
+        if self.seq_id is not None:
+            return self.sequences.read(self.seq_id)
+        return np.empty(0, np.uint8) if self.swapped_out is None else self.swapped_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,32 +94,38 @@ class Layout:
     """How a context keeps its sequences.
 
     `count`: how many. `cell_bytes`, `fixed_bytes`: what one token and one sequence take. `pass_bytes`: what reading
-    all weights once takes. `apart`: each sequence has a stream of its own, and one call computes only neighbours
-    together. `shares`: copying a sequence costs nothing (cells are counted, or copied when they are written).
+    all weights once takes. `adjacent`: only sequences whose ids follow one another are computed together. `cheap_copy`:
+    copying a sequence within the context costs nothing (cells are counted, or copied when they are written).
     """
 
     count: int
     cell_bytes: int
     fixed_bytes: int
     pass_bytes: int
-    apart: bool
-    shares: bool
+    adjacent: bool
+    cheap_copy: bool
 
 
-class Seats:
-    """The sequences of one context, and who has them."""
+class Sequences:
+    """The sequences of one context: 0 to `layout.count` - 1, each of which one state has, or none.
 
-    def __init__(self, context: Any, layout: Layout, fingerprint: str, limit: int, marks: Mapping[str, str]) -> None:
+    A state gets a sequence only when it is computed (`assign`), and keeps it until it is released or another state
+    needs it. So an idle conversation costs nothing to go on with as long as there is room, and the least recently used
+    one is swapped out when there isn't.
+    """
+
+    def __init__(
+        self, context: Any, layout: Layout, fingerprint: str, limit: int, adapter_fingerprints: Mapping[str, str]
+    ) -> None:
         self.layout = layout
         self._context = context
         self._memory = lib.llama_get_memory(context)
         self._key = fingerprint.encode()[:64]
-        self._marks = marks
+        self._adapter_fingerprints = adapter_fingerprints
         self._limit = limit
-        self._seated: dict[int, LlamaState] = {}  # least recently used first
-        self._lost = 0
+        self._resident: dict[int, LlamaState] = {}  # by sequence, least recently used first
+        self._gap_bytes = 0  # that gaps have cost since the last compaction
         self.moves = 0
-        self.returns = 0
 
     def new(self, saved: bytes | None, adapter: str = "") -> LlamaState:
         """An empty state, or the saved one. Raises BackendError where that is damaged or another model's."""
@@ -135,154 +145,164 @@ class Seats:
             )
         ids.frombytes(body[4 : 4 + length * ids.itemsize])
         state = LlamaState(self, adapter, ids)
-        state.put_away, state.held = np.frombuffer(body[4 + length * ids.itemsize :], np.uint8), -1
+        # It may have been trimmed after it was swapped out and before it was saved.
+        state.swapped_out = np.frombuffer(body[4 + length * ids.itemsize :], np.uint8)
+        state.swapped_length = _UNKNOWN
         return state
 
-    def seat(self, states: Collection[LlamaState]) -> None:
-        """Give each of `states` a sequence, side by side if that is worth it; others may have to be put away."""
+    def assign(self, states: Collection[LlamaState]) -> None:
+        """Give each of `states` a sequence, side by side if that is worth it; others may have to be swapped out."""
         for state in states:
-            if state.seat is None:
-                self._sit(state, self._best_for(states), states)
+            if state.seq_id is None:
+                self._swap_in(state, self._cheapest(states), states)
             else:
-                self._seated[state.seat] = self._seated.pop(state.seat)
-        if self.layout.apart:
-            self._draw_together(states)
+                self._resident[state.seq_id] = self._resident.pop(state.seq_id)
+        if self.layout.adjacent:
+            self._compact(states)
 
-    def make_room(self, states: Collection[LlamaState]) -> bool:
-        """Put the least recently used state away that is not one of `states`; False where there is none."""
-        for number, idle in self._seated.items():
-            if idle not in states:
-                self._put_away(number)
+    def evict(self, keep: Collection[LlamaState]) -> bool:
+        """Swap out the least recently used state that is not in `keep`; False where there is none."""
+        for seq_id, idle in self._resident.items():
+            if idle not in keep:
+                self._swap_out(seq_id)
                 return True
         return False
 
     def fork(self, state: LlamaState) -> LlamaState:
+        """Another state that has consumed the same tokens. It gets a sequence at once only where that is free."""
         copy = LlamaState(self, state.adapter, state.ids)
-        copy.shadow = None if state.shadow is None else state.shadow.fork()
-        free = self._free()
-        if state.seat is not None and self.layout.shares and free:
-            lib.llama_memory_seq_cp(self._memory, state.seat, free[0], -1, -1)
-            copy.seat = free[0]
-            self._seated[free[0]] = copy
-        elif state.seat is not None:
+        copy.draft_state = None if state.draft_state is None else state.draft_state.fork()
+        unused = self._unused()
+        if state.seq_id is not None and self.layout.cheap_copy and unused:
+            lib.llama_memory_seq_cp(self._memory, state.seq_id, unused[0], -1, -1)
+            copy.seq_id = unused[0]
+            self._resident[unused[0]] = copy
+        elif state.seq_id is not None:
             # A copy to another stream would copy all of its cells, used or not, and only with the next step; a
             # state that changes in between would be copied as it is then.
-            copy.put_away, copy.held = state.held_bytes(), state.length
+            copy.swapped_out, copy.swapped_length = state.data(), state.length
         else:
-            copy.put_away, copy.held = state.put_away, state.held
+            copy.swapped_out, copy.swapped_length = state.swapped_out, state.swapped_length
         return copy
 
-    def cut(self, number: int, length: int) -> None:
-        if not lib.llama_memory_seq_rm(self._memory, number, length, -1):
+    def trim(self, seq_id: int, length: int) -> None:
+        """Forget all but a sequence's first `length` tokens. Raises BackendError where its memory can't."""
+        if not lib.llama_memory_seq_rm(self._memory, seq_id, length, -1):
             raise BackendError("this model's memory can't forget its last tokens")
 
-    def leave(self, state: LlamaState) -> None:
-        """Make the state's sequence free."""
-        if state.seat is not None:
-            lib.llama_memory_seq_rm(self._memory, state.seat, -1, -1)
-            del self._seated[state.seat]
-            state.seat = None
+    def free(self, state: LlamaState) -> None:
+        """Take the state's sequence from it, if it has one, with all that is in it."""
+        if state.seq_id is not None:
+            lib.llama_memory_seq_rm(self._memory, state.seq_id, -1, -1)
+            del self._resident[state.seq_id]
+            state.seq_id = None
 
-    def read(self, number: int) -> Bytes:
-        """All that a sequence holds."""
-        size = lib.llama_state_seq_get_size(self._context, number)
+    def read(self, seq_id: int) -> Bytes:
+        """All that a sequence holds. Raises BackendError where llama.cpp can't tell."""
+        size = lib.llama_state_seq_get_size(self._context, seq_id)
         buffer = np.empty(size, np.uint8)
-        if lib.llama_state_seq_get_data(self._context, _pointer(buffer), size, number) != size:
+        if lib.llama_state_seq_get_data(self._context, _pointer(buffer), size, seq_id) != size:
             raise BackendError("llama.cpp could not save a conversation's state")
         return buffer
 
     def digest(self, body: bytes | memoryview, adapter: str) -> bytes:
-        """Stands for the model and the adapter, too."""
-        mark = self._marks.get(adapter, "").encode()
-        return blake2b(body, digest_size=_DIGEST, key=self._key, salt=mark[: blake2b.SALT_SIZE]).digest()
+        """A hash of `body`, of the model and of the adapter: another model's state has another one."""
+        salt = self._adapter_fingerprints.get(adapter, "").encode()[: blake2b.SALT_SIZE]
+        return blake2b(body, digest_size=_DIGEST, key=self._key, salt=salt).digest()
 
-    def _free(self) -> list[int]:
-        return [number for number in range(self.layout.count) if number not in self._seated]
+    def _unused(self) -> list[int]:
+        return [seq_id for seq_id in range(self.layout.count) if seq_id not in self._resident]
 
-    def _best_for(self, states: Collection[LlamaState]) -> int:
-        """The sequence that costs least: nobody to put away, and next to the others that go on now."""
-        taken = {state.seat for state in states if state.seat is not None}
-        order = {number: age for age, number in enumerate(self._seated)}
+    def _cheapest(self, states: Collection[LlamaState]) -> int:
+        """The sequence that costs least for one more of `states`: nobody to swap out, and next to the others."""
+        taken = {state.seq_id for state in states if state.seq_id is not None}
+        order = {seq_id: age for age, seq_id in enumerate(self._resident)}
 
-        def cost(number: int) -> tuple[int, int]:
-            gaps = _gaps([*taken, number]) if self.layout.apart else 0
-            idle = self._seated.get(number)
-            return gaps * self.layout.pass_bytes + (0 if idle is None else self._weight(idle)), order.get(number, -1)
+        def cost(seq_id: int) -> tuple[int, int]:
+            gaps = _gaps([*taken, seq_id]) if self.layout.adjacent else 0
+            idle = self._resident.get(seq_id)
+            return gaps * self.layout.pass_bytes + (0 if idle is None else self._bytes_of(idle)), order.get(seq_id, -1)
 
-        candidates = [number for number in range(self.layout.count) if number not in taken]
+        candidates = [seq_id for seq_id in range(self.layout.count) if seq_id not in taken]
         if not candidates:
             raise BackendError(f"{len(states)} conversations in one step, and the context has {self.layout.count}")
         return min(candidates, key=cost)
 
-    def _sit(self, state: LlamaState, number: int, states: Collection[LlamaState]) -> None:
-        if number in self._seated:
-            self._put_away(number)
-        if state.put_away is not None and state.put_away.size:
-            while not self._write(number, state.put_away):
-                if not self.make_room(states):
+    def _swap_in(self, state: LlamaState, seq_id: int, states: Collection[LlamaState]) -> None:
+        """Give `state` that sequence, whoever has it; where the cells don't suffice, all but `states` make room."""
+        if seq_id in self._resident:
+            self._swap_out(seq_id)
+        if state.swapped_out is not None and state.swapped_out.size:
+            while not self._write(seq_id, state.swapped_out):
+                if not self.evict(states):
                     raise BackendError("a conversation's state could not be brought back: the context is too small")
-            self.returns += 1
-            if state.held != state.length:
-                lib.llama_memory_seq_rm(self._memory, number, state.length, -1)
-        state.put_away, state.seat = None, number
-        self._seated[number] = state
+            # The bytes are of the state as it was swapped out; it may have been trimmed since.
+            if state.swapped_length != state.length:
+                lib.llama_memory_seq_rm(self._memory, seq_id, state.length, -1)
+        state.swapped_out, state.seq_id = None, seq_id
+        self._resident[seq_id] = state
 
-    def _put_away(self, number: int) -> None:
-        state = self._seated[number]
+    def _swap_out(self, seq_id: int) -> None:
+        state = self._resident[seq_id]
         if state.length:
-            state.put_away, state.held = self.read(number), state.length
-        self.leave(state)
+            state.swapped_out, state.swapped_length = self.read(seq_id), state.length
+        self.free(state)
 
-    def _write(self, number: int, data: Bytes) -> bool:
-        return bool(lib.llama_state_seq_set_data(self._context, _pointer(data), data.size, number))
+    def _write(self, seq_id: int, data: Bytes) -> bool:
+        return bool(lib.llama_state_seq_set_data(self._context, _pointer(data), data.size, seq_id))
 
-    def _weight(self, state: LlamaState) -> int:
-        """Bytes to copy for putting a state elsewhere."""
+    def _bytes_of(self, state: LlamaState) -> int:
+        """Bytes to copy for moving a state."""
         return self.layout.fixed_bytes + state.length * self.layout.cell_bytes if state.length else 0
 
-    def _draw_together(self, states: Collection[LlamaState]) -> None:
-        """Move states side by side once the gaps between them have cost as much as the moving.
+    def _compact(self, states: Collection[LlamaState]) -> None:
+        """Move states side by side once the gaps between them have cost as much as moving them would.
 
-        llama.cpp computes sequences together whose numbers follow one another; each gap costs a pass over all weights
-        in every step. Waiting until the loss equals the price never costs more than twice the best that could be done.
+        llama.cpp computes sequences together whose ids follow one another: each gap costs one more pass over all
+        weights, in every step. Who moves at once pays for gaps that would soon have closed by themselves; who never
+        moves pays for ever. Waiting until the loss equals the price costs at most twice as much as the best choice made
+        with hindsight ("ski rental"; Karlin et al. 1988).
         """
-        held = {state.seat for state in states}
-        gaps = _gaps([number for number in held if number is not None])
+        occupied = {state.seq_id for state in states if state.seq_id is not None}
+        gaps = _gaps(list(occupied))
         if not gaps:
-            self._lost = 0
+            self._gap_bytes = 0
             return
-        self._lost += gaps * self.layout.pass_bytes
-        windows = [range(a, a + len(held)) for a in range(self.layout.count - len(held) + 1)]
-        price, wanted = min(((self._price(window, held), window) for window in windows), key=itemgetter(0))
-        if self._lost < price:
+        self._gap_bytes += gaps * self.layout.pass_bytes
+        windows = [range(a, a + len(occupied)) for a in range(self.layout.count - len(occupied) + 1)]
+        price, window = min(((self._move_bytes(window, occupied), window) for window in windows), key=itemgetter(0))
+        if self._gap_bytes < price:
             return
-        self._lost = 0
-        empty = [number for number in wanted if number not in held]
-        for number, target in zip([n for n in held if n is not None and n not in wanted], empty, strict=True):
-            self._swap(number, target)
+        self._gap_bytes = 0
+        outside = [seq_id for seq_id in occupied if seq_id not in window]
+        targets = [seq_id for seq_id in window if seq_id not in occupied]
+        for seq_id, target in zip(outside, targets, strict=True):
+            self._exchange(seq_id, target)
 
-    def _price(self, window: range, held: Collection[int | None]) -> int:
-        outside = (self._seated[number] for number in held if number is not None and number not in window)
-        inside = (self._seated[n] for n in window if n in self._seated and n not in held)
-        return 2 * sum(map(self._weight, (*outside, *inside)))
+    def _move_bytes(self, window: range, occupied: Collection[int]) -> int:
+        """Bytes to copy for having all of `occupied` in `window`: theirs, and those of whom they drive out."""
+        outside = (self._resident[seq_id] for seq_id in occupied if seq_id not in window)
+        inside = (self._resident[n] for n in window if n in self._resident and n not in occupied)
+        return 2 * sum(map(self._bytes_of, (*outside, *inside)))
 
-    def _swap(self, number: int, target: int) -> None:
-        pairs = [(number, target), (target, number)]
-        movers = [(self._seated.pop(n), other) for n, other in pairs if n in self._seated]
-        data = [self.read(n) for n in (number, target)][: len(movers)]
-        for n in (number, target):
+    def _exchange(self, seq_id: int, target: int) -> None:
+        """Let the states of two sequences change places; nobody may have `target`."""
+        pairs = [(seq_id, target), (target, seq_id)]
+        movers = [(self._resident.pop(n), other) for n, other in pairs if n in self._resident]
+        data = [self.read(n) for n in (seq_id, target)][: len(movers)]
+        for n in (seq_id, target):
             lib.llama_memory_seq_rm(self._memory, n, -1, -1)
-        for (state, place), held in zip(movers, data, strict=True):
-            if state.length and not self._write(place, held):
+        for (state, place), content in zip(movers, data, strict=True):
+            if state.length and not self._write(place, content):
                 raise BackendError("a conversation's state could not be moved")
-            state.seat = place
-            self._seated[place] = state
+            state.seq_id = place
+            self._resident[place] = state
             self.moves += 1
 
 
-def _gaps(numbers: Sequence[int]) -> int:
-    """How many times the next number does not follow, in order."""
-    ordered = sorted(numbers)
+def _gaps(seq_ids: Sequence[int]) -> int:
+    """How many times the next id does not follow, in order."""
+    ordered = sorted(seq_ids)
     return sum(b != a + 1 for a, b in pairwise(ordered))
 
 

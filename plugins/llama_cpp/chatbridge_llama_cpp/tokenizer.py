@@ -1,6 +1,6 @@
-"""A model's tokenizer, held to the reference's ids and one rule more: text never becomes a control token.
+"""A model's tokenizer: the ids of the model's original one, and text never becomes a control token.
 
-Knows one loaded vocabulary and what its file says of it; knows no template and no model.
+Knows one loaded vocabulary and the metadata of its file; knows no template and no model.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from chatbridge_llama_cpp.encoding import CONTROL, UNKNOWN, Encoder
 from chatbridge_llama_cpp.greedy import Greedy
 from chatbridge_llama_cpp.native import lib
 from chatbridge_llama_cpp.native_encoder import NativeEncoder, SentencePiece
-from chatbridge_llama_cpp.pieces import CONTROL, UNKNOWN, Encoder
 from chatbridge_llama_cpp.unigram import Unigram
 from chatbridge_llama_cpp.vocabulary import Vocabulary
 from chatbridge_llama_cpp.wordpiece import WordPiece
@@ -31,7 +31,7 @@ _UNKNOWN = {_WPM: 100, _UGM: 2}  # where the file doesn't say
 class LlamaTokenizer:
     """A `Tokenizer`, safe to call from any thread.
 
-    `metadata`: the file's. llama.cpp must have loaded the vocabulary with add_space_prefix off, since it would put a
+    `metadata`: of the file. llama.cpp must have loaded the vocabulary with add_space_prefix off, since it would put a
     blank before every text and after every user-defined token; here it comes before a text that starts.
     """
 
@@ -42,8 +42,8 @@ class LlamaTokenizer:
         self.size = own.size
         unknown = _unknown(own, metadata)
         self._encoder = _encoder(own, metadata, unknown)
-        # What stands for unknown words is none, even where the file calls it one.
-        control = [i for i in own.those(CONTROL) if i != unknown]
+        # The token for unknown words is not one of them, even where the file says so.
+        control = [i for i in own.with_attr(CONTROL) if i != unknown]
         self.controls = frozenset(control)
         names = {i: own.text(i).decode("utf-8", "replace") for i in control}
         # Of twins the first, which comes last here.
@@ -59,7 +59,7 @@ class LlamaTokenizer:
 
     def decode(self, tokens: Sequence[int]) -> bytes:
         """The bytes of ids; control tokens have none."""
-        return b"".join([self._vocabulary.said(token) for token in tokens])
+        return b"".join([self._vocabulary.piece(token) for token in tokens])
 
     def ends(self) -> tuple[int, ...]:
         """Every id that ends a reply, the vocabulary's own first."""
@@ -74,35 +74,35 @@ class LlamaTokenizer:
 
 
 def _encoder(vocabulary: Vocabulary, metadata: Mapping[str, Any], unknown: int | None) -> Encoder:
-    """llama.cpp's own way where it gives the reference's ids, else ours."""
+    """llama.cpp's own tokenizer where it gives the reference's ids, else one of ours."""
 
-    def told(key: str, default: Any) -> Any:
+    def setting(key: str, default: Any) -> Any:
         return metadata.get(f"tokenizer.ggml.{key}", default)
 
     if vocabulary.kind == _WPM and unknown is not None:
-        lowercase = bool(told("normalizer.lowercase", True))
-        strip_accents = bool(told("normalizer.strip_accents", lowercase))
-        return WordPiece(vocabulary.pieces(), unknown=unknown, lowercase=lowercase, strip_accents=strip_accents)
+        lowercase = bool(setting("normalizer.lowercase", True))
+        strip_accents = bool(setting("normalizer.strip_accents", lowercase))
+        return WordPiece(vocabulary.entries(), unknown=unknown, lowercase=lowercase, strip_accents=strip_accents)
     if vocabulary.kind == _UGM and unknown is not None:
-        rules = told("precompiled_charsmap", None)
+        rules = setting("precompiled_charsmap", None)
         return Unigram(
-            vocabulary.pieces(),
+            vocabulary.entries(),
             unknown=unknown,
-            dummy_prefix=bool(told("add_space_prefix", False)),
-            merge_blanks=bool(told("remove_extra_whitespaces", False)),
+            dummy_prefix=bool(setting("add_space_prefix", False)),
+            merge_blanks=bool(setting("remove_extra_whitespaces", False)),
             charsmap=rules.tobytes() if hasattr(rules, "tobytes") else b"",
         )
     if vocabulary.kind == _RWKV:
-        known = (piece.id for piece in vocabulary.pieces() if piece.normal or piece.user_defined)
-        return Greedy({vocabulary.said(i): i for i in known}, unknown=unknown)
+        known = (entry.id for entry in vocabulary.entries() if entry.normal or entry.user_defined)
+        return Greedy({vocabulary.piece(i): i for i in known}, unknown=unknown)
     if vocabulary.kind == _SPM:
-        return SentencePiece(vocabulary, dummy_prefix=bool(told("add_space_prefix", True)))
+        return SentencePiece(vocabulary, dummy_prefix=bool(setting("add_space_prefix", True)))
     return NativeEncoder(vocabulary)
 
 
 def _unknown(vocabulary: Vocabulary, metadata: Mapping[str, Any]) -> int | None:
     """The token for unknown words: as the file says, or by its kind."""
     if vocabulary.kind in _UNKNOWN:
-        said = metadata.get("tokenizer.ggml.unknown_token_id", _UNKNOWN[vocabulary.kind])
-        return said if isinstance(said, int) and 0 <= said < vocabulary.size else None
-    return next(iter(vocabulary.those(UNKNOWN)), None) if vocabulary.kind == _RWKV else None
+        token = metadata.get("tokenizer.ggml.unknown_token_id", _UNKNOWN[vocabulary.kind])
+        return token if isinstance(token, int) and 0 <= token < vocabulary.size else None
+    return next(iter(vocabulary.with_attr(UNKNOWN)), None) if vocabulary.kind == _RWKV else None

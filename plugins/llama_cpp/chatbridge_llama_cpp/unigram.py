@@ -11,7 +11,7 @@ import struct
 from array import array
 from collections.abc import Iterator, Sequence
 
-from chatbridge_llama_cpp.pieces import Piece
+from chatbridge_llama_cpp.encoding import VocabularyEntry
 
 _BLANK = "▁".encode()
 _PENALTY = 10.0  # how much less likely than the least likely piece an unknown character is
@@ -21,28 +21,37 @@ _LABEL = 1 << 31 | 0xFF
 
 
 class Unigram:
-    """An `Encoder`. `dummy_prefix`: a blank before a text that starts; `merge_blanks`: of a run one stays, at both ends
-    none. `charsmap`: rules of normalisation, if there are any."""
+    """An `Encoder`.
+
+    `dummy_prefix`: a text that starts gets a blank before it. `merge_blanks`: blanks in a row become one, and those at
+    both ends are left out. `charsmap`: rules of normalisation as `CharsMap` reads them; empty where there are none.
+    """
 
     def __init__(
-        self, pieces: Sequence[Piece], *, unknown: int, dummy_prefix: bool, merge_blanks: bool, charsmap: bytes
+        self,
+        entries: Sequence[VocabularyEntry],
+        *,
+        unknown: int,
+        dummy_prefix: bool,
+        merge_blanks: bool,
+        charsmap: bytes,
     ) -> None:
-        normal = [piece.score for piece in pieces if piece.normal]
+        normal = [entry.score for entry in entries if entry.normal]
         # Single precision, as everything that is added up here.
         (self._unknown_score,) = array("f", [min(normal, default=0.0) - _PENALTY])
         greatest = max(_FLT_MIN, *normal) if normal else _FLT_MIN
-        self._pieces = {piece.text: (piece.id, piece.score) for piece in pieces if piece.normal}
-        defined = [piece for piece in pieces if piece.user_defined]
-        for piece in defined:
-            self._pieces[piece.text] = (piece.id, len(piece.text.encode()) * greatest - 0.1)
+        self._pieces = {entry.text: (entry.id, entry.score) for entry in entries if entry.normal}
+        defined = [entry for entry in entries if entry.user_defined]
+        for entry in defined:
+            self._pieces[entry.text] = (entry.id, len(entry.text.encode()) * greatest - 0.1)
         self._longest: dict[str, int] = {}
-        for piece_text in self._pieces:
-            first = piece_text[:1]
-            self._longest[first] = max(len(piece_text), self._longest.get(first, 0))
+        for piece in self._pieces:
+            first = piece[:1]
+            self._longest[first] = max(len(piece), self._longest.get(first, 0))
         self._defined: dict[int, list[bytes]] = {}  # by their first bytes, the longest first
-        for text in sorted((piece.text.encode() for piece in defined if piece.text), key=len, reverse=True):
+        for text in sorted((entry.text.encode() for entry in defined if entry.text), key=len, reverse=True):
             self._defined.setdefault(text[0], []).append(text)
-        self._bytes = [piece.id for piece in sorted((p for p in pieces if p.byte), key=lambda p: p.text)]
+        self._bytes = [entry.id for entry in sorted((e for e in entries if e.byte), key=lambda e: e.text)]
         self._unknown = unknown
         self._dummy_prefix = dummy_prefix
         self._merge_blanks = merge_blanks
@@ -60,7 +69,7 @@ class Unigram:
         return ids
 
     def normalise(self, text: str, *, start: bool) -> str:
-        """What the pieces are looked for in. A text that does not start keeps a blank that it begins with."""
+        """The text that is cut into pieces. One that goes on (`start` false) keeps the blank that it begins with."""
         parts = list(self._replaced(text.encode("utf-8", "replace")))
         if self._merge_blanks and start:
             first = next((i for i, part in enumerate(parts) if part != b" "), len(parts))
@@ -79,7 +88,7 @@ class Unigram:
         return found.decode("utf-8", "replace")
 
     def _replaced(self, raw: bytes) -> Iterator[bytes]:
-        """The text character by character, or by what stands in the rules of normalisation. Leaves defined pieces."""
+        """The text in parts: characters, what the rules put in their place, and user-defined pieces as they are."""
         at = 0
         while at < len(raw):
             part = next((text for text in self._defined.get(raw[at], ()) if raw.startswith(text, at)), b"")

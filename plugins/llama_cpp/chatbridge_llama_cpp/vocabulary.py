@@ -1,4 +1,4 @@
-"""One loaded vocabulary, as llama.cpp tells of it. Knows no rules of text; may be asked from any thread."""
+"""One loaded vocabulary, by llama.cpp's functions. Knows no rules of text; may be called from any thread."""
 
 from __future__ import annotations
 
@@ -6,46 +6,46 @@ import ctypes
 from array import array
 from typing import Any
 
+from chatbridge_llama_cpp.encoding import VocabularyEntry
 from chatbridge_llama_cpp.native import lib
-from chatbridge_llama_cpp.pieces import Piece
 
 
 class Vocabulary:
-    """`kind`: llama.cpp's number of its type; `size`: how many tokens."""
+    """`native`: llama.cpp's pointer; `kind`: its number of the type (`llama_vocab_type`); `size`: how many tokens."""
 
     def __init__(self, native: Any) -> None:
         self.native = native
         self.kind: int = lib.llama_vocab_type(native)
         self.size: int = lib.llama_vocab_n_tokens(native)
-        self._bits = array("i", (lib.llama_vocab_get_attr(native, i) for i in range(self.size)))
-        self._said: dict[int, bytes] = {}
+        self._attrs = array("i", (lib.llama_vocab_get_attr(native, i) for i in range(self.size)))
+        self._pieces: dict[int, bytes] = {}
 
     def text(self, token: int) -> bytes:
         """How the file writes a token: its name, if it is a control token."""
         text: bytes = lib.llama_vocab_get_text(self.native, token)
         return text
 
-    def those(self, bits: int) -> list[int]:
-        """The ids of all tokens that are one of these (`llama_token_attr`)."""
-        return [i for i, own in enumerate(self._bits) if own & bits]
+    def with_attr(self, attr: int) -> list[int]:
+        """The ids of all tokens that have one of these attributes (`llama_token_attr`)."""
+        return [i for i, own in enumerate(self._attrs) if own & attr]
 
-    def pieces(self) -> list[Piece]:
+    def entries(self) -> list[VocabularyEntry]:
         """Every token, by id."""
         score = lib.llama_vocab_get_score
         return [
-            Piece(i, self.text(i).decode("utf-8", "replace"), score(self.native, i), bits)
-            for i, bits in enumerate(self._bits)
+            VocabularyEntry(i, self.text(i).decode("utf-8", "replace"), score(self.native, i), attr)
+            for i, attr in enumerate(self._attrs)
         ]
 
-    def said(self, token: int) -> bytes:
-        """What a token adds to a text; nothing where it is a control token, unknown or unused."""
-        said = self._said.get(token)
-        if said is None:
-            said = self._said[token] = self._read(token)
-        return said
+    def piece(self, token: int) -> bytes:
+        """What a token adds to a text (`llama_token_to_piece`); nothing for control, unknown and unused tokens."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._pieces[token] = self._read(token)
+        return piece
 
     def ids(self, raw: bytes) -> list[int]:
-        """What llama.cpp makes of a text, names of control tokens not looked for."""
+        """llama.cpp's ids of a text, in which it doesn't look for the names of control tokens."""
         room = len(raw) + 8
         while True:
             buffer = (ctypes.c_int32 * room)()

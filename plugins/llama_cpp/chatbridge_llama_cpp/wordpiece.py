@@ -9,10 +9,10 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from chatbridge_llama_cpp.pieces import Piece
+from chatbridge_llama_cpp.encoding import VocabularyEntry
 
 _BEGIN = "▁"  # stands before a piece that begins a word
-_MOST = 100
+_MAX_WORD = 100
 """Characters of a word; a longer one is unknown."""
 
 _CHINESE = (
@@ -23,12 +23,14 @@ _CHINESE = (
 
 
 class WordPiece:
-    """An `Encoder`. `lowercase`, `strip_accents`: what becomes of a text before it is cut."""
+    """An `Encoder`. `lowercase`, `strip_accents`: what is done to a text before it is cut into words."""
 
-    def __init__(self, pieces: Sequence[Piece], *, unknown: int, lowercase: bool, strip_accents: bool) -> None:
-        known = [piece for piece in pieces if piece.normal or piece.user_defined]
-        self._first = {p.text[1:]: p.id for p in known if p.text.startswith(_BEGIN) and p.text != _BEGIN}
-        self._later = {p.text: p.id for p in known if not p.text.startswith(_BEGIN) or p.text == _BEGIN}
+    def __init__(
+        self, entries: Sequence[VocabularyEntry], *, unknown: int, lowercase: bool, strip_accents: bool
+    ) -> None:
+        known = [entry for entry in entries if entry.normal or entry.user_defined]
+        self._first = {e.text[1:]: e.id for e in known if e.text.startswith(_BEGIN) and e.text != _BEGIN}
+        self._later = {e.text: e.id for e in known if not e.text.startswith(_BEGIN) or e.text == _BEGIN}
         self._longest = max(map(len, (*self._first, *self._later)), default=0)
         self._unknown = unknown
         self._lowercase = lowercase
@@ -41,7 +43,7 @@ class WordPiece:
         return ids
 
     def words(self, text: str) -> Iterator[str]:
-        """The text without blanks and accents, each mark of punctuation and each Chinese character alone."""
+        """The cleaned text cut at blanks; each punctuation mark and each Chinese character is a word of its own."""
         for chunk in self._cleaned(text).split():
             begin = 0
             for at, character in enumerate(chunk):
@@ -61,8 +63,8 @@ class WordPiece:
         return "".join(map(str.lower, text)) if self._lowercase else text
 
     def _pieces(self, word: str) -> list[int]:
-        """The longest piece that the word begins with, and so on; an unknown token where that leads nowhere."""
-        if len(word) > _MOST:
+        """The longest piece that the word begins with, then that of the rest; the unknown token where one has none."""
+        if len(word) > _MAX_WORD:
             return [self._unknown]
         ids: list[int] = []
         at, known = 0, self._first

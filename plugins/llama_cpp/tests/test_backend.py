@@ -30,7 +30,7 @@ class TestModelInOnePool(LocalModelContract):
 
 
 class TestModelWithTwoSequences(LocalModelContract):
-    """Nearly every state is put away and comes back here."""
+    """Nearly every state is swapped out and comes back here."""
 
     @pytest.fixture
     def model(self, random_path: Path) -> LocalModel:

@@ -100,7 +100,7 @@ def talked_on(model: LlamaModel, turns: int = 3) -> tuple[list[Any], list[int]]:
 
 @pytest.mark.parametrize("sequences", [2, 8])
 def test_the_next_turn_is_guessed_as_well(random_path: Path, model_of: Load, sequences: int) -> None:
-    """Also where states were forked, trimmed, put away and brought back in between."""
+    """Also where states were forked, trimmed, swapped out and in in between."""
     guessing = model_of(random_path, **EXACT, draft=str(random_path), draft_least=0, sequences=sequences)
     replies, steps = talked_on(guessing)
     plain, all_steps = talked_on(model_of(random_path, **EXACT, sequences=sequences))

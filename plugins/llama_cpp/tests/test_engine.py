@@ -53,7 +53,7 @@ def test_each_gets_its_own_text_however_sequences_are_laid_out(
         engine.close()
 
 
-def test_scattered_sequences_are_brought_together(random_path: Path, model_of: Load) -> None:
+def test_scattered_sequences_are_compacted(random_path: Path, model_of: Load) -> None:
     # Eight answers on eight sequences; every second one ends early, and those that go on have gaps between them.
     model = model_of(random_path, **EXACT, sequences=8)
     prompts = conversations(8, seed=21)
@@ -65,7 +65,7 @@ def test_scattered_sequences_are_brought_together(random_path: Path, model_of: L
         assert finish_all(engine_on(model, cache_bytes=0), [request])[request.id].reply == together[request.id].reply
 
 
-def test_more_rooms_than_sequences_read_nothing_again(random_path: Path, model_of: Load) -> None:
+def test_more_conversations_than_sequences_read_nothing_again(random_path: Path, model_of: Load) -> None:
     model = model_of(random_path, **EXACT, sequences=2)
     engine = engine_on(model)
     prompts = conversations(6, seed=33)

@@ -228,9 +228,9 @@ def test_what_llama_cpp_goes_on_without_is_an_error(
     asked = LlamaOptions.model_validate({"path": random_path, "threads": 1, "gpu_layers": 0, **options})
     loaded = load(asked, lambda share, doing: None)
     try:
-        unheeded = replace(loaded, said=[line])
+        ignored = replace(loaded, log_lines=[line])
         with pytest.raises(ModelLoadError, match=said):
-            check_honoured(asked, unheeded)
+            check_honoured(asked, ignored)
     finally:
         loaded.free()
 
@@ -257,7 +257,7 @@ def test_graphics_cards_that_are_not_there(options: dict[str, Any], cards: list[
         check_gpu(LlamaOptions.model_validate({"path": "m.gguf", **options}), cards, built=True)
 
 
-def test_without_wishes_no_graphics_card_is_needed() -> None:
+def test_without_options_no_graphics_card_is_needed() -> None:
     check_gpu(LlamaOptions(path="m.gguf"), [], built=False)
     check_gpu(LlamaOptions(path="m.gguf", gpu_layers=0), [], built=False)
 

@@ -101,12 +101,12 @@ def test_forks_and_saves_change_no_number(architecture: str, unified: bool, path
 
 @pytest.mark.parametrize("architecture", SHAPES)
 @pytest.mark.parametrize("unified", [False, True], ids=["apart", "one pool"])
-def test_what_was_put_away_comes_back(architecture: str, unified: bool, path_of: PathOf, model_of: Load) -> None:
+def test_what_was_swapped_out_comes_back(architecture: str, unified: bool, path_of: PathOf, model_of: Load) -> None:
     model = model_of(path_of(architecture), **EXACT, sequences=2, unified=unified)
     expected = [after(model, read(model, IDS[:n]), IDS[n:]) for n in range(1, 7)]
     states = [read(model, IDS[:n]) for n in range(1, 7)]
-    assert sum(state.seat is not None for state in states) == 2
-    assert all(state.nbytes > 64 for state in states if state.seat is None)
+    assert sum(state.seq_id is not None for state in states) == 2
+    assert all(state.nbytes > 64 for state in states if state.seq_id is None)
     for state, wanted in zip(states, expected, strict=True):
         np.testing.assert_allclose(after(model, state, IDS[state.length :]), wanted, atol=1e-4)
 
@@ -121,7 +121,7 @@ def test_sizes_are_told_beforehand(architecture: str, more: dict[str, Any], path
     loaded = loading.load(LlamaOptions.model_validate(asked), lambda share, doing: None)
     loaded.free()
     taken = {"KV": 0.0, "RS": 0.0, "compute": 0.0}
-    for kind, mib in re.findall(r"(KV|RS|compute) buffer size = +([\d.]+) MiB", "\n".join(loaded.said)):
+    for kind, mib in re.findall(r"(KV|RS|compute) buffer size = +([\d.]+) MiB", "\n".join(loaded.log_lines)):
         taken[kind] += float(mib)
     needs = loaded.plan.needs
     cache = needs.cache(loaded.plan.context_length, sequences)

@@ -21,13 +21,13 @@ CELL = SIZE["layers"] * 2 * 2 * (SIZE["dim"] // SIZE["heads"]) * 2
 """Bytes of one token: layers, keys and values, two heads of 16, two bytes."""
 
 
-def settled(path: Path, free: int = 0, gpu_free: int = 0, most: int = 256, **options: Any) -> Plan:
+def planned(path: Path, free: int = 0, gpu_free: int = 0, max_sequences: int = 256, **options: Any) -> Plan:
     asked = LlamaOptions.model_validate({"path": path, **options})
-    return plan([open_gguf(path)], asked, free=free, gpu_free=gpu_free, most=most)
+    return plan([open_gguf(path)], asked, free=free, gpu_free=gpu_free, max_sequences=max_sequences)
 
 
 def test_sizes_are_those_that_llama_cpp_takes(random_path: Path, model_of: Load) -> None:
-    told = settled(random_path, sequences=4)
+    told = planned(random_path, sequences=4)
     details = model_of(random_path, sequences=4).info.details["memory"]
     taken = {kind: float(mib) for mib, kind in re.findall(r"([\d.]+) MiB (\w+) on", details)}
     assert told.needs.weights / MIB == pytest.approx(taken["weights"], abs=0.06)
@@ -37,44 +37,44 @@ def test_sizes_are_those_that_llama_cpp_takes(random_path: Path, model_of: Load)
 
 
 def test_left_open_as_many_conversations_are_taken_as_fit(random_path: Path) -> None:
-    needs = settled(random_path).needs
-    assert settled(random_path).sequences == 16
-    assert settled(random_path, most=8).sequences == 8
+    needs = planned(random_path).needs
+    assert planned(random_path).sequences == 16
+    assert planned(random_path, max_sequences=8).sequences == 8
     fits_five = (needs.total(512, 5) + CELL) / 0.95
-    assert settled(random_path, free=int(fits_five)).sequences == 5
+    assert planned(random_path, free=int(fits_five)).sequences == 5
 
 
 def test_what_cannot_fit_is_refused_with_what_would(random_path: Path) -> None:
-    needs = settled(random_path).needs
+    needs = planned(random_path).needs
     free = int(needs.total(512, 3) / 0.95) + CELL
     with pytest.raises(ModelLoadError, match=r"for 9 conversations of 512 tokens.*sequences: 3 would fit"):
-        settled(random_path, free=free, sequences=9)
-    assert settled(random_path, free=free, sequences=3).sequences == 3
+        planned(random_path, free=free, sequences=9)
+    assert planned(random_path, free=free, sequences=3).sequences == 3
     free = int(needs.total(256, 1) / 0.95) + CELL
     with pytest.raises(ModelLoadError, match=r"sequences: 1 with context_length: 256 would fit"):
-        settled(random_path, free=free)
-    assert settled(random_path, free=free, sequences=1, context_length=256).context_length == 256
+        planned(random_path, free=free)
+    assert planned(random_path, free=free, sequences=1, context_length=256).context_length == 256
     with pytest.raises(ModelLoadError, match="take a smaller model"):
-        settled(random_path, free=needs.weights // 2)
+        planned(random_path, free=needs.weights // 2)
 
 
 def test_one_pool_takes_what_it_is_told(random_path: Path) -> None:
-    assert settled(random_path, unified=True, sequences=8, total_context=1024).cells == 1024
-    assert settled(random_path, unified=True, sequences=8).cells == 8 * 512
+    assert planned(random_path, unified=True, sequences=8, total_context=1024).cells == 1024
+    assert planned(random_path, unified=True, sequences=8).cells == 8 * 512
 
 
 def test_as_many_layers_go_to_the_card_as_fit(random_path: Path) -> None:
-    needs = settled(random_path).needs
+    needs = planned(random_path).needs
     every = SIZE["layers"] + 1
     roomy = (256 << 20) + needs.total(512, 16) + MIB
-    assert settled(random_path).gpu_layers == 0
-    assert settled(random_path, gpu_free=roomy).gpu_layers == every
+    assert planned(random_path).gpu_layers == 0
+    assert planned(random_path, gpu_free=roomy).gpu_layers == every
     layer = needs.layers[-1] + needs.cache(512, 16) // 2
-    assert settled(random_path, gpu_free=(256 << 20) + needs.compute + layer + 1000).gpu_layers == 1
-    assert settled(random_path, gpu_free=1 << 20).gpu_layers == 0
-    assert settled(random_path, gpu_layers="all").gpu_layers == every
-    assert settled(random_path, gpu_layers=99).gpu_layers == every
-    assert settled(random_path, gpu_layers=1).gpu_layers == 1
+    assert planned(random_path, gpu_free=(256 << 20) + needs.compute + layer + 1000).gpu_layers == 1
+    assert planned(random_path, gpu_free=1 << 20).gpu_layers == 0
+    assert planned(random_path, gpu_layers="all").gpu_layers == every
+    assert planned(random_path, gpu_layers=99).gpu_layers == every
+    assert planned(random_path, gpu_layers=1).gpu_layers == 1
 
 
 def test_packed_caches_take_less(random_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sequences: forked, trimmed, put away, saved, damaged; nothing of it changes what comes next."""
+"""Sequences: forked, trimmed, swapped out, saved, damaged; nothing of it changes what comes next."""
 
 from __future__ import annotations
 
@@ -52,38 +52,38 @@ def test_forks_trims_and_saves_change_no_number(model: LlamaModel) -> None:
     assert state.length == len(IDS)
 
 
-def test_what_was_put_away_comes_back_as_it_was(random_path: Path, model_of: Load) -> None:
+def test_what_was_swapped_out_comes_back_as_it_was(random_path: Path, model_of: Load) -> None:
     model = model_of(random_path, **EXACT, sequences=2)
     expected = [after(model, read(model, IDS[:n]), IDS[n:]) for n in range(1, 8)]
     states = [read(model, IDS[:n]) for n in range(1, 8)]
-    assert sum(state.seat is not None for state in states) == 2
-    assert all(state.nbytes > 64 for state in states if state.seat is None)
+    assert sum(state.seq_id is not None for state in states) == 2
+    assert all(state.nbytes > 64 for state in states if state.seq_id is None)
     states[0].release()
     for state, wanted in list(zip(states, expected, strict=True))[1:]:
         np.testing.assert_array_equal(after(model, state, IDS[state.length :]), wanted)
 
 
-def test_a_state_that_was_put_away_can_be_trimmed_and_forked(random_path: Path, model_of: Load) -> None:
+def test_a_state_that_was_swapped_out_can_be_trimmed_and_forked(random_path: Path, model_of: Load) -> None:
     model = model_of(random_path, **EXACT, sequences=1)
     expected = after(model, read(model, IDS[:4]), IDS[4:])
-    away = read(model, IDS)
+    idle = read(model, IDS)
     read(model, [7])
-    assert away.seat is None
-    away.trim(6)
-    fork = away.fork()
+    assert idle.seq_id is None
+    idle.trim(6)
+    fork = idle.fork()
     fork.trim(4)
     again = model.new_state(fork.save())
     for one in (fork, again):
         np.testing.assert_array_equal(after(model, one, IDS[4:]), expected)
-    assert away.length == 6
+    assert idle.length == 6
 
 
-def test_the_oldest_goes_first(random_path: Path, model_of: Load) -> None:
+def test_the_least_recently_used_is_swapped_out_first(random_path: Path, model_of: Load) -> None:
     model = model_of(random_path, **EXACT, sequences=2, unified=True)
     first, second = read(model, IDS[:3]), read(model, IDS[:3])
     model.step([Row(first, [5], None)])
     third = read(model, IDS[:3])
-    assert (first.seat is None, second.seat is None, third.seat is None) == (False, True, False)
+    assert (first.seq_id is None, second.seq_id is None, third.seq_id is None) == (False, True, False)
 
 
 def test_more_rows_than_sequences_are_refused(random_path: Path, model_of: Load) -> None:
