@@ -1,6 +1,6 @@
 """Loads a file over and over with some bytes of its header changed: `python fuzz.py FILE FOLDER COUNT`.
 
-A process of its own, since native code that stumbles ends the process. Prints how many loaded and how many were
+A process of its own, since a crash in native code ends the process. Prints how many loaded and how many were
 refused in words; any other error ends it.
 """
 

@@ -159,7 +159,7 @@ bots: {{b: {{frontend: repl, channels: {{one: {{adapter: alpaca}}}}}}}}
 """
     (tmp_path / "bots.yaml").write_text(text, encoding="utf-8")
     plugins = Plugins()
-    said = {}
+    finished = {}
     async with Bridge(SettingsSource(load(tmp_path / "bots.yaml", plugins)), plugins) as bridge:
         for name in ("one", "two"):
             message = Message(name, Channel(name), Author("ann", "Ann"), "hi")
@@ -168,10 +168,10 @@ bots: {{b: {{frontend: repl, channels: {{one: {{adapter: alpaca}}}}}}}}
             async for chunk in turn:
                 finish = chunk.finish
             assert finish is not None
-            said[name] = finish
+            finished[name] = finish
         assert len(bridge.models.loaded()) == 1
-    assert said["one"].reply.tokens != said["two"].reply.tokens
-    assert said["two"].usage.cached == 0, "the same prompt, which another adapter has read"
+    assert finished["one"].reply.tokens != finished["two"].reply.tokens
+    assert finished["two"].usage.cached == 0, "the same prompt, which another adapter has read"
 
 
 def test_a_named_adapter_adds_to_the_models_own(
@@ -213,11 +213,11 @@ def test_a_named_adapter_that_does_nothing_is_refused(
         model_of(meta_path, adapters={"empty": {}})
 
 
-def refused(model_of: Load, base: Path, *said: str, **options: Any) -> None:
+def refused(model_of: Load, base: Path, *phrases: str, **options: Any) -> None:
     with pytest.raises(ModelLoadError) as caught:
         model_of(base, **options)
-    for word in said:
-        assert word in str(caught.value)
+    for phrase in phrases:
+        assert phrase in str(caught.value)
 
 
 def test_an_adapter_that_changes_nothing_is_refused(tmp_path: Path, meta_path: Path, model_of: Load) -> None:
@@ -236,19 +236,19 @@ def test_a_model_is_no_adapter_and_an_adapter_no_model(alpaca: Path, meta_path: 
 
 
 @pytest.mark.parametrize(
-    ("pairs", "said"),
+    ("pairs", "phrases"),
     [
         ({"blk.7.attn_q.weight": (64, 64)}, ("blk.7.attn_q.weight", "take the model that it was trained on")),
         ({"blk.0.attn_q.weight": (64, 128)}, ("incorrect shape", "take the model that it was trained on")),
     ],
 )
 def test_an_adapter_of_another_model_is_refused(
-    tmp_path: Path, meta_path: Path, model_of: Load, pairs: dict[str, tuple[int, int]], said: tuple[str, ...]
+    tmp_path: Path, meta_path: Path, model_of: Load, pairs: dict[str, tuple[int, int]], phrases: tuple[str, ...]
 ) -> None:
     arrays: Arrays = {}
     for name, (rows, columns) in pairs.items():
         arrays |= {f"{name}.lora_a": np.ones((4, columns)), f"{name}.lora_b": np.ones((rows, 4))}
-    refused(model_of, meta_path, *said, lora=write_lora(tmp_path / "adapter.gguf", arrays, 8))
+    refused(model_of, meta_path, *phrases, lora=write_lora(tmp_path / "adapter.gguf", arrays, 8))
 
 
 @pytest.mark.parametrize(("name", "length"), [("direction.1", 63), ("direction.2", 64), ("direction.x", 64)])

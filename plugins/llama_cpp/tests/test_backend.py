@@ -51,7 +51,7 @@ class TestInAWorker(BackendContract):
             yield backend
 
 
-async def test_a_worker_tells_what_is_really_in_use(packed_path: Path) -> None:
+async def test_a_worker_reports_what_is_really_in_use(packed_path: Path) -> None:
     options = LlamaOptions(path=str(packed_path), threads=2, context_length=64, sequences=3)
     async with worker_with(llama_cpp, options) as backend:
         info = backend.info
@@ -68,9 +68,9 @@ async def test_a_worker_tells_what_is_really_in_use(packed_path: Path) -> None:
     assert f"{3 * 256 * 2 * 2 * 32 * 2 / 2**20:.1f} MiB cache on CPU" in info.details["memory"]
 
 
-def test_flash_attention_is_told_of_where_it_is_on(random_path: Path, model_of: Load) -> None:
-    for asked, told in ((True, "on"), (False, "off"), ("auto", "off")):
-        assert model_of(random_path, flash_attention=asked, gpu_layers=0).info.details["flash attention"] == told
+def test_flash_attention_is_reported_where_it_is_on(random_path: Path, model_of: Load) -> None:
+    for asked, shown in ((True, "on"), (False, "off"), ("auto", "off")):
+        assert model_of(random_path, flash_attention=asked, gpu_layers=0).info.details["flash attention"] == shown
 
 
 async def test_a_worker_says_why_a_model_can_not_be_loaded(tmp_path: Path) -> None:
@@ -87,22 +87,22 @@ def test_it_is_found_without_importing_the_library() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout == "set()\n"
 
 
-def test_loading_tells_how_far_it_is(random_path: Path) -> None:
-    told: list[tuple[float, str]] = []
-    load(LlamaOptions(path=str(random_path)), lambda share, doing: told.append((share, doing))).close()
-    shares = [share for share, _ in told]
+def test_loading_reports_progress(random_path: Path) -> None:
+    reports: list[tuple[float, str]] = []
+    load(LlamaOptions(path=str(random_path)), lambda share, doing: reports.append((share, doing))).close()
+    shares = [share for share, _ in reports]
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0, 1)
-    assert "reading weights" in {doing for _, doing in told}
+    assert "reading weights" in {doing for _, doing in reports}
 
 
-def test_the_doctor_is_told_of_the_build() -> None:
-    told = build_info()
-    assert told["llama-cpp-python"].startswith("0.3.")
-    assert set(told) == {"llama-cpp-python", "llama.cpp", "gpu", "blas", "instructions"}
+def test_the_doctor_shows_the_build() -> None:
+    info = build_info()
+    assert info["llama-cpp-python"].startswith("0.3.")
+    assert set(info) == {"llama-cpp-python", "llama.cpp", "gpu", "blas", "instructions"}
 
 
-def test_fingerprints_tell_what_changes_a_state(random_path: Path, meta_path: Path, model_of: Load) -> None:
+def test_fingerprints_differ_where_states_do(random_path: Path, meta_path: Path, model_of: Load) -> None:
     same = {model_of(random_path, **options).info.fingerprint for options in ({}, {"threads": 2}, {"batch": 64})}
     assert len(same) == 1
     changed = (
@@ -116,7 +116,7 @@ def test_fingerprints_tell_what_changes_a_state(random_path: Path, meta_path: Pa
     assert len(others | same | {model_of(meta_path).info.fingerprint}) == 7
 
 
-def test_a_closed_model_serves_nobody(random_path: Path) -> None:
+def test_a_closed_model_refuses_work(random_path: Path) -> None:
     model = opened(random_path)
     state = model.new_state()
     model.close()

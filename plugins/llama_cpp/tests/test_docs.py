@@ -1,4 +1,4 @@
-"""What the two READMEs say is true: every excerpt of bots.yaml is accepted, every option is told, both say the same."""
+"""What the two READMEs say is true: every excerpt of bots.yaml is accepted, no option is missing, both agree."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def test_every_excerpt_is_accepted(readme: Document, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("readme", READMES, ids=str)
-def test_every_option_is_told_with_its_flag(readme: Document) -> None:
-    told = readme.options()
-    assert list(told) == list(LlamaOptions.model_fields)
+def test_every_option_is_there_with_its_flag(readme: Document) -> None:
+    described = readme.options()
+    assert list(described) == list(LlamaOptions.model_fields)
     for name, field in LlamaOptions.model_fields.items():
         flags = re.findall(r"(?<![\w-])--?[a-z][\w-]*", field.description or "")
         assert flags or name == "draft", name
-        assert all(flag in told[name][1] for flag in flags), name
+        assert all(flag in described[name][1] for flag in flags), name
 
 
 def test_both_languages_say_the_same() -> None:

@@ -48,7 +48,7 @@ class TestModelThatGuessesItself(LocalModelContract):
         return opened(random_path, **EXACT, draft=str(random_path), draft_least=0, draft_tokens=3, sequences=3)
 
 
-def talked(model: LlamaModel, **sampling: Any) -> tuple[list[Any], int]:
+def replies_and_steps(model: LlamaModel, **sampling: Any) -> tuple[list[Any], int]:
     """The replies to eight conversations at once, and the steps that they took."""
     engine = engine_on(model, token_budget=64)
     requests = requests_for(conversations(8, seed=5), 30)
@@ -65,9 +65,9 @@ def talked(model: LlamaModel, **sampling: Any) -> tuple[list[Any], int]:
 def test_guesses_change_no_answer_and_save_steps(
     random_path: Path, small_path: Path, model_of: Load, sampling: dict[str, Any]
 ) -> None:
-    plain, steps = talked(model_of(random_path, **EXACT), **sampling)
-    bad, _ = talked(model_of(random_path, **EXACT, draft=str(small_path), draft_least=0), **sampling)
-    good, fewer = talked(model_of(random_path, **EXACT, draft=str(random_path), draft_least=0), **sampling)
+    plain, steps = replies_and_steps(model_of(random_path, **EXACT), **sampling)
+    bad, _ = replies_and_steps(model_of(random_path, **EXACT, draft=str(small_path), draft_least=0), **sampling)
+    good, fewer = replies_and_steps(model_of(random_path, **EXACT, draft=str(random_path), draft_least=0), **sampling)
     assert bad == plain
     assert good == plain
     if not sampling:
@@ -77,10 +77,10 @@ def test_guesses_change_no_answer_and_save_steps(
 def test_it_stops_where_it_is_not_sure(random_path: Path, model_of: Load) -> None:
     sure = model_of(random_path, **EXACT, draft=str(random_path), draft_least=0)
     never = model_of(random_path, **EXACT, draft=str(random_path), draft_least=1)
-    assert talked(sure)[1] < talked(never)[1] / 2
+    assert replies_and_steps(sure)[1] < replies_and_steps(never)[1] / 2
 
 
-def talked_on(model: LlamaModel, turns: int = 3) -> tuple[list[Any], list[int]]:
+def replies_over_turns(model: LlamaModel, turns: int = 3) -> tuple[list[Any], list[int]]:
     """The replies to eight conversations of some turns, and the steps that each turn took."""
     engine = engine_on(model, token_budget=64)
     requests = requests_for(conversations(8, seed=5), 30)
@@ -102,8 +102,8 @@ def talked_on(model: LlamaModel, turns: int = 3) -> tuple[list[Any], list[int]]:
 def test_the_next_turn_is_guessed_as_well(random_path: Path, model_of: Load, sequences: int) -> None:
     """Also where states were forked, trimmed, swapped out and in in between."""
     guessing = model_of(random_path, **EXACT, draft=str(random_path), draft_least=0, sequences=sequences)
-    replies, steps = talked_on(guessing)
-    plain, all_steps = talked_on(model_of(random_path, **EXACT, sequences=sequences))
+    replies, steps = replies_over_turns(guessing)
+    plain, all_steps = replies_over_turns(model_of(random_path, **EXACT, sequences=sequences))
     assert replies == plain
     assert all(few < many / 2 for few, many in zip(steps, all_steps, strict=True)), (steps, all_steps)
 
@@ -139,13 +139,13 @@ def test_the_whole_context_can_be_used(random_path: Path, model_of: Load) -> Non
     assert finish.reason == "length"
 
 
-def test_what_cannot_guess_is_refused(
+def test_a_draft_model_that_does_not_fit_is_refused(
     tmp_path: Path, random_path: Path, model_of: Load, words: sentencepiece.SentencePieceProcessor
 ) -> None:
-    def refused(draft: Path, *said: str, **options: Any) -> None:
+    def refused(draft: Path, *phrases: str, **options: Any) -> None:
         with pytest.raises(ModelLoadError) as caught:
             model_of(random_path, draft=str(draft), **options)
-        assert all(word in str(caught.value) for word in ("draft: ", *said)), caught.value
+        assert all(phrase in str(caught.value) for phrase in ("draft: ", *phrases)), caught.value
 
     refused(tmp_path / "absent.gguf", "there is no such file")
     metadata = llama_metadata(**SIZE) | sentencepiece_metadata(words)

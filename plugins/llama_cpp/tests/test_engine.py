@@ -37,7 +37,7 @@ class TestEngine(EngineContract):
 
 @pytest.fixture(scope="module")
 def alone(random_model: LlamaModel) -> dict[str, Finish]:
-    """What each request gets by itself, with nothing kept and the usual layout."""
+    """What each request gets by itself, with no prefix cache and the default layout."""
     return {r.id: finish_all(engine_on(random_model, cache_bytes=0), [r])[r.id] for r in arriving_requests()}
 
 

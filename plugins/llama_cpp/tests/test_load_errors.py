@@ -20,19 +20,19 @@ from chatbridge_llama_cpp.options import LlamaOptions
 from chatbridge import ModelLoadError
 from chatbridge.testing import Arrays, llama_metadata, random_llama, write_gguf
 
+from .architectures import ARCHITECTURES
 from .conftest import SIZE, opened
-from .shapes import SHAPES
 
 LEFT_OUT: Any = None
 """In metadata: without this key."""
 
 
-def refused(path: Path, *said: str, **options: Any) -> None:
-    """Loading fails, and the message has all of `said`."""
+def refused(path: Path, *phrases: str, **options: Any) -> None:
+    """Loading fails, and the message has all of `phrases`."""
     with pytest.raises(ModelLoadError) as caught:
         opened(path, **options).close()
-    for word in said:
-        assert word in str(caught.value)
+    for phrase in phrases:
+        assert phrase in str(caught.value)
 
 
 Write = Callable[..., Path]
@@ -64,7 +64,7 @@ def test_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("beginning", "said"),
+    ("beginning", "phrases"),
     [
         (struct.pack("<I", 0x67676D6C), ("old GGML", "convert_llama_ggml_to_gguf.py")),
         (struct.pack("<II", 0x67676D66, 1), ("old GGMF", "convert_llama_ggml_to_gguf.py")),
@@ -79,10 +79,10 @@ def test_a_folder(tmp_path: Path) -> None:
         (b"", ("no GGUF file",)),
     ],
 )
-def test_another_format(tmp_path: Path, beginning: bytes, said: tuple[str, ...]) -> None:
+def test_another_format(tmp_path: Path, beginning: bytes, phrases: tuple[str, ...]) -> None:
     path = tmp_path / "model.bin"
     path.write_bytes(beginning + bytes(100))
-    refused(path, "model.bin", *said)
+    refused(path, "model.bin", *phrases)
 
 
 @pytest.mark.parametrize("share", [0, 0.0002, 0.01, 0.1, 0.5, 0.999])
@@ -94,7 +94,7 @@ def test_a_file_that_was_cut_short(tmp_path: Path, random_path: Path, share: flo
 
 
 @pytest.mark.parametrize(
-    ("metadata", "said"),
+    ("metadata", "phrases"),
     [
         ({"llama.embedding_length": LEFT_OUT}, ("llama.embedding_length is None", "convert it again")),
         ({"llama.block_count": 0}, ("llama.block_count is 0",)),
@@ -117,13 +117,13 @@ def test_a_file_that_was_cut_short(tmp_path: Path, random_path: Path, share: flo
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
-def test_metadata_that_cannot_be_run(write: Write, metadata: dict[str, Any], said: tuple[str, ...]) -> None:
-    refused(write(metadata), "model.gguf", *said)
+def test_metadata_that_cannot_be_run(write: Write, metadata: dict[str, Any], phrases: tuple[str, ...]) -> None:
+    refused(write(metadata), "model.gguf", *phrases)
 
 
 def recurrent(folder: Path, architecture: str, tokenizer: dict[str, Any], **changed: Any) -> Path:
     """A file in the shape of that architecture, with some of its metadata changed."""
-    metadata, arrays = SHAPES[architecture]()
+    metadata, arrays = ARCHITECTURES[architecture]()
     named = {f"{architecture}.{key}": value for key, value in (metadata | changed).items()}
     return write_gguf(folder / "model.gguf", named | tokenizer, arrays, architecture=architecture)
 
@@ -161,7 +161,7 @@ def test_an_architecture_that_nobody_knows(write: Write) -> None:
     refused(write(metadata, architecture="novel"), "architecture 'novel'", "pip install -U llama-cpp-python")
 
 
-def test_a_model_that_answers_nobody(write: Write, tmp_path: Path) -> None:
+def test_a_model_that_generates_no_text(write: Write, tmp_path: Path) -> None:
     bert = {f"bert.{k.removeprefix('llama.')}": v for k, v in llama_metadata(**SIZE).items()}
     layers: Arrays = {"token_types.weight": np.ones((2, 64)), "position_embd.weight": np.ones((512, 64))}
     path = write(bert, layers, architecture="bert")
@@ -190,7 +190,7 @@ def test_three_hundred_damaged_headers_crash_nothing(random_path: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "phrases"),
     [
         ({"context_length": 513}, ("context_length: 513", "512 tokens", "rope_scaling: yarn")),
         ({"unified": True, "total_context": 256}, ("total_context: 256", "less than one conversation's")),
@@ -205,14 +205,14 @@ def test_three_hundred_damaged_headers_crash_nothing(random_path: Path, tmp_path
         ({"json_schema": {"type": "nonsense"}}, ("json_schema", "no grammar can be made")),
     ],
 )
-def test_options_that_cannot_be_honoured(random_path: Path, options: dict[str, Any], said: tuple[str, ...]) -> None:
+def test_options_that_cannot_be_honoured(random_path: Path, options: dict[str, Any], phrases: tuple[str, ...]) -> None:
     if gpu_build() and options.keys() & {"gpu_layers", "split_mode", "offload_kqv"}:
         pytest.skip("this build can do it")
-    refused(random_path, *said, **options)
+    refused(random_path, *phrases, **options)
 
 
 @pytest.mark.parametrize(
-    ("options", "line", "said"),
+    ("options", "line", "phrase"),
     [
         ({"mlock": True}, "warning: failed to mlock 4096-byte buffer", "ulimit -l"),
         (
@@ -223,13 +223,13 @@ def test_options_that_cannot_be_honoured(random_path: Path, options: dict[str, A
     ],
 )
 def test_what_llama_cpp_goes_on_without_is_an_error(
-    random_path: Path, options: dict[str, Any], line: str, said: str
+    random_path: Path, options: dict[str, Any], line: str, phrase: str
 ) -> None:
     asked = LlamaOptions.model_validate({"path": random_path, "threads": 1, "gpu_layers": 0, **options})
     loaded = load(asked, lambda share, doing: None)
     try:
         ignored = replace(loaded, log_lines=[line])
-        with pytest.raises(ModelLoadError, match=said):
+        with pytest.raises(ModelLoadError, match=phrase):
             check_honoured(asked, ignored)
     finally:
         loaded.free()
@@ -245,15 +245,15 @@ CARD = Device("CUDA0", "a card", 8 << 30, 8 << 30, is_gpu=True)
 
 
 @pytest.mark.parametrize(
-    ("options", "cards", "said"),
+    ("options", "cards", "phrase"),
     [
         ({"gpu_layers": 1}, [], "none is seen here"),
         ({"main_gpu": 2, "split_mode": "none"}, [CARD, CARD], "the cards are 0 to 1"),
         ({"tensor_split": [1, 2, 3]}, [CARD, CARD], "3 shares for 2 graphics cards"),
     ],
 )
-def test_graphics_cards_that_are_not_there(options: dict[str, Any], cards: list[Device], said: str) -> None:
-    with pytest.raises(ModelLoadError, match=said):
+def test_graphics_cards_that_are_not_there(options: dict[str, Any], cards: list[Device], phrase: str) -> None:
+    with pytest.raises(ModelLoadError, match=phrase):
         check_gpu(LlamaOptions.model_validate({"path": "m.gguf", **options}), cards, built=True)
 
 

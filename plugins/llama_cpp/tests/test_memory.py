@@ -1,4 +1,4 @@
-"""What a model will take is told from its header, and what can't fit is refused with what would."""
+"""The memory of a model is known from its header, and what can't fit is refused with what would."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def planned(path: Path, free: int = 0, gpu_free: int = 0, max_sequences: int = 2
     return plan([open_gguf(path)], asked, free=free, gpu_free=gpu_free, max_sequences=max_sequences)
 
 
-def test_sizes_are_those_that_llama_cpp_takes(random_path: Path, model_of: Load) -> None:
-    told = planned(random_path, sequences=4)
+def test_sizes_are_those_that_llama_cpp_allocates(random_path: Path, model_of: Load) -> None:
+    plan_of_four = planned(random_path, sequences=4)
     details = model_of(random_path, sequences=4).info.details["memory"]
-    taken = {kind: float(mib) for mib, kind in re.findall(r"([\d.]+) MiB (\w+) on", details)}
-    assert told.needs.weights / MIB == pytest.approx(taken["weights"], abs=0.06)
-    assert told.needs.cache(512, 4) / MIB == pytest.approx(taken["cache"], abs=0.06)
-    assert taken["computing"] / 2 < told.needs.compute / MIB < taken["computing"] * 4
-    assert told.needs.cell == CELL
+    allocated = {kind: float(mib) for mib, kind in re.findall(r"([\d.]+) MiB (\w+) on", details)}
+    assert plan_of_four.needs.weights / MIB == pytest.approx(allocated["weights"], abs=0.06)
+    assert plan_of_four.needs.cache(512, 4) / MIB == pytest.approx(allocated["cache"], abs=0.06)
+    assert allocated["computing"] / 2 < plan_of_four.needs.compute / MIB < allocated["computing"] * 4
+    assert plan_of_four.needs.cell == CELL
 
 
 def test_left_open_as_many_conversations_are_taken_as_fit(random_path: Path) -> None:

@@ -152,9 +152,9 @@ def test_a_json_schema_is_kept_to(random_path: Path, model_of: Load) -> None:
         "additionalProperties": False,
     }
     model = model_of(random_path, **EXACT, json_schema=schema)
-    said = json.loads(text(model, seed=1))
-    assert said["sunny"] in (True, False)
-    assert said["where"] in ("here", "there")
+    answer = json.loads(text(model, seed=1))
+    assert answer["sunny"] in (True, False)
+    assert answer["where"] in ("here", "there")
 
 
 def test_a_grammar_goes_on_in_a_new_worker(random_path: Path, model_of: Load) -> None:
@@ -169,7 +169,7 @@ def test_a_grammar_goes_on_in_a_new_worker(random_path: Path, model_of: Load) ->
 def test_options_that_contradict_each_other_are_refused() -> None:
     from chatbridge_llama_cpp.options import LlamaOptions
 
-    for bad, said in (
+    for bad, phrase in (
         ({"grammar": "root ::= a", "json_schema": {}}, "exclude each other"),
         ({"mirostat_tau": 3}, "without mirostat"),
         ({"total_context": 512}, "unified: true"),
@@ -182,5 +182,5 @@ def test_options_that_contradict_each_other_are_refused() -> None:
         ({"gpu_layers": -1}, "gpu_layers"),
         ({"path": ""}, "path of a file"),
     ):
-        with pytest.raises(ValidationError, match=said):
+        with pytest.raises(ValidationError, match=phrase):
             LlamaOptions.model_validate({"path": "m.gguf", **bad})

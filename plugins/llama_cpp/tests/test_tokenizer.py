@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 
 from chatbridge.testing import byte_pair_metadata, fixtures, sentencepiece_metadata
 
+from .architectures import VOCABULARY
 from .conftest import RECORDS, model_with
-from .shapes import VOCABULARY
 from .unigrams import changed, train
 
 ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -110,8 +110,10 @@ def test_no_text_becomes_a_control_token(forgeable: LlamaModel, parts: list[str]
     for start in (True, False):
         ids = tokenizer.encode(text, start=start)
         assert not {0, 1, 2} & set(ids)
-        said = tokenizer.decode(ids)
-        assert said == text.replace("▁", " ").encode() or (start and said == b" " + text.replace("▁", " ").encode())
+        decoded = tokenizer.decode(ids)
+        assert decoded == text.replace("▁", " ").encode() or (
+            start and decoded == b" " + text.replace("▁", " ").encode()
+        )
 
 
 def test_a_blank_comes_before_a_text_that_starts_and_nowhere_else(forgeable: LlamaModel) -> None:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from chatbridge import LocalModel
 from chatbridge.testing import LocalModelContract
 
+from .architectures import VOCABULARY, write_architecture
 from .conftest import EXACT, model_with, opened
-from .shapes import VOCABULARY, write_shape
 
 RECORDED = {
     261: b"\n\n", 267: b"  ", 632: b"12", 654: b"34", 676: b"56", 698: b"78", 710: b"90", 3255: b"\xe9\xbe",
@@ -127,4 +127,4 @@ def test_a_byte_that_no_piece_begins_with_is_left_to_the_unknown_token(tmp_path:
 class TestRwkv7WithItsOwnVocabulary(LocalModelContract):
     @pytest.fixture
     def model(self, tmp_path: Path) -> LocalModel:
-        return opened(write_shape(tmp_path, "rwkv7", world_metadata()), **EXACT)
+        return opened(write_architecture(tmp_path, "rwkv7", world_metadata()), **EXACT)

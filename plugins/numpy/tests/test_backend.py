@@ -30,7 +30,7 @@ class TestInAWorker(BackendContract):
             yield backend
 
 
-async def test_a_worker_tells_what_is_really_in_use(random_path: Path, random_model: NumpyModel) -> None:
+async def test_a_worker_reports_what_is_really_in_use(random_path: Path, random_model: NumpyModel) -> None:
     async with worker_with(numpy, NumpyOptions(path=random_path, threads=2, context_length=64)) as backend:
         info = backend.info
     assert info.context_length == 64
@@ -55,13 +55,13 @@ def test_it_is_found_without_importing_numpy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout == "False\n"
 
 
-def test_loading_tells_how_far_it_is(random_path: Path) -> None:
-    told: list[tuple[float, str]] = []
-    load(NumpyOptions(path=random_path), lambda share, doing: told.append((share, doing))).close()
-    shares = [share for share, _ in told]
+def test_loading_reports_progress(random_path: Path) -> None:
+    reports: list[tuple[float, str]] = []
+    load(NumpyOptions(path=random_path), lambda share, doing: reports.append((share, doing))).close()
+    shares = [share for share, _ in reports]
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0, 1)
-    assert "reading weights" in {doing for _, doing in told}
+    assert "reading weights" in {doing for _, doing in reports}
 
 
 @pytest.mark.parametrize("bad", [{"context_length": 0}, {"threads": 0}, {"gpu_layers": 1}])
@@ -70,7 +70,7 @@ def test_impossible_options_are_refused(bad: dict[str, int]) -> None:
         NumpyOptions.model_validate(bad)
 
 
-def test_a_closed_model_serves_nobody(random_path: Path) -> None:
+def test_a_closed_model_refuses_work(random_path: Path) -> None:
     model = load_model(random_path)
     state = model.new_state()
     model.close()
@@ -78,7 +78,7 @@ def test_a_closed_model_serves_nobody(random_path: Path) -> None:
         model.logits(state, [1])
 
 
-def test_the_sampling_that_a_file_recommends_is_told() -> None:
+def test_the_sampling_that_a_file_recommends_is_found() -> None:
     metadata = {"general.sampling.temp": 0.25, "general.sampling.top_k": 7, "general.sampling.top_p": -3.0}
     found = recommended(metadata)
     assert found is not None

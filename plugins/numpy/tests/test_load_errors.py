@@ -24,12 +24,12 @@ LEFT_OUT: Any = None
 """In metadata: without this key."""
 
 
-def refused(path: Path, *said: str, **options: Any) -> None:
-    """Loading fails, and the message has the file's name and all of `said`."""
+def refused(path: Path, *phrases: str, **options: Any) -> None:
+    """Loading fails, and the message has the file's name and all of `phrases`."""
     with pytest.raises(ModelLoadError) as caught:
         load_model(path, **options)
-    for word in (path.name, *said):
-        assert word in str(caught.value)
+    for phrase in (path.name, *phrases):
+        assert phrase in str(caught.value)
 
 
 Write = Callable[..., Path]
@@ -58,7 +58,7 @@ def test_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("beginning", "said"),
+    ("beginning", "phrases"),
     [
         (struct.pack("<I", 0x67676D6C), ("old GGML", "convert_llama_ggml_to_gguf.py")),
         (struct.pack("<II", 0x67676D66, 1), ("old GGMF", "convert_llama_ggml_to_gguf.py")),
@@ -72,10 +72,10 @@ def test_a_folder(tmp_path: Path) -> None:
         (b"GGUF" + struct.pack("<I", 9), ("GGUF version 9", "convert the model again")),
     ],
 )
-def test_another_format(tmp_path: Path, beginning: bytes, said: tuple[str, ...]) -> None:
+def test_another_format(tmp_path: Path, beginning: bytes, phrases: tuple[str, ...]) -> None:
     path = tmp_path / "model.bin"
     path.write_bytes(beginning + bytes(100))
-    refused(path, *said)
+    refused(path, *phrases)
 
 
 def test_an_empty_file(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_file_that_was_cut_short(tmp_path: Path, meta_path: Path, share: float
 
 
 @pytest.mark.parametrize(
-    ("metadata", "said"),
+    ("metadata", "phrases"),
     [
         ({"llama.embedding_length": LEFT_OUT}, ("lack llama.embedding_length", "convert the model again")),
         ({"llama.block_count": 0}, ("llama.block_count is 0", "whole number above 0")),
@@ -127,8 +127,8 @@ def test_a_file_that_was_cut_short(tmp_path: Path, meta_path: Path, share: float
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
-def test_metadata_that_cannot_be_run(write: Write, metadata: dict[str, Any], said: tuple[str, ...]) -> None:
-    refused(write(metadata), *said)
+def test_metadata_that_cannot_be_run(write: Write, metadata: dict[str, Any], phrases: tuple[str, ...]) -> None:
+    refused(write(metadata), *phrases)
 
 
 def test_another_architecture(tmp_path: Path, meta_metadata: dict[str, Any], meta_arrays: Arrays) -> None:
@@ -179,9 +179,9 @@ def test_a_type_of_tensor_that_cannot_be_read(tmp_path: Path, write: Write) -> N
     whole = path.read_bytes()
     at = whole.index(b"blk.0.attn_q.weight") + len(b"blk.0.attn_q.weight") + 4 + 2 * 8
     assert whole[at : at + 4] == bytes(4)  # F32
-    for number, said in ((26, "of type I32"), (999, "of type number 999")):
+    for number, phrase in ((26, "of type I32"), (999, "of type number 999")):
         path.write_bytes(whole[:at] + struct.pack("<I", number) + whole[at + 4 :])
-        refused(path, said, "use backend: llama_cpp, or a file in q8_0")
+        refused(path, phrase, "use backend: llama_cpp, or a file in q8_0")
 
 
 def test_a_context_longer_than_the_model_was_trained_for(meta_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_model_larger_than_the_machine(tmp_path: Path, meta_metadata: dict[str
 
 
 @pytest.mark.parametrize(
-    ("metadata", "pairs", "said"),
+    ("metadata", "pairs", "phrases"),
     [
         ({}, {}, ("no LoRA adapter", "convert_lora_to_gguf.py")),
         ({"general.type": "adapter", "adapter.type": "lora"}, {}, ("adapter.lora.alpha is None",)),
@@ -224,7 +224,7 @@ def test_a_model_larger_than_the_machine(tmp_path: Path, meta_metadata: dict[str
     ],
 )
 def test_an_adapter_that_does_not_fit(
-    tmp_path: Path, meta_path: Path, metadata: dict[str, Any], pairs: dict[str, Any], said: tuple[str, ...]
+    tmp_path: Path, meta_path: Path, metadata: dict[str, Any], pairs: dict[str, Any], phrases: tuple[str, ...]
 ) -> None:
     arrays = {"anything": np.ones(1)} if not pairs else {}
     for name, (rows, columns) in pairs.items():
@@ -232,8 +232,8 @@ def test_an_adapter_that_does_not_fit(
     adapter = write_gguf(tmp_path / "adapter.gguf", metadata, arrays)
     with pytest.raises(ModelLoadError) as caught:
         load_model(meta_path, lora=adapter)
-    for word in (adapter.name, *said):
-        assert word in str(caught.value)
+    for phrase in (adapter.name, *phrases):
+        assert phrase in str(caught.value)
 
 
 @given(damage=st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), min_size=1, max_size=4))

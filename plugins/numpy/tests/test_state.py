@@ -28,45 +28,45 @@ def read(model: NumpyModel, ids: list[int]) -> KVCache:
     return state
 
 
-def next_scores(model: NumpyModel, state: KVCache) -> np.ndarray:
+def next_logits(model: NumpyModel, state: KVCache) -> np.ndarray:
     return model.logits(state, [300])[0]
 
 
 @given(work=st.lists(WORK, min_size=1, max_size=8))
 @settings(max_examples=60, deadline=None)
 def test_any_history_ends_where_the_plain_way_ends(random_model: NumpyModel, work: list) -> None:
-    state, told = random_model.new_state(), []
+    state, ids = random_model.new_state(), []
     for what, value in work:
-        if what == "read" and len(told) + len(value) < 250:
+        if what == "read" and len(ids) + len(value) < 250:
             random_model.logits(state, value)
-            told = told + value
+            ids = ids + value
         elif what == "trim":
-            told = told[:value]
-            state.trim(len(told))
+            ids = ids[:value]
+            state.trim(len(ids))
         elif what == "fork":
             other, state = state, state.fork()
             random_model.logits(other, value)  # what becomes of the one must not touch the other
             other.release()
         elif what == "save":
             state = random_model.new_state(state.save())
-    assert state.length == len(told)
-    expected = next_scores(random_model, read(random_model, told) if told else random_model.new_state())
-    scores = next_scores(random_model, state)
+    assert state.length == len(ids)
+    expected = next_logits(random_model, read(random_model, ids) if ids else random_model.new_state())
+    scores = next_logits(random_model, state)
     np.testing.assert_allclose(scores, expected, atol=2e-4 * expected.std())
 
 
-def test_a_fork_and_its_origin_go_their_own_ways(random_model: NumpyModel) -> None:
+def test_a_fork_and_its_origin_go_on_independently(random_model: NumpyModel) -> None:
     origin = read(random_model, [1, 5, 9])
     fork = origin.fork()
     random_model.logits(fork, [7] * 100)
     random_model.logits(origin, [8])
     assert (origin.length, fork.length) == (4, 103)
     for state, ids in ((origin, [1, 5, 9, 8]), (fork, [1, 5, 9] + [7] * 100)):
-        expected = next_scores(random_model, read(random_model, ids))
-        np.testing.assert_allclose(next_scores(random_model, state), expected, atol=2e-4 * expected.std())
+        expected = next_logits(random_model, read(random_model, ids))
+        np.testing.assert_allclose(next_logits(random_model, state), expected, atol=2e-4 * expected.std())
 
 
-def test_a_cache_tells_the_memory_that_it_holds(random_model: NumpyModel) -> None:
+def test_a_cache_counts_its_bytes(random_model: NumpyModel) -> None:
     state = random_model.new_state()
     before = state.nbytes
     random_model.logits(state, [1] * 200)

@@ -1,4 +1,4 @@
-"""Models that remember otherwise than LLaMA: a recurrent state, layers of both kinds, a window over the last tokens."""
+"""Models with another memory than LLaMA's KV cache: recurrent, hybrid, and with a window over the last tokens."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from chatbridge_llama_cpp.state import LlamaState
 from chatbridge import LocalModel, ModelLoadError, Row
 from chatbridge.testing import LocalModelContract, sentencepiece_metadata
 
+from .architectures import ARCHITECTURES, write_architecture
 from .conftest import EXACT, Load, opened
-from .shapes import SHAPES, write_shape
 
 PathOf = Callable[[str], Path]
 IDS = [1, 40, 90, 41, 200, 91, 42, 300, 17, 60]
 MIB = 1 << 20
-FORGETFUL = ("jamba", "lfm2", "mamba", "rwkv6", "rwkv7")
-"""Their memory holds what was read as a whole, and can't leave the last tokens out again."""
+CANNOT_TRIM = ("jamba", "lfm2", "mamba", "rwkv6", "rwkv7")
+"""Their state is a sum of all tokens that were read: the last ones can't be taken out of it again."""
 
 
 @pytest.fixture(scope="session")
 def path_of(tmp_path_factory: pytest.TempPathFactory, words: sentencepiece.SentencePieceProcessor) -> PathOf:
     """The file of an architecture's model of random weights."""
-    folder = tmp_path_factory.mktemp("shapes")
-    paths = {name: write_shape(folder, name, sentencepiece_metadata(words)) for name in SHAPES}
+    folder = tmp_path_factory.mktemp("architectures")
+    paths = {name: write_architecture(folder, name, sentencepiece_metadata(words)) for name in ARCHITECTURES}
     return paths.__getitem__
 
 
 class TestRecurrentAndHybrid(LocalModelContract):
-    @pytest.fixture(params=FORGETFUL)
+    @pytest.fixture(params=CANNOT_TRIM)
     def model(self, request: pytest.FixtureRequest, path_of: PathOf) -> LocalModel:
         return opened(path_of(request.param), **EXACT)
 
@@ -74,7 +74,7 @@ def after(model: LlamaModel, state: LlamaState, ids: list[int]) -> np.ndarray:
         state.release()
 
 
-@pytest.mark.parametrize("architecture", SHAPES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_what_comes_next_depends_on_all_that_was_read(architecture: str, path_of: PathOf, model_of: Load) -> None:
     # Or the other tests here would say nothing.
     model = model_of(path_of(architecture), **EXACT)
@@ -82,7 +82,7 @@ def test_what_comes_next_depends_on_all_that_was_read(architecture: str, path_of
     assert np.abs(here - there).max() > 0.01
 
 
-@pytest.mark.parametrize("architecture", FORGETFUL)
+@pytest.mark.parametrize("architecture", CANNOT_TRIM)
 @pytest.mark.parametrize("unified", [False, True], ids=["apart", "one pool"])
 def test_forks_and_saves_change_no_number(architecture: str, unified: bool, path_of: PathOf, model_of: Load) -> None:
     """A fork and its original go on differently in the same steps, and each is as if it were alone."""
@@ -99,7 +99,7 @@ def test_forks_and_saves_change_no_number(architecture: str, unified: bool, path
         np.testing.assert_allclose(after(model, one, IDS[6:]), expected[other], atol=1e-4)
 
 
-@pytest.mark.parametrize("architecture", SHAPES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("unified", [False, True], ids=["apart", "one pool"])
 def test_what_was_swapped_out_comes_back(architecture: str, unified: bool, path_of: PathOf, model_of: Load) -> None:
     model = model_of(path_of(architecture), **EXACT, sequences=2, unified=unified)
@@ -112,35 +112,37 @@ def test_what_was_swapped_out_comes_back(architecture: str, unified: bool, path_
 
 
 @pytest.mark.parametrize(
-    ("architecture", "more"), [*((name, {}) for name in SHAPES), ("gemma2", {"swa_full": False, "batch": 128})], ids=str
+    ("architecture", "more"),
+    [*((name, {}) for name in ARCHITECTURES), ("gemma2", {"swa_full": False, "batch": 128})],
+    ids=str,
 )
-def test_sizes_are_told_beforehand(architecture: str, more: dict[str, Any], path_of: PathOf) -> None:
+def test_sizes_are_known_before_loading(architecture: str, more: dict[str, Any], path_of: PathOf) -> None:
     """To within what llama.cpp rounds to in its log."""
     sequences = 64
     asked = {"path": path_of(architecture), "sequences": sequences, "threads": 1, **more}
     loaded = loading.load(LlamaOptions.model_validate(asked), lambda share, doing: None)
     loaded.free()
-    taken = {"KV": 0.0, "RS": 0.0, "compute": 0.0}
+    allocated = {"KV": 0.0, "RS": 0.0, "compute": 0.0}
     for kind, mib in re.findall(r"(KV|RS|compute) buffer size = +([\d.]+) MiB", "\n".join(loaded.log_lines)):
-        taken[kind] += float(mib)
+        allocated[kind] += float(mib)
     needs = loaded.plan.needs
     cache = needs.cache(loaded.plan.context_length, sequences)
-    assert cache / MIB == pytest.approx(taken["KV"] + taken["RS"], abs=0.012)
-    assert bool(needs.cell) == bool(taken["KV"])
-    assert taken["compute"] / 2 < needs.compute / MIB < taken["compute"] * 4
+    assert cache / MIB == pytest.approx(allocated["KV"] + allocated["RS"], abs=0.012)
+    assert bool(needs.cell) == bool(allocated["KV"])
+    assert allocated["compute"] / 2 < needs.compute / MIB < allocated["compute"] * 4
 
 
 def test_each_says_whether_it_can_trim(path_of: PathOf, random_path: Path, model_of: Load) -> None:
     assert model_of(random_path).info.can_trim
     assert model_of(path_of("gemma2")).info.can_trim
-    for architecture in FORGETFUL:
+    for architecture in CANNOT_TRIM:
         assert not model_of(path_of(architecture)).info.can_trim
-    forgetful = model_of(path_of("gemma2"), swa_full=False).info
-    assert not forgetful.can_trim
-    assert "sliding window" in forgetful.details
+    windowed = model_of(path_of("gemma2"), swa_full=False).info
+    assert not windowed.can_trim
+    assert "sliding window" in windowed.details
 
 
-@pytest.mark.parametrize("architecture", FORGETFUL)
+@pytest.mark.parametrize("architecture", CANNOT_TRIM)
 def test_guessing_needs_a_model_that_can_forget(architecture: str, path_of: PathOf, model_of: Load) -> None:
     with pytest.raises(ModelLoadError, match="needs a model that can forget wrong guesses"):
         model_of(path_of(architecture), draft="lookup")

@@ -1,4 +1,4 @@
-"""GGUF files of random weights in the shape of models that remember otherwise than LLaMA does.
+"""GGUF files of random weights, of architectures that have another memory than LLaMA's KV cache.
 
 Names and shapes of tensors are those of llama.cpp's src/models. Weights are larger than trained ones, so that what a
 model has read shows in the next token.
@@ -187,7 +187,7 @@ def gemma2() -> tuple[Metadata, Arrays]:
     return _SHARED | metadata, arrays
 
 
-SHAPES: dict[str, Callable[[], tuple[Metadata, Arrays]]] = {
+ARCHITECTURES: dict[str, Callable[[], tuple[Metadata, Arrays]]] = {
     "gemma2": gemma2,
     "jamba": jamba,
     "lfm2": lfm2,
@@ -197,9 +197,9 @@ SHAPES: dict[str, Callable[[], tuple[Metadata, Arrays]]] = {
 }
 
 
-def write_shape(folder: Path, architecture: str, tokenizer: Metadata) -> Path:
+def write_architecture(folder: Path, architecture: str, tokenizer: Metadata) -> Path:
     """A model of that architecture as an f32 file in `folder`, with a tokenizer of `VOCABULARY` tokens."""
-    metadata, arrays = SHAPES[architecture]()
+    metadata, arrays = ARCHITECTURES[architecture]()
     named = {f"{architecture}.{key}": value for key, value in metadata.items()}
     return write_gguf(folder / f"{architecture}.gguf", named | tokenizer, arrays, architecture=architecture)
 
