@@ -17,15 +17,15 @@ from chatbridge import ModelLoadError
 from chatbridge_numpy.merging import merge
 from chatbridge_numpy.vocabulary import NORMAL, USER_DEFINED, Vocabulary
 
-_CACHED_WORDS = 1 << 15
-_LONGEST_CACHED = 64
+_MAX_CACHED_WORDS = 1 << 15
+_MAX_CACHED_LENGTH = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Pre:
-    """How text is cut into words: by each pattern in turn; between its matches lie words too.
+class PreTokenizer:
+    """How text is cut into words: by each pattern in turn. What lies between its matches is a word as well.
 
-    `whole_words`: a word that is a token itself is never built from merges.
+    `whole_words`: a word that is a token itself is taken as it is (`ignore_merges` in tokenizer.json).
     """
 
     patterns: tuple[str, ...]
@@ -33,23 +33,23 @@ class Pre:
 
 
 _GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_LLAMA3 = _ENDINGS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_LLAMA3 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _TEKKEN = (
     rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*"
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-PRES = {
+PRE_TOKENIZERS = {
     # What llama.cpp does with files whose converter named no pattern.
-    "default": Pre((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),
-    "gpt-2": Pre((_GPT2,)),
-    "llama-bpe": Pre((_LLAMA3,), whole_words=True),
-    "qwen2": Pre((_LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}"),)),
-    "smollm": Pre((r"\p{N}", _GPT2)),
-    "tekken": Pre((_TEKKEN,), whole_words=True),
-    "bloom": Pre((r" ?[^(\s|.,!?…。，、।۔،)]+",)),
+    "default": PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),
+    "gpt-2": PreTokenizer((_GPT2,)),
+    "llama-bpe": PreTokenizer((_LLAMA3,), whole_words=True),
+    "qwen2": PreTokenizer((_LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}"),)),
+    "smollm": PreTokenizer((r"\p{N}", _GPT2)),
+    "tekken": PreTokenizer((_TEKKEN,), whole_words=True),
+    "bloom": PreTokenizer((r" ?[^(\s|.,!?…。，、।۔،)]+",)),
 }
 _ALIASES = {
     "llama3": "llama-bpe",
@@ -73,20 +73,20 @@ class BpeEncoder:
     def __init__(self, vocabulary: Vocabulary, merges: Iterable[bytes], pre: str, path: Path) -> None:
         self._ids = vocabulary.of_kind(NORMAL, USER_DEFINED)
         name = _ALIASES.get(pre, pre)
-        if name not in PRES:
+        if name not in PRE_TOKENIZERS:
             raise ModelLoadError(
                 f"{path}: the tokenizer cuts words as {pre!r}, which the numpy backend doesn't know (it knows "
-                f"{', '.join(sorted(PRES | _ALIASES))}); use backend: llama_cpp"
+                f"{', '.join(sorted(PRE_TOKENIZERS | _ALIASES))}); use backend: llama_cpp"
             )
         if missing := [letter for letter in LETTERS if letter not in self._ids]:
             raise ModelLoadError(
                 f"{path}: the vocabulary lacks {len(missing)} of the 256 single bytes; it was converted wrongly"
             )
-        self._whole_words = PRES[name].whole_words
-        self._patterns = [regex.compile(pattern) for pattern in PRES[name].patterns]
+        self._whole_words = PRE_TOKENIZERS[name].whole_words
+        self._patterns = [regex.compile(pattern) for pattern in PRE_TOKENIZERS[name].patterns]
         pairs = (line.decode("utf-8", "replace").partition(" ") for line in merges)
         self._ranks = {(left, right): float(i) for i, (left, _, right) in enumerate(pairs)}
-        self._cached = lru_cache(_CACHED_WORDS)(self._encode_word)
+        self._cached = lru_cache(_MAX_CACHED_WORDS)(self._encode_word)
 
     def prepare(self, text: str, *, start: bool) -> str:
         """The text itself: byte-level models put nothing before it."""
@@ -96,7 +96,7 @@ class BpeEncoder:
         """The ids of text."""
         ids: list[int] = []
         for word in words(text, self._patterns):
-            ids += self._cached(word) if len(word) <= _LONGEST_CACHED else self._encode_word(word)
+            ids += self._cached(word) if len(word) <= _MAX_CACHED_LENGTH else self._encode_word(word)
         return ids
 
     def _encode_word(self, word: str) -> tuple[int, ...]:

@@ -31,9 +31,9 @@ def describe(
     tokenizer: GgufTokenizer,
     context_length: int,
 ) -> ModelInfo:
-    """What `NumpyModel.info` tells."""
+    """The `ModelInfo` of a loaded model. `lora`: the adapter in it, if there is one; `context_length`: in tokens."""
     vocabulary = tokenizer.vocabulary
-    per_token = 8 * params.layers * params.kv_heads * params.head
+    per_token = 8 * params.layers * params.kv_heads * params.head_dim
     parameters = sum(int(np.prod(tensor.shape)) for tensor in file.tensors.values())
     details = {
         "file": str(file.path),
@@ -73,7 +73,7 @@ def _fingerprint(file: GgufFile, lora: Lora | None) -> str:
 
 
 def _quantisation(file: GgufFile) -> str:
-    """The type of most weights, and the others behind it."""
+    """The type of most weights, then the other types, as text."""
     sizes: Counter[str] = Counter()
     for tensor in file.tensors.values():
         if len(tensor.shape) > 1:
@@ -90,12 +90,12 @@ _SAMPLING = {
     "penalty_repeat": "repeat_penalty",
     "penalty_last_n": "penalty_window",
 }
-"""Keys `general.sampling.*` of GGUF files, by the names that the core has for them."""
+"""Keys `general.sampling.*` of GGUF files, and the names that the core has for them."""
 
 
 def recommended(metadata: Mapping[str, Any]) -> Sampling | None:
-    """The sampling that the file recommends, if it does; values that can't be are left out."""
-    given = {ours: metadata.get(f"general.sampling.{key}") for key, ours in _SAMPLING.items()}
+    """The sampling that the file recommends, or None; impossible values are left out."""
+    given = {name: metadata.get(f"general.sampling.{key}") for key, name in _SAMPLING.items()}
     found = Sampling()
     for name, value in given.items():
         if value is not None:
@@ -105,6 +105,7 @@ def recommended(metadata: Mapping[str, Any]) -> Sampling | None:
 
 
 def blas() -> str:
+    """Name and version of the library that NumPy multiplies matrices with, or "unknown"."""
     try:
         blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
         return f"{blas['name']} {blas['version']}"

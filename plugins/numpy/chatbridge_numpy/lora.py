@@ -31,25 +31,25 @@ class Lora:
         if not isinstance(alpha, int | float) or not 0 < alpha < float("inf"):
             raise ModelLoadError(f"{path}: adapter.lora.alpha is {alpha!r}, no number above 0; {_HOW} again")
         self._alpha = float(alpha)
-        self._left = set(self._file.tensors)
+        self._unused = set(self._file.tensors)
         self._ranks: set[int] = set()
 
     def add_to(self, name: str, weight: Floats) -> None:
-        """Add what the adapter has for the tensor `name`, in place; nothing where it has nothing."""
-        # Converters write the embedding's pair transposed, and few trainers make one: it is left, and refused.
-        if name + _A not in self._left or weight.ndim != 2 or name == "token_embd.weight":
+        """Add the adapter's part of the tensor `name` to `weight`, [out, in], in place; nothing where it has none."""
+        # Converters write the embedding's pair transposed, and few trainers make one: it stays unused, and is refused.
+        if name + _A not in self._unused or weight.ndim != 2 or name == "token_embd.weight":
             return
         rank = self._file.tensors[name + _A].shape[0]
         a = self._file.floats(name + _A, (rank, weight.shape[1]))
         b = self._file.floats(name + _B, (weight.shape[0], rank))
         weight += np.float32(self._alpha / rank) * (b @ a)
-        self._left -= {name + _A, name + _B}
+        self._unused -= {name + _A, name + _B}
         self._ranks.add(rank)
 
     def refuse_leftovers(self) -> None:
-        """Raise ModelLoadError where the adapter changes more than was asked for."""
-        if self._left:
-            some = ", ".join(sorted(self._left)[:3])
+        """Raise ModelLoadError where the adapter has a tensor that `add_to` did not add to the model."""
+        if self._unused:
+            some = ", ".join(sorted(self._unused)[:3])
             raise ModelLoadError(
                 f"{self.path}: the adapter changes tensors that can't be changed or that the model lacks ({some}); "
                 f"merge it into the model before converting, or take the model that it was trained on"

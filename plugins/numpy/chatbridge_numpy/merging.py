@@ -1,4 +1,4 @@
-"""The loop at the heart of both kinds of byte-pair encoding: join the best pair of neighbours until none is left.
+"""The loop of both kinds of byte-pair encoding: join the best pair of neighbours until there is none left.
 
 Knows strings and ranks; knows no vocabulary and no ids.
 """
@@ -12,11 +12,12 @@ from heapq import heapify, heappop, heappush
 def merge(symbols: list[str], rank: Callable[[str, str], float | None]) -> list[str]:
     """`symbols`, joined pair by pair: lowest `rank` first, leftmost first among equals; None is no pair.
 
-    A heap and a linked list: n log n in the number of symbols, so that no text can stall a tokenizer.
+    A heap of pairs and a linked list of symbols: O(n log n), so that no text can stall a tokenizer. A pair stays in the
+    heap when one of its symbols is joined to another one; it is found out of date when it comes up, and left out.
     """
     count = len(symbols)
-    after = list(range(1, count + 1))
-    before = list(range(-1, count))
+    next_index = list(range(1, count + 1))
+    previous = list(range(-1, count))
     parts: list[str | None] = list(symbols)
     heap: list[tuple[float, int, int, str, str]] = []
 
@@ -28,17 +29,17 @@ def merge(symbols: list[str], rank: Callable[[str, str], float | None]) -> list[
     while heap:
         _, i, j, left, right = heappop(heap)
         if parts[i] != left or parts[j] != right:
-            continue  # one of them has been joined to something else since
+            continue  # out of date
         joined = left + right
         parts[i], parts[j] = joined, None
-        after[i] = k = after[j]
+        next_index[i] = k = next_index[j]
         if k < count:
-            before[k] = i
+            previous[k] = i
             follower = parts[k]
             assert follower is not None
             if (found := rank(joined, follower)) is not None:
                 heappush(heap, (found, i, k, joined, follower))
-        if (h := before[i]) >= 0:
+        if (h := previous[i]) >= 0:
             leader = parts[h]
             assert leader is not None
             if (found := rank(leader, joined)) is not None:

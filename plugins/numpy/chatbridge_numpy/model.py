@@ -31,12 +31,12 @@ class NumpyModel:
         self.tokenizer = tokenizer
         self._params = params
         self._weights: Weights | None = weights
-        self._turns = params.frequencies(weights.rope_factors)
+        self._frequencies = params.frequencies(weights.rope_factors)
 
     def new_state(self, saved: bytes | None = None, adapter: str = "") -> KVCache:
         """An empty cache, or the saved one. Raises BackendError where `saved` is another model's."""
         params = self._params
-        shape = (params.layers, 2, params.kv_heads, params.head)
+        shape = (params.layers, 2, params.kv_heads, params.head_dim)
         state = KVCache(shape, self.info.context_length, self.info.fingerprint)
         if saved is not None:
             state.load(saved)
@@ -65,8 +65,8 @@ class NumpyModel:
         self._weights = None
 
     def _forward(self, rows: Sequence[Row]) -> Floats:
-        """What the last layer says of each row's tokens, all rows behind one another: [tokens, dim]."""
-        weights, params = self._open(), self._params
+        """The last layer's output for each token, all rows one after another: [tokens, dim]."""
+        weights, params = self._loaded_weights(), self._params
         check_rows(rows, self.info)
         ids: NDArray[np.int64] = np.concatenate([np.asarray(row.tokens, np.int64) for row in rows])
         spans = []
@@ -77,14 +77,14 @@ class NumpyModel:
             spans.append((state, start, start + len(row.tokens)))
             start += len(row.tokens)
         positions = np.concatenate([np.arange(s.length, s.length + b - a) for s, a, b in spans])
-        # One complex number a pair turns it by its angle: the whole of rotary embedding is one multiplication.
-        turn = np.exp(1j * np.outer(positions, self._turns)).astype(np.complex64)[:, None]
+        # A pair of numbers is rotated by one complex factor: all of rotary embedding is one multiplication.
+        rotations = np.exp(1j * np.outer(positions, self._frequencies)).astype(np.complex64)[:, None]
         x = weights.embedding[ids]
-        for number, layer in enumerate(weights.layers):
+        for index, layer in enumerate(weights.layers):
             qkv = _rms_norm(x, layer.attention_norm, params.epsilon) @ layer.qkv
             if layer.qkv_bias is not None:
                 qkv += layer.qkv_bias
-            attended = self._attention(qkv, turn, spans, number) @ layer.out
+            attended = self._attention(qkv, rotations, spans, index) @ layer.out
             if layer.out_bias is not None:
                 attended += layer.out_bias
             x += attended
@@ -94,35 +94,39 @@ class NumpyModel:
         return x
 
     def _attention(
-        self, qkv: Floats, turn: NDArray[np.complex64], spans: list[tuple[KVCache, int, int]], number: int
+        self, qkv: Floats, rotations: NDArray[np.complex64], spans: list[tuple[KVCache, int, int]], index: int
     ) -> Floats:
-        """Each token's queries over its own conversation's keys: [tokens, heads * head]."""
+        """Attention of each token over its own conversation: [tokens, heads * head_dim].
+
+        `qkv`: [tokens, (heads + 2 * kv_heads) * head_dim], rotated in place. `rotations`: [tokens, 1, rope_dim / 2].
+        `spans`: each conversation's cache, and where its tokens begin and end. `index`: of the layer.
+        """
         p = self._params
-        pairs = qkv.view(np.complex64).reshape(len(qkv), p.heads + 2 * p.kv_heads, p.head // 2)
-        pairs[:, : p.heads + p.kv_heads, : p.rope // 2] *= turn
-        heads = qkv.reshape(len(qkv), p.heads + 2 * p.kv_heads, p.head)
-        out = np.empty((len(qkv), p.heads, p.head), np.float32)
-        shared = p.heads // p.kv_heads
+        pairs = qkv.view(np.complex64).reshape(len(qkv), p.heads + 2 * p.kv_heads, p.head_dim // 2)
+        pairs[:, : p.heads + p.kv_heads, : p.rope_dim // 2] *= rotations
+        heads = qkv.reshape(len(qkv), p.heads + 2 * p.kv_heads, p.head_dim)
+        out = np.empty((len(qkv), p.heads, p.head_dim), np.float32)
+        group = p.heads // p.kv_heads  # query heads that share one head of keys and values
         for state, a, b in spans:
             count, end = b - a, state.length + b - a
-            kv = state.kv[number]
-            new = heads[a:b, p.heads :].reshape(count, 2, p.kv_heads, p.head)
+            kv = state.kv[index]
+            new = heads[a:b, p.heads :].reshape(count, 2, p.kv_heads, p.head_dim)
             kv[:, :, state.length : end] = new.transpose(1, 2, 0, 3)
-            q = heads[a:b, : p.heads].reshape(count, p.kv_heads, shared, p.head).transpose(1, 2, 0, 3)
-            scores = q.reshape(p.kv_heads, shared * count, p.head) @ kv[0, :, :end].transpose(0, 2, 1)
+            q = heads[a:b, : p.heads].reshape(count, p.kv_heads, group, p.head_dim).transpose(1, 2, 0, 3)
+            scores = q.reshape(p.kv_heads, group * count, p.head_dim) @ kv[0, :, :end].transpose(0, 2, 1)
             if count > 1:
                 future = np.triu(np.full((count, count), -np.inf, np.float32), 1)
-                scores.reshape(p.kv_heads, shared, count, end)[..., state.length :] += future
+                scores.reshape(p.kv_heads, group, count, end)[..., state.length :] += future
             mixed = _softmax(scores) @ kv[1, :, :end]
-            out[a:b] = mixed.reshape(p.heads, count, p.head).transpose(1, 0, 2)
+            out[a:b] = mixed.reshape(p.heads, count, p.head_dim).transpose(1, 0, 2)
         return out.reshape(len(qkv), -1)
 
     def _logits(self, hidden: Floats) -> Floats:
-        weights = self._open()
+        weights = self._loaded_weights()
         scores: Floats = _rms_norm(hidden, weights.norm, self._params.epsilon) @ weights.output
         return scores
 
-    def _open(self) -> Weights:
+    def _loaded_weights(self) -> Weights:
         if self._weights is None:
             raise ValueError("the model was closed")
         return self._weights
@@ -132,10 +136,11 @@ def load_model(
     path: Path,
     context_length: int | None = None,
     lora: Path | None = None,
-    progress: Callable[[float, str], None] = lambda share, word: None,
+    progress: Callable[[float, str], None] = lambda share, doing: None,
 ) -> NumpyModel:
-    """Load a GGUF file, with an adapter merged into it. `context_length`: None for the file's own.
+    """Load a GGUF file, with the adapter `lora` merged into it, if there is one.
 
+    `context_length`: in tokens; None for the file's own. `progress`: called with a share of 0 to 1 and what is done.
     Raises ModelLoadError.
     """
     progress(0.0, "opening the file")
@@ -176,7 +181,7 @@ def _feed_forward(x: Floats, layer: Layer) -> Floats:
 
 
 def _softmax(scores: Floats) -> Floats:
-    """In place, over the last axis."""
+    """Softmax over the last axis, in place."""
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)
@@ -184,7 +189,7 @@ def _softmax(scores: Floats) -> Floats:
 
 
 def _check_memory(file: GgufFile) -> None:
-    """Refuse a model that can't fit, before the system kills the worker for it."""
+    """Raise ModelLoadError for a model larger than the free memory: the system would kill the worker for it."""
     needed = 4 * sum(int(np.prod(tensor.shape)) for tensor in file.tensors.values())
     free = free_memory()
     if free and needed > free:

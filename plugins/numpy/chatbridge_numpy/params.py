@@ -30,7 +30,7 @@ _USED = {
     "rope.scaling.type",
     "rope.scaling.factor",
     "rope.scale_linear",
-    # Say nothing that the others or the tensors don't:
+    # Known already from the others or from the tensors:
     "vocab_size",
     "tensor_data_layout",
     "rope.scaling.original_context_length",
@@ -56,25 +56,31 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """The sizes of a model. `head`: numbers in one head; `rope`: how many of them are rotated, in pairs."""
+    """The sizes of a model.
+
+    `head_dim`: numbers in one head; `rope_dim`: how many of them are rotated, in pairs. `rope_theta`: base of the
+    rotations; `rope_scale`: what positions are divided by. `context_length`: in tokens, as trained. `ignored`: keys of
+    the metadata that nothing here reads.
+    """
 
     layers: int
     dim: int
     hidden: int
     heads: int
     kv_heads: int
-    head: int
-    rope: int
+    head_dim: int
+    rope_dim: int
     epsilon: float
-    theta: float
-    scale: float
+    rope_theta: float
+    rope_scale: float
     context_length: int
     ignored: tuple[str, ...] = ()
 
     def frequencies(self, factors: NDArray[np.float32] | None) -> NDArray[np.float64]:
-        """Radians that each pair turns by per position, shape [rope / 2]; `factors` are llama 3's divisors."""
-        turns = self.theta ** (-np.arange(0, self.rope, 2, dtype=np.float64) / self.rope) / self.scale
-        return turns if factors is None else turns / factors.astype(np.float64)
+        """Radians that each pair is rotated by per position, [rope_dim / 2]; `factors`: llama 3's divisors."""
+        exponents = -np.arange(0, self.rope_dim, 2, dtype=np.float64) / self.rope_dim
+        frequencies = self.rope_theta**exponents / self.rope_scale
+        return frequencies if factors is None else frequencies / factors.astype(np.float64)
 
 
 def read_params(metadata: Mapping[str, Any], path: Path) -> Params:
@@ -95,32 +101,32 @@ def read_params(metadata: Mapping[str, Any], path: Path) -> Params:
     keys = _Keys(metadata, path)
     keys.refuse_changed_arithmetic()
     dim, heads = keys.count("embedding_length"), keys.count("attention.head_count")
-    head = keys.count("attention.key_length", dim // heads)
+    head_dim = keys.count("attention.key_length", dim // heads)
     params = Params(
         layers=keys.count("block_count"),
         dim=dim,
         hidden=keys.count("feed_forward_length"),
         heads=heads,
         kv_heads=keys.count("attention.head_count_kv", heads),
-        head=head,
-        rope=keys.count("rope.dimension_count", head),
+        head_dim=head_dim,
+        rope_dim=keys.count("rope.dimension_count", head_dim),
         epsilon=keys.number("attention.layer_norm_rms_epsilon"),
-        theta=keys.number("rope.freq_base", 10000.0),
-        scale=keys.rope_scale(),
+        rope_theta=keys.number("rope.freq_base", 10000.0),
+        rope_scale=keys.rope_scale(),
         context_length=keys.count("context_length"),
         ignored=keys.ignored(),
     )
-    if keys.count("attention.value_length", head) != head:
+    if keys.count("attention.value_length", head_dim) != head_dim:
         raise keys.wrong("attention.value_length", "differs from key_length, which the numpy backend can't run")
     if params.heads % params.kv_heads:
         raise keys.wrong("attention.head_count_kv", f"does not divide the {params.heads} heads")
-    if params.rope % 2 or params.rope > head or head % 2:
-        raise keys.wrong("rope.dimension_count", f"is no even number of at most {head}")
+    if params.rope_dim % 2 or params.rope_dim > head_dim or head_dim % 2:
+        raise keys.wrong("rope.dimension_count", f"is no even number of at most {head_dim}")
     return params
 
 
 class _Keys:
-    """`llama.*` values, checked one at a time."""
+    """`llama.*` values, each checked when it is read. The methods raise ModelLoadError."""
 
     def __init__(self, metadata: Mapping[str, Any], path: Path) -> None:
         llama = {key: value for key, value in metadata.items() if key.startswith("llama.")}
@@ -168,13 +174,13 @@ class _Keys:
             raise self.wrong("attention.sliding_window", "is shorter than the context; use backend: llama_cpp")
 
     def ignored(self) -> tuple[str, ...]:
-        """Keys that nothing here reads, to be told."""
+        """Keys that nothing here reads; `ModelInfo.details` lists them."""
         known = _USED | _NEUTRAL.keys() | {"attention.sliding_window"}
         return tuple(f"llama.{key}" for key in self._values if key not in known)
 
 
 def _scalar(value: Any) -> Any:
-    """Some files have one value for each layer: they are one value if all are alike."""
+    """A single value where a file has one for each layer and all are equal; else what the file has."""
     if isinstance(value, np.ndarray) and value.size and (value == value[0]).all():
         return value[0].item()
     return value

@@ -15,8 +15,8 @@ from chatbridge_numpy.merging import merge
 from chatbridge_numpy.vocabulary import BYTE, NORMAL, UNUSED, USER_DEFINED, Vocabulary
 
 SPACE = "▁"
-_CACHED_RUNS = 1 << 15
-_LONGEST_CACHED = 64
+_MAX_CACHED_RUNS = 1 << 15
+_MAX_CACHED_LENGTH = 64
 
 
 class SpmEncoder:
@@ -38,10 +38,10 @@ class SpmEncoder:
                 f"text; take a model whose tokenizer was trained with byte fallback, as all of LLaMA's were"
             )
         self._space_prefix = space_prefix
-        # Neighbours that no piece holds are never joined, so text can be cut between them beforehand: the pieces
-        # of short runs are remembered, and the result is exactly the same.
-        self._joins = {piece[i : i + 2] for piece in ranked for i in range(len(piece) - 1)}
-        self._cached = lru_cache(_CACHED_RUNS)(self._encode_run)
+        # Two characters that are neighbours in no piece are never joined, so text can be cut between them beforehand
+        # with the same result: the ids of short runs can be cached.
+        self._joinable = {piece[i : i + 2] for piece in ranked for i in range(len(piece) - 1)}
+        self._cached = lru_cache(_MAX_CACHED_RUNS)(self._encode_run)
 
     def prepare(self, text: str, *, start: bool) -> str:
         """Blanks as SentencePiece writes them, and its dummy one before the text where it starts."""
@@ -53,16 +53,16 @@ class SpmEncoder:
     def encode(self, text: str) -> list[int]:
         """The ids of prepared text."""
         ids: list[int] = []
-        joins, begin = self._joins, 0
+        joinable, begin = self._joinable, 0
         for end, pair in enumerate(map(add, text, text[1:]), 1):
-            if pair not in joins:
+            if pair not in joinable:
                 ids += self._run(text[begin:end])
                 begin = end
         ids += self._run(text[begin:])
         return ids
 
     def _run(self, run: str) -> tuple[int, ...]:
-        return self._cached(run) if len(run) <= _LONGEST_CACHED else self._encode_run(run)
+        return self._cached(run) if len(run) <= _MAX_CACHED_LENGTH else self._encode_run(run)
 
     def _encode_run(self, run: str) -> tuple[int, ...]:
         ids: list[int] = []

@@ -13,8 +13,8 @@ Floats = NDArray[np.float32]
 
 _MAGIC = b"chatbridge-numpy-kv-1\n"
 _DIGEST = 16
-_FIRST = 64
-"""Tokens that a fresh cache has room for; it doubles when it is full."""
+_INITIAL_CAPACITY = 64
+"""Tokens that a new cache has room for; a full one is doubled."""
 
 
 class KVCache:
@@ -29,7 +29,7 @@ class KVCache:
 
     def __init__(self, shape: tuple[int, int, int, int], limit: int, fingerprint: str) -> None:
         layers, two, heads, size = shape
-        self.kv: Floats = np.empty((layers, two, heads, min(_FIRST, limit), size), np.float32)
+        self.kv: Floats = np.empty((layers, two, heads, min(_INITIAL_CAPACITY, limit), size), np.float32)
         self.length = 0
         self.limit = limit
         self.fingerprint = fingerprint
@@ -39,14 +39,14 @@ class KVCache:
         return self.kv.nbytes
 
     def reserve(self, count: int) -> None:
-        """Make room for `count` more tokens."""
+        """Make room for `count` more tokens; the caller has checked that `limit` is not exceeded."""
         if self.length + count > self.kv.shape[3]:
-            self._move(min(self.limit, max(2 * self.kv.shape[3], self.length + count)))
+            self._reallocate(min(self.limit, max(2 * self.kv.shape[3], self.length + count)))
 
     def fork(self) -> KVCache:
         copy = object.__new__(KVCache)
         copy.kv, copy.length, copy.limit, copy.fingerprint = self.kv, self.length, self.limit, self.fingerprint
-        copy._move(min(self.limit, max(_FIRST, self.length + self.length // 4)))
+        copy._reallocate(min(self.limit, max(_INITIAL_CAPACITY, self.length + self.length // 4)))
         return copy
 
     def trim(self, length: int) -> None:
@@ -59,7 +59,7 @@ class KVCache:
         return b"".join((_MAGIC, self._digest(body), body))
 
     def load(self, saved: bytes) -> None:
-        """Take over what `save` wrote. Raises BackendError where it is damaged, too long or another model's."""
+        """Read what `save` wrote. Raises BackendError where it is damaged, too long or another model's."""
         rest = memoryview(saved)[len(_MAGIC) :]
         digest, body = rest[:_DIGEST], rest[_DIGEST:]
         if not saved.startswith(_MAGIC) or self._digest(body) != digest:
@@ -84,10 +84,10 @@ class KVCache:
         self.kv = self.kv[:, :, :, :0].copy()
 
     def _digest(self, body: bytes | memoryview) -> bytes:
-        """Stands for the model too, and so for the shape of `body`."""
+        """A hash of `body` and of the model, and so of the shape that `body` has."""
         return blake2b(body, digest_size=_DIGEST, key=self.fingerprint.encode()).digest()
 
-    def _move(self, capacity: int) -> None:
+    def _reallocate(self, capacity: int) -> None:
         layers, two, heads, _, size = self.kv.shape
         moved = np.empty((layers, two, heads, capacity, size), np.float32)
         moved[:, :, :, : self.length] = self.kv[:, :, :, : self.length]

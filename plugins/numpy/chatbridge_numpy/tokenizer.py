@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,33 +18,37 @@ _UNKNOWN_TEXT = " ⁇ ".encode()  # as SentencePiece shows it
 class Encoder(Protocol):
     """One way of cutting text into tokens."""
 
-    def prepare(self, text: str, *, start: bool) -> str: ...
+    def prepare(self, text: str, *, start: bool) -> str:
+        """The text as the vocabulary writes it. `start`: it begins a prompt, or follows a control token."""
+        ...
 
-    def encode(self, text: str) -> list[int]: ...
+    def encode(self, text: str) -> list[int]:
+        """The ids of a part of prepared text."""
+        ...
 
 
 class GgufTokenizer:
-    """A `Tokenizer`, safe to call from any thread. `kind`: in words, which one it is."""
+    """A `Tokenizer`, safe to call from any thread. `bytes_of`: each id's bytes; `kind`: its name, for people."""
 
-    def __init__(self, vocabulary: Vocabulary, encoder: Encoder, table: Sequence[bytes], kind: str) -> None:
+    def __init__(self, vocabulary: Vocabulary, encoder: Encoder, bytes_of: Sequence[bytes], kind: str) -> None:
         self.vocabulary = vocabulary
         self.kind = kind
         self._encoder = encoder
-        self._table = table
-        self._whole = vocabulary.of_kind(USER_DEFINED)
-        longest_first = sorted(self._whole, key=len, reverse=True)
-        self._whole_pattern = re.compile("|".join(map(re.escape, longest_first))) if self._whole else None
+        self._bytes_of = bytes_of
+        self._user_defined = vocabulary.of_kind(USER_DEFINED)
+        longest_first = sorted(self._user_defined, key=len, reverse=True)
+        self._user_defined_pattern = re.compile("|".join(map(re.escape, longest_first))) if self._user_defined else None
 
     def encode(self, text: str, *, start: bool) -> list[int]:
         """The ids of plain text, never a control token's. Half characters (lone surrogates) become "?"."""
         text = self._encoder.prepare(text.encode("utf-8", "replace").decode(), start=start)
-        if self._whole_pattern is None:
+        if self._user_defined_pattern is None:
             return self._encoder.encode(text)
         ids: list[int] = []
         at = 0
-        for match in self._whole_pattern.finditer(text):
+        for match in self._user_defined_pattern.finditer(text):
             ids += self._encoder.encode(text[at : match.start()])
-            ids.append(self._whole[match.group()])
+            ids.append(self._user_defined[match.group()])
             at = match.end()
         return ids + self._encoder.encode(text[at:])
 
@@ -54,8 +58,8 @@ class GgufTokenizer:
 
     def decode(self, tokens: Sequence[int]) -> bytes:
         """The bytes of ids; control tokens have none."""
-        table = self._table
-        return b"".join([table[token] for token in tokens])
+        bytes_of = self._bytes_of
+        return b"".join([bytes_of[token] for token in tokens])
 
 
 def read_tokenizer(metadata: Mapping[str, Any], path: Path) -> GgufTokenizer:
@@ -70,22 +74,22 @@ def read_tokenizer(metadata: Mapping[str, Any], path: Path) -> GgufTokenizer:
             )
         prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
         spm = SpmEncoder(vocabulary, scores, path, space_prefix=prefix)
-        return GgufTokenizer(vocabulary, spm, _table(vocabulary, _spm_bytes), "SentencePiece BPE")
+        return GgufTokenizer(vocabulary, spm, _bytes_of_ids(vocabulary, _spm_bytes), "SentencePiece BPE")
     if model == "gpt2":
         merges = metadata.get("tokenizer.ggml.merges")
         if not isinstance(merges, GgufStrings):
             raise ModelLoadError(f"{path}: the tokenizer lacks its merges; convert the model again")
         pre = str(metadata.get("tokenizer.ggml.pre", "default"))
         bpe = BpeEncoder(vocabulary, merges, pre, path)
-        return GgufTokenizer(vocabulary, bpe, _table(vocabulary, _bpe_bytes), f"byte-level BPE ({pre})")
+        return GgufTokenizer(vocabulary, bpe, _bytes_of_ids(vocabulary, _bpe_bytes), f"byte-level BPE ({pre})")
     raise ModelLoadError(
         f"{path}: the tokenizer is of kind {model!r}, and the numpy backend knows 'llama' and 'gpt2'; use "
         f"backend: llama_cpp"
     )
 
 
-def _table(vocabulary: Vocabulary, plain: Any) -> list[bytes]:
-    """The bytes that each id stands for."""
+def _bytes_of_ids(vocabulary: Vocabulary, plain: Callable[[str, int], bytes]) -> list[bytes]:
+    """The bytes of each id. `plain`: gives those of a plain or user-defined piece and its kind."""
     table = []
     for i, (piece, kind) in enumerate(zip(vocabulary.pieces, vocabulary.kinds, strict=True)):
         if i in vocabulary.controls:

@@ -19,7 +19,7 @@ from chatbridge import GgufStrings, ModelLoadError
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
 # Tokens that end a reply wherever a vocabulary has them as control tokens, whatever `eos_token_id` says besides.
-_ENDS = (
+_END_TEXTS = (
     "</s>",
     "<|im_end|>",
     "<|eot_id|>",
@@ -34,15 +34,16 @@ _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 _CONTROL_KEYS = ("bos_token_id", *_END_KEYS, "padding_token_id", "seperator_token_id")  # sic
 _LOOKS_LIKE_CONTROL = re.compile(r"<\|[^|<>]*\|>|<｜[^｜<>]*｜>|</?s>")
 _BYTE_PIECE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
-_PRE_WITH_BOS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "tekken")
+_PRE_TOKENIZERS_WITH_BOS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "tekken")
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """`pieces`: each id's text as the file has it. `kinds`: one of the constants above for each.
+    """The tokens of a file. `pieces`: each id's text as the file has it. `kinds`: one of the constants above for each.
 
-    `specials`: control tokens by text, `controls`: all their ids; no text ever becomes one of them. `fingerprint`:
-    vocabularies with equal ones cut text alike.
+    `specials`: control tokens by text; `controls`: the ids of all of them, which no text ever becomes. `bos`: the id
+    that a prompt begins with, if one does; `eos`: those that end a reply. `fingerprint`: equal for two vocabularies
+    only if they cut text alike.
     """
 
     pieces: tuple[str, ...]
@@ -81,8 +82,8 @@ def read_vocabulary(metadata: Mapping[str, Any], path: Path) -> Vocabulary:
     controls |= {i for i, kind in enumerate(kinds) if kind == CONTROL}
     # Converters have marked control tokens as plain ones; a person who types such a text must not forge a turn.
     controls |= {i for i, piece in enumerate(pieces) if _LOOKS_LIKE_CONTROL.fullmatch(piece)}
-    specials = {pieces[i]: i for i in sorted(controls, reverse=True)}  # of twins the first
-    ends = [named[key] for key in _END_KEYS] + [specials.get(text) for text in _ENDS]
+    specials = {pieces[i]: i for i in sorted(controls, reverse=True)}  # of equal texts the first
+    ends = [named[key] for key in _END_KEYS] + [specials.get(text) for text in _END_TEXTS]
     template = metadata.get("tokenizer.chat_template")
     return Vocabulary(
         pieces=pieces,
@@ -97,7 +98,10 @@ def read_vocabulary(metadata: Mapping[str, Any], path: Path) -> Vocabulary:
 
 
 def _wants_bos(metadata: Mapping[str, Any]) -> bool:
-    default = metadata.get("tokenizer.ggml.model") == "llama" or metadata.get("tokenizer.ggml.pre") in _PRE_WITH_BOS
+    default = (
+        metadata.get("tokenizer.ggml.model") == "llama"
+        or metadata.get("tokenizer.ggml.pre") in _PRE_TOKENIZERS_WITH_BOS
+    )
     return bool(metadata.get("tokenizer.ggml.add_bos_token", default))
 
 
@@ -115,7 +119,7 @@ def _id(metadata: Mapping[str, Any], key: str, size: int, path: Path) -> int | N
 
 
 def numbers(metadata: Mapping[str, Any], key: str, size: int, path: Path) -> list[float]:
-    """A number for each token, or none at all. Raises ModelLoadError where there are more or fewer."""
+    """One number for each of `size` tokens, or none. Raises ModelLoadError where there are more or fewer."""
     found = metadata.get(f"tokenizer.ggml.{key}")
     if found is None:
         return []

@@ -2,7 +2,7 @@
 
 Matrices are kept as [in, out], so that `x @ w` reads them front to back: measured as fast for one row as the file's
 [out, in], up to ten times as fast for two to four rows and twice for sixteen. What is always multiplied together
-lies in one matrix. Constant factors are multiplied in: 1/sqrt(head size) into the queries, 1/2 into the gates (see
+is in one matrix. Constant factors are multiplied in: 1/sqrt(head size) into the queries, 1/2 into the gates (see
 `_feed_forward` in model.py).
 """
 
@@ -21,10 +21,10 @@ from chatbridge_numpy.params import Params
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One transformer block. Shapes, with q = heads * head and k = kv_heads * head:
+    """One transformer block. Shapes, with q = heads * head_dim and k = kv_heads * head_dim:
 
     `attention_norm`, `ffn_norm`: [dim]. `qkv`: [dim, q + 2k], its bias [q + 2k] or None. `out`: [q, dim].
-    `gate_up`: [2, dim, hidden]. `down`: [hidden, dim].
+    `out_bias`: [dim] or None. `gate_up`: [2, dim, hidden]. `down`: [hidden, dim].
     """
 
     attention_norm: Floats
@@ -39,7 +39,11 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """`embedding`: [vocabulary, dim]. `output`: [dim, vocabulary]; `tied` where it is the embedding again."""
+    """All weights as float32. `embedding`: [vocabulary, dim]. `output`: [dim, vocabulary].
+
+    `tied`: the output is the embedding again. `norm`: [dim]. `rope_factors`: llama 3's divisors, [rope_dim / 2], or
+    None. `nbytes`: of all of them.
+    """
 
     embedding: Floats
     layers: tuple[Layer, ...]
@@ -69,12 +73,12 @@ def read_weights(
         progress((i + 1) / (params.layers + 1), "reading weights")
     tied = "output.weight" not in file.tensors
     output = embedding if tied else reader.floats("output.weight", vocabulary, params.dim)
-    factors = reader.optional("rope_freqs.weight", params.rope // 2)
+    factors = reader.optional("rope_freqs.weight", params.rope_dim // 2)
     weights = Weights(
         embedding=embedding,
         layers=tuple(layers),
         norm=reader.floats("output_norm.weight", params.dim),
-        output=_turned(output),
+        output=_transposed(output),
         tied=tied,
         rope_factors=factors,
         nbytes=4 * (reader.count + tied * vocabulary * params.dim),
@@ -85,8 +89,8 @@ def read_weights(
 
 def _layer(reader: _Reader, at: str, params: Params) -> Layer:
     dim, hidden = params.dim, params.hidden
-    queries, keys = params.heads * params.head, params.kv_heads * params.head
-    scale = np.float32(params.head**-0.5)
+    queries, keys = params.heads * params.head_dim, params.kv_heads * params.head_dim
+    scale = np.float32(params.head_dim**-0.5)
     query = reader.floats(f"{at}.attn_q.weight", queries, dim)
     query *= scale
     key = reader.floats(f"{at}.attn_k.weight", keys, dim)
@@ -102,27 +106,27 @@ def _layer(reader: _Reader, at: str, params: Params) -> Layer:
     up = reader.floats(f"{at}.ffn_up.weight", hidden, dim)
     return Layer(
         attention_norm=reader.floats(f"{at}.attn_norm.weight", dim),
-        qkv=_turned(np.concatenate([query, key, value])),
+        qkv=_transposed(np.concatenate([query, key, value])),
         qkv_bias=qkv_bias if qkv_bias.any() else None,
-        out=_turned(reader.floats(f"{at}.attn_output.weight", dim, queries)),
+        out=_transposed(reader.floats(f"{at}.attn_output.weight", dim, queries)),
         out_bias=reader.optional(f"{at}.attn_output.bias", dim),
         ffn_norm=reader.floats(f"{at}.ffn_norm.weight", dim),
-        gate_up=np.stack([_turned(gate), _turned(up)]),
-        down=_turned(reader.floats(f"{at}.ffn_down.weight", dim, hidden)),
+        gate_up=np.stack([_transposed(gate), _transposed(up)]),
+        down=_transposed(reader.floats(f"{at}.ffn_down.weight", dim, hidden)),
     )
 
 
 class _Reader:
-    """Reads tensors and remembers which, so that none is passed over in silence."""
+    """Reads tensors and counts their numbers. It knows which were read, so that none is left out in silence."""
 
     def __init__(self, file: GgufFile, lora: Lora | None) -> None:
         self.count = 0
         self._file = file
         self._lora = lora
-        self._left = {name for name in file.tensors if not name.endswith(".attn_rot_embd")}  # theta again
+        self._unread = {name for name in file.tensors if not name.endswith(".attn_rot_embd")}  # rope.freq_base again
 
     def floats(self, name: str, *shape: int) -> Floats:
-        self._left.discard(name)
+        self._unread.discard(name)
         values = self._file.floats(name, shape)
         self.count += values.size
         if self._lora is not None:
@@ -135,13 +139,13 @@ class _Reader:
     def refuse_leftovers(self) -> None:
         if self._lora is not None:
             self._lora.refuse_leftovers()
-        if self._left:
-            some = ", ".join(sorted(self._left)[:3])
+        if self._unread:
+            some = ", ".join(sorted(self._unread)[:3])
             raise ModelLoadError(
                 f"{self._file.path}: the file has tensors that the numpy backend does not know ({some}), so it "
                 f"would compute something else than the model; use backend: llama_cpp"
             )
 
 
-def _turned(matrix: Floats) -> Floats:
+def _transposed(matrix: Floats) -> Floats:
     return np.ascontiguousarray(matrix.T)

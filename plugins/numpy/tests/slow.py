@@ -36,8 +36,8 @@ class SlowLlama:
         for number in range(self.layers):
             at = f"blk.{number}"
             normed = [self.norm(x, f"{at}.attn_norm") for x in stream]
-            queries = [self.turned(self.linear(x, f"{at}.attn_q"), i) for i, x in enumerate(normed)]
-            keys = [self.turned(self.linear(x, f"{at}.attn_k"), i) for i, x in enumerate(normed)]
+            queries = [self.rotated(self.linear(x, f"{at}.attn_q"), i) for i, x in enumerate(normed)]
+            keys = [self.rotated(self.linear(x, f"{at}.attn_k"), i) for i, x in enumerate(normed)]
             values = [self.linear(x, f"{at}.attn_v").reshape(self.kv_heads, -1) for x in normed]
             for i in range(len(ids)):
                 mixed = self.attend(queries[i], keys[: i + 1], values[: i + 1])
@@ -58,8 +58,8 @@ class SlowLlama:
             mixed.append(sum(weight * value[kv] for weight, value in zip(weights, values, strict=True)))
         return np.concatenate(mixed)
 
-    def turned(self, flat: np.ndarray, position: int) -> np.ndarray:
-        """Rotary embedding (Su et al. 2021): neighbouring numbers are turned by angles that grow with the position."""
+    def rotated(self, flat: np.ndarray, position: int) -> np.ndarray:
+        """Rotary embedding (Su et al. 2021): neighbouring numbers are rotated by angles that grow with the position."""
         factors = self.arrays.get("rope_freqs.weight", np.ones(self.rope // 2))
         heads = flat.reshape(-1, self.head).copy()
         for pair in range(self.rope // 2):

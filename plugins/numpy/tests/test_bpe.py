@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import regex
-from chatbridge_numpy.bpe import PRES, words
+from chatbridge_numpy.bpe import PRE_TOKENIZERS, words
 from chatbridge_numpy.tokenizer import GgufTokenizer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -79,7 +79,7 @@ def both(request: pytest.FixtureRequest, tokenizer_of: Make) -> tuple[GgufTokeni
 
 
 def test_every_way_of_cutting_words_is_tested() -> None:
-    assert set(PATTERNS) == set(PRES)
+    assert set(PATTERNS) == set(PRE_TOKENIZERS)
 
 
 @pytest.mark.parametrize("pre", sorted(PATTERNS))
@@ -89,7 +89,7 @@ def test_every_way_of_cutting_words_is_tested() -> None:
 @example(text="\x1c\x1d\x85\u180e\u200b\ufeff x")
 def test_words_are_cut_as_in_the_library(pre: str, text: str) -> None:
     cuts = Sequence([Split(Regex(pattern), "isolated") for pattern in PATTERNS[pre]])
-    ours = words(text, [regex.compile(pattern) for pattern in PRES[pre].patterns])
+    ours = words(text, [regex.compile(pattern) for pattern in PRE_TOKENIZERS[pre].patterns])
     assert [word for word in ours if word] == [word for word, _ in cuts.pre_tokenize_str(text)]
 
 
@@ -122,9 +122,10 @@ def test_control_tokens_are_known_by_their_text(both: tuple[GgufTokenizer, Token
     assert set(ours.vocabulary.eos) == {library.token_to_id(text) for text in ("<|end_of_text|>", "<|im_end|>")}
 
 
-def test_only_llama_3_and_its_kin_want_a_bos(tokenizer_of: Make) -> None:
+def test_only_llama_3_and_models_like_it_want_a_bos(tokenizer_of: Make) -> None:
+    content = trained("gpt-2").to_str()
     for pre, wanted in (("llama-bpe", True), ("llama3", True), ("tekken", True), ("qwen2", False), ("gpt-2", False)):
-        metadata = byte_pair_metadata(trained("gpt-2").to_str(), pre)
+        metadata = byte_pair_metadata(content, pre)
         metadata["tokenizer.ggml.bos_token_id"] = metadata["tokenizer.ggml.tokens"].index("<|begin_of_text|>")
         assert (tokenizer_of(metadata).vocabulary.bos is not None) is wanted
 
