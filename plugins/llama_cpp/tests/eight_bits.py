@@ -44,18 +44,18 @@ class EightBits:
 
     def attended(self, x: Floats, at: str) -> Floats:
         q, k, v = (self.linear(x, f"{at}attn_{name}").reshape(len(x), self.heads, -1) for name in "qkv")
-        q, k = self.turned(q), self.turned(k)
+        q, k = self.rotated(q), self.rotated(k)
         scores = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(np.float32(q.shape[-1]))
         scores += np.triu(np.full((len(x), len(x)), -np.inf, np.float32), 1)
         scores = np.exp(scores - scores.max(-1, keepdims=True))
         scores /= scores.sum(-1, keepdims=True)
         return np.einsum("hqk,khd->qhd", scores, v).reshape(x.shape)
 
-    def turned(self, heads: Floats) -> Floats:
+    def rotated(self, heads: Floats) -> Floats:
         """Rotary embedding (Su et al. 2021)."""
         size = heads.shape[-1]
-        turns = np.outer(np.arange(len(heads)), self.base ** (-np.arange(0, size, 2) / size))
-        pairs = np.ascontiguousarray(heads).view(np.complex64) * np.exp(1j * turns).astype(np.complex64)[:, None]
+        angles = np.outer(np.arange(len(heads)), self.base ** (-np.arange(0, size, 2) / size))
+        pairs = np.ascontiguousarray(heads).view(np.complex64) * np.exp(1j * angles).astype(np.complex64)[:, None]
         return pairs.view(np.float32)
 
     def linear(self, x: Floats, name: str) -> Floats:
