@@ -14,7 +14,7 @@ from chatbridge_llama_cpp.options import LOOKUP, LlamaOptions
 from chatbridge_llama_cpp.state import Sequences
 
 MIN_PROBABILITY = 0.75
-"""Of a guessed token; a less likely one costs more time than it saves (llama.cpp's own default)."""
+"""Of a guessed token; a less likely one costs more time than it saves, as in llama.cpp."""
 
 _MAX_PADDING = 128
 """Vocabularies of one family may differ by so many unused ids at the end, as in llama.cpp."""

@@ -200,8 +200,8 @@ def test_a_saved_state_belongs_to_its_adapter(
     saved = state.fork().save()
     with pytest.raises(BackendError, match="another model"):
         model.new_state(saved)
-    again = model.new_state(saved, "alpaca")
-    np.testing.assert_array_equal(model.logits(again, ids[-1:]), model.logits(state, ids[-1:]))
+    restored = model.new_state(saved, "alpaca")
+    np.testing.assert_array_equal(model.logits(restored, ids[-1:]), model.logits(state, ids[-1:]))
 
 
 def test_a_named_adapter_that_does_nothing_is_refused(

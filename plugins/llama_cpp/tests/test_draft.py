@@ -119,12 +119,12 @@ def test_after_a_restart_it_catches_up(random_path: Path, model_of: Load) -> Non
     first, second = open_one(), open_one()
     state = first.new_state()
     first.step([Row(state, ids, None)])
-    again = second.new_state(state.save())
+    restored = second.new_state(state.save())
     taken: list[list[int]] = []
     pending = [7]
     sampler = second.new_sampler(greedy, [*ids, 7], 0)
     for _ in range(6):  # it reads 32 tokens with each step, and then guesses
-        (sampled,) = second.step([Row(again, pending, sampler)])
+        (sampled,) = second.step([Row(restored, pending, sampler)])
         taken.append(sampled)
         pending = sampled[-1:]
     assert [len(sampled) for sampled in taken[:3]] == [1, 1, 1]

@@ -25,7 +25,7 @@ PathOf = Callable[[str], Path]
 IDS = [1, 40, 90, 41, 200, 91, 42, 300, 17, 60]
 MIB = 1 << 20
 CANNOT_TRIM = ("jamba", "lfm2", "mamba", "rwkv6", "rwkv7")
-"""Their state is a sum of all tokens that were read: the last ones can't be taken out of it again."""
+"""Their recurrent state is only the latest one, so that the last tokens can't be taken out of it."""
 
 
 @pytest.fixture(scope="session")
@@ -92,10 +92,10 @@ def test_forks_and_saves_change_no_number(architecture: str, unified: bool, path
     fork = state.fork()
     saved = state.save()
     model.step([Row(state, [7], None), Row(fork, [8], None)])
-    again = [model.new_state(saved), model.new_state(saved)]
-    model.step([Row(again[1], [8], None), Row(again[0], [7], None)])
-    assert (state.length, fork.length, again[0].length) == (6, 6, 6)
-    for one, other in ((state, 0), (fork, 1), (again[0], 0), (again[1], 1)):
+    restored = [model.new_state(saved), model.new_state(saved)]
+    model.step([Row(restored[1], [8], None), Row(restored[0], [7], None)])
+    assert (state.length, fork.length, restored[0].length) == (6, 6, 6)
+    for one, other in ((state, 0), (fork, 1), (restored[0], 0), (restored[1], 1)):
         np.testing.assert_allclose(after(model, one, IDS[6:]), expected[other], atol=1e-4)
 
 

@@ -72,8 +72,8 @@ def test_a_state_that_was_swapped_out_can_be_trimmed_and_forked(random_path: Pat
     idle.trim(6)
     fork = idle.fork()
     fork.trim(4)
-    again = model.new_state(fork.save())
-    for one in (fork, again):
+    restored = model.new_state(fork.save())
+    for one in (fork, restored):
         np.testing.assert_array_equal(after(model, one, IDS[4:]), expected)
     assert idle.length == 6
 
