@@ -147,20 +147,23 @@ def test_a_file_says_what_it_does_and_can_be_read_in_one_sitting(file: Path) -> 
     assert len(text.splitlines()) <= 450, "longer than one sitting"
 
 
-@pytest.mark.parametrize(
-    "file", [*sorted(ROOT.glob("benchmarks/**/*.py")), *sorted(ROOT.glob("examples/*.py"))], ids=short
-)
+BESIDES = [*sorted(ROOT.glob("benchmarks/**/*.py")), *sorted(ROOT.glob("examples/*.py"))]
+
+
+@pytest.mark.parametrize("file", BESIDES, ids=short)
 def test_benchmarks_and_examples_import_what_is_there(file: Path) -> None:
     """They run seldom, and nobody checks their types."""
     for module, names, _ in imports(file):
-        if module.partition(".")[0].startswith("chatbridge") and find_spec(module.partition(".")[0]) is not None:
-            try:
-                found = import_module(module)
-            except ModuleNotFoundError as missing:
-                assert not (missing.name or "").startswith("chatbridge"), f"imports {missing.name}, which is not there"
-                continue  # a plugin's library that is not installed
-            for name in names:
-                assert hasattr(found, name) or find_spec(f"{module}.{name}"), f"takes {name} from {module}"
+        package = module.partition(".")[0]
+        if not package.startswith("chatbridge") or find_spec(package) is None:
+            continue
+        assert find_spec(module), f"imports {module}, which is not there"
+        try:
+            found = import_module(module)
+        except ModuleNotFoundError:  # a plugin's library that is not installed
+            continue
+        for name in names:
+            assert hasattr(found, name) or find_spec(f"{module}.{name}"), f"takes {name} from {module}"
 
 
 def test_everything_public_says_what_it_is() -> None:
