@@ -23,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CORE = ROOT / "chatbridge"
 ELSEWHERE = {
+    "config": ["config", "bots/test_run.py"],
     "bridge.py": ["bots", "config/test_reload.py", "cli/test_run.py"],
     "operations": ["operations", "cli"],
     "texts.py": ["test_texts.py", "bots"],

@@ -6,6 +6,8 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -143,6 +145,25 @@ def test_a_file_says_what_it_does_and_can_be_read_in_one_sitting(file: Path) -> 
     text = file.read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(text)), "the module has no docstring"
     assert len(text.splitlines()) <= 450, "longer than one sitting"
+
+
+BESIDES = [*sorted(ROOT.glob("benchmarks/**/*.py")), *sorted(ROOT.glob("examples/*.py"))]
+
+
+@pytest.mark.parametrize("file", BESIDES, ids=short)
+def test_benchmarks_and_examples_import_what_is_there(file: Path) -> None:
+    """They run seldom, and nobody checks their types."""
+    for module, names, _ in imports(file):
+        package = module.partition(".")[0]
+        if not package.startswith("chatbridge") or find_spec(package) is None:
+            continue
+        assert find_spec(module), f"imports {module}, which is not there"
+        try:
+            found = import_module(module)
+        except ModuleNotFoundError:  # a plugin's library that is not installed
+            continue
+        for name in names:
+            assert hasattr(found, name) or find_spec(f"{module}.{name}"), f"takes {name} from {module}"
 
 
 def test_everything_public_says_what_it_is() -> None:

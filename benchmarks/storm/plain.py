@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import discord
 import telegram
-from chatbridge_discord.elsewhere import Connector
+from chatbridge_discord.redirect import Connector
 from telegram import ext
 
 from chatbridge import Author, Bot, Channel, Message, ReplyStream

@@ -29,10 +29,10 @@ def conversation_key(message: Message, settings: ChannelSettings) -> str:
             return channel.id
 
 
-def moved_key(place: str, old: str, new: str) -> str:
+def moved_key(key: str, old: str, new: str) -> str:
     """The key of a conversation, in any scope, once a channel has another id; that of another channel stays."""
-    rest = place.removeprefix(old)
-    return new + rest if place.startswith(old) and rest[:1] in ("", "/", "#") else place
+    rest = key.removeprefix(old)
+    return new + rest if key.startswith(old) and rest[:1] in ("", "/", "#") else key
 
 
 def in_reply_chains(settings: ChannelSettings, channel: Channel) -> bool:

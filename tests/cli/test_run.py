@@ -97,7 +97,7 @@ def test_ctrl_c_in_a_terminal_ends_it_however_it_was_started(folder: Path) -> No
 
     site = {**os.environ, "PYTHONPATH": str(folder / "site")}
     program = pexpect.spawn("/bin/sh", IGNORING, cwd=str(folder), env=site, encoding="utf-8", timeout=60)
-    program.expect("enters [ab].*enters [ab]")
+    program.expect("starts [ab].*starts [ab]")
     program.sendintr()
     program.expect("stopped")
     program.expect(pexpect.EOF)
@@ -118,14 +118,14 @@ def test_without_a_terminal_it_goes_on_ignoring_what_its_starter_ignores(folder:
         text=True,
     ) as process:
         try:
-            assert lines(process, 2) == ["enters a\n", "enters b\n"]
+            assert lines(process, 2) == ["starts a\n", "starts b\n"]
             process.send_signal(signal.SIGINT)
-            (folder / "new.yaml").write_text(MODELS + "bots: {b: {frontend: bow}}\n", encoding="utf-8")
+            (folder / "new.yaml").write_text(MODELS + "bots: {b: {frontend: brief}}\n", encoding="utf-8")
             (folder / "new.yaml").replace(folder / "bots.yaml")  # it ends with its bots, and not before
             out, err = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert out.endswith("bows b\n")
+    assert out.endswith("ends b\n")
     assert "stopped" not in err
     assert process.returncode == 0
 

@@ -5,7 +5,6 @@ Control tokens that a preset wants and a fixture lacks are given ids of their ow
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,14 +17,8 @@ import tokenizers
 
 from chatbridge.prompts import Prompt, Tokenizer
 from chatbridge.prompts.segments import encode
+from chatbridge.testing import fixtures
 from chatbridge.types import ModelInfo
-
-
-def fixtures() -> Path:
-    """The folder of recorded fixtures."""
-    named = os.environ.get("CHATBRIDGE_FIXTURES")
-    return Path(named) if named else Path(__file__).parents[1] / "fixtures"
-
 
 FIXTURES = fixtures()
 PRESET_CONTROLS = (

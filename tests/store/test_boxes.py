@@ -260,7 +260,7 @@ asyncio.run(main())
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
 def test_kill_minus_nine_leaves_each_message_in_inbox_or_outbox(tmp_path: Path, scale: int) -> None:
     with ThreadPoolExecutor(2) as side_by_side:
-        list(side_by_side.map(lambda number: _live(tmp_path / f"{number}.db", 10 * scale, seed=number), range(2)))
+        list(side_by_side.map(lambda number: _live(tmp_path / f"{number}.db", 4 * scale, seed=number), range(2)))
 
 
 def _live(path: Path, kills: int, seed: int) -> None:

@@ -214,7 +214,7 @@ def test_kill_minus_nine_loses_no_committed_message(tmp_path: Path, scale: int) 
         raw.close()
 
     with ThreadPoolExecutor(2) as side_by_side:
-        list(side_by_side.map(life, range(20 * scale)))
+        list(side_by_side.map(life, range(8 * scale)))
 
 
 async def _kept(path: Path) -> list[int]:

@@ -18,8 +18,8 @@ from prompt_toolkit.styles import Style
 
 from chatbridge import Bot, ChannelSettings, Sampling
 
-Words = Callable[[str], Mapping[str, str]]
-"""What may follow a command, each with a word on it; the commands themselves for an empty name."""
+Completions = Callable[[str], Mapping[str, str]]
+"""What may follow a command, each with what it means; the commands themselves for an empty name."""
 
 UNSET = ("model", "template", "system", "sampling", "reply_to")
 """Settings that /set leaves alone: most have a command of their own."""
@@ -29,7 +29,7 @@ FILES = ("save", "load")
 
 
 def prompt_session(
-    words: Words, history: Path, *, colors: bool, input: Input | None = None, output: Output | None = None
+    completions: Completions, history: Path, *, colors: bool, input: Input | None = None, output: Output | None = None
 ) -> PromptSession[str]:
     """The prompt; `prompt_async` raises EOFError for Ctrl-D, and KeyboardInterrupt for Ctrl-C on an empty line."""
     return PromptSession(
@@ -37,7 +37,7 @@ def prompt_session(
         multiline=True,
         prompt_continuation=lambda width, line, wrapped: [("class:prompt", " " * width if wrapped else "   . ")],
         key_bindings=key_bindings(),
-        completer=ChatCompleter(words),
+        completer=ChatCompleter(completions),
         history=_history(history),
         style=Style([("prompt", "bold ansicyan")]),
         color_depth=None if colors else ColorDepth.DEPTH_1_BIT,
@@ -71,8 +71,8 @@ def key_bindings() -> KeyBindings:
 class ChatCompleter(Completer):
     """Completes commands and what follows them."""
 
-    def __init__(self, words: Words) -> None:
-        self._words = words
+    def __init__(self, completions: Completions) -> None:
+        self._completions = completions
         self._paths = PathCompleter(expanduser=True)
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
@@ -83,15 +83,15 @@ class ChatCompleter(Completer):
         if command in FILES:
             yield from self._paths.get_completions(Document(typed), complete_event)
             return
-        for word, meaning in self._words(command).items():
+        for word, meaning in self._completions(command).items():
             if word.startswith(typed):
                 yield Completion(word, -len(typed), display_meta=meaning)
 
 
-def words_of(bot: Bot, language: str) -> Words:
+def completions_of(bot: Bot, language: str) -> Completions:
     """What a bot's commands take, as the settings are at the time."""
 
-    def words(command: str) -> Mapping[str, str]:
+    def completions(command: str) -> Mapping[str, str]:
         settings = bot.services.settings
         match command:
             case "":
@@ -107,7 +107,7 @@ def words_of(bot: Bot, language: str) -> Words:
             case _:
                 return {}
 
-    return words
+    return completions
 
 
 def _history(path: Path) -> History:

@@ -127,10 +127,10 @@ def _view(options: ReplOptions, language: str, *, interactive: bool) -> View:
 
 
 def _prompt(options: ReplOptions, bot: Bot, language: str) -> Prompt:
-    from chatbridge_repl.prompt import prompt_session, words_of  # likewise
+    from chatbridge_repl.prompt import completions_of, prompt_session  # likewise
 
     history = Path(click.get_app_dir("chatbridge")) / "history"
-    return prompt_session(words_of(bot, language), history, colors=_colors(options))
+    return prompt_session(completions_of(bot, language), history, colors=_colors(options))
 
 
 def _colors(options: ReplOptions) -> bool:

@@ -188,7 +188,7 @@ async def test_a_view_that_fails_leaves_the_conversation_free(tmp_path: Path) ->
         view.on_chunk = fail
         with pytest.raises(BrokenPipeError):
             await talk.send("hello")
-        assert not bridge.bot("terminal").dialogue(CHANNEL).lock.locked()
+        assert not bridge.bot("terminal").dialogue(CHANNEL).busy
 
 
 @pytest.mark.parametrize("id", ["7", "c7", "seven", "c", "-1", "9" * 30])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -17,12 +16,7 @@ from chatbridge_rwkv.backend import load
 from chatbridge_rwkv.model import RwkvModel
 from chatbridge_rwkv.options import RwkvOptions
 
-
-def fixtures() -> Path:
-    """The folder of recorded fixtures."""
-    named = os.environ.get("CHATBRIDGE_FIXTURES")
-    return Path(named) if named else Path(__file__).parents[3] / "tests" / "fixtures"
-
+from chatbridge.testing import fixtures
 
 RECORDS = fixtures() / "rwkv"
 
