@@ -64,6 +64,7 @@ class Draft:
         return [row.guess for row in rows]
 
     def _row(self, large: LlamaState, tokens: Sequence[int], wanted: bool, context_length: int) -> _Row:
+        """The small model's side of a conversation, trimmed to what both have read alike."""
         assert large.draft_state is not None
         small, end = large.draft_state, large.length + len(tokens)
         if small.length > large.length:  # it guessed wrong, or the large model was trimmed or failed since
@@ -74,6 +75,7 @@ class Draft:
         return _Row(small, unread[:known], max_guess)
 
     def _read(self, rows: Sequence[_Row]) -> None:
+        """Read one batch of unread tokens, at least one of each row."""
         batch = self._decoder.batch
         batch.clear()
         room = batch.size - len(rows)
@@ -104,6 +106,7 @@ class Draft:
             self._decoder.run([row.state for row in extended])
 
     def _likeliest(self, output: int) -> int | None:
+        """The likeliest token, or None where it is not likely enough or the large model lacks it."""
         logits = self._decoder.logits(output)
         best = int(logits.argmax())
         probability = 1 / float(np.exp(logits - logits[best]).sum())

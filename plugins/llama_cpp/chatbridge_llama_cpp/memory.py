@@ -67,6 +67,7 @@ class Plan:
 
 
 def padded(context: int) -> int:
+    """The cells that llama.cpp allocates for a sequence of that many tokens."""
     return -(-context // _PADDING) * _PADDING
 
 
@@ -76,7 +77,7 @@ def context_of(file: GgufHeader, options: LlamaOptions) -> int:
 
 
 def read_needs(files: Sequence[GgufHeader], options: LlamaOptions) -> Needs:
-    """The sizes of a model in one file or several parts; the first one has the metadata."""
+    """The sizes of a model in one file or several, of which the first has the metadata. Estimates `compute` only."""
     file = files[0]
     tensors = [tensor for part in files for tensor in part.tensors.values()]
     by_layer: dict[int, list[GgufTensor]] = {}
@@ -91,10 +92,10 @@ def read_needs(files: Sequence[GgufHeader], options: LlamaOptions) -> Needs:
     dim = int(file.number("embedding_length"))
     head = dim // heads
     # One value for each layer where layers differ: those without attention keep no cells.
-    each = file.metadata.get(f"{file.architecture}.attention.head_count_kv")
-    if not isinstance(each, np.ndarray):
-        each = [file.number("attention.head_count_kv", heads)] * count
-    kv_heads = [int(heads_kv) if _has_attention(names) else 0 for heads_kv, names in zip(each, parts, strict=False)]
+    by_file = file.metadata.get(f"{file.architecture}.attention.head_count_kv")
+    if not isinstance(by_file, np.ndarray):
+        by_file = [file.number("attention.head_count_kv", heads)] * count
+    kv_heads = [int(heads_kv) if _has_attention(names) else 0 for heads_kv, names in zip(by_file, parts, strict=False)]
     keys = file.number("attention.key_length", head) * _TYPE_BYTES[options.kv_type_k]
     values = file.number("attention.value_length", head) * _TYPE_BYTES[options.kv_type_v]
     rows = options.ubatch or options.batch
