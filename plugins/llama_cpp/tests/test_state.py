@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from chatbridge_llama_cpp.model import LlamaModel
-from chatbridge_llama_cpp.state import LlamaState
+from chatbridge_llama_cpp.state import LlamaState, Sequences
 
 from chatbridge import BackendError, Row
 
@@ -137,3 +137,24 @@ def test_a_state_goes_into_another_context_of_the_same_kind_only(random_path: Pa
     np.testing.assert_array_equal(after(second, moved, IDS[5:]), after(first, read(first, IDS[:5]), IDS[5:]))
     with pytest.raises(BackendError, match="another model"):
         model_of(random_path, **EXACT, sequences=5).new_state(saved)
+
+
+class Unwritable(Sequences):
+    """Sequences into which nothing can be written, as where the context is too small."""
+
+    def _write(self, seq_id: int, data: Any) -> bool:
+        return False
+
+
+def test_a_state_that_cannot_be_moved_is_an_error(random_path: Path, model_of: Load) -> None:
+    model = model_of(random_path, **EXACT, sequences=6)
+    states = [read(model, IDS[:5]) for _ in range(6)]
+    model._decoder.sequences.__class__ = Unwritable
+    first, last = (next(state for state in states if state.seq_id == number) for number in (0, 5))
+
+    def go_on() -> None:
+        for token in IDS * 20:  # until the gap between the two has cost as much as moving one of them
+            model.step([Row(first, [token], None), Row(last, [token], None)])
+
+    with pytest.raises(BackendError, match="a conversation's state could not be moved"):
+        go_on()
