@@ -469,3 +469,9 @@ async def test_what_applies_to_a_message_is_merged_once(tmp_path: Path) -> None:
             await delivery.settled()
     assert merged == [ROOM.id] * 3, "a conversation with settings of its own merges these on top"
     assert service.shown(ROOM.id) == ["one", "two"]
+
+
+async def test_stop_strings_are_set_as_they_are_typed_with_line_ends_as_backslash_n(bot: Bot) -> None:
+    for typed, stop in (("结束", "结束"), (r"\n\nYou:", "\n\nYou:"), ("###", "###")):
+        await command(bot, f"/set stop {typed}")
+        assert (await bot.dialogue(ALONE).settings()).sampling.stop == (stop,)
