@@ -68,9 +68,9 @@ async def test_what_is_said_meanwhile_is_answered_once_and_in_order(
 
 async def test_a_zombie_connection_is_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with (
-        DiscordServer(limits=Limits.generous(), heartbeat_interval=0.1) as server,
+        DiscordServer(limits=Limits.generous(), heartbeat_interval=0.4) as server,
         bridge_with(scripted(ScriptedBackend("Yes.")), tmp_path / "store") as bridge,
-        serving(server, bridge.bot("bot"), library={"heartbeat_timeout": 0.5}, commands="none"),
+        serving(server, bridge.bot("bot"), library={"heartbeat_timeout": 1.2}, commands="none"),
     ):
         server.gateway.zombie()
         await server.say(server.general, "hello?")
