@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-import aiogram.methods
-import aiogram.types
 import pydantic
 from pydantic import TypeAdapter
 
@@ -21,6 +19,9 @@ def breaches(calls: Calls) -> list[str]:
 
 
 def _of(call: Call) -> Iterator[str]:
+    import aiogram.methods  # takes many seconds: not where tests are only collected
+    import aiogram.types
+
     if call.name == "webhook":
         yield from _problems(aiogram.types.Update, dict(call.params))
         return
