@@ -43,7 +43,7 @@ def _fragments(source: str, limits: Limits) -> list[Fragment]:
         rendered = limits.render(source)
     except Exception:
         log.exception("an answer can't be rendered; it is shown as it is")
-        rendered = as_text(source)
+        rendered = as_text(_without_mentions(source))
     fragments = split(rendered, limits.length - note, limits.count)
     return [fragment for fragment in fragments if fragment.text.strip()]
 

@@ -30,11 +30,16 @@ def as_entities(source: str, *, mentions: bool = False) -> Rendered:
     writer.blocks(tree(source).children, "\n\n")
     text = "".join(writer.pieces)
     if not text.strip():
-        return Rendered(source.strip())
+        return Rendered(source.strip() if mentions else without_mentions(source.strip()))
     text = text.rstrip()
     spans = (replace(span, end=min(span.end, len(text))) for span in writer.spans if span.start < len(text))
     holds = (replace(hold, end=min(hold.end, len(text))) for hold in writer.holds if hold.start < len(text))
     return Rendered(text, tuple(spans), tuple(holds))
+
+
+def without_mentions(text: str) -> str:
+    """The text with something invisible behind each @ that would call somebody."""
+    return _MENTION.sub(f"@{WORD_JOINER}", text)
 
 
 @dataclass(slots=True)
@@ -143,7 +148,7 @@ class _Writer:
 
     def _write(self, text: str, *, code: bool = False) -> None:
         if not (code or self._mentions):
-            text = _MENTION.sub(f"@{WORD_JOINER}", text)
+            text = without_mentions(text)
             if self.pieces and self.pieces[-1].endswith("@") and re.match(r"\w", text):
                 text = WORD_JOINER + text
         if not text:

@@ -12,6 +12,7 @@ import secrets
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -49,7 +50,12 @@ class WorkerProcess:
             raise
         finally:
             theirs.close()
-        return cls(process, *await asyncio.open_connection(sock=ours, limit=LINE_LIMIT))
+        try:
+            return cls(process, *await asyncio.open_connection(sock=ours, limit=LINE_LIMIT))
+        except BaseException:
+            ours.close()
+            await _discard(process)
+            raise
 
     @classmethod
     async def _start_on_a_port(cls) -> WorkerProcess:
@@ -70,11 +76,16 @@ class WorkerProcess:
             process = await _spawn(f"port:{server.sockets[0].getsockname()[1]}", CHATBRIDGE_WORKER_KEY=key)
             ended = asyncio.create_task(process.wait())
             either: list[asyncio.Future[Any]] = [ended, connected]
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            try:
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            except BaseException:
+                await _discard(process)
+                raise
+            finally:
+                ended.cancel()
             if not connected.done():
-                await process.communicate()  # closes its pipe
+                await _discard(process)
                 raise ModelLoadError("the worker process ended before it had begun")
-            ended.cancel()
             return cls(process, *connected.result())
         finally:
             server.close()  # not `async with`: from Python 3.12.1 on that waits until the connection has ended, too
@@ -119,7 +130,24 @@ class WorkerProcess:
             self._output_tail = (self._output_tail + data)[-_OUTPUT_TAIL:]
 
 
+async def _discard(process: asyncio.subprocess.Process) -> None:
+    """End a process that nobody will talk to."""
+    with suppress(ProcessLookupError):
+        process.kill()
+    await process.communicate()  # closes its pipe
+
+
 async def _spawn(address: str, pass_fds: tuple[int, ...] = (), **environment: str) -> asyncio.subprocess.Process:
+    """Start a worker. Where that is cancelled, it is first begun and then ended: asyncio would leave a pipe."""
+    starting = asyncio.ensure_future(_start(address, pass_fds, environment))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await _discard(await starting)
+        raise
+
+
+async def _start(address: str, pass_fds: tuple[int, ...], environment: Mapping[str, str]) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         *("-P", "-m", "chatbridge.worker", address),

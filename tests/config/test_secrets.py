@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from chatbridge import Plugins
@@ -90,6 +90,7 @@ def test_no_error_tells_what_a_file_holds(diagnostics: Diagnostics, folder: Path
 @settings(max_examples=25, deadline=None)
 @given(secret=SECRETS)
 def test_no_error_tells_a_secret_that_is_written_out(diagnostics: Diagnostics, secret: str) -> None:
+    assume(not Path(secret).exists())  # the name of a file that is there, such as /proc/cpuinfo, is no mistake
     for place in KNOWN:
         found = diagnostics(filled(place, secret))
         assert found

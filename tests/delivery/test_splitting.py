@@ -194,6 +194,7 @@ def test_tables_become_columns(render: Callable[[str], Rendered]) -> None:
 
 
 @pytest.mark.parametrize("render", [as_markdown, as_entities])
+@example(source="``` @everyone")
 @given(source=sources)
 def test_nobody_is_mentioned(render: Callable[[str], Rendered], source: str) -> None:
     rendered = render(source)
@@ -297,3 +298,5 @@ def test_what_can_not_be_rendered_is_shown_as_it_is() -> None:
         raise RecursionError
 
     assert [content.text for content in split_answer("**x**", Limits(100, render=broken))] == ["**x**"]
+    (content,) = split_answer("ask @everyone", Limits(100, render=broken))
+    assert "@" not in content.text, "nobody is called by it"
