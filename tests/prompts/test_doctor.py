@@ -93,6 +93,14 @@ def test_another_template_than_the_model_s_own() -> None:
         presets()["alpaca"], model
     )
     assert said(presets()["chatml"], model) == ""  # the same prompts under another name
+    plain = Template(
+        begin="{bos}",
+        system_turn="{token:<|im_start|>}system\n{text}{token:<|im_end|>}\n",
+        user="{token:<|im_start|>}user\n{text}{token:<|im_end|>}\n",
+        assistant="{token:<|im_start|>}assistant\n{text}{token:<|im_end|>}\n",
+    )
+    own = OWN.replace("<|im_start|>", "<|im_end|>")  # the same words between other control tokens
+    assert "writes prompts otherwise" in said(plain, info("x", CHATML, chat_template=own, bos=None))
     broken = info("alpaca", chat_template="{{ nothing.at.all }}")
     assert said(presets()["alpaca"], broken) == ""
     assert "error: the template 'model' can't be used with 'alpaca'" in said(presets()["model"], broken)
