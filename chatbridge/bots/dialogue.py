@@ -205,7 +205,8 @@ class Dialogue(ConversationTree):
         try:
             conversation = await self.store.get(target.asked.conversation)  # whatever has become current meanwhile
             settings = state.settings
-            if settings is None or conversation.overrides:
+            gone = settings is not None and settings.model not in self.bot.services.settings.models
+            if settings is None or conversation.overrides or gone:  # bots.yaml may have changed while it waited
                 settings = self.bot.effective(self.channel, conversation.overrides)
             model = settings.model
             async with self.bot.services.models.use(self.bot.model(settings)) as backend:

@@ -7,7 +7,7 @@ that gives the chunks, and is alone in writing what is known of the reply.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from chatbridge.types import Author, Channel, Chunk, Finish, Message
@@ -125,8 +125,9 @@ class ReplyStream:
         return self._state.superseded
 
     def on_behalf_of(self, author: Author) -> ReplyStream:
-        """The same reply, for that person. Only for one that nobody iterates over yet."""
-        return ReplyStream(replace(self._state, author=author), self._run, so_far=self.so_far)
+        """This reply, once it counts as that person's use of the model."""
+        self._state.author = author
+        return self
 
     def reword(self, message: Message) -> bool:
         """Answer these words instead; False where it is too late for that, since it has begun."""

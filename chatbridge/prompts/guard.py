@@ -117,6 +117,10 @@ def clean_name(name: str) -> str:
     return " ".join(name.split())
 
 
+_HEADER_ENDS = (":", "：", "]", ">")
+"""What the name of a role ends with where it is plain text."""
+
+
 @lru_cache(maxsize=128)
 def guard_of(template: Template) -> Guard:
     """The guard of a template's own formats; for one with `jinja`, of its `headers` and `stop` alone."""
@@ -128,12 +132,17 @@ def guard_of(template: Template) -> Guard:
         written.append([*begin, *user, *rounds])
         written.append([*begin, *(() if _has_system(user) else system), *_filled(user, system), *rounds])
         written.append([*begin, *_filled(single, system)])
-        # What is written only before the new answer is a header like any other.
+        guard = guard_against(written, (*template.headers, *template.stop))
+        # What is written only before the new answer may be a header, too; what an answer begins with ("1.") is none.
         opening = assistant[: assistant.index(_TEXT)] if _TEXT in assistant else ()
         for source in (template.generate, template.generate_mask_last, template.generate_mask_inside):
-            written.append([*begin, *user, *opening, *formats.parse(source)])
-            if single:
-                written.append([*begin, *single, *formats.parse(source)])
+            if source.rstrip().endswith(_HEADER_ENDS):
+                written.append([*begin, *user, *opening, *formats.parse(source)])
+                if single:
+                    written.append([*begin, *single, *formats.parse(source)])
+        wider = guard_against(written, (*template.headers, *template.stop))
+        # A guard of headers within lines leaves words alone that are headers by themselves.
+        return guard if wider.inline and not guard.inline else wider
     return guard_against(written, (*template.headers, *template.stop))
 
 

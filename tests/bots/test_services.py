@@ -54,3 +54,23 @@ async def test_what_is_wrong_between_a_template_and_a_model_is_logged_once(
     services.diagnose(presets()["llama-3"], info)
     assert len(caplog.records) > first, "another template is another pair"
     await store.aclose()
+
+
+async def test_a_queued_message_is_answered_though_its_model_has_gone_meanwhile(tmp_path: Path) -> None:
+    backend = scripted(ScriptedBackend("Yes?"))
+    one, two = (ModelSettings(name, backend.name, backend.options(), template="alpaca") for name in ("one", "two"))
+    defaults = ChannelSettings(reply_to="always", language="en")
+    source = SettingsSource(Settings({"one": one}, presets(), tmp_path / "db", defaults))
+    models, store = ModelPool({backend.name: backend}.__getitem__), await Store.open(tmp_path / "db")
+    try:
+        bot = Bot(Services(source, store, models, Plugins(discover=False)), "b")
+        reply = await bot.receive(asked("hello"))
+        assert isinstance(reply, ReplyStream)
+        assert reply.on_behalf_of(Author("bob", "Bob")) is reply, "whoever holds it may go on using it"
+        source.change(Settings({"two": two}, presets(), tmp_path / "db", defaults))
+        assert "".join([chunk.text async for chunk in reply]) == "Yes?"
+        assert reply.author == Author("bob", "Bob")
+        assert list(models.loaded()) == ["two"]
+    finally:
+        await models.aclose()
+        await store.aclose()

@@ -248,3 +248,14 @@ def test_trusted_text_and_its_variables() -> None:
         Text(", {odd} {date}.\n\nU: "),
     )  # fmt: skip
     assert prompt.prompt[6] == Text("{user}", "person")
+
+
+@pytest.mark.parametrize("begins", ["1.", "Sure, ", "```json\n", "I"])
+def test_what_an_answer_begins_with_is_no_header(begins: str) -> None:
+    fields = {"user": "### Instruction:\n{text}\n\n", "assistant": "### Response:\n{text}\n"}
+    assert guard_of(Template(**fields, generate=begins)) == guard_of(Template(**fields))
+
+
+def test_a_header_within_lines_takes_no_guard_away() -> None:
+    fields = {"user": "Human\n{text}", "assistant": "{text}\n"}
+    assert guard_of(Template(**fields, generate=" Answer:")) == guard_of(Template(**fields))
