@@ -67,9 +67,10 @@ class Bot:
 
     def context(self, asked: Message | Press) -> ReplyContext:
         """What applies to a message or a press, by what bots.yaml says now."""
-        settings = self.effective(asked.channel)
+        merged_from, settings = self.services.settings, self.effective(asked.channel)
         text = asked.text if isinstance(asked, Message) else ""
-        return ReplyContext(settings, pick_language(settings.language, asked.language, text))
+        language = pick_language(settings.language, asked.language, text)
+        return ReplyContext(settings, language, merged_from)
 
     async def receive(
         self, message: Message, *, redelivered: bool = False, context: ReplyContext | None = None
@@ -122,7 +123,7 @@ class Bot:
             parent=chained.node if chained else None,
             follow_up=context.settings.follow_up,
             author=message.author,
-            settings=context.settings,
+            context=context,
         )
 
     async def decide(self, message: Message) -> Message:

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from chatbridge.bots.attachments import content_of, with_attachments
-from chatbridge.bots.reply import FinishedReply, ReplyState, ReplyStream
+from chatbridge.bots.reply import FinishedReply, ReplyContext, ReplyState, ReplyStream
 from chatbridge.bots.request import AnswerTarget, BuiltRequest, build_request, choose_template
 from chatbridge.bots.tree import ConversationTree
 from chatbridge.errors import ChatbridgeError, CommandError
@@ -64,14 +64,14 @@ class Dialogue(ConversationTree):
         follow_up: Literal["queue", "merge", "interrupt"] = "queue",
         new_with: Mapping[str, Any] | None = None,
         author: Author | None = None,
-        settings: ChannelSettings | None = None,
+        context: ReplyContext | None = None,
     ) -> ReplyStream:
         """Record the message and answer it. A message that was answered before is not answered again.
 
         `parent`: the node that it replies to, where it does not follow what was said last. `follow_up`: what becomes
         of answers that it finds on their way. `new_with`: begin a new conversation by it, with these settings of its
-        own, by the keys of a channel. `author`: whose use of the model it counts as. `settings`: what applies in the
-        channel, where that is known.
+        own, by the keys of a channel. `author`: whose use of the model it counts as. `context`: what applies to
+        the message, where that is known.
         """
 
         async def begin(state: ReplyState) -> AnswerTarget | None:
@@ -101,7 +101,7 @@ class Dialogue(ConversationTree):
 
         if follow_up == "interrupt" and self._running is not None:
             self._running.supersede()
-        state = ReplyState(language, author, message, gives_way=follow_up != "queue", settings=settings)
+        state = ReplyState(language, author, message, gives_way=follow_up != "queue", context=context)
         return self._reply(state, begin)
 
     def regenerate(self, language: str = "en", node: int | None = None) -> ReplyStream:
@@ -204,10 +204,7 @@ class Dialogue(ConversationTree):
         model = ""
         try:
             conversation = await self.store.get(target.asked.conversation)  # whatever has become current meanwhile
-            settings = state.settings
-            gone = settings is not None and settings.model not in self.bot.services.settings.models
-            if settings is None or conversation.overrides or gone:  # bots.yaml may have changed while it waited
-                settings = self.bot.effective(self.channel, conversation.overrides)
+            settings = self._settings_for(state.context, conversation)
             model = settings.model
             async with self.bot.services.models.use(self.bot.model(settings)) as backend:
                 built = await self._build(conversation, target, settings, backend)
@@ -237,6 +234,13 @@ class Dialogue(ConversationTree):
             if state.author is not None:
                 await self.bot.permissions.quotas.charge(state.author, state.finish.usage)
             self._report(FinishedReply(self.bot.name, self.channel, model, state.finish, author=state.author))
+
+    def _settings_for(self, context: ReplyContext | None, conversation: Conversation) -> ChannelSettings:
+        """Those that were merged when the message came, unless something has been changed on top or beneath since."""
+        unchanged = context is not None and context.merged_from is self.bot.services.settings
+        if context is not None and unchanged and not conversation.overrides:
+            return context.settings
+        return self.bot.effective(self.channel, conversation.overrides)
 
     async def _build(
         self, conversation: Conversation, target: AnswerTarget, settings: ChannelSettings, backend: Backend

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from chatbridge.types import Author, Channel, Chunk, Finish, Message
 
 if TYPE_CHECKING:
-    from chatbridge.config.settings import ChannelSettings
+    from chatbridge.config.settings import ChannelSettings, Settings
     from chatbridge.engine.backend import Backend
 
 
@@ -26,10 +26,14 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class ReplyContext:
-    """What applies to one message, or one press: merged once, when it comes, and carried along with it."""
+    """What applies to one message, or one press: merged once, when it comes, and carried along with it.
+
+    `merged_from`: what bots.yaml said then; once that has changed, what waits to be answered is merged anew.
+    """
 
     settings: ChannelSettings
     language: str
+    merged_from: Settings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +53,15 @@ class ReplyState:
     """What is known of one reply so far. Its dialogue writes it; everybody else reads it through `ReplyStream`.
 
     `message`: what it answers, until it has begun; a reply that is asked for in another way has none. `gives_way`: it
-    is left out where a later message waits already. `settings`: the channel's, where they were merged already.
-    `running`: the backend and the request's id, while the model is at it.
+    is left out where a later message waits already. `context`: what applied to the message when it came, where that is
+    known. `running`: the backend and the request's id, while the model is at it.
     """
 
     language: str
     author: Author | None = None
     message: Message | None = None
     gives_way: bool = False
-    settings: ChannelSettings | None = None
+    context: ReplyContext | None = None
     notices: list[str] = field(default_factory=list)
     finish: Finish | None = None
     node: int | None = None

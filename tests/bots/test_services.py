@@ -56,8 +56,9 @@ async def test_what_is_wrong_between_a_template_and_a_model_is_logged_once(
     await store.aclose()
 
 
-async def test_a_queued_message_is_answered_though_its_model_has_gone_meanwhile(tmp_path: Path) -> None:
-    backend = scripted(ScriptedBackend("Yes?"))
+async def test_a_queued_message_is_answered_by_what_bots_yaml_says_then(tmp_path: Path) -> None:
+    replies = ScriptedBackend("Yes?")
+    backend = scripted(replies)
     one, two = (ModelSettings(name, backend.name, backend.options(), template="alpaca") for name in ("one", "two"))
     defaults = ChannelSettings(reply_to="always", language="en")
     source = SettingsSource(Settings({"one": one}, presets(), tmp_path / "db", defaults))
@@ -67,10 +68,13 @@ async def test_a_queued_message_is_answered_though_its_model_has_gone_meanwhile(
         reply = await bot.receive(asked("hello"))
         assert isinstance(reply, ReplyStream)
         assert reply.on_behalf_of(Author("bob", "Bob")) is reply, "whoever holds it may go on using it"
-        source.change(Settings({"two": two}, presets(), tmp_path / "db", defaults))
+        source.change(
+            Settings({"two": two}, presets(), tmp_path / "db", defaults.merged(ChannelSettings(system="New.")))
+        )
         assert "".join([chunk.text async for chunk in reply]) == "Yes?"
         assert reply.author == Author("bob", "Bob")
         assert list(models.loaded()) == ["two"]
+        assert [turn.text for turn in replies.requests[0].turns] == ["New.", "hello"]
     finally:
         await models.aclose()
         await store.aclose()
