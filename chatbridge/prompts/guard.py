@@ -124,26 +124,28 @@ _HEADER_ENDS = (":", "：", "]", ">")
 @lru_cache(maxsize=128)
 def guard_of(template: Template) -> Guard:
     """The guard of a template's own formats; for one with `jinja`, of its `headers` and `stop` alone."""
+    more = (*template.headers, *template.stop)
+    if template.jinja is not None:
+        return guard_against((), more)
     begin, system, user = (formats.parse(source) for source in (template.begin, template.system_turn, template.user))
     assistant, single = formats.parse(template.assistant), formats.parse(template.single or "")
     rounds = [*assistant, *user, *assistant]
-    written: list[Sequence[FormatPart]] = []
-    if template.jinja is None:
-        written.append([*begin, *user, *rounds])
-        written.append([*begin, *(() if _has_system(user) else system), *_filled(user, system), *rounds])
-        written.append([*begin, *_filled(single, system)])
-        guard = guard_against(written, (*template.headers, *template.stop))
-        # What is written only before the new answer may be a header, too; what an answer begins with ("1.") is none.
-        opening = assistant[: assistant.index(_TEXT)] if _TEXT in assistant else ()
-        for source in (template.generate, template.generate_mask_last, template.generate_mask_inside):
-            if source.rstrip().endswith(_HEADER_ENDS):
-                written.append([*begin, *user, *opening, *formats.parse(source)])
-                if single:
-                    written.append([*begin, *single, *formats.parse(source)])
-        wider = guard_against(written, (*template.headers, *template.stop))
-        # A guard of headers within lines leaves words alone that are headers by themselves.
-        return guard if wider.inline and not guard.inline else wider
-    return guard_against(written, (*template.headers, *template.stop))
+    written: list[Sequence[FormatPart]] = [
+        [*begin, *user, *rounds],
+        [*begin, *(() if _has_system(user) else system), *_filled(user, system), *rounds],
+        [*begin, *_filled(single, system)],
+    ]
+    guard = guard_against(written, more)
+    # What is written only before the new answer may be a header, too; what an answer begins with ("1.") is none.
+    opening = assistant[: assistant.index(_TEXT)] if _TEXT in assistant else ()
+    for source in (template.generate, template.generate_mask_last, template.generate_mask_inside):
+        if source.rstrip().endswith(_HEADER_ENDS):
+            written.append([*begin, *user, *opening, *formats.parse(source)])
+            if single:
+                written.append([*begin, *single, *formats.parse(source)])
+    wider = guard_against(written, more)
+    # A guard of headers within lines leaves words alone that are headers by themselves.
+    return guard if wider.inline and not guard.inline else wider
 
 
 def guard_against(written: Iterable[Sequence[FormatPart]], headers: Iterable[str] = ()) -> Guard:

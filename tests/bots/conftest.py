@@ -102,3 +102,24 @@ def say(bot: Bot, message: Callable[..., Message]) -> Say:
         return finish
 
     return run
+
+
+Make = Callable[..., Message]
+
+
+async def drained(turn: object) -> tuple[str, Finish | None]:
+    assert isinstance(turn, ReplyStream), turn
+    text, finish = "", None
+    async for chunk in turn:
+        text += chunk.text
+        finish = chunk.finish
+    return text, finish
+
+
+async def command(bot: Bot, text: str, channel: Channel = ALONE, make: Make | None = None) -> object:
+    kind = Channel(channel.id, kind="terminal") if text.startswith(("/save", "/load")) else channel
+    return await bot.receive(Message("c" + text, kind, Author("ann", "Ann"), text))
+
+
+async def said(bot: Bot, channel: Channel = ALONE) -> list[tuple[str, str]]:
+    return [(node.role, node.text) for node in await bot.dialogue(channel).path()]

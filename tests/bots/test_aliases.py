@@ -12,8 +12,7 @@ from chatbridge import Bot, ChannelSettings, CommandError, ConfigError, Message,
 from chatbridge.bots.command import expand
 from chatbridge.config import load
 
-from .conftest import ALONE
-from .test_turns import Make, Say, drained, said
+from .conftest import ALONE, Make, Say, drained, said
 
 ALIASES = {"+": "/regenerate", "++": "/stats", "+reset": "/reset", "+hot": "/set temperature", "！重置": "/reset"}
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,49 +12,24 @@ from chatbridge import (
     Attachment,
     Author,
     BackendError,
-    BackendType,
     Bot,
     Bridge,
     Channel,
     ChannelSettings,
     CommandError,
-    Delivery,
     InvalidRequest,
-    Limits,
     Message,
     Notice,
-    Options,
     Plugins,
     PromptTooLong,
     ReplyStream,
     Sampling,
 )
 from chatbridge.config import ModelSettings, Settings, SettingsSource
-from chatbridge.testing import FakeService, ScriptedBackend, bridge_with, scripted
+from chatbridge.testing import ScriptedBackend, bridge_with, scripted
 from chatbridge.testing.toy import ToyOptions
-from chatbridge.types import Finish
 
-from .conftest import ALONE, ROOM, Say, ToyPlugin
-
-Make = Callable[..., Message]
-
-
-async def drained(turn: object) -> tuple[str, Finish | None]:
-    assert isinstance(turn, ReplyStream), turn
-    text, finish = "", None
-    async for chunk in turn:
-        text += chunk.text
-        finish = chunk.finish
-    return text, finish
-
-
-async def command(bot: Bot, text: str, channel: Channel = ALONE, make: Make | None = None) -> object:
-    kind = Channel(channel.id, kind="terminal") if text.startswith(("/save", "/load")) else channel
-    return await bot.receive(Message("c" + text, kind, Author("ann", "Ann"), text))
-
-
-async def said(bot: Bot, channel: Channel = ALONE) -> list[tuple[str, str]]:
-    return [(node.role, node.text) for node in await bot.dialogue(channel).path()]
+from .conftest import ALONE, ROOM, Make, Say, ToyPlugin, command, drained, said
 
 
 async def test_what_was_streamed_is_what_is_kept(bot: Bot, message: Make, plugin: ToyPlugin) -> None:
@@ -432,46 +405,3 @@ async def test_a_channel_is_answered_by_its_adapter(settings: Settings, message:
         await command(bot, "/set adapter singer", ROOM)
         with pytest.raises(InvalidRequest, match="it has poet"):
             await drained(await bot.receive(message("hello again", ROOM, mentions_bot=True)))
-
-
-async def test_a_new_conversation_begun_while_the_model_loads_leaves_the_answer_whole(
-    tmp_path: Path, message: Make
-) -> None:
-    async def connect(options: Options) -> ScriptedBackend:
-        await bridge.bot("b").dialogue(ALONE).reset()
-        return ScriptedBackend("one")
-
-    async with bridge_with(BackendType("late", Options, "", connect=connect), tmp_path / "db") as bridge:
-        text, finish = await drained(await bridge.bot("b").receive(message("hello")))
-        assert await said(bridge.bot("b")) == [], "the new conversation is empty"
-    assert text == "one"
-    assert finish is not None
-
-
-async def test_what_applies_to_a_message_is_merged_once(tmp_path: Path) -> None:
-    merged: list[str] = []
-
-    class Counting(Settings):
-        def channel(self, bot: str, channel: Channel, **overrides: Any) -> ChannelSettings:
-            merged.append(channel.id)
-            return Settings.channel(self, bot, channel, **overrides)
-
-    service = FakeService(Limits(2000))
-    async with bridge_with(scripted(ScriptedBackend("one", "two")), tmp_path / "db") as bridge:
-        settings = bridge.settings
-        bridge.source.current = Counting(**{key.name: getattr(settings, key.name) for key in fields(settings)})
-        async with Delivery(bridge.bot("b"), service.chat, service.limits) as delivery:
-            await delivery.accept(Message("1", ROOM, Author("ann", "Ann"), "hello", mentions_bot=True))
-            await delivery.settled()
-            assert merged == [ROOM.id]
-            await bridge.bot("b").dialogue(ROOM).override("thinking", "show")
-            await delivery.accept(Message("2", ROOM, Author("ann", "Ann"), "hello again", mentions_bot=True))
-            await delivery.settled()
-    assert merged == [ROOM.id] * 3, "a conversation with settings of its own merges these on top"
-    assert service.shown(ROOM.id) == ["one", "two"]
-
-
-async def test_stop_strings_are_set_as_they_are_typed_with_line_ends_as_backslash_n(bot: Bot) -> None:
-    for typed, stop in (("结束", "结束"), (r"\n\nYou:", "\n\nYou:"), ("###", "###")):
-        await command(bot, f"/set stop {typed}")
-        assert (await bot.dialogue(ALONE).settings()).sampling.stop == (stop,)

@@ -1,0 +1,56 @@
+"""What applies to a message while it is answered: its settings, and the conversation that it was said in."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from chatbridge import Author, BackendType, Bot, Channel, ChannelSettings, Delivery, Limits, Message, Options
+from chatbridge.config import Settings
+from chatbridge.testing import FakeService, ScriptedBackend, bridge_with, scripted
+
+from .conftest import ALONE, ROOM, Make, command, drained, said
+
+
+async def test_a_new_conversation_begun_while_the_model_loads_leaves_the_answer_whole(
+    tmp_path: Path, message: Make
+) -> None:
+    async def connect(options: Options) -> ScriptedBackend:
+        await bridge.bot("b").dialogue(ALONE).reset()
+        return ScriptedBackend("one")
+
+    async with bridge_with(BackendType("late", Options, "", connect=connect), tmp_path / "db") as bridge:
+        text, finish = await drained(await bridge.bot("b").receive(message("hello")))
+        assert await said(bridge.bot("b")) == [], "the new conversation is empty"
+    assert text == "one"
+    assert finish is not None
+
+
+async def test_what_applies_to_a_message_is_merged_once(tmp_path: Path) -> None:
+    merged: list[str] = []
+
+    class Counting(Settings):
+        def channel(self, bot: str, channel: Channel, **overrides: Any) -> ChannelSettings:
+            merged.append(channel.id)
+            return Settings.channel(self, bot, channel, **overrides)
+
+    service = FakeService(Limits(2000))
+    async with bridge_with(scripted(ScriptedBackend("one", "two")), tmp_path / "db") as bridge:
+        settings = bridge.settings
+        bridge.source.current = Counting(**{key.name: getattr(settings, key.name) for key in fields(settings)})
+        async with Delivery(bridge.bot("b"), service.chat, service.limits) as delivery:
+            await delivery.accept(Message("1", ROOM, Author("ann", "Ann"), "hello", mentions_bot=True))
+            await delivery.settled()
+            assert merged == [ROOM.id]
+            await bridge.bot("b").dialogue(ROOM).override("thinking", "show")
+            await delivery.accept(Message("2", ROOM, Author("ann", "Ann"), "hello again", mentions_bot=True))
+            await delivery.settled()
+    assert merged == [ROOM.id] * 3, "a conversation with settings of its own merges these on top"
+    assert service.shown(ROOM.id) == ["one", "two"]
+
+
+async def test_stop_strings_are_set_as_they_are_typed_with_line_ends_as_backslash_n(bot: Bot) -> None:
+    for typed, stop in (("结束", "结束"), (r"\n\nYou:", "\n\nYou:"), ("###", "###")):
+        await command(bot, f"/set stop {typed}")
+        assert (await bot.dialogue(ALONE).settings()).sampling.stop == (stop,)
