@@ -87,6 +87,7 @@ async def connect(options: ObedientOptions) -> Obedient:
     if options.broken:
         raise ModelLoadError(options.broken)
     if options.stuck:
+        print("the load has begun", flush=True)
         await asyncio.Event().wait()
     return Obedient()
 
