@@ -22,9 +22,9 @@ class FrontendType:
     events into `Message`s for `bot.receive` and shows what comes back.
     `ids`: a regular expression that every id of a channel or person matches; `ids_hint` says in words what an id
     looks like and where it is found.
-    `ends`: `run` may return by itself, as a terminal's does when its person leaves. That of any other has failed when it
-    returns, and is started again. A `ConfigError` from `run` is for what only a person can mend, such as a wrong token:
-    the bot then stays away until bots.yaml changes.
+    `ends`: `run` may return by itself, as a terminal's does when its person leaves. Any other's has failed when it
+    returns, and is started again. A `ConfigError` from `run` is for what only a person can mend, such as a wrong
+    token: the bot then stays away until bots.yaml changes.
     """
 
     name: str

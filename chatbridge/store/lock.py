@@ -45,7 +45,7 @@ class StoreLock:
         try:
             if not _lock(descriptor, self.file):
                 raise StoreInUse(_told(self._path, _read(descriptor)))
-            config = os.path.abspath(self._config) if self._config else ""
+            config = str(Path(self._config).absolute()) if self._config else ""
             who = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time(), "config": config}
             with suppress(OSError):  # a full disk takes the name away, and not the lock
                 os.ftruncate(descriptor, 0)

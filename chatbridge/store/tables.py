@@ -29,7 +29,7 @@ _SQL: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`null`: it may be NULL. `utf8`: when the store is opened, bytes that are no UTF-8 are looked for. `words`: all."""
+    """`null`: it may be NULL. `utf8`: the store is searched for bad bytes when it opens. `words`: all that it holds."""
 
     kind: Kind
     null: bool = False
