@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 from chatbridge.bots.bot import Bot
 from chatbridge.bots.services import OpenDelivery, Services
 from chatbridge.config.settings import BotSettings, Settings
-from chatbridge.errors import ChatbridgeError, ConfigError, PluginError
+from chatbridge.errors import ChatbridgeError, ConfigError, PluginError, StoreError
 from chatbridge.plugins.manager import Plugins
 from chatbridge.store import Store
 from chatbridge.suggest import did_you_mean
@@ -171,7 +171,7 @@ class Bridge:
                     return
                 if loop.time() - began > _LONGEST_WAIT:  # it has been well in between
                     wait = restart_after
-                trace = None if isinstance(error, FrontendEnded) else error
+                trace = None if isinstance(error, FrontendEnded | StoreError) else error
                 log.error(
                     "bot %s: %s ended by an error (%s); starting again in %g s",
                     *(name, settings.frontend, error or type(error).__name__, wait),
