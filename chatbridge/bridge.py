@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 from chatbridge.bots.bot import Bot
 from chatbridge.bots.services import OpenDelivery, Services
 from chatbridge.config.settings import BotSettings, Settings
-from chatbridge.errors import ChatbridgeError, ConfigError
+from chatbridge.errors import ChatbridgeError, ConfigError, PluginError, StoreError
 from chatbridge.plugins.manager import Plugins
 from chatbridge.store import Store
 from chatbridge.suggest import did_you_mean
@@ -34,7 +34,9 @@ class Bridge:
         async with Bridge(source, plugins) as bridge:
             reply = await bridge.bot("guild").receive(message)
 
-    `source.current` is read anew for every message, so that a changed bots.yaml needs no restart.
+    `source.current` is read anew for every message, so that a changed bots.yaml needs no restart. `shared`: use the
+    store beside a program that has it for itself; for talks without inbox and outbox, such as the terminal's. `config`:
+    the bots.yaml that it comes from, named to programs that find the store in use. Raises: StoreInUse, StoreError.
     """
 
     services: Services
@@ -46,17 +48,23 @@ class Bridge:
         *,
         on_progress: LoadProgress | None = None,
         clock: Callable[[], float] = time.time,
+        shared: bool = False,
+        config: str = "",
     ) -> None:
         self.source = source
         self.plugins = plugins
         self.models = ModelPool(plugins.require_backend, on_progress)
         self.states: dict[str, str] = {}
-        """Each bot's: "running", "failing" while its frontend waits to be started again, or "ended"."""
+        """Each bot's: "running", "failing" while its frontend waits to be started again, "stopped" where only a person
+        can mend what is wrong, or "ended"."""
+        self._mistakes: dict[str, str] = {}
         self._clock = clock
+        self._shared = shared
+        self._config = config
         self._bots: dict[str, Bot] = {}
 
     async def __aenter__(self) -> Self:
-        store = await Store.open(self.settings.store)
+        store = await Store.open(self.settings.store, shared=self._shared, config=self._config)
         self.services = Services(self.source, store, self.models, self.plugins, self._clock)
         return self
 
@@ -90,7 +98,8 @@ class Bridge:
 
         A bot that a changed bots.yaml adds, takes out, or gives other options is started, stopped, or both.
         `restart_after`: seconds until a frontend that failed is started again; doubled each time.
-        Raises: ConfigError for a bot that bots.yaml does not have, or if there is none at all.
+        Raises: ConfigError for a bot that bots.yaml does not have, if there is none at all, or if none is left to run
+        and one of them had a mistake that only a person can mend.
         """
         chosen = checked_names(self.settings, names)
         changed = asyncio.Event()
@@ -109,12 +118,15 @@ class Bridge:
                         await asyncio.wait([task])
                         del serving[name]
                         self.states.pop(name, None)
+                        self._mistakes.pop(name, None)
                 for name in wanted.keys() - serving.keys():
                     serving[name] = (wanted[name], group.create_task(self._serve(name, wanted[name], restart_after)))
                 if not await _until_changed(changed, [task for _, task in serving.values()]):
                     break
             watching.cancel()
             loading.cancel()
+        if self._mistakes:
+            raise ConfigError("no bot is left:\n" + "\n".join(self._mistakes.values()))
 
     async def _load_models(self, chosen: set[str]) -> None:
         """Load what the bots will need, so that the first message need not wait, and what is wrong is known at once."""
@@ -131,29 +143,47 @@ class Bridge:
                 log.exception("the model %s can't be used", name)
 
     async def _serve(self, name: str, settings: BotSettings, restart_after: float) -> None:
-        frontend = self.plugins.require_frontend(settings.frontend)
         loop, this = asyncio.get_running_loop(), asyncio.current_task()
+        assert this is not None
         wait = restart_after
         while True:
-            log.info("bot %s: %s starts", name, settings.frontend)
-            self.states[name] = "running"
             began = loop.time()
             try:
+                frontend = self.plugins.require_frontend(settings.frontend)
+                log.info("bot %s: %s starts", name, settings.frontend)
+                self.states[name] = "running"
                 await frontend.run(settings.options, self.bot(name))
-            except Exception:
-                if this is not None and this.cancelling():
+                if frontend.ends:
+                    log.info("bot %s: %s ended", name, settings.frontend)
+                    self.states[name] = "ended"
+                    return
+                raise FrontendEnded("it returned, though nobody had told it to")
+            except (Exception, asyncio.CancelledError, SystemExit) as error:
+                if this.cancelling():
+                    if isinstance(error, asyncio.CancelledError):
+                        raise
                     log.exception("bot %s: %s failed while it was stopped", name, settings.frontend)
+                    return
+                if isinstance(error, ConfigError | PluginError):
+                    self._mistakes[name] = str(error)
+                    self.states[name] = "stopped"
+                    log.error("bot %s stays away until bots.yaml changes or the program starts anew: %s", name, error)
                     return
                 if loop.time() - began > _LONGEST_WAIT:  # it has been well in between
                     wait = restart_after
-                log.exception("bot %s: %s ended by an error; starting again in %g s", name, settings.frontend, wait)
+                trace = None if isinstance(error, FrontendEnded | StoreError) else error
+                log.error(
+                    "bot %s: %s ended by an error (%s); starting again in %g s",
+                    *(name, settings.frontend, error or type(error).__name__, wait),
+                    exc_info=trace,
+                )
                 self.states[name] = "failing"
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, _LONGEST_WAIT)
-            else:
-                log.info("bot %s: %s ended", name, settings.frontend)
-                self.states[name] = "ended"
-                return
+
+
+class FrontendEnded(Exception):
+    """A frontend's `run` has returned without having been cancelled."""
 
 
 def checked_names(settings: Settings, names: Iterable[str]) -> set[str]:

@@ -7,6 +7,8 @@ The command line prints these without a traceback and exits 1; anything else is 
     ├── PluginError          a plugin that is broken, missing or clashes with another
     ├── TemplateError        a template that can't be rendered, or doesn't fit the model
     ├── StoreError           the database can't be opened, read or written
+    │   ├── StoreInUse       another program has it
+    │   └── StoreFull        the disk is full
     ├── CommandError         a chat command or its argument is wrong; shown to the person
     └── BackendError         anything about running a model
         ├── ModelLoadError   the model can't be loaded; says why and what would work
@@ -36,6 +38,14 @@ class TemplateError(ChatbridgeError):
 
 class StoreError(ChatbridgeError):
     """The database can't be opened, read or written."""
+
+
+class StoreInUse(StoreError):
+    """Another program uses the database; the text says which, and what to do."""
+
+
+class StoreFull(StoreError):
+    """The disk that the database is on is full; what was to be written is not, and nothing that was is lost."""
 
 
 class CommandError(ChatbridgeError):

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from chatbridge.store.inbox import edited
 from chatbridge.types import Author, Channel, Chunk, Finish, Message
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class ReplyStream:
         """Answer these words instead; False where it is too late for that, since it has begun."""
         if self._state.message is None:
             return False
-        self._state.message = message
+        self._state.message = edited(self._state.message, message)
         return True
 
     def stop(self) -> None:

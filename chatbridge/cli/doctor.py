@@ -177,6 +177,29 @@ def _disk(settings: Settings) -> Iterator[Check]:
     if why := hardware.why_not_writable(store.absolute()):
         state, advice = "error", f"{why}; set `store` in bots.yaml to a file in a folder of yours"
     yield Check("store", f"{store}, {hardware.size(free)} free", state, advice)
+    if store.is_file() and state != "error":
+        yield from _damaged(store)
+
+
+def _damaged(store: Path) -> Iterator[Check]:
+    """What in the store can't be read, also while a bot uses it."""
+    import asyncio
+
+    from chatbridge.store import Store
+
+    async def count() -> int:
+        opened = await Store.open(store, shared=True)
+        await opened.aclose()
+        return opened.damaged_rows
+
+    try:
+        rows = asyncio.run(count())
+    except ChatbridgeError as error:
+        yield Check("store", str(error), "error", "the line above says what to do")
+        return
+    if rows:
+        advice = "`chatbridge queue` lists them, and retries or drops them"
+        yield Check("store", f"{rows} damaged rows are put aside; all others are in use", "warning", advice)
 
 
 def _line(check: Check) -> str:

@@ -35,8 +35,9 @@ _all = click.option("--all", "every", is_flag=True, help="All that were given up
 def command(context: click.Context, config: Path, store: Path | None, as_json: bool) -> None:
     """List the messages that wait, and those that were given up.
 
-    `in-…` are messages of people that were not answered, `out-…` are answers that were not delivered. A running
-    program takes up what is put back within a minute, another one when it starts.
+    `in-…` are messages of people that were not answered, `out-…` are answers that were not delivered, `damaged-…` are
+    rows of the database that can't be read. A running program takes up what is put back within a minute, another one
+    when it starts.
     """
     context.obj = store or _store_of(config)
     if context.invoked_subcommand is None:
@@ -120,7 +121,7 @@ def _with_queue(store: Path, work: Callable[[Queue], Awaitable[T]]) -> T:
     from chatbridge.store.queue import Queue
 
     async def run() -> T:
-        opened = await Store.open(store)
+        opened = await Store.open(store, shared=True)
         try:
             return await work(Queue(opened))
         finally:

@@ -81,7 +81,8 @@ async def _talk(source: SettingsSource, plugins: Plugins, given: dict[str, Any])
     if commands := given.get("commands"):
         given["commands"] = (*written.get("commands", ()), *commands)
     options = frontend.options.model_validate({**written, **given})
-    async with Bridge(source, plugins) as bridge:
+    # Beside bots that run, and other terminals: a talk has its own conversation, and needs no inbox and no outbox.
+    async with Bridge(source, plugins, shared=True) as bridge:
         watch = asyncio.create_task(source.watch())  # a talk may last; what the file says may change
         try:
             await frontend.run(options, bridge.bot(own.name if own else "terminal"))
@@ -92,12 +93,13 @@ async def _talk(source: SettingsSource, plugins: Plugins, given: dict[str, Any])
 def _source(config: Path | None, plugins: Plugins) -> SettingsSource:
     from chatbridge.config.reader import default_settings
     from chatbridge.config.source import SettingsSource
+    from chatbridge.store.private import private_folder
 
     path = config or Path("bots.yaml")
     if config is not None or path.exists():
         return SettingsSource.of_file(path, plugins)
     settings = default_settings(plugins)
-    settings.store.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(settings.store.parent)
     return SettingsSource(settings)
 
 

@@ -10,7 +10,9 @@ from typing import Literal
 
 import click
 
-from chatbridge.errors import ChatbridgeError
+from chatbridge.errors import ChatbridgeError, ConfigError, PluginError, StoreInUse
+
+EX_TEMPFAIL, EX_CONFIG = 75, 78
 
 
 @click.command("run")
@@ -27,6 +29,13 @@ def command(
     """Start the BOTS of bots.yaml, or all of them.
 
     Runs until Ctrl-C or SIGTERM, which let answers under way end; a changed bots.yaml is followed without a restart.
+
+    \b
+    Exits
+      0   when it was told to end, or all its bots have ended
+      1   by an error that may pass
+      75  where another program has the store
+      78  where a person has to mend something first: bots.yaml, a token
     """
     from chatbridge.operations.logs import Redactor, set_up
 
@@ -40,11 +49,19 @@ def command(
         asyncio.run(serve(config, bots, redactor))
     except (KeyboardInterrupt, asyncio.CancelledError):
         click.echo("stopped", err=True)
-    except ChatbridgeError:
-        raise
+    except ChatbridgeError as error:
+        click.echo(f"chatbridge: {error}", err=True)
+        sys.exit(_exit_code(error))
     except Exception:  # Python's own traceback would tell secrets
         logging.getLogger("chatbridge").critical("ended by a mistake in the program, or in a plugin", exc_info=True)
         sys.exit(1)
+
+
+def _exit_code(error: ChatbridgeError) -> int:
+    """By the conventions of sysexits.h, so that a supervisor knows when another start would help."""
+    if isinstance(error, ConfigError | PluginError):
+        return EX_CONFIG
+    return EX_TEMPFAIL if isinstance(error, StoreInUse) else 1
 
 
 async def _dry_run(config: Path, bots: tuple[str, ...]) -> int:

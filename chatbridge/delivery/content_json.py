@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from functools import cache
+from typing import TYPE_CHECKING
 
 from chatbridge.delivery.chat import Button, Entity, MessageContent
 from chatbridge.types import Attachment
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 
 def to_json(content: MessageContent) -> str:
@@ -29,3 +38,16 @@ def from_json(text: str) -> MessageContent:
     entities = tuple(Entity(*entity) for entity in fields["entities"])
     buttons = tuple(Button(*button) for button in fields["buttons"])
     return MessageContent(fields["text"], entities, fields["plain"], file, ends_answer=fields["last"], buttons=buttons)
+
+
+def check_json(text: str) -> None:
+    """Look whether `from_json` can read a text; "" is none. Raises: ValueError, TypeError, KeyError or the like."""
+    if text:
+        _adapter().validate_python(asdict(from_json(text)))
+
+
+@cache
+def _adapter() -> TypeAdapter[MessageContent]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(MessageContent)

@@ -117,7 +117,8 @@ class Delivery:
         channel, a stream of updates) and how far it is read with this message; stored in the same transaction, and
         given back by `cursors`. Raises: StoreError; then the message is not stored.
         """
-        if self._sweeper is None:  # what a crash left was asked before: behind this one it would pass for answered
+        # What a crash, or a full disk, has left was asked before: behind this one it would pass for answered.
+        if self._sweeper is None or self._tasks.failed:
             await self.resume()
         item = await self.inbox.add(self.bot.name, message, cursor)
         if item is None:
@@ -127,6 +128,7 @@ class Delivery:
 
     async def resume(self) -> None:
         """Go on with everything that waits in inbox and outbox; may be called again, after each reconnect."""
+        self._tasks.failed = False
         await self._outbox_sender.resume()
         for item in await self.inbox.open(self.bot.name):
             self._inbox_worker.take(item, redelivered=True)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from chatbridge.bots.reply import ReplyStream
 from chatbridge.delivery.chat import Budget, Button, Chat, Limits, MessageContent
 from chatbridge.delivery.clock import Clock
-from chatbridge.delivery.content_json import from_json, to_json
+from chatbridge.delivery.content_json import check_json, from_json, to_json
 from chatbridge.delivery.contents import split_answer
 from chatbridge.delivery.errors import RateLimited
 from chatbridge.delivery.rate_limiter import Cooldowns, RateLimiter
@@ -143,9 +143,22 @@ class OutboxSender:
 
     async def resume(self) -> None:
         """Deliver what waits in the outbox and is not in hand."""
-        messages = await self.outbox.open(self._bot)
-        for channel in {message.channel: None for message in messages}:
-            self._send(channel, [message for message in messages if message.channel == channel])
+        good: dict[str, list[OutboxMessage]] = {}
+        bad: dict[int, str] = {}
+        for row in await self.outbox.open(self._bot):
+            if row.id in self._in_hand:
+                continue
+            try:
+                check_json(row.content)
+            except (TypeError, ValueError, KeyError, AttributeError, IndexError, RecursionError) as error:
+                bad[row.id] = f"part: {type(error).__name__}: {error}"
+            else:
+                good.setdefault(row.channel, []).append(row)
+        # Nothing is awaited in between: what is in hand now may be delivered by then, and would be sent again.
+        for channel, rows in good.items():
+            self._send(channel, rows)
+        for id, reason in bad.items():
+            await self.outbox.put_aside(id, reason)
 
     async def _put(
         self,

@@ -7,17 +7,21 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from chatbridge.errors import StoreFull
+
 log = logging.getLogger(__name__)
 
 
 class Tasks:
-    """A set of running tasks. One that fails is logged, and what it worked on waits for the next start.
+    """A set of running tasks. One that fails is logged, and what it worked on waits to be tried again.
 
     Unlike `asyncio.TaskGroup`, the failure of one ends no other.
     """
 
     def __init__(self, bot: str) -> None:
         self._bot = bot
+        self.failed = False
+        """Whether one has failed since somebody set this to False: what it worked on waits in the inbox."""
         self._running: set[asyncio.Task[None]] = set()
 
     @property
@@ -41,4 +45,6 @@ class Tasks:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("bot %s: a message waits for the next start: %s", self._bot, error, exc_info=error)
+            self.failed = True
+            trace = None if isinstance(error, StoreFull) else error  # that says all there is to know
+            log.error("bot %s: a message waits to be tried again: %s", self._bot, error, exc_info=trace)

@@ -116,4 +116,9 @@ class Metrics:
         )
         lag.add_metric(("worst",), self._lag.worst)
         lag.add_metric(("p99",), self._lag.quantile(0.99))
-        yield from (depth, calls, requests, kept, lag)
+        damaged = GaugeMetricFamily(
+            "chatbridge_store_damaged_rows", "Rows of the database that can't be read; `chatbridge queue` lists them."
+        )
+        if self.bridge is not None:
+            damaged.add_metric((), self.bridge.store.damaged_rows)
+        yield from (depth, calls, requests, kept, lag, damaged)

@@ -49,7 +49,7 @@ async def serve(config: Path, bots: Iterable[str], redactor: Redactor) -> None:
 
     source.on_change(changed)
     async with AsyncExitStack() as stack:
-        bridge = await stack.enter_async_context(Bridge(source, plugins))
+        bridge = await stack.enter_async_context(Bridge(source, plugins, config=str(config)))
         if metrics is not None:
             metrics.bridge = bridge
         watching = asyncio.create_task(lag.run())
@@ -86,6 +86,7 @@ def _health(bridge: Bridge, lag: LoopLag) -> Page:
         "bots": states,
         "models": sorted(bridge.models.loaded()),
         "in_hand": sum(delivery.in_hand for delivery in bridge.deliveries),
+        "damaged_rows": bridge.store.damaged_rows,
         "event_loop_lag_seconds": round(lag.worst, 4),
     }
     return Page(json.dumps(told).encode(), "200 OK" if good else "503 Service Unavailable")

@@ -22,6 +22,9 @@ class FrontendType:
     events into `Message`s for `bot.receive` and shows what comes back.
     `ids`: a regular expression that every id of a channel or person matches; `ids_hint` says in words what an id
     looks like and where it is found.
+    `ends`: `run` may return by itself, as a terminal's does when its person leaves. Any other's has failed when it
+    returns, and is started again. A `ConfigError` from `run` is for what only a person can mend, such as a wrong
+    token: the bot then stays away until bots.yaml changes.
     """
 
     name: str
@@ -30,6 +33,7 @@ class FrontendType:
     run: Callable[[Any, Bot], Awaitable[None]]
     ids: str = r"\S(.*\S)?"
     ids_hint: str = "it should have no blanks around it"
+    ends: bool = False
 
     def check_id(self, id: str) -> str:
         """What is wrong with an id of this service, in words; empty for a good one."""

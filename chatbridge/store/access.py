@@ -8,7 +8,9 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+from chatbridge.store.damaged import readable, typed
 from chatbridge.store.database import Database, storable
+from chatbridge.store.tables import PEOPLE
 from chatbridge.types import Author
 
 LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
@@ -36,6 +38,7 @@ class Pairings:
 
         def work(db: sqlite3.Connection) -> Pairing:
             code = "".join(secrets.choice(LETTERS) for _ in range(8))
+            readable(db, PEOPLE, db.execute(f"{_PAIRING} AND user = ?", (bot, author.id)), _pairing)
             db.execute(
                 "INSERT INTO people (bot, user, name, code, created) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT (bot, user) DO UPDATE SET name = excluded.name",
@@ -47,18 +50,19 @@ class Pairings:
 
     async def paired(self, bot: str, user: str) -> bool:
         """Whether an admin has let that person in."""
-        query = "SELECT 1 FROM people WHERE bot = ? AND user = ? AND paired"
+        query = "SELECT 1 FROM people WHERE bot = ? AND user = ? AND paired IS 1"
         return await self._store.transaction(lambda db: db.execute(query, (bot, user)).fetchone()) is not None
 
     async def pair(self, bot: str, code: str, by: str) -> Pairing | None:
         """Let in whoever has that code or that id. Returns None where nobody has."""
 
         def work(db: sqlite3.Connection) -> Pairing | None:
-            row = db.execute(f"{_PAIRING} AND (code = ? OR user = ?)", (bot, code.upper(), code)).fetchone()
-            if row is None:
-                return None
-            db.execute("UPDATE people SET paired = 1, paired_by = ? WHERE bot = ? AND user = ?", (by, bot, row[0]))
-            return replace(_pairing(row), paired=True)
+            rows = db.execute(f"{_PAIRING} AND (code = ? OR user = ?)", (bot, code.upper(), code))
+            for found in readable(db, PEOPLE, rows, _pairing):
+                place = (by, bot, found.user)
+                db.execute("UPDATE people SET paired = 1, paired_by = ? WHERE bot = ? AND user = ?", place)
+                return replace(found, paired=True)
+            return None
 
         return await self._store.transaction(work)
 
@@ -70,12 +74,12 @@ class Pairings:
     async def all(self, bot: str) -> list[Pairing]:
         """Everybody who asked or was let in, in the order in which they asked."""
         query = f"{_PAIRING} ORDER BY created"
-        return await self._store.transaction(lambda db: [_pairing(row) for row in db.execute(query, (bot,))])
+        return await self._store.transaction(lambda db: readable(db, PEOPLE, db.execute(query, (bot,)), _pairing))
 
 
-_PAIRING = "SELECT user, name, code, paired FROM people WHERE bot = ?"
+_PAIRING = "SELECT bot, user, name, code, paired FROM people WHERE bot = ?"
 
 
 def _pairing(row: tuple[Any, ...]) -> Pairing:
-    user, name, code, paired = row
+    _, user, name, code, paired = typed(row, str, str, str, str, int)
     return Pairing(user, name, code, bool(paired))

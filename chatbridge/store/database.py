@@ -10,14 +10,21 @@ the file is sound. `FULL` would wait for the disk at each message.
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self, TypeVar
 
-from chatbridge.errors import StoreError
-from chatbridge.store.schema import migrate
+from chatbridge.errors import StoreError, StoreFull
+from chatbridge.store import damaged
+from chatbridge.store.lock import StoreLock
+from chatbridge.store.private import keep_private, make_private
+from chatbridge.store.schema import migrate, outdated, refuse_newer
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -28,15 +35,24 @@ BUSY_SECONDS = 5.0
 class Database:
     """An open file and its thread. `await Database.open(path)` makes one; close it with `aclose`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, shared: bool = False, config: str = "") -> None:
         self._file = path
+        self._shared = shared
+        self._lock = StoreLock(path, config)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
-        self._connection: sqlite3.Connection | None = None
+        self._connection: damaged.Connection | None = None
+        self.damaged_rows = 0
+        """How many rows that can't be read are kept aside; `chatbridge queue` lists them."""
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
-        """Open or create the file. Raises StoreError."""
-        database = cls(path)
+    async def open(cls, path: Path, *, shared: bool = False, config: str = "") -> Self:
+        """Open or create the file, for this program alone. Raises: StoreInUse where another has it, StoreError.
+
+        `shared`: beside whoever has it. Each operation still is a transaction of its own; but nobody may take messages
+        in or bring answers out who is not alone with them. `config`: the bots.yaml of this program, to be named to
+        others.
+        """
+        database = cls(path, shared=shared, config=config)
         try:
             await database._run(database._connect)
         except BaseException:
@@ -45,12 +61,13 @@ class Database:
         return database
 
     async def aclose(self) -> None:
-        """Wait for what is under way, then close the file."""
+        """Wait for what is under way, then close the file and let others have it."""
 
         def close() -> None:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+            self._lock.release()
 
         await asyncio.get_running_loop().run_in_executor(self._thread, close)
         self._thread.shutdown()
@@ -59,41 +76,77 @@ class Database:
         """Run `work` as one transaction on the store's thread. Raises StoreError."""
 
         def transaction() -> T:
-            db = self._connection
-            if db is None:
+            if self._connection is None:
                 raise StoreError(f"{self._file} is closed already")
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(db)
-                db.execute("COMMIT")
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            return result
+            return self._transaction(self._connection, work)
 
         return await self._run(transaction)
+
+    async def look_through(self) -> int:
+        """Look for rows of any table that can't be read, and put them aside. Returns how many are there by now.
+
+        In a large store it takes a while, and everybody else waits.
+        """
+
+        def work(db: sqlite3.Connection) -> int:
+            damaged.audit(db, nodes=True)
+            return damaged.count(db)
+
+        return await self.transaction(work)
 
     async def execute(self, statement: str, *values: object) -> int:
         """One statement as a transaction; how many rows it changed. Raises StoreError."""
         return await self.transaction(lambda db: db.execute(statement, values).rowcount)
 
+    def _transaction(self, db: damaged.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+        db.noticed.clear()
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            result = work(db)
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:  # a full disk, for one, has ended it already
+                db.execute("ROLLBACK")
+            raise
+        for told in db.noticed:
+            log.error("%s: %s", self._file, told)
+        self.damaged_rows += len(db.noticed)
+        return result
+
     def _connect(self) -> None:
         if not self._file.parent.is_dir():
             raise StoreError(f"{self._file}: there is no folder {self._file.parent}; make it, or change `store:`")
-        self._connection = sqlite3.connect(
-            self._file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = NORMAL")
-        self._connection.execute("PRAGMA foreign_keys = ON")
-        migrate(self._connection, str(self._file))
+        refuse_newer(self._file)
+        if not self._shared:
+            self._lock.acquire()
+        make_private(self._file)  # SQLite gives the files beside it the same rights
+        for beside in ("-wal", "-shm"):
+            keep_private(self._file.with_name(self._file.name + beside))
+        db = self._connection = damaged.connect(str(self._file), BUSY_SECONDS)
+        if self._shared and outdated(db, str(self._file)):
+            self._lock.acquire()  # to bring it up to date nobody else may be there
+        if outdated(db, str(self._file)) or not self._shared:
+            db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA foreign_keys = ON")
+        migrate(db, str(self._file))
+        if self._shared:
+            self._lock.release()
+        else:
+            self._transaction(db, damaged.audit)
+        self.damaged_rows = damaged.count(db)
 
     async def _run(self, work: Callable[[], T]) -> T:
         def guarded() -> T:
             try:
                 return work()
             except sqlite3.Error as error:
-                raise StoreError(f"{self._file}: {_in_words(error)}") from error
+                kind = StoreFull if _name(error).startswith("SQLITE_FULL") else StoreError
+                raise kind(f"{self._file}: {_in_words(error)}") from error
+            except OSError as error:
+                kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
+                words = _WORDS["SQLITE_FULL" if kind is StoreFull else _OS_ERRORS.get(error.errno or 0, "")]
+                raise kind(f"{error.filename or self._file}: {words} ({error.strerror})") from error
 
         # Shielded: a caller that is cancelled must not leave a transaction half-way.
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, guarded))
@@ -107,18 +160,35 @@ def storable(text: str) -> str:
 _WORDS = {
     "SQLITE_BUSY": "another program is writing to it and does not let go; end that one, or name another file",
     "SQLITE_CANTOPEN": "it can't be opened; look at the folder's and the file's permissions",
-    "SQLITE_READONLY": "it can't be written to; look at its permissions",
+    "SQLITE_READONLY": "it can't be written to; look at its permissions, and whether the disk is mounted read-only",
     "SQLITE_NOTADB": "this is no SQLite database; name another file under `store:`",
     "SQLITE_CORRUPT": "the database is damaged; move it away and start anew, or restore a backup",
-    "SQLITE_FULL": "the disk is full; make room and start again",
-    "SQLITE_IOERR": "the disk reports an error",
+    "SQLITE_FULL": "the disk is full; once there is room, everything goes on by itself",
+    "SQLITE_IOERR": "the disk reports an error; look at the system's log",
+    "": "it can't be used",
+}
+_OS_ERRORS = {
+    errno.EACCES: "SQLITE_CANTOPEN",
+    errno.EPERM: "SQLITE_CANTOPEN",
+    errno.EISDIR: "SQLITE_CANTOPEN",
+    errno.EROFS: "SQLITE_READONLY",
+    errno.EIO: "SQLITE_IOERR",
 }
 
 
+def _name(error: sqlite3.Error) -> str:
+    """SQLite's own name for an error. A disk without room for a file of SQLite's own is full as well."""
+    name = str(getattr(error, "sqlite_errorname", ""))
+    return "SQLITE_FULL" if name in _FULL else name
+
+
+_FULL = ("SQLITE_IOERR_SHMSIZE",)
+
+
 def _in_words(error: sqlite3.Error) -> str:
-    name = getattr(error, "sqlite_errorname", "")
+    name = _name(error)
     for code, words in _WORDS.items():
-        if name.startswith(code):
+        if code and name.startswith(code):
             return f"{words} ({error})"
     return str(error)
 

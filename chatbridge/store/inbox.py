@@ -12,12 +12,18 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from chatbridge.store.cursors import advance
+from chatbridge.store.damaged import readable, typed
 from chatbridge.store.database import Database, short_key, storable
+from chatbridge.store.tables import INBOX
 from chatbridge.types import Attachment, Author, Channel, Message, Press
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +120,28 @@ class Inbox:
 
         def work(db: sqlite3.Connection) -> list[InboxItem]:
             rows = db.execute(f"{_ITEM} WHERE bot = ? AND state IN ('waiting', 'running') ORDER BY id", (bot,))
-            return [_item(row) for row in rows]
+            return readable(db, INBOX, rows, _item)
 
         return await self._store.transaction(work)
 
     async def revise(self, bot: str, message: Message) -> bool:
-        """Replace a message that was edited before its answer began. False where it is not waiting."""
-        packed = storable(json.dumps(_packed(message), ensure_ascii=False))
-        return bool(
-            await self._store.execute(
-                "UPDATE inbox SET message = ? WHERE bot = ? AND channel = ? AND service_id = ? AND state = 'waiting'",
-                *(packed, bot, message.channel.id, message.id),
-            )
-        )
+        """Put the new words of a message that was edited before its answer began. False where it is not waiting.
+
+        An edit changes words: the files that came with the message, and whether it is answered, stay as they are unless
+        `message` has others.
+        """
+
+        def work(db: sqlite3.Connection) -> bool:
+            place = (bot, message.channel.id, message.id)
+            rows = db.execute(f"{_ITEM} WHERE {_PLACE} AND state = 'waiting'", place)
+            for item in readable(db, INBOX, rows, _item):
+                if isinstance(old := item.asked, Message):
+                    packed = storable(json.dumps(_packed(edited(old, message)), ensure_ascii=False))
+                    db.execute("UPDATE inbox SET message = ? WHERE id = ?", (packed, item.id))
+                    return True
+            return False
+
+        return await self._store.transaction(work)
 
     async def withdraw(self, bot: str, channel: str, service_id: str) -> bool:
         """Do not answer a message that was deleted in its chat. False where it is not waiting."""
@@ -147,14 +162,38 @@ class Inbox:
 _ITEM = "SELECT id, bot, channel, service_id, message, state, attempts, error, live, created FROM inbox"
 
 
-def _get(db: sqlite3.Connection, id: int | None) -> InboxItem:
-    return _item(db.execute(f"{_ITEM} WHERE id = ?", (id,)).fetchone())
+_PLACE = "bot = ? AND channel = ? AND service_id = ?"
+
+
+def edited(old: Message, new: Message) -> Message:
+    """A message after an edit: `new`, with what an edit doesn't tell of taken from `old`."""
+    unreadable = new.unreadable or ("" if new.text else old.unreadable)
+    return replace(
+        new,
+        attachments=new.attachments or old.attachments,
+        wanted=old.wanted if new.wanted is None else new.wanted,
+        unreadable=unreadable,
+        reply_to=new.reply_to if new.reply_to is not None else old.reply_to,
+        quoted=new.quoted or old.quoted,
+    )
+
+
+def _get(db: sqlite3.Connection, id: int | None) -> InboxItem | None:
+    found = readable(db, INBOX, db.execute(f"{_ITEM} WHERE id = ?", (id,)), _item)
+    return found[0] if found else None
+
+
+_TYPES = (int, str, str, str, str, str, int, str, str, int | float)
 
 
 def _item(row: tuple[Any, ...]) -> InboxItem:
-    id, bot, channel, service_id, message, state, attempts, error, live, created = row
+    id, bot, channel, service_id, message, state, attempts, error, live, created = typed(row, *_TYPES)
+    if not message and state in ("waiting", "running", "dead"):
+        raise ValueError("there is no message in it")
     asked = _unpacked(json.loads(message)) if message else None
-    return InboxItem(id, bot, channel, service_id, asked, state, attempts, error, tuple(json.loads(live)), created)
+    if not isinstance(ids := json.loads(live), list) or not all(isinstance(id, str) for id in ids):
+        raise TypeError("`live` is no list of ids")
+    return InboxItem(id, bot, channel, service_id, asked, state, attempts, error, tuple(ids), created)
 
 
 def _packed(asked: Message | Press) -> dict[str, Any]:
@@ -165,9 +204,25 @@ def _packed(asked: Message | Press) -> dict[str, Any]:
 
 
 def _unpacked(fields: dict[str, Any]) -> Message | Press:
+    """The message or press. Raises: TypeError, ValueError and the like for anything that `_packed` would not make."""
     channel, author = Channel(**fields.pop("channel")), fields.pop("author")
     author = Author(**{**author, "roles": tuple(author.get("roles", ()))})
     if "action" in fields:
-        return Press(**fields, channel=channel, author=author)
-    files = tuple(Attachment(name, kind, base64.b64decode(data)) for name, kind, data in fields.pop("attachments"))
-    return Message(**fields, channel=channel, author=author, attachments=files)
+        return _checked(Press(**fields, channel=channel, author=author))
+    files = tuple(
+        Attachment(name, kind, base64.b64decode(data, validate=True)) for name, kind, data in fields.pop("attachments")
+    )
+    return _checked(Message(**fields, channel=channel, author=author, attachments=files))
+
+
+def _checked(asked: Message | Press) -> Message | Press:
+    checked: Message | Press = _adapter(isinstance(asked, Press)).validate_python(asdict(asked))
+    return checked
+
+
+@cache
+def _adapter(press: bool) -> TypeAdapter[Any]:
+    """Checks the types of all fields, also of nested ones. Made when it is needed, so that `--help` stays quick."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Press if press else Message)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass
 
+from chatbridge.store.damaged import UNREADABLE, typed
 from chatbridge.store.database import Database
 
 
@@ -62,7 +64,10 @@ class MessageIndex:
                 "AND answer.role = 'assistant' AND NOT removed ORDER BY answer.id DESC LIMIT 1",
                 (bot, channel, message_id),
             ).fetchone()
-            return KeptAnswer(row[0], row[1], row[2], bool(row[3]), bool(row[4])) if row else None
+            # One that can't be read is asked for anew; whoever reads its conversation puts it aside.
+            if row is None or not (isinstance(row[0], str) and isinstance(row[2], str)):
+                return None
+            return KeptAnswer(row[0], row[1], row[2], bool(row[3]), bool(row[4]))
 
         return await self._store.transaction(work)
 
@@ -100,7 +105,9 @@ class MessageIndex:
     async def _one(self, query: str, *values: str) -> MessageRef | None:
         def work(db: sqlite3.Connection) -> MessageRef | None:
             row = db.execute(query, values).fetchone()
-            return MessageRef(*row) if row else None
+            with suppress(*UNREADABLE):  # whoever reads the conversation or the message itself puts that aside
+                return MessageRef(*typed(row, str, int, int, str)) if row else None
+            return None
 
         return await self._store.transaction(work)
 

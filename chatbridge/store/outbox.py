@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from chatbridge.store.damaged import put_aside, readable, typed
 from chatbridge.store.database import Database, short_key
 from chatbridge.store.message_index import note
+from chatbridge.store.tables import OUTBOX
 
 Kind = Literal["send", "edit", "delete"]
 
@@ -139,9 +141,13 @@ class Outbox:
 
         def work(db: sqlite3.Connection) -> list[OutboxMessage]:
             rows = db.execute(f"{_MESSAGE} WHERE bot = ? AND state IN ('pending', 'attempting') ORDER BY id", (bot,))
-            return [_message(row) for row in rows]
+            return readable(db, OUTBOX, rows, _message)
 
         return await self._store.transaction(work)
+
+    async def put_aside(self, id: int, reason: str) -> None:
+        """What that message holds can't be read: keep it with the damaged rows, for `chatbridge queue`."""
+        await self._store.transaction(lambda db: put_aside(db, OUTBOX, (id,), reason))
 
     async def prune(self, days: float) -> None:
         """Delete what was delivered or dropped longer ago."""
@@ -154,8 +160,12 @@ _MESSAGE = (
     "message_id, created, node FROM outbox"
 )
 
+_TYPES = (int, str, str, int | None, str, str, str, str | None, str, str, int, int, str, str, int | float, int | None)
+
 
 def _message(row: tuple[Any, ...]) -> OutboxMessage:
-    values = list(row)
+    values = list(typed(row, *_TYPES))
+    if values[4] not in ("send", "edit", "delete"):
+        raise ValueError(f"its kind is {values[4]!r}")
     values[10] = bool(values[10])
     return OutboxMessage(*values)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 from chatbridge.errors import StoreError
 
@@ -114,17 +117,72 @@ MIGRATIONS = (
         PRIMARY KEY (bot, user, day)
     ) WITHOUT ROWID;
     """,
+    # Rows that could not be read, whole: `kept` is the row in JSON, with {"text": hex} or {"blob": hex} for bytes.
+    """
+    CREATE TABLE damaged (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        origin TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        kept TEXT NOT NULL,
+        mended INTEGER NOT NULL,
+        created REAL NOT NULL
+    );
+    """,
 )
+
+_VERSION_AT = 60
+"""Where a database's header has its `user_version`, in four bytes: https://www.sqlite.org/fileformat.html"""
+
+
+def refuse_newer(path: Path) -> None:
+    """Look at the file's header alone, since opening a database may write to it. Raises: StoreError."""
+    with suppress(OSError), path.open("rb") as file:
+        header = file.read(_VERSION_AT + 4)
+        if header.startswith(b"SQLite format 3\0") and len(header) == _VERSION_AT + 4:
+            _check(int.from_bytes(header[_VERSION_AT:], "big", signed=True), str(path))
+
+
+def outdated(connection: sqlite3.Connection, name: str) -> bool:
+    """Whether there are migrations to do. Raises: StoreError for a database that a newer chatbridge has written."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    _check(version, name)
+    return bool(version < len(MIGRATIONS))
 
 
 def migrate(connection: sqlite3.Connection, name: str) -> None:
-    """Bring the database up to date. Raises StoreError for one that a newer chatbridge has written."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    """Bring the database up to date, all of it or, where the program ends in the middle, nothing. Raises: StoreError.
+
+    Two programs may do so at once: the second one waits for the first, and finds nothing left to do.
+    """
+    if not outdated(connection, name):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()  # again: others may have been faster
+        _check(version, name)
+        for script in MIGRATIONS[version:]:
+            for statement in _statements(script):  # not `executescript`, which commits what is open
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _check(version: int, name: str) -> None:
     if version > len(MIGRATIONS):
         raise StoreError(
             f"{name} was written by a newer chatbridge (format {version}, this one knows {len(MIGRATIONS)}): "
             f"update chatbridge, or name another file under `store:`"
         )
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        # executescript commits what it is given, so the version rides in the same transaction as the tables.
-        connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")

@@ -6,13 +6,15 @@ import json
 import sqlite3
 import time
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from chatbridge.errors import StoreError
+from chatbridge.store.damaged import UNREADABLE, put_aside
 from chatbridge.store.database import Database, storable
 from chatbridge.store.message_index import note
 from chatbridge.store.records import Conversation, Node
+from chatbridge.store.tables import CONVERSATIONS, NODES
 from chatbridge.types import Reply, Role
 
 EXPORT_VERSION = 1
@@ -27,8 +29,9 @@ class Store(Database):
         """The current conversation of a bot in a channel; a new one if there is none."""
 
         def work(db: sqlite3.Connection) -> Conversation:
-            row = db.execute(f"{_CONVERSATION} WHERE bot = ? AND channel = ? AND current", (bot, channel)).fetchone()
-            return _conversation(row) if row else _start(db, bot, channel)
+            rows = db.execute(f"{_CONVERSATION} WHERE bot = ? AND channel = ? AND current", (bot, channel))
+            found = _conversations(db, rows)
+            return found[0] if found else _start(db, bot, channel)
 
         return await self.transaction(work)
 
@@ -51,7 +54,7 @@ class Store(Database):
                 "ORDER BY id DESC LIMIT ?",
                 (bot, channel, limit),
             )
-            return [_conversation(row) for row in rows]
+            return _conversations(db, rows)
 
         return await self.transaction(work)
 
@@ -130,11 +133,9 @@ class Store(Database):
 
         def work(db: sqlite3.Connection) -> Node:
             if service_id is not None:
-                row = db.execute(
-                    f"{_NODE} WHERE conversation = ? AND service_id = ?", (conversation_id, service_id)
-                ).fetchone()
-                if row:
-                    return _node(row)
+                seen = db.execute(f"{_NODE} WHERE conversation = ? AND service_id = ?", (conversation_id, service_id))
+                if nodes := _nodes(db, seen):
+                    return nodes[0]
             if parent is not None:
                 _belongs(db, conversation_id, parent)
             else:
@@ -167,11 +168,13 @@ class Store(Database):
             end = head if head is not None else _get(db, conversation_id).head
             rows = db.execute(
                 "WITH RECURSIVE up (id, depth) AS (SELECT ?, 0 UNION ALL SELECT nodes.parent, depth + 1 "
-                f"FROM nodes JOIN up ON nodes.id = up.id WHERE nodes.parent IS NOT NULL) {_NODE} JOIN up USING (id) "
-                "WHERE conversation = ? AND NOT removed ORDER BY depth DESC",
+                # What follows a message has a greater id: so not even damaged rows make a path without an end.
+                f"FROM nodes JOIN up ON nodes.id = up.id WHERE nodes.parent < nodes.id) {_NODE} JOIN up USING (id) "
+                "WHERE (conversation = ? OR typeof(conversation) != 'integer') AND removed IS NOT 1 "
+                "ORDER BY depth DESC",
                 (end, conversation_id),
             )
-            return [_node(row) for row in rows]
+            return _nodes(db, rows)
 
         return await self.transaction(work)
 
@@ -179,36 +182,36 @@ class Store(Database):
         """The node of that id. Raises StoreError."""
 
         def work(db: sqlite3.Connection) -> Node:
-            row = db.execute(f"{_NODE} WHERE id = ?", (node_id,)).fetchone()
-            if row is None:
+            found = _nodes(db, db.execute(f"{_NODE} WHERE id = ?", (node_id,)))
+            if not found:
                 raise StoreError(f"there is no message {node_id}")
-            return _node(row)
+            return found[0]
 
         return await self.transaction(work)
 
     async def children(self, conversation_id: int, node_id: int | None) -> list[Node]:
         """What follows a node, oldest first; None for the first messages."""
         return await self.transaction(
-            lambda db: [
-                _node(row)
-                for row in db.execute(
-                    f"{_NODE} WHERE conversation = ? AND parent IS ? AND NOT removed ORDER BY id",
+            lambda db: _nodes(
+                db,
+                db.execute(
+                    f"{_NODE} WHERE conversation = ? AND parent IS ? AND removed IS NOT 1 ORDER BY id",
                     (conversation_id, node_id),
-                )
-            ]
+                ),
+            )
         )
 
     async def leaves(self, conversation_id: int) -> list[Node]:
         """The ends of all branches, oldest first."""
         return await self.transaction(
-            lambda db: [
-                _node(row)
-                for row in db.execute(
-                    f"{_NODE} WHERE conversation = ? AND NOT removed AND id NOT IN "
+            lambda db: _nodes(
+                db,
+                db.execute(
+                    f"{_NODE} WHERE conversation = ? AND removed IS NOT 1 AND id NOT IN "
                     "(SELECT parent FROM nodes WHERE conversation = ? AND parent IS NOT NULL) ORDER BY id",
                     (conversation_id, conversation_id),
-                )
-            ]
+                ),
+            )
         )
 
     # --- files -------------------------------------------------------------------------------------------------
@@ -223,7 +226,7 @@ class Store(Database):
                 "chatbridge": EXPORT_VERSION,
                 "head": found.head,
                 "overrides": dict(found.overrides),
-                "nodes": [_exported(_node(row)) for row in rows],
+                "nodes": [_exported(node) for node in _nodes(db, rows)],
             }
 
         return await self.transaction(work)
@@ -262,7 +265,8 @@ class Store(Database):
 
 _CONVERSATION = (
     "SELECT id, bot, channel, head, trim, overrides, created, "
-    "coalesce((SELECT text FROM nodes WHERE conversation = conversations.id AND NOT removed ORDER BY id LIMIT 1), '') "
+    "coalesce((SELECT text FROM nodes WHERE conversation = conversations.id AND removed IS NOT 1 "
+    "ORDER BY id LIMIT 1), '') "
     "FROM conversations"
 )
 _NODE = (
@@ -271,9 +275,42 @@ _NODE = (
 )
 
 
+def _conversations(db: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> list[Conversation]:
+    """Those in the rows; one that can't be read is mended, and what it was is put aside."""
+
+    def read(row: tuple[Any, ...]) -> Conversation:
+        try:
+            return _conversation(row)
+        except UNREADABLE as error:
+            put_aside(db, CONVERSATIONS, row[:1], str(error))
+            return _conversation(db.execute(f"{_CONVERSATION} WHERE id = ?", row[:1]).fetchone())
+
+    return [read(row) for row in list(rows)]
+
+
+def _nodes(db: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> list[Node]:
+    """The same for messages."""
+
+    def read(row: tuple[Any, ...]) -> Node:
+        try:
+            return _node(row)
+        except UNREADABLE as error:
+            put_aside(db, NODES, row[:1], str(error))
+            return _node(db.execute(f"{_NODE} WHERE id = ?", row[:1]).fetchone())
+
+    return [read(row) for row in list(rows)]
+
+
 def _conversation(row: tuple[Any, ...]) -> Conversation:
     id_, bot, channel, head, trim, overrides, created, title = row
-    return Conversation(id_, bot, channel, head, trim, json.loads(overrides), created, title)
+    values = (bot, channel, head, trim, created)
+    wanted = (str, str, int | None, int | None, int | float)
+    if not all(isinstance(value, kind) for value, kind in zip(values, wanted, strict=True)):
+        raise TypeError("it has a column of another type")
+    if not isinstance(own := json.loads(overrides), dict):
+        raise TypeError("`overrides` is no JSON object")
+    # How it begins is another row's matter.
+    return Conversation(id_, bot, channel, head, trim, own, created, title if isinstance(title, str) else "")
 
 
 def _node(row: tuple[Any, ...]) -> Node:
@@ -292,6 +329,20 @@ def _node(row: tuple[Any, ...]) -> Node:
         created,
         partial,
     ) = row
+    # Spelled out, since a prompt may hold thousands of these.
+    if not (
+        type(text) is str
+        and type(name) is str
+        and role in ("user", "assistant", "system")
+        and type(conversation) is int
+        and (parent is None or type(parent) is int)
+        and (service_id is None or type(service_id) is str)
+        and type(created) is float
+        and type(trusted) is int
+        and type(partial) is int
+        and (tokens is None or (type(tokens) is bytes and type(tail) is str and type(vocabulary) is str))
+    ):
+        raise TypeError("it has a column of another type")
     reply = None
     if tokens is not None:
         reply = Reply(text, tuple(array("I", tokens)), tail, vocabulary)
@@ -326,10 +377,10 @@ def _start(db: sqlite3.Connection, bot: str, channel: str) -> Conversation:
 
 
 def _get(db: sqlite3.Connection, conversation_id: int) -> Conversation:
-    row = db.execute(f"{_CONVERSATION} WHERE id = ?", (conversation_id,)).fetchone()
-    if row is None:
+    found = _conversations(db, db.execute(f"{_CONVERSATION} WHERE id = ?", (conversation_id,)))
+    if not found:
         raise StoreError(f"there is no conversation {conversation_id}")
-    return _conversation(row)
+    return found[0]
 
 
 def _belongs(db: sqlite3.Connection, conversation_id: int, node_id: int) -> None:

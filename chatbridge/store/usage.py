@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
+from typing import Any
 
+from chatbridge.store.damaged import readable, typed
 from chatbridge.store.database import Database, storable
+from chatbridge.store.tables import USAGE
 from chatbridge.types import Author
 
 
@@ -26,19 +30,35 @@ class UsageLog:
 
     async def add(self, bot: str, author: Author, day: str, tokens: int) -> None:
         """Count one answer to that person."""
-        await self._store.execute(
-            "INSERT INTO usage (bot, user, day, name, tokens, answers) VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT DO "
-            "UPDATE SET name = excluded.name, tokens = tokens + excluded.tokens, answers = answers + 1",
-            *(bot, author.id, day, storable(author.name), tokens),
-        )
+
+        def work(db: sqlite3.Connection) -> None:
+            readable(db, USAGE, db.execute(f"{_USAGE} AND user = ?", (bot, day, author.id)), _usage)
+            db.execute(
+                "INSERT INTO usage (bot, user, day, name, tokens, answers) VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT DO "
+                "UPDATE SET name = excluded.name, tokens = tokens + excluded.tokens, answers = answers + 1",
+                (bot, author.id, day, storable(author.name), tokens),
+            )
+
+        await self._store.transaction(work)
 
     async def tokens(self, bot: str, user: str, day: str) -> int:
         """How many tokens the answers to that person have cost on that day."""
-        query = "SELECT tokens FROM usage WHERE bot = ? AND user = ? AND day = ?"
-        row = await self._store.transaction(lambda db: db.execute(query, (bot, user, day)).fetchone())
-        return row[0] if row else 0
+
+        def work(db: sqlite3.Connection) -> int:
+            rows = db.execute(f"{_USAGE} AND user = ?", (bot, day, user))
+            return sum(usage.tokens for usage in readable(db, USAGE, rows, _usage))
+
+        return await self._store.transaction(work)
 
     async def of_day(self, bot: str, day: str) -> list[DailyUsage]:
         """What everybody's answers have cost on that day, the most tokens first."""
-        query = "SELECT user, name, tokens, answers FROM usage WHERE bot = ? AND day = ? ORDER BY tokens DESC"
-        return await self._store.transaction(lambda db: [DailyUsage(*row) for row in db.execute(query, (bot, day))])
+        query = f"{_USAGE} ORDER BY tokens DESC"
+        return await self._store.transaction(lambda db: readable(db, USAGE, db.execute(query, (bot, day)), _usage))
+
+
+_USAGE = "SELECT bot, user, day, name, tokens, answers FROM usage WHERE bot = ? AND day = ?"
+
+
+def _usage(row: tuple[Any, ...]) -> DailyUsage:
+    _, user, _, name, tokens, answers = typed(row, str, str, str, str, int, int)
+    return DailyUsage(user, name, tokens, answers)

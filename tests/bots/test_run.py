@@ -16,6 +16,7 @@ from chatbridge import (
     Bridge,
     Channel,
     ChannelSettings,
+    ConfigError,
     FrontendType,
     Message,
     Options,
@@ -77,6 +78,67 @@ async def test_a_model_that_can_not_be_loaded_is_told_of_at_once(tmp_path: Path)
             running.cancel()
     finally:
         logging.getLogger("chatbridge").removeHandler(listener)
+
+
+@pytest.mark.parametrize("how", ["returns", "fails", "is cancelled from within", "leaves the program"])
+async def test_a_frontend_that_ends_in_whatever_way_is_started_again(tmp_path: Path, how: str) -> None:
+    starts: asyncio.Queue[None] = asyncio.Queue()
+
+    async def run(options: Options, bot: Bot) -> None:
+        starts.put_nowait(None)
+        match how:
+            case "fails":
+                raise ConnectionError
+            case "is cancelled from within":
+                raise asyncio.CancelledError
+            case "leaves the program":
+                raise SystemExit(0)
+
+    plugins = Plugins(
+        [plugin_of(backends=[toy_backend], frontends=[FrontendType("brief", Options, "", run)])], discover=False
+    )
+    settings = settings_of(tmp_path, plugins, BotSettings("b", "brief", Options()))
+    async with Bridge(SettingsSource(settings), plugins) as bridge:
+        running = asyncio.create_task(bridge.run(restart_after=0.001))
+        for _ in range(3):
+            await starts.get()
+        assert not running.done()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+
+async def test_a_wrong_token_is_said_once_and_the_other_bots_go_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries, tried, others, leave = 0, asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def wrong(options: Options, bot: Bot) -> None:
+        nonlocal tries
+        tries += 1
+        tried.set()
+        raise ConfigError("the service does not know this token")
+
+    async def good(options: Options, bot: Bot) -> None:
+        others.set()
+        await leave.wait()
+
+    frontends = [FrontendType("wrong", Options, "", wrong), FrontendType("good", Options, "", good, ends=True)]
+    plugins = Plugins([plugin_of(backends=[toy_backend], frontends=frontends)], discover=False)
+    settings = settings_of(tmp_path, plugins, BotSettings("w", "wrong", Options()))
+    settings = replace(settings, bots={**settings.bots, "g": BotSettings("g", "good", Options())})
+    async with Bridge(SettingsSource(settings), plugins) as bridge:
+        running = asyncio.create_task(bridge.run(restart_after=0.001))
+        await others.wait()
+        await tried.wait()
+        await asyncio.sleep(0)  # the task that failed goes on
+        assert bridge.states == {"w": "stopped", "g": "running"}
+        leave.set()
+        with pytest.raises(ConfigError, match="no bot is left:\nthe service does not know this token"):
+            await running
+    assert tries == 1
+    (told,) = [record for record in caplog.records if "stays away" in record.getMessage()]
+    assert told.exc_info is None
 
 
 def message(channel: Channel, **more: object) -> Message:

@@ -33,7 +33,7 @@ async def test_one_that_fails_is_logged_and_ends_no_other(caplog: pytest.LogCapt
     await asyncio.sleep(0)
     assert tasks.running == []
     assert [record.getMessage() for record in caplog.records] == [
-        "bot guild: a message waits for the next start: of all things"
+        "bot guild: a message waits to be tried again: of all things"
     ]
     assert complaints == []
 

@@ -187,7 +187,7 @@ async def test_health_is_that_of_the_frontends(tmp_path: Path) -> None:
     def fail() -> None:
         raise ConnectionError("no network")
 
-    frontend = FrontendType("shaky", Options, "", run)
+    frontend = FrontendType("shaky", Options, "", run, ends=True)
     own = BotSettings("b", "shaky", Options())
     async with bridge_with(
         scripted(ScriptedBackend()), tmp_path / "db", plugins=[plugin_of(frontends=[frontend])], bots=[own]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,19 @@ async def test_attempts_are_counted_before_they_are_made(store: Store) -> None:
     await inbox.release(item.id)
     assert await inbox.open("bot") == []
     assert await inbox.add("bot", message()) is None
+
+
+async def test_an_edit_changes_the_words_of_a_message_that_waits_and_nothing_else(store: Store) -> None:
+    inbox = Inbox(store)
+    files = (Attachment("notes.txt", "text/plain", b"notes"),)
+    await inbox.add("bot", replace(message(text="sum thsi up"), attachments=files, wanted=True))
+    assert await inbox.revise("bot", Message("1", ROOM, Author("a", "Ann"), "sum this up"))
+    (item,) = await inbox.open("bot")
+    assert isinstance(item.asked, Message)
+    assert (item.asked.text, item.asked.attachments, item.asked.wanted) == ("sum this up", files, True)
+    assert item.asked.reply_to == "0"
+    await inbox.begin(item.id)
+    assert not await inbox.revise("bot", message(text="too late"))
 
 
 async def test_what_was_answered_leaves_no_words_behind(store: Store, tmp_path: Path) -> None:

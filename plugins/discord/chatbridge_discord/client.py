@@ -174,7 +174,11 @@ class Events:
     # The library keeps no hold of what it starts for an event, so that it might end half-way: all is begun anew here.
 
     async def on_message(self, message: discord.Message) -> None:
-        self._start(self._room.message(self._client, message))
+        self._start(self._message(message))
+
+    async def _message(self, message: discord.Message) -> None:
+        if not await self._room.message(self._client, message):  # nothing more may be said there for a long time
+            self._start(self._catch_up(), "catch up")
 
     async def on_raw_message_edit(self, payload: discord.RawMessageUpdateEvent) -> None:
         if payload.message.author != self._client.user:

@@ -50,13 +50,14 @@ class Room:
 
     # --- what the gateway tells --------------------------------------------------------------------------------
 
-    async def message(self, client: discord.Client, given: discord.Message) -> None:
-        """Somebody wrote. What was missed before it comes first."""
+    async def message(self, client: discord.Client, given: discord.Message) -> bool:
+        """Somebody wrote. What was missed before it comes first. False where it has to be looked for again."""
         cursor = cursor_name(given.channel, given.guild)
         async with self._order(cursor):
             closed = await self._catch_up(client, cursor, given.channel, but=given.id)
             if not (closed and self.backfill.was_read(cursor, given.id)):  # as one of those that were missed
-                await self._take(client, given, cursor if closed else None)
+                return await self._take(client, given, cursor if closed else None) and closed
+        return True
 
     async def catch_up(self, client: discord.Client, where: Any, cursor: str) -> bool:
         """Read what was missed in a channel; False where that failed."""
@@ -120,7 +121,7 @@ class Room:
         try:
             await self._store(client, given, (cursor, given.id) if cursor is not None else None)
         except (StoreError, *TRANSIENT_ERRORS) as error:
-            log.error("message %s can't be taken in; it is looked for again with the next one: %s", given.id, error)
+            log.error("message %s can't be taken in; it is looked for again soon: %s", given.id, error)
             self.backfill.reopen(cursor_name(given.channel, given.guild))
             return False
         except Exception:  # it must not keep all that follow away

@@ -17,7 +17,7 @@ def register_frontends() -> Iterable[FrontendType]:
     from chatbridge import FrontendType
     from chatbridge_repl.options import ReplOptions
 
-    return [FrontendType("repl", ReplOptions, "talk in this terminal", _run)]
+    return [FrontendType("repl", ReplOptions, "talk in this terminal", _run, ends=True)]
 
 
 async def _run(options: ReplOptions, bot: Bot) -> None:
