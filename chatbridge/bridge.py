@@ -46,18 +46,19 @@ class Bridge:
         *,
         on_progress: LoadProgress | None = None,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.source = source
         self.plugins = plugins
         self.models = ModelPool(plugins.require_backend, on_progress)
         self.states: dict[str, str] = {}
         """Each bot's: "running", "failing" while its frontend waits to be started again, or "ended"."""
-        self._clock = clock
+        self._clock, self._monotonic = clock, monotonic
         self._bots: dict[str, Bot] = {}
 
     async def __aenter__(self) -> Self:
         store = await Store.open(self.settings.store)
-        self.services = Services(self.source, store, self.models, self.plugins, self._clock)
+        self.services = Services(self.source, store, self.models, self.plugins, self._clock, self._monotonic)
         return self
 
     async def __aexit__(

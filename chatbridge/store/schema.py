@@ -114,6 +114,8 @@ MIGRATIONS = (
         PRIMARY KEY (bot, user, day)
     ) WITHOUT ROWID;
     """,
+    # Who has written a message, by the service's id: in a group its answer is theirs to change. "" where nobody knows.
+    "ALTER TABLE nodes ADD COLUMN author TEXT NOT NULL DEFAULT '';",
 )
 
 
