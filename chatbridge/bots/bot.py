@@ -18,7 +18,7 @@ from chatbridge.bots.attachments import RemoteFile, fetch_files
 from chatbridge.bots.command import ChatCommand, CommandContext, expand, parse
 from chatbridge.bots.dialogue import Dialogue
 from chatbridge.bots.permissions import Permissions, asker_of
-from chatbridge.bots.quotas import BYTES_PER_TOKEN, Reservation
+from chatbridge.bots.quotas import BYTES_PER_TOKEN, Reservation, token_guess
 from chatbridge.bots.reply import Notice, ReplyContext, ReplyStream
 from chatbridge.bots.scopes import SIDE, conversation_key, in_reply_chains, moved_key, owner_of
 from chatbridge.bots.triggers import BotStreaks, addressed_text, is_addressed, matches
@@ -424,8 +424,9 @@ class Bot:
 
 def _estimate(asked: Message | Press, context: ReplyContext, dialogue: Dialogue) -> int:
     """The tokens that an answer may cost: its limit, and what is to be read for it, as far as that can be guessed."""
-    size = 0
+    read = token_guess(context.settings.system or "")
     if isinstance(asked, Message):
-        size = len(asked.text.encode("utf-8", "replace")) + sum(len(file.data) for file in asked.attachments)
-    before = dialogue.last.finish.usage.prompt if dialogue.last is not None and dialogue.last.finish is not None else 0
-    return context.settings.sampling.max_tokens + size // BYTES_PER_TOKEN + before
+        read += token_guess(asked.text) + sum(len(file.data) for file in asked.attachments) // BYTES_PER_TOKEN
+    if dialogue.last is not None and dialogue.last.finish is not None:
+        read += dialogue.last.finish.usage.prompt
+    return context.settings.sampling.max_tokens + read

@@ -247,6 +247,8 @@ class Dialogue(ConversationTree):
                 built = await self._build(conversation, target, settings, backend)
                 state.notices += built.notices(state.language)
                 state.running = (backend, built.request.id)
+                if state.reservation is not None:
+                    state.reservation.raise_for(built.request)
                 if state.stopped:
                     return
                 came = ""

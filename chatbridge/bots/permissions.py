@@ -119,8 +119,9 @@ def asker_of(author: Author | None) -> str:
 class Permissions:
     """One bot's. `pairings`: who was let in by an admin. `usage`: what each person's answers have cost.
 
-    `find_settings`: the bot's entry in bots.yaml as it is now, if it has one. `is_admin_command`: whether the command of
-    a name says itself that it is for admins. `clock` gives seconds since the epoch, `monotonic` seconds that never go back.
+    `find_settings`: the bot's entry in bots.yaml as it is now, if it has one. `is_admin_command`: whether the command
+    of a name says itself that it is for admins. `clock` gives seconds since the epoch, `monotonic` seconds that never
+    go back.
     """
 
     def __init__(

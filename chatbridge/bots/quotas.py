@@ -14,10 +14,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from chatbridge.config.settings import Quota
 from chatbridge.store import UsageLog
 from chatbridge.types import Author, Usage
+
+if TYPE_CHECKING:
+    from chatbridge.engine.backend import Request
 
 MINUTE = 60.0
 
@@ -44,6 +48,12 @@ class Reservation:
     """Tokens that an answer to somebody may cost; whoever holds it last gives it back."""
 
     tokens: int
+
+    def raise_for(self, request: Request) -> None:
+        """What is to be read is known now, but for what is cached."""
+        if self.tokens:
+            read = sum(token_guess(turn.text) for turn in request.turns)
+            self.tokens = max(self.tokens, request.sampling.max_tokens + read)
 
 
 class Quotas:
@@ -145,6 +155,11 @@ class Quotas:
         told = (kind, author.id) in self._told
         self._told.setdefault((kind, author.id), now + max(seconds, 1.0))
         return QuotaExceeded(kind, limit, math.ceil(seconds), told)
+
+
+def token_guess(text: str) -> int:
+    """About how many tokens a text is."""
+    return len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN
 
 
 def day_of(time: float) -> str:
