@@ -48,6 +48,7 @@ class Bridge:
         *,
         on_progress: LoadProgress | None = None,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         shared: bool = False,
         config: str = "",
     ) -> None:
@@ -58,14 +59,14 @@ class Bridge:
         """Each bot's: "running", "failing" while its frontend waits to be started again, "stopped" where only a person
         can mend what is wrong, or "ended"."""
         self._mistakes: dict[str, str] = {}
-        self._clock = clock
+        self._clock, self._monotonic = clock, monotonic
         self._shared = shared
         self._config = config
         self._bots: dict[str, Bot] = {}
 
     async def __aenter__(self) -> Self:
         store = await Store.open(self.settings.store, shared=self._shared, config=self._config)
-        self.services = Services(self.source, store, self.models, self.plugins, self._clock)
+        self.services = Services(self.source, store, self.models, self.plugins, self._clock, self._monotonic)
         return self
 
     async def __aexit__(

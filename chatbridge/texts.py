@@ -93,6 +93,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
     ),
     "said_nothing": ("(The model had nothing to say.)", "（模型没有给出内容。）"),
     "not_permitted": ("You may not use this bot here.", "您不能在这里使用本机器人。"),
+    "not_yours": (
+        "This answer is somebody else's: whoever asked for it and admins may do that.",
+        "这是别人的回答：只有提问的人和管理员可以这样做。",
+    ),
     "admins_only": ("/{name} is for admins.", "/{name} 仅限管理员使用。"),
     "button_stale": (
         "This message is too old for its buttons, or was deleted.",
@@ -125,6 +129,16 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "Your {limit} tokens for today are used up. There are new ones in {wait}; what you write until then is not "
         "answered.",
         "您今天的 {limit} 个 token 已用完。{wait}后会有新的额度，在那之前的消息不会得到回答。",
+    ),
+    "tokens_reserved": (
+        "The answers that you wait for may use up your {limit} tokens for today; ask again when they have come. This "
+        "message is not answered.",
+        "您正在等待的回答可能会用完今天的 {limit} 个 token；请等它们完成后再问。这条消息不会得到回答。",
+    ),
+    "pairing_full": (
+        "I don't know you yet, and too many people wait to be let in. Please try again later, or tell an admin of this "
+        "bot to clear the list: /pair shows it.",
+        "我还不认识您，而且等待获准的人太多了。请稍后再试，或请本机器人的管理员清理名单：/pair 可以查看。",
     ),
     "pairing": (
         "I don't know you yet. Ask an admin of this bot to say: /pair {code}",

@@ -16,12 +16,16 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who wrote a message, as the chat service names them. `roles`: ids of their roles in this guild, if it has any."""
+    """Who wrote a message, as the chat service names them. `roles`: ids of their roles in this guild, if it has any.
+
+    `anonymous`: the service hides the person, and `id` is that of the chat, channel or webhook that they write through.
+    """
 
     id: str
     name: str
     is_bot: bool = False
     roles: tuple[str, ...] = ()
+    anonymous: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,17 @@ import random
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
 from chatbridge.bots.attachments import RemoteFile, fetch_files
 from chatbridge.bots.command import ChatCommand, CommandContext, expand, parse
 from chatbridge.bots.dialogue import Dialogue
-from chatbridge.bots.permissions import Permissions
+from chatbridge.bots.permissions import Permissions, asker_of
+from chatbridge.bots.quotas import BYTES_PER_TOKEN, Reservation, token_guess
 from chatbridge.bots.reply import Notice, ReplyContext, ReplyStream
-from chatbridge.bots.scopes import conversation_key, in_reply_chains, moved_key
+from chatbridge.bots.scopes import SIDE, conversation_key, in_reply_chains, moved_key, owner_of
 from chatbridge.bots.triggers import BotStreaks, addressed_text, is_addressed, matches
 from chatbridge.config.settings import BotSettings, ChannelSettings, ModelSettings
 from chatbridge.errors import CommandError, ConfigError
@@ -37,7 +38,8 @@ log = logging.getLogger(__name__)
 MAX_DIALOGUES = 1000
 """So many conversations are held in memory at most, besides those in which something is being answered."""
 
-_SIDE = "/aside/"
+_COPIED = frozenset({"regenerate", "continue", "branch"})
+"""What a button does in a conversation of one's own, where the answer is in another person's."""
 
 
 class Bot:
@@ -46,7 +48,14 @@ class Bot:
     def __init__(self, services: Services, name: str) -> None:
         self.services = services
         self.name = name
-        self.permissions = Permissions(name, lambda: self.settings, services.store, services.clock)
+        self.permissions = Permissions(
+            name,
+            lambda: self.settings,
+            self._is_admin_command,
+            services.store,
+            services.clock,
+            services.monotonic,
+        )
         self.message_index = MessageIndex(services.store)
         """Which message of a chat is which node of a conversation."""
         self._dialogues: OrderedDict[str, Dialogue] = OrderedDict()
@@ -84,7 +93,7 @@ class Bot:
         message, replied = await self._recognised(message)
         context = context or self.context(message)
         settings = context.settings
-        if not message.author.is_bot:
+        if not message.author.is_bot and self.permissions.listens(message.author, message.channel):
             self._streaks.person(message.channel)
         call = parse(expand(message.text, settings.aliases))
         if call is not None and message.author.is_bot and settings.other_bots == "ignore":
@@ -94,12 +103,16 @@ class Bot:
             if not self._is_wanted(message, settings):
                 return None
             wanted = replace(message, text=addressed_text(message, settings))
-        if not await self.permits(message.author, message.channel):
-            if call is not None and message.channel.kind == "group":
+        verdict = await self.permissions.may(message.author, message.channel, call[0] if call is not None else "")
+        if verdict.reason == "not_permitted":
+            if not verdict.pairable or (call is not None and message.channel.kind == "group"):
                 return None  # a command for another bot, as like as not
-            return await self.permissions.pairing_notice(message.author, message.channel, context.language)
+            return await self.permissions.pairing_notice(message.author, context.language)
+        if not verdict.allowed:
+            raise CommandError(verdict.say(context.language))
         if call is not None:
-            return await self._command(call, await self._command_context(message, replied, context), redelivered)
+            about = await self._command_context(message, replied, context)
+            return await self._command(call, about, context, redelivered)
         return await self._ask(wanted, replied, context, redelivered)
 
     async def _ask(
@@ -110,20 +123,20 @@ class Bot:
             return None
         if message.unreadable:
             return Notice(message.unreadable)
-        if (
-            not redelivered
-            and (notice := await self.permissions.quota_notice(message.author, context.language)) is not None
-        ):
-            return Notice(notice) if notice else None
         chained = replied if in_reply_chains(context.settings, message.channel) else None
         key = chained.key if chained else conversation_key(message, context.settings)
-        return self._dialogue(key, message.channel).send(
+        dialogue = self._dialogue(key, message.channel)
+        reservation = await self._reserve(message, context, dialogue, redelivered)
+        if isinstance(reservation, str):
+            return Notice(reservation) if reservation else None
+        return dialogue.send(
             message,
             context.language,
             parent=chained.node if chained else None,
             follow_up=context.settings.follow_up,
             author=message.author,
             context=context,
+            reservation=reservation,
         )
 
     async def decide(self, message: Message) -> Message:
@@ -148,6 +161,8 @@ class Bot:
         message = await self._decided(replace(message, attachments=tuple(file.unread for file in files)), settings)
         if not message.wanted and not self._is_command(message, settings):
             return replace(message, attachments=()) if message.text else None
+        if not await self.permits(message.author, message.channel):
+            return message  # whatever is said to them, their files are not needed for it
         attachments, unread = await fetch_files(files, max_kib * 1024)
         if message.text or not unread or any(file.data for file in attachments):
             return replace(message, attachments=attachments)
@@ -164,28 +179,50 @@ class Bot:
 
         Raises: CommandError, whose text is for the person who pressed it.
         """
-        language = (context or self.context(press)).language
-        if not await self.permits(press.author, press.channel):
-            raise CommandError(say(language, "not_permitted"))
-        noted = await self.message_index.find(self.name, press.channel.id, press.message_id)
+        context = context or self.context(press)
+        language, channel = context.language, press.channel
+        noted = await self.message_index.find(self.name, channel.id, press.message_id)
+        key, asker = "", ""
+        if noted is not None:
+            key = noted.key
+            if press.action in _COPIED and owner_of(key, channel) not in (None, press.author.id):
+                key = f"{channel.id}/{press.author.id}"  # another person's conversation is left as it is
+            else:
+                asker = await self._dialogue(key, channel).asker_of(await self.services.store.node(noted.node))
+        await self.require(press.author, channel, press.action, language, asker=asker)
         if noted is None:
             raise CommandError(say(language, "button_stale"))
-        dialogue = self._dialogue(noted.key, press.channel)
+        dialogue = self._dialogue(key, channel)
         if press.action == "branch":
-            await dialogue.go_to(noted.node)
+            await dialogue.go_to(await dialogue.adopted(noted.node, press.author.id))
             return Notice(say(language, "branched"))
-        if (
-            not redelivered
-            and (notice := await self.permissions.quota_notice(press.author, language, repeat=True)) is not None
-        ):
-            raise CommandError(notice)
+        reservation = await self._reserve(press, context, dialogue, redelivered, repeat=True)
+        if isinstance(reservation, str):
+            raise CommandError(reservation)
         start = dialogue.go_on if press.action == "continue" else dialogue.regenerate
-        return start(language, noted.node).on_behalf_of(press.author)
+        return start(language, noted.node).on_behalf_of(press.author, reservation)
+
+    async def stop(self, press: Press, reply: ReplyStream | None) -> str:
+        """End the reply that a message with the button "stop" shows, if there is one that may be ended by who pressed.
+
+        Returns what to say to that person, "" where that shows.
+        """
+        language = self.context(press).language
+        asker = asker_of(reply.author) if reply is not None else ""
+        try:
+            await self.require(press.author, press.channel, press.action, language, asker=asker)
+        except CommandError as refusal:
+            return str(refusal)
+        if reply is None:
+            return say(language, "nothing_to_stop")
+        reply.stop()
+        return ""
 
     def going_on(self, message: Message, key: str, node: int) -> ReplyStream:
         """Go on with the answer at a node of the conversation `key`, which the end of the program has cut."""
-        reply = self._dialogue(key, message.channel).go_on(self.context(message).language, node)
-        return reply.on_behalf_of(message.author)
+        context, dialogue = self.context(message), self._dialogue(key, message.channel)
+        reservation = self.permissions.take(message.author, message.channel, _estimate(message, context, dialogue))
+        return dialogue.go_on(context.language, node).on_behalf_of(message.author, reservation)
 
     async def revised(self, message: Message) -> int | None:
         """A message was edited in its chat: the node of its new words, None where they change nothing for the bot."""
@@ -212,7 +249,17 @@ class Bot:
 
     async def permits(self, author: Author, channel: Channel) -> bool:
         """Whether the bot listens to that person in that place."""
-        return await self.permissions.permits(author, channel)
+        return (await self.permissions.may(author, channel)).allowed
+
+    async def require(self, author: Author, channel: Channel, action: str, language: str, *, asker: str = "") -> None:
+        """Raises CommandError, with the reason, where the bot does not do that for that person there.
+
+        `action`: the name of a command, or of a button. `asker`: whose answer it is about, by id.
+        """
+        open_to_all = self.effective(channel).change_answers == "everyone"
+        verdict = await self.permissions.may(author, channel, action, asker=asker, open_to_all=open_to_all)
+        if not verdict.allowed:
+            raise CommandError(verdict.say(language))
 
     def is_admin(self, author: Author) -> bool:
         """Whether that person may give admin commands."""
@@ -220,15 +267,21 @@ class Bot:
 
     @property
     def commands(self) -> list[ChatCommand]:
-        """The commands of a chat service's menu, admins' among them."""
-        own = self.settings.admin_commands if self.settings is not None else frozenset()
+        """The commands of a chat service's menu, admins' among them, as they are in private chats."""
+        return self.commands_in("private")
+
+    def commands_in(self, kind: Literal["private", "group", "terminal"]) -> list[ChatCommand]:
+        """The commands of a menu in channels of that kind, with `admin` as it is there."""
         known = self.services.hooks.chat_commands.values()
-        return [replace(one, admin=one.admin or one.name in own) for one in known if not one.terminal_only]
+        for_admins = self.permissions.for_admins
+        return [replace(one, admin=for_admins(one.name, kind)) for one in known if not one.terminal_only]
 
     async def completions(self, name: str, message: Message) -> list[str]:
         """What the argument of a command may be, among what begins as the message's text does, or has it inside."""
         command = next((one for one in self.commands if one.name == name), None)
-        if command is None or command.complete is None or not await self.permits(message.author, message.channel):
+        if command is None or command.complete is None:
+            return []
+        if not (await self.permissions.may(message.author, message.channel, name)).allowed:
             return []
         context = await self._command_context(message, None, self.context(message))
         typed = message.text.lower()
@@ -237,11 +290,11 @@ class Bot:
 
     def dialogue(self, channel: Channel, side: str = "") -> Dialogue:
         """The conversation in that channel, or the side conversation of that name beside it."""
-        return self._dialogue(f"{channel.id}{_SIDE}{side}" if side else channel.id, channel)
+        return self._dialogue(f"{channel.id}{SIDE}{side}" if side else channel.id, channel)
 
     def side_dialogues(self, channel: Channel) -> list[Dialogue]:
         """Every side conversation of that channel so far."""
-        return [one for key, one in self._dialogues.items() if key.startswith(channel.id + _SIDE)]
+        return [one for key, one in self._dialogues.items() if key.startswith(channel.id + SIDE)]
 
     def effective(self, channel: Channel, overrides: Mapping[str, Any] | None = None) -> ChannelSettings:
         """The settings of a channel, with what a conversation has set for itself on top."""
@@ -291,7 +344,7 @@ class Bot:
         return CommandContext(self._dialogue(key, message.channel), message, context.language)
 
     async def _command(
-        self, call: tuple[str, str], context: CommandContext, redelivered: bool
+        self, call: tuple[str, str], context: CommandContext, applies: ReplyContext, redelivered: bool
     ) -> Notice | ReplyStream | None:
         name, argument = call
         message = context.message
@@ -303,25 +356,35 @@ class Bot:
             raise context.error("unknown_command", name=name, hint=context.hint(name, known))
         if command.terminal_only and message.channel.kind != "terminal":
             raise context.error("terminal_only", name=name)
-        for_admins = any(name == one.name and one.admin for one in self.commands)
-        if for_admins and message.channel.kind != "terminal" and not self.is_admin(message.author):
-            raise context.error("admins_only", name=name)
         if redelivered and not command.repeatable:
             raise context.error("maybe_done", name=name)
         result = await command.run(context, argument)
         if isinstance(result, str):
             return Notice(result)
-        if not redelivered:
-            await self._within_quota(message.author, context.language)
-        return result.on_behalf_of(message.author)
+        reservation = await self._reserve(message, applies, context.dialogue, redelivered, repeat=True)
+        if isinstance(reservation, str):
+            raise CommandError(reservation)
+        return result.on_behalf_of(message.author, reservation)
 
     # --- what is answered --------------------------------------------------------------------------------------
 
-    async def _within_quota(self, author: Author, language: str) -> None:
-        """Raises CommandError where that person's quota is used up."""
-        notice = await self.permissions.quota_notice(author, language, repeat=True)
-        if notice is not None:
-            raise CommandError(notice)
+    async def _reserve(
+        self,
+        asked: Message | Press,
+        context: ReplyContext,
+        dialogue: Dialogue,
+        redelivered: bool,
+        *,
+        repeat: bool = False,
+    ) -> Reservation | str:
+        """What an answer may cost, reserved, or the notice of the quota that it would exceed ("" if that was shown).
+
+        What the end of the program interrupted was within the quota when it was asked.
+        """
+        tokens = _estimate(asked, context, dialogue)
+        if redelivered:
+            return self.permissions.take(asked.author, asked.channel, tokens)
+        return await self.permissions.reserve(asked.author, asked.channel, tokens, context.language, repeat=repeat)
 
     async def _decided(self, message: Message, settings: ChannelSettings) -> Message:
         if message.wanted is not None:
@@ -335,6 +398,10 @@ class Bot:
             return message.wanted
         wanted: bool | None = self.services.hooks.ask("should_reply", message=message, settings=settings)
         return matches(message, settings, self._rng.random) if wanted is None else bool(wanted)
+
+    def _is_admin_command(self, name: str) -> bool:
+        known = self.services.hooks.chat_commands
+        return name in known and known[name].admin
 
     def _is_command(self, message: Message, settings: ChannelSettings) -> bool:
         """Whether a message gives a command that is there, and is not another bot's that nobody listens to."""
@@ -353,3 +420,13 @@ class Bot:
             return message, None
         ours = message.replies_to_bot or replied.role == "assistant"
         return replace(message, replies_to_bot=ours, quoted=""), replied
+
+
+def _estimate(asked: Message | Press, context: ReplyContext, dialogue: Dialogue) -> int:
+    """The tokens that an answer may cost: its limit, and what is to be read for it, as far as that can be guessed."""
+    read = token_guess(context.settings.system or "")
+    if isinstance(asked, Message):
+        read += token_guess(asked.text) + sum(len(file.data) for file in asked.attachments) // BYTES_PER_TOKEN
+    if dialogue.last is not None and dialogue.last.finish is not None:
+        read += dialogue.last.finish.usage.prompt
+    return context.settings.sampling.max_tokens + read

@@ -14,6 +14,7 @@ from chatbridge.texts import hint, say
 if TYPE_CHECKING:
     from chatbridge.bots.dialogue import Dialogue
     from chatbridge.bots.reply import ReplyStream
+    from chatbridge.store import Node
     from chatbridge.types import Message
 
 
@@ -30,6 +31,12 @@ class CommandContext:
 
     def error(self, key: str, /, **values: object) -> CommandError:
         return CommandError(self.say(key, **values))
+
+    async def check(self, action: str, node: Node) -> None:
+        """Raises CommandError where what was said there is not theirs to change who gave the command."""
+        message, dialogue = self.message, self.dialogue
+        asker = await dialogue.asker_of(node)
+        await dialogue.bot.require(message.author, message.channel, action, self.language, asker=asker)
 
     def hint(self, name: str, known: Iterable[str]) -> str:
         return hint(self.language, closest(name, known))

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 async def _help(context: CommandContext, argument: str) -> str:
-    bot, terminal = context.dialogue.bot, context.message.channel.kind == "terminal"
-    commands = [*bot.services.hooks.chat_commands.values()] if terminal else bot.commands
+    bot, kind = context.dialogue.bot, context.message.channel.kind
+    commands = [*bot.services.hooks.chat_commands.values()] if kind == "terminal" else bot.commands_in(kind)
     aliases = (await context.dialogue.settings()).aliases
     lines = [context.say("help")]
     for command in commands:
@@ -49,7 +49,7 @@ async def _edit(context: CommandContext, argument: str) -> ReplyStream:
 
 
 async def _undo(context: CommandContext, argument: str) -> str:
-    node = await context.dialogue.undo(context.language)
+    node = await context.dialogue.undo(context.language, lambda node: context.check("undo", node))
     return context.say("undone", text=node.text)
 
 
@@ -60,11 +60,14 @@ async def _branch(context: CommandContext, argument: str) -> str:
     if re.fullmatch(r"c\d+", argument):
         known = await dialogue.store.conversations(dialogue.bot.name, dialogue.key)
         if any(conversation.id == int(argument[1:]) for conversation in known):
+            for node in (await dialogue.store.path(int(argument[1:])))[-1:]:
+                await context.check("branch", node)
             await dialogue.store.make_current(int(argument[1:]))
             return context.say("branch_taken", id=argument)
     conversation = await dialogue.conversation()
     for leaf in await dialogue.store.leaves(conversation.id):
         if str(leaf.id) == argument:
+            await context.check("branch", leaf)
             await dialogue.store.set_head(conversation.id, leaf.id)
             return context.say("branch_taken", id=argument)
     raise context.error("no_branch", id=argument)
@@ -127,7 +130,8 @@ async def _set(context: CommandContext, argument: str) -> str:
 
 
 async def _stop(context: CommandContext, argument: str) -> str:
-    return context.say("stopped" if context.dialogue.stop() else "nothing_to_stop")
+    stopped = await context.dialogue.stop_for(context.message.author, context.language)
+    return context.say("stopped" if stopped else "nothing_to_stop")
 
 
 async def _stats(context: CommandContext, argument: str) -> str:
@@ -197,6 +201,7 @@ async def _unpair(context: CommandContext, argument: str) -> str:
     user = _needed(context, argument, "unpair", "ID").strip()
     if not await bot.permissions.pairings.unpair(bot.name, user):
         raise context.error("no_such_person", user=user)
+    bot.permissions.strangers.forget(user)
     return context.say("unpaired", user=user)
 
 

@@ -12,6 +12,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from chatbridge.bots.attachments import content_of, with_attachments
+from chatbridge.bots.permissions import asker_of
 from chatbridge.bots.reply import FinishedReply, ReplyContext, ReplyState, ReplyStream
 from chatbridge.bots.request import AnswerTarget, BuiltRequest, build_request, choose_template
 from chatbridge.bots.tree import ConversationTree
@@ -21,9 +22,10 @@ from chatbridge.types import Author, Channel, Chunk, Finish, Message, Reply, Usa
 
 if TYPE_CHECKING:
     from chatbridge.bots.bot import Bot
+    from chatbridge.bots.quotas import Reservation
     from chatbridge.config.settings import ChannelSettings
     from chatbridge.engine.backend import Backend
-    from chatbridge.store import Conversation
+    from chatbridge.store import Conversation, Node
 
 log = logging.getLogger(__name__)
 
@@ -65,13 +67,14 @@ class Dialogue(ConversationTree):
         new_with: Mapping[str, Any] | None = None,
         author: Author | None = None,
         context: ReplyContext | None = None,
+        reservation: Reservation | None = None,
     ) -> ReplyStream:
         """Record the message and answer it. A message that was answered before is not answered again.
 
         `parent`: the node that it replies to, where it does not follow what was said last. `follow_up`: what becomes
         of answers that it finds on their way. `new_with`: begin a new conversation by it, with these settings of its
         own, by the keys of a channel. `author`: whose use of the model it counts as. `context`: what applies to
-        the message, where that is known.
+        the message, where that is known. `reservation`: what was reserved for the answer.
         """
 
         async def begin(state: ReplyState) -> AnswerTarget | None:
@@ -88,6 +91,7 @@ class Dialogue(ConversationTree):
                 with_attachments(message),
                 parent=conversation.head,
                 name=message.author.name,
+                author=asker_of(message.author),
                 service_id=message.id,
                 channel=message.channel.id,
             )
@@ -101,14 +105,20 @@ class Dialogue(ConversationTree):
 
         if follow_up == "interrupt" and self._running is not None:
             self._running.supersede()
-        state = ReplyState(language, author, message, gives_way=follow_up != "queue", context=context)
+        state = ReplyState(
+            language, author, message, gives_way=follow_up != "queue", context=context, reservation=reservation
+        )
         return self._reply(state, begin)
 
     def regenerate(self, language: str = "en", node: int | None = None) -> ReplyStream:
         """Answer the last message, or the one at a `node`, once more; what there was stays on its own branch."""
 
         async def begin(state: ReplyState) -> AnswerTarget:
-            asked = await self.answered_by(node) if node is not None else None
+            if node is not None:
+                asked = await self.answered_by(await self.adopted(node, asker_of(state.author)))
+            else:
+                asked = await self.last_message("nothing_to_regenerate", language)
+                await self._check("regenerate", state, asked)
             asked = asked or await self.last_message("nothing_to_regenerate", language)
             await self.store.set_head(asked.conversation, asked.id)
             return AnswerTarget(asked)
@@ -120,7 +130,11 @@ class Dialogue(ConversationTree):
 
         async def begin(state: ReplyState) -> AnswerTarget:
             old = await self.last_message("nothing_to_edit", language)
-            new = await self.store.append(old.conversation, "user", text, parent=old.parent, name=old.name)
+            await self._check("edit", state, old)
+            name, author = (
+                (old.name, old.author) if state.author is None else (state.author.name, asker_of(state.author))
+            )
+            new = await self.store.append(old.conversation, "user", text, parent=old.parent, name=name, author=author)
             return AnswerTarget(new)
 
         return self._reply(ReplyState(language), begin)
@@ -130,10 +144,12 @@ class Dialogue(ConversationTree):
 
         async def begin(state: ReplyState) -> AnswerTarget:
             if node is not None:
-                await self.go_to(node)
+                await self.go_to(await self.adopted(node, asker_of(state.author)))
             path = await self.path()
             if len(path) < 2 or path[-1].role != "assistant":
                 raise CommandError(say(language, "nothing_to_continue"))
+            if node is None:
+                await self._check("continue", state, path[-2])
             state.node = path[-1].id
             return AnswerTarget(path[-2], unfinished=path[-1])
 
@@ -155,11 +171,27 @@ class Dialogue(ConversationTree):
 
     def stop(self) -> bool:
         """End the answer that is on its way, and those of side conversations; whether there was one."""
-        sides = self.bot.side_dialogues(self.channel) if self.key == self.channel.id else []
-        running = [dialogue._running for dialogue in (self, *sides) if dialogue._running is not None]
-        for state in running:
+        for state in (running := self._all_running()):
             state.stop()
         return bool(running)
+
+    async def stop_for(self, author: Author, language: str = "en") -> bool:
+        """The same for somebody: answers that are not theirs to stop go on. Raises CommandError where none is."""
+        refusals = []
+        for state in (running := self._all_running()):
+            try:
+                await self.bot.require(author, self.channel, "stop", language, asker=asker_of(state.author))
+            except CommandError as refusal:
+                refusals.append(refusal)
+            else:
+                state.stop()
+        if refusals and len(refusals) == len(running):
+            raise refusals[0]
+        return bool(running)
+
+    def _all_running(self) -> list[ReplyState]:
+        sides = self.bot.side_dialogues(self.channel) if self.key == self.channel.id else []
+        return [dialogue._running for dialogue in (self, *sides) if dialogue._running is not None]
 
     async def settings(self) -> ChannelSettings:
         """What applies to the next answer: the channel's settings with this conversation's own on top."""
@@ -194,8 +226,13 @@ class Dialogue(ConversationTree):
                 async for chunk in chunks:
                     yield chunk
         finally:
-            self._running = None
+            self._running = state.reservation = None
             self._lock.release()
+
+    async def _check(self, action: str, state: ReplyState, asked: Node) -> None:
+        """Raises CommandError where the answer to that message is not theirs to change who asks for this reply."""
+        if state.author is not None:
+            await self.bot.require(state.author, self.channel, action, state.language, asker=asked.author)
 
     # --- the model ---------------------------------------------------------------------------------------------
 
@@ -210,6 +247,8 @@ class Dialogue(ConversationTree):
                 built = await self._build(conversation, target, settings, backend)
                 state.notices += built.notices(state.language)
                 state.running = (backend, built.request.id)
+                if state.reservation is not None:
+                    state.reservation.raise_for(built.request)
                 if state.stopped:
                     return
                 came = ""
@@ -220,6 +259,7 @@ class Dialogue(ConversationTree):
                             if chunk.finish is not None:
                                 state.finish = chunk.finish
                                 await self._keep(state, target, built, chunk.finish)
+                                await self._settle(state, chunk.finish)
                             yield chunk
                     finally:
                         if state.finish is None and came:
@@ -231,8 +271,6 @@ class Dialogue(ConversationTree):
             self._report(FinishedReply(self.bot.name, self.channel, model, None, str(error), state.author))
             raise
         if state.finish is not None:
-            if state.author is not None:
-                await self.bot.permissions.quotas.charge(state.author, state.finish.usage)
             self._report(FinishedReply(self.bot.name, self.channel, model, state.finish, author=state.author))
 
     def _settings_for(self, context: ReplyContext | None, conversation: Conversation) -> ChannelSettings:
@@ -266,6 +304,10 @@ class Dialogue(ConversationTree):
             await self.store.set_trim(conversation.id, built.trim)
             log.info("conversation %d begins at another message from now on: %s", conversation.id, built.trim)
         return built
+
+    async def _settle(self, state: ReplyState, finish: Finish) -> None:
+        if state.author is not None:
+            await self.bot.permissions.settle(state.author, self.channel, finish.usage, state.reservation)
 
     async def _keep(self, state: ReplyState, target: AnswerTarget, built: BuiltRequest, finish: Finish) -> None:
         reply, partial = finish.reply, finish.reason in _PARTIAL

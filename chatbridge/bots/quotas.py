@@ -1,23 +1,38 @@
-"""What one person may ask of a bot: so many messages a minute, so many tokens a day. Knows no model and no chat."""
+"""What one person may ask of a bot: so many messages a minute, so many tokens a day. Knows no model and no chat.
+
+Tokens are reserved before an answer and settled after it, so that many questions at once pass no limit. A reservation
+lives in memory, as long as the reply that holds it: one that comes to nothing, by whatever way, is given back; after
+a restart what goes on reserves anew.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import math
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from chatbridge.config.settings import Quota
 from chatbridge.store import UsageLog
 from chatbridge.types import Author, Usage
 
+if TYPE_CHECKING:
+    from chatbridge.engine.backend import Request
+
 MINUTE = 60.0
+
+BYTES_PER_TOKEN = 3
+"""What a token is worth at least, for most tokenizers and texts; a reservation is a guess."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaExceeded:
-    """A limit that was reached. `kind` is its key in bots.yaml; `seconds` until there is room again.
+    """A limit that was reached. `kind` is its key in bots.yaml, or "tokens_reserved" where answers that are under way
+    may use up what is left; `seconds` until there is room again.
 
     `told`: the person was told of this very one before.
     """
@@ -28,34 +43,102 @@ class QuotaExceeded:
     told: bool
 
 
-class Quotas:
-    """One bot's. `clock` gives seconds since the epoch; a day ends at this machine's midnight."""
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Reservation:
+    """Tokens that an answer to somebody may cost; whoever holds it last gives it back."""
 
-    def __init__(self, bot: str, usage: UsageLog, clock: Callable[[], float]) -> None:
+    tokens: int
+
+    def raise_for(self, request: Request) -> None:
+        """What is to be read is known now, but for what is cached."""
+        if self.tokens:
+            read = sum(token_guess(turn.text) for turn in request.turns)
+            self.tokens = max(self.tokens, request.sampling.max_tokens + read)
+
+
+class Quotas:
+    """One bot's. `clock` gives seconds since the epoch, and a day ends at this machine's midnight; `monotonic` gives
+    seconds that never go back, whatever is done to the clock."""
+
+    def __init__(self, bot: str, usage: UsageLog, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
         self._bot = bot
         self._usage = usage
         self._clock = clock
+        self._monotonic = monotonic
         self._asked: dict[str, deque[float]] = {}
         self._told: dict[tuple[str, str], float] = {}
+        self._reserved: dict[str, weakref.WeakSet[Reservation]] = {}
+        self._settling = asyncio.Lock()
+        """Held while what is used and what is reserved are compared or change together."""
+        self._day = ""
 
-    async def admit(self, author: Author, quota: Quota) -> QuotaExceeded | None:
-        """Count one more message of that person; or the limit that it would exceed."""
-        now = self._clock()
-        if quota.tokens_per_day is not None:
-            spent = await self._usage.tokens(self._bot, author.id, day_of(now))
-            if spent >= quota.tokens_per_day:
-                return self._exceeded("tokens_per_day", author, quota.tokens_per_day, _midnight_after(now), now)
-        if quota.messages_per_minute is not None:
-            times = self._recent(author.id, now)
-            if len(times) >= quota.messages_per_minute:
-                free = times[-quota.messages_per_minute] + MINUTE
-                return self._exceeded("messages_per_minute", author, quota.messages_per_minute, free, now)
-            times.append(now)
+    async def reserve(self, author: Author, quota: Quota, tokens: int) -> Reservation | QuotaExceeded:
+        """Count one more message of that person, and reserve `tokens` for its answer, or what is left of the day.
+
+        Or else the limit that it would exceed.
+        """
+        if quota.tokens_per_day is None:
+            return self._count(author, quota) or Reservation(0)
+        async with self._settling:
+            left = quota.tokens_per_day - await self._used(author)
+            if left <= 0:
+                until = seconds_to_midnight(self._clock())
+                return self._exceeded("tokens_per_day", author, quota.tokens_per_day, until)
+            left -= self.reserved(author)
+            if left <= 0:
+                return self._exceeded("tokens_reserved", author, quota.tokens_per_day, 0.0)
+            if (exceeded := self._count(author, quota)) is not None:
+                return exceeded
+            return self._hold(author, min(tokens, left))
+
+    def take(self, author: Author, tokens: int) -> Reservation:
+        """Reserve without a question: what was admitted before the program ended, and goes on."""
+        return self._hold(author, tokens)
+
+    def reserved(self, author: Author) -> int:
+        """How many tokens answers to that person may cost that are under way."""
+        held = self._reserved.get(author.id, ())
+        if not held:
+            self._reserved.pop(author.id, None)
+        return sum(one.tokens for one in held)
+
+    async def settle(self, author: Author, usage: Usage, reservation: Reservation | None = None) -> None:
+        """Count what an answer has cost, the tokens that the model read and wrote for it, in place of what was
+        reserved."""
+        async with self._settling:
+            await self._bring_back()
+            await self._usage.add(self._bot, author, day_of(self._clock()), usage.read + usage.generated)
+            if reservation is not None:
+                reservation.tokens = 0
+
+    def _hold(self, author: Author, tokens: int) -> Reservation:
+        for user in [user for user, held in self._reserved.items() if not held]:
+            del self._reserved[user]
+        reservation = Reservation(tokens)
+        self._reserved.setdefault(author.id, weakref.WeakSet()).add(reservation)
+        return reservation
+
+    async def _used(self, author: Author) -> int:
+        await self._bring_back()
+        return await self._usage.tokens(self._bot, author.id, day_of(self._clock()))
+
+    async def _bring_back(self) -> None:
+        """Where the clock was set back, what was used in days to come counts as used today, and in these not."""
+        if (day := day_of(self._clock())) == self._day:
+            return
+        await self._usage.bring_back(self._bot, day)
+        self._day = day
+
+    def _count(self, author: Author, quota: Quota) -> QuotaExceeded | None:
+        if quota.messages_per_minute is None:
+            return None
+        now = self._monotonic()
+        times = self._recent(author.id, now)
+        if len(times) >= quota.messages_per_minute:
+            free = times[-quota.messages_per_minute] + MINUTE
+            return self._exceeded("messages_per_minute", author, quota.messages_per_minute, free - now)
+        times.append(now)
         return None
-
-    async def charge(self, author: Author, usage: Usage) -> None:
-        """Count what an answer has cost: the tokens that the model read and wrote for it."""
-        await self._usage.add(self._bot, author, day_of(self._clock()), usage.read + usage.generated)
 
     def _recent(self, user: str, now: float) -> deque[float]:
         """When that person asked in the last minute; whoever was silent for longer is forgotten."""
@@ -66,11 +149,17 @@ class Quotas:
             times.popleft()
         return times
 
-    def _exceeded(self, kind: str, author: Author, limit: int, free: float, now: float) -> QuotaExceeded:
+    def _exceeded(self, kind: str, author: Author, limit: int, seconds: float) -> QuotaExceeded:
+        now = self._monotonic()
         self._told = {key: until for key, until in self._told.items() if until > now}
         told = (kind, author.id) in self._told
-        self._told.setdefault((kind, author.id), free)
-        return QuotaExceeded(kind, limit, math.ceil(free - now), told)
+        self._told.setdefault((kind, author.id), now + max(seconds, 1.0))
+        return QuotaExceeded(kind, limit, math.ceil(seconds), told)
+
+
+def token_guess(text: str) -> int:
+    """About how many tokens a text is."""
+    return len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN
 
 
 def day_of(time: float) -> str:
@@ -78,6 +167,7 @@ def day_of(time: float) -> str:
     return f"{datetime.fromtimestamp(time):%Y-%m-%d}"
 
 
-def _midnight_after(time: float) -> float:
+def seconds_to_midnight(time: float) -> float:
+    """How long a day lasts from that time on, where this machine is."""
     day = datetime.fromtimestamp(time).replace(hour=0, minute=0, second=0, microsecond=0)
-    return (day + timedelta(days=1)).timestamp()
+    return (day + timedelta(days=1)).timestamp() - time

@@ -14,6 +14,7 @@ from chatbridge.store.inbox import edited
 from chatbridge.types import Author, Channel, Chunk, Finish, Message
 
 if TYPE_CHECKING:
+    from chatbridge.bots.quotas import Reservation
     from chatbridge.config.settings import ChannelSettings, Settings
     from chatbridge.engine.backend import Backend
 
@@ -55,7 +56,8 @@ class ReplyState:
 
     `message`: what it answers, until it has begun; a reply that is asked for in another way has none. `gives_way`: it
     is left out where a later message waits already. `context`: what applied to the message when it came, where that is
-    known. `running`: the backend and the request's id, while the model is at it.
+    known. `reservation`: what it may cost its author, until it has ended. `running`: the backend and the request's id,
+    while the model is at it.
     """
 
     language: str
@@ -66,6 +68,7 @@ class ReplyState:
     notices: list[str] = field(default_factory=list)
     finish: Finish | None = None
     node: int | None = None
+    reservation: Reservation | None = None
     superseded: bool = False
     stopped: bool = False
     running: tuple[Backend, str] | None = None
@@ -129,9 +132,9 @@ class ReplyStream:
         """Whether a later message is answered in its place."""
         return self._state.superseded
 
-    def on_behalf_of(self, author: Author) -> ReplyStream:
-        """This reply, once it counts as that person's use of the model."""
-        self._state.author = author
+    def on_behalf_of(self, author: Author, reservation: Reservation | None = None) -> ReplyStream:
+        """This reply, once it counts as that person's use of the model. `reservation`: what was reserved for it."""
+        self._state.author, self._state.reservation = author, reservation
         return self
 
     def reword(self, message: Message) -> bool:

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from chatbridge.config.settings import ChannelSettings
 
 
+SIDE = "/aside/"
+"""Between a channel's id and the name of a side conversation."""
+
+
 def conversation_key(message: Message, settings: ChannelSettings) -> str:
     """The key of the conversation that a message belongs to, if it is no reply to a message that has one.
 
@@ -27,6 +31,14 @@ def conversation_key(message: Message, settings: ChannelSettings) -> str:
             return f"{channel.id}#{message.id}"
         case _:
             return channel.id
+
+
+def owner_of(key: str, channel: Channel) -> str | None:
+    """Whose own conversation a key of that channel is, by id: where each person has one, another's is not touched."""
+    rest = key.removeprefix(channel.id)
+    if channel.kind != "group" or rest == key or not rest.startswith("/") or rest.startswith(SIDE):
+        return None
+    return rest[1:]
 
 
 def moved_key(key: str, old: str, new: str) -> str:

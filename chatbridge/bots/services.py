@@ -75,7 +75,7 @@ class OpenDelivery(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Services:
-    """Enough to make a `Bot`. `clock` gives seconds since the epoch.
+    """Enough to make a `Bot`. `clock` gives seconds since the epoch, `monotonic` seconds that never go back.
 
     `source.current` is read anew for every message, so that a changed bots.yaml needs no restart.
     """
@@ -85,6 +85,7 @@ class Services:
     models: ModelPool
     hooks: Hooks
     clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
     deliveries: set[OpenDelivery] = field(default_factory=set)
     """Those that are open now, one for each bot of a chat service."""
     _diagnosed: set[tuple[str, str]] = field(default_factory=set)

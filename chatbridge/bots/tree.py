@@ -5,7 +5,7 @@ Knows the store; knows no model, no settings of bots.yaml and no chat service.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,9 +46,30 @@ class ConversationTree:
             await self.store.set_overrides(conversation.id, overrides)
         return conversation
 
-    async def undo(self, language: str = "en") -> Node:
-        """Go back to before the last message, which is returned; nothing is deleted."""
+    async def adopted(self, node_id: int, author: str) -> int:
+        """A node of the conversations here; what was said up to one of other conversations is copied for that first.
+
+        `author`: the id of the person whose copy it is.
+        """
+        node = await self.store.node(node_id)
+        if (await self.store.get(node.conversation)).channel == self.key:
+            return node_id
+        return (await self.store.copy(node_id, self.key, author)).id
+
+    async def asker_of(self, node: Node) -> str:
+        """The id of who wrote the message at a node, or asked for the answer there; "" where nobody knows."""
+        if node.role == "assistant" and node.parent is not None:
+            return (await self.store.node(node.parent)).author
+        return node.author
+
+    async def undo(self, language: str = "en", check: Callable[[Node], Awaitable[None]] | None = None) -> Node:
+        """Go back to before the last message, which is returned; nothing is deleted.
+
+        `check`: is given that message before, and raises where it is to stay.
+        """
         node = await self.last_message("nothing_to_undo", language)
+        if check is not None:
+            await check(node)
         await self.store.set_head(node.conversation, node.parent)
         return node
 
@@ -69,6 +90,7 @@ class ConversationTree:
             parent=node.parent,
             name=node.name,
             service_id=f"{message.id}~{len(beside)}-{node.id}",
+            author=node.author,
             move=False,
         )
 

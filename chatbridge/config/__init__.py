@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from chatbridge.config.settings import ModelSettings as ModelSettings
     from chatbridge.config.settings import Quota as Quota
     from chatbridge.config.settings import Settings as Settings
+    from chatbridge.config.settings import Strangers as Strangers
     from chatbridge.config.source import SettingsSource as SettingsSource
 
 # Loaded on first use: a plugin's options need pydantic alone, not the reader and its YAML.
@@ -27,7 +28,16 @@ _HOME = {
     "options": ("ConfigPath", "Options", "Secret"),
     "reader": ("default_settings", "load"),
     "schema": ("json_schema",),
-    "settings": ("Access", "Admins", "BotSettings", "ChannelSettings", "ModelSettings", "Quota", "Settings"),
+    "settings": (
+        "Access",
+        "Admins",
+        "BotSettings",
+        "ChannelSettings",
+        "ModelSettings",
+        "Quota",
+        "Settings",
+        "Strangers",
+    ),
     "source": ("SettingsSource",),
 }
 __all__, __getattr__ = lazy_names(__name__, _HOME)  # pyright: ignore[reportUnsupportedDunderAll]

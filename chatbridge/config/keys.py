@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from chatbridge.config.options import ConfigPath
-from chatbridge.config.settings import Access, Admins, ChannelSettings, Quota
+from chatbridge.config.settings import Access, Admins, ChannelSettings, Quota, Strangers
 from chatbridge.prompts.template import Template
 from chatbridge.sampling import Sampling
 
@@ -45,12 +45,24 @@ class BotKeys(BaseModel):
     deny: Annotated[Access, Field(description="Never listen to these.")] = Access()
     admins: Annotated[Admins, Field(description="Who may give admin commands.")] = Admins()
     admin_commands: Annotated[
-        frozenset[str], Field(description="Commands that only admins may give, besides those that are theirs anyway.")
-    ] = frozenset()
+        frozenset[str] | None,
+        Field(
+            description="Commands that only admins may give, besides those that are theirs anyway, and buttons that do "
+            "the same. Unless set: model, template, system and set in groups, if `admins` names anybody."
+        ),
+    ] = None
     pairing: Annotated[
         bool, Field(description="true: listen to nobody but whom `allow` names and whom an admin lets in by /pair.")
     ] = False
     limits: Annotated[Quota, Field(description="What one person may ask.")] = Quota()
+    anonymous: Annotated[
+        Literal["auto", "answer", "refuse"],
+        Field(
+            description="Whoever writes in the name of a chat, a channel or a webhook; auto: refused where `deny` "
+            "names people. Those whose id `allow` names are answered."
+        ),
+    ] = "auto"
+    strangers: Annotated[Strangers, Field(description="What `pairing` gives to whom it does not know.")] = Strangers()
 
 
 class TopKeys(BaseModel):

@@ -15,7 +15,16 @@ from pydantic import BaseModel, ValidationError
 from chatbridge.config.diagnostics import no_key
 from chatbridge.config.keys import BotKeys, ModelKeys, TopKeys
 from chatbridge.config.nodes import Document, KeyPath, parse
-from chatbridge.config.settings import Access, Admins, BotSettings, ChannelSettings, ModelSettings, Quota, Settings
+from chatbridge.config.settings import (
+    Access,
+    Admins,
+    BotSettings,
+    ChannelSettings,
+    ModelSettings,
+    Quota,
+    Settings,
+    Strangers,
+)
 from chatbridge.config.values import Values, file_keys
 from chatbridge.errors import ConfigError, PluginError
 from chatbridge.plugins.manager import Plugins
@@ -27,7 +36,7 @@ if TYPE_CHECKING:
     from chatbridge.plugins.frontend import FrontendType
 
 K = TypeVar("K", "BackendType", "FrontendType")
-P = TypeVar("P", Access, Admins, Quota)
+P = TypeVar("P", Access, Admins, Quota, Strangers)
 
 STORE = "chatbridge.sqlite3"
 """The database's name beside bots.yaml, unless `store` says otherwise."""
@@ -128,7 +137,8 @@ class _Reader:
         allow, deny = (self._part((*at, key), entry.get(key), Access) for key in ("allow", "deny"))
         admins = self._part((*at, "admins"), entry.get("admins"), Admins)
         limits = self._part((*at, "limits"), entry.get("limits"), Quota)
-        own: dict[str, Any] = {key: entry[key] for key in ("admin_commands", "pairing") if key in entry}
+        strangers = self._part((*at, "strangers"), entry.get("strangers"), Strangers)
+        own: dict[str, Any] = {key: entry[key] for key in ("admin_commands", "pairing", "anonymous") if key in entry}
         keys = self._values.validated(at, BotKeys, {**own, "frontend": frontend.name if frontend else ""})
         options = self._options(at, entry, BotKeys, frontend, "frontend")
         if frontend is None:
@@ -137,7 +147,7 @@ class _Reader:
         if options is None or keys is None:
             return None
         self._check_admins(at, admins, keys)
-        more = (admins, keys.admin_commands, keys.pairing, limits)
+        more = (admins, keys.admin_commands, keys.pairing, limits, keys.anonymous, strangers)
         return BotSettings(name, frontend.name, options, defaults, channels, allow, deny, *more)
 
     def _options(

@@ -76,6 +76,13 @@ class ChannelSettings(BaseModel):
         Field(description="Messages that come while an answer does: one by one, together, or in its place."),
     ] = "queue"
     buttons: Annotated[bool, Field(description="Buttons under answers, where the service has them.")] = True
+    change_answers: Annotated[
+        Literal["asker", "everyone"],
+        Field(
+            description="Who may stop, repeat, continue, take back or branch from an answer in a group: whoever asked "
+            "for it and admins, or everyone."
+        ),
+    ] = "asker"
     speaker_names: Annotated[
         Literal["auto", "always", "never"], Field(description="Names before messages; auto: in groups only.")
     ] = "auto"
@@ -144,6 +151,26 @@ class Admins(BaseModel):
         return author.id in self.users or not self.roles.isdisjoint(author.roles)
 
 
+class Strangers(BaseModel):
+    """What people who were not let in yet may have of a bot with `pairing`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    open_codes: Annotated[
+        int, Field(ge=1, le=100_000, description="Codes that wait for an admin; further people have to wait.")
+    ] = 100
+    code_days: Annotated[
+        float, Field(gt=0, le=366, description="Days after which a code that no admin has used is forgotten.")
+    ] = 7.0
+    notices_per_minute: Annotated[
+        int, Field(ge=1, description="Strangers who are told their code in any minute; the others hear nothing.")
+    ] = 10
+    remind_minutes: Annotated[
+        float,
+        Field(ge=0, le=10_080, description="Minutes until somebody who goes on writing is told their code again."),
+    ] = 60.0
+
+
 class Quota(BaseModel):
     """What one person may ask of a bot; admins may ask what they like."""
 
@@ -190,22 +217,15 @@ class BotSettings:
     allow: Access = field(default=Access(), repr=False)
     deny: Access = field(default=Access(), repr=False)
     admins: Admins = field(default=Admins(), repr=False)
-    admin_commands: frozenset[str] = frozenset()
+    admin_commands: frozenset[str] | None = None
     pairing: bool = False
     limits: Quota = field(default=Quota(), repr=False)
+    anonymous: Literal["auto", "answer", "refuse"] = "auto"
+    strangers: Strangers = field(default=Strangers(), repr=False)
 
     def serves_like(self, other: BotSettings) -> bool:
         """Whether a frontend that runs by the other settings need not be started anew for these."""
         return (self.frontend, self.options) == (other.frontend, other.options)
-
-    def permits(self, author: Author, channel: Channel, *, paired: bool = False) -> bool:
-        """Whether the bot listens to that person in that place. `paired`: an admin has let them in."""
-        if self.deny.names(author) or self.deny.covers(channel):
-            return False
-        anywhere = not self.allow.channels and not self.allow.guilds
-        anyone = not self.pairing and not self.allow.users and not self.allow.roles
-        known = paired or self.admins.names(author) or self.allow.names(author)
-        return (anywhere or self.allow.covers(channel)) and (anyone or known)
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,12 +150,8 @@ class Delivery:
         it. Raises: StoreError; then it is not stored.
         """
         if press.action == "stop":
-            channel, language = press.channel, self.bot.context(press).language
-            reply = self._outbox_sender.reply_shown_by(channel.id, press.message_id)
-            if reply is None or not await self.bot.permits(press.author, channel):
-                return say(language, "not_permitted" if reply else "nothing_to_stop")
-            reply.stop()
-            return ""
+            reply = self._outbox_sender.reply_shown_by(press.channel.id, press.message_id)
+            return await self.bot.stop(press, reply)
         item = await self.inbox.add(self.bot.name, press)
         if item is None:
             return ""
@@ -181,6 +177,8 @@ class Delivery:
 
     async def edited(self, message: Message) -> None:
         """A person has edited a message: it is answered as it is now, or, if it was answered, an offer is made."""
+        if not await self.bot.permits(message.author, message.channel):
+            return
         if await self.inbox.revise(self.bot.name, message):
             return
         key = (message.channel.id, message.id)

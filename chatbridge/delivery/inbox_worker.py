@@ -70,14 +70,15 @@ class InboxWorker:
         if (asked := item.asked) is None or item.id in self._in_hand or self.closing:
             return ""
         self._in_hand.add(item.id)
-        await self._inbox.begin(item.id)
-        context = self._bot.context(asked)
-        result = await self.result(asked, context)
-        if isinstance(result, ReplyStream):
-            self._tasks.start(self._deliver_in_hand(item, asked, context, result))
-            return ""
-        await self._inbox.finish(item.id)
-        self._in_hand.discard(item.id)
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(self._holding(item))
+            await self._inbox.begin(item.id)
+            context = self._bot.context(asked)
+            result = await self.result(asked, context)
+            if isinstance(result, ReplyStream):
+                self._tasks.start(self._deliver_in_hand(held.pop_all(), item, asked, context, result))
+                return ""
+            await self._inbox.finish(item.id)
         return result or ""
 
     async def command(self, item: InboxItem, context: ReplyContext, reply: ReplyStream) -> None:
@@ -85,13 +86,15 @@ class InboxWorker:
         if (asked := item.asked) is None or item.id in self._in_hand or self.closing:
             return
         self._in_hand.add(item.id)
-        await self._inbox.begin(item.id)
-        self._tasks.start(self._deliver_in_hand(item, asked, context, reply))
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(self._holding(item))
+            await self._inbox.begin(item.id)
+            self._tasks.start(self._deliver_in_hand(held.pop_all(), item, asked, context, reply))
 
     async def _deliver_in_hand(
-        self, item: InboxItem, asked: Message | Press, context: ReplyContext, reply: ReplyStream
+        self, held: AsyncExitStack, item: InboxItem, asked: Message | Press, context: ReplyContext, reply: ReplyStream
     ) -> None:
-        async with self._holding(item):
+        async with held:
             await self._deliver(item, asked, context, reply)
 
     @asynccontextmanager

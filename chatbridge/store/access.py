@@ -16,6 +16,8 @@ from chatbridge.types import Author
 LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
 """What codes are made of: nothing that looks like something else."""
 
+DAY = 86_400.0
+
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
@@ -33,16 +35,39 @@ class Pairings:
     def __init__(self, store: Database) -> None:
         self._store = store
 
-    async def request(self, bot: str, author: Author) -> Pairing:
-        """Somebody wants to be let in: their pairing, with a code that stays the same each time they ask."""
+    async def request(
+        self,
+        bot: str,
+        author: Author,
+        *,
+        valid_days: float | None = None,
+        max_open: int | None = None,
+        now: float | None = None,
+    ) -> Pairing | None:
+        """Somebody wants to be let in: their pairing, with a code that stays the same each time they ask.
 
-        def work(db: sqlite3.Connection) -> Pairing:
+        Codes older than `valid_days` that nobody has used are forgotten first. None where there would be more than
+        `max_open` of them. `now`: the time, in seconds since the epoch.
+        """
+        now = time.time() if now is None else now
+
+        def work(db: sqlite3.Connection) -> Pairing | None:
+            if valid_days is not None:  # one from a time that has not come yet was made by a clock that was ahead
+                span = (now - valid_days * DAY, now + DAY)
+                db.execute(
+                    "DELETE FROM people WHERE bot = ? AND NOT paired AND created NOT BETWEEN ? AND ?", (bot, *span)
+                )
+            if max_open is not None:
+                known = db.execute(f"{_PAIRING} AND user = ?", (bot, author.id)).fetchone()
+                open_codes = "SELECT count(*) FROM people WHERE bot = ? AND NOT paired"
+                if known is None and db.execute(open_codes, (bot,)).fetchone()[0] >= max_open:
+                    return None
             code = "".join(secrets.choice(LETTERS) for _ in range(8))
             readable(db, PEOPLE, db.execute(f"{_PAIRING} AND user = ?", (bot, author.id)), _pairing)
             db.execute(
                 "INSERT INTO people (bot, user, name, code, created) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT (bot, user) DO UPDATE SET name = excluded.name",
-                (bot, author.id, storable(author.name), code, time.time()),
+                (bot, author.id, storable(author.name), code, now),
             )
             return _pairing(db.execute(f"{_PAIRING} AND user = ?", (bot, author.id)).fetchone())
 

@@ -30,7 +30,10 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One message in a conversation's tree. `partial`: an answer that was stopped, or reached its length limit."""
+    """One message in a conversation's tree. `partial`: an answer that was stopped, or reached its length limit.
+
+    `author`: the id of the person who wrote it, "" for an answer and where nobody knows.
+    """
 
     id: int
     conversation: int
@@ -43,3 +46,4 @@ class Node:
     service_id: str | None = None
     created: float = 0.0
     partial: bool = False
+    author: str = ""

@@ -128,6 +128,8 @@ MIGRATIONS = (
         created REAL NOT NULL
     );
     """,
+    # Who has written a message, by the service's id: in a group its answer is theirs to change. "" where nobody knows.
+    "ALTER TABLE nodes ADD COLUMN author TEXT NOT NULL DEFAULT '';",
 )
 
 _VERSION_AT = 60

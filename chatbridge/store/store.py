@@ -124,6 +124,7 @@ class Store(Database):
         channel: str | None = None,
         partial: bool = False,
         move: bool = True,
+        author: str = "",
     ) -> Node:
         """Add a message below `parent` and, unless `move` is false, make it the head.
 
@@ -140,7 +141,7 @@ class Store(Database):
                 _belongs(db, conversation_id, parent)
             else:
                 _get(db, conversation_id)
-            values = (role, storable(text), storable(name), trusted, *_packed(reply), service_id, partial)
+            values = (role, storable(text), storable(name), trusted, *_packed(reply), service_id, partial, author)
             node_id = _insert(db, conversation_id, parent, time.time(), values)
             if move:
                 db.execute("UPDATE conversations SET head = ? WHERE id = ?", (node_id, conversation_id))
@@ -165,16 +166,40 @@ class Store(Database):
         """The messages from the first one to `head`, or to the conversation's own head, without removed ones."""
 
         def work(db: sqlite3.Connection) -> list[Node]:
-            end = head if head is not None else _get(db, conversation_id).head
-            rows = db.execute(
-                "WITH RECURSIVE up (id, depth) AS (SELECT ?, 0 UNION ALL SELECT nodes.parent, depth + 1 "
-                # What follows a message has a greater id: so not even damaged rows make a path without an end.
-                f"FROM nodes JOIN up ON nodes.id = up.id WHERE nodes.parent < nodes.id) {_NODE} JOIN up USING (id) "
-                "WHERE (conversation = ? OR typeof(conversation) != 'integer') AND removed IS NOT 1 "
-                "ORDER BY depth DESC",
-                (end, conversation_id),
-            )
-            return _nodes(db, rows)
+            return _path(db, conversation_id, head if head is not None else _get(db, conversation_id).head)
+
+        return await self.transaction(work)
+
+    async def copy(self, node_id: int, channel: str, author: str) -> Node:
+        """Begin a conversation under another key with all that was said up to a node; returns that node's copy.
+
+        `author`: whose its messages are there. Raises StoreError.
+        """
+
+        def work(db: sqlite3.Connection) -> Node:
+            row = db.execute(
+                "SELECT conversation, bot FROM nodes JOIN conversations ON conversations.id = conversation "
+                "WHERE nodes.id = ?",
+                (node_id,),
+            ).fetchone()
+            if row is None or not (nodes := _path(db, row[0], node_id)):
+                raise StoreError(f"there is no message {node_id}")
+            fresh, parent = _start(db, row[1], channel), None
+            for node in nodes:
+                whose = author if node.role == "user" else ""
+                values = (
+                    node.role,
+                    node.text,
+                    node.name,
+                    node.trusted,
+                    *_packed(node.reply),
+                    None,
+                    node.partial,
+                    whose,
+                )
+                parent = _insert(db, fresh.id, parent, node.created, values)
+            db.execute("UPDATE conversations SET head = ? WHERE id = ?", (parent, fresh.id))
+            return _node(db.execute(f"{_NODE} WHERE id = ?", (parent,)).fetchone())
 
         return await self.transaction(work)
 
@@ -244,7 +269,7 @@ class Store(Database):
                     reply = Reply(node["text"], **node["reply"]) if node["reply"] is not None else None
                     values = (node["role"], node["text"], node["name"], node["trusted"], *_packed(reply))
                     ids[node["id"]] = _insert(
-                        db, fresh.id, ids[node["parent"]], node["created"], (*values, None, node["partial"])
+                        db, fresh.id, ids[node["parent"]], node["created"], (*values, None, node["partial"], "")
                     )
                 head, overrides = ids[exported["head"]], json.dumps(dict(exported["overrides"]))
             except (KeyError, TypeError, ValueError, OverflowError, sqlite3.IntegrityError) as error:
@@ -271,7 +296,7 @@ _CONVERSATION = (
 )
 _NODE = (
     "SELECT nodes.id, conversation, parent, role, text, name, trusted, tokens, tail, vocabulary, service_id, "
-    "created, partial FROM nodes"
+    "created, partial, author FROM nodes"
 )
 
 
@@ -328,6 +353,7 @@ def _node(row: tuple[Any, ...]) -> Node:
         service_id,
         created,
         partial,
+        author,
     ) = row
     # Spelled out, since a prompt may hold thousands of these.
     if not (
@@ -340,13 +366,38 @@ def _node(row: tuple[Any, ...]) -> Node:
         and type(created) is float
         and type(trusted) is int
         and type(partial) is int
+        and type(author) is str
         and (tokens is None or (type(tokens) is bytes and type(tail) is str and type(vocabulary) is str))
     ):
         raise TypeError("it has a column of another type")
     reply = None
     if tokens is not None:
         reply = Reply(text, tuple(array("I", tokens)), tail, vocabulary)
-    return Node(id_, conversation, parent, role, text, name, bool(trusted), reply, service_id, created, bool(partial))
+    return Node(
+        id_,
+        conversation,
+        parent,
+        role,
+        text,
+        name,
+        bool(trusted),
+        reply,
+        service_id,
+        created,
+        bool(partial),
+        author,
+    )
+
+
+def _path(db: sqlite3.Connection, conversation_id: int, end: int | None) -> list[Node]:
+    rows = db.execute(
+        "WITH RECURSIVE up (id, depth) AS (SELECT ?, 0 UNION ALL SELECT nodes.parent, depth + 1 "
+        # What follows a message has a greater id: so not even damaged rows make a path without an end.
+        f"FROM nodes JOIN up ON nodes.id = up.id WHERE nodes.parent < nodes.id) {_NODE} JOIN up USING (id) "
+        "WHERE (conversation = ? OR typeof(conversation) != 'integer') AND removed IS NOT 1 ORDER BY depth DESC",
+        (end, conversation_id),
+    )
+    return _nodes(db, rows)
 
 
 def _packed(reply: Reply | None) -> tuple[bytes | None, str | None, str | None]:
@@ -360,7 +411,7 @@ def _insert(
 ) -> int:
     cursor = db.execute(
         "INSERT INTO nodes (conversation, parent, created, role, text, name, trusted, tokens, tail, vocabulary, "
-        "service_id, partial) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "service_id, partial, author) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (conversation_id, parent, created, *values),
     )
     assert cursor.lastrowid is not None

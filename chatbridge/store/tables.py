@@ -131,6 +131,7 @@ NODES = Table(
         "created": _real,
         "partial": _flag,
         "removed": _flag,
+        "author": _text,
     },
     # Of all that it could have been it is what is trusted least.
     mended=MappingProxyType(
@@ -147,6 +148,7 @@ NODES = Table(
             "created": 0.0,
             "partial": 0,
             "removed": 0,
+            "author": "",
         }
     ),
     together=("tokens", "tail", "vocabulary"),

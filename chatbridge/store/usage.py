@@ -50,6 +50,21 @@ class UsageLog:
 
         return await self._store.transaction(work)
 
+    async def bring_back(self, bot: str, day: str) -> None:
+        """Count what is written under later days as used on this one: the clock was ahead, and was set back."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(
+                "INSERT INTO usage (bot, user, day, name, tokens, answers) "
+                "SELECT bot, user, ?, name, sum(tokens), sum(answers) FROM usage WHERE bot = ? AND day > ? "
+                "GROUP BY user ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens, "
+                "answers = answers + excluded.answers",
+                (day, bot, day),
+            )
+            db.execute("DELETE FROM usage WHERE bot = ? AND day > ?", (bot, day))
+
+        await self._store.transaction(work)
+
     async def of_day(self, bot: str, day: str) -> list[DailyUsage]:
         """What everybody's answers have cost on that day, the most tokens first."""
         query = f"{_USAGE} ORDER BY tokens DESC"

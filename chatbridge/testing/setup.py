@@ -65,6 +65,7 @@ async def bridge_with(
     plugins: Iterable[object] = (),
     bots: Iterable[BotSettings] = (),
     clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Bridge]:
     """A bridge whose only model, `model`, is run by `backend`; it answers every message unless `defaults` say else.
 
@@ -75,7 +76,7 @@ async def bridge_with(
     if defaults is None:
         defaults = ChannelSettings(reply_to="always", language="en", sampling=Sampling(max_tokens=10_000))
     settings = Settings({"model": model}, found.templates, store, defaults, {bot.name: bot for bot in bots})
-    async with Bridge(SettingsSource(settings), found, clock=clock) as bridge:
+    async with Bridge(SettingsSource(settings), found, clock=clock, monotonic=monotonic) as bridge:
         yield bridge
 
 

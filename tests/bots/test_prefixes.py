@@ -164,6 +164,7 @@ async def test_each_prompt_goes_on_where_the_last_one_ended(tmp_path: Path, scal
             system=chance.choice(SYSTEMS),
             sampling=Sampling(max_tokens=chance.choice((8, 30)), seed=1),
             speaker_names=chance.choice(("auto", "always", "never")),
+            change_answers="everyone",
         )
         model = ToyModel(context_length=900)
         async with looking_bridge(tmp_path / f"{start}.sqlite3", model, defaults) as (bridge, backend):

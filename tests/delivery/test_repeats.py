@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from chatbridge import Channel, ChatCommand, CommandContext, Limits, MessageContent, Press
+from chatbridge import Channel, ChatCommand, CommandContext, Limits, MessageContent, Press, StoreError
 from chatbridge.delivery.content_json import to_json
-from chatbridge.store import NewOutboxMessage
+from chatbridge.store import InboxItem, NewOutboxMessage
 from chatbridge.store.queue import Queue
-from chatbridge.testing import FakeService, Fault, ScriptedBackend, plugin_of
+from chatbridge.testing import FakeService, Fault, ScriptedBackend, plugin_of, run_virtually
 from chatbridge.texts import say
 
 from .echo import EchoBackend
@@ -101,6 +102,33 @@ async def test_a_press_is_kept_before_anything_is_done_about_it(harness: Harness
     async with harness.program(ScriptedBackend("the second answer")) as delivery:
         await delivery.resume()
     assert harness.shown() == ["the first answer", "the second answer"]
+
+
+@pytest.mark.parametrize("way", ["a press", "a command"])
+@pytest.mark.parametrize("failure", [StoreError("the disk is full"), asyncio.CancelledError()], ids=["fails", "ends"])
+def test_what_can_not_be_begun_is_not_in_hand_and_comes_again(
+    harness: Harness, way: str, failure: BaseException
+) -> None:
+    async def run() -> None:
+        await answered(harness)
+        async with harness.program(ScriptedBackend("the second answer")) as delivery:
+            begin, delivery.inbox.begin = delivery.inbox.begin, _raising(failure)  # type: ignore[method-assign]
+            press = Press("regenerate", harness.id(0), PRIVATE, ANN)
+            with pytest.raises(type(failure)):
+                await (delivery.press(press) if way == "a press" else delivery.call(said("/regenerate", "i1")))
+            assert delivery.in_hand == 0
+            delivery.inbox.begin = begin  # type: ignore[method-assign]
+            await delivery.resume()
+        assert harness.shown() == ["the first answer", "the second answer"]
+
+    run_virtually(run())
+
+
+def _raising(failure: BaseException) -> Callable[[int], Awaitable[InboxItem | None]]:
+    async def begin(id: int) -> InboxItem | None:
+        raise failure
+
+    return begin
 
 
 @virtually

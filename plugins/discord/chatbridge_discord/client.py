@@ -65,7 +65,7 @@ class Events:
         self.ready = asyncio.Event()
         self._client, self._room, self._rest = client, room, rest
         self._bot, self._options, self._sleep = bot, options, sleep
-        self._interactions = Interactions(bot, room.delivery)
+        self._interactions = Interactions(bot, room.delivery, room.roles)
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers = (
             self.on_connect, self.on_ready, self.on_shard_ready, self.on_guild_join, self.on_guild_available,

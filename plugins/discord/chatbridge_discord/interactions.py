@@ -9,11 +9,11 @@ from typing import Any, get_args
 
 import discord
 
-from chatbridge import Action, Bot, Channel, Delivery, Message, MessageContent, Press
+from chatbridge import Action, Author, Bot, Channel, Delivery, Message, MessageContent, Press
 from chatbridge_discord.channels import channel_of
 from chatbridge_discord.chat import MAX_TEXT
 from chatbridge_discord.commands import MENUS
-from chatbridge_discord.incoming import author_of
+from chatbridge_discord.roles import Roles
 from chatbridge_discord.room import TRANSIENT_ERRORS
 from chatbridge_discord.texts import say
 
@@ -31,8 +31,8 @@ NOBODY = discord.AllowedMentions.none()
 class Interactions:
     """Answers the interactions of one bot, to the person alone; models' answers come to the channel."""
 
-    def __init__(self, bot: Bot, delivery: Delivery) -> None:
-        self._bot, self._delivery = bot, delivery
+    def __init__(self, bot: Bot, delivery: Delivery, roles: Roles) -> None:
+        self._bot, self._delivery, self._roles = bot, delivery, roles
 
     async def handle(self, interaction: discord.Interaction) -> None:
         """Do what somebody wants. Failures are told, to them or to the log."""
@@ -63,11 +63,13 @@ class Interactions:
         elif data.get("target_id"):
             action, target = MENUS.get(data["name"]), int(data["target_id"])
         else:
-            return await self._delivery.call(_message(interaction, f"/{data['name']} {_argument(data)}".strip()))
+            return await self._delivery.call(
+                await self._message(interaction, f"/{data['name']} {_argument(data)}".strip())
+            )
         if action is None or target is None:
             log.warning("interaction %s is none that this bot knows: %s", interaction.id, data)
             return (MessageContent(say("trouble", self._language(interaction))),)
-        person, language = author_of(interaction.user), interaction.locale.value
+        person, language = await self._person(interaction), interaction.locale.value
         press = Press(action, str(target), _place(interaction), person, language, str(interaction.id))
         line = await self._delivery.press(press)
         return (MessageContent(line),) if line else ()
@@ -75,7 +77,7 @@ class Interactions:
     async def _suggest(self, interaction: discord.Interaction) -> None:
         data: Any = interaction.data or {}
         try:
-            found = await self._bot.completions(data["name"], _message(interaction, _argument(data)))
+            found = await self._bot.completions(data["name"], await self._message(interaction, _argument(data)))
         except Exception:
             log.exception("interaction %s: there are no suggestions", interaction.id)
             found = []
@@ -83,6 +85,20 @@ class Interactions:
             discord.app_commands.Choice(name=value, value=value) for value in found if 0 < len(value) <= MAX_CHOICE
         ]
         await _acknowledge(lambda: interaction.response.autocomplete(choices[:MAX_CHOICES]))
+
+    async def _person(self, interaction: discord.Interaction) -> Author:
+        return await self._roles.author(interaction.client, interaction.user, interaction.guild)
+
+    async def _message(self, interaction: discord.Interaction, text: str) -> Message:
+        return Message(
+            str(interaction.id),
+            _place(interaction),
+            await self._person(interaction),
+            text,
+            sent_at=interaction.created_at.timestamp(),
+            mentions_bot=True,
+            language=interaction.locale.value,
+        )
 
     def _language(self, interaction: discord.Interaction) -> str:
         return self._bot.language(_place(interaction), interaction.locale.value)
@@ -94,18 +110,6 @@ def _place(interaction: discord.Interaction) -> Channel:
         return channel_of(interaction.channel, interaction.guild)
     guild = str(interaction.guild_id) if interaction.guild_id else None
     return Channel(str(interaction.channel_id), "", "group" if guild else "private", None, guild)
-
-
-def _message(interaction: discord.Interaction, text: str) -> Message:
-    return Message(
-        str(interaction.id),
-        _place(interaction),
-        author_of(interaction.user),
-        text,
-        sent_at=interaction.created_at.timestamp(),
-        mentions_bot=True,
-        language=interaction.locale.value,
-    )
 
 
 def _argument(data: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 from weakref import WeakValueDictionary
@@ -21,6 +21,7 @@ from chatbridge_discord.files import files_of
 from chatbridge_discord.incoming import author_of, message_of
 from chatbridge_discord.options import DiscordOptions
 from chatbridge_discord.rest import Rest
+from chatbridge_discord.roles import Roles
 from chatbridge_discord.threads import open_thread, thread_of
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Room:
     def __init__(self, bot: Bot, rest: Rest, options: DiscordOptions) -> None:
         self._bot, self._rest, self._options = bot, rest, options
         self._limits = limits_of(options)
+        self.roles = Roles(bot)
         self._orders: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def chat(self, channel: str) -> DiscordChat:
@@ -148,23 +150,16 @@ class Room:
             await self.delivery.advance(*cursor)
 
     async def _message(self, client: discord.Client, given: discord.Message) -> Message | None:
-        person = given.author
-        if isinstance(person, discord.User) and given.guild is not None and self._by_roles and not given.webhook_id:
-            with suppress(
-                discord.NotFound, discord.Forbidden
-            ):  # looked up later, a message does not tell its author's roles
-                person = await given.guild.fetch_member(person.id)
-        message = message_of(given, _me(client), channel_of(given.channel, given.guild), author_of(person))
+        if given.webhook_id is None:
+            author = await self.roles.author(client, given.author, given.guild)
+        else:
+            author = replace(author_of(given.author), anonymous=True)
+        message = message_of(given, _me(client), channel_of(given.channel, given.guild), author)
         if message is None or message.author.is_bot or not self._options.auto_thread:
             return message
         # In a thread that the bot has opened, everything is said to it.
         own = isinstance(given.channel, discord.Thread) and given.channel.owner_id == _me(client).id
         return replace(message, mentions_bot=message.mentions_bot or own)
-
-    @property
-    def _by_roles(self) -> bool:
-        own = self._bot.settings
-        return own is not None and bool(own.allow.roles or own.deny.roles or own.admins.roles)
 
     async def _in_thread(self, client: discord.Client, given: discord.Message, message: Message) -> Message:
         """The message in the thread that is opened for it, if it is answered."""

@@ -125,7 +125,8 @@ async def _begin(client: telegram.Bot, bot: Bot, options: TelegramOptions) -> No
         )
     if options.menu:
         own = bot.settings
-        await menu.sync_commands(client, bot.commands, sorted(own.admins.users) if own is not None else ())
+        admins = sorted(own.admins.users) if own is not None else ()
+        await menu.sync_commands(client, bot.commands, bot.commands_in("group"), admins)
 
 
 def _wants_all(bot: Bot) -> bool:

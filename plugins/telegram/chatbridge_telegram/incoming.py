@@ -15,8 +15,8 @@ from chatbridge_telegram.channels import channel_of
 def author_of(message: telegram.Message) -> Author:
     """Who wrote a message: a person, a bot, or the chat in whose name somebody writes."""
     user, chat = message.from_user, message.sender_chat
-    if chat is not None:  # an anonymous admin, or a channel
-        return Author(str(chat.id), chat.title or chat.full_name or "")
+    if chat is not None:  # an anonymous admin, or a channel: Telegram hides whose words they are
+        return Author(str(chat.id), chat.title or chat.full_name or "", anonymous=True)
     assert user is not None  # only channels have none, and their posts come as updates of another kind
     return Author(str(user.id), user.full_name, user.is_bot)
 

@@ -1,0 +1,190 @@
+"""Tokens are reserved before an answer and settled after it; limits keep to a time that is never set back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as tried
+from hypothesis import strategies as st
+
+from chatbridge import Author, BackendError, Bot, Channel, Message, Notice, Options, Press, ReplyStream, Usage
+from chatbridge.bots.quotas import QuotaExceeded, Quotas, Reservation
+from chatbridge.config import BotSettings, Quota
+from chatbridge.store import Store, UsageLog
+from chatbridge.testing import EchoBackend, ScriptedBackend, bridge_with, channel_settings, scripted
+from chatbridge.texts import say
+
+ANN = Author("a", "Ann")
+NOON = datetime(2026, 5, 4, 12, 0, 0).timestamp()
+DAY = 86_400.0
+_ids = iter(range(10**6))
+
+
+@asynccontextmanager
+async def serving(folder: Path, backend: EchoBackend | ScriptedBackend, **limits: int) -> AsyncIterator[Bot]:
+    own = BotSettings("bot", "fake", Options(), limits=Quota(**limits))
+    defaults = channel_settings(sampling={"max_tokens": 20})
+    async with bridge_with(scripted(backend), folder / "db", defaults=defaults, bots=[own]) as bridge:
+        yield bridge.bot("bot")
+
+
+async def ask(bot: Bot, place: str, author: Author = ANN, text: str = "hello", kind: Any = "private") -> Any:
+    return await bot.receive(Message(str(next(_ids)), Channel(place, kind=kind), author, text, mentions_bot=True))
+
+
+async def said(stream: object) -> str:
+    assert isinstance(stream, ReplyStream)
+    return "".join([chunk.text async for chunk in stream])
+
+
+async def used(bot: Bot) -> int:
+    return sum(one.tokens for one in await bot.permissions.usage.of_day("bot", f"{datetime.now():%Y-%m-%d}"))
+
+
+async def test_many_questions_at_once_pass_no_limit(tmp_path: Path) -> None:
+    async with serving(tmp_path, EchoBackend(lambda question: "word " * 4), tokens_per_day=60) as bot:
+        results = await asyncio.gather(*(ask(bot, f"c{number}") for number in range(40)))
+        streams = [one for one in results if isinstance(one, ReplyStream)]
+        assert len(streams) == 3  # 20 tokens each, and a little for the question
+        notices = {one.text for one in results if isinstance(one, Notice)}
+        assert notices == {say("en", "tokens_reserved", limit=60)}
+        await asyncio.gather(*map(said, streams))
+        assert 0 < await used(bot) <= 60
+        assert bot.permissions.quotas.reserved(ANN) == 0
+        assert isinstance(await ask(bot, "later"), ReplyStream), "what was not used is there again"
+
+
+async def test_what_a_long_conversation_adds_is_reserved_as_soon_as_it_is_known(tmp_path: Path) -> None:
+    backend = ScriptedBackend("one", "two words")
+    async with serving(tmp_path, backend, tokens_per_day=5000) as bot:
+        store = bot.services.store
+        conversation = await bot.dialogue(Channel("c")).conversation()
+        await store.append(conversation.id, "user", "x" * 3000, parent=None)
+        stream = await ask(bot, "c")
+        assert bot.permissions.quotas.reserved(ANN) < 100
+        async with aclosing(aiter(stream)) as chunks:
+            await anext(chunks)
+            assert bot.permissions.quotas.reserved(ANN) > 1000
+
+
+@pytest.mark.parametrize("end", ["fails", "is stopped", "is given up", "is never begun"])
+async def test_what_comes_to_nothing_is_given_back(tmp_path: Path, end: str) -> None:
+    backend = ScriptedBackend(BackendError("broken") if end == "fails" else "one two three")
+    async with serving(tmp_path, backend, tokens_per_day=30) as bot:
+        stream = await ask(bot, "c")
+        assert bot.permissions.quotas.reserved(ANN) > 20
+        if end == "fails":
+            with pytest.raises(BackendError):
+                await said(stream)
+        elif end == "is stopped":
+            stream.stop()
+            assert await said(stream) == ""
+        elif end == "is given up":
+            async with aclosing(aiter(stream)) as chunks:
+                await anext(chunks)
+        del stream
+        assert bot.permissions.quotas.reserved(ANN) == 0
+
+
+async def test_what_the_end_of_the_program_interrupts_reserves_anew(tmp_path: Path) -> None:
+    async with serving(tmp_path, ScriptedBackend("one two three"), tokens_per_day=50) as bot:
+        again = await bot.receive(Message("m", Channel("c"), ANN, "hello"), redelivered=True)
+        assert isinstance(again, ReplyStream)
+        assert bot.permissions.quotas.reserved(ANN) > 20
+        other = await ask(bot, "other", text="x" * 90)
+        assert isinstance(other, ReplyStream)
+        assert isinstance(await ask(bot, "third"), Notice)
+
+
+async def test_a_button_reserves_like_a_message(tmp_path: Path) -> None:
+    async with serving(tmp_path, ScriptedBackend("one", "two"), tokens_per_day=1000) as bot:
+        await said(await ask(bot, "c"))
+        node = (await bot.dialogue(Channel("c")).path())[-1].id
+        await bot.message_index.note("bot", "c", "shown", node)
+        again = await bot.press(Press("regenerate", "shown", Channel("c"), ANN))
+        assert isinstance(again, ReplyStream)
+        assert bot.permissions.quotas.reserved(ANN) > 20
+
+
+async def test_those_who_write_in_a_chats_name_share_one_quota_there(tmp_path: Path) -> None:
+    async with serving(tmp_path, ScriptedBackend("one"), messages_per_minute=1) as bot:
+        hidden = [Author(f"-100{number}", "Channel", anonymous=True) for number in range(3)]
+        answers = [await ask(bot, "g", one, kind="group") for one in hidden]
+        assert [isinstance(one, ReplyStream) for one in answers] == [True, False, False]
+        assert isinstance(await ask(bot, "other", hidden[0], kind="group"), ReplyStream)
+        assert isinstance(await ask(bot, "g", ANN, kind="group"), ReplyStream)
+
+
+# --- the clock -------------------------------------------------------------------------------------------------------
+
+
+class Times:
+    """A clock that people set, and a time that only goes on."""
+
+    def __init__(self) -> None:
+        self.wall, self.steady = NOON, 0.0
+
+    def pass_by(self, seconds: float, leap: float = 0.0) -> None:
+        self.steady += seconds
+        self.wall += seconds + leap
+
+
+@asynccontextmanager
+async def quotas(folder: Path, times: Times) -> AsyncIterator[Quotas]:
+    store = await Store.open(folder / "db")
+    try:
+        yield Quotas("bot", UsageLog(store), lambda: times.wall, lambda: times.steady)
+    finally:
+        await store.aclose()
+
+
+STEPS = st.lists(st.tuples(st.floats(0, 90), st.floats(-3000 * DAY, 3000 * DAY)), max_size=12)
+
+
+@tried(max_examples=25, deadline=None)
+@given(STEPS)
+def test_a_clock_that_is_set_changes_no_limit_of_a_minute(steps: list[tuple[float, float]]) -> None:
+    async def run() -> None:
+        times, quota, asked = Times(), Quota(messages_per_minute=2), [0.0]
+        limits = Quotas("bot", None, lambda: times.wall, lambda: times.steady)  # type: ignore[arg-type]
+        assert isinstance(await limits.reserve(ANN, quota, 1), Reservation)
+        for seconds, leap in steps:
+            times.pass_by(seconds, leap)
+            result = await limits.reserve(ANN, quota, 1)
+            admitted = len([at for at in asked if at > times.steady - 60]) < 2
+            assert isinstance(result, Reservation) is admitted
+            if admitted:
+                asked.append(times.steady)
+            else:
+                assert isinstance(result, QuotaExceeded)
+                assert 0 < result.seconds <= 60
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("ahead", [0, 1, 3 * 365])
+async def test_setting_the_clock_back_frees_nobody_and_locks_nobody_out(
+    tmp_path: Path, ahead: int, restart: bool
+) -> None:
+    times, quota = Times(), Quota(tokens_per_day=10)
+    times.wall += ahead * DAY
+    async with quotas(tmp_path, times) as limits:
+        await limits.settle(ANN, Usage(prompt=10))
+        assert isinstance(await limits.reserve(ANN, quota, 1), QuotaExceeded)
+        times.wall = NOON
+        if not restart:
+            assert isinstance(await limits.reserve(ANN, quota, 1), QuotaExceeded)
+    async with quotas(tmp_path, times) as limits:
+        exceeded = await limits.reserve(ANN, quota, 1)
+        assert isinstance(exceeded, QuotaExceeded)
+        assert exceeded.seconds == 12 * 3600
+        times.pass_by(12 * 3600)
+        assert isinstance(await limits.reserve(ANN, quota, 1), Reservation)
