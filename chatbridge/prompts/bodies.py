@@ -6,6 +6,7 @@ Knows turns, names and guards; knows no order of turns and no control token but 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -131,7 +132,11 @@ def guarded(pieces: Sequence[Text], guard: Guard, *, line_start: bool) -> list[T
     """
     edits = guard.edits("".join(piece.text for piece in pieces), line_start=line_start)
     theirs = _of_persons(pieces)
-    wanted = [edit for edit in edits if any(start < edit.end and edit.start < end for start, end in theirs)]
+    wanted = []
+    for edit in edits:
+        nearest = bisect_left(theirs, (edit.end, 0)) - 1  # the last that begins before the header ends
+        if nearest >= 0 and theirs[nearest][1] > edit.start:
+            wanted.append(edit)
     safe: list[Text] = []
     begin = done = 0  # where the piece begins, and how many of the edits are made
     for piece in pieces:
