@@ -75,10 +75,8 @@ def gaps_in(written: Iterable[Sequence[FormatPart]], *, empty_lines: bool) -> li
     found: dict[str, None] = {}
     for parts in written:
         runs = list(_runs(parts))
-        # Before the first text stands what begins the prompt.
-        for run in runs[1:]:
-            if not run or run[-1] != _TEXT:
-                continue  # nothing follows
+        # Before the first text stands what begins the prompt, and behind the last one nobody's.
+        for run in runs[1:-1]:
             literal = "".join(part for part in run if isinstance(part, str))
             if any(isinstance(part, Control) and part.token for part in run):
                 continue

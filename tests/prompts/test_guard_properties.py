@@ -55,6 +55,7 @@ def test_every_preset_can_be_guarded(preset: str) -> None:
         ({"user": "{text}", "assistant": "{text}"}, [""]),
         ({"user": "{text}|", "assistant": "{text}\n"}, ["|", "\n"]),
         ({"user": "{text}\n\n", "assistant": "{text}\n\n", "blanks": "collapse"}, []),
+        ({"user": "U:{text}", "assistant": "B:{text}"}, []),
         ({"user": "{text}{eos}", "assistant": "{text}{eos}"}, []),
         ({"user": "→ {text}\n", "assistant": "← {text}\n"}, []),
     ],
