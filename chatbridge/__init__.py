@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from chatbridge.prompts import Text as Text
     from chatbridge.prompts import Tokenizer as Tokenizer
     from chatbridge.prompts import Tokens as Tokens
+    from chatbridge.prompts import is_mark as is_mark
     from chatbridge.sampling import Sampling as Sampling
     from chatbridge.types import Action as Action
     from chatbridge.types import Attachment as Attachment
@@ -141,7 +142,7 @@ _HOME = {
     "operations.hardware": ("free_memory", "limit_blas_threads", "usable_cores"),
     "operations.redaction": ("redacted",),
     "plugins.manager": ("Plugins",),
-    "prompts": ("Prompt", "Special", "Template", "Text", "Tokenizer", "Tokens"),
+    "prompts": ("Prompt", "Special", "Template", "Text", "Tokenizer", "Tokens", "is_mark"),
     "sampling": ("Sampling",),
     "types": (
         "Action", "Attachment", "Author", "Channel", "Chunk", "Finish", "Message", "ModelInfo", "Press", "Reply",

@@ -28,6 +28,7 @@ from chatbridge.config.settings import (
 from chatbridge.config.values import Values, file_keys
 from chatbridge.errors import ConfigError, PluginError
 from chatbridge.plugins.manager import Plugins
+from chatbridge.prompts.guard import gaps_of, unguarded
 from chatbridge.prompts.template import Template, resolve
 from chatbridge.suggest import did_you_mean
 
@@ -219,10 +220,13 @@ class _Reader:
             self._report_name(("templates", name, "extends"), message, others)
             return None
         try:
-            return resolve(name, template, known)
+            made = resolve(name, template, known)
         except ValidationError as error:
             self._values.report(("templates", name), Template, error)
             return None
+        for gap in gaps_of(made):
+            self.document.report(self.document.at(("templates", name)), unguarded(gap))
+        return made
 
     def _template(self, name: str, at: KeyPath, entry: dict[str, Any]) -> Template | None:
         known = [field for field in Template.model_fields if field != "name"]

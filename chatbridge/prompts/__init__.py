@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from chatbridge.prompts.fitting import Fitted as Fitted
     from chatbridge.prompts.fitting import fit as fit
     from chatbridge.prompts.guard import neutralise as neutralise
+    from chatbridge.prompts.marks import is_mark as is_mark
     from chatbridge.prompts.rendered import RenderedPrompt as RenderedPrompt
     from chatbridge.prompts.rendering import render as render
     from chatbridge.prompts.segments import Prompt as Prompt
@@ -31,6 +32,7 @@ _HOME = {
     "fitting": ("Fitted", "fit"),
     "guard": ("neutralise",),
     "builtin": ("presets", "suggest_preset"),
+    "marks": ("is_mark",),
     "rendered": ("RenderedPrompt",),
     "rendering": ("render",),
     "segments": ("Prompt", "Special", "Text", "Tokenizer", "Tokens"),

@@ -6,14 +6,14 @@ Knows turns, names and guards; knows no order of turns and no control token but 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from chatbridge.prompts import formats
-from chatbridge.prompts.confusables import LINE_END, fold, skeleton
-from chatbridge.prompts.formats import Placeholder
-from chatbridge.prompts.guard import Guard, Header, clean, clean_name
+from chatbridge.prompts.confusables import LINE_END
+from chatbridge.prompts.guard import Guard, clean, clean_name
 from chatbridge.prompts.segments import Segment, Special, Text, Tokens
+from chatbridge.prompts.speakers import Speakers
 from chatbridge.prompts.template import Template
 from chatbridge.types import Turn
 
@@ -25,20 +25,27 @@ _VARIABLE = re.compile(r"\{(" + "|".join(VARIABLES) + r")\}")
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """Neighbouring turns of one role. `names`: the speakers known up to these turns."""
+    """Neighbouring turns of one role."""
 
     turns: tuple[Turn, ...]
-    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class BodyWriter:
-    """Writes bodies for one template and one model. `vocabulary`: that of the model, to know its own ids by."""
+    """Writes the bodies of one conversation, in their order, for one template and one model.
+
+    `vocabulary`: that of the model, to know its own ids by.
+    """
 
     template: Template
     guard: Guard
     variables: Mapping[str, str]
     vocabulary: str
+    _speakers: Speakers = field(init=False)
+
+    def __post_init__(self) -> None:
+        speakers = Speakers(self.template.name_format, self.variables.get("bot", ""))
+        object.__setattr__(self, "_speakers", speakers)
 
     def user(self, body: Body, *, line_start: bool) -> list[Segment]:
         """Turns of people, each on a line of its own, with the speaker's name where it has one."""
@@ -52,7 +59,7 @@ class BodyWriter:
                 written.extend(self._masked(text))
                 continue
             if turn.name:
-                text = self._named(turn.name, Guard(self._name_headers(body.names)).apply(text, line_start=False))
+                text = self._speakers.write(turn.name, text)
             written.append(Text(self.guard.apply(text, line_start=line_start), "person"))
         return written
 
@@ -117,45 +124,37 @@ class BodyWriter:
         split = re.split("(" + "|".join(map(re.escape, self.template.masks)) + ")", text)
         return [Special(piece) if at % 2 else Text(piece) for at, piece in enumerate(split)]
 
-    def _named(self, name: str, text: str) -> str:
-        parts = formats.parse(self.template.name_format)
-        literal = "".join(part for part in parts if isinstance(part, str))
-        signs = {fold(char) for char in literal if not char.isalnum()} - {""}
-        name = "".join("_" if fold(char) in signs else char for char in clean_name(name))
-        values = {"name": name, "text": text}
-        return "".join(values.get(part.name, "") if isinstance(part, Placeholder) else str(part) for part in parts)
-
-    def _name_headers(self, names: Sequence[str]) -> tuple[Header, ...]:
-        """Headers such as `Carol:`, once Carol is in the room."""
-        headers = []
-        for name in names:
-            looks, _ = skeleton(self._named(name, "").partition("\n")[0])
-            if looks:
-                headers.append(Header(looks, whole=looks[-1].isalnum()))
-        return tuple(headers)
-
 
 def guarded(pieces: Sequence[Text], guard: Guard, *, line_start: bool) -> list[Text]:
     """The pieces with every header neutralised, also one that several pieces make together.
 
     Only a header that is the template's own text throughout is left alone.
     """
-    whole = "".join(piece.text for piece in pieces)
-    ours = [piece.origin == "template" for piece in pieces for _ in piece.text]
-    safe = list(pieces)
-    for edit in reversed(guard.edits(whole, line_start=line_start)):
-        if not all(ours[edit.start : edit.end]):
-            safe = _inserted(safe, edit.at, edit.insertion)
+    edits = guard.edits("".join(piece.text for piece in pieces), line_start=line_start)
+    theirs = _of_persons(pieces)
+    wanted = []
+    for edit in edits:
+        nearest = bisect_left(theirs, (edit.end, 0)) - 1  # the last that begins before the header ends
+        if nearest >= 0 and theirs[nearest][1] > edit.start:
+            wanted.append(edit)
+    safe: list[Text] = []
+    begin = done = 0  # where the piece begins, and how many of the edits are made
+    for piece in pieces:
+        at = begin
+        while done < len(wanted) and wanted[done].at < begin + len(piece.text):
+            edit = wanted[done]
+            safe += (Text(piece.text[at - begin : edit.at - begin], piece.origin), Text(edit.insertion, "person"))
+            at, done = edit.at, done + 1
+        safe.append(Text(piece.text[at - begin :], piece.origin))
+        begin += len(piece.text)
     return safe
 
 
-def _inserted(pieces: Sequence[Text], at: int, insertion: str) -> list[Text]:
-    result: list[Text] = []
+def _of_persons(pieces: Sequence[Text]) -> list[tuple[int, int]]:
+    spans = []
+    at = 0
     for piece in pieces:
-        if 0 <= at < len(piece.text):
-            before, after = piece.text[:at], piece.text[at:]
-            result += [Text(before, piece.origin), Text(insertion, "person"), Text(after, piece.origin)]
-        else:
-            result.append(piece)
-        at -= len(piece.text)
-    return result
+        if piece.origin == "person" and piece.text:
+            spans.append((at, at + len(piece.text)))
+        at += len(piece.text)
+    return spans

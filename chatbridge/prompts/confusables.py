@@ -1,59 +1,167 @@
 """How text looks to a reader: characters that pass for one another, or that nobody sees, folded to one form.
 
-Unicode's compatibility forms come from the standard library; the table below adds letters and signs that merely
-look alike (the subject of Unicode Technical Standard 39), as far as role headers need them. Knows no template.
+What Unicode knows comes from libraries: compatibility forms and names from `unicodedata`, characters that are not
+shown (Default_Ignorable_Code_Point) from `regex`, look-alikes (Unicode Technical Standard 39) from
+`confusable_homoglyphs`, a table of 900 kB that is read when the first character beyond ASCII comes. A table here adds
+what role headers need besides. Knows no template.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
-from functools import lru_cache
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
 
 LINE_END = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 """Everything that begins a new line for some reader: what `str.splitlines` takes for one."""
 
+_LINE_ENDS = frozenset("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
+_EACH_LINE_END = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+_REPEATED = re.compile(r"([^\w\n]|_)\1+")
+
+# What UTS 39 leaves out: it asks for one glyph in the place of another, we for what reads as a header.
 _PAIRS = """
-:∶꞉ː˸։׃܃܄᛬⁚⁝︰︓ /⁄∕⧸╱ |│ǀ∣❘ǁ‖ #♯⋕⌗ [【〔❲〚⟦〖「『 ]】〕❳〛⟧〗」』 <‹〈⟨❮«《 >›〉⟩❯»》
-aаαɑΑᎪꓮᴀ bʙЬƄВВΒвᏴꓐ cᴄсϲСᏟꓚ dᴅԁᎠꓓ eᴇеεΕЕЁёҽᎬꓰ fꜰϝꓝ gɢɡԍᏀꓖ hʜһНΗнհᎻꓧ iɪʟіıІΙιlӀӏ|1Ꭵꓲ! jᴊјЈᎫꓙ kᴋкКΚκᏦꓗ mᴍмМΜᎷꓟ
+:∶꞉ː˸։׃܃܄᛬⁚⁝︰︓∷⸬𝄈፡፥᠄৹꛴ /⁄∕⧸╱ |│ǀ∣❘ǁ‖ #♯⋕⌗ [【〔❲〚⟦〖「『 ]】〕❳〛⟧〗」』 <‹〈⟨❮«《 >›〉⟩❯»》
+aаαɑΑᎪꓮᴀ bʙЬƄВΒвᏴꓐ cᴄсϲСᏟꓚ dᴅԁᎠꓓ eᴇеεΕЕЁёҽᎬꓰ fꜰϝꓝ gɢɡԍᏀꓖ hʜһНΗнհᎻꓧ iɪʟіıІΙιlӀӏ|1Ꭵꓲ jᴊјЈᎫꓙ kᴋкКΚκᏦꓗ mᴍмМΜᎷꓟ
 nɴпηΝոꓠ oᴏоОοΟօσ0ꓳ pᴘрРρΡᏢꓑ qԛզ rʀгЯгᎡꓣ sꜱѕЅᏚꓢ tᴛтТτΤᎢꓔ uᴜυսꓴ vᴠνѵᏙꓦ wᴡѡԝᎳꓪ xхХχΧꓫ yʏуУүγΥꓬ zᴢᏃΖꓜ
 """
-_UNSEEN = "\u2800\u3164\u115f\u1160\uffa0"  # blank letters of Braille and Hangul
-_CONFUSABLES = {char: pair[0] for pair in _PAIRS.split() if len(pair) > 1 for char in pair[1:] if char not in "|!"}
+_OURS = {char: pair[0] for pair in _PAIRS.split() for char in pair[1:]} | {"\u2800": ""}
+_COMBINED = {"m": "rn"}
+"""UTS 39 reads an m as r and n: "Hurnan" is "Human"."""
+_NAMED_LETTER = re.compile(
+    r"(?:.*\bLATIN (?:CAPITAL |SMALL )?|.*\bREGIONAL INDICATOR SYMBOL )?LETTER (?:SMALL CAPITAL )?([A-Z])(?: WITH .*)?"
+    r"|.*\bLATIN (?:CAPITAL|SMALL) LETTER ([A-Z])(?: WITH .*)?|(?!.*SEMI).*\b(COLON)"
+)
 
 
-@lru_cache(maxsize=4096)
 def fold(char: str) -> str:
     """What a reader sees in a character: "\\n" for a line end, nothing for a blank, else the form of all alike."""
-    if LINE_END.fullmatch(char):
-        return "\n"
-    if char in _UNSEEN:
-        return ""
-    plain = unicodedata.normalize("NFKD", _CONFUSABLES.get(char, char)).casefold()
-    return "".join(_CONFUSABLES.get(part, part) for part in plain if not _invisible(part))
+    return _FOLDS[ord(char)]
 
 
-def _invisible(char: str) -> bool:
-    return char.isspace() or unicodedata.category(char) in ("Cf", "Cc", "Mn", "Me")
+def looks_of(text: str) -> str:
+    """The skeleton of a whole text, a line each, with signs as often as they are there."""
+    return text.translate(_FOLDS)
 
 
-def skeleton(text: str, start: int = 0, *, limit: int | None = None, line: bool = False) -> tuple[str, list[int]]:
-    """The skeleton of `text` from `start` on, and the index in `text` that each of its characters comes from.
+def skeleton(text: str) -> str:
+    """The skeleton of `text`: two texts with equal ones look alike. Line ends of every kind are "\\n".
 
     Blanks and unseen characters are left out, and a sign that is repeated stands there once ("###" is "#").
-    `limit`: enough after so many characters. `line`: only to the end of the line.
     """
-    seen: list[str] = []
-    origins: list[int] = []
+    return _REPEATED.sub(r"\1", text.translate(_FOLDS))
+
+
+def line_starts(text: str) -> list[int]:
+    """Where each line of `text` begins; line n is that of line n of its skeleton."""
+    return [0, *(match.end() for match in _EACH_LINE_END.finditer(text))]
+
+
+def origins(text: str, start: int = 0, *, once: bool) -> Iterator[int]:
+    """The index in `text` that each character of its skeleton from `start` on comes from.
+
+    `once`: repeated signs stand there once.
+    """
+    last = ""
     for at in range(start, len(text)):
-        folded = fold(text[at])
-        if line and folded == "\n":
-            break
-        for char in folded:
-            if seen and seen[-1] == char and not char.isalnum():
+        for seen in _FOLDS[ord(text[at])]:
+            if once and seen == last and not seen.isalnum() and seen != "\n":
                 continue
-            seen.append(char)
-            origins.append(at)
-        if limit is not None and len(seen) > limit:
-            break
-    return "".join(seen), origins
+            last = seen
+            yield at
+
+
+class _Folds(dict[int, str]):
+    """What each character folds to, for `str.translate`. Computed when met, and bounded: Unicode has a million."""
+
+    _MAX_ENTRIES = 1 << 16
+
+    def __missing__(self, code: int) -> str:
+        if len(self) >= self._MAX_ENTRIES:
+            self.clear()
+        folded = _folded(chr(code))
+        while (again := "".join(map(_folded, folded))) != folded and len(again) <= len(folded):
+            folded = again
+        self[code] = folded
+        return folded
+
+
+_FOLDS = _Folds()
+
+
+def _folded(char: str) -> str:
+    if char in _LINE_ENDS:
+        return "\n"
+    if char.isascii():
+        return "" if char <= " " or char == "\x7f" else _ascii(char)
+    name = unicodedata.name(char, "")
+    if (named := _NAMED_LETTER.fullmatch(name)) and name.startswith("PARENTHESIZED"):
+        return _ascii(named[1] or named[2])
+    # Unicode's own other form of a character goes first: for UTS 39 a wide bracket is a round one.
+    plain = "".join(part for part in unicodedata.normalize("NFKD", char) if not _is_unseen(part))
+    if plain.isascii() and char not in _OURS and plain:
+        return "".join(map(_ascii, plain))
+    for seen in (char, char.casefold(), plain):
+        if (alike := "".join(map(_alike, seen))).isascii():
+            return "".join(map(_ascii, alike))
+    if named:
+        return _ascii(":" if named[3] else named[1] or named[2])
+    return "".join(_ascii(part) for seen in plain.casefold() for part in _alike(seen))
+
+
+def _ascii(char: str) -> str:
+    """A character as we write what looks like it; one beyond ASCII stays as it is."""
+    if char in _LINE_ENDS or char.isspace():
+        return ""
+    plain = _OURS.get(char) or char.lower()
+    plain = _OURS.get(plain, plain)
+    return _COMBINED.get(plain, plain)
+
+
+def _alike(char: str) -> str:
+    """The character, or characters, that a character looks like."""
+    if char.isascii():
+        return char
+    if char in _OURS:
+        return _OURS[char]
+    if (found := _by_standard().get(char)) is not None:
+        return "".join(part for part in unicodedata.normalize("NFKD", found) if not _is_unseen(part))
+    return "" if _is_unseen(char) else char
+
+
+def _is_unseen(char: str) -> bool:
+    return char.isspace() or bool(_unseen().match(char))
+
+
+@cache
+def _unseen() -> re.Pattern[str]:
+    import regex
+
+    pattern: re.Pattern[str] = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}\p{Cc}\p{Mn}\p{Me}]")
+    return pattern
+
+
+@cache
+def _by_standard() -> dict[str, str]:
+    """UTS 39's prototype of each character that has one.
+
+    The library gives the look-alikes of each character. What has many is the prototype of its class, and a row of
+    several always is one.
+    """
+    # Its Python part reads a second table, which we have no use for.
+    raw = files("confusable_homoglyphs").joinpath("confusables.json").read_bytes()
+    table = {_bare(one): [_bare(other["c"]) for other in others] for one, others in json.loads(raw).items()}
+    found: dict[str, str] = {}
+    for one, others in table.items():
+        if len(one) == 1 and len(others) == 1:
+            (other,) = others
+            if len(other) > 1 or len(table.get(other, ())) > 1 or other.isascii() or other < one:
+                found[one] = other
+    return {one: found.get(other, other) for one, other in found.items()}
+
+
+def _bare(text: str) -> str:
+    return text.replace("\u200e", "")  # put around what is written from right to left

@@ -12,7 +12,7 @@ from typing import Literal
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts.builtin import presets, suggest_preset
-from chatbridge.prompts.guard import guard_of
+from chatbridge.prompts.guard import gaps_of, guard_of, unguarded
 from chatbridge.prompts.rendered import RenderedPrompt
 from chatbridge.prompts.rendering import render
 from chatbridge.prompts.segments import Prompt, Special, Text
@@ -46,6 +46,7 @@ def diagnose(template: Template, info: ModelInfo) -> list[Finding]:
     except TemplateError as error:
         return [Finding("error", f"the template {template.name!r} can't be used with {info.name!r}: {error}", remedy)]
     return [
+        *(Finding("warning", *unguarded(gap).rsplit("; ", 1)) for gap in gaps_of(template)),
         *_beginning(template, info, rendered.prompt),
         *_controls(info, rendered, remedy),
         *_plain_controls(template, info, rendered.prompt),

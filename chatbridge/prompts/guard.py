@@ -6,33 +6,24 @@ the header is broken by a low line. Everything else stays as it is, byte for byt
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from chatbridge.prompts import formats
-from chatbridge.prompts.confusables import LINE_END, skeleton
-from chatbridge.prompts.formats import Control, FormatPart, Placeholder
+from chatbridge.prompts.cache import ByteLru
+from chatbridge.prompts.confusables import LINE_END, fold, line_starts, looks_of, origins, skeleton
+from chatbridge.prompts.formats import FormatPart, Placeholder
+from chatbridge.prompts.headers import Header, gaps_in, headers_of
 from chatbridge.prompts.template import Template
 
-_MAX_HEADER = 64
-"""Characters that a header has at most; longer lines of a template are prose."""
-
-
 _TEXT = Placeholder("text")
+_QUOTES = ("> ", "| ", "~ ", "* ", "' ")
+_BREAKS = "_·'"
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """A role header. `looks`: its skeleton, see `confusables`. `whole`: it must be the whole line to read as one."""
-
-    looks: str
-    whole: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
+class Edit(NamedTuple):
     """Text from `start` to `end` reads as a header; with `insertion` put in at `at` it does not."""
 
     start: int
@@ -43,53 +34,134 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """The headers of one template. `inline`: they count anywhere in a line, not only at its beginning."""
+    """The headers of one template."""
 
     headers: tuple[Header, ...]
-    inline: bool = False
 
-    def edits(self, text: str, *, line_start: bool = True) -> list[Edit]:
-        """What to insert into `text`, in order. `line_start`: it begins a line of the prompt."""
-        return list(_edits(self, text, line_start)) if self.headers else []
+    @property
+    def inline(self) -> bool:
+        """Whether there are headers that count anywhere in a line."""
+        return any(header.inline for header in self.headers)
+
+    def edits(self, text: str, *, line_start: bool = True) -> Sequence[Edit]:
+        """What to insert into `text`, in order of `at`. `line_start`: it begins a line of the prompt."""
+        if not self.headers:
+            return ()
+        return _EDITS.get((self, text, line_start), lambda: tuple(self._found(text, line_start)))
 
     def apply(self, text: str, *, line_start: bool = True) -> str:
         """`text` with every header in it made harmless; the same text where it has none."""
-        for edit in reversed(self.edits(text, line_start=line_start)):
-            text = text[: edit.at] + edit.insertion + text[edit.at :]
-        return text
+        edits = self.edits(text, line_start=line_start)
+        if not edits:
+            return text
+        pieces: list[str] = []
+        done = 0
+        for edit in edits:
+            pieces += (text[done : edit.at], edit.insertion)
+            done = edit.at
+        return "".join((*pieces, text[done:]))
 
-    def found(self, text: str, line_start: bool) -> Iterator[Edit]:
-        """The edits, one by one."""
-        return self._inside(text) if self.inline else self._lines(text, line_start)
-
-    def _lines(self, text: str, line_start: bool) -> Iterator[Edit]:
-        limit = max(len(header.looks) for header in self.headers)
-        quote = "| " if any(header.looks.startswith(">") for header in self.headers) else "> "
-        starts = [0] if line_start else []
-        for start in (*starts, *(match.end() for match in LINE_END.finditer(text))):
-            looks, origins = skeleton(text, start, limit=limit, line=True)
-            for header in self.headers:
-                if looks == header.looks or (not header.whole and looks.startswith(header.looks)):
-                    yield Edit(start, origins[len(header.looks) - 1] + 1, start, quote)
-                    break
-
-    def _inside(self, text: str) -> Iterator[Edit]:
-        looks, origins = skeleton(text)
-        found: dict[int, Edit] = {}
+    def _found(self, text: str, line_start: bool) -> list[Edit]:
+        hits = _Hits(text)
+        edits: dict[int, Edit] = {}
+        quote = next((one for one in _QUOTES if not self._begins_with(one)), _QUOTES[0])
+        mark = next(
+            (one for one in _BREAKS if not any(one in header.looks[-2:] for header in self.headers)), _BREAKS[0]
+        )
         for header in self.headers:
-            at = looks.find(header.looks)
-            while at >= 0:
-                start, last = origins[at], origins[at + len(header.looks) - 1]
-                if not (header.looks[0].isalnum() and _is_word(text[start - 1 : start])):
-                    found[last] = Edit(start, last + 1, last, "_")
-                at = looks.find(header.looks, at + 1)
-        return iter(sorted(found.values(), key=lambda edit: edit.at))
+            if header.inline:
+                for start, end in hits.inside(header):
+                    edits.setdefault(end - 1, Edit(start, end, end - 1, mark))
+        for header in self.headers:
+            if not header.inline:
+                for line, start, end in hits.lines(header):
+                    if (line or line_start) and (start not in edits or edits[start].end < end):
+                        edits[start] = Edit(start, end, start, quote)
+        return [edits[at] for at in sorted(edits)]
+
+    def _begins_with(self, quote: str) -> bool:
+        looks = looks_of(quote)
+        return any(header.looks.startswith(looks) for header in self.headers)
 
 
-@lru_cache(4096)
-def _edits(guard: Guard, text: str, line_start: bool) -> tuple[Edit, ...]:
-    """`Guard.found`, remembered: all but the newest message of a conversation come again with every prompt."""
-    return tuple(guard.found(text, line_start))
+class _Hits:
+    """Where headers look to be in one text. Each step is linear in it; where each character stands is asked late."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._looks = {False: skeleton(text)}
+        self._at: dict[bool, list[int]] = {}
+        self._starts: list[int] = []
+
+    def lines(self, header: Header) -> Iterator[tuple[int, int, int]]:
+        """The lines that read as `header`: number, start, and the end of the header."""
+        looks, wanted = "\n" + self._seen(header), "\n" + header.looks
+        found = looks.find(wanted)
+        line = counted = 0
+        while found >= 0:
+            line += looks.count("\n", counted, found)
+            counted = found
+            behind = found + len(wanted)
+            if not header.whole or looks[behind : behind + 1] in ("", "\n"):
+                self._starts = self._starts or line_starts(self._text)
+                start = self._starts[line]
+                end = self._end(header, start)
+                if not header.word or not self._goes_on(end):
+                    yield line, start, end
+            found = looks.find(wanted, found + 1)
+
+    def inside(self, header: Header) -> Iterator[tuple[int, int]]:
+        """Where `header` begins and ends, wherever that is. One that is a single character can't be broken."""
+        looks = self._seen(header)
+        found = looks.find(header.looks)
+        while found >= 0:
+            where = self._origins(header)
+            start, last = where[found], where[found + len(header.looks) - 1]
+            if start < last and self._stands_alone(header, start, last + 1):
+                yield start, last + 1
+            found = looks.find(header.looks, found + 1)
+
+    def _stands_alone(self, header: Header, start: int, end: int) -> bool:
+        if header.looks[0].isalnum() and _is_word(self._text[start - 1 : start]):
+            return False
+        if not header.word:
+            return True
+        written = tuple(char.isupper() for char in self._text[start:end] if fold(char))
+        return written == header.capitals and not self._goes_on(end)
+
+    def _end(self, header: Header, start: int) -> int:
+        """Where `header`, which begins a line at `start`, ends."""
+        wanted = len(header.looks)
+        for end in origins(self._text, start, once=not header.signs):
+            wanted -= 1
+            if not wanted:
+                return end + 1
+        return len(self._text)
+
+    def _goes_on(self, end: int) -> bool:
+        """Whether the word that ends at `end` is only the beginning of one."""
+        while end < len(self._text) and not fold(self._text[end]) and not self._text[end].isspace():
+            end += 1
+        return self._text[end : end + 1].isalnum()
+
+    def _seen(self, header: Header) -> str:
+        if header.signs not in self._looks:
+            self._looks[header.signs] = looks_of(self._text)
+        return self._looks[header.signs]
+
+    def _origins(self, header: Header) -> list[int]:
+        if header.signs not in self._at:
+            self._at[header.signs] = list(origins(self._text, once=not header.signs))
+        return self._at[header.signs]
+
+
+def _size(key: tuple[Guard, str, bool], edits: tuple[Edit, ...]) -> int:
+    # Four bytes a character at most; an edit is a tuple of three numbers and a text that all share.
+    return 200 + 4 * len(key[1]) + 200 * len(edits)
+
+
+_EDITS: ByteLru[tuple[Guard, str, bool], tuple[Edit, ...]] = ByteLru(16 << 20, _size)
+"""All but the newest message of a conversation come again with every prompt."""
 
 
 def neutralise(text: str, template: Template, *, line_start: bool = True) -> str:
@@ -138,14 +210,38 @@ def guard_of(template: Template) -> Guard:
     guard = guard_against(written, more)
     # What is written only before the new answer may be a header, too; what an answer begins with ("1.") is none.
     opening = assistant[: assistant.index(_TEXT)] if _TEXT in assistant else ()
+    last: list[Sequence[FormatPart]] = []
     for source in (template.generate, template.generate_mask_last, template.generate_mask_inside):
         if source.rstrip().endswith(_HEADER_ENDS):
-            written.append([*begin, *user, *opening, *formats.parse(source)])
+            last.append([*begin, *user, *opening, *formats.parse(source)])
             if single:
-                written.append([*begin, *single, *formats.parse(source)])
-    wider = guard_against(written, more)
-    # A guard of headers within lines leaves words alone that are headers by themselves.
-    return guard if wider.inline and not guard.inline else wider
+                last.append([*begin, *single, *formats.parse(source)])
+    known = {header.looks for header in guard.headers}
+    # What begins every prompt may be a page of prose, right before the system text.
+    prose = {skeleton(line) for part in begin if isinstance(part, str) for line in part.split("\n") if len(line) > 64}
+    headers = (*guard.headers, *(header for header in headers_of(last) if header.looks not in known))
+    return Guard(tuple(header for header in headers if header.looks not in prose))
+
+
+def gaps_of(template: Template) -> list[str]:
+    """The literal text of a template's formats between two turns that nothing in it tells apart.
+
+    There anybody can write the next turn, and no guard helps: people write blanks, and nothing else stands there.
+    """
+    if template.jinja is not None:
+        return []
+    user, assistant = formats.parse(template.user), formats.parse(template.assistant)
+    return gaps_in([[*user, *assistant, *user, *assistant]], empty_lines=template.blanks == "collapse")
+
+
+def unguarded(gap: str) -> str:
+    """What is wrong with a gap of `gaps_of`, and what to do, in words."""
+    only = f"only {gap!r}" if gap else "nothing"
+    return (
+        f"between two turns the template writes {only}, which people can write as well: anybody could forge the next "
+        'turn; give `user` and `assistant` a header before their {text}, such as "User: {text}\\n" and '
+        '"Assistant: {text}\\n", or a control token'
+    )
 
 
 def guard_against(written: Iterable[Sequence[FormatPart]], headers: Iterable[str] = ()) -> Guard:
@@ -153,57 +249,7 @@ def guard_against(written: Iterable[Sequence[FormatPart]], headers: Iterable[str
 
     `headers`: more of them, which no sample shows.
     """
-    found: dict[Header, None] = {}
-    inline = False
-    for parts in written:
-        for piece, starts_line in _pieces(parts):
-            if header := _header(piece):
-                found[header] = None
-                inline = inline or not starts_line
-    for text in headers:
-        if header := _header(text):
-            found[header] = None
-    if inline:  # A bare word inside a line is no header: it would be every such word.
-        return Guard(tuple(header for header in found if not header.whole), inline=True)
-    return Guard(tuple(found))
-
-
-def _pieces(parts: Sequence[FormatPart]) -> Iterator[tuple[str, bool]]:
-    """Each line of the literal text, and whether it begins a line of the prompt."""
-    before: FormatPart | None = None
-    for part in _without_rounds(parts):
-        if isinstance(part, str):
-            first, *others = part.split("\n")
-            # `<|im_start|>user`: nobody can write the token, so the word after it is only a word.
-            if not (isinstance(before, Control) and _is_words(first)):
-                yield first, not isinstance(before, Placeholder)
-            yield from ((other, True) for other in others)
-        before = part
-
-
-def _header(piece: str) -> Header | None:
-    piece = piece.strip()
-    if numbered := re.match(r"(\W*\w*[^\W\d]\s*)\d", piece):  # `[Round 1]` stands for every number
-        looks, _ = skeleton(numbered[1])
-        return Header(looks)
-    looks, _ = skeleton(piece)
-    if len(looks) > _MAX_HEADER or not any(char.isalnum() for char in looks):
-        return None
-    return Header(looks, whole=looks[-1].isalnum())
-
-
-def _without_rounds(parts: Sequence[FormatPart]) -> Iterator[FormatPart]:
-    text = ""
-    for part in parts:
-        if isinstance(part, str) or part == Placeholder("round"):
-            text += part if isinstance(part, str) else "0"
-        elif part != Placeholder("system"):
-            if text:
-                yield text
-            text = ""
-            yield part
-    if text:
-        yield text
+    return Guard(headers_of(written, headers))
 
 
 def _has_system(parts: Sequence[FormatPart]) -> bool:
@@ -212,10 +258,6 @@ def _has_system(parts: Sequence[FormatPart]) -> bool:
 
 def _filled(parts: Sequence[FormatPart], system: Sequence[FormatPart]) -> list[FormatPart]:
     return [inner for part in parts for inner in (system if part == Placeholder("system") else (part,))]
-
-
-def _is_words(piece: str) -> bool:
-    return piece.replace(" ", "").replace("_", "").isalnum()
 
 
 def _is_word(char: str) -> bool:

@@ -6,7 +6,8 @@ What people wrote is never parsed, neither for control tokens nor for braces; it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts import formats
@@ -40,7 +41,7 @@ def render(
     system = [turn for turn in turns if turn.role == "system" and turn.text.strip()]
     if not system and template.system:
         system = [Turn("system", template.system, trusted=True)]
-    spoken = joined([turn for turn in turns if turn.role != "system"], (variables or {}).get("bot", ""))
+    spoken = joined([turn for turn in turns if turn.role != "system"])
     if template.jinja is not None:
         from chatbridge.prompts.jinja import render_jinja
 
@@ -51,18 +52,9 @@ def render(
     return RenderedPrompt(tidied(writer.segments), template.stop, template.stop_tokens)
 
 
-def joined(turns: Sequence[Turn], bot: str = "") -> list[tuple[Role, Body]]:
-    """The conversation with neighbouring turns of one role as one, each with the speakers known by then."""
-    bodies: list[tuple[Role, Body]] = []
-    names = [bot] if bot else []
-    for turn in turns:
-        if turn.name and turn.name not in names:
-            names.append(turn.name)
-        together: tuple[Turn, ...] = (turn,)
-        if bodies and bodies[-1][0] == turn.role:
-            together = (*bodies.pop()[1].turns, turn)
-        bodies.append((turn.role, Body(together, tuple(names))))
-    return bodies
+def joined(turns: Iterable[Turn]) -> list[tuple[Role, Body]]:
+    """The conversation with neighbouring turns of one role as one."""
+    return [(role, Body(tuple(together))) for role, together in groupby(turns, lambda turn: turn.role)]
 
 
 class _Writer:
@@ -141,10 +133,9 @@ class _Writer:
         for segment in reversed(self.segments):
             if not isinstance(segment, Text):
                 return isinstance(segment, Special)
-            *ended, rest = LINE_END.split(segment.text)
-            if rest.strip():
+            if segment.text.strip() and not _ends_line(segment.text):
                 return False
-            if ended:
+            if _ends_line(segment.text):
                 return True
         return True
 
@@ -156,3 +147,9 @@ class _Writer:
         if self._bodies.tidy(last.text).endswith(self._template.masks):
             return self._template.generate_mask_last
         return self._template.generate_mask_inside
+
+
+def _ends_line(text: str) -> bool:
+    """Whether a line end comes behind all that can be seen."""
+    blanks = text[len(text.rstrip()) :]
+    return bool(LINE_END.search(blanks))

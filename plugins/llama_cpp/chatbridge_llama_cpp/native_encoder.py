@@ -7,7 +7,7 @@ SentencePiece vocabulary has neither a piece nor bytes for.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from chatbridge_llama_cpp.encoding import BYTE, UNKNOWN
 from chatbridge_llama_cpp.vocabulary import Vocabulary
@@ -21,10 +21,29 @@ class NativeEncoder:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._bytes = frozenset[int]()
+        names = b"|".join(map(re.escape, vocabulary.hidden))
+        self._hidden = re.compile(b"(?=" + names + b")") if names else None
 
     def encode(self, text: str, *, start: bool) -> list[int]:
         ids: list[int] = []
-        todo = [text.encode()]
+        for part in self._apart(text.encode()):
+            ids += self._ids(part)
+        return ids
+
+    def _apart(self, raw: bytes) -> Iterator[bytes]:
+        """The text, cut inside each name that llama.cpp would take for its token, so that it is only text."""
+        done = 0
+        for match in self._hidden.finditer(raw) if self._hidden else ():
+            cut = match.start() + 1
+            while raw[cut] & 0xC0 == 0x80:  # inside a character
+                cut += 1
+            yield raw[done:cut]
+            done = cut
+        yield raw[done:]
+
+    def _ids(self, raw: bytes) -> list[int]:
+        ids: list[int] = []
+        todo = [raw]
         while todo:
             part = todo.pop()
             found = self._vocabulary.ids(part)

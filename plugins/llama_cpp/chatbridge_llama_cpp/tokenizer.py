@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from chatbridge_llama_cpp.encoding import CONTROL, UNKNOWN, Encoder
+from chatbridge import is_mark
+from chatbridge_llama_cpp.encoding import CONTROL, UNKNOWN, USER_DEFINED, Encoder
 from chatbridge_llama_cpp.greedy import Greedy
 from chatbridge_llama_cpp.native import lib
 from chatbridge_llama_cpp.native_encoder import NativeEncoder, SentencePiece
@@ -41,9 +42,13 @@ class LlamaTokenizer:
         self.kind = _KINDS.get(own.kind, f"of type {own.kind}")
         self.size = own.size
         unknown = _unknown(own, metadata)
+        # llama.cpp calls some marks of templates user-defined tokens, as it does with gpt-oss's, and converters do.
+        source = str(metadata.get("tokenizer.chat_template") or "")
+        marks = [i for i in own.with_attr(USER_DEFINED) if is_mark(own.text(i).decode("utf-8", "replace"), source)]
+        own.hide(marks)
         self._encoder = _encoder(own, metadata, unknown)
         # The token for unknown words is not one of them, even where the file says so.
-        control = [i for i in own.with_attr(CONTROL) if i != unknown]
+        control = sorted({i for i in own.with_attr(CONTROL) if i != unknown})
         self.controls = frozenset(control)
         names = {i: own.text(i).decode("utf-8", "replace") for i in control}
         # Of twins the first, which comes last here.

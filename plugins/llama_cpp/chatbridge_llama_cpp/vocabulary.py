@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 from array import array
+from collections.abc import Iterable
 from typing import Any
 
-from chatbridge_llama_cpp.encoding import VocabularyEntry
+from chatbridge_llama_cpp.encoding import CONTROL, VocabularyEntry
 from chatbridge_llama_cpp.native import lib
 
 
@@ -19,6 +20,7 @@ class Vocabulary:
         self.size: int = lib.llama_vocab_n_tokens(native)
         self._attrs = array("i", (lib.llama_vocab_get_attr(native, i) for i in range(self.size)))
         self._pieces: dict[int, bytes] = {}
+        self.hidden: tuple[bytes, ...] = ()
 
     def text(self, token: int) -> bytes:
         """How the file writes a token: its name, if it is a control token."""
@@ -28,6 +30,15 @@ class Vocabulary:
     def with_attr(self, attr: int) -> list[int]:
         """The ids of all tokens that have one of these attributes (`llama_token_attr`)."""
         return [i for i, own in enumerate(self._attrs) if own & attr]
+
+    def hide(self, tokens: Iterable[int]) -> None:
+        """Take tokens for control tokens that llama.cpp takes for user-defined ones, and finds in plain text."""
+        names = []
+        for token in tokens:
+            self._attrs[token] |= CONTROL
+            self._pieces[token] = b""
+            names.append(self.text(token))
+        self.hidden = tuple(sorted(names, key=len, reverse=True))
 
     def entries(self) -> list[VocabularyEntry]:
         """Every token, by id."""

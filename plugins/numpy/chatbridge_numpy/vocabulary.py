@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from chatbridge import GgufStrings, ModelLoadError
+from chatbridge import GgufStrings, ModelLoadError, is_mark
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
@@ -81,10 +81,11 @@ def read_vocabulary(metadata: Mapping[str, Any], path: Path) -> Vocabulary:
     controls = {i for i in named.values() if i is not None}
     controls |= {i for i, kind in enumerate(kinds) if kind == CONTROL}
     # Converters have marked control tokens as plain ones; a person who types such a text must not forge a turn.
+    source = template if isinstance(template := metadata.get("tokenizer.chat_template"), str) else ""
     controls |= {i for i, piece in enumerate(pieces) if _LOOKS_LIKE_CONTROL.fullmatch(piece)}
+    controls |= {i for i, kind in enumerate(kinds) if kind == USER_DEFINED and is_mark(pieces[i], source)}
     specials = {pieces[i]: i for i in sorted(controls, reverse=True)}  # of equal texts the first
     ends = [named[key] for key in _END_KEYS] + [specials.get(text) for text in _END_TEXTS]
-    template = metadata.get("tokenizer.chat_template")
     return Vocabulary(
         pieces=pieces,
         kinds=kinds,
@@ -92,7 +93,7 @@ def read_vocabulary(metadata: Mapping[str, Any], path: Path) -> Vocabulary:
         controls=frozenset(controls),
         bos=named["bos_token_id"] if _wants_bos(metadata) else None,
         eos=tuple(dict.fromkeys(i for i in ends if i is not None)),
-        chat_template=template if isinstance(template, str) else None,
+        chat_template=source or None,
         fingerprint=_fingerprint(metadata),
     )
 

@@ -6,13 +6,15 @@ Knows texts and ids; knows no model. Text never becomes a control token.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from chatbridge import ModelLoadError
+from chatbridge import ModelLoadError, is_mark
 from chatbridge_rwkv import package
 
 WORLD_SIZE, NEOX_SIZE = 65536, 50277
@@ -96,8 +98,11 @@ class BpeTokenizer:
         self._tokenizer.encode_special_tokens = True
         added = self._tokenizer.get_added_tokens_decoder()
         self.specials: Mapping[str, int] = {
-            token.content: number for number, token in added.items() if token.special
+            token.content: number for number, token in added.items() if token.special or is_mark(token.content)
         } or {END_NAME: END}
+        # Those that the file doesn't call special would be found in text: there their names are cut in two.
+        plain = [token.content for token in added.values() if not token.special and is_mark(token.content)]
+        self._marks = re.compile(f"(?={'|'.join(map(re.escape, plain))})") if plain else None
         letters = _byte_letters()
         self._pieces: dict[int, bytes] = {}
         for piece, number in self._tokenizer.get_vocab(with_added_tokens=True).items():
@@ -128,7 +133,11 @@ class BpeTokenizer:
 
     def _encode(self, text: str) -> tuple[int, ...]:
         clean = text.encode("utf-8", "replace").decode()
-        return tuple(self._tokenizer.encode(clean, add_special_tokens=False).ids)
+        cuts = [match.start() + 1 for match in self._marks.finditer(clean)] if self._marks else []
+        ids: list[int] = []
+        for start, end in pairwise([0, *cuts, len(clean)]):
+            ids += self._tokenizer.encode(clean[start:end], add_special_tokens=False).ids
+        return tuple(ids)
 
 
 RwkvTokenizer = WorldTokenizer | BpeTokenizer

@@ -1,0 +1,109 @@
+"""The speakers of a group: whoever speaks is told apart from all others, and nobody writes a line in another's name.
+
+Knows one conversation's names in the order in which they come, so that a prompt goes on as it began: nobody's name
+changes because somebody came later. Knows no template but the format of names, and no role header.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from chatbridge.prompts import formats
+from chatbridge.prompts.cache import ByteLru
+from chatbridge.prompts.confusables import fold, line_starts, skeleton
+from chatbridge.prompts.formats import Placeholder
+from chatbridge.prompts.guard import Guard, clean_name
+from chatbridge.prompts.headers import Header
+
+_NAME, _TEXT = Placeholder("name"), Placeholder("text")
+_REORDERS = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""Characters that turn the order of what follows around, so that a text can stand where a name does."""
+
+
+class Speakers:
+    """Writes what speakers say, in the order of the conversation. `bot`: the name that no person has."""
+
+    def __init__(self, name_format: str, bot: str = "") -> None:
+        self._parts = formats.parse(name_format)
+        at = self._parts.index(_NAME)
+        behind = self._parts.index(_TEXT)
+        self._before = "".join(part for part in self._parts[:at] if isinstance(part, str))
+        self._between = "".join(part for part in self._parts[at + 1 : behind] if isinstance(part, str))
+        literal = "".join(part for part in self._parts if isinstance(part, str))
+        self._signs = {seen for char in literal for seen in fold(char) if not char.isalnum()} - {"\n"}
+        self._border = skeleton(self._between.partition("\n")[0])
+        self._quote = "| " if skeleton(self._before)[:1] == ">" else "> "
+        self._shown: dict[str, str] = {}
+        self._taken: dict[str, None] = {}
+        self._written: set[str] = set()
+        if bot:
+            self._take(self._cleaned(bot))
+
+    def write(self, name: str, text: str) -> str:
+        """`text` as `name` says it. Lines in the name of anybody who is known by now are quoted."""
+        shown = self._named(name)
+        first = "\n" in self._between  # the text begins a line
+        if not any(not char.isalnum() for char in self._border):
+            # Nothing tells where a name ends: each is looked for by itself.
+            heads = (Header(head, word=head[-1:].isalnum()) for head in self._taken if head)
+            return self._put(shown, Guard(tuple(heads)).apply(text, line_start=first))
+        pieces: list[str] = []
+        done = 0
+        for start, head in _HEADS.get((self._head(""), self._border, text), lambda: tuple(self._heads(text))):
+            if head in self._taken and (start or first):
+                pieces += (text[done:start], self._quote)
+                done = start
+            self._written.add(head)
+        return self._put(shown, "".join((*pieces, text[done:])))
+
+    def _named(self, name: str) -> str:
+        """How a speaker is called: as given, or with a number where that would read as somebody else."""
+        if name not in self._shown:
+            cleaned = wanted = self._cleaned(name)
+            number = 2
+            while self._head(cleaned) in self._taken or self._head(cleaned) in self._written:
+                cleaned = f"{wanted} ({number})" if not self._signs & {"(", ")"} else f"{wanted} {number}"
+                number += 1
+            self._shown[name] = cleaned
+            self._take(cleaned)
+        return self._shown[name]
+
+    def _take(self, name: str) -> None:
+        self._taken[self._head(name)] = None
+
+    def _cleaned(self, name: str) -> str:
+        """A name on one line that can be seen, without the signs of the format."""
+        name = clean_name(_REORDERS.sub("", name))
+        if not skeleton(name):
+            name = "?"
+        return "".join("_" if self._signs & set(fold(char)) else char for char in name)
+
+    def _head(self, name: str) -> str:
+        """What a line of somebody of that name begins with."""
+        return skeleton(self._put_before(name))
+
+    def _put_before(self, name: str) -> str:
+        return self._before.rpartition("\n")[2] + name + self._between.partition("\n")[0]
+
+    def _put(self, name: str, text: str) -> str:
+        values = {_NAME: name, _TEXT: text}
+        return "".join(values.get(part, "") if isinstance(part, Placeholder) else str(part) for part in self._parts)
+
+    def _heads(self, text: str) -> Iterator[tuple[int, str]]:
+        """Where lines begin that may be somebody's, and what they begin with."""
+        looks = skeleton(text)
+        if self._border not in looks:
+            return
+        before = len(skeleton(self._before.rpartition("\n")[2]))
+        for start, line in zip(line_starts(text), looks.split("\n"), strict=True):
+            found = line.find(self._border, before)
+            if found >= 0:
+                yield start, line[: found + len(self._border)]
+
+
+def _size(key: tuple[str, str, str], heads: tuple[tuple[int, str], ...]) -> int:
+    return 300 + 4 * len(key[2]) + sum(200 + 4 * len(head) for _, head in heads)
+
+
+_HEADS: ByteLru[tuple[str, str, str], tuple[tuple[int, str], ...]] = ByteLru(8 << 20, _size)

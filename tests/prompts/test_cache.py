@@ -1,0 +1,43 @@
+"""The cache that is bounded in bytes."""
+
+from __future__ import annotations
+
+from chatbridge.prompts import neutralise, presets
+from chatbridge.prompts.cache import ByteLru
+from chatbridge.prompts.guard import _EDITS
+
+
+def cache(max_bytes: int) -> ByteLru[str, str]:
+    return ByteLru(max_bytes, lambda key, value: len(key) + len(value), largest=1 / 2)
+
+
+def test_what_was_used_last_is_kept_as_far_as_there_is_room() -> None:
+    made: list[str] = []
+
+    def get(key: str) -> str:
+        return kept.get(key, lambda: made.append(key) or key.upper())  # type: ignore[func-returns-value]
+
+    kept = cache(6)
+    assert [get(key) for key in "abcac"] == list("ABCAC")
+    assert made == ["a", "b", "c"]
+    get("d")  # b was used longest ago
+    assert [get(key) for key in "acd"] == list("ACD")
+    assert made == ["a", "b", "c", "d"]
+    assert (len(kept), kept.used) == (3, 6)
+
+
+def test_something_huge_pushes_nothing_out() -> None:
+    kept = cache(8)
+    kept.get("a", lambda: "A")
+    assert kept.get("long", lambda: "LONG") == "LONG"
+    assert kept.get("a", lambda: "made anew") == "A"
+    assert kept.used == 2
+    kept.clear()
+    assert (len(kept), kept.used) == (0, 0)
+
+
+def test_the_guard_remembers_a_bounded_number_of_bytes() -> None:
+    for number in range(200):
+        neutralise(f"{number} 😀" + "x" * (1 << 17), presets()["vicuna"])
+    assert _EDITS.used <= _EDITS.max_bytes == 16 << 20
+    assert len(_EDITS) < 40

@@ -1,0 +1,68 @@
+"""What holds for every text and every preset behind the guard."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chatbridge.prompts import Template, diagnose, neutralise, presets
+from chatbridge.prompts.confusables import looks_of, skeleton
+from chatbridge.prompts.guard import clean, gaps_of, guard_of
+from chatbridge.types import ModelInfo
+
+FORMATTED = [name for name, preset in presets().items() if preset.jinja is None]
+PIECES = ["### Response:", "#", "Human", ":", "：", "[INST]", "[/", "INST]", "USER:", "A", "Q:", "[Round 1]", "问："]
+ODD = ["\n", "\r", "\u2028", "\u200b", "\u2065", "\ufe0f", "е", "Н", "🅁", "\u202e", " ", "rn", "ø", "∷"]
+TEXTS = st.lists(st.sampled_from(PIECES + ODD) | st.text(max_size=2), max_size=10).map("".join)
+
+
+def holds_a_header(text: str, template: Template) -> bool:
+    """By the skeleton alone."""
+    for header in guard_of(template).headers:
+        looks = looks_of(text) if header.signs else skeleton(text)
+        lines = looks.split("\n")
+        if header.inline and header.looks in looks:
+            return True
+        if any(line == header.looks if header.whole else line.startswith(header.looks) for line in lines):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("preset", FORMATTED)
+@given(text=TEXTS)
+@settings(max_examples=60, deadline=None)
+def test_behind_the_guard_no_header_is_left_and_honest_text_stays(preset: str, text: str) -> None:
+    template = presets()[preset]
+    safe = neutralise(text, template)
+    if not holds_a_header(clean(text), template):
+        assert safe == clean(text)
+    assert neutralise(safe, template) == safe
+    if not guard_of(template).inline:  # inside lines a word before it ("superuser:") makes it none
+        assert not holds_a_header(safe, template)
+
+
+@pytest.mark.parametrize("preset", FORMATTED)
+def test_every_preset_can_be_guarded(preset: str) -> None:
+    assert gaps_of(presets()[preset]) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "gaps"),
+    [
+        ({"user": "{text}\n", "assistant": "{text}\n"}, ["\n"]),
+        ({"user": "U: {text}\n", "assistant": "{text}\n"}, ["\n"]),
+        ({"user": "{text}", "assistant": "{text}"}, [""]),
+        ({"user": "{text}|", "assistant": "{text}\n"}, ["|", "\n"]),
+        ({"user": "{text}\n\n", "assistant": "{text}\n\n", "blanks": "collapse"}, []),
+        ({"user": "U:{text}", "assistant": "B:{text}"}, []),
+        ({"user": "{text}{eos}", "assistant": "{text}{eos}"}, []),
+        ({"user": "→ {text}\n", "assistant": "← {text}\n"}, []),
+    ],
+)
+def test_what_can_not_be_guarded_is_told(fields: dict[str, str], gaps: list[str]) -> None:
+    template = Template.model_validate(fields)
+    assert gaps_of(template) == gaps
+    info = ModelInfo("toy", "toy", 9, 9, "", "", (2,), 1)
+    told = [one.message for one in diagnose(template, info) if "forge the next turn" in one.message]
+    assert len(told) == len(gaps)
