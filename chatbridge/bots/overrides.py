@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,15 +10,19 @@ from pydantic import ValidationError
 
 from chatbridge.config.scalars import plain_value
 from chatbridge.config.settings import ChannelSettings
-from chatbridge.sampling import Sampling
+from chatbridge.sampling import Sampling, forging_biases
 
 if TYPE_CHECKING:
     from chatbridge.bots.command import CommandContext
+    from chatbridge.types import ModelInfo
 
 OWN = ("adapter", "speaker_names", "language", "thinking", "history")
 """Keys of a channel that a conversation may set; model, template and system have commands of their own."""
 
 KEYS = (*Sampling.model_fields, *OWN)
+
+_SHOWN = 80
+"""Characters of a value that a refusal repeats."""
 
 
 def override(context: CommandContext, overrides: Mapping[str, Any], key: str, value: str) -> dict[str, Any]:
@@ -26,21 +31,45 @@ def override(context: CommandContext, overrides: Mapping[str, Any], key: str, va
     Raises: CommandError for an unknown key, or a value that it can't have.
     """
     if key not in KEYS:
-        raise context.error("set_unknown", key=key, hint=context.hint(key, KEYS), known=", ".join(KEYS))
+        short = _short(key)
+        raise context.error("set_unknown", key=short, hint=context.hint(short, KEYS), known=", ".join(KEYS))
+    overrides, _ = sound(overrides)
     inside = dict(overrides.get("sampling", {})) if key not in OWN else dict(overrides)
     if value == "default":
         inside.pop(key, None)
     else:
-        inside[key] = _parsed(key, value)
+        inside[key] = _parsed(context, key, value)
     changed = inside if key in OWN else {**overrides, "sampling": inside}
     try:
         settings = ChannelSettings.model_validate(changed)
     except ValidationError as error:
-        why = error.errors()[0]["msg"].removeprefix("Input should ")
-        raise context.error("set_bad", key=key, value=value, why=why) from error
+        raise context.error("set_bad", key=key, value=_short(value), why=_why(error)) from error
+    if key == "logit_bias" and (info := _model(context, settings)) is not None:
+        _check_biases(context, settings, info)
     # As JSON, since that is how conversations keep it.
     dumped: dict[str, Any] = settings.model_dump(mode="json", exclude_unset=True)
     return dumped
+
+
+def sound(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What conversations may have set, and the keys of the rest: rows and files say more than `/set` ever wrote."""
+    kept = {key: dict(value) if isinstance(value, dict) else value for key, value in overrides.items()}
+    left_out = []
+    while kept:
+        try:
+            ChannelSettings.model_validate(kept)
+        except ValidationError as error:
+            key, *inside = error.errors()[0]["loc"]
+            values: Any = kept[str(key)]
+            if inside and isinstance(values, dict):
+                del values[inside[0]]
+                left_out.append(f"{key}.{inside[0]}")
+            else:
+                del kept[str(key)]
+                left_out.append(str(key))
+        else:
+            break
+    return kept, left_out
 
 
 def describe(settings: ChannelSettings) -> str:
@@ -50,15 +79,50 @@ def describe(settings: ChannelSettings) -> str:
     return ", ".join(f"{key} {_shown(value)}" for key, value in values.items())
 
 
-def _parsed(key: str, value: str) -> Any:
+def _parsed(context: CommandContext, key: str, value: str) -> Any:
     if key == "stop":
-        return [value.encode().decode("unicode_escape") if value.isascii() else value]
+        try:
+            stop = value.encode().decode("unicode_escape") if value.isascii() else value
+            stop.encode()
+        except UnicodeError as error:
+            raise context.error("set_stop", value=_short(value)) from error
+        return [stop]
     if key == "logit_bias":
-        pairs = (pair.split(":", 1) for pair in value.replace(",", " ").split())
+        pairs = (pair.rsplit(":", 1) for pair in value.replace(",", " ").split())
         return {pair[0].strip(): pair[-1].strip() for pair in pairs}
     parsed = plain_value(value)[0]
     # pydantic would take `true` for the number 1.
     return value if isinstance(parsed, bool) and key in Sampling.model_fields else parsed
+
+
+def _model(context: CommandContext, settings: ChannelSettings) -> ModelInfo | None:
+    """What the conversation's model says about itself, where it is loaded."""
+    bot = context.dialogue.bot
+    overrides = settings.model_dump(mode="json", exclude_unset=True)
+    model = bot.effective(context.dialogue.channel, overrides).model
+    backend = bot.services.models.loaded().get(model)
+    return backend.info if backend is not None else None
+
+
+def _check_biases(context: CommandContext, settings: ChannelSettings, info: ModelInfo) -> None:
+    """Raises CommandError for ids that the model does not have, and for control tokens that may not be likelier."""
+    bias = settings.sampling.logit_bias
+    if beyond := [token for token in bias if token >= info.vocab_size]:
+        raise context.error("bias_beyond", token=beyond[0], last=info.vocab_size - 1)
+    templates, chosen = context.dialogue.bot.templates, settings.template
+    ends = templates[chosen].stop_tokens if chosen in templates else ()
+    harmless = {*info.eos, *(info.specials[text] for text in ends if text in info.specials)}
+    if forging := forging_biases(bias, info.control_ids - harmless):
+        raise context.error("bias_control", token=forging[0])
+
+
+def _why(error: ValidationError) -> str:
+    """The first thing that is wrong, as what follows "it should": a bound is in it."""
+    return re.sub(r"^\w+ should ", "", error.errors()[0]["msg"]).removeprefix("Value error, ")
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= _SHOWN else value[: _SHOWN - 1] + "…"
 
 
 def _shown(value: object) -> str:

@@ -14,7 +14,8 @@ from chatbridge.engine.backend import Request
 from chatbridge.errors import TemplateError
 from chatbridge.prompts.builtin import suggest_preset
 from chatbridge.prompts.fitting import fit
-from chatbridge.prompts.rendering import render
+from chatbridge.prompts.rendering import guard_for, render
+from chatbridge.prompts.reply_ids import ReplyIds
 from chatbridge.prompts.segments import Prompt
 from chatbridge.prompts.template import Template
 from chatbridge.sampling import Sampling
@@ -78,7 +79,7 @@ async def build_request(
     named = settings.speaker_names == "always" or (settings.speaker_names == "auto" and channel.kind == "group")
     spoken = [_turn(node, named) for node in path]
     system = _system(settings, trusted=system_trusted)
-    resume, before = _unfinished(target, info)
+    resume, before = _unfinished(target, template, info)
     if before:
         spoken.append(Turn("assistant", before))
 
@@ -160,14 +161,13 @@ def _system(settings: ChannelSettings, *, trusted: bool) -> list[Turn]:
     return [Turn("system", settings.system.encode("utf-8", "replace").decode(), trusted=trusted)]
 
 
-def _unfinished(target: AnswerTarget, info: ModelInfo) -> tuple[tuple[int, ...], str]:
+def _unfinished(target: AnswerTarget, template: Template, info: ModelInfo) -> tuple[tuple[int, ...], str]:
     """An unfinished answer: its ids where this model can go on behind them, or else its text."""
     if target.unfinished is None:
         return (), ""
-    reply = target.unfinished.reply
-    if reply is not None and reply.tokens and reply.vocabulary == info.vocabulary:
-        return reply.tokens, ""
-    return (), target.unfinished.text
+    reply, text = target.unfinished.reply, target.unfinished.text
+    ids = ReplyIds.for_model(info).of(reply, text, guard_for(template, info), line_start=True) if reply else None
+    return (ids, "") if ids else ((), text)
 
 
 def _variables(first: Node, channel: Channel, bot: str) -> dict[str, str]:

@@ -27,6 +27,13 @@ Id = Annotated[str, Field(min_length=1), BeforeValidator(_id), WithJsonSchema(_I
 """A chat service's id; bots.yaml may write it as a number."""
 
 
+MAX_NAME = 200
+"""Characters that the name of a model, a template or an adapter may have."""
+
+MAX_SYSTEM = 100_000
+"""Characters that a system text may have: more than any model that runs here reads."""
+
+
 def _pattern(pattern: str | None) -> str | None:
     if pattern is not None:
         try:
@@ -41,14 +48,20 @@ class ChannelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: Annotated[str, Field(description="A name under `models`; the first one there unless set.")] = ""
+    model: Annotated[
+        str, Field(max_length=MAX_NAME, description="A name under `models`; the first one there unless set.")
+    ] = ""
     template: Annotated[
-        str | None, Field(description="A preset or a name under `templates`; the model's own unless set.")
+        str | None,
+        Field(max_length=MAX_NAME, description="A preset or a name under `templates`; the model's own unless set."),
     ] = None
     adapter: Annotated[
-        str | None, Field(description="A name under the model's `adapters`; the model as it is unless set.")
+        str | None,
+        Field(max_length=MAX_NAME, description="A name under the model's `adapters`; the model as it is unless set."),
     ] = None
-    system: Annotated[str | None, Field(description="The system text; the template's own unless set.")] = None
+    system: Annotated[
+        str | None, Field(max_length=MAX_SYSTEM, description="The system text; the template's own unless set.")
+    ] = None
     sampling: Annotated[Sampling, Field(description="How answers are sampled.")] = Sampling()
     reply_to: Annotated[
         Literal["mentions", "always", "never"], Field(description="Which messages of a group are answered.")

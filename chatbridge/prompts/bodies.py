@@ -13,6 +13,7 @@ from chatbridge.prompts import formats
 from chatbridge.prompts.confusables import LINE_END, fold, skeleton
 from chatbridge.prompts.formats import Placeholder
 from chatbridge.prompts.guard import Guard, Header, clean, clean_name
+from chatbridge.prompts.reply_ids import ReplyIds
 from chatbridge.prompts.segments import Segment, Special, Text, Tokens
 from chatbridge.prompts.template import Template
 from chatbridge.types import Turn
@@ -33,12 +34,12 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class BodyWriter:
-    """Writes bodies for one template and one model. `vocabulary`: that of the model, to know its own ids by."""
+    """Writes bodies for one template and one model. `ids`: which answers' ids the model may get again."""
 
     template: Template
     guard: Guard
     variables: Mapping[str, str]
-    vocabulary: str
+    ids: ReplyIds
 
     def user(self, body: Body, *, line_start: bool) -> list[Segment]:
         """Turns of people, each on a line of its own, with the speaker's name where it has one."""
@@ -64,13 +65,9 @@ class BodyWriter:
             if written:
                 written.append(Text("\n"))
                 line_start = True
-            if (
-                reply is not None
-                and reply.vocabulary == self.vocabulary
-                and (reply.tokens or reply.tail or not turn.text)
-                and not self.guard.edits(turn.text, line_start=line_start)
-            ):
-                written.extend((Tokens(reply.tokens, reply.text), Text(reply.tail)))
+            ids = self.ids.of(reply, turn.text, self.guard, line_start=line_start) if reply is not None else None
+            if reply is not None and ids is not None and (ids or reply.tail or not turn.text):
+                written.extend((Tokens(ids, reply.text), Text(reply.tail)))
             elif text := self.tidy(clean(turn.text)):
                 written.append(Text(self.template.lead))
                 if turn.trusted:

@@ -24,6 +24,7 @@ from chatbridge.prompts.bodies import Body, BodyWriter
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
 from chatbridge.prompts.guard import Guard, guard_against
 from chatbridge.prompts.rendered import RenderedPrompt, tidied
+from chatbridge.prompts.reply_ids import ReplyIds
 from chatbridge.prompts.segments import Prompt, Segment, Special, Text
 from chatbridge.prompts.template import OWN, Template
 from chatbridge.types import ModelInfo, Role, Turn
@@ -138,7 +139,7 @@ def render_jinja(
     plans = _plans([role for role, _ in spoken], bool(system))
     parts, note = _first_that_works(chat, plans, generate=not continue_last)
     guard, stop_tokens = learn(source, info, (*template.headers, *template.stop))
-    bodies = BodyWriter(template, guard, variables, info.vocabulary)
+    bodies = BodyWriter(template, guard, variables, ReplyIds.for_model(info))
     if continue_last:
         last = max(at for at, part in enumerate(parts) if isinstance(part, _Content))
         parts = parts[: last + 1]

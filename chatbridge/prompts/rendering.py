@@ -13,8 +13,9 @@ from chatbridge.prompts import formats
 from chatbridge.prompts.bodies import Body, BodyWriter
 from chatbridge.prompts.confusables import LINE_END
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
-from chatbridge.prompts.guard import guard_of
+from chatbridge.prompts.guard import Guard, guard_of
 from chatbridge.prompts.rendered import RenderedPrompt, tidied
+from chatbridge.prompts.reply_ids import ReplyIds
 from chatbridge.prompts.segments import Segment, Special, Text
 from chatbridge.prompts.template import Template
 from chatbridge.types import ModelInfo, Role, Turn
@@ -45,10 +46,19 @@ def render(
         from chatbridge.prompts.jinja import render_jinja
 
         return render_jinja(template, system, spoken, info, variables or {}, continue_last)
-    words = BodyWriter(template, guard_of(template), variables or {}, info.vocabulary)
+    words = BodyWriter(template, guard_of(template), variables or {}, ReplyIds.for_model(info))
     writer = _Writer(words, system)
     writer.conversation(spoken, continue_last)
     return RenderedPrompt(tidied(writer.segments), template.stop, template.stop_tokens)
+
+
+def guard_for(template: Template, info: ModelInfo) -> Guard:
+    """What keeps text from passing for a header of the template, or of the model's own one."""
+    if template.jinja is None:
+        return guard_of(template)
+    from chatbridge.prompts.jinja import learn, source_of
+
+    return learn(source_of(template, info), info, (*template.headers, *template.stop))[0]
 
 
 def joined(turns: Sequence[Turn], bot: str = "") -> list[tuple[Role, Body]]:

@@ -114,6 +114,10 @@ MIGRATIONS = (
         PRIMARY KEY (bot, user, day)
     ) WITHOUT ROWID;
     """,
+    # What an answer said to itself; of older answers that is not known.
+    """
+    ALTER TABLE nodes ADD COLUMN thoughts TEXT;
+    """,
 )
 
 

@@ -154,7 +154,8 @@ class Store(Database):
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(
-                "UPDATE nodes SET text = ?, tokens = ?, tail = ?, vocabulary = ?, partial = ? WHERE id = ?",
+                "UPDATE nodes SET text = ?, tokens = ?, tail = ?, vocabulary = ?, thoughts = ?, partial = ? "
+                "WHERE id = ?",
                 (storable(text), *_packed(reply), partial, node_id),
             )
 
@@ -266,8 +267,8 @@ _CONVERSATION = (
     "FROM conversations"
 )
 _NODE = (
-    "SELECT nodes.id, conversation, parent, role, text, name, trusted, tokens, tail, vocabulary, service_id, "
-    "created, partial FROM nodes"
+    "SELECT nodes.id, conversation, parent, role, text, name, trusted, tokens, tail, vocabulary, thoughts, "
+    "service_id, created, partial FROM nodes"
 )
 
 
@@ -288,20 +289,22 @@ def _node(row: tuple[Any, ...]) -> Node:
         tokens,
         tail,
         vocabulary,
+        thoughts,
         service_id,
         created,
         partial,
     ) = row
     reply = None
     if tokens is not None:
-        reply = Reply(text, tuple(array("I", tokens)), tail, vocabulary)
+        reply = Reply(text, tuple(array("I", tokens)), tail, vocabulary, thoughts)
     return Node(id_, conversation, parent, role, text, name, bool(trusted), reply, service_id, created, bool(partial))
 
 
-def _packed(reply: Reply | None) -> tuple[bytes | None, str | None, str | None]:
+def _packed(reply: Reply | None) -> tuple[bytes | None, str | None, str | None, str | None]:
     if reply is None:
-        return None, None, None
-    return array("I", reply.tokens).tobytes(), storable(reply.tail), reply.vocabulary
+        return None, None, None, None
+    thoughts = None if reply.thoughts is None else storable(reply.thoughts)
+    return array("I", reply.tokens).tobytes(), storable(reply.tail), reply.vocabulary, thoughts
 
 
 def _insert(
@@ -309,7 +312,7 @@ def _insert(
 ) -> int:
     cursor = db.execute(
         "INSERT INTO nodes (conversation, parent, created, role, text, name, trusted, tokens, tail, vocabulary, "
-        "service_id, partial) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "thoughts, service_id, partial) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (conversation_id, parent, created, *values),
     )
     assert cursor.lastrowid is not None
