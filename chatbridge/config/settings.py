@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from chatbridge.prompts.jinja_renderer import JinjaLimits
 from chatbridge.prompts.template import Template
 from chatbridge.sampling import Sampling
 from chatbridge.types import Author, Channel
@@ -224,7 +225,7 @@ class BotSettings:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """A whole bots.yaml. `templates`: presets, plugins' and own ones. `drain`: seconds for answers at a shutdown.
-    `monitor`: where /healthz and /metrics are, as HOST:PORT.
+    `monitor`: where /healthz and /metrics are, as HOST:PORT. `template_limits`: of the models' own chat templates.
 
     Whatever may hold a secret that a variable gave, or plain text, is left out of its repr.
     """
@@ -236,6 +237,7 @@ class Settings:
     bots: Mapping[str, BotSettings] = field(default_factory=dict)
     drain: float = 10.0
     monitor: str = ""
+    template_limits: JinjaLimits = field(default=JinjaLimits())
 
     def channel(self, bot: str, channel: Channel, *, overrides: Mapping[str, Any] | None = None) -> ChannelSettings:
         """What applies in a channel of a bot: channel over bot over file over model.

@@ -7,6 +7,7 @@ What people wrote is never parsed, neither for control tokens nor for braces; it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts import formats
@@ -20,6 +21,9 @@ from chatbridge.prompts.segments import Segment, Special, Text
 from chatbridge.prompts.template import Template
 from chatbridge.types import ModelInfo, Role, Turn
 
+if TYPE_CHECKING:
+    from chatbridge.prompts.jinja_renderer import JinjaRenderer
+
 
 def render(
     template: Template,
@@ -28,12 +32,14 @@ def render(
     info: ModelInfo,
     variables: Mapping[str, str] | None = None,
     continue_last: bool = False,
+    renderer: JinjaRenderer | None = None,
 ) -> RenderedPrompt:
     """The prompt after which the model answers `turns`.
 
     System turns go first; without any, the template's own `system` does. Neighbouring turns of a role are joined.
     `variables`: values for {user} {channel} {bot} {date} {time} in trusted system text. `continue_last`: the last
-    turn is an unfinished answer, and the model goes on right behind it.
+    turn is an unfinished answer, and the model goes on right behind it. `renderer`: what runs Jinja templates; its
+    limits apply, and it blocks, so an event loop calls this by `JinjaRenderer.off_loop`.
     Raises: TemplateError where the template can't express the conversation.
     """
     if continue_last and (not turns or turns[-1].role != "assistant"):
@@ -45,20 +51,20 @@ def render(
     if template.jinja is not None:
         from chatbridge.prompts.jinja import render_jinja
 
-        return render_jinja(template, system, spoken, info, variables or {}, continue_last)
+        return render_jinja(template, system, spoken, info, variables or {}, continue_last, renderer)
     words = BodyWriter(template, guard_of(template), variables or {}, ReplyIds.for_model(info))
     writer = _Writer(words, system)
     writer.conversation(spoken, continue_last)
     return RenderedPrompt(tidied(writer.segments), template.stop, template.stop_tokens)
 
 
-def guard_for(template: Template, info: ModelInfo) -> Guard:
+def guard_for(template: Template, info: ModelInfo, renderer: JinjaRenderer | None = None) -> Guard:
     """What keeps text from passing for a header of the template, or of the model's own one."""
     if template.jinja is None:
         return guard_of(template)
     from chatbridge.prompts.jinja import learn, source_of
 
-    return learn(source_of(template, info), info, (*template.headers, *template.stop))[0]
+    return learn(source_of(template, info), info, (*template.headers, *template.stop), renderer)[0]
 
 
 def joined(turns: Sequence[Turn], bot: str = "") -> list[tuple[Role, Body]]:
