@@ -66,6 +66,11 @@ _TEXTS: dict[str, tuple[str, str]] = {
     ),
     "saved": ("Saved to {path}.", "已保存到 {path}。"),
     "loaded": ("Loaded {count} messages from {path}.", "已从 {path} 载入 {count} 条消息。"),
+    "load_left_out": (
+        "Left out, since it can't be set here: {keys}.",
+        "以下设置在这里不能使用，已略去：{keys}。",
+    ),
+    "system_long": ("A system text has at most {limit} characters.", "系统提示最多 {limit} 个字符。"),
     "needs_argument": ("Say /{name} {argument}.", "用法：/{name} {argument}"),
     "terminal_only": ("/{name} works in the terminal only.", "/{name} 只能在终端中使用。"),
     "unknown_command": (

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from chatbridge.bots.attachments import RemoteFile, fetch_files
 from chatbridge.bots.command import ChatCommand, CommandContext, expand, parse
 from chatbridge.bots.dialogue import Dialogue
+from chatbridge.bots.overrides import sound
 from chatbridge.bots.permissions import Permissions
 from chatbridge.bots.reply import Notice, ReplyContext, ReplyStream
 from chatbridge.bots.scopes import conversation_key, in_reply_chains, moved_key
@@ -247,11 +248,15 @@ class Bot:
         """The settings of a channel, with what a conversation has set for itself on top."""
         try:
             return self.services.settings.channel(self.name, channel, overrides=overrides)
-        except ValidationError as error:
+        except ValidationError:
+            kept, left_out = sound(overrides or {})
             log.warning(
-                "bot %s, channel %s: settings of the conversation are left out: %s", self.name, channel.id, error
+                "bot %s, channel %s: settings of the conversation are left out: %s",
+                self.name,
+                channel.id,
+                ", ".join(left_out),
             )
-            return self.services.settings.channel(self.name, channel)
+            return self.services.settings.channel(self.name, channel, overrides=kept)
 
     def language(self, channel: Channel, client: str = "", text: str = "") -> str:
         """The language to speak to somebody there, "en" or "zh"."""

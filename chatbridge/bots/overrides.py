@@ -44,15 +44,17 @@ def override(context: CommandContext, overrides: Mapping[str, Any], key: str, va
         settings = ChannelSettings.model_validate(changed)
     except ValidationError as error:
         raise context.error("set_bad", key=key, value=_short(value), why=_why(error)) from error
-    if key == "logit_bias" and (info := _model(context, settings)) is not None:
-        _check_biases(context, settings, info)
     # As JSON, since that is how conversations keep it.
     dumped: dict[str, Any] = settings.model_dump(mode="json", exclude_unset=True)
+    if key == "logit_bias":
+        _check_bias(context, dumped)
     return dumped
 
 
 def sound(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """What conversations may have set, and the keys of the rest: rows and files say more than `/set` ever wrote."""
+    if not isinstance(overrides, Mapping):  # a row that something else has written
+        return {}, ["all"]
     kept = {key: dict(value) if isinstance(value, dict) else value for key, value in overrides.items()}
     left_out = []
     while kept:
@@ -70,6 +72,28 @@ def sound(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         else:
             break
     return kept, left_out
+
+
+def loadable(context: CommandContext, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Of a saved conversation's settings those that the person could give by commands, and the keys of the rest."""
+    bot = context.dialogue.bot
+    by_command = {"model": bot.services.settings.models, "template": bot.templates, "system": None}
+    kept, left_out = sound(overrides)
+    for key, value in list(kept.items()):
+        known = by_command.get(key)
+        command = key if key in by_command else "set"
+        settable = key in by_command or key in ("sampling", *OWN)
+        if not settable or (known is not None and value not in known) or not _may(context, command):
+            del kept[key]
+            left_out.append(key)
+    return kept, [_short(key) for key in left_out]
+
+
+def _may(context: CommandContext, name: str) -> bool:
+    """Whether the person may give that command there."""
+    bot, message = context.dialogue.bot, context.message
+    for_admins = any(one.name == name and one.admin for one in bot.commands)
+    return not for_admins or message.channel.kind == "terminal" or bot.is_admin(message.author)
 
 
 def describe(settings: ChannelSettings) -> str:
@@ -95,13 +119,13 @@ def _parsed(context: CommandContext, key: str, value: str) -> Any:
     return value if isinstance(parsed, bool) and key in Sampling.model_fields else parsed
 
 
-def _model(context: CommandContext, settings: ChannelSettings) -> ModelInfo | None:
-    """What the conversation's model says about itself, where it is loaded."""
+def _check_bias(context: CommandContext, overrides: Mapping[str, Any]) -> None:
+    """Look at a bias by the conversation's model, where that is loaded; elsewhere its engine does."""
     bot = context.dialogue.bot
-    overrides = settings.model_dump(mode="json", exclude_unset=True)
-    model = bot.effective(context.dialogue.channel, overrides).model
-    backend = bot.services.models.loaded().get(model)
-    return backend.info if backend is not None else None
+    settings = bot.effective(context.dialogue.channel, overrides)
+    backend = bot.services.models.loaded().get(settings.model)
+    if backend is not None:
+        _check_biases(context, settings, backend.info)
 
 
 def _check_biases(context: CommandContext, settings: ChannelSettings, info: ModelInfo) -> None:
@@ -109,8 +133,8 @@ def _check_biases(context: CommandContext, settings: ChannelSettings, info: Mode
     bias = settings.sampling.logit_bias
     if beyond := [token for token in bias if token >= info.vocab_size]:
         raise context.error("bias_beyond", token=beyond[0], last=info.vocab_size - 1)
-    templates, chosen = context.dialogue.bot.templates, settings.template
-    ends = templates[chosen].stop_tokens if chosen in templates else ()
+    template = context.dialogue.bot.templates.get(settings.template or "")
+    ends = template.stop_tokens if template is not None else ()
     harmless = {*info.eos, *(info.specials[text] for text in ends if text in info.specials)}
     if forging := forging_biases(bias, info.control_ids - harmless):
         raise context.error("bias_control", token=forging[0])

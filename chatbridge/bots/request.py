@@ -86,7 +86,8 @@ async def build_request(
     renderer = renderer or shared_renderer()
     apart = template.jinja is not None  # such a template may take its time
     guard = partial(guard_for, template, info, renderer)
-    resume, before = (), ""
+    resume: tuple[int, ...] = ()
+    before = ""
     if target.unfinished is not None:
         resume, before = _unfinished(target.unfinished, await renderer.off_loop(guard) if apart else guard(), info)
     if before:

@@ -230,23 +230,23 @@ class Store(Database):
         return await self.transaction(work)
 
     async def restore(self, bot: str, channel: str, exported: Any) -> Conversation:
-        """Make an exported conversation the current one of a channel. Raises StoreError for anything else."""
-        if not isinstance(exported, dict) or exported.get("chatbridge") != EXPORT_VERSION:
-            raise StoreError(f"this is no conversation saved by chatbridge (format {EXPORT_VERSION})")
+        """Make an exported conversation the current one of a channel. Raises StoreError for anything else.
+
+        Only texts are taken from it, see `saved`; its overrides are stored as they are: look them over before.
+        """
+        from chatbridge.store.saved import read_saved
+
+        saved = read_saved(exported)
+        overrides = json.dumps(saved.overrides)
 
         def work(db: sqlite3.Connection) -> Conversation:
             fresh = _start(db, bot, channel)
             ids: dict[int | None, int | None] = {None: None}
-            try:
-                for node in exported["nodes"]:
-                    reply = Reply(node["text"], **node["reply"]) if node["reply"] is not None else None
-                    values = (node["role"], node["text"], node["name"], node["trusted"], *_packed(reply))
-                    ids[node["id"]] = _insert(
-                        db, fresh.id, ids[node["parent"]], node["created"], (*values, None, node["partial"])
-                    )
-                head, overrides = ids[exported["head"]], json.dumps(dict(exported["overrides"]))
-            except (KeyError, TypeError, ValueError, OverflowError, sqlite3.IntegrityError) as error:
-                raise StoreError(f"the saved conversation is damaged: {type(error).__name__} {error}") from error
+            for node in saved.nodes:
+                values = (node.role, storable(node.text), storable(node.name), False, *_packed(None))
+                row = (*values, None, node.partial)
+                ids[node.id] = _insert(db, fresh.id, ids[node.parent], node.created, row)
+            head = ids[saved.head]
             db.execute("UPDATE conversations SET head = ?, overrides = ? WHERE id = ?", (head, overrides, fresh.id))
             return _get(db, fresh.id)
 
