@@ -17,10 +17,10 @@ from pydantic import ValidationError
 from chatbridge.bots.attachments import RemoteFile, fetch_files
 from chatbridge.bots.command import ChatCommand, CommandContext, expand, parse
 from chatbridge.bots.dialogue import Dialogue
-from chatbridge.bots.overrides import sound
 from chatbridge.bots.permissions import Permissions
 from chatbridge.bots.reply import Notice, ReplyContext, ReplyStream
 from chatbridge.bots.scopes import conversation_key, in_reply_chains, moved_key
+from chatbridge.bots.stored_overrides import sound
 from chatbridge.bots.triggers import BotStreaks, addressed_text, is_addressed, matches
 from chatbridge.config.settings import BotSettings, ChannelSettings, ModelSettings
 from chatbridge.errors import CommandError, ConfigError

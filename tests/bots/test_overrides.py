@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chatbridge import Bot, CommandError, Notice
-from chatbridge.bots.overrides import KEYS, sound
+from chatbridge.bots.overrides import KEYS
+from chatbridge.bots.stored_overrides import sound
 from chatbridge.config import ChannelSettings
 from chatbridge.engine.sampler import LogitsSampler
 from chatbridge.sampling import MAX_TOKENS, Sampling

@@ -93,7 +93,7 @@ async def test_the_loop_goes_on_while_a_template_is_stopped(renderer: JinjaRende
     turns = 0
     while not work.done():
         turns += 1
-        await asyncio.sleep(0.01)
+        await asyncio.wait({work}, timeout=0.01)
     with pytest.raises(TemplateLimitError):
         await work
     assert turns > 5
