@@ -17,6 +17,7 @@ from chatbridge.bots.services import OpenDelivery, Services
 from chatbridge.config.settings import BotSettings, Settings
 from chatbridge.errors import ChatbridgeError, ConfigError, PluginError, StoreError
 from chatbridge.plugins.manager import Plugins
+from chatbridge.prompts.jinja_renderer import JinjaRenderer
 from chatbridge.store import Store
 from chatbridge.suggest import did_you_mean
 from chatbridge.types import Channel
@@ -66,13 +67,17 @@ class Bridge:
 
     async def __aenter__(self) -> Self:
         store = await Store.open(self.settings.store, shared=self._shared, config=self._config)
-        self.services = Services(self.source, store, self.models, self.plugins, self._clock, self._monotonic)
+        renderer = JinjaRenderer(lambda: self.settings.template_limits)
+        self.services = Services(
+            self.source, store, self.models, self.plugins, self._clock, self._monotonic, renderer=renderer
+        )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.models.aclose()
+        await self.services.renderer.off_loop(self.services.renderer.close)
         await self.store.aclose()
 
     @property

@@ -50,8 +50,27 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "没有名为 {key!r} 的设置{hint} 可用：{known}。",
     ),
     "set_bad": ("{key} can't be {value!r}: {why}.", "{key} 不能是 {value!r}：{why}。"),
+    "set_stop": (
+        "stop can't be {value!r}: an escape such as \\n or \\x41 is not complete; write \\\\ for a backslash.",
+        "stop 不能是 {value!r}：转义符（例如 \\n 或 \\x41）不完整；反斜杠请写成 \\\\。",
+    ),
+    "bias_control": (
+        "logit_bias can't make the control token {token} likelier: with it an answer could pass for another person's "
+        "turn. Any token may be made less likely, by a number below 0, and those that end answers likelier.",
+        "logit_bias 不能提高控制 token {token} 的概率：否则回答可以冒充别人的发言。"
+        "任何 token 都可以用负数降低概率，结束回答的 token 也可以提高。",
+    ),
+    "bias_beyond": (
+        "logit_bias can't name the token {token}: the model has the ids 0 to {last}.",
+        "logit_bias 不能写 token {token}：模型只有 0 到 {last} 的编号。",
+    ),
     "saved": ("Saved to {path}.", "已保存到 {path}。"),
     "loaded": ("Loaded {count} messages from {path}.", "已从 {path} 载入 {count} 条消息。"),
+    "load_left_out": (
+        "Left out, since it can't be set here: {keys}.",
+        "以下设置在这里不能使用，已略去：{keys}。",
+    ),
+    "system_long": ("A system text has at most {limit} characters.", "系统提示最多 {limit} 个字符。"),
     "needs_argument": ("Say /{name} {argument}.", "用法：/{name} {argument}"),
     "terminal_only": ("/{name} works in the terminal only.", "/{name} 只能在终端中使用。"),
     "unknown_command": (

@@ -99,14 +99,16 @@ class Reply:
     """A model's answer as it is kept: the exact ids that were sampled, and the text that people saw.
 
     The raw text of the answer is `decode(tokens) + tail`; `tail` is what remains of a token that a stop string
-    cut in two. `text` is what was shown (no hidden thinking, no blanks around it). `vocabulary` names the
-    tokenizer (`ModelInfo.vocabulary`) that `tokens` belong to; with any other model only `text` is used.
+    cut in two. `text` is what was shown (no hidden thinking, no blanks around it), `thoughts` what stood in its
+    think block, hidden or not; None where that is not known, and then only `text` is used. `vocabulary` names the
+    tokenizer (`ModelInfo.vocabulary`) that `tokens` belong to; with any other model only `text` is used, too.
     """
 
     text: str
     tokens: tuple[int, ...] = ()
     tail: str = ""
     vocabulary: str = ""
+    thoughts: str | None = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,8 @@ class ModelInfo:
     `max_states`: how many states may exist at once (None: as memory allows). `fingerprint`: models with equal
     fingerprints compute equal states from equal tokens. `vocabulary`: tokenizers with equal ones give equal ids.
     `eos`: every id that ends a reply. `bos`: the id that a prompt begins with, None if this model wants none.
-    `specials`: control tokens by their text. `adapters`: what requests may ask for besides the model as it is, by name,
+    `specials`: control tokens by their text; `controls`: the ids of any others, as of a second one of the same text.
+    `adapters`: what requests may ask for besides the model as it is, by name,
     each with what stands for its arithmetic, as the fingerprint does for the model's.
     `sampling`: what its makers recommend, beneath all that bots.yaml says.
     `details`: what is really in use, in words ("quantisation": "q8_0").
@@ -150,10 +153,17 @@ class ModelInfo:
     max_states: int | None = None
     can_trim: bool = True
     specials: Mapping[str, int] = field(default_factory=dict)
+    controls: frozenset[int] = frozenset()
     adapters: Mapping[str, str] = field(default_factory=dict)
     chat_template: str | None = None
     sampling: Sampling | None = None
     details: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def control_ids(self) -> frozenset[int]:
+        """The ids of all control tokens: no text becomes one, and no answer puts one into a prompt."""
+        bos = () if self.bos is None else (self.bos,)
+        return frozenset((*self.specials.values(), *self.controls, *self.eos, *bos))
 
 
 FinishReason = Literal["end", "stop", "length", "cancelled"]

@@ -21,6 +21,7 @@ from chatbridge.bots.permissions import Permissions, asker_of
 from chatbridge.bots.quotas import BYTES_PER_TOKEN, Reservation, token_guess
 from chatbridge.bots.reply import Notice, ReplyContext, ReplyStream
 from chatbridge.bots.scopes import SIDE, conversation_key, in_reply_chains, moved_key, owner_of
+from chatbridge.bots.stored_overrides import sound
 from chatbridge.bots.triggers import BotStreaks, addressed_text, is_addressed, matches
 from chatbridge.config.settings import BotSettings, ChannelSettings, ModelSettings
 from chatbridge.errors import CommandError, ConfigError
@@ -300,11 +301,15 @@ class Bot:
         """The settings of a channel, with what a conversation has set for itself on top."""
         try:
             return self.services.settings.channel(self.name, channel, overrides=overrides)
-        except ValidationError as error:
+        except ValidationError:
+            kept, left_out = sound(overrides or {})
             log.warning(
-                "bot %s, channel %s: settings of the conversation are left out: %s", self.name, channel.id, error
+                "bot %s, channel %s: settings of the conversation are left out: %s",
+                self.name,
+                channel.id,
+                ", ".join(left_out),
             )
-            return self.services.settings.channel(self.name, channel)
+            return self.services.settings.channel(self.name, channel, overrides=kept)
 
     def language(self, channel: Channel, client: str = "", text: str = "") -> str:
         """The language to speak to somebody there, "en" or "zh"."""

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chatbridge.bots.command import ChatCommand, CommandContext, parse
 from chatbridge.bots.quotas import day_of
@@ -57,7 +57,7 @@ async def _branch(context: CommandContext, argument: str) -> str:
     dialogue = context.dialogue
     if not argument:
         return await _branches(context)
-    if re.fullmatch(r"c\d+", argument):
+    if re.fullmatch(r"c[0-9]{1,18}", argument):
         known = await dialogue.store.conversations(dialogue.bot.name, dialogue.key)
         if any(conversation.id == int(argument[1:]) for conversation in known):
             for node in (await dialogue.store.path(int(argument[1:])))[-1:]:
@@ -109,7 +109,11 @@ async def _template(context: CommandContext, argument: str) -> str:
 
 
 async def _system(context: CommandContext, argument: str) -> str:
+    from chatbridge.config.settings import MAX_SYSTEM
+
     if argument:
+        if len(argument) > MAX_SYSTEM:
+            raise context.error("system_long", limit=MAX_SYSTEM)
         await context.dialogue.override("system", argument)
         return context.say("system_set")
     settings = await context.dialogue.settings()
@@ -171,16 +175,34 @@ async def _save(context: CommandContext, argument: str) -> str:
 
 
 async def _load(context: CommandContext, argument: str) -> str:
+    from chatbridge.bots.overrides import loadable
+
     path = _file(context, argument, "load")
     try:
-        exported = json.loads(await asyncio.to_thread(path.read_text, encoding="utf-8"))
+        exported = await asyncio.to_thread(_read_json, path)
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise CommandError(f"{path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise CommandError(f"{path}: {why}") from error
     dialogue = context.dialogue
+    left_out: list[str] = []
+    if isinstance(exported, dict) and isinstance(exported.get("overrides"), dict):
+        exported["overrides"], left_out = loadable(context, exported["overrides"])
     await dialogue.store.restore(dialogue.bot.name, dialogue.key, exported)
-    return context.say("loaded", count=len(await dialogue.path()), path=path)
+    said = context.say("loaded", count=len(await dialogue.path()), path=path)
+    return f"{said} {context.say('load_left_out', keys=', '.join(left_out))}" if left_out else said
+
+
+MAX_SAVED_MIB = 32
+
+
+def _read_json(path: Path) -> Any:
+    with path.open("rb") as file:
+        data = file.read((MAX_SAVED_MIB << 20) + 1)
+    if len(data) > MAX_SAVED_MIB << 20:
+        raise ValueError(f"a saved conversation has at most {MAX_SAVED_MIB} MiB")
+    return json.loads(data)
 
 
 async def _pair(context: CommandContext, argument: str) -> str:

@@ -285,7 +285,7 @@ class Dialogue(ConversationTree):
     ) -> BuiltRequest:
         """The request for an answer; where its prompt begins is stored."""
         template = choose_template(self.bot.templates, settings, backend.info)
-        self.bot.services.diagnose(template, backend.info)
+        await self.bot.services.look_over(template, backend.info)
         path = await self.store.path(conversation.id, target.asked.id) if settings.history else [target.asked]
         built = await build_request(
             target,
@@ -299,6 +299,7 @@ class Dialogue(ConversationTree):
             trim=conversation.trim,
             # What a person set by /system is theirs; what bots.yaml says is ours.
             system_trusted="system" not in conversation.overrides,
+            renderer=self.bot.services.renderer,
         )
         if built.trim_moved and settings.history:
             await self.store.set_trim(conversation.id, built.trim)

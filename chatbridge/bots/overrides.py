@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from chatbridge.bots.stored_overrides import sound
 from chatbridge.config.scalars import plain_value
 from chatbridge.config.settings import ChannelSettings
-from chatbridge.sampling import Sampling
+from chatbridge.sampling import Sampling, forging_biases
 
 if TYPE_CHECKING:
     from chatbridge.bots.command import CommandContext
+    from chatbridge.types import ModelInfo
 
 OWN = ("adapter", "speaker_names", "language", "thinking", "history")
 """Keys of a channel that a conversation may set; model, template and system have commands of their own."""
 
 KEYS = (*Sampling.model_fields, *OWN)
+
+_SHOWN = 80
+"""Characters of a value that a refusal repeats."""
 
 
 def override(context: CommandContext, overrides: Mapping[str, Any], key: str, value: str) -> dict[str, Any]:
@@ -26,21 +32,46 @@ def override(context: CommandContext, overrides: Mapping[str, Any], key: str, va
     Raises: CommandError for an unknown key, or a value that it can't have.
     """
     if key not in KEYS:
-        raise context.error("set_unknown", key=key, hint=context.hint(key, KEYS), known=", ".join(KEYS))
+        short = _short(key)
+        raise context.error("set_unknown", key=short, hint=context.hint(short, KEYS), known=", ".join(KEYS))
+    overrides, _ = sound(overrides)
     inside = dict(overrides.get("sampling", {})) if key not in OWN else dict(overrides)
     if value == "default":
         inside.pop(key, None)
     else:
-        inside[key] = _parsed(key, value)
+        inside[key] = _parsed(context, key, value)
     changed = inside if key in OWN else {**overrides, "sampling": inside}
     try:
         settings = ChannelSettings.model_validate(changed)
     except ValidationError as error:
-        why = error.errors()[0]["msg"].removeprefix("Input should ")
-        raise context.error("set_bad", key=key, value=value, why=why) from error
+        raise context.error("set_bad", key=key, value=_short(value), why=_why(error)) from error
     # As JSON, since that is how conversations keep it.
     dumped: dict[str, Any] = settings.model_dump(mode="json", exclude_unset=True)
+    if key == "logit_bias":
+        _check_bias(context, dumped)
     return dumped
+
+
+def loadable(context: CommandContext, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Of a saved conversation's settings those that the person could give by commands, and the keys of the rest."""
+    bot = context.dialogue.bot
+    by_command = {"model": bot.services.settings.models, "template": bot.templates, "system": None}
+    kept, left_out = sound(overrides)
+    for key, value in list(kept.items()):
+        known = by_command.get(key)
+        command = key if key in by_command else "set"
+        settable = key in by_command or key in ("sampling", *OWN)
+        if not settable or (known is not None and value not in known) or not _may(context, command):
+            del kept[key]
+            left_out.append(key)
+    return kept, [_short(key) for key in left_out]
+
+
+def _may(context: CommandContext, name: str) -> bool:
+    """Whether the person may give that command there."""
+    bot, message = context.dialogue.bot, context.message
+    for_admins = any(one.name == name and one.admin for one in bot.commands)
+    return not for_admins or message.channel.kind == "terminal" or bot.is_admin(message.author)
 
 
 def describe(settings: ChannelSettings) -> str:
@@ -50,15 +81,50 @@ def describe(settings: ChannelSettings) -> str:
     return ", ".join(f"{key} {_shown(value)}" for key, value in values.items())
 
 
-def _parsed(key: str, value: str) -> Any:
+def _parsed(context: CommandContext, key: str, value: str) -> Any:
     if key == "stop":
-        return [value.encode().decode("unicode_escape") if value.isascii() else value]
+        try:
+            stop = value.encode().decode("unicode_escape") if value.isascii() else value
+            stop.encode()
+        except UnicodeError as error:
+            raise context.error("set_stop", value=_short(value)) from error
+        return [stop]
     if key == "logit_bias":
-        pairs = (pair.split(":", 1) for pair in value.replace(",", " ").split())
+        pairs = (pair.rsplit(":", 1) for pair in value.replace(",", " ").split())
         return {pair[0].strip(): pair[-1].strip() for pair in pairs}
     parsed = plain_value(value)[0]
     # pydantic would take `true` for the number 1.
     return value if isinstance(parsed, bool) and key in Sampling.model_fields else parsed
+
+
+def _check_bias(context: CommandContext, overrides: Mapping[str, Any]) -> None:
+    """Look at a bias by the conversation's model, where that is loaded; elsewhere its engine does."""
+    bot = context.dialogue.bot
+    settings = bot.effective(context.dialogue.channel, overrides)
+    backend = bot.services.models.loaded().get(settings.model)
+    if backend is not None:
+        _check_biases(context, settings, backend.info)
+
+
+def _check_biases(context: CommandContext, settings: ChannelSettings, info: ModelInfo) -> None:
+    """Raises CommandError for ids that the model does not have, and for control tokens that may not be likelier."""
+    bias = settings.sampling.logit_bias
+    if beyond := [token for token in bias if token >= info.vocab_size]:
+        raise context.error("bias_beyond", token=beyond[0], last=info.vocab_size - 1)
+    template = context.dialogue.bot.templates.get(settings.template or "")
+    ends = template.stop_tokens if template is not None else ()
+    harmless = {*info.eos, *(info.specials[text] for text in ends if text in info.specials)}
+    if forging := forging_biases(bias, info.control_ids - harmless):
+        raise context.error("bias_control", token=forging[0])
+
+
+def _why(error: ValidationError) -> str:
+    """The first thing that is wrong, as what follows "it should": a bound is in it."""
+    return re.sub(r"^\w+ should ", "", error.errors()[0]["msg"]).removeprefix("Value error, ")
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= _SHOWN else value[: _SHOWN - 1] + "…"
 
 
 def _shown(value: object) -> str:

@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from chatbridge.engine.backend import Request
 from chatbridge.errors import TemplateError
 from chatbridge.prompts.builtin import suggest_preset
 from chatbridge.prompts.fitting import fit
-from chatbridge.prompts.rendering import render
+from chatbridge.prompts.jinja_renderer import JinjaRenderer, shared_renderer
+from chatbridge.prompts.rendering import guard_for, render
+from chatbridge.prompts.reply_ids import ReplyIds
 from chatbridge.prompts.segments import Prompt
 from chatbridge.prompts.template import Template
 from chatbridge.sampling import Sampling
@@ -24,6 +27,7 @@ from chatbridge.types import Channel, ModelInfo, Turn
 
 if TYPE_CHECKING:
     from chatbridge.config.settings import ChannelSettings
+    from chatbridge.prompts.guard import Guard
     from chatbridge.store import Node
 
 
@@ -67,24 +71,38 @@ async def build_request(
     channel: Channel,
     trim: int | None = None,
     system_trusted: bool = True,
+    renderer: JinjaRenderer | None = None,
 ) -> BuiltRequest:
     """The request for an answer to `target`, with as much of the conversation as fits the model.
 
     `path`: what was said up to the message that is asked, that one last. `trim`: the node that prompts began at so far.
-    `system_trusted`: the system text is the configuration's, not a person's.
+    `system_trusted`: the system text is the configuration's, not a person's. `renderer`: what runs Jinja templates.
     Raises: TemplateError, PromptTooLong.
     """
     sampling = (info.sampling or Sampling()).merged(settings.sampling)
     named = settings.speaker_names == "always" or (settings.speaker_names == "auto" and channel.kind == "group")
     spoken = [_turn(node, named) for node in path]
     system = _system(settings, trusted=system_trusted)
-    resume, before = _unfinished(target, info)
+    renderer = renderer or shared_renderer()
+    apart = template.jinja is not None  # such a template may take its time
+    guard = partial(guard_for, template, info, renderer)
+    resume: tuple[int, ...] = ()
+    before = ""
+    if target.unfinished is not None:
+        resume, before = _unfinished(target.unfinished, await renderer.off_loop(guard) if apart else guard(), info)
     if before:
         spoken.append(Turn("assistant", before))
 
     def rendered(turns: Sequence[Turn]) -> Request:
         start = path[max(0, len(path) + bool(before) - sum(turn.role != "system" for turn in turns))]
-        made = render(template, turns, info=info, variables=_variables(start, channel, bot), continue_last=bool(before))
+        made = render(
+            template,
+            turns,
+            info=info,
+            variables=_variables(start, channel, bot),
+            continue_last=bool(before),
+            renderer=renderer,
+        )
         return Request(
             made.prompt,
             turns=tuple(turns),
@@ -99,7 +117,9 @@ async def build_request(
 
     async def count(turns: list[Turn]) -> int:
         nonlocal request
-        request = rendered(turns)  # the one that is counted last is the one that fits
+        request = (
+            await renderer.off_loop(rendered, turns) if apart else rendered(turns)
+        )  # the one that is counted last is the one that fits
         return await count_tokens(request.prompt) + len(resume)
 
     ids = [node.id for node in path]
@@ -160,14 +180,11 @@ def _system(settings: ChannelSettings, *, trusted: bool) -> list[Turn]:
     return [Turn("system", settings.system.encode("utf-8", "replace").decode(), trusted=trusted)]
 
 
-def _unfinished(target: AnswerTarget, info: ModelInfo) -> tuple[tuple[int, ...], str]:
+def _unfinished(node: Node, guard: Guard, info: ModelInfo) -> tuple[tuple[int, ...], str]:
     """An unfinished answer: its ids where this model can go on behind them, or else its text."""
-    if target.unfinished is None:
-        return (), ""
-    reply = target.unfinished.reply
-    if reply is not None and reply.tokens and reply.vocabulary == info.vocabulary:
-        return reply.tokens, ""
-    return (), target.unfinished.text
+    reply = node.reply
+    ids = ReplyIds.for_model(info).of(reply, node.text, guard, line_start=True) if reply is not None else None
+    return (ids, "") if ids else ((), node.text)
 
 
 def _variables(first: Node, channel: Channel, bot: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chatbridge.prompts.doctor import diagnose
+from chatbridge.prompts.jinja_renderer import JinjaRenderer, shared_renderer
 from chatbridge.prompts.template import Template
 from chatbridge.types import ModelInfo
 
@@ -88,6 +89,8 @@ class Services:
     monotonic: Callable[[], float] = time.monotonic
     deliveries: set[OpenDelivery] = field(default_factory=set)
     """Those that are open now, one for each bot of a chat service."""
+    renderer: JinjaRenderer = field(default_factory=shared_renderer)
+    """What runs the models' own chat templates."""
     _diagnosed: set[tuple[str, str]] = field(default_factory=set)
 
     @property
@@ -95,12 +98,21 @@ class Services:
         """What bots.yaml says now."""
         return self.source.current
 
+    async def look_over(self, template: Template, info: ModelInfo) -> None:
+        """`diagnose`, off the event loop where a model's own template is rendered."""
+        if (template.name, info.fingerprint) in self._diagnosed:
+            return
+        if template.jinja is None and not info.chat_template:
+            self.diagnose(template, info)
+        else:
+            await self.renderer.off_loop(self.diagnose, template, info)
+
     def diagnose(self, template: Template, info: ModelInfo) -> None:
         """Log what is wrong between a template and a model, once for each pair."""
         pair = (template.name, info.fingerprint)
         if pair in self._diagnosed:
             return
         self._diagnosed.add(pair)
-        for finding in diagnose(template, info):
+        for finding in diagnose(template, info, self.renderer):
             level = logging.ERROR if finding.severity == "error" else logging.WARNING
             log.log(level, "model %s, template %s: %s; %s", info.name, template.name, finding.message, finding.remedy)

@@ -83,3 +83,11 @@ class TopKeys(BaseModel):
     monitor: Annotated[
         str, AfterValidator(_address), Field(description="HOST:PORT of /healthz and /metrics; none unless set.")
     ] = ""
+    template_seconds: Annotated[
+        float,
+        Field(gt=0, le=60, description="How long a model's own chat template (Jinja) may take for a prompt."),
+    ] = 2.0
+    template_mib: Annotated[
+        int,
+        Field(ge=128, le=65_536, description="Memory that it may have, in MiB, where the system has such a limit."),
+    ] = 512

@@ -29,6 +29,7 @@ from chatbridge.config.values import Values, file_keys
 from chatbridge.errors import ConfigError, PluginError
 from chatbridge.plugins.manager import Plugins
 from chatbridge.prompts.guard import gaps_of, unguarded
+from chatbridge.prompts.jinja_renderer import JinjaLimits
 from chatbridge.prompts.template import Template, resolve
 from chatbridge.suggest import did_you_mean
 
@@ -104,10 +105,12 @@ class _Reader:
             models = self._default_models()
         self._check_names(models, templates)
         self._check_adapters(models, defaults, bots)
-        own: dict[str, Any] = {key: top[key] for key in ("store", "drain", "monitor") if key in top}
+        plain = ("store", "drain", "monitor", "template_seconds", "template_mib")
+        own: dict[str, Any] = {key: top[key] for key in plain if key in top}
         checked = self._values.validated((), TopKeys, own) or TopKeys()
         store = self._base / STORE if checked.store is None else checked.store
-        return Settings(models, templates, Path(store), defaults, bots, checked.drain, checked.monitor)
+        limits = JinjaLimits(checked.template_seconds, checked.template_mib)
+        return Settings(models, templates, Path(store), defaults, bots, checked.drain, checked.monitor, limits)
 
     # --- the parts of the file ---------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from chatbridge.prompts.jinja_renderer import JinjaLimits
 from chatbridge.prompts.template import Template
 from chatbridge.sampling import Sampling
 from chatbridge.types import Author, Channel
@@ -25,6 +26,13 @@ def _id(value: object) -> object:
 _ID_SCHEMA = {"anyOf": [{"type": "string", "minLength": 1}, {"type": "integer"}]}
 Id = Annotated[str, Field(min_length=1), BeforeValidator(_id), WithJsonSchema(_ID_SCHEMA)]
 """A chat service's id; bots.yaml may write it as a number."""
+
+
+MAX_NAME = 200
+"""Characters that the name of a model, a template or an adapter may have."""
+
+MAX_SYSTEM = 100_000
+"""Characters that a system text may have: more than any model that runs here reads."""
 
 
 def _pattern(pattern: str | None) -> str | None:
@@ -41,14 +49,20 @@ class ChannelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: Annotated[str, Field(description="A name under `models`; the first one there unless set.")] = ""
+    model: Annotated[
+        str, Field(max_length=MAX_NAME, description="A name under `models`; the first one there unless set.")
+    ] = ""
     template: Annotated[
-        str | None, Field(description="A preset or a name under `templates`; the model's own unless set.")
+        str | None,
+        Field(max_length=MAX_NAME, description="A preset or a name under `templates`; the model's own unless set."),
     ] = None
     adapter: Annotated[
-        str | None, Field(description="A name under the model's `adapters`; the model as it is unless set.")
+        str | None,
+        Field(max_length=MAX_NAME, description="A name under the model's `adapters`; the model as it is unless set."),
     ] = None
-    system: Annotated[str | None, Field(description="The system text; the template's own unless set.")] = None
+    system: Annotated[
+        str | None, Field(max_length=MAX_SYSTEM, description="The system text; the template's own unless set.")
+    ] = None
     sampling: Annotated[Sampling, Field(description="How answers are sampled.")] = Sampling()
     reply_to: Annotated[
         Literal["mentions", "always", "never"], Field(description="Which messages of a group are answered.")
@@ -231,7 +245,7 @@ class BotSettings:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """A whole bots.yaml. `templates`: presets, plugins' and own ones. `drain`: seconds for answers at a shutdown.
-    `monitor`: where /healthz and /metrics are, as HOST:PORT.
+    `monitor`: where /healthz and /metrics are, as HOST:PORT. `template_limits`: of the models' own chat templates.
 
     Whatever may hold a secret that a variable gave, or plain text, is left out of its repr.
     """
@@ -243,6 +257,7 @@ class Settings:
     bots: Mapping[str, BotSettings] = field(default_factory=dict)
     drain: float = 10.0
     monitor: str = ""
+    template_limits: JinjaLimits = field(default=JinjaLimits())
 
     def channel(self, bot: str, channel: Channel, *, overrides: Mapping[str, Any] | None = None) -> ChannelSettings:
         """What applies in a channel of a bot: channel over bot over file over model.

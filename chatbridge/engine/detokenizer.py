@@ -36,7 +36,7 @@ class StreamingDetokenizer:
     def __init__(self, decode: Decode, stop: Sequence[str] = (), *, thinking: bool = False) -> None:
         self.stopped = False
         self._decode = decode
-        self._stop = tuple(text for text in stop if text)
+        self._stop = StopTexts(stop)
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._tokens: list[int] = []
         self._raw = ""
@@ -49,7 +49,7 @@ class StreamingDetokenizer:
     @property
     def in_partial_stop(self) -> bool:
         """Whether the last token may be the beginning of a stop string: part of its text, or of a character."""
-        return bool(self._utf8.getstate()[0]) or _partial_match(self._raw, self._stop) > 0
+        return bool(self._utf8.getstate()[0]) or self._stop.begun > 0
 
     def push(self, token: int) -> list[TextDelta]:
         """Take in one more token and return what can be shown now. Sets `stopped` at a stop string."""
@@ -58,10 +58,10 @@ class StreamingDetokenizer:
         self._tokens.append(token)
         whole = not self._utf8.getstate()[0]
         self._ends.append(len(self._raw) if whole else None)
-        if (cut := self._find_stop(before)) is not None:
-            self._raw = self._raw[:cut]
+        if (cut := self._stop.find(self._raw[before:])) is not None:
+            self._raw = self._raw[: before + cut]
             self.stopped = True
-        return self._emit(withheld=0 if self.stopped else _partial_match(self._raw, self._stop))
+        return self._emit(withheld=0 if self.stopped else self._stop.begun)
 
     def finish(self) -> list[TextDelta]:
         """What was withheld and can be shown after all, now that nothing follows."""
@@ -78,16 +78,7 @@ class StreamingDetokenizer:
             ends = [(i + 1, end) for i, end in enumerate(self._ends) if end is not None and end <= len(self._raw)]
             kept, end = ends[-1] if ends else (0, 0)
             tail = self._raw[end:]
-        return Reply(self._answer.text, tuple(self._tokens[:kept]), tail, vocabulary)
-
-    def _find_stop(self, before: int) -> int | None:
-        """Where the stop string begins that is complete first, as if the text had come letter by letter."""
-        found = []
-        for stop in self._stop:
-            start = max(0, before - len(stop) + 1)
-            if (at := self._raw.find(stop, start)) >= 0:
-                found.append((at + len(stop), at))
-        return min(found)[1] if found else None
+        return Reply(self._answer.text, tuple(self._tokens[:kept]), tail, vocabulary, self._thoughts.text)
 
     def _emit(self, *, withheld: int) -> list[TextDelta]:
         """What can be shown now of the raw text, but for its last `withheld` characters."""
@@ -161,6 +152,55 @@ class _ThinkSplitter:
         self._state = "answer"
         text, self._buffer = self._buffer, ""
         return [TextDelta(text)] if text else []
+
+
+class StopTexts:
+    """Texts that end an answer, looked for in text that comes in pieces. `begun`: how much of one has come already.
+
+    By Knuth, Morris and Pratt: each character is looked at once for each text, whatever these are. People choose them.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = tuple(text for text in texts if text)
+        self._borders = tuple(map(_borders, self._texts))
+        self._matched = [0] * len(self._texts)
+
+    @property
+    def begun(self) -> int:
+        return max(self._matched, default=0)
+
+    def find(self, text: str) -> int | None:
+        """Where the one begins that is complete first in what came so far; counted from the beginning of `text`."""
+        if not self._texts:
+            return None
+        for end, char in enumerate(text, start=1):
+            begins = [
+                end - len(stop)
+                for at, stop in enumerate(self._texts)
+                if (self._matched[at] or char == stop[0]) and self._advance(at, char) == len(stop)
+            ]
+            if begins:
+                self._matched = [0] * len(self._texts)
+                return min(begins)
+        return None
+
+    def _advance(self, at: int, char: str) -> int:
+        stop, borders, matched = self._texts[at], self._borders[at], self._matched[at]
+        while matched and stop[matched] != char:
+            matched = borders[matched - 1]
+        self._matched[at] = matched = matched + (stop[matched] == char)
+        return matched
+
+
+def _borders(text: str) -> list[int]:
+    """For each beginning of the text, how long its longest beginning is that it also ends with."""
+    borders = [0]
+    for char in text[1:]:
+        length = borders[-1]
+        while length and text[length] != char:
+            length = borders[length - 1]
+        borders.append(length + (text[length] == char))
+    return borders
 
 
 def opens_thinking(prompt: Prompt, decode: Decode) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from chatbridge.engine.backend import LocalModel, Request, Row
@@ -14,7 +15,8 @@ from chatbridge.engine.detokenizer import StreamingDetokenizer, TextDelta, opens
 from chatbridge.engine.scheduler import TokenSequence
 from chatbridge.engine.state_pool import RequestState
 from chatbridge.errors import InvalidRequest, PromptTooLong, TemplateError
-from chatbridge.prompts.segments import Prompt, Tokenizer, encode
+from chatbridge.prompts.segments import Prompt, Tokenizer, Tokens, encode
+from chatbridge.sampling import forging_biases
 from chatbridge.types import FinishReason, Usage
 
 
@@ -91,8 +93,14 @@ class Generation(TokenSequence):
 
 
 def prompt_ids(prompt: Prompt, model: LocalModel) -> list[int]:
-    """The ids of `prompt`. Raises TemplateError."""
+    """The ids of `prompt`. Raises TemplateError, and InvalidRequest for a control token that is no `Special`.
+
+    Prompts that chatbridge renders have none: this is the last door.
+    """
     info = model.info
+    kept = [segment.ids for segment in prompt if isinstance(segment, Tokens)]
+    if kept and (found := info.control_ids.intersection(chain.from_iterable(kept))):
+        raise InvalidRequest(f"an answer's ids hold the control token {min(found)}, which only a template may write")
     return encode(prompt, model.tokenizer, bos=info.bos, eos=info.eos[0] if info.eos else None)
 
 
@@ -113,6 +121,12 @@ def prepare(request: Request, model: LocalModel, now: float) -> Generation:
             f"the prompt has {len(prompt)} tokens, and the model {info.name!r} takes {info.context_length} "
             f"with the answer; shorten it, or raise context_length"
         )
+    end_tokens = frozenset((*info.eos, *(_stop_token(token, tokenizer) for token in request.stop_tokens)))
+    if forging := forging_biases(request.sampling.logit_bias, info.control_ids - end_tokens):
+        raise InvalidRequest(
+            f"logit_bias makes the control token {forging[0]} likelier, with which an answer could pass for somebody "
+            "else's turn; only tokens that end answers may be made likelier, and any less likely"
+        )
     stop = (*request.stop, *request.sampling.stop)
     thinking = opens_thinking(request.prompt, tokenizer.decode)
     generation = Generation(
@@ -120,7 +134,7 @@ def prepare(request: Request, model: LocalModel, now: float) -> Generation:
         tokens=[*prompt, *request.resume],
         request=request,
         detokenizer=StreamingDetokenizer(tokenizer.decode, stop, thinking=thinking),
-        end_tokens=frozenset((*info.eos, *(_stop_token(token, tokenizer) for token in request.stop_tokens))),
+        end_tokens=end_tokens,
         prompt_length=len(prompt),
         max_length=min(len(prompt) + request.sampling.max_tokens, info.context_length),
         submitted=now,

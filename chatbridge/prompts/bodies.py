@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from chatbridge.prompts.confusables import LINE_END
 from chatbridge.prompts.guard import Guard, clean, clean_name
+from chatbridge.prompts.reply_ids import ReplyIds
 from chatbridge.prompts.segments import Segment, Special, Text, Tokens
 from chatbridge.prompts.speakers import Speakers
 from chatbridge.prompts.template import Template
@@ -34,13 +35,13 @@ class Body:
 class BodyWriter:
     """Writes the bodies of one conversation, in their order, for one template and one model.
 
-    `vocabulary`: that of the model, to know its own ids by.
+    `ids`: which answers' ids the model may get again.
     """
 
     template: Template
     guard: Guard
     variables: Mapping[str, str]
-    vocabulary: str
+    ids: ReplyIds
     _speakers: Speakers = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,13 +72,9 @@ class BodyWriter:
             if written:
                 written.append(Text("\n"))
                 line_start = True
-            if (
-                reply is not None
-                and reply.vocabulary == self.vocabulary
-                and (reply.tokens or reply.tail or not turn.text)
-                and not self.guard.edits(turn.text, line_start=line_start)
-            ):
-                written.extend((Tokens(reply.tokens, reply.text), Text(reply.tail)))
+            ids = self.ids.of(reply, turn.text, self.guard, line_start=line_start) if reply is not None else None
+            if reply is not None and ids is not None and (ids or reply.tail or not turn.text):
+                written.extend((Tokens(ids, reply.text), Text(reply.tail)))
             elif text := self.tidy(clean(turn.text)):
                 written.append(Text(self.template.lead))
                 if turn.trusted:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts.builtin import presets, suggest_preset
@@ -18,6 +18,9 @@ from chatbridge.prompts.rendering import render
 from chatbridge.prompts.segments import Prompt, Special, Text
 from chatbridge.prompts.template import FORMATS, Template
 from chatbridge.types import ModelInfo, Turn
+
+if TYPE_CHECKING:
+    from chatbridge.prompts.jinja_renderer import JinjaRenderer
 
 SAMPLE = (
     Turn("system", "Be brief.", trusted=True),
@@ -37,12 +40,12 @@ class Finding:
     remedy: str
 
 
-def diagnose(template: Template, info: ModelInfo) -> list[Finding]:
-    """Everything that is wrong between a template and a model; nothing where they fit."""
+def diagnose(template: Template, info: ModelInfo, renderer: JinjaRenderer | None = None) -> list[Finding]:
+    """Everything that is wrong between a template and a model; nothing where they fit. `renderer`: see `render`."""
     fits = suggest_preset(info)
     remedy = f"set template: {fits}" if fits and fits != template.name else "choose or write a template that fits"
     try:
-        rendered = render(template, SAMPLE, info=info)
+        rendered = render(template, SAMPLE, info=info, renderer=renderer)
     except TemplateError as error:
         return [Finding("error", f"the template {template.name!r} can't be used with {info.name!r}: {error}", remedy)]
     return [
@@ -51,7 +54,7 @@ def diagnose(template: Template, info: ModelInfo) -> list[Finding]:
         *_controls(info, rendered, remedy),
         *_plain_controls(template, info, rendered.prompt),
         *_endings(info, rendered),
-        *_other_template(template, info, rendered.prompt, fits),
+        *_other_template(template, info, rendered.prompt, fits, renderer),
     ]
 
 
@@ -97,13 +100,15 @@ def _endings(info: ModelInfo, rendered: RenderedPrompt) -> Iterator[Finding]:
             )
 
 
-def _other_template(template: Template, info: ModelInfo, prompt: Prompt, fits: str | None) -> Iterator[Finding]:
+def _other_template(
+    template: Template, info: ModelInfo, prompt: Prompt, fits: str | None, renderer: JinjaRenderer | None
+) -> Iterator[Finding]:
     if fits is None or (template.jinja is not None and fits != "model"):
         return
     known = presets()[fits]
     if fits == "model":
         try:
-            own = render(known, SAMPLE, info=info).prompt
+            own = render(known, SAMPLE, info=info, renderer=renderer).prompt
         except TemplateError:
             return  # what the model brings is of no use: any template is better
         if _shape(own, info) != _shape(prompt, info):

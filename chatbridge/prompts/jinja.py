@@ -1,29 +1,25 @@
 """Renders by a Jinja chat template, as models bring them, without letting it see what people wrote.
 
 The template gets a unique sentinel in the place of each content, and its output is cut at the sentinels. What lies
-between is the template's own text, in which the model's control tokens are looked for. Environment and functions are
-those that Hugging Face's documentation for chat templates promises.
+between is the template's own text, in which the model's control tokens are looked for. The template itself runs in
+a limited process of its own, see `jinja_renderer`.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise, product
-from typing import Any, NoReturn
-
-import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts.bodies import Body, BodyWriter
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
 from chatbridge.prompts.guard import Guard, guard_against
+from chatbridge.prompts.jinja_renderer import JinjaRenderer, TemplateLimitError, shared_renderer
 from chatbridge.prompts.rendered import RenderedPrompt, tidied
+from chatbridge.prompts.reply_ids import ReplyIds
 from chatbridge.prompts.segments import Prompt, Segment, Special, Text
 from chatbridge.prompts.template import OWN, Template
 from chatbridge.types import ModelInfo, Role, Turn
@@ -69,31 +65,24 @@ class _Plan:
 
 @dataclass(slots=True)
 class _Chat:
-    """A compiled chat template, for one model."""
+    """A chat template, for one model."""
 
     source: str
     info: ModelInfo
-    _compiled: jinja2.Template = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._compiled = _compile(self.source)
+    renderer: JinjaRenderer
 
     def write(self, messages: Sequence[_Message], *, generate: bool) -> list[_Part]:
         """The pieces of the prompt. Raises TemplateError unless every content is there exactly once."""
         told = [{"role": entry.role, "content": _JOINT.join(map(_sentinel, entry.contents))} for entry in messages]
-        try:
-            output = self._compiled.render(
-                messages=told,
-                add_generation_prompt=generate,
-                bos_token=_BOS if self.info.bos is not None else "",
-                eos_token=_EOS if self.info.eos else "",
-                tools=None,
-                documents=None,
-            )
-        except TemplateError:
-            raise
-        except Exception as error:
-            raise TemplateError(f"the model's chat template fails: {type(error).__name__}: {error}") from error
+        values = {
+            "messages": told,
+            "add_generation_prompt": generate,
+            "bos_token": _BOS if self.info.bos is not None else "",
+            "eos_token": _EOS if self.info.eos else "",
+            "tools": None,
+            "documents": None,
+        }
+        output = self.renderer.output(self.source, values)
         parts = self._cut(output)
         found = sorted(part.index for part in parts if isinstance(part, _Content))
         wanted = sorted(index for message in messages for index in message.contents)
@@ -115,7 +104,7 @@ class _Chat:
 
     def _controls(self, text: str) -> list[_Part]:
         """The template's own text, with its control tokens told apart, the longest first."""
-        names = sorted((name for name in self.info.specials if name), key=len, reverse=True)
+        names = sorted((name for name in self.info.specials if name and name in text), key=len, reverse=True)
         split = re.split("(" + "|".join(map(re.escape, (_BOS, _EOS, *names))) + ")", text)
         return [self._control(part) if at % 2 else part for at, part in enumerate(split) if part]
 
@@ -131,14 +120,16 @@ def render_jinja(
     info: ModelInfo,
     variables: Mapping[str, str],
     continue_last: bool,
+    renderer: JinjaRenderer | None = None,
 ) -> RenderedPrompt:
     """See `chatbridge.prompts.rendering.render`."""
+    renderer = renderer or shared_renderer()
     source = source_of(template, info)
-    chat = _Chat(source, info)
+    chat = _Chat(source, info, renderer)
     plans = _plans([role for role, _ in spoken], bool(system))
     parts, note = _first_that_works(chat, plans, generate=not continue_last)
-    guard, stop_tokens = learn(source, info, (*template.headers, *template.stop))
-    bodies = BodyWriter(template, guard, variables, info.vocabulary)
+    guard, stop_tokens = learn(source, info, (*template.headers, *template.stop), renderer)
+    bodies = BodyWriter(template, guard, variables, ReplyIds.for_model(info))
     if continue_last:
         last = max(at for at, part in enumerate(parts) if isinstance(part, _Content))
         parts = parts[: last + 1]
@@ -174,10 +165,12 @@ def source_of(template: Template, info: ModelInfo) -> str:
     return info.chat_template
 
 
-def learn(source: str, info: ModelInfo, headers: Sequence[str] = ()) -> tuple[Guard, tuple[str, ...]]:
+def learn(
+    source: str, info: ModelInfo, headers: Sequence[str] = (), renderer: JinjaRenderer | None = None
+) -> tuple[Guard, tuple[str, ...]]:
     """Renders samples: the guard against the headers that the template writes, and the tokens that end its answers."""
     vocabulary = _Vocabulary(info.bos, info.eos, tuple(info.specials.items()))
-    return _learn(source, vocabulary, tuple(headers))
+    return _learn(source, vocabulary, tuple(headers), renderer or shared_renderer())
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,15 +183,19 @@ class _Vocabulary:
 
 
 @lru_cache(maxsize=32)
-def _learn(source: str, vocabulary: _Vocabulary, headers: tuple[str, ...]) -> tuple[Guard, tuple[str, ...]]:
+def _learn(
+    source: str, vocabulary: _Vocabulary, headers: tuple[str, ...], renderer: JinjaRenderer
+) -> tuple[Guard, tuple[str, ...]]:
     info = ModelInfo("", "", 0, 0, "", "", vocabulary.eos, vocabulary.bos, specials=dict(vocabulary.specials))
-    chat = _Chat(source, info)
+    chat = _Chat(source, info, renderer)
     written: list[list[FormatPart]] = []
     ends: dict[str, None] = {}
     for system, count in product((True, False), (5, 1)):
         roles: list[Role] = ["user", "assistant", "user", "assistant", "user"]
         try:
             parts, _ = _first_that_works(chat, _plans(roles[:count], system), generate=True)
+        except TemplateLimitError:
+            raise
         except TemplateError:
             continue  # a template for one message, or without system text: the other samples tell
         written.append([_as_part(part) for part in parts])
@@ -240,6 +237,8 @@ def _first_that_works(chat: _Chat, plans: Sequence[_Plan], *, generate: bool) ->
     for plan in plans:
         try:
             return chat.write(plan.messages, generate=generate), plan.note
+        except TemplateLimitError:
+            raise
         except TemplateError as error:
             failed = failed or error
     raise failed or TemplateError("there is nothing to render")
@@ -275,26 +274,3 @@ def _one_bos(segments: Sequence[Segment], info: ModelInfo) -> Prompt:
     while prompt[:1] == (Special("bos"),):
         prompt = prompt[1:]
     return prompt if info.bos is None else (Special("bos"), *prompt)
-
-
-@lru_cache(maxsize=32)
-def _compile(source: str) -> jinja2.Template:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
-    try:
-        return environment.from_string(source)
-    except jinja2.TemplateSyntaxError as error:
-        raise TemplateError(f"the chat template can't be read: line {error.lineno}: {error.message}") from error
-
-
-def _to_json(value: Any, indent: int | None = None, **options: Any) -> str:
-    # Jinja's own filter escapes for HTML.
-    return json.dumps(value, ensure_ascii=False, indent=indent, **options)
-
-
-def _refuse(message: object) -> NoReturn:
-    raise TemplateError(f"the model's chat template refuses this conversation: {message}")

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts import formats
 from chatbridge.prompts.bodies import Body, BodyWriter
 from chatbridge.prompts.confusables import LINE_END
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
-from chatbridge.prompts.guard import guard_of
+from chatbridge.prompts.guard import Guard, guard_of
 from chatbridge.prompts.rendered import RenderedPrompt, tidied
+from chatbridge.prompts.reply_ids import ReplyIds
 from chatbridge.prompts.segments import Segment, Special, Text
 from chatbridge.prompts.template import Template
 from chatbridge.types import ModelInfo, Role, Turn
+
+if TYPE_CHECKING:
+    from chatbridge.prompts.jinja_renderer import JinjaRenderer
 
 
 def render(
@@ -28,12 +33,14 @@ def render(
     info: ModelInfo,
     variables: Mapping[str, str] | None = None,
     continue_last: bool = False,
+    renderer: JinjaRenderer | None = None,
 ) -> RenderedPrompt:
     """The prompt after which the model answers `turns`.
 
     System turns go first; without any, the template's own `system` does. Neighbouring turns of a role are joined.
     `variables`: values for {user} {channel} {bot} {date} {time} in trusted system text. `continue_last`: the last
-    turn is an unfinished answer, and the model goes on right behind it.
+    turn is an unfinished answer, and the model goes on right behind it. `renderer`: what runs Jinja templates; its
+    limits apply, and it blocks, so an event loop calls this by `JinjaRenderer.off_loop`.
     Raises: TemplateError where the template can't express the conversation.
     """
     if continue_last and (not turns or turns[-1].role != "assistant"):
@@ -45,11 +52,20 @@ def render(
     if template.jinja is not None:
         from chatbridge.prompts.jinja import render_jinja
 
-        return render_jinja(template, system, spoken, info, variables or {}, continue_last)
-    words = BodyWriter(template, guard_of(template), variables or {}, info.vocabulary)
+        return render_jinja(template, system, spoken, info, variables or {}, continue_last, renderer)
+    words = BodyWriter(template, guard_of(template), variables or {}, ReplyIds.for_model(info))
     writer = _Writer(words, system)
     writer.conversation(spoken, continue_last)
     return RenderedPrompt(tidied(writer.segments), template.stop, template.stop_tokens)
+
+
+def guard_for(template: Template, info: ModelInfo, renderer: JinjaRenderer | None = None) -> Guard:
+    """What keeps text from passing for a header of the template, or of the model's own one."""
+    if template.jinja is None:
+        return guard_of(template)
+    from chatbridge.prompts.jinja import learn, source_of
+
+    return learn(source_of(template, info), info, (*template.headers, *template.stop), renderer)[0]
 
 
 def joined(turns: Iterable[Turn]) -> list[tuple[Role, Body]]:

@@ -130,6 +130,10 @@ MIGRATIONS = (
     """,
     # Who has written a message, by the service's id: in a group its answer is theirs to change. "" where nobody knows.
     "ALTER TABLE nodes ADD COLUMN author TEXT NOT NULL DEFAULT '';",
+    # What an answer said to itself; of older answers that is not known.
+    """
+    ALTER TABLE nodes ADD COLUMN thoughts TEXT;
+    """,
 )
 
 _VERSION_AT = 60

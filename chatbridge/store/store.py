@@ -156,7 +156,8 @@ class Store(Database):
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(
-                "UPDATE nodes SET text = ?, tokens = ?, tail = ?, vocabulary = ?, partial = ? WHERE id = ?",
+                "UPDATE nodes SET text = ?, tokens = ?, tail = ?, vocabulary = ?, thoughts = ?, partial = ? "
+                "WHERE id = ?",
                 (storable(text), *_packed(reply), partial, node_id),
             )
 
@@ -257,23 +258,23 @@ class Store(Database):
         return await self.transaction(work)
 
     async def restore(self, bot: str, channel: str, exported: Any) -> Conversation:
-        """Make an exported conversation the current one of a channel. Raises StoreError for anything else."""
-        if not isinstance(exported, dict) or exported.get("chatbridge") != EXPORT_VERSION:
-            raise StoreError(f"this is no conversation saved by chatbridge (format {EXPORT_VERSION})")
+        """Make an exported conversation the current one of a channel. Raises StoreError for anything else.
+
+        Only texts are taken from it, see `saved`; its overrides are stored as they are: look them over before.
+        """
+        from chatbridge.store.saved import read_saved
+
+        saved = read_saved(exported)
+        overrides = json.dumps(saved.overrides)
 
         def work(db: sqlite3.Connection) -> Conversation:
             fresh = _start(db, bot, channel)
             ids: dict[int | None, int | None] = {None: None}
-            try:
-                for node in exported["nodes"]:
-                    reply = Reply(node["text"], **node["reply"]) if node["reply"] is not None else None
-                    values = (node["role"], node["text"], node["name"], node["trusted"], *_packed(reply))
-                    ids[node["id"]] = _insert(
-                        db, fresh.id, ids[node["parent"]], node["created"], (*values, None, node["partial"], "")
-                    )
-                head, overrides = ids[exported["head"]], json.dumps(dict(exported["overrides"]))
-            except (KeyError, TypeError, ValueError, OverflowError, sqlite3.IntegrityError) as error:
-                raise StoreError(f"the saved conversation is damaged: {type(error).__name__} {error}") from error
+            for node in saved.nodes:
+                values = (node.role, storable(node.text), storable(node.name), False, *_packed(None))
+                row = (*values, None, node.partial, "")
+                ids[node.id] = _insert(db, fresh.id, ids[node.parent], node.created, row)
+            head = ids[saved.head]
             db.execute("UPDATE conversations SET head = ?, overrides = ? WHERE id = ?", (head, overrides, fresh.id))
             return _get(db, fresh.id)
 
@@ -295,8 +296,8 @@ _CONVERSATION = (
     "FROM conversations"
 )
 _NODE = (
-    "SELECT nodes.id, conversation, parent, role, text, name, trusted, tokens, tail, vocabulary, service_id, "
-    "created, partial, author FROM nodes"
+    "SELECT nodes.id, conversation, parent, role, text, name, trusted, tokens, tail, vocabulary, thoughts, "
+    "service_id, created, partial, author FROM nodes"
 )
 
 
@@ -350,6 +351,7 @@ def _node(row: tuple[Any, ...]) -> Node:
         tokens,
         tail,
         vocabulary,
+        thoughts,
         service_id,
         created,
         partial,
@@ -367,12 +369,13 @@ def _node(row: tuple[Any, ...]) -> Node:
         and type(trusted) is int
         and type(partial) is int
         and type(author) is str
+        and (thoughts is None or type(thoughts) is str)
         and (tokens is None or (type(tokens) is bytes and type(tail) is str and type(vocabulary) is str))
     ):
         raise TypeError("it has a column of another type")
     reply = None
     if tokens is not None:
-        reply = Reply(text, tuple(array("I", tokens)), tail, vocabulary)
+        reply = Reply(text, tuple(array("I", tokens)), tail, vocabulary, thoughts)
     return Node(
         id_,
         conversation,
@@ -400,10 +403,11 @@ def _path(db: sqlite3.Connection, conversation_id: int, end: int | None) -> list
     return _nodes(db, rows)
 
 
-def _packed(reply: Reply | None) -> tuple[bytes | None, str | None, str | None]:
+def _packed(reply: Reply | None) -> tuple[bytes | None, str | None, str | None, str | None]:
     if reply is None:
-        return None, None, None
-    return array("I", reply.tokens).tobytes(), storable(reply.tail), reply.vocabulary
+        return None, None, None, None
+    thoughts = None if reply.thoughts is None else storable(reply.thoughts)
+    return array("I", reply.tokens).tobytes(), storable(reply.tail), reply.vocabulary, thoughts
 
 
 def _insert(
@@ -411,7 +415,7 @@ def _insert(
 ) -> int:
     cursor = db.execute(
         "INSERT INTO nodes (conversation, parent, created, role, text, name, trusted, tokens, tail, vocabulary, "
-        "service_id, partial, author) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "thoughts, service_id, partial, author) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (conversation_id, parent, created, *values),
     )
     assert cursor.lastrowid is not None

@@ -138,7 +138,6 @@ BEYOND_ONE_BY_ONE = {
     "values: store",
     "values: store with a zero",
     "sampling: logit_bias {five: 1}",
-    "sampling: logit_bias {5: .inf}",
 }
 
 

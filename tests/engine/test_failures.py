@@ -23,7 +23,7 @@ IMPOSSIBLE: list[tuple[Request, type[ChatbridgeError], str]] = [
     (ask(Tokens((5, VOCABULARY)), id="bad"), InvalidRequest, f"token {VOCABULARY} is outside the vocabulary"),
     (ask(Tokens((-1, 5)), id="bad"), InvalidRequest, "token -1 is outside the vocabulary"),
     (ask("hi", id="bad", resume=(70, 9999)), InvalidRequest, "token 9999 is outside the vocabulary"),
-    (ask("hi", id="bad", sampling={"logit_bias": {-3: 1.0}}), InvalidRequest, "token -3 is outside"),
+    (ask("hi", id="bad", sampling={"logit_bias": {VOCABULARY: 1.0}}), InvalidRequest, f"token {VOCABULARY} is outside"),
     (ask("hi", id="bad", stop_tokens=("<|eot|>",)), TemplateError, "ends replies at '<|eot|>', which this model"),
     (ask("hi", Special("<|eot|>"), id="bad"), TemplateError, "uses the control token '<|eot|>'"),
     (ask("hi", id="bad", sampling={"seed": 99}), InvalidRequest, "this model has no seeds"),

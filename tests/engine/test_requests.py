@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from chatbridge.engine.engine import Engine
+from chatbridge.errors import InvalidRequest
 from chatbridge.prompts.segments import Special, Text
 from chatbridge.testing.toy import EOS, ToyModel, ToyTokenizer
 from chatbridge.types import Usage
@@ -59,7 +60,7 @@ def test_stop_tokens_end_an_answer() -> None:
     sampling = longest(50, logit_bias={ToyTokenizer().special("<|im_end|>"): 99})
     answer = alone(ask("hi", sampling=sampling, stop_tokens=("<|im_end|>",)))
     assert (answer.end.reason, answer.text, answer.end.usage.generated) == ("end", "", 1)
-    assert alone(ask("hi", sampling=sampling)).end.reason == "length"
+    assert isinstance(alone(ask("hi", sampling=sampling)).error, InvalidRequest), "it would end nothing"
 
 
 @pytest.mark.parametrize("show", [True, False])

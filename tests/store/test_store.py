@@ -130,7 +130,9 @@ async def test_what_is_exported_comes_back(tmp_path_factory: pytest.TempPathFact
         exported = json.loads(json.dumps(await store.export(talk.id)))
         copy = await store.restore("bot", "elsewhere", exported)
         assert _shape(exported) == _shape(await store.export(copy.id))
-        assert [n.text for n in await store.path(copy.id)] == [n.text for n in await store.path(talk.id)]
+        loaded = await store.path(copy.id)
+        assert [n.text for n in loaded] == [n.text for n in await store.path(talk.id)]
+        assert not any(n.trusted or n.reply for n in loaded), "a file is no witness"
     finally:
         await store.aclose()
 
@@ -138,9 +140,13 @@ async def test_what_is_exported_comes_back(tmp_path_factory: pytest.TempPathFact
 def _shape(exported: dict) -> list:
     """An exported tree with positions for ids, which differ between two stores of the same tree."""
     order = {node["id"]: i for i, node in enumerate(exported["nodes"])}
-    keys = ("role", "text", "name", "trusted", "partial", "reply", "created")
+    keys = ("role", "text", "name", "partial", "created")
     nodes = [(order.get(node["parent"]), *(node[key] for key in keys)) for node in exported["nodes"]]
     return [order.get(exported["head"]), exported["overrides"], nodes]
+
+
+def _saved(**fields: object) -> dict[str, object]:
+    return {"id": 1, "parent": None, "role": "user", "text": "hi", "created": 0.0, **fields}
 
 
 _DAMAGED: list[object] = [
@@ -152,6 +158,22 @@ _DAMAGED: list[object] = [
     {"chatbridge": 1, "nodes": [{}], "head": 1, "overrides": {}},
     {"chatbridge": 1, "nodes": [], "head": 5, "overrides": {}},
     {"chatbridge": 1, "nodes": 3, "head": None, "overrides": {}},
+    *(
+        {"chatbridge": 1, "nodes": nodes, "head": None, "overrides": {}}
+        for nodes in (
+            [_saved(id=1, parent=1)],
+            [_saved(id=1, parent=2), _saved(id=2, parent=1)],
+            [_saved(id=1), _saved(id=1)],
+            [_saved(id=1 << 70)],
+            [_saved(id=True)],
+            [_saved(role="system")],
+            [_saved(text=7)],
+            [_saved(created=float("nan"))],
+            [_saved(created=1e300)],
+            [_saved(name="n" * 1000)],
+            [_saved(more="?")],
+        )
+    ),
 ]
 
 

@@ -89,6 +89,7 @@ def describe(
         max_batch=loaded.plan.sequences,
         can_trim=attends_only and not windowed,
         specials=tokenizer.specials,
+        controls=tokenizer.controls,
         adapters=adapters.fingerprints,
         chat_template=template.decode("utf-8", "replace") if template else None,
         details=_details(loaded, options, tokenizer, adapters, windowed),

@@ -60,6 +60,7 @@ def describe(
         bos=vocabulary.bos,
         max_batch=MAX_BATCH,
         specials=vocabulary.specials,
+        controls=frozenset(vocabulary.controls),
         chat_template=vocabulary.chat_template,
         sampling=recommended(file.metadata),
         details=details,

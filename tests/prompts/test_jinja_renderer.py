@@ -1,0 +1,113 @@
+"""Models' own chat templates in their process: what is endless ends, what is large stays out, and others go on."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from chatbridge.errors import TemplateError
+from chatbridge.prompts import jinja_renderer, presets, render
+from chatbridge.prompts.jinja_renderer import JinjaLimits, JinjaRenderer, TemplateLimitError
+from chatbridge.types import ModelInfo, Turn
+
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="other systems have no limit of memory for a process")
+GOOD = "{% for m in messages %}### {{ m.role }}:\n{{ m.content }}\n{% endfor %}### assistant:\n"
+
+
+@pytest.fixture
+def renderer() -> Iterator[JinjaRenderer]:
+    made = JinjaRenderer(lambda: JinjaLimits(seconds=1.0, mebibytes=256))
+    yield made
+    made.close()
+
+
+def info(source: str) -> ModelInfo:
+    return ModelInfo("toy", "llama", 99, 99, "f", "v", (2,), 1, chat_template=source)
+
+
+def test_a_template_without_end_is_stopped_and_rests(renderer: JinjaRenderer) -> None:
+    with pytest.raises(TemplateLimitError, match="it takes longer than 1 s"):
+        renderer.output(ENDLESS, {})
+    (child,) = renderer._children.values()
+    assert child._process is None, "it has ended"
+    with pytest.raises(TemplateLimitError, match="it takes longer than 1 s"):
+        renderer.output(ENDLESS, {"another": "job"})
+    assert child._process is None, "it was not even begun"
+    assert renderer.output("{{ 1 + 1 }}", {}) == "2", "others go on"
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        pytest.param("{% set x = 'a' * 2000000000 %}", "it takes more than 256 MiB of memory", marks=LINUX),
+        ("{% for i in range(90000) %}{{ 'a' * 100 }}{% endfor %}", "it writes more than 262144 characters"),
+        ("{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}", "RecursionError"),
+        ("{{ cycler.__init__.__globals__ }}", "SecurityError"),
+        ("{{ raise_exception('no' * 1000) }}", r"refuses this conversation: (no){150}$"),
+        ("{% for %}", "can't be read: line 1"),
+    ],
+)
+def test_what_a_template_may_not_is_an_error_in_words(renderer: JinjaRenderer, source: str, words: str) -> None:
+    with pytest.raises(TemplateError, match=words):
+        renderer.output(source, {"x": source})
+    assert renderer.output("{{ 1 + 1 }}", {}) == "2"
+
+
+def test_a_process_that_died_is_replaced(renderer: JinjaRenderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jinja_renderer, "_REST_SECONDS", 0.0)
+    assert renderer.output("{{ a }}", {"a": 1}) == "1"
+    (child,) = renderer._children.values()
+    assert child._process is not None
+    child._process.kill()
+    child._process.wait()
+    assert renderer.output("{{ a }}", {"a": 2}) == "2"
+
+
+def test_a_prompt_that_goes_on_is_rendered_once(renderer: JinjaRenderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    ask = jinja_renderer._Child.render
+    monkeypatch.setattr(jinja_renderer._Child, "render", lambda child, job: asked.append(job) or ask(child, job))
+    turns = [Turn("user", "a")]
+    for text in ("b", "c"):
+        render(presets()["model"], turns, info=info(GOOD), renderer=renderer)
+        asked.clear()
+        turns += [Turn("assistant", text), Turn("user", text)]
+        render(presets()["model"], turns, info=info(GOOD), renderer=renderer)
+        render(presets()["model"], [*turns[:-1], Turn("user", "other words")], info=info(GOOD), renderer=renderer)
+        assert len(asked) <= 1, "other words in the same places are the same to a template"
+
+
+def test_the_process_sees_no_variable_of_ours(renderer: JinjaRenderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISCORD_TOKEN", "secret")
+    assert "secret" not in jinja_renderer._environment().values()
+    assert renderer.output("{{ 1 }}", {}) == "1"
+
+
+async def test_the_loop_goes_on_while_a_template_is_stopped(renderer: JinjaRenderer) -> None:
+    work = asyncio.ensure_future(renderer.off_loop(renderer.output, ENDLESS, {}))
+    turns = 0
+    while not work.done():
+        turns += 1
+        await asyncio.wait({work}, timeout=0.01)
+    with pytest.raises(TemplateLimitError):
+        await work
+    assert turns > 5
+
+
+def test_what_is_remembered_is_bounded(renderer: JinjaRenderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jinja_renderer, "_CACHE_SIZE", 2000)
+    for number in range(40):
+        renderer.output("{{ n }}{{ 'a' * 200 }}", {"n": number})
+    assert renderer._size <= 2000
+    assert 2 <= len(renderer._outputs) < 12
+
+
+def test_few_processes_are_kept(renderer: JinjaRenderer) -> None:
+    for number in range(6):
+        assert renderer.output("{{ 1 }}" + "x" * number, {}) == "1" + "x" * number
+    assert len(renderer._children) <= 4
