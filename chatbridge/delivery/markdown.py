@@ -30,8 +30,12 @@ def unified(source: str) -> str:
     return source.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def tree(source: str) -> SyntaxTreeNode:
-    return SyntaxTreeNode(parser().parse(unified(source)))
+def tree(source: str) -> SyntaxTreeNode | None:
+    """The blocks of a source. None where they lie so deep in each other that the parser has left some out."""
+    tokens = parser().parse(unified(source))
+    if any(token.level + token.nesting >= parser().options.maxNesting for token in tokens):
+        return None
+    return SyntaxTreeNode(tokens)
 
 
 def plain_text(inline: Token) -> str:
