@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from chatbridge.bots.attachments import content_of, with_attachments
+from chatbridge.bots.attachments import content_of, kib, with_attachments
 from chatbridge.bots.reply import FinishedReply, ReplyContext, ReplyState, ReplyStream
 from chatbridge.bots.request import AnswerTarget, BuiltRequest, build_request, choose_template
 from chatbridge.bots.tree import ConversationTree
@@ -82,6 +82,13 @@ class Dialogue(ConversationTree):
             assert message is not None, "a reply begins once"
             if names := ", ".join(file.name for file in message.attachments if content_of(file) is None):
                 state.notices.append(say(language, "unreadable", names=names))
+            partly = [
+                say(language, "first_of", name=file.name, read=kib(len(file.data)), size=kib(file.size))
+                for file in message.attachments
+                if file.size
+            ]
+            if partly:
+                state.notices.append(say(language, "partly_read", names=", ".join(partly)))
             node = await self.store.append(
                 conversation.id,
                 "user",

@@ -1,4 +1,4 @@
-"""Finds in one line what is formatted as Discord formats it: code, marked words, links. Knows no blocks, writes nothing.
+"""Finds in one line what Discord formats: code, marked words, links. Knows no blocks, writes nothing.
 
 In linear time, whatever the line is. One regular expression for it all would look for the end of each opening mark up
 to the end of the line, and a line of nothing but opening marks would take the square of its length.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-
 MAX_PADDING = 4
 """How many times as long as its words a table may become by the blanks that make its columns equal. Beyond that, as
 where one cell of many rows is very long, columns are of no use, and the blanks could be the square of the words."""

@@ -160,7 +160,10 @@ def _item(row: tuple[Any, ...]) -> InboxItem:
 def _packed(asked: Message | Press) -> dict[str, Any]:
     if isinstance(asked, Press):
         return asdict(asked)
-    files = [[file.name, file.media_type, base64.b64encode(file.data).decode()] for file in asked.attachments]
+    files = [
+        [file.name, file.media_type, base64.b64encode(file.data).decode(), file.size, file.source]
+        for file in asked.attachments
+    ]
     return {**asdict(asked), "attachments": files}
 
 
@@ -169,5 +172,7 @@ def _unpacked(fields: dict[str, Any]) -> Message | Press:
     author = Author(**{**author, "roles": tuple(author.get("roles", ()))})
     if "action" in fields:
         return Press(**fields, channel=channel, author=author)
-    files = tuple(Attachment(name, kind, base64.b64decode(data)) for name, kind, data in fields.pop("attachments"))
+    files = tuple(
+        Attachment(name, kind, base64.b64decode(data), *more) for name, kind, data, *more in fields.pop("attachments")
+    )
     return Message(**fields, channel=channel, author=author, attachments=files)
