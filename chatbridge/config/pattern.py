@@ -19,15 +19,7 @@ SECONDS_ONCE_SLOW = 0.005
 """The same once one took too long: more such messages may come."""
 MAX_TEXT = 8192
 """Characters of a message that are searched."""
-PROBES = (
-    "a" * 48 + "!",
-    "A b" * 16 + "!",
-    "1" * 48 + "!",
-    "a " * 24 + "!",
-    "?" * 48 + "x",
-    "汉" * 48 + "！",
-    " " * 48 + "x",
-)
+PROBES = tuple(piece * 48 + end for piece in ("a", "A b ", "1", "a ", "?", "汉", " ") for end in ("!", "x", "\n"))
 
 
 class Pattern:

@@ -70,7 +70,7 @@ class StreamedMessage:
         """The nonce of a message that may be in the chat though its id is not known; "" where there is none."""
         self._stalled = False
         self._rendered = 0
-        self._wanted: tuple[int, tuple[MessageContent, ...]] = (-1, ())
+        self._wanted: tuple[str, tuple[MessageContent, ...]] = ("", ())
         self._remember = remember
         self._thoughts: list[str] = []
         self._words = [text_before] if text_before else []
@@ -127,15 +127,15 @@ class StreamedMessage:
 
     async def _preview(self, source: str) -> tuple[MessageContent, ...]:
         """What the messages are to hold; as before, where enough was rendered for an answer of this length."""
-        length, wanted = self._wanted
-        if length == len(source) or self._rendered + len(source) > MAX_RENDERINGS * max(len(source), LONG):
+        shown, wanted = self._wanted
+        if shown == source or self._rendered + len(source) > MAX_RENDERINGS * max(len(source), LONG):
             return wanted
         self._rendered += len(source)
         if len(source) < LONG:
             wanted = split_preview(source, self.limits, self.buttons)
         else:
             wanted = await asyncio.to_thread(split_preview, source, self.limits, self.buttons)
-        self._wanted = len(source), wanted
+        self._wanted = source, wanted
         return wanted
 
     def _placeholder(self, status: str = "") -> MessageContent:
