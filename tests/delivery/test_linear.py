@@ -88,9 +88,8 @@ async def test_all_previews_of_an_answer_together_render_a_multiple_of_its_lengt
         rendered += len(source)
         return Rendered(source)
 
-    service = FakeService()
-    streamed = StreamedMessage(replace(SERVICES["discord"], render=render))
-    chat = service.chat("c")
+    limits = replace(SERVICES["discord"], render=render)
+    streamed, chat = StreamedMessage(limits), FakeService(limits).chat("c")
     for _ in range(350):
         streamed.feed(Chunk("a word " * 15))
         for _ in range(12):
