@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from chatbridge._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from chatbridge.bots.attachments import Downloads as Downloads
     from chatbridge.bots.attachments import RemoteFile as RemoteFile
     from chatbridge.bots.bot import Bot as Bot
     from chatbridge.bots.command import ChatCommand as ChatCommand
@@ -106,7 +107,7 @@ if TYPE_CHECKING:
 # Where each public name lives. Loading them on first use keeps `import chatbridge` (and so `chatbridge --help`,
 # and a plugin that only registers hooks) free of pydantic and numpy.
 _HOME = {
-    "bots.attachments": ("RemoteFile",),
+    "bots.attachments": ("Downloads", "RemoteFile"),
     "bots.bot": ("Bot",),
     "bots.triggers": ("without_name",),
     "bridge": ("Bridge",),

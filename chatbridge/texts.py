@@ -11,6 +11,17 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "（较早的 {count} 条消息超出了模型的上下文，已不再发送给模型。）",
     ),
     "unreadable": ("(I can't read {names}, only text files.)", "（我读不了 {names}，只能读文本文件。）"),
+    "partly_read": ("(I read only the beginning of {names}.)", "（我只读了 {names} 的开头。）"),
+    "first_of": ("{name} (the first {read} of {size} KiB)", "{name}（{size} KiB 中的前 {read} KiB）"),
+    "text_too_long": (
+        "That message is too long for me: it has {size} KiB, and I read {limit} KiB at most. Please shorten it, or "
+        "send it as a text file, of which I read the beginning.",
+        "这条消息太长了：共 {size} KiB，我最多读 {limit} KiB。请缩短，或作为文本文件发送（我会读它的开头）。",
+    ),
+    "too_many_files": (
+        "That is more than {limit} files; I did not read the rest.",
+        "文件超过 {limit} 个，其余的我没有读。",
+    ),
     "not_changed": ("This message was answered already.", "这条消息已经回答过了。"),
     "was_reset": (
         "A new conversation begins. The old one is kept: /branch lists it.",

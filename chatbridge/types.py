@@ -41,11 +41,17 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file that came with a message."""
+    """A file that came with a message.
+
+    `size`: of the whole file in bytes, where `data` is only its beginning; 0 where it is all. `source`: where the
+    frontend finds its content, as long as it was not fetched.
+    """
 
     name: str
     media_type: str
     data: bytes
+    size: int = 0
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

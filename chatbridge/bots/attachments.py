@@ -1,15 +1,19 @@
 """The files that come with messages: what of them is fetched, and what a model reads of it. Knows no service, no model.
 
-Text is read, within a limit; of any other file the model learns the name alone.
+Text is read, within limits; of any other file the model learns the name alone.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import mimetypes
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chatbridge.types import Attachment, Message
+
+log = logging.getLogger(__name__)
 
 BINARY = "application/octet-stream"
 """The media type of what nobody has a better one for; also of a file that is text but could not be had."""
@@ -18,18 +22,24 @@ _TEXT = frozenset({"json", "xml", "yaml", "x-yaml", "toml", "javascript", "x-sh"
 _ENDINGS = (".md", ".log", ".ini", ".cfg", ".toml", ".yaml", ".yml", ".rst", ".tex", ".diff")
 
 
+MAX_FILES = 10
+"""Files of one message that are read; Discord takes no more with a message, and Telegram one."""
+MAX_NAME = 128
+"""Characters of a name, be it a person's, a channel's or a file's; a longer one ends in "…"."""
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
     """A file that came with a message and still is with the chat service.
 
-    `media_type` and `size` (in bytes) as the service tells them, "" and 0 where it does not. `fetch` gives the content,
-    or None where it can't be had; it is called only for what is going to be read.
+    `media_type` and `size` (in bytes) as the service tells them, "" and 0 where it does not. `source`: where its
+    content is, in the service's own words, by which `Downloads.fetch` finds it, after a restart of the program as well.
     """
 
     name: str
     media_type: str
     size: int
-    fetch: Callable[[], Awaitable[bytes | None]]
+    source: str
 
     @property
     def kind(self) -> str:
@@ -42,25 +52,116 @@ class RemoteFile:
         return Attachment(self.name, self.kind, b"")
 
 
-async def fetch_files(files: Sequence[RemoteFile], max_bytes: int) -> tuple[tuple[Attachment, ...], tuple[str, ...]]:
-    """Fetch what is text and has `max_bytes` at most. The second value has the keys of the texts that say why
-    something was not read, each once."""
-    found = [await _fetch(file, max_bytes) for file in files]
-    return tuple(file for file, _ in found), tuple(dict.fromkeys(why for _, why in found if why))
+class Downloads:
+    """How the files of one chat service are fetched: a few at a time, each within a time and a size.
+
+    service: its name, for people. fetch(source, max_bytes): gives a file's content, or None where it can't be had; it
+    may stop as soon as more than `max_bytes` have come. max_kib: larger files are not read. seconds: for one message's
+    files together. at_once: how many files are fetched at a time.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        fetch: Callable[[str, int], Awaitable[bytes | None]],
+        *,
+        max_kib: int = 256,
+        seconds: float = 30.0,
+        at_once: int = 16,
+    ) -> None:
+        self.service = service
+        self.max_kib = max_kib
+        self._fetch = fetch
+        self._seconds = seconds
+        self._places = asyncio.Semaphore(at_once)
+
+    def announced(self, files: Sequence[RemoteFile]) -> tuple[tuple[Attachment, ...], tuple[str, ...]]:
+        """What stands for the files until they are fetched. The second value has the keys of the texts that say why
+        something will not be read, each once."""
+        found = [self._announced(file, at) for at, file in enumerate(files)]
+        return tuple(file for file, _ in found), tuple(dict.fromkeys(why for _, why in found if why))
+
+    def _announced(self, file: RemoteFile, at: int) -> tuple[Attachment, str]:
+        kind = file.kind
+        if not is_text(file.name, kind):
+            why = {"image": "picture_unread", "audio": "sound_unread"}.get(kind.partition("/")[0], "file_unread")
+            return file.unread, why
+        if at >= MAX_FILES:
+            return Attachment(file.name, BINARY, b""), "too_many_files"
+        if file.size > self.max_kib * 1024:
+            return Attachment(file.name, BINARY, b""), "file_too_big"
+        return Attachment(file.name, kind, b"", source=file.source), ""
+
+    async def fetched(self, files: Sequence[Attachment]) -> tuple[tuple[Attachment, ...], tuple[str, ...]]:
+        """The files with their contents, and why some are not read, as `announced` gives it."""
+        found = [(file, "") for file in files]
+        try:
+            async with asyncio.timeout(self._seconds):
+                for at, file in enumerate(files):
+                    if file.source:
+                        found[at] = Attachment(file.name, BINARY, b""), "file_lost"
+                        found[at] = await self._fetched(file)
+        except TimeoutError:
+            log.warning("%s: files are not read, since they did not come within %g s", self.service, self._seconds)
+            found = [
+                (Attachment(one.name, BINARY, b""), "file_lost") if one.source else (one, why) for one, why in found
+            ]
+        return tuple(file for file, _ in found), tuple(dict.fromkeys(why for _, why in found if why))
+
+    async def _fetched(self, file: Attachment) -> tuple[Attachment, str]:
+        binary = Attachment(file.name, BINARY, b"")
+        async with self._places:
+            data = await self._fetch(file.source, self.max_kib * 1024)
+        if data is None:
+            return binary, "file_lost"
+        if len(data) > self.max_kib * 1024:
+            return binary, "file_too_big"
+        if (text := text_of(data)) is None:
+            return binary, "file_unread"
+        kind = file.media_type
+        return Attachment(file.name, kind if kind.startswith("text/") else "text/plain", text.encode()), ""
 
 
-async def _fetch(file: RemoteFile, max_bytes: int) -> tuple[Attachment, str]:
-    kind, binary = file.kind, Attachment(file.name, BINARY, b"")
-    if not is_text(file.name, kind):
-        why = {"image": "picture_unread", "audio": "sound_unread"}.get(kind.partition("/")[0], "file_unread")
-        return file.unread, why
-    if file.size > max_bytes:
-        return binary, "file_too_big"
-    if (data := await file.fetch()) is None:
-        return binary, "file_lost"
-    if (text := text_of(data)) is None:
-        return binary, "file_unread"
-    return Attachment(file.name, kind if kind.startswith("text/") else "text/plain", text.encode()), ""
+def within(message: Message, max_kib: int) -> Message:
+    """The message with no more to read than `max_kib`: of files, and of what it quotes, the beginnings.
+
+    Its own words are left as they are: where they alone are more, it is to be refused. Names end after `MAX_NAME`
+    characters.
+    """
+    room = max_kib * 1024 - len(message.text.encode("utf-8", "replace"))
+    quoted, size = _beginning(message.quoted.encode("utf-8", "replace"), max(0, room))
+    room -= len(quoted)
+    text = quoted.decode()
+    files = []
+    for file in message.attachments:
+        data, _ = _beginning(file.data, max(0, room)) if _says_text(file.media_type) else (file.data, 0)
+        room -= len(data)
+        whole = file.size or (len(file.data) if len(data) < len(file.data) else 0)
+        files.append(replace(file, name=_short(file.name), data=data, size=whole))
+    author, channel = message.author, message.channel
+    return replace(
+        message,
+        quoted=f"{text} […]" if len(quoted) < size else text,
+        attachments=tuple(files),
+        author=replace(author, name=_short(author.name)),
+        channel=replace(channel, name=_short(channel.name)),
+    )
+
+
+def _beginning(data: bytes, room: int) -> tuple[bytes, int]:
+    """As much of a text as there is room for, in whole characters, and how long all of it is."""
+    if len(data) <= room:
+        return data, len(data)
+    return data[:room].decode("utf-8", "ignore").encode(), len(data)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…"
+
+
+def kib(size: int) -> int:
+    """A size in KiB, rounded up."""
+    return -(-size // 1024)
 
 
 def is_text(name: str, media_type: str) -> bool:
@@ -89,7 +190,8 @@ def with_attachments(message: Message) -> str:
     parts = [quoted, message.text]
     for file in message.attachments:
         content = content_of(file)
-        parts.append(f"[{file.name}, {file.media_type}]" if content is None else f"[{file.name}]\n{content}")
+        part = f", the first {kib(len(file.data))} of {kib(file.size)} KiB" if file.size else ""
+        parts.append(f"[{file.name}, {file.media_type}]" if content is None else f"[{file.name}{part}]\n{content}")
     return "\n\n".join(part for part in parts if part)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from chatbridge.bots.attachments import RemoteFile, fetch_files
+from chatbridge.bots.attachments import MAX_FILES, MAX_NAME, Downloads, RemoteFile, kib, within
 from chatbridge.bots.command import ChatCommand, CommandContext, expand, parse
 from chatbridge.bots.dialogue import Dialogue
 from chatbridge.bots.permissions import Permissions, asker_of
@@ -28,7 +28,7 @@ from chatbridge.errors import CommandError, ConfigError
 from chatbridge.store import MessageIndex, MessageRef
 from chatbridge.suggest import did_you_mean
 from chatbridge.texts import pick_language, say
-from chatbridge.types import Author, Channel, Message, Press
+from chatbridge.types import Attachment, Author, Channel, Message, Press
 
 if TYPE_CHECKING:
     from chatbridge.bots.services import Services
@@ -41,6 +41,9 @@ MAX_DIALOGUES = 1000
 
 _COPIED = frozenset({"regenerate", "continue", "branch"})
 """What a button does in a conversation of one's own, where the answer is in another person's."""
+
+_SURELY_SHORT = 256
+"""Characters that no `max_text` is too small for."""
 
 
 class Bot:
@@ -91,7 +94,7 @@ class Bot:
         `context`: what applies to it, where the caller has asked for that already.
         Raises: CommandError, whose text is for the person.
         """
-        message, replied = await self._recognised(message)
+        message, replied = await self._recognised(self.bounded(message))
         context = context or self.context(message)
         settings = context.settings
         if not message.author.is_bot and self.permissions.listens(message.author, message.channel):
@@ -111,6 +114,8 @@ class Bot:
             return await self.permissions.pairing_notice(message.author, context.language)
         if not verdict.allowed:
             raise CommandError(verdict.say(context.language))
+        if call is not None and message.unreadable:
+            return Notice(message.unreadable)
         if call is not None:
             about = await self._command_context(message, replied, context)
             return await self._command(call, about, context, redelivered)
@@ -148,29 +153,63 @@ class Bot:
         """
         return await self._decided(message, self.effective(message.channel))
 
-    async def bring_files(
-        self, message: Message, files: Sequence[RemoteFile], *, max_kib: int, service: str, language: str = ""
-    ) -> Message | None:
-        """The message with the files that came with it; None where nothing is left that could be answered.
+    def bounded(self, message: Message) -> Message:
+        """The message with no more in it than the channel's `max_text`, which is what is stored and read of it.
 
-        They are fetched if the message is answered or is a command, and not otherwise (`decide`). Files up to `max_kib`
-        are read. Of a message that has nothing but files that can't be read, the person learns why, if it was meant for
-        the bot: what people show each other is their own affair. `service`: the chat service's name. `language`: of
-        the person, where the message does not tell.
+        Of files and of what it quotes the beginnings are left. Where its own words alone are more, it is not answered,
+        and the person learns why. What is bounded already stays as it is.
+        """
+        names = [message.author.name, message.channel.name, *(file.name for file in message.attachments)]
+        size = len(message.text) + len(message.quoted) + sum(len(file.data) for file in message.attachments)
+        if size <= _SURELY_SHORT and all(len(name) <= MAX_NAME for name in names):
+            return message
+        settings = self.effective(message.channel)
+        message = within(message, settings.max_text)
+        if (size := len(message.text.encode("utf-8", "replace"))) <= settings.max_text * 1024:
+            return message
+        language = pick_language(settings.language, message.language, message.text[:1000])
+        why = say(language, "text_too_long", size=kib(size), limit=settings.max_text)
+        return replace(message, text=message.text[:_SURELY_SHORT], attachments=(), quoted="", unreadable=why)
+
+    async def bring_files(
+        self, message: Message, files: Sequence[RemoteFile], downloads: Downloads, *, language: str = ""
+    ) -> Message | None:
+        """The message with what stands for its files; None where nothing is left that could be answered. Soon done.
+
+        If the message is answered or is a command (`decide`), delivery fetches them once it is stored and its turn has
+        come. Of a message that has nothing but files that can't be read, the person learns why, if it was meant for
+        the bot: what people show each other is their own affair. `language`: of the person, where the message does not
+        tell.
         """
         settings = self.effective(message.channel)
         message = await self._decided(replace(message, attachments=tuple(file.unread for file in files)), settings)
         if not message.wanted and not self._is_command(message, settings):
             return replace(message, attachments=()) if message.text else None
+        if not message.text:
+            message = replace(message, language=message.language or language)
+        attachments, unread = downloads.announced(files)
+        return self._with_files(message, attachments, unread, downloads)
+
+    async def fetch_files(self, message: Message, downloads: Downloads) -> Message | None:
+        """A message from `bring_files` with the contents of its files; None where nothing is left to be answered."""
+        if not any(file.source for file in message.attachments):
+            return message
         if not await self.permits(message.author, message.channel):
-            return message  # whatever is said to them, their files are not needed for it
-        attachments, unread = await fetch_files(files, max_kib * 1024)
-        if message.text or not unread or any(file.data for file in attachments):
-            return replace(message, attachments=attachments)
+            return replace(message, attachments=tuple(replace(file, source="") for file in message.attachments))
+        attachments, unread = await downloads.fetched(message.attachments)
+        whole = self._with_files(message, attachments, unread, downloads)
+        return whole and self.bounded(whole)
+
+    def _with_files(
+        self, message: Message, files: tuple[Attachment, ...], unread: Sequence[str], downloads: Downloads
+    ) -> Message | None:
+        if message.text or not unread or any(file.data or file.source for file in files):
+            return replace(message, attachments=files)
         if message.author.is_bot or not is_addressed(message):
             return None
-        told = pick_language(settings.language, message.language or language, "")
-        why = "\n".join(say(told, key, service=service, limit=max_kib) for key in unread)
+        language = pick_language(self.effective(message.channel).language, message.language, "")
+        limits = {"file_too_big": downloads.max_kib, "too_many_files": MAX_FILES}
+        why = "\n".join(say(language, key, service=downloads.service, limit=limits.get(key)) for key in unread)
         return replace(message, attachments=(), unreadable=why)
 
     async def press(

@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from chatbridge.types import Message
 
 
+MAX_ECHO = 1000
+"""Characters of people's own words that are shown to them again."""
+
+_ECHOED = frozenset({"text", "name", "id", "code", "user", "key", "value"})
+
+
+def excerpt(text: str) -> str:
+    """A text, or its beginning with a mark where it is long."""
+    return text if len(text) <= MAX_ECHO else f"{text[:MAX_ECHO]} […]"
+
+
 @dataclass(frozen=True, slots=True)
 class CommandContext:
     """What a command works on: the conversation, the message that called it, and the person's language."""
@@ -27,7 +38,9 @@ class CommandContext:
     language: str
 
     def say(self, key: str, /, **values: object) -> str:
-        return say(self.language, key, **values)
+        """One of our sentences. Of what somebody wrote, and it shows again, it has the beginning (`excerpt`)."""
+        echoed = {name: excerpt(value) for name, value in values.items() if name in _ECHOED and isinstance(value, str)}
+        return say(self.language, key, **{**values, **echoed})
 
     def error(self, key: str, /, **values: object) -> CommandError:
         return CommandError(self.say(key, **values))

@@ -9,14 +9,15 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from chatbridge.bots.attachments import content_of, with_attachments
+from chatbridge.bots.attachments import content_of, kib, with_attachments
 from chatbridge.bots.permissions import asker_of
 from chatbridge.bots.reply import FinishedReply, ReplyContext, ReplyState, ReplyStream
 from chatbridge.bots.request import AnswerTarget, BuiltRequest, build_request, choose_template
 from chatbridge.bots.tree import ConversationTree
-from chatbridge.errors import ChatbridgeError, CommandError
+from chatbridge.errors import ChatbridgeError, CommandError, PromptTooLong
 from chatbridge.texts import say
 from chatbridge.types import Author, Channel, Chunk, Finish, Message, Reply, Usage
 
@@ -44,7 +45,7 @@ class Dialogue(ConversationTree):
     where it takes place. `last`: the reply that ended last.
     """
 
-    __slots__ = ("_lock", "_running", "_waiting", "bot", "channel", "last")
+    __slots__ = ("_lock", "_running", "_too_long", "_waiting", "bot", "channel", "last")
 
     def __init__(self, bot: Bot, channel: Channel, key: str) -> None:
         super().__init__(bot.services.store, bot.name, key)
@@ -54,6 +55,8 @@ class Dialogue(ConversationTree):
         self._lock = asyncio.Lock()
         self._waiting: list[ReplyState] = []
         self._running: ReplyState | None = None
+        self._too_long: tuple[int, tuple[str, int, ChannelSettings], str] | None = None
+        """The last message that did not fit, even alone: its node, for which model and settings, and why."""
 
     # --- what can be asked -------------------------------------------------------------------------------------
 
@@ -85,6 +88,13 @@ class Dialogue(ConversationTree):
             assert message is not None, "a reply begins once"
             if names := ", ".join(file.name for file in message.attachments if content_of(file) is None):
                 state.notices.append(say(language, "unreadable", names=names))
+            partly = [
+                say(language, "first_of", name=file.name, read=kib(len(file.data)), size=kib(file.size))
+                for file in message.attachments
+                if file.size
+            ]
+            if partly:
+                state.notices.append(say(language, "partly_read", names=", ".join(partly)))
             node = await self.store.append(
                 conversation.id,
                 "user",
@@ -287,20 +297,32 @@ class Dialogue(ConversationTree):
         template = choose_template(self.bot.templates, settings, backend.info)
         await self.bot.services.look_over(template, backend.info)
         path = await self.store.path(conversation.id, target.asked.id) if settings.history else [target.asked]
-        built = await build_request(
-            target,
-            path,
-            settings,
-            template,
-            backend.info,
-            backend.count_tokens,
-            bot=self.bot.name,
-            channel=self.channel,
-            trim=conversation.trim,
-            # What a person set by /system is theirs; what bots.yaml says is ours.
-            system_trusted="system" not in conversation.overrides,
-            renderer=self.bot.services.renderer,
-        )
+        trim, asked_of = conversation.trim, (backend.info.vocabulary, backend.info.context_length, settings)
+        if self._too_long is not None and self._too_long[1] == asked_of:
+            too_long, _, why = self._too_long
+            if target.asked.id == too_long:
+                raise PromptTooLong(why)  # as the last time, at no cost
+            after = next((node.id for before, node in pairwise(path) if before.id == too_long), None)
+            if after is not None and (trim is None or trim < after):
+                trim = after
+        try:
+            built = await build_request(
+                target,
+                path,
+                settings,
+                template,
+                backend.info,
+                backend.count_tokens,
+                bot=self.bot.name,
+                channel=self.channel,
+                trim=trim,
+                # What a person set by /system is theirs; what bots.yaml says is ours.
+                system_trusted="system" not in conversation.overrides,
+                renderer=self.bot.services.renderer,
+            )
+        except PromptTooLong as error:
+            self._too_long = (target.asked.id, asked_of, str(error))
+            raise
         if built.trim_moved and settings.history:
             await self.store.set_trim(conversation.id, built.trim)
             log.info("conversation %d begins at another message from now on: %s", conversation.id, built.trim)

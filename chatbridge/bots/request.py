@@ -5,6 +5,7 @@ Pure: knows templates, settings and exact token counts, and is given all of them
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from chatbridge.config.settings import ChannelSettings
     from chatbridge.prompts.guard import Guard
     from chatbridge.store import Node
+
+
+LONG = 8_000
+"""Characters from which on a prompt is rendered on another thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +122,13 @@ async def build_request(
 
     async def count(turns: list[Turn]) -> int:
         nonlocal request
-        request = (
-            await renderer.off_loop(rendered, turns) if apart else rendered(turns)
-        )  # the one that is counted last is the one that fits
+        # The one that is counted last is the one that fits. A long one is rendered while other chats go on.
+        if apart:
+            request = await renderer.off_loop(rendered, turns)
+        elif sum(len(turn.text) for turn in turns) < LONG:
+            request = rendered(turns)
+        else:
+            request = await asyncio.to_thread(rendered, turns)
         return await count_tokens(request.prompt) + len(resume)
 
     ids = [node.id for node in path]

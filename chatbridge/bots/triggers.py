@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from chatbridge.config.pattern import pattern_of
 from chatbridge.types import Channel, Message
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def matches(message: Message, settings: ChannelSettings, draw: Callable[[], floa
         return False
     if settings.prefix and message.text.startswith(settings.prefix):
         return addressed_text(message, settings) != message.text
-    if settings.pattern is not None and re.search(settings.pattern, message.text):
+    if settings.pattern is not None and pattern_of(settings.pattern).found_in(message.text):
         return True
     if settings.reply_to == "never":
         return False

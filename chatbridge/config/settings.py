@@ -5,7 +5,6 @@ Knows no YAML and no file; `reader` makes these values, and everything else uses
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from chatbridge.config.pattern import Pattern
 from chatbridge.prompts.jinja_renderer import JinjaLimits
 from chatbridge.prompts.template import Template
 from chatbridge.sampling import Sampling
@@ -38,9 +38,14 @@ MAX_SYSTEM = 100_000
 def _pattern(pattern: str | None) -> str | None:
     if pattern is not None:
         try:
-            re.compile(pattern)
-        except re.error as error:
+            found = Pattern(pattern)
+        except ValueError as error:
             raise ValueError(f"this is no regular expression: {error}") from error
+        if (probe := found.too_slow_for()) is not None:
+            raise ValueError(
+                f"this regular expression takes far too long for messages such as {probe!r}: where a repetition is "
+                "repeated, as in (a+)*, write it once"
+            )
     return pattern
 
 
@@ -71,7 +76,9 @@ class ChannelSettings(BaseModel):
     private: Annotated[bool, Field(description="Whether private chats are answered.")] = True
     prefix: Annotated[str, Field(description="Messages that begin so are answered, without it.")] = ""
     pattern: Annotated[
-        str | None, AfterValidator(_pattern), Field(description="A regular expression; messages with it are answered.")
+        str | None,
+        AfterValidator(_pattern),
+        Field(description="A regular expression; messages in which it is found in 25 ms are answered."),
     ] = None
     chance: Annotated[float, Field(ge=0, le=1, description="The share of a group's other messages to answer.")] = 0.0
     other_bots: Annotated[
@@ -107,6 +114,14 @@ class ChannelSettings(BaseModel):
         Literal["hide", "show"], Field(description="Whether people see what is between <think> tags.")
     ] = "hide"
     history: Annotated[bool, Field(description="false: each message is answered by itself.")] = True
+    max_text: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1024,
+            description="KiB that are read of one message with its files; of longer files the beginning is read.",
+        ),
+    ] = 64
     aliases: Annotated[
         dict[Annotated[str, Field(pattern=r"^[^\s/]\S*$")], Annotated[str, Field(pattern=r"^/[A-Za-z][\w-]*( .*)?$")]],
         Field(description="First words of messages that stand for commands, as `+reset: /reset`."),

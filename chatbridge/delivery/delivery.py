@@ -14,6 +14,7 @@ from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from chatbridge.bots.attachments import Downloads
 from chatbridge.bots.reply import Notice, ReplyContext, ReplyStream
 from chatbridge.delivery.chat import Budget, Button, Chat, Limits, MessageContent
 from chatbridge.delivery.clock import Clock, LoopClock
@@ -52,7 +53,7 @@ class Delivery:
     budget: calls that the service allows in all chats together. drain: seconds that answers get to end when the
     context is left, those of bots.yaml unless given; the rest goes on at the next start. tries: a message whose
     answering ended the program so many times is given up. keep_days: how long what was answered is remembered, so that
-    it is not answered again.
+    it is not answered again. downloads: fetches the files of messages, once these are stored and their turn has come.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Delivery:
         drain: float | None = None,
         tries: int = 5,
         keep_days: float = 14.0,
+        downloads: Downloads | None = None,
     ) -> None:
         self.bot = bot
         self.inbox = Inbox(bot.services.store)
@@ -74,7 +76,7 @@ class Delivery:
         self._clock = clock or LoopClock()
         self._tasks = Tasks(bot.name)
         self._outbox_sender = OutboxSender(bot.name, self.outbox, open_chat, limits, budget, self._clock, self._tasks)
-        self._inbox_worker = InboxWorker(bot, self.inbox, self._outbox_sender, self._tasks, tries)
+        self._inbox_worker = InboxWorker(bot, self.inbox, self._outbox_sender, self._tasks, tries, downloads)
         self._drain = drain
         self._stop_waiting = asyncio.Event()
         self._keep_days = keep_days
@@ -120,7 +122,7 @@ class Delivery:
         # What a crash, or a full disk, has left was asked before: behind this one it would pass for answered.
         if self._sweeper is None or self._tasks.failed:
             await self.resume()
-        item = await self.inbox.add(self.bot.name, message, cursor)
+        item = await self.inbox.add(self.bot.name, self.bot.bounded(message), cursor)
         if item is None:
             return False
         self._inbox_worker.take(item, redelivered=False)
@@ -165,6 +167,7 @@ class Delivery:
         Returns soon, with what to show to the person who gave it; nothing where a model's answer comes to the chat,
         as it does after a crash as well. Raises: StoreError.
         """
+        message = self.bot.bounded(message)
         context = self.bot.context(message)
         result = await self._inbox_worker.result(message, context)
         if isinstance(result, ReplyStream):
@@ -179,10 +182,16 @@ class Delivery:
         """A person has edited a message: it is answered as it is now, or, if it was answered, an offer is made."""
         if not await self.bot.permits(message.author, message.channel):
             return
+        message = self.bot.bounded(message)
         if await self.inbox.revise(self.bot.name, message):
             return
         key = (message.channel.id, message.id)
         running = self._inbox_worker.running.get(key)
+        if message.unreadable:  # too long now: what was answered stays
+            if running is not None or await self.bot.message_index.find(self.bot.name, *key) is not None:
+                told = self.bot.context(message).language
+                self._tasks.start(self.say(message.channel, message.unreadable, language=told, reply_to=message.id))
+            return
         if running is not None and running[0].reword(self.bot.reworded(message)):  # it waits for the answer before it
             return
         node = await self.bot.revised(message)

@@ -10,15 +10,11 @@ import re
 
 from markdown_it.token import Token
 
-from chatbridge.delivery.markdown import parser, table_rows, unified
+from chatbridge.delivery.inline import formats
+from chatbridge.delivery.markdown import block_parser, table_rows, unified
 from chatbridge.delivery.rendered import TICKS, ZERO_WIDTH, Hold, Rendered, Span, code_language
 from chatbridge.delivery.tables import grid
 
-_INLINE = re.compile(
-    r"(?<![`\\])(?P<tick>```|``|`)(?!`)(?P<code>[^\n]+?)(?<!`)(?P=tick)(?!`)"
-    r"|(?<![*_~|\\])(?P<mark>\*\*\*|\*\*|__|~~|\|\|)(?=[^\s*_~|])(?P<marked>[^\n]*?[^\s*_~|\\])(?P=mark)"
-    r"|(?P<picture>!?)(?P<link>\[[^\]\n]*\]\([^)\s]+\))"
-)
 _MENTION = re.compile(r"@(?=everyone|here)|(?<=<)@(?=[!&]?\d)")
 _HEAD_OF_ITEM = re.compile(r"[\s>]*(?:[-*+]|\d+[.)])\s")
 _MANY_LINES = re.compile(r"\n{10,}")
@@ -32,7 +28,7 @@ def as_markdown(source: str, *, mentions: bool = False) -> Rendered:
     """
     writer = _Writer(mentions)
     lines = unified(source).strip("\n").split("\n")
-    tokens = parser().parse("\n".join(lines))
+    tokens = block_parser().parse("\n".join(lines))
     done = 0
     for at, token in enumerate(tokens):
         if token.map is None or token.map[0] < done:
@@ -106,20 +102,20 @@ class _Writer:
         """A line of text: its code, bold words and links are better left whole."""
         line = self._without_mentions(line)
         at = 0
-        for match in _INLINE.finditer(line):
-            self._write(_without_fences(line[at : match.start()]))
-            at = match.end()
-            if link := match["link"]:
-                start = self._write(_without_fences(link))  # without the "!" of a picture: it is shown as a link
+        for found in formats(line):
+            self._write(_without_fences(line[at : found.start]))
+            at = found.end
+            if found.kind == "link":
+                start = self._write(_without_fences(found.words))
                 self._holds.append(Hold(start, self._length))
                 continue
-            mark, words = match["mark"], _without_fences(match["marked"] or "")
-            if match["tick"]:
-                mark, words = _in_line(match["tick"], match["code"])
+            mark, words = found.mark, _without_fences(found.words)
+            if found.kind == "code":
+                mark, words = _in_line(found.mark, found.words)
             start = self._write(mark)
             self._write(words)
             end = self._write(mark)
-            self._spans.append(Span(start + len(mark), end, "code" if match["tick"] else "marked", "", mark, mark))
+            self._spans.append(Span(start + len(mark), end, found.kind, "", mark, mark))
             self._holds.append(Hold(start, self._length))
             self._holds += [Hold(start, start + len(mark) + 1, hard=True), Hold(end - 1, self._length, hard=True)]
         self._write(_without_fences(line[at:]))

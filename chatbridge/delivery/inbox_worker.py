@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from chatbridge.bots.attachments import Downloads
 from chatbridge.bots.reply import Notice, ReplyContext, ReplyStream
 from chatbridge.delivery.chat import Button
 from chatbridge.delivery.outbox_sender import OutboxSender
@@ -38,7 +39,15 @@ class InboxWorker:
     `tries`: a message whose answering ended the program so many times is given up.
     """
 
-    def __init__(self, bot: Bot, inbox: Inbox, outbox_sender: OutboxSender, tasks: Tasks, tries: int) -> None:
+    def __init__(
+        self,
+        bot: Bot,
+        inbox: Inbox,
+        outbox_sender: OutboxSender,
+        tasks: Tasks,
+        tries: int,
+        downloads: Downloads | None = None,
+    ) -> None:
         self.running: dict[tuple[str, str], tuple[ReplyStream, StreamedMessage]] = {}
         self.closing = False
         self._bot = bot
@@ -46,6 +55,7 @@ class InboxWorker:
         self._outbox_sender = outbox_sender
         self._tasks = tasks
         self._tries = tries
+        self._downloads = downloads
         self._order_locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._suspect_lock = asyncio.Lock()
         self._in_hand: set[int] = set()
@@ -122,11 +132,17 @@ class InboxWorker:
                 kept = None
                 if redelivered:  # the program may have ended when the answer, or its beginning, was there already
                     kept = await self._bot.message_index.kept_answer(begun.bot, begun.channel, begun.service_id)
-                result = await self.result(begun.asked, context, kept, redelivered=begun.attempts > 1)
+                asked: Message | Press | None = begun.asked
+                if isinstance(asked, Message) and self._downloads is not None and kept is None:
+                    asked = await self._bot.fetch_files(asked, self._downloads)
+                if asked is None:
+                    await self._inbox.finish(begun.id)
+                    return
+                result = await self.result(asked, context, kept, redelivered=begun.attempts > 1)
                 text_before = ""
                 if redelivered and isinstance(result, ReplyStream) and result.so_far is not None:
                     text_before = await result.so_far()  # the message that showed it is edited: it has to keep that
-            await self._deliver(begun, begun.asked, context, result, kept, text_before, redelivered=redelivered)
+            await self._deliver(begun, asked, context, result, kept, text_before, redelivered=redelivered)
 
     async def result(
         self,

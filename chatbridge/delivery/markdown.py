@@ -12,6 +12,16 @@ from markdown_it.tree import SyntaxTreeNode
 @cache
 def parser() -> MarkdownIt:
     """CommonMark with tables and ~~strikethrough~~, without HTML and without definitions, which would vanish."""
+    return _new_parser()
+
+
+@cache
+def block_parser() -> MarkdownIt:
+    """The same, but for what is within lines: paragraphs and cells are left as they stand."""
+    return _new_parser().disable("inline")
+
+
+def _new_parser() -> MarkdownIt:
     return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("reference")
 
 
@@ -20,14 +30,19 @@ def unified(source: str) -> str:
     return source.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def tree(source: str) -> SyntaxTreeNode:
-    return SyntaxTreeNode(parser().parse(unified(source)))
+def tree(source: str) -> SyntaxTreeNode | None:
+    """The blocks of a source. None where they lie so deep in each other that the parser has left some out."""
+    tokens = parser().parse(unified(source))
+    if any(token.level + token.nesting >= parser().options.maxNesting for token in tokens):
+        return None
+    return SyntaxTreeNode(tokens)
 
 
 def plain_text(inline: Token) -> str:
-    """What is left of a paragraph without its formatting."""
+    """What is left of a paragraph, or a cell, without its formatting."""
     words = {"softbreak": " ", "hardbreak": " "}
-    return "".join(words.get(child.type, child.content) for child in inline.children or ())
+    children = inline.children or parser().parseInline(inline.content)[0].children or ()
+    return "".join(words.get(child.type, child.content) for child in children)
 
 
 def table_rows(tokens: list[Token]) -> list[list[str]]:

@@ -20,11 +20,13 @@ GRAPHEME, WORD, SENTENCE, LINE, PARAGRAPH = range(1, 6)
 
 _AFTER = {
     WORD: regex.compile(r"\s+|[，、；：]"),
-    SENTENCE: regex.compile(r"[.!?…]+[\p{Pe}\p{Pf}'\"]*\s+|[。！？…]+[\p{Pe}\p{Pf}'\"]*\s*"),
+    # From the first of several marks on, or each of them would be tried.
+    SENTENCE: regex.compile(r"(?<![.!?…])[.!?…]++[\p{Pe}\p{Pf}'\"]*+\s+|[。！？…]+[\p{Pe}\p{Pf}'\"]*\s*"),
     LINE: regex.compile(r"\n"),
     PARAGRAPH: regex.compile(r"\n(?:[^\S\n]*\n)+"),
 }
 _GRAPHEME = regex.compile(r"\X")
+_FLAGS = regex.compile(r"[\U0001F1E6-\U0001F1FF]{2,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,32 +43,47 @@ class Fragment:
     entities: tuple[Entity, ...] = ()
 
 
-def split(rendered: Rendered, limit: int, count: Callable[[str], int] = len) -> list[Fragment]:
+def split(
+    rendered: Rendered, limit: int, count: Callable[[str], int] = len, at_most: int | None = None
+) -> list[Fragment]:
     """The messages for a text. None of them counts more than `limit`; blank ones are left to the caller.
 
-    Raises: ValueError where the limit leaves no room for the text between its markup.
+    `at_most`: all that comes after so many messages that are not blank is one more, of any length. Takes a time that
+    grows with the text. Raises: ValueError where the limit leaves no room for the text between its markup.
     """
     if not rendered.text:
         return []
     cutter = _Cutter(rendered, limit, count)
-    fragments = []
-    start = 0
+    fragments: list[Fragment] = []
+    start = shown = 0
     while start < len(rendered.text):
-        end = cutter.end_of(start)
+        end = len(rendered.text) if shown == at_most else cutter.end_of(start)
         fragments.append(cutter.fragment(start, end))
+        shown += bool(fragments[-1].text.strip())
         start = end
     return fragments
 
 
 class _Cutter:
+    """To be asked for the messages from the first to the last."""
+
     def __init__(self, rendered: Rendered, limit: int, count: Callable[[str], int]) -> None:
         self.text = rendered.text
-        self.spans = sorted(rendered.spans, key=lambda span: (span.start, -span.end))
-        self.with_markup = [span for span in self.spans if span.before]
+        spans = sorted(rendered.spans, key=lambda span: (span.start, -span.end))
+        self.cut_open = _OpenSpans([span for span in spans if span.before])
+        self.beside = [span for span in spans if not span.before]
+        """Formats that are told beside the text; the first `told` of them were, but for those that go on."""
+        self.told = 0
+        self.going_on: list[Span] = []
         self.limit = limit
         self.count = count
         self.units = [0, *accumulate(map(count, self.text))]
         """The length of each beginning of the text, as the service counts."""
+        self.written = [0, *accumulate(char != "\n" for char in self.text)]
+        """How many characters of each beginning are no line ends."""
+        ends = (0 if char.isspace() else at for at, char in enumerate(self.text, 1))
+        self.stops = [0, *accumulate(ends, max)]
+        """Where each beginning ends without the blanks at its end."""
         self.ranks = _ranks(rendered)
 
     def end_of(self, start: int) -> int:
@@ -91,38 +108,58 @@ class _Cutter:
 
     def fragment(self, start: int, end: int) -> Fragment:
         head, tail, stop = self._head(start), self._tail(end), self._stop(start, end)
+        while self.told < len(self.beside) and self.beside[self.told].start < stop:
+            self.going_on.append(self.beside[self.told])
+            self.told += 1
         entities = [
             Entity(span.kind, self.units[first] - self.units[start], self.units[after] - self.units[first], span.data)
-            for span in self.spans
-            if not span.before and (first := max(span.start, start)) < (after := min(span.end, stop))
+            for span in self.going_on
+            if (first := max(span.start, start)) < (after := min(span.end, stop))
         ]
+        self.going_on = [span for span in self.going_on if span.end > stop]
         return Fragment(self.text[start:end], head + self.text[start:stop] + tail, head, tuple(entities))
 
     def _fits(self, start: int, end: int, room: int) -> bool:
         tail = self._tail(end)
-        if tail and not self.text[start:end].strip("\n"):
+        if tail and self.written[start] == self.written[end]:
             return False  # a block of nothing but line ends is none
         return self.units[self._stop(start, end)] - self.units[start] + self.count(tail) <= room
 
     def _head(self, start: int) -> str:
-        return "".join(span.before for span in self._open(start))
+        return "".join(span.before for span in self.cut_open.at(start))
 
     def _tail(self, end: int) -> str:
-        tail = "".join(span.after for span in reversed(self._open(end)))
+        tail = "".join(span.after for span in reversed(self.cut_open.at(end)))
         return tail[1:] if tail.startswith("\n") and self.text[end - 1] == "\n" else tail
 
     def _stop(self, start: int, end: int) -> int:
         """Where the text of a message ends: before blanks, unless something is closed behind them."""
-        return end if self._tail(end) else start + len(self.text[start:end].rstrip())
+        return end if self._tail(end) else max(start, self.stops[end])
 
-    def _open(self, at: int) -> Sequence[Span]:
-        return [span for span in self.with_markup if span.start < at < span.end]
+
+class _OpenSpans:
+    """Which spans a cut would cut open."""
+
+    def __init__(self, spans: Sequence[Span]) -> None:
+        changes = [(span.start + 1, True, span) for span in spans if span.end > span.start + 1]
+        changes += [(span.end, False, span) for span in spans if span.end > span.start + 1]
+        self._from = [0]
+        self._open: list[tuple[Span, ...]] = [()]
+        current: list[Span] = []
+        for at, opens, span in sorted(changes, key=lambda change: change[:2]):
+            current = [*current, span] if opens else [one for one in current if one is not span]
+            self._from.append(at)
+            self._open.append(tuple(current))
+
+    def at(self, cut: int) -> Sequence[Span]:
+        """The spans that have text on both sides of a cut, the outer ones first."""
+        return self._open[bisect_right(self._from, cut) - 1]
 
 
 def _ranks(rendered: Rendered) -> bytearray:
     """For each position how good a place for a cut it is; 0 where none may be."""
     ranks = bytearray(len(rendered.text) + 1)
-    for match in _GRAPHEME.finditer(rendered.text):
+    for match in _GRAPHEME.finditer(_FLAGS.sub(_as_accents, rendered.text)):
         ranks[match.end()] = GRAPHEME
     for rank, pattern in _AFTER.items():
         for match in pattern.finditer(rendered.text):
@@ -136,3 +173,10 @@ def _ranks(rendered: Rendered) -> bytearray:
         for at in range(hold.start + 1, min(hold.end, len(ranks))):
             ranks[at] = 0 if hold.hard else min(ranks[at], GRAPHEME)
     return ranks
+
+
+def _as_accents(flags: regex.Match[str]) -> str:
+    """Letters with accents, which have the length and the graphemes of these flags: each of a row of flags would be
+    paired by counting from the row's beginning."""
+    length = len(flags[0])
+    return ("a\u0301" * (length // 2 + 1))[:length]

@@ -18,6 +18,10 @@ from chatbridge.types import Chunk
 log = logging.getLogger(__name__)
 
 PLACEHOLDER = "…"
+MAX_RENDERINGS = 64
+"""So many times an answer's length is rendered for all of its previews together. Each preview renders all that came so
+far; long answers are shown in larger steps, so that it does not come to the square of their length."""
+
 LONG = 8_000
 """Texts from this length on are rendered on another thread: a chat service's heartbeat must not wait for them."""
 
@@ -65,6 +69,8 @@ class StreamedMessage:
         self.uncertain_nonce = f"{self.key}-{len(self.message_ids)}" if redelivered and limits.idempotent else ""
         """The nonce of a message that may be in the chat though its id is not known; "" where there is none."""
         self._stalled = False
+        self._rendered = 0
+        self._wanted: tuple[str, tuple[MessageContent, ...]] = ("", ())
         self._remember = remember
         self._thoughts: list[str] = []
         self._words = [text_before] if text_before else []
@@ -102,10 +108,8 @@ class StreamedMessage:
         source = self.source
         if not source.strip():
             wanted: tuple[MessageContent, ...] = (self._placeholder(self.status),)
-        elif len(source) < LONG:
-            wanted = split_preview(source, self.limits, self.buttons)
         else:
-            wanted = await asyncio.to_thread(split_preview, source, self.limits, self.buttons)
+            wanted = await self._preview(source)
         if self._drafts:
             for content in wanted[-1:]:
                 await self._draft(chat, content)
@@ -120,6 +124,19 @@ class StreamedMessage:
                 await self._edit(chat, i, content)
                 return self._shown[i + 1 :] != [*wanted[i + 1 :]]
         return False
+
+    async def _preview(self, source: str) -> tuple[MessageContent, ...]:
+        """What the messages are to hold; as before, where enough was rendered for an answer of this length."""
+        shown, wanted = self._wanted
+        if shown == source or self._rendered + len(source) > MAX_RENDERINGS * max(len(source), LONG):
+            return wanted
+        self._rendered += len(source)
+        if len(source) < LONG:
+            wanted = split_preview(source, self.limits, self.buttons)
+        else:
+            wanted = await asyncio.to_thread(split_preview, source, self.limits, self.buttons)
+        self._wanted = source, wanted
+        return wanted
 
     def _placeholder(self, status: str = "") -> MessageContent:
         return MessageContent(status or PLACEHOLDER, preview=True, buttons=self.buttons)

@@ -5,16 +5,36 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
+MAX_PADDING = 4
+"""How many times as long as its words a table may become by the blanks that make its columns equal. Beyond that, as
+where one cell of many rows is very long, columns are of no use, and the blanks could be the square of the words."""
+
 
 def grid(rows: Sequence[Sequence[str]]) -> str:
     """The rows, the first of them being the header, as lines of a monospaced font."""
-    columns = max(map(len, rows))
+    rows = [_without_empty_end(row) for row in rows]
+    columns = max(1, *map(len, rows))
+    words = sum(len(cell) + 3 for row in rows for cell in row)
+    most = MAX_PADDING * (words + 500)
+    if columns * len(rows) > most:  # rows that are far shorter than the longest
+        return _unaligned(rows)
     filled = [[*row, *[""] * (columns - len(row))] for row in rows]
     widths = [max(width(row[i]) for row in filled) for i in range(columns)]
+    if (sum(widths) + 3 * columns) * len(rows) > most:
+        return _unaligned(rows)
     padded = [[cell + " " * (widths[i] - width(cell)) for i, cell in enumerate(row)] for row in filled]
     lines = [" │ ".join(row).rstrip() for row in padded]
     lines.insert(1, "─┼─".join("─" * each for each in widths))
     return "\n".join(lines)
+
+
+def _without_empty_end(row: Sequence[str]) -> Sequence[str]:
+    length = next((at for at in range(len(row), 0, -1) if row[at - 1]), 0)
+    return row[:length]
+
+
+def _unaligned(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(" │ ".join(row) for row in rows)
 
 
 def width(text: str) -> int:

@@ -27,7 +27,9 @@ _INLINE = {"strong": "bold", "em": "italic", "s": "strikethrough"}
 def as_entities(source: str, *, mentions: bool = False) -> Rendered:
     """The source as text and formats. Unless `mentions` are wanted, nobody is mentioned by it."""
     writer = _Writer(mentions)
-    writer.blocks(tree(source).children, "\n\n")
+    parsed = tree(source)
+    if parsed is not None:
+        writer.blocks(parsed.children, "\n\n")
     text = "".join(writer.pieces)
     if not text.strip():
         return Rendered(source.strip() if mentions else without_mentions(source.strip()))

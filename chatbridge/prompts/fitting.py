@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from chatbridge.errors import PromptTooLong
 from chatbridge.types import Turn
 
+MAX_BYTES_PER_TOKEN = 16
+"""More bytes a token does not stand for on average, in any text that people write; ordinary are three to six."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
@@ -43,10 +46,12 @@ async def fit(
     start = _not_at_an_answer(turns, min(start, asked), asked)
     while True:
         kept = [turn for at, turn in enumerate(turns) if turn.role == "system" or at >= start]
-        tokens = await count(kept)
+        old = [at for at in spoken if start <= at < asked]
+        # What can't fit by far is not even counted: a long history would be rendered and tokenised for nothing.
+        size = sum(len(turn.text.encode("utf-8", "replace")) for turn in kept) if old else 0
+        tokens = await count(kept) if size <= MAX_BYTES_PER_TOKEN * max(room, 0) or not old else room + 1
         if tokens <= room:
             return Fitted(tuple(kept), len(turns) - len(kept), start)
-        old = [at for at in spoken if start <= at < asked]
         if not old:
             raise PromptTooLong(
                 f"the message and the system text are {tokens} tokens long, and {max(0, room)} fit: the context "

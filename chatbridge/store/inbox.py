@@ -199,7 +199,10 @@ def _item(row: tuple[Any, ...]) -> InboxItem:
 def _packed(asked: Message | Press) -> dict[str, Any]:
     if isinstance(asked, Press):
         return asdict(asked)
-    files = [[file.name, file.media_type, base64.b64encode(file.data).decode()] for file in asked.attachments]
+    files = [
+        [file.name, file.media_type, base64.b64encode(file.data).decode(), file.size, file.source]
+        for file in asked.attachments
+    ]
     return {**asdict(asked), "attachments": files}
 
 
@@ -210,7 +213,8 @@ def _unpacked(fields: dict[str, Any]) -> Message | Press:
     if "action" in fields:
         return _checked(Press(**fields, channel=channel, author=author))
     files = tuple(
-        Attachment(name, kind, base64.b64decode(data, validate=True)) for name, kind, data in fields.pop("attachments")
+        Attachment(name, kind, base64.b64decode(data, validate=True), *more)
+        for name, kind, data, *more in fields.pop("attachments")
     )
     return _checked(Message(**fields, channel=channel, author=author, attachments=files))
 

@@ -13,8 +13,19 @@ from hypothesis import given
 from hypothesis import settings as tried
 from hypothesis import strategies as st
 
-from chatbridge import Author, Bot, BotSettings, Channel, ChannelSettings, Message, Notice, Options, RemoteFile
-from chatbridge.bots.attachments import fetch_files
+from chatbridge import (
+    Attachment,
+    Author,
+    Bot,
+    BotSettings,
+    Channel,
+    ChannelSettings,
+    Message,
+    Notice,
+    Options,
+    RemoteFile,
+)
+from chatbridge.bots.attachments import Downloads, within
 from chatbridge.testing import ScriptedBackend, bridge_with, scripted
 
 ANN, ROBOT = Author("a", "Ann"), Author("r", "Robot", is_bot=True)
@@ -27,15 +38,27 @@ class Held:
     def __init__(self, name: str = "a.txt", kind: str = "text/plain", data: bytes | None = b"words") -> None:
         self.fetched = 0
         self._data = data
-        self.remote = RemoteFile(name, kind, len(data or b""), self._fetch)
+        self.remote = RemoteFile(name, kind, len(data or b""), name)
 
-    async def _fetch(self) -> bytes | None:
+    async def fetch(self) -> bytes | None:
         self.fetched += 1
         return self._data
 
 
-async def brought(bot: Bot, message: Message, *files: Held) -> Message | None:
-    return await bot.bring_files(message, [file.remote for file in files], max_kib=1, service="Chat")
+def downloads_of(*files: Held, max_kib: int = 1, seconds: float = 30.0) -> Downloads:
+    by_source = {file.remote.source: file for file in files}
+
+    async def fetch(source: str, max_bytes: int) -> bytes | None:
+        return await by_source[source].fetch()
+
+    return Downloads("Chat", fetch, max_kib=max_kib, seconds=seconds)
+
+
+async def brought(bot: Bot, message: Message, *files: Held, max_kib: int = 1) -> Message | None:
+    """The message once its files were fetched, as delivery does that for those that are stored."""
+    downloads = downloads_of(*files, max_kib=max_kib)
+    coming = await bot.bring_files(message, [file.remote for file in files], downloads)
+    return coming and await bot.fetch_files(coming, downloads)
 
 
 CHANNELS = st.fixed_dictionaries(
@@ -163,6 +186,84 @@ async def test_only_who_means_the_bot_is_told_what_it_can_not_read(
     ids=lambda value: value.remote.name if isinstance(value, Held) else None,
 )
 async def test_what_of_a_file_is_read(file: Held, read: str, why: str) -> None:
-    (attachment,), reasons = await fetch_files([file.remote], 1024)
+    downloads = downloads_of(file)
+    announced, reasons = downloads.announced([file.remote])
+    if not reasons:
+        announced, reasons = await downloads.fetched(announced)
+    (attachment,) = announced
     assert (attachment.name, attachment.data.decode(), reasons) == (file.remote.name, read, (why,) if why else ())
     assert not attachment.media_type.startswith("text/") or read
+
+
+async def test_what_the_service_says_of_a_size_is_not_believed() -> None:
+    file = Held(data=b"x" * 1025)
+    small = replace(file.remote, size=10)
+    announced, _ = downloads_of(file).announced([small])
+    (attachment,), reasons = await downloads_of(file).fetched(announced)
+    assert (attachment.data, reasons) == (b"", ("file_too_big",))
+
+
+async def test_a_file_that_does_not_come_is_given_up() -> None:
+    async def never(source: str, max_bytes: int) -> bytes | None:
+        return await asyncio.Event().wait() and None
+
+    downloads = Downloads("Chat", never, seconds=0.01)
+    announced, _ = downloads.announced([Held().remote])
+    (attachment,), reasons = await downloads.fetched(announced)
+    assert (attachment.data, attachment.source, reasons) == (b"", "", ("file_lost",))
+
+
+async def test_more_files_than_are_read_are_told_of() -> None:
+    files = [Held(f"{number}.txt") for number in range(12)]
+    announced, reasons = downloads_of(*files).announced([file.remote for file in files])
+    assert [bool(file.source) for file in announced] == [True] * 10 + [False] * 2
+    assert reasons == ("too_many_files",)
+
+
+async def test_of_a_long_file_the_beginning_is_read_and_both_sides_know(folder: Path) -> None:
+    backend, text = ScriptedBackend("Read."), "汉字 " * 1000
+    defaults = ChannelSettings(max_text=2, language="en")
+    async with bridge_with(scripted(backend), folder, defaults=defaults) as bridge:
+        bot = bridge.bot("bot")
+        message = Message("1", Channel("p"), ANN, "look", quoted="before")
+        coming = await brought(bot, message, Held("a.txt", data=text.encode()), max_kib=9)
+        assert coming is not None
+        reply = await bot.receive(coming)
+        _ = [chunk async for chunk in reply]  # type: ignore[union-attr]
+        assert list(reply.notices) == [  # type: ignore[union-attr]
+            "(I read only the beginning of a.txt (the first 2 of 7 KiB).)"
+        ]
+    read = backend.requests[0].turns[-1].text
+    assert "[a.txt, the first 2 of 7 KiB]\n汉字" in read
+    assert len(read.encode()) < 2300
+    assert "\ufffd" not in read
+
+
+@pytest.mark.parametrize("before", ["", "/edit ", "/system "])
+async def test_words_that_are_too_long_are_refused_in_words(folder: Path, before: str) -> None:
+    backend = ScriptedBackend("Read.")
+    defaults = ChannelSettings(max_text=1, language="en")
+    async with bridge_with(scripted(backend), folder, defaults=defaults) as bridge:
+        bot = bridge.bot("bot")
+        message = Message("1", Channel("p"), ANN, before + "汉" * 400)
+        answer = await bot.receive(bot.bounded(message))
+        assert isinstance(answer, Notice)
+        assert "2 KiB" in answer.text
+        assert "1 KiB at most" in answer.text
+        assert await bot.dialogue(Channel("p")).path() == []
+
+
+@given(
+    st.text(max_size=3000), st.text(max_size=3000), st.lists(st.text(max_size=3000), max_size=3), st.text(max_size=200)
+)
+def test_no_more_than_the_limit_is_ever_stored(text: str, quoted: str, files: list[str], name: str) -> None:
+    attachments = tuple(Attachment(name, "text/plain", file.encode("utf-8", "replace")) for file in files)
+    message = Message("1", Channel("p", name), Author("a", name), text, quoted=quoted, attachments=attachments)
+    kept = within(message, 2)
+    read = len(kept.quoted.encode("utf-8", "replace")) + sum(len(file.data) for file in kept.attachments)
+    assert read <= max(0, 2048 - len(text.encode("utf-8", "replace"))) + len(" […]".encode())
+    assert max(len(kept.author.name), len(kept.channel.name)) <= 128
+    assert within(kept, 2) == kept or kept.quoted.endswith("[…]")
+    for file, whole in zip(kept.attachments, attachments, strict=True):
+        assert whole.data.startswith(file.data)
+        assert file.size == (0 if file.data == whole.data else len(whole.data))

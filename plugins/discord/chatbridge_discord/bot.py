@@ -11,10 +11,11 @@ from typing import Any
 import discord
 from yarl import URL
 
-from chatbridge import Bot, Clock, ConfigError, Delivery, redacted
+from chatbridge import Bot, Clock, ConfigError, Delivery, Downloads, redacted
 from chatbridge_discord.backfill import FIRST_START, Backfill, id_at
 from chatbridge_discord.chat import EVERYWHERE
 from chatbridge_discord.client import Events, Sleep, new_client
+from chatbridge_discord.files import Files
 from chatbridge_discord.http_trace import counting_trace
 from chatbridge_discord.options import DiscordOptions
 from chatbridge_discord.redirect import API
@@ -51,10 +52,20 @@ async def run(
     now = clock.time if clock is not None else asyncio.get_running_loop().time
     sleep: Sleep = clock.sleep if clock is not None else asyncio.sleep
     with redacted(token, LOGGERS_WITH_TOKEN, NOISY_LOGGERS):
-        async with Rest(token, options.api_url, now, proxy) as rest:
-            room = Room(bot, rest, options)
+        async with Rest(token, options.api_url, now, proxy) as rest, Files(proxy) as files:
+            downloads = Downloads(
+                "Discord", files.fetch, max_kib=options.max_file_kib, seconds=options.max_file_seconds
+            )
+            room = Room(bot, rest, options, downloads)
             async with Delivery(
-                bot, room.chat, room.limits, budget=EVERYWHERE, clock=clock, drain=drain, tries=tries
+                bot,
+                room.chat,
+                room.limits,
+                budget=EVERYWHERE,
+                clock=clock,
+                drain=drain,
+                tries=tries,
+                downloads=downloads,
             ) as delivery:
                 room.delivery = delivery
                 room.backfill = await _backfill(delivery, options)

@@ -62,6 +62,9 @@ class DiscordOptions(Options):
     max_file_kib: Annotated[
         int, Field(ge=0, le=10 * 1024, description="Text files up to this size are read; 0 for none.")
     ] = 256
+    max_file_seconds: Annotated[
+        float, Field(gt=0, le=600, description="Seconds that fetching the files of one message may take.")
+    ] = 30.0
     catch_up_hours: Annotated[
         float, Field(ge=0, le=14 * 24, description="Messages that came while the bot was away are answered, if newer.")
     ] = 12.0

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 import aiohttp
 import discord
 
-from chatbridge import Bot, Channel, Delivery, Limits, Message, StoreError
+from chatbridge import Bot, Channel, Delivery, Downloads, Limits, Message, StoreError
 from chatbridge_discord.backfill import Backfill
 from chatbridge_discord.channels import channel_of, cursor_name
 from chatbridge_discord.chat import DiscordChat, limits_of
@@ -36,8 +36,9 @@ class Room:
     delivery: Delivery
     backfill: Backfill
 
-    def __init__(self, bot: Bot, rest: Rest, options: DiscordOptions) -> None:
+    def __init__(self, bot: Bot, rest: Rest, options: DiscordOptions, downloads: Downloads) -> None:
         self._bot, self._rest, self._options = bot, rest, options
+        self._downloads = downloads
         self._limits = limits_of(options)
         self.roles = Roles(bot)
         self._orders: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -90,7 +91,7 @@ class Room:
 
     @asynccontextmanager
     async def _order(self, cursor: str) -> AsyncIterator[None]:
-        """Keeps the events of one channel in their order, though fetching files takes time."""
+        """Keeps the events of one channel in their order, though looking up what was missed takes time."""
         lock = self._orders.setdefault(cursor, asyncio.Lock())
         async with lock:
             yield
@@ -140,8 +141,8 @@ class Room:
             return
         if given.attachments:
             locale = given.guild.preferred_locale.value if given.guild else ""  # for want of the person's own
-            most, files = self._options.max_file_kib, files_of(given.attachments)
-            message = await self._bot.bring_files(message, files, max_kib=most, service="Discord", language=locale)
+            files = files_of(given.attachments)
+            message = await self._bot.bring_files(message, files, self._downloads, language=locale)
         if message is not None and self._options.auto_thread and not message.unreadable:
             message = await self._in_thread(client, given, message)
         if message is not None and (message.text or message.attachments or message.mentions_bot or message.unreadable):

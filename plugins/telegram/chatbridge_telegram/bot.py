@@ -13,9 +13,10 @@ import telegram
 from telegram.error import BadRequest, InvalidToken, TelegramError
 from telegram.request import HTTPXRequest
 
-from chatbridge import Bot, ChannelSettings, ChatbridgeError, Clock, ConfigError, Delivery, redacted
+from chatbridge import Bot, ChannelSettings, ChatbridgeError, Clock, ConfigError, Delivery, Downloads, redacted
 from chatbridge_telegram import menu
 from chatbridge_telegram.chat import EVERYWHERE
+from chatbridge_telegram.files import Files
 from chatbridge_telegram.listener import Listener
 from chatbridge_telegram.options import TelegramOptions, Webhook
 from chatbridge_telegram.polling import BACK_OFF, HOLD_SECONDS, WANTED, poll
@@ -46,10 +47,20 @@ async def run(
     """
     sleep = clock.sleep if clock is not None else asyncio.sleep
     with redacted(options.token.get_secret_value(), LOGGERS_WITH_TOKEN, NOISY_LOGGERS), _with_token_explained(bot):
-        async with _connected(options, back_off) as client:
-            room = Room(bot, client, options)
+        async with _connected(options, back_off) as client, Files(client, _proxy(options)) as files:
+            downloads = Downloads(
+                "Telegram", files.fetch, max_kib=options.max_file_kib, seconds=options.max_file_seconds
+            )
+            room = Room(bot, client, options, downloads)
             room.delivery = Delivery(
-                bot, room.chat, room.limits, budget=EVERYWHERE, clock=clock, drain=drain, tries=tries
+                bot,
+                room.chat,
+                room.limits,
+                budget=EVERYWHERE,
+                clock=clock,
+                drain=drain,
+                tries=tries,
+                downloads=downloads,
             )
             async with aclosing(room), room.delivery:
                 await _begin(client, bot, options)
@@ -84,8 +95,12 @@ async def _connected(options: TelegramOptions, back_off: float) -> AsyncIterator
         await client.shutdown()
 
 
+def _proxy(options: TelegramOptions) -> str | None:
+    return options.proxy.get_secret_value() if options.proxy is not None else None
+
+
 def _client(options: TelegramOptions) -> telegram.Bot:
-    proxy = options.proxy.get_secret_value() if options.proxy is not None else None
+    proxy = _proxy(options)
     request = HTTPXRequest(
         CONNECTIONS, read_timeout=20, write_timeout=20, connect_timeout=10, pool_timeout=10, proxy=proxy
     )

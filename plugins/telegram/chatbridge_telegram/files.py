@@ -1,17 +1,18 @@
-"""The files that come with Telegram's messages, as chatbridge knows them before they are fetched. Decides nothing."""
+"""The files that come with Telegram's messages, before they are fetched, and how they are. Decides nothing."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import partial
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
+import httpx
 import telegram
 from telegram.error import TelegramError
 
 from chatbridge import RemoteFile
 
+CHUNK = 65536
 log = logging.getLogger(__name__)
 
 Held: TypeAlias = (
@@ -33,12 +34,35 @@ def files_of(message: telegram.Message) -> Sequence[RemoteFile]:
 
 
 def _file(held: Held, name: str, media_type: str) -> RemoteFile:
-    return RemoteFile(name, media_type, held.file_size or 0, partial(_fetch, held))
+    return RemoteFile(name, media_type, held.file_size or 0, held.file_id)
 
 
-async def _fetch(held: Held) -> bytes | None:
-    try:
-        return bytes(await (await held.get_file()).download_as_bytearray())
-    except TelegramError as error:
-        log.warning("a file could not be fetched: %s", error)
-        return None
+class Files:
+    """Fetches files by their ids. Use it as an async context manager."""
+
+    def __init__(self, client: telegram.Bot, proxy: str | None = None) -> None:
+        self._client = client
+        # The library would take in all of a file, however long it is.
+        self._http = httpx.AsyncClient(proxy=proxy, timeout=20, headers={"Accept-Encoding": "identity"})
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        await self._http.aclose()
+
+    async def fetch(self, source: str, max_bytes: int) -> bytes | None:
+        """The content of a file, no further than a little behind `max_bytes`; None where it can't be had."""
+        data = bytearray()
+        try:
+            file = await self._client.get_file(source)
+            async with self._http.stream("GET", file.file_path or "") as answer:
+                answer.raise_for_status()
+                async for piece in answer.aiter_raw(CHUNK):
+                    data += piece
+                    if len(data) > max_bytes:
+                        break
+        except (TelegramError, httpx.HTTPError, httpx.InvalidURL) as error:  # an address would show the token
+            log.warning("a file could not be fetched: %s", type(error).__name__)
+            return None
+        return bytes(data)

@@ -72,3 +72,6 @@ class TelegramOptions(Options):
     max_file_kib: Annotated[
         int, Field(ge=0, le=20 * 1024, description="Text files up to this size are read; 0 for none.")
     ] = 256
+    max_file_seconds: Annotated[
+        float, Field(gt=0, le=600, description="Seconds that fetching the files of one message may take.")
+    ] = 30.0

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import telegram
 from telegram.error import TelegramError
 
-from chatbridge import Action, Author, Bot, Channel, Delivery, Limits, Press, StoreError
+from chatbridge import Action, Author, Bot, Channel, Delivery, Downloads, Limits, Press, StoreError
 from chatbridge_telegram.channels import ChatAddress, channel_of
 from chatbridge_telegram.chat import TelegramChat, limits_of
 from chatbridge_telegram.files import files_of
@@ -34,8 +34,9 @@ class Room:
 
     delivery: Delivery
 
-    def __init__(self, bot: Bot, client: telegram.Bot, options: TelegramOptions) -> None:
+    def __init__(self, bot: Bot, client: telegram.Bot, options: TelegramOptions, downloads: Downloads) -> None:
         self._bot, self._client, self._options = bot, client, options
+        self._downloads = downloads
         self._tasks: set[asyncio.Task[None]] = set()
 
     def chat(self, channel: str) -> TelegramChat:
@@ -47,7 +48,7 @@ class Room:
         return limits_of(ChatAddress.of(channel), self._options)
 
     async def take_all(self, updates: Sequence[telegram.Update]) -> None:
-        """Act on several updates: those of one chat in their order, and chats side by side, as files take time."""
+        """Act on several updates: those of one chat in their order, and chats side by side."""
         by_chat: defaultdict[int, list[telegram.Update]] = defaultdict(list)
         for update in updates:
             by_chat[update.effective_chat.id if update.effective_chat else 0].append(update)
@@ -94,8 +95,7 @@ class Room:
             )
         message = message_of(given, self._client.bot)
         if message is not None and (files := files_of(given)):
-            most = self._options.max_file_kib
-            message = await self._bot.bring_files(message, files, max_kib=most, service="Telegram")
+            message = await self._bot.bring_files(message, files, self._downloads)
         if message is not None:
             await self.delivery.accept(message)
 

@@ -122,3 +122,26 @@ async def test_a_file_is_read_whatever_calls_the_bot(
         await roomy.say(group, "!look at this", file=file)
         assert (await roomy.next_answer(group)).text == "Read."
     assert backend.requests[0].turns[-1].text.endswith("look at this\n\n[a.txt]\ncontent")
+
+
+async def test_a_file_that_comes_slowly_keeps_no_other_chat_waiting(roomy: TelegramServer, tmp_path: Path) -> None:
+    bob = roomy.add_person("Bob")
+    roomy.faults.slow("getFile", 60.0)
+    async with talking(roomy, ScriptedBackend("Yes."), tmp_path):
+        await roomy.say(roomy.private(), "look", file=Upload("a.txt", b"content", "text/plain"))
+        await roomy.say(roomy.private(bob), "hello", author=bob)
+        assert (await roomy.next_answer(roomy.private(bob))).text == "Yes."
+        assert roomy.messages(roomy.private()) == [], "it is answered once its file is there"
+
+
+async def test_a_message_whose_file_was_coming_is_answered_after_a_restart(
+    roomy: TelegramServer, tmp_path: Path
+) -> None:
+    roomy.faults.slow("getFile", 60.0)
+    async with talking(roomy, ScriptedBackend("Never."), tmp_path):
+        await roomy.say(roomy.private(), "look", file=Upload("a.txt", b"content", "text/plain"))
+        await roomy.until(lambda: roomy.calls.to("getFile") or None)
+    backend = ScriptedBackend("Read.")
+    async with talking(roomy, backend, tmp_path):
+        assert (await roomy.next_answer()).text == "Read."
+    assert backend.requests[0].turns[-1].text == "look\n\n[a.txt]\ncontent"
