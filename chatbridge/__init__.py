@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from chatbridge.prompts import Tokenizer as Tokenizer
     from chatbridge.prompts import Tokens as Tokens
     from chatbridge.sampling import Sampling as Sampling
+    from chatbridge.trouble import report_error as report_error
     from chatbridge.types import Action as Action
     from chatbridge.types import Attachment as Attachment
     from chatbridge.types import Author as Author
@@ -143,6 +144,7 @@ _HOME = {
     "plugins.manager": ("Plugins",),
     "prompts": ("Prompt", "Special", "Template", "Text", "Tokenizer", "Tokens"),
     "sampling": ("Sampling",),
+    "trouble": ("report_error",),
     "types": (
         "Action", "Attachment", "Author", "Channel", "Chunk", "Finish", "Message", "ModelInfo", "Press", "Reply",
         "Turn", "Usage", "Waiting",

@@ -150,7 +150,8 @@ async def _stats(context: CommandContext, argument: str) -> str:
     )
     backend = dialogue.bot.services.models.loaded().get(dialogue.last.model)
     if backend is not None:
-        lines += [f"- {key}: {value}" for key, value in backend.info.details.items()]
+        details, all_of_them = backend.info.details.items(), _may_see_paths(context)
+        lines += [f"- {key}: {value}" for key, value in details if all_of_them or not set("/\\~") & set(str(value))]
     return "\n".join(lines)
 
 
@@ -221,6 +222,12 @@ def _keys_of(context: CommandContext) -> Iterable[str]:
     from chatbridge.bots.overrides import KEYS
 
     return KEYS
+
+
+def _may_see_paths(context: CommandContext) -> bool:
+    """Whether paths of this machine may be shown: in its terminal, and to admins where nobody reads along."""
+    kind = context.message.channel.kind
+    return kind == "terminal" or (kind == "private" and context.dialogue.bot.is_admin(context.message.author))
 
 
 def _needed(context: CommandContext, argument: str, name: str, what: str) -> str:
