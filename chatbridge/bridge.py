@@ -16,6 +16,7 @@ from chatbridge.bots.bot import Bot
 from chatbridge.bots.services import OpenDelivery, Services
 from chatbridge.config.settings import BotSettings, Settings
 from chatbridge.errors import ChatbridgeError, ConfigError
+from chatbridge.operations.printable import in_one_line
 from chatbridge.plugins.manager import Plugins
 from chatbridge.store import Store
 from chatbridge.suggest import did_you_mean
@@ -140,13 +141,19 @@ class Bridge:
             began = loop.time()
             try:
                 await frontend.run(settings.options, self.bot(name))
-            except Exception:
+            except Exception as error:
                 if this is not None and this.cancelling():
                     log.exception("bot %s: %s failed while it was stopped", name, settings.frontend)
                     return
                 if loop.time() - began > _LONGEST_WAIT:  # it has been well in between
                     wait = restart_after
-                log.exception("bot %s: %s ended by an error; starting again in %g s", name, settings.frontend, wait)
+                # An error of ours says what is wrong and what to do; a traceback at each try would bury it.
+                trace = None if isinstance(error, ChatbridgeError) else error
+                log.error(
+                    "bot %s: %s ended by an error; starting again in %g s: %s",
+                    *(name, settings.frontend, wait, in_one_line(str(error))),
+                    exc_info=trace,
+                )
                 self.states[name] = "failing"
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, _LONGEST_WAIT)

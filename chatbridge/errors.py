@@ -2,7 +2,7 @@
 
 The command line prints these without a traceback and exits 1; anything else is a bug and shows one. In chats strangers
 read along: there people are told a sentence of ours in the error's place, the text of `chatbridge.texts` that the class
-names as `public`, and the log has the rest (see `chatbridge.trouble`).
+names as `public`, and the log has the rest (see `chatbridge.delivery.trouble`).
 
     ChatbridgeError
     ├── ConfigError          bots.yaml: one or many errors, each file:line:column

@@ -10,6 +10,7 @@ from typing import Literal
 
 import click
 
+from chatbridge.cli.output import echo
 from chatbridge.errors import ChatbridgeError
 
 
@@ -39,7 +40,7 @@ def command(
     try:
         asyncio.run(serve(config, bots, redactor))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        click.echo("stopped", err=True)
+        echo("stopped", err=True)
     except ChatbridgeError:
         raise
     except Exception:  # Python's own traceback would tell secrets
@@ -57,6 +58,6 @@ async def _dry_run(config: Path, bots: tuple[str, ...]) -> int:
     settings = load(config, plugins)
     lines, failed = await dry_run(settings, plugins, checked_names(settings, bots))
     for line in lines:
-        click.echo(line)
-    click.echo("everything is ready" if not failed else f"{failed} of these would fail", err=True)
+        echo(line)
+    echo("everything is ready" if not failed else f"{failed} of these would fail", err=True)
     return 1 if failed else 0

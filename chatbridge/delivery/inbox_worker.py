@@ -17,9 +17,9 @@ from chatbridge.delivery.chat import Button
 from chatbridge.delivery.outbox_sender import OutboxSender
 from chatbridge.delivery.streamed_message import StreamedMessage
 from chatbridge.delivery.tasks import Tasks
+from chatbridge.delivery.trouble import report_error
 from chatbridge.store import Inbox, InboxItem, KeptAnswer
 from chatbridge.texts import say
-from chatbridge.trouble import report_error
 from chatbridge.types import Action, Channel, Message, Press
 
 if TYPE_CHECKING:

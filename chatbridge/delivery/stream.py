@@ -8,8 +8,8 @@ from typing import Protocol, TypeVar
 
 from chatbridge.delivery.sender import ChatSender
 from chatbridge.delivery.streamed_message import StreamedMessage
+from chatbridge.delivery.trouble import report_error
 from chatbridge.texts import duration, say
-from chatbridge.trouble import report_error
 from chatbridge.types import Chunk, Finish, Waiting
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-from chatbridge import Chunk
-from chatbridge_repl.printable import printable
+from chatbridge import Chunk, printable
 from chatbridge_repl.waiting import Waiting
 
 
