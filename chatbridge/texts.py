@@ -50,10 +50,17 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "没有名为 {key!r} 的设置{hint} 可用：{known}。",
     ),
     "set_bad": ("{key} can't be {value!r}: {why}.", "{key} 不能是 {value!r}：{why}。"),
+    "replace": ("{path} is there already. Replace it?", "{path} 已存在，要替换吗？"),
+    "not_saved": ("Not saved.", "未保存。"),
+    "file_fails": ("{path}: {why}.", "{path}：{why}。"),
+    "no_conversation": ("{path} is no conversation that /save wrote: {why}.", "{path} 不是 /save 保存的对话：{why}。"),
     "saved": ("Saved to {path}.", "已保存到 {path}。"),
     "loaded": ("Loaded {count} messages from {path}.", "已从 {path} 载入 {count} 条消息。"),
     "needs_argument": ("Say /{name} {argument}.", "用法：/{name} {argument}"),
-    "terminal_only": ("/{name} works in the terminal only.", "/{name} 只能在终端中使用。"),
+    "terminal_only": (
+        "/{name} works in a terminal only, typed by a person: not in chats, pipes or aliases.",
+        "/{name} 只能由人在终端中输入，不能用于聊天、管道或别名。",
+    ),
     "unknown_command": (
         "There is no command /{name}{hint} /help lists all.",
         "没有命令 /{name}{hint} 输入 /help 查看全部命令。",

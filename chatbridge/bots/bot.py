@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from chatbridge.bots.attachments import RemoteFile, fetch_files
-from chatbridge.bots.command import ChatCommand, CommandContext, expand, parse
+from chatbridge.bots.command import Ask, ChatCommand, CommandContext, expand, parse
 from chatbridge.bots.dialogue import Dialogue
 from chatbridge.bots.permissions import Permissions
 from chatbridge.bots.reply import Notice, ReplyContext, ReplyStream
@@ -73,12 +73,18 @@ class Bot:
         return ReplyContext(settings, language, merged_from)
 
     async def receive(
-        self, message: Message, *, redelivered: bool = False, context: ReplyContext | None = None
+        self,
+        message: Message,
+        *,
+        redelivered: bool = False,
+        context: ReplyContext | None = None,
+        ask: Ask | None = None,
     ) -> Notice | ReplyStream | None:
         """What the bot does about a message: a notice, a model's reply on its way, or nothing.
 
         `redelivered`: it was received before the program ended, and so it was within the person's limits.
-        `context`: what applies to it, where the caller has asked for that already.
+        `context`: what applies to it, where the caller has asked for that already. `ask`: how the person who has typed
+        it at a terminal just now can be asked something; without it, commands that touch files are refused.
         Raises: CommandError, whose text is for the person.
         """
         message, replied = await self._recognised(message)
@@ -99,7 +105,10 @@ class Bot:
                 return None  # a command for another bot, as like as not
             return await self.permissions.pairing_notice(message.author, message.channel, context.language)
         if call is not None:
-            return await self._command(call, await self._command_context(message, replied, context), redelivered)
+            typed = await self._command_context(message, replied, context)
+            if parse(message.text) == call:  # by an alias the person may not know what they say
+                typed = replace(typed, ask=ask)
+            return await self._command(call, typed, redelivered)
         return await self._ask(wanted, replied, context, redelivered)
 
     async def _ask(
@@ -301,7 +310,7 @@ class Bot:
             if message.channel.kind == "group" and not message.mentions_bot:
                 return None  # another bot's, as like as not
             raise context.error("unknown_command", name=name, hint=context.hint(name, known))
-        if command.terminal_only and message.channel.kind != "terminal":
+        if command.terminal_only and (message.channel.kind != "terminal" or context.ask is None):
             raise context.error("terminal_only", name=name)
         for_admins = any(name == one.name and one.admin for one in self.commands)
         if for_admins and message.channel.kind != "terminal" and not self.is_admin(message.author):

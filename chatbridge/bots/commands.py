@@ -6,12 +6,11 @@ import asyncio
 import json
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chatbridge.bots import conversation_files as files
 from chatbridge.bots.command import ChatCommand, CommandContext, parse
 from chatbridge.bots.quotas import day_of
-from chatbridge.errors import CommandError
 
 if TYPE_CHECKING:
     from chatbridge.bots.reply import ReplyStream
@@ -156,25 +155,30 @@ async def _stats(context: CommandContext, argument: str) -> str:
 
 
 async def _save(context: CommandContext, argument: str) -> str:
-    path = _file(context, argument, "save")
+    typed = _needed(context, argument, "save", "FILE")
     conversation = await context.dialogue.conversation()
     exported = await context.dialogue.store.export(conversation.id)
     text = json.dumps(exported, ensure_ascii=False, indent=1)
     try:
-        await asyncio.to_thread(path.write_text, text, encoding="utf-8")
+        path = files.path_of(typed)
+        replace = await asyncio.to_thread(files.is_there, path)
+        if replace and not await context.confirm(context.say("replace", path=path)):
+            return context.say("not_saved")
+        await asyncio.to_thread(files.write_text, path, text, replace=replace)
     except OSError as error:
-        raise CommandError(f"{path}: {error.strerror}") from error
+        raise context.error("file_fails", path=typed, why=error.strerror or error) from error
     return context.say("saved", path=path)
 
 
 async def _load(context: CommandContext, argument: str) -> str:
-    path = _file(context, argument, "load")
+    typed = _needed(context, argument, "load", "FILE")
     try:
-        exported = json.loads(await asyncio.to_thread(path.read_text, encoding="utf-8"))
+        path = files.path_of(typed)
+        exported = json.loads(await asyncio.to_thread(files.read_text, path))
     except OSError as error:
-        raise CommandError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise CommandError(f"{path}: {error}") from error
+        raise context.error("file_fails", path=typed, why=error.strerror or error) from error
+    except (ValueError, RecursionError) as error:
+        raise context.error("no_conversation", path=typed, why=error) from error
     dialogue = context.dialogue
     await dialogue.store.restore(dialogue.bot.name, dialogue.key, exported)
     return context.say("loaded", count=len(await dialogue.path()), path=path)
@@ -234,10 +238,6 @@ def _needed(context: CommandContext, argument: str, name: str, what: str) -> str
     if not argument:
         raise context.error("needs_argument", name=name, argument=what)
     return argument
-
-
-def _file(context: CommandContext, argument: str, name: str) -> Path:
-    return Path(_needed(context, argument, name, "FILE")).expanduser()
 
 
 def _known(context: CommandContext, what: str, name: str, known: Iterable[str]) -> None:
