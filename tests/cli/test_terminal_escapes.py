@@ -101,30 +101,33 @@ def hostile(tmp_path: Path, install: Install) -> Path:
     return tmp_path
 
 
-def test_no_command_passes_on_what_steers_a_terminal(hostile: Path) -> None:
-    for command in (
-        ["check"],
-        ["check", "bad.yaml"],
-        ["check", "raw.yaml"],
-        ["doctor", "--load"],
-        ["doctor", "-c", "bad.yaml"],
-        ["doctor", "--json"],
-        ["plugins"],
-        ["plugins", "--json"],
-        ["queue"],
-        ["queue", "--json"],
-        ["queue", "retry", "--all"],
-        ["run", "--dry-run"],
-        ["run", "-c", "bad.yaml"],
-        ["schema"],
-        ["templates"],
-        ["templates", "show", "spoilt"],
-        ["templates", "show", "spoilt", "-m", "mean"],
-        ["templates", "show", "spoilt", "--color", "never"],
-    ):
-        told = on_a_terminal(hostile, *command)
-        assert told
-        assert foreign(told) == "", (command, told)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "check",
+        "check bad.yaml",
+        "check raw.yaml",
+        "doctor --load",
+        "doctor -c bad.yaml",
+        "doctor --json",
+        "plugins",
+        "plugins --json",
+        "queue",
+        "queue --json",
+        "queue retry --all",
+        "run --dry-run",
+        "run -c bad.yaml",
+        "schema",
+        "templates",
+        "templates show spoilt",
+        "templates show spoilt -m mean",
+        "templates show spoilt --color never",
+    ],
+)
+def test_no_command_passes_on_what_steers_a_terminal(hostile: Path, command: str) -> None:
+    told = on_a_terminal(hostile, *command.split())
+    assert told
+    assert foreign(told) == "", told
 
 
 def test_the_talk_passes_nothing_on_either(hostile: Path) -> None:
