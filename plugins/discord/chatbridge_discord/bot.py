@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from contextlib import aclosing
@@ -100,7 +101,7 @@ async def _serve(
             if (mistake := _mistake(error.code, bot)) is not None:
                 raise mistake from None
             log.warning("bot %s: Discord has closed the connection: %s", bot.name, error)
-        except TRANSIENT_ERRORS as error:
+        except (*TRANSIENT_ERRORS, json.JSONDecodeError) as error:  # the last: an answer that is cut
             why = in_one_line(f"{type(error).__name__}: {error}", MAX_WHY)  # it may bring a page of HTML along
             log.warning("bot %s: no connection to Discord: %s", bot.name, why)
         except ConfigError:
