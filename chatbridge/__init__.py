@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from chatbridge.delivery.rendered import as_text as as_text
     from chatbridge.delivery.rendered import utf16_length as utf16_length
     from chatbridge.delivery.telegram_entities import as_entities as as_entities
+    from chatbridge.delivery.trouble import report_error as report_error
     from chatbridge.engine.backend import Backend as Backend
     from chatbridge.engine.backend import BackendType as BackendType
     from chatbridge.engine.backend import LocalModel as LocalModel
@@ -79,6 +80,9 @@ if TYPE_CHECKING:
     from chatbridge.operations.hardware import free_memory as free_memory
     from chatbridge.operations.hardware import limit_blas_threads as limit_blas_threads
     from chatbridge.operations.hardware import usable_cores as usable_cores
+    from chatbridge.operations.printable import escaped as escaped
+    from chatbridge.operations.printable import in_one_line as in_one_line
+    from chatbridge.operations.printable import printable as printable
     from chatbridge.operations.redaction import redacted as redacted
     from chatbridge.plugins.frontend import FrontendType as FrontendType
     from chatbridge.plugins.manager import Plugins as Plugins
@@ -145,6 +149,8 @@ _HOME = {
     "plugins.manager": ("Plugins",),
     "prompts": ("Prompt", "Special", "Template", "Text", "Tokenizer", "Tokens", "is_mark"),
     "sampling": ("Sampling",),
+    "delivery.trouble": ("report_error",),
+    "operations.printable": ("escaped", "in_one_line", "printable"),
     "types": (
         "Action", "Attachment", "Author", "Channel", "Chunk", "Finish", "Message", "ModelInfo", "Press", "Reply",
         "Turn", "Usage", "Waiting",

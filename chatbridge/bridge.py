@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Self
 from chatbridge.bots.bot import Bot
 from chatbridge.bots.services import OpenDelivery, Services
 from chatbridge.config.settings import BotSettings, Settings
-from chatbridge.errors import ChatbridgeError, ConfigError, PluginError, StoreError
+from chatbridge.errors import ChatbridgeError, ConfigError, PluginError
+from chatbridge.operations.printable import in_one_line
 from chatbridge.plugins.manager import Plugins
 from chatbridge.prompts.jinja_renderer import JinjaRenderer
 from chatbridge.store import Store
@@ -177,10 +178,11 @@ class Bridge:
                     return
                 if loop.time() - began > _LONGEST_WAIT:  # it has been well in between
                     wait = restart_after
-                trace = None if isinstance(error, FrontendEnded | StoreError) else error
+                # An error of ours says what is wrong and what to do; a traceback at each try would bury it.
+                trace = None if isinstance(error, FrontendEnded | ChatbridgeError) else error
                 log.error(
-                    "bot %s: %s ended by an error (%s); starting again in %g s",
-                    *(name, settings.frontend, error or type(error).__name__, wait),
+                    "bot %s: %s ended by an error; starting again in %g s: %s",
+                    *(name, settings.frontend, wait, in_one_line(str(error) or type(error).__name__)),
                     exc_info=trace,
                 )
                 self.states[name] = "failing"

@@ -1,6 +1,8 @@
 """Every error that chatbridge raises on purpose; each says what is wrong, where, and what to do.
 
-The command line prints these without a traceback and exits 1; anything else is a bug and shows one.
+The command line prints these without a traceback and exits 1; anything else is a bug and shows one. In chats strangers
+read along: there people are told a sentence of ours in the error's place, the text of `chatbridge.texts` that the class
+names as `public`, and the log has the rest (see `chatbridge.delivery.trouble`).
 
     ChatbridgeError
     ├── ConfigError          bots.yaml: one or many errors, each file:line:column
@@ -19,25 +21,40 @@ The command line prints these without a traceback and exits 1; anything else is 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class ChatbridgeError(Exception):
-    """The root of the tree above; its text is meant for people."""
+    """The root of the tree above; its text is meant for whoever runs the program.
+
+    `public`: the key of what people in chats are told instead, without paths and without what libraries say.
+    """
+
+    public: ClassVar[str] = "trouble"
 
 
 class ConfigError(ChatbridgeError):
     """One or more errors in a configuration file, one a line."""
 
+    public = "trouble_config"
+
 
 class PluginError(ChatbridgeError):
     """A plugin is broken, missing, or clashes with another by name."""
+
+    public = "trouble_config"
 
 
 class TemplateError(ChatbridgeError):
     """A template can't be rendered, or does not fit the model it is used with."""
 
+    public = "trouble_template"
+
 
 class StoreError(ChatbridgeError):
     """The database can't be opened, read or written."""
+
+    public = "trouble_store"
 
 
 class StoreInUse(StoreError):
@@ -55,18 +72,28 @@ class CommandError(ChatbridgeError):
 class BackendError(ChatbridgeError):
     """A model can't be loaded or a request can't be served."""
 
+    public = "trouble_model"
+
 
 class ModelLoadError(BackendError):
     """The model can't be loaded; the text says why and what would work."""
+
+    public = "trouble_load"
 
 
 class PromptTooLong(BackendError):
     """The prompt does not fit the model's context, even with all history left out."""
 
+    public = "trouble_too_long"
+
 
 class InvalidRequest(BackendError):
     """This one request can't be served (an id outside the vocabulary, an impossible option)."""
 
+    public = "trouble_request"
+
 
 class WorkerDied(BackendError):
     """The process that runs the model ended under a request, and again under its one retry."""
+
+    public = "trouble_crash"

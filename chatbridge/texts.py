@@ -75,6 +75,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "logit_bias can't name the token {token}: the model has the ids 0 to {last}.",
         "logit_bias 不能写 token {token}：模型只有 0 到 {last} 的编号。",
     ),
+    "replace": ("{path} is there already. Replace it?", "{path} 已存在，要替换吗？"),
+    "not_saved": ("Not saved.", "未保存。"),
+    "file_fails": ("{path}: {why}.", "{path}：{why}。"),
+    "no_conversation": ("{path} is no conversation that /save wrote: {why}.", "{path} 不是 /save 保存的对话：{why}。"),
     "saved": ("Saved to {path}.", "已保存到 {path}。"),
     "loaded": ("Loaded {count} messages from {path}.", "已从 {path} 载入 {count} 条消息。"),
     "load_left_out": (
@@ -83,7 +87,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
     ),
     "system_long": ("A system text has at most {limit} characters.", "系统提示最多 {limit} 个字符。"),
     "needs_argument": ("Say /{name} {argument}.", "用法：/{name} {argument}"),
-    "terminal_only": ("/{name} works in the terminal only.", "/{name} 只能在终端中使用。"),
+    "terminal_only": (
+        "/{name} works in a terminal only, typed by a person: not in chats, pipes or aliases.",
+        "/{name} 只能由人在终端中输入，不能用于聊天、管道或别名。",
+    ),
     "unknown_command": (
         "There is no command /{name}{hint} /help lists all.",
         "没有命令 /{name}{hint} 输入 /help 查看全部命令。",
@@ -97,13 +104,40 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "每秒 {speed:.1f} 个，首个 token 用时 {first:.2f} 秒。",
     ),
     "stats_history": ("History: {count} messages.", "历史：{count} 条消息。"),
-    "trouble": ("Sorry, I can't answer right now: {why}", "抱歉，现在无法回答：{why}"),
-    "trouble_inside": ("Sorry, something went wrong in here; the log says more.", "抱歉，程序内部出错了，详情见日志。"),
+    "trouble": ("Sorry, I can't answer right now.", "抱歉，现在无法回答。"),
+    "trouble_config": (
+        "Sorry, I am not set up rightly for this; /model and /template show what there is.",
+        "抱歉，这里的设置有问题；可用 /model 和 /template 查看现有选项。",
+    ),
+    "trouble_template": ("Sorry, the prompt template here doesn't fit.", "抱歉，这里的提示模板不适用。"),
+    "trouble_store": (
+        "Sorry, I can't reach my memory right now; please try again later.",
+        "抱歉，现在无法读写对话记录，请稍后再试。",
+    ),
+    "trouble_model": ("Sorry, the model can't answer right now.", "抱歉，模型现在无法回答。"),
+    "trouble_load": ("Sorry, the model can't be loaded right now.", "抱歉，现在无法载入模型。"),
+    "trouble_too_long": (
+        "Sorry, that is too long for the model; please make it shorter.",
+        "抱歉，内容超出了模型的长度限制，请缩短后再试。",
+    ),
+    "trouble_request": (
+        "Sorry, the model can't do that with these settings; /set shows them.",
+        "抱歉，模型无法按当前设置回答；可用 /set 查看设置。",
+    ),
+    "trouble_crash": (
+        "Sorry, the model has crashed over this answer; please try again, or say it differently.",
+        "抱歉，模型在回答时崩溃了，请重试，或换一种说法。",
+    ),
+    "trouble_inside": ("Sorry, something went wrong in here.", "抱歉，程序内部出错了。"),
+    "reference": (
+        "(Whoever runs me finds more in the log, under {reference}.)",
+        "（运行者可在日志中查找 {reference}。）",
+    ),
     "maybe_duplicate": ("⚠ This may be a duplicate:", "⚠ 以下内容可能重复："),
     "rest_in_file": ("The rest of this answer is in the file.", "回答的其余部分在附件中。"),
     "part_refused": (
-        "⚠ A part of this answer is missing here: the chat service did not take it ({why}).",
-        "⚠ 此处缺少回答的一部分：聊天服务拒绝接收（{why}）。",
+        "⚠ A part of this answer is missing here: the chat service did not take it.",
+        "⚠ 此处缺少回答的一部分：聊天服务拒绝接收。",
     ),
     "maybe_done": (
         "The program ended while it carried out `/{name}`: it may be done or not. Please see, and say it again if not.",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from chatbridge.bots.attachments import MAX_FILES, MAX_NAME, Downloads, RemoteFile, kib, within
-from chatbridge.bots.command import ChatCommand, CommandContext, expand, parse
+from chatbridge.bots.command import Ask, ChatCommand, CommandContext, expand, parse
 from chatbridge.bots.dialogue import Dialogue
 from chatbridge.bots.permissions import Permissions, asker_of
 from chatbridge.bots.quotas import BYTES_PER_TOKEN, Reservation, token_guess
@@ -86,12 +86,18 @@ class Bot:
         return ReplyContext(settings, language, merged_from)
 
     async def receive(
-        self, message: Message, *, redelivered: bool = False, context: ReplyContext | None = None
+        self,
+        message: Message,
+        *,
+        redelivered: bool = False,
+        context: ReplyContext | None = None,
+        ask: Ask | None = None,
     ) -> Notice | ReplyStream | None:
         """What the bot does about a message: a notice, a model's reply on its way, or nothing.
 
         `redelivered`: it was received before the program ended, and so it was within the person's limits.
-        `context`: what applies to it, where the caller has asked for that already.
+        `context`: what applies to it, where the caller has asked for that already. `ask`: how the person who has typed
+        it at a terminal just now can be asked something; without it, commands that touch files are refused.
         Raises: CommandError, whose text is for the person.
         """
         message, replied = await self._recognised(self.bounded(message))
@@ -118,6 +124,8 @@ class Bot:
             return Notice(message.unreadable)
         if call is not None:
             about = await self._command_context(message, replied, context)
+            if parse(message.text) == call:  # by an alias the person may not know what they say
+                about = replace(about, ask=ask)
             return await self._command(call, about, context, redelivered)
         return await self._ask(wanted, replied, context, redelivered)
 
@@ -398,7 +406,7 @@ class Bot:
             if message.channel.kind == "group" and not message.mentions_bot:
                 return None  # another bot's, as like as not
             raise context.error("unknown_command", name=name, hint=context.hint(name, known))
-        if command.terminal_only and message.channel.kind != "terminal":
+        if command.terminal_only and (message.channel.kind != "terminal" or context.ask is None):
             raise context.error("terminal_only", name=name)
         if redelivered and not command.repeatable:
             raise context.error("maybe_done", name=name)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from chatbridge.store import Node
     from chatbridge.types import Message
 
+Ask = Callable[[str], Awaitable[bool]]
+"""Asks a person a question that is answered by yes or no."""
+
 
 MAX_ECHO = 1000
 """Characters of people's own words that are shown to them again."""
@@ -31,11 +34,20 @@ def excerpt(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CommandContext:
-    """What a command works on: the conversation, the message that called it, and the person's language."""
+    """What a command works on: the conversation, the message that called it, and the person's language.
+
+    `ask`: asks the person at the terminal, who has typed the command, and gives whether they say yes; None where nobody
+    is there who could be asked.
+    """
 
     dialogue: Dialogue
     message: Message
     language: str
+    ask: Ask | None = None
+
+    async def confirm(self, question: str) -> bool:
+        """Whether the person at the terminal says yes; False where nobody is there."""
+        return self.ask is not None and await self.ask(question)
 
     def say(self, key: str, /, **values: object) -> str:
         """One of our sentences. Of what somebody wrote, and it shows again, it has the beginning (`excerpt`)."""
@@ -61,7 +73,8 @@ class ChatCommand:
 
     `run(context, argument)` is an async function that returns text to show, or a reply to stream. It raises
     CommandError with a text for the person. `argument` says what may follow the name, for people; `complete(context)`
-    gives values that it may have, for services that suggest them. `terminal_only` commands touch this machine's files.
+    gives values that it may have, for services that suggest them. `terminal_only` commands touch this machine's files:
+    they are carried out only for a person who types them at a terminal, see `CommandContext.ask`.
     `admin` commands are for the admins that bots.yaml names. `repeatable`: it may be carried out again where the
     program ended in the middle of it; of any other the person is told that it may have been carried out or not.
     """

@@ -6,12 +6,11 @@ import asyncio
 import json
 import re
 from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from chatbridge.bots import conversation_files as files
 from chatbridge.bots.command import ChatCommand, CommandContext, parse
 from chatbridge.bots.quotas import day_of
-from chatbridge.errors import CommandError
 
 if TYPE_CHECKING:
     from chatbridge.bots.reply import ReplyStream
@@ -158,33 +157,39 @@ async def _stats(context: CommandContext, argument: str) -> str:
     )
     backend = dialogue.bot.services.models.loaded().get(dialogue.last.model)
     if backend is not None:
-        lines += [f"- {key}: {value}" for key, value in backend.info.details.items()]
+        details, all_of_them = backend.info.details.items(), _may_see_paths(context)
+        lines += [f"- {key}: {value}" for key, value in details if all_of_them or not set("/\\~") & set(str(value))]
     return "\n".join(lines)
 
 
 async def _save(context: CommandContext, argument: str) -> str:
-    path = _file(context, argument, "save")
+    typed = _needed(context, argument, "save", "FILE")
     conversation = await context.dialogue.conversation()
     exported = await context.dialogue.store.export(conversation.id)
     text = json.dumps(exported, ensure_ascii=False, indent=1)
     try:
-        await asyncio.to_thread(path.write_text, text, encoding="utf-8")
+        path = files.path_of(typed)
+        replace = await asyncio.to_thread(files.is_there, path)
+        if replace and not await context.confirm(context.say("replace", path=path)):
+            return context.say("not_saved")
+        await asyncio.to_thread(files.write_text, path, text, replace=replace)
     except OSError as error:
-        raise CommandError(f"{path}: {error.strerror}") from error
+        raise context.error("file_fails", path=typed, why=error.strerror or error) from error
     return context.say("saved", path=path)
 
 
 async def _load(context: CommandContext, argument: str) -> str:
     from chatbridge.bots.overrides import loadable
 
-    path = _file(context, argument, "load")
+    typed = _needed(context, argument, "load", "FILE")
     try:
-        exported = await asyncio.to_thread(_read_json, path)
+        path = files.path_of(typed)
+        exported = json.loads(await asyncio.to_thread(files.read_text, path))
     except OSError as error:
-        raise CommandError(f"{path}: {error.strerror}") from error
+        raise context.error("file_fails", path=typed, why=error.strerror or error) from error
     except (ValueError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        raise CommandError(f"{path}: {why}") from error
+        raise context.error("no_conversation", path=typed, why=why) from error
     dialogue = context.dialogue
     left_out: list[str] = []
     if isinstance(exported, dict) and isinstance(exported.get("overrides"), dict):
@@ -192,17 +197,6 @@ async def _load(context: CommandContext, argument: str) -> str:
     await dialogue.store.restore(dialogue.bot.name, dialogue.key, exported)
     said = context.say("loaded", count=len(await dialogue.path()), path=path)
     return f"{said} {context.say('load_left_out', keys=', '.join(left_out))}" if left_out else said
-
-
-MAX_SAVED_MIB = 32
-
-
-def _read_json(path: Path) -> Any:
-    with path.open("rb") as file:
-        data = file.read((MAX_SAVED_MIB << 20) + 1)
-    if len(data) > MAX_SAVED_MIB << 20:
-        raise ValueError(f"a saved conversation has at most {MAX_SAVED_MIB} MiB")
-    return json.loads(data)
 
 
 async def _pair(context: CommandContext, argument: str) -> str:
@@ -250,14 +244,16 @@ def _keys_of(context: CommandContext) -> Iterable[str]:
     return KEYS
 
 
+def _may_see_paths(context: CommandContext) -> bool:
+    """Whether paths of this machine may be shown: in its terminal, and to admins where nobody reads along."""
+    kind = context.message.channel.kind
+    return kind == "terminal" or (kind == "private" and context.dialogue.bot.is_admin(context.message.author))
+
+
 def _needed(context: CommandContext, argument: str, name: str, what: str) -> str:
     if not argument:
         raise context.error("needs_argument", name=name, argument=what)
     return argument
-
-
-def _file(context: CommandContext, argument: str, name: str) -> Path:
-    return Path(_needed(context, argument, name, "FILE")).expanduser()
 
 
 def _known(context: CommandContext, what: str, name: str, known: Iterable[str]) -> None:

@@ -6,12 +6,15 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
-from io import TextIOWrapper
+from typing import Any
 
 import click
 
+from chatbridge.cli import streams
 from chatbridge.cli.names import COMMANDS
+from chatbridge.cli.output import echo
 from chatbridge.errors import ChatbridgeError
 from chatbridge.suggest import did_you_mean
 
@@ -44,6 +47,24 @@ class LazyGroup(click.Group):
             hint = did_you_mean(args[0], self.list_commands(ctx))
             raise click.UsageError(f"{error.message.rstrip('.')}{hint or '.'}", ctx) from None
 
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except OSError as error:
+            raise _SystemFailure(error) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            raise _SystemFailure(error) from error
+
     def _plugin_commands(self) -> Mapping[str, click.Command]:
         """What plugins add through `register_commands`; a plugin can't take a name of ours."""
         if "plugins" not in self.__dict__:
@@ -60,17 +81,36 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; our own errors are printed without a traceback and end with status 1."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal without Unicode gets \\u2713 for what it can't show
-            stream.reconfigure(errors="backslashreplace")
+    """Run the command line; our own errors are printed without a traceback and end with status 1.
+
+    So do those of the system that nobody took, as a full disk; a reader of the output that has gone is no error.
+    """
+    streams.prepare()
     _take_ctrl_c()
     try:
-        cli(arguments, prog_name="chatbridge")
+        try:
+            cli(arguments, prog_name="chatbridge")
+        finally:
+            streams.flush()
     except ChatbridgeError as error:
-        click.echo(f"chatbridge: {error}", err=True)
+        with suppress(OSError):
+            echo(f"chatbridge: {error}", err=True)
         sys.exit(1)
+    except _SystemFailure as failure:
+        sys.exit(streams.exit_code_of(failure.error))
+    except OSError as error:
+        sys.exit(streams.exit_code_of(error))
+    finally:
+        streams.abandon_broken()
     return 0
+
+
+class _SystemFailure(Exception):
+    """Carries an OSError past click, which takes some for its own and ends with statuses of its own."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 def _take_ctrl_c() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from chatbridge.cli.output import echo
 from chatbridge.errors import ConfigError
 
 
@@ -23,9 +24,9 @@ def command(file: Path) -> None:
     try:
         settings = load(file, Plugins())
     except ConfigError as error:
-        click.echo(str(error))
+        echo(str(error))
         count = len(str(error).splitlines())
-        click.echo(f"{count} {'mistake' if count == 1 else 'mistakes'} in {file}", err=True)
+        echo(f"{count} {'mistake' if count == 1 else 'mistakes'} in {file}", err=True)
         sys.exit(1)
     models, bots = len(settings.models), len(settings.bots)
-    click.echo(f"{file}: good; {models} model{'s' * (models != 1)}, {bots} bot{'s' * (bots != 1)}")
+    echo(f"{file}: good; {models} model{'s' * (models != 1)}, {bots} bot{'s' * (bots != 1)}")

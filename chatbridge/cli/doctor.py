@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from chatbridge.cli.output import Styled, echo, echo_json, joined, styled
 from chatbridge.errors import ChatbridgeError
+from chatbridge.operations.printable import in_one_line
 
 if TYPE_CHECKING:
     from chatbridge.config.settings import ModelSettings, Settings
@@ -43,10 +44,10 @@ def command(config: Path | None, load: bool, as_json: bool) -> None:
     """
     checks = list(run_checks(config, load=load))
     if as_json:
-        click.echo(json.dumps([asdict(check) for check in checks], ensure_ascii=False, indent=2))
+        echo_json([asdict(check) for check in checks])
     else:
         for check in checks:
-            click.echo(_line(check))
+            echo(_line(check))
     sys.exit(int(any(check.state == "error" for check in checks)))
 
 
@@ -156,8 +157,8 @@ def _model(settings: ModelSettings, plugins: Plugins) -> Check:
     details = {"context": f"{info.context_length} tokens", "chat template": _template(info), **info.details}
     if info.adapters:
         details.setdefault("adapters", ", ".join(info.adapters))
-    lines = (f"{key}: {value}" for key, value in details.items())
-    return Check("model", "\n    ".join((f"{settings.name} ({info.architecture})", *lines)))
+    lines = (f"{in_one_line(key)}: {in_one_line(str(value))}" for key, value in details.items())
+    return Check("model", "\n    ".join((f"{settings.name} ({in_one_line(info.architecture)})", *lines)))
 
 
 def _template(info: ModelInfo) -> str:
@@ -202,8 +203,8 @@ def _damaged(store: Path) -> Iterator[Check]:
         yield Check("store", f"{rows} damaged rows are put aside; all others are in use", "warning", advice)
 
 
-def _line(check: Check) -> str:
+def _line(check: Check) -> Styled:
     color = {"good": "green", "warning": "yellow", "error": "red"}[check.state]
-    mark = click.style({"good": "✓", "warning": "!", "error": "✗"}[check.state], fg=color)
+    mark = styled({"good": "✓", "warning": "!", "error": "✗"}[check.state], fg=color)
     advice = f"\n    → {check.remedy}" if check.remedy else ""
-    return f"{mark} {check.about:<13} {check.what}{advice}"
+    return joined(mark, f" {check.about:<13} {check.what}{advice}")

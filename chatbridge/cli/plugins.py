@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import click
 
+from chatbridge.cli.output import Styled, echo, echo_json, joined, styled
+from chatbridge.operations.printable import in_one_line
 from chatbridge.plugins.manager import PluginRecord, Plugins
 
 
@@ -19,16 +20,17 @@ def command(as_json: bool) -> None:
     """
     records = Plugins().records()
     if as_json:
-        click.echo(json.dumps([asdict(record) for record in records], ensure_ascii=False, indent=2))
+        echo_json([asdict(record) for record in records])
         return
     for record in records:
-        click.echo(describe(record))
+        echo(describe(record))
 
 
-def describe(record: PluginRecord) -> str:
+def describe(record: PluginRecord) -> Styled:
     """One plugin in a few lines."""
-    head = f"{click.style(record.name, bold=True)} {record.version}".rstrip()
+    head = joined(styled(record.name, bold=True), f" {record.version}".rstrip())
     if record.reason:
-        return f"{head}  {click.style('broken', fg='red')}\n  reason: {record.reason}\n  remedy: {record.remedy}"
-    offers = [f"  {kind.replace('_', ' ')}: {', '.join(names)}" for kind, names in record.offers.items()]
-    return "\n".join([head, *offers])
+        reason = in_one_line(record.reason)
+        return joined(head, "  ", styled("broken", fg="red"), f"\n  reason: {reason}\n  remedy: {record.remedy}")
+    offers = [f"\n  {kind.replace('_', ' ')}: {', '.join(names)}" for kind, names in record.offers.items()]
+    return joined(head, *offers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from chatbridge.cli.output import Styled, echo, echo_json, joined, styled
 from chatbridge.errors import StoreError
+from chatbridge.operations.printable import in_one_line
 
 if TYPE_CHECKING:
     from chatbridge.store.queue import Entry, Queue
@@ -81,29 +82,28 @@ def _change(store: Path, ids: tuple[str, ...], every: bool, what: str, done: str
         return chosen
 
     for id in _with_queue(store, work):
-        click.echo(f"{id}: {done}")
+        echo(f"{id}: {done}")
 
 
 def _list(entries: list[Entry], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([asdict(entry) for entry in entries], ensure_ascii=False, indent=2))
+        echo_json([asdict(entry) for entry in entries])
         return
     for entry in entries:
-        click.echo(describe(entry))
+        echo(describe(entry))
     if not entries:
-        click.echo("nothing waits, and nothing was given up")
+        echo("nothing waits, and nothing was given up")
 
 
-def describe(entry: Entry) -> str:
+def describe(entry: Entry) -> Styled:
     """One entry in a line or two."""
-    state = click.style(entry.state, fg="red" if entry.given_up else None)
+    state = styled(entry.state, fg="red" if entry.given_up else None)
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.created))
     tries = f"{entry.attempts} {'try' if entry.attempts == 1 else 'tries'}"
-    text = " ".join(entry.text.split())
-    lines = [f"{click.style(entry.id, bold=True)}  {state}  {entry.bot}/{entry.channel}  {since}  {tries}"]
-    lines += [f"  error: {entry.error}"] if entry.error else []
-    lines += [f"  {text[:100]}{'…' if len(text) > 100 else ''}"] if text else []
-    return "\n".join(lines)
+    where = f"{entry.bot}/{entry.channel}  {since}  {tries}"
+    error = f"\n  error: {in_one_line(entry.error)}" if entry.error else ""
+    text = in_one_line(entry.text[:1000], 101)
+    return joined(styled(entry.id, bold=True), "  ", state, "  ", where, error, f"\n  {text}" if text else "")
 
 
 def _store_of(config: Path) -> Path:

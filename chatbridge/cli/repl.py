@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chatbridge.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -99,8 +101,17 @@ def _source(config: Path | None, plugins: Plugins) -> SettingsSource:
     if config is not None or path.exists():
         return SettingsSource.of_file(path, plugins)
     settings = default_settings(plugins)
-    private_folder(settings.store.parent)
+    folder = settings.store.parent
+    if not folder.is_absolute():  # without a home, `~` would become a folder here
+        raise ConfigError(f"there is no home folder to keep conversations in; {_ELSEWHERE}")
+    try:
+        private_folder(folder)
+    except OSError as error:
+        raise ConfigError(f"{folder}: conversations can't be kept there: {error.strerror}; {_ELSEWHERE}") from error
     return SettingsSource(settings)
+
+
+_ELSEWHERE = "set HOME to a folder that you can write to, or write a bots.yaml with `store: FILE`"
 
 
 def _check_name(what: str, name: str | None, known: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import click
 
+from chatbridge.cli.output import echo
 from chatbridge.errors import ChatbridgeError, ConfigError, PluginError, StoreInUse
 
 EX_TEMPFAIL, EX_CONFIG = 75, 78
@@ -48,9 +49,9 @@ def command(
     try:
         asyncio.run(serve(config, bots, redactor))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        click.echo("stopped", err=True)
+        echo("stopped", err=True)
     except ChatbridgeError as error:
-        click.echo(f"chatbridge: {error}", err=True)
+        echo(f"chatbridge: {error}", err=True)
         sys.exit(_exit_code(error))
     except Exception:  # Python's own traceback would tell secrets
         logging.getLogger("chatbridge").critical("ended by a mistake in the program, or in a plugin", exc_info=True)
@@ -74,6 +75,6 @@ async def _dry_run(config: Path, bots: tuple[str, ...]) -> int:
     settings = load(config, plugins)
     lines, failed = await dry_run(settings, plugins, checked_names(settings, bots))
     for line in lines:
-        click.echo(line)
-    click.echo("everything is ready" if not failed else f"{failed} of these would fail", err=True)
+        echo(line)
+    echo("everything is ready" if not failed else f"{failed} of these would fail", err=True)
     return 1 if failed else 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
+
+from chatbridge.cli.output import echo_json
 
 
 @click.command("schema")
@@ -16,4 +16,4 @@ def command() -> None:
     from chatbridge.config.schema import json_schema
     from chatbridge.plugins.manager import Plugins
 
-    click.echo(json.dumps(json_schema(Plugins()), ensure_ascii=False, indent=1))
+    echo_json(json_schema(Plugins()), indent=1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from chatbridge.cli.output import Styled, echo, joined, styled
 from chatbridge.errors import ConfigError, TemplateError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def command(context: click.Context, config: Path | None) -> None:
     """List prompt templates, or show one at work."""
     if context.invoked_subcommand is None:
         for name, template in _templates(config).items():
-            click.echo(f"{click.style(f'{name:<18}', bold=True)} {template.summary}".rstrip())
+            echo(styled(f"{name:<18}", bold=True), f" {template.summary}".rstrip())
 
 
 @command.command("show")
@@ -72,17 +73,17 @@ def show(name: str, model: str | None, config: Path | None, color: str) -> None:
     else:
         prompt, ids = asyncio.run(_with_model(template, model, config))
     colored = _wants_color(color)
-    click.echo(painted(prompt) if colored else rows(prompt), color=colored)
-    click.echo()
+    echo(painted(prompt) if colored else rows(prompt), color=colored)
+    echo()
     for kind, meaning in LEGEND.items():
-        click.echo(f"{click.style(f'{kind:<9}', fg=COLORS[kind])} {meaning}", color=colored)
+        echo(styled(f"{kind:<9}", fg=COLORS[kind]), f" {meaning}", color=colored)
     if ids is not None:
-        click.echo(f"\n{len(ids)} tokens: {' '.join(map(str, ids))}")
+        echo(f"\n{len(ids)} tokens: {' '.join(map(str, ids))}")
 
 
-def painted(prompt: Prompt) -> str:
+def painted(prompt: Prompt) -> Styled:
     """The prompt as one text in colours; control tokens stand in angle brackets."""
-    return "".join(click.style(_shown(part), fg=COLORS[kind_of(part)]) for part in prompt)
+    return joined(*(styled(_shown(part), fg=COLORS[kind_of(part)]) for part in prompt))
 
 
 def rows(prompt: Prompt) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from chatbridge.config.diagnostics import no_key
+from chatbridge.config.files import read_file
 from chatbridge.config.keys import BotKeys, ModelKeys, TopKeys
 from chatbridge.config.nodes import Document, KeyPath, parse
 from chatbridge.config.settings import (
@@ -59,7 +60,7 @@ def load(
     looked_at = set() if looked_at is None else looked_at
     looked_at.add(path)
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError as error:
         raise ConfigError(f"{path}:1:1: this file can't be read: {error.strerror}; name another one") from error
     reader = _Reader(parse(data, os.environ if environment is None else environment), path, plugins)

@@ -12,6 +12,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chatbridge.config.files import read_file
 from chatbridge.config.reader import load
 from chatbridge.config.settings import Settings
 from chatbridge.errors import ConfigError
@@ -117,7 +118,7 @@ def _contents(files: frozenset[Path]) -> dict[Path, bytes]:
     contents = {}
     for file in files:
         try:
-            contents[file] = file.read_bytes()
+            contents[file] = read_file(file)
         except OSError:  # being replaced just now, or gone: the reader will say so
             contents[file] = b""
     return contents

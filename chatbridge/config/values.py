@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from chatbridge.config.diagnostics import in_words, is_text, secrets_in
+from chatbridge.config.files import read_file
 from chatbridge.config.nodes import Document, KeyPath
 
 M = TypeVar("M", bound=BaseModel)
@@ -124,7 +125,7 @@ class Values:
         try:
             path = Path(self._context["base"], Path(name).expanduser())
             self.files.add(path)
-            text = path.read_text(encoding="utf-8-sig").rstrip("\r\n")
+            text = read_file(path).decode("utf-8-sig").replace("\r\n", "\n").rstrip("\r\n")
         except OSError as error:
             where = "" if Path(name).is_absolute() else f", looked for in {self._context['base']}"
             return self._failed(key_path, f"`{key}`: this file can't be read{where}: {error.strerror}")

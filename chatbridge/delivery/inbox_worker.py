@@ -18,7 +18,7 @@ from chatbridge.delivery.chat import Button
 from chatbridge.delivery.outbox_sender import OutboxSender
 from chatbridge.delivery.streamed_message import StreamedMessage
 from chatbridge.delivery.tasks import Tasks
-from chatbridge.errors import ChatbridgeError, CommandError
+from chatbridge.delivery.trouble import report_error
 from chatbridge.store import Inbox, InboxItem, KeptAnswer
 from chatbridge.texts import say
 from chatbridge.types import Action, Channel, Message, Press
@@ -161,14 +161,8 @@ class InboxWorker:
                 return self._bot.going_on(asked, kept.key, kept.node) if goes_on else kept.text
             else:
                 result = await self._bot.receive(asked, redelivered=redelivered, context=context)
-        except CommandError as error:
-            return str(error)
-        except ChatbridgeError as error:
-            log.warning("channel %s: a message was not answered: %s", asked.channel.id, error)
-            return say(context.language, "trouble", why=error)
-        except Exception:
-            log.exception("channel %s: a message was not answered", asked.channel.id)
-            return say(context.language, "trouble_inside")
+        except Exception as error:
+            return report_error(error, context.language, log, "chat %s: a message was not answered", asked.channel.id)
         return result.text if isinstance(result, Notice) else result
 
     async def _deliver(

@@ -205,10 +205,14 @@ class ChatSender:
         if message.variant == "plain":
             content = content.unformatted()
         elif message.variant == "error_notice":
+            # By its number in the outbox: the same at each try. The service's words are for the log alone.
+            reference = f"out-{message.outbox_id}"
+            log.warning("[%s] chat %s: a part was refused: %s", reference, self.limiter.chat, message.error)
+            notice = say(message.language, "part_refused")
+            whole = f"{notice} {say(message.language, 'reference', reference=reference)}"
             limits = self.limiter.limits
-            room = limits.length - limits.count(say(message.language, "part_refused", why=""))
-            why = message.error[: min(200, room // 2)]  # a character counts two at most, in any service's way
-            return MessageContent(say(message.language, "part_refused", why=why), ends_answer=content.ends_answer)
+            told = whole if limits.count(whole) <= limits.length else notice
+            return MessageContent(told, ends_answer=content.ends_answer)
         if message.doubtful and message.kind == "send":
             content = content.with_note(say(message.language, "maybe_duplicate"), self.limiter.limits.count)
         return content

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from chatbridge.delivery.sender import ChatSender
 from chatbridge.delivery.streamed_message import StreamedMessage
-from chatbridge.errors import ChatbridgeError, CommandError
+from chatbridge.delivery.trouble import report_error
 from chatbridge.texts import duration, say
 from chatbridge.types import Chunk, Finish, Waiting
 
@@ -47,14 +47,8 @@ async def stream(
             if chunk.waiting is not None:
                 streamed.status = _status(chunk.waiting, streamed.language)
             sender.touch(streamed)
-    except CommandError as error:
-        trouble = str(error)
-    except ChatbridgeError as error:
-        log.warning("chat %s: an answer failed: %s", sender.limiter.chat, error)
-        trouble = say(streamed.language, "trouble", why=error)
-    except Exception:
-        log.exception("chat %s: an answer failed", sender.limiter.chat)
-        trouble = say(streamed.language, "trouble_inside")
+    except Exception as error:
+        trouble = report_error(error, streamed.language, log, "chat %s: an answer failed", sender.limiter.chat)
     except BaseException:
         sender.forget(streamed)
         raise

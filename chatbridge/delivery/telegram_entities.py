@@ -21,6 +21,9 @@ WORD_JOINER = "\u2060"
 
 _MENTION = re.compile(r"(?<!\w)@(?=\w)")
 _ADDRESS = re.compile(r"(?:https?://|tg://|mailto:)\S+")
+_PERSON = re.compile(r"tg:(?://)?user(?:[/?#%]|$)", re.IGNORECASE)
+"""A link that Telegram takes for a mention: it notifies that person. One of the kinds `tg://resolve` and
+`https://t.me/name` only opens a profile."""
 _INLINE = {"strong": "bold", "em": "italic", "s": "strikethrough"}
 
 
@@ -136,7 +139,7 @@ class _Writer:
     def _link(self, node: SyntaxTreeNode) -> None:
         address = str(node.attrs.get("href") or node.attrs.get("src") or "")
         start = self._length
-        if _ADDRESS.fullmatch(address):
+        if _ADDRESS.fullmatch(address) and (self._mentions or not _PERSON.match(address)):
             with self._style("text_link", address):
                 self._inline(node.children)
                 if self._length == start:

@@ -1,14 +1,18 @@
-"""The program's log, as text or as JSON lines, without any secret. Knows what tokens of chat services look like."""
+"""The program's log, as text or as JSON lines, without any secret and without anything that steers a terminal.
+
+Knows what tokens of chat services look like, and which libraries tell at length of what is their everyday life.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+from chatbridge.operations.printable import as_json, escaped, in_one_line
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -22,6 +26,9 @@ _TOKENS = re.compile(
     r"|\b[A-Za-z0-9_-]{23,40}\.[A-Za-z0-9_-]{6,7}\.[A-Za-z0-9_-]{25,45}"  # Discord
     r"|(?<=Bearer )\S+|(?<=Bot )\S{20,}"
 )
+LIBRARIES = frozenset({"aiohttp", "discord", "httpcore", "httpx", "telegram"})
+"""Loggers of libraries that log an exception where a service or the network is in trouble."""
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -49,7 +56,8 @@ class TextFormatter(logging.Formatter):
         self._redact = redact
 
     def format(self, record: logging.LogRecord) -> str:
-        return self._redact(super().format(record))
+        # Only a record begins at the edge: what a stranger wrote can't pass for a line of the log.
+        return escaped(self._redact(super().format(record))).replace("\n", "\n    ")
 
 
 class JsonFormatter(logging.Formatter):
@@ -71,7 +79,21 @@ class JsonFormatter(logging.Formatter):
         for key, value in vars(record).items():
             if key not in _STANDARD:
                 fields[key] = value if isinstance(value, bool | int | float) else self._redact(str(value))
-        return json.dumps(fields, ensure_ascii=False)
+        return as_json(fields)
+
+
+class Brief(logging.Filter):
+    """Leaves the tracebacks of libraries out, of troubles that come and go: one line says what it was.
+
+    A library logs the same for each try; what is behind it is the service's answer or the network, not its own code.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1] is not None and record.name.split(".")[0] in LIBRARIES:
+            error = record.exc_info[1]
+            record.msg, record.args = "%s: %s", (record.getMessage(), in_one_line(f"{type(error).__name__}: {error}"))
+            record.exc_info = record.exc_text = None
+        return True
 
 
 def set_up(
@@ -80,6 +102,8 @@ def set_up(
     """Send the log to `stream`, and nothing of it anywhere else."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter(redact) if kind == "json" else TextFormatter(redact))
+    if level > logging.DEBUG:
+        handler.addFilter(Brief())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of every change of any file beside ours
     for library in ("httpx", "httpcore"):  # they tell of every request, and some frontends ask all the time

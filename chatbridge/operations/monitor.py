@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 5.0
 """Seconds that a client has for its request."""
+MAX_HEAD = 1 << 13
+"""Bytes of a request's head. A body is never read."""
+MAX_CONNECTIONS = 64
+"""At once; more are closed at once, so that somebody who only connects can't use up the program's descriptors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,14 @@ async def serving(address: str, pages: Pages) -> AsyncIterator[int]:
     """
     host, _, port = address.rpartition(":")
 
+    connected = 0
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connected
+        if connected >= MAX_CONNECTIONS:
+            writer.close()
+            return
+        connected += 1
         try:
             async with asyncio.timeout(PATIENCE):
                 page = await _page(reader, pages)
@@ -51,10 +62,11 @@ async def serving(address: str, pages: Pages) -> AsyncIterator[int]:
         except (TimeoutError, OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             log.debug("a request to the monitor came to nothing: %s", error)
         finally:
+            connected -= 1
             writer.close()
 
     try:
-        server = await asyncio.start_server(answer, host.strip("[]") or None, int(port), limit=1 << 13)
+        server = await asyncio.start_server(answer, host.strip("[]") or None, int(port), limit=MAX_HEAD)
     except OSError as error:
         raise ConfigError(f"`monitor: {address}` can't be had: {error.strerror}; name another address") from error
     try:

@@ -13,6 +13,7 @@ import pytest
 from chatbridge import Author, Channel, Delivery, FrontendType, Limits, Message, Options
 from chatbridge.config import BotSettings
 from chatbridge.errors import BackendError, ConfigError
+from chatbridge.operations import monitor
 from chatbridge.operations.lag import MAX_SAMPLES, QUIET, LoopLag
 from chatbridge.operations.metrics import Metrics
 from chatbridge.operations.monitor import Page, serving
@@ -209,3 +210,30 @@ async def test_health_is_that_of_the_frontends(tmp_path: Path) -> None:
         await steps.put(lambda: None)
         await running
         assert (await told())[1]["bots"] == {"b": "ended"}
+
+
+async def test_the_monitor_reads_no_body_and_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def page() -> Page:
+        return Page(b"fine")
+
+    monkeypatch.setattr(monitor, "PATIENCE", 0.2)
+    monkeypatch.setattr(monitor, "MAX_CONNECTIONS", 3)
+    async with serving("127.0.0.1:0", {"/healthz": page}) as port:
+
+        async def said(*pieces: bytes) -> bytes:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.writelines(pieces)
+            try:
+                return await reader.read()
+            except ConnectionResetError:
+                return b""
+            finally:
+                writer.close()
+
+        whole = await said(b"GET /healthz HTTP/1.1\r\ncontent-length: 1000000\r\n\r\n")
+        assert whole.endswith(b"fine"), "the body was not waited for"
+        assert b"405" in await said(b"POST /healthz HTTP/1.1\r\ncontent-length: 9\r\n\r\n")
+        assert await said(b"GET /healthz HTTP/1.1\r\nx: ", b"y" * 20_000) == b"", "a head has a limit"
+        slow = [asyncio.create_task(said(b"GET /he")) for _ in range(3)]
+        assert await asyncio.gather(*slow) == [b""] * 3, "they are left"
+        assert (await said(b"GET /healthz HTTP/1.1\r\n\r\n")).endswith(b"fine")

@@ -84,7 +84,7 @@ class WebSocket:
 def upgrade(request: Request, serve: Callable[[WebSocket], Awaitable[None]]) -> Upgrade:
     """The answer to a client that asks for a WebSocket; `serve` has it until it returns."""
     key = request.headers["sec-websocket-key"] + _GUID
-    accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+    accept = base64.b64encode(hashlib.sha1(key.encode(), usedforsecurity=False).digest()).decode()
 
     async def take_over(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await serve(WebSocket(reader, writer))

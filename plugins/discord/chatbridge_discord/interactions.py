@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import discord
 
-from chatbridge import Action, Author, Bot, Channel, Delivery, Message, MessageContent, Press
+from chatbridge import Action, Author, Bot, Channel, Delivery, Message, MessageContent, Press, report_error
 from chatbridge_discord.channels import channel_of
 from chatbridge_discord.chat import MAX_TEXT
 from chatbridge_discord.commands import MENUS
@@ -46,9 +46,10 @@ class Interactions:
             return
         try:
             parts = await self._done(interaction, button)
-        except Exception:
-            log.exception("interaction %s was left out", interaction.id)
-            parts = (MessageContent(say("trouble", self._language(interaction))),)
+        except Exception as error:
+            language = self._language(interaction)
+            told = report_error(error, language, log, "interaction %s was left out", interaction.id)
+            parts = (MessageContent(told),)
         try:
             await (_add(interaction, parts) if button else _reply(interaction, parts))
         except TRANSIENT_ERRORS as error:

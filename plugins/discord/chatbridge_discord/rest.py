@@ -101,5 +101,5 @@ def _content(body: Any, file: Attachment | None) -> dict[str, Any]:
 def _decoded(data: bytes) -> Any:
     try:
         return json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested deeper than anything that Discord sends
         return None

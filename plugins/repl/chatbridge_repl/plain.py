@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import errno
 import os
 import re
 import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-from chatbridge import Chunk
-from chatbridge_repl.printable import printable
+from chatbridge import Chunk, printable
 from chatbridge_repl.waiting import Waiting
+
+MAX_LINE = 2**20
+"""Characters of a line of the input; a longer one is no text that somebody wrote, as /dev/zero is none."""
+MAX_WAITING = 100
+"""Lines that are read ahead."""
 
 
 class Plain:
@@ -90,26 +96,40 @@ class PlainStream:
 
 
 async def lines(source: TextIO) -> AsyncIterator[str]:
-    """The lines of a file or pipe without their ends, as they come; blank ones are passed over."""
+    """The lines of a file or pipe without their ends, as they come; blank ones are passed over.
+
+    Raises: OSError where it can't be read, as a closed one, or one line of it does not end.
+    """
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[str | None] = asyncio.Queue()
+    queue: asyncio.Queue[str | OSError | None] = asyncio.Queue(MAX_WAITING)
+
+    def put(item: str | OSError | None) -> None:
+        # Waits where much is unread: a file of any size must not fill the memory.
+        asyncio.run_coroutine_threadsafe(queue.put(item), loop).result()
 
     def read() -> None:
         # By the descriptor, on a thread of its own: nothing can end a read that waits, so it must be possible to
         # leave it behind when the program ends, and a text file would hold a lock then.
         decoder = codecs.getincrementaldecoder(source.encoding or "utf-8")("replace")
         rest, ended = "", False
-        with suppress(RuntimeError):  # the loop is closed: nobody listens any more
-            while not ended:
-                data = os.read(source.fileno(), 65536)
-                ended = not data
-                *complete, rest = (rest + decoder.decode(data, ended)).split("\n")
-                for line in complete:
-                    loop.call_soon_threadsafe(queue.put_nowait, line)
-            loop.call_soon_threadsafe(queue.put_nowait, rest)
-            loop.call_soon_threadsafe(queue.put_nowait, None)
+        with suppress(RuntimeError, CancelledError):  # the loop is closed: nobody listens any more
+            try:
+                while not ended:
+                    data = os.read(source.fileno(), 65536)
+                    ended = not data
+                    *complete, rest = (rest + decoder.decode(data, ended)).split("\n")
+                    for line in complete:
+                        put(line)
+                    if len(rest) > MAX_LINE:
+                        raise OSError(errno.EMSGSIZE, f"a line of more than {MAX_LINE} characters is no message")
+                put(rest)
+                put(None)
+            except OSError as error:
+                put(OSError(error.errno, error.strerror, "stdin"))
 
     threading.Thread(target=read, daemon=True, name="stdin").start()
     while (line := await queue.get()) is not None:
+        if isinstance(line, OSError):
+            raise line
         if line.strip():
             yield line.rstrip("\r\n")

@@ -46,6 +46,14 @@ def prompt_session(
     )
 
 
+async def answer_to(question: str) -> str:
+    """What the person types on one line; "" for Ctrl-C and Ctrl-D. It is no message, and not kept in the history."""
+    try:
+        return await PromptSession[str]().prompt_async(question)
+    except (EOFError, KeyboardInterrupt):
+        return ""
+
+
 def key_bindings() -> KeyBindings:
     """Enter sends, Alt-Enter (or Esc, then Enter) breaks the line, Ctrl-C clears what was typed."""
     keys = KeyBindings()

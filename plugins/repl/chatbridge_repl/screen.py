@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.text import Text
 
-from chatbridge import Chunk, Finish
+from chatbridge import Chunk, Finish, printable
 from chatbridge_repl.markdown import MarkdownWriter
-from chatbridge_repl.printable import printable
 from chatbridge_repl.texts import say
 from chatbridge_repl.waiting import Waiting
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, aclosing
 from typing import Protocol
 from uuid import uuid4
 
 from chatbridge import Author, Bot, Channel, Chunk, Message, Notice, ReplyStream, StoreError
 from chatbridge_repl.texts import say
+
+Ask = Callable[[str], Awaitable[bool]]
 
 CHANNEL = Channel(id="terminal", name="terminal", kind="terminal")
 
@@ -60,6 +62,8 @@ class Session:
         self._turn: ReplyStream | None = None
         self._answering: asyncio.Task[object] | None = None
         self._came = False
+        self.ask: Ask | None = None
+        """How to ask the person something, where one sits at a terminal."""
 
     async def begin(self, resume: str = "", commands: Iterable[str] = ()) -> None:
         """Begin a new conversation, or go on with the one that `resume` names ("latest", "c12" or "12").
@@ -81,7 +85,7 @@ class Session:
         """
         # Another terminal may have begun a conversation since; this one stays with its own.
         await self._bot.services.store.make_current(self._conversation)
-        result = await self._bot.receive(self._message(text))
+        result = await self._bot.receive(self._message(text), ask=self.ask)
         if isinstance(result, ReplyStream):
             await self._stream(result)
         elif isinstance(result, Notice):

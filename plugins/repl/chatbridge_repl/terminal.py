@@ -17,7 +17,7 @@ from typing import Protocol
 
 import click
 
-from chatbridge import Author, Bot, ChatbridgeError
+from chatbridge import Author, Bot, ChatbridgeError, printable
 from chatbridge_repl.interrupts import on_interrupt, without_echo
 from chatbridge_repl.logs import logs_shown
 from chatbridge_repl.options import ReplOptions
@@ -56,6 +56,7 @@ async def run(options: ReplOptions, bot: Bot) -> None:
             await session.send(options.prompt)
         elif interactive:
             with without_echo():
+                session.ask = partial(_ask, language)
                 await talk(session, view, _prompt(options, bot, language))
         else:
             await _answer_lines(session, view)
@@ -83,6 +84,14 @@ async def _read(prompt: Prompt, view: View, language: str) -> str | None:
             return None
         if text.strip():
             return text
+
+
+async def _ask(language: str, question: str) -> bool:
+    """Ask the person; whatever is not a yes is a no, Ctrl-C and Ctrl-D too."""
+    from chatbridge_repl.prompt import answer_to
+
+    answer = await answer_to(printable(f"{question} {say(language, 'yes_or_no')} "))
+    return answer.strip().lower() in ("y", "yes", "是", "好", "对")
 
 
 async def _answer(session: Session, view: View, text: str) -> None:

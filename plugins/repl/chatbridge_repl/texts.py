@@ -21,6 +21,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "This bot answers nothing here; see reply_to, allow and deny in bots.yaml.",
         "此机器人在这里不回答；请查看 bots.yaml 中的 reply_to、allow 和 deny。",
     ),
+    "yes_or_no": ("[y/N]", "[y/N]"),
     "stopping": ("Stopping; Ctrl-C once more gives this answer up.", "正在停止；再按一次 Ctrl-C 放弃这个回答。"),
     "given_up": ("Given up.", "已放弃。"),
     "unanswered": ("{failed} of {count} messages failed", "{count} 条消息中有 {failed} 条失败"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TextIO
 
+from chatbridge import printable
 from chatbridge_repl.texts import say
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Waiting:
             if progress := self._started(bar=True):
                 self._load = progress.add_task("", total=1.0)
         if self._progress is not None and self._load is not None:
-            doing = say(self._language, "loading", model=model, doing=doing)
+            doing = printable(say(self._language, "loading", model=model, doing=doing))
             self._progress.update(self._load, completed=share, description=doing)
 
     def stop(self) -> None:

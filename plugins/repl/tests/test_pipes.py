@@ -57,6 +57,29 @@ def test_commands_work_in_a_pipe(repl: Repl) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize("arguments", [(), ("-p", "/save x.json")])
+def test_files_are_written_for_a_person_at_a_terminal_only(
+    repl: Repl, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    done = repl(*arguments, stdin="hello\n/save x.json\n/load bots.yaml\n")
+    assert done.returncode == 1
+    assert "/save works in a terminal only" in done.stderr
+    assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize(("redirected", "told"), [("<&-", "it is closed"), ("</dev/zero", "a line of more than")])
+def test_an_input_that_can_not_be_read_is_told_in_a_line(
+    environment: dict[str, str], tmp_path: Path, redirected: str, told: str
+) -> None:
+    command = f'exec "$0" -m chatbridge repl {redirected}'
+    done = subprocess.run(
+        ["/bin/sh", "-c", command, sys.executable], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"chatbridge: stdin: {told}")
+    assert done.stderr.count("\n") == 1
+
+
 def test_one_message_is_answered_as_it_is(repl: Repl) -> None:
     done = repl("-p", "say one\\n\\n    two\\n", stdin="never read\n")
     assert (done.stdout, done.stderr, done.returncode) == ("one\n\n    two\n", "", 0)
@@ -184,8 +207,7 @@ def test_ctrl_c_exits_130_and_keeps_what_came(repl: Repl, environment: dict[str,
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert errors == b""
-    repl("--resume", "-p", "/save saved.json")
-    assert "slowly now and so on" in (tmp_path / "saved.json").read_text("utf-8")
+    assert "slowly now and so on" in repl("--resume", "-p", "/branch").stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to whole consoles only")

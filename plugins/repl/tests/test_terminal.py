@@ -109,6 +109,31 @@ def test_ctrl_c_keeps_what_came_and_the_talk_goes_on(start: Start, tmp_path: Pat
     assert leave(repl) == 0
 
 
+def test_a_file_is_replaced_only_where_the_person_says_so(start: Start, tmp_path: Path) -> None:
+    saved = tmp_path / "saved.json"
+    saved.write_text("mine", "utf-8")
+    repl = start()
+    repl.send("hello\r")
+    repl.expect("1: hello")
+    repl.expect(PROMPT)
+    for answer in ("\r", "no\r", "\x03", "\x04"):
+        repl.send("/save saved.json\r")
+        repl.expect("is there already. Replace it\\?")
+        repl.expect("y/N")
+        repl.send(answer)
+        repl.expect("Not saved")
+        repl.expect(PROMPT)
+        assert saved.read_text("utf-8") == "mine"
+    repl.send("/save saved.json\r")
+    repl.expect("y/N")
+    repl.send("y\r")
+    repl.expect("Saved to")
+    repl.expect(PROMPT)
+    assert "hello" in saved.read_text("utf-8")
+    assert saved.stat().st_mode & 0o777 == 0o600
+    assert leave(repl) == 0
+
+
 def test_ctrl_c_stops_a_model_in_a_worker_and_leaves_it_alive(start: Start) -> None:
     repl = start("-m", "endless", "-n", "1000000")
     for _ in range(2):

@@ -107,6 +107,8 @@ def _import(config: Path, file: Path, name: str | None) -> None:
 def _list(config: Path) -> None:
     import time
 
+    from chatbridge import escaped
+
     count = 0
     for name, tokenizer, folder, stored in _kept(config):
         if not count:
@@ -116,7 +118,8 @@ def _list(config: Path) -> None:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(about.st_mtime))
         end = tokenizer.decode(stored.tokens[-_SHOWN:]).decode("utf-8", "replace")
         text = " ".join(end.split())[-_SHOWN:]
-        click.echo(f"{_id(stored)}  {name}  {len(stored.tokens)} tokens  {about.st_size >> 10} KiB  {when}  …{text}")
+        tokens = len(stored.tokens)
+        click.echo(escaped(f"{_id(stored)}  {name}  {tokens} tokens  {about.st_size >> 10} KiB  {when}  …{text}"))
     if not count:
         click.echo("no states are kept yet: they come there when conversations get quiet, and when a program ends")
 

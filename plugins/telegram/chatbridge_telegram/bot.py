@@ -13,13 +13,23 @@ import telegram
 from telegram.error import BadRequest, InvalidToken, TelegramError
 from telegram.request import HTTPXRequest
 
-from chatbridge import Bot, ChannelSettings, ChatbridgeError, Clock, ConfigError, Delivery, Downloads, redacted
+from chatbridge import (
+    Bot,
+    ChannelSettings,
+    ChatbridgeError,
+    Clock,
+    ConfigError,
+    Delivery,
+    Downloads,
+    in_one_line,
+    redacted,
+)
 from chatbridge_telegram import menu
 from chatbridge_telegram.chat import EVERYWHERE
 from chatbridge_telegram.files import Files
 from chatbridge_telegram.listener import Listener
 from chatbridge_telegram.options import TelegramOptions, Webhook
-from chatbridge_telegram.polling import BACK_OFF, HOLD_SECONDS, WANTED, poll
+from chatbridge_telegram.polling import BACK_OFF, HOLD_SECONDS, MAX_WHY, WANTED, poll
 from chatbridge_telegram.room import Room
 
 log = logging.getLogger(__name__)
@@ -27,8 +37,9 @@ log = logging.getLogger(__name__)
 CONNECTIONS = 64
 LOGGERS_WITH_TOKEN = ("telegram.Bot", "telegram.request")
 """The loggers that write addresses; the token is a part of each."""
-NOISY_LOGGERS = {"httpx": logging.WARNING}
-"""httpx logs a line for each call, polls included."""
+NOISY_LOGGERS = {"httpx": logging.WARNING, "telegram.request.BaseRequest": logging.CRITICAL}
+"""httpx logs a line for each call, polls included. The library logs an answer that is no JSON, such as the page of a
+proxy that reaches nobody, with a traceback, and then raises it as an error, which says the same in one line."""
 
 
 async def run(
@@ -123,7 +134,7 @@ async def _retried(call: Callable[[], Awaitable[object]], back_off: float) -> No
         except (InvalidToken, BadRequest):
             raise
         except TelegramError as error:
-            log.warning("no answer from Telegram: %s; asking again in %g s", error, back_off)
+            log.warning("no answer from Telegram: %s; asking again in %g s", in_one_line(str(error), MAX_WHY), back_off)
             await asyncio.sleep(back_off)
             back_off = min(2 * back_off, BACK_OFF[1])
 

@@ -1,6 +1,7 @@
 """A small HTTP listener for Telegram's webhook: takes posts with the right secret, and nothing else.
 
-An update is answered with 200 only after `take` has returned for it; otherwise Telegram posts it again.
+An update is answered with 200 only after `take` has returned for it; otherwise Telegram posts it again. Anybody may
+reach the listener, so a body is read only behind the secret, and nobody gets more than some bytes and seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +19,17 @@ import h11
 log = logging.getLogger(__name__)
 
 MAX_BYTES = 4 * 2**20
+MAX_HEAD = 16 * 1024
+MAX_CONNECTIONS = 200
+"""At once; Telegram makes 40 unless it is told otherwise, 100 at most."""
+HEAD_SECONDS = 10.0
+"""For the head of a request, from its first byte on."""
+BODY_SECONDS = 30.0
+"""For its body."""
 IDLE_SECONDS = 120.0
+"""Between two requests of a connection that has shown the secret; the first one has to begin within `HEAD_SECONDS`."""
+COMPLAIN_EVERY = 60.0
+"""Seconds between two lines of the log about posts without the secret: strangers must not fill the disk."""
 SECRET_HEADER = b"x-telegram-bot-api-secret-token"
 
 
@@ -34,6 +45,8 @@ class Listener:
         self._take = take
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._strangers = 0
+        self._complained = float("-inf")
 
     async def __aenter__(self) -> Listener:
         self._server = await asyncio.start_server(self._connected, self._host, self.port)
@@ -50,9 +63,12 @@ class Listener:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if len(self._connections) >= MAX_CONNECTIONS:
+            writer.close()
+            return
         self._connections.add(task)
         try:
-            await self._serve(reader, writer, h11.Connection(h11.SERVER, max_incomplete_event_size=16 * 1024))
+            await self._serve(reader, writer, h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD))
         except (OSError, TimeoutError, h11.RemoteProtocolError):
             pass  # whoever that was has gone, or speaks no HTTP
         finally:
@@ -60,54 +76,77 @@ class Listener:
             writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, http: h11.Connection) -> None:
+        idle = HEAD_SECONDS
         while True:
-            request, body = await self._request(reader, http)
+            request = await self._head(reader, http, idle)
             if request is None:
                 return
-            status = await self._answer(request, body)
-            writer.write(http.send(h11.Response(status_code=status, headers=[("Content-Length", "0")])) or b"")
+            status = self._refusal(request)
+            if not status:
+                if http.they_are_waiting_for_100_continue:
+                    writer.write(http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+                body = await self._body(reader, http)
+                status = 413 if body is None else await self._answer(body)
+            again = http.their_state is h11.DONE
+            headers = [("Content-Length", "0"), *([] if again else [("Connection", "close")])]
+            writer.write(http.send(h11.Response(status_code=status, headers=headers)) or b"")
             writer.write(http.send(h11.EndOfMessage()) or b"")
-            await writer.drain()
-            if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
+            async with asyncio.timeout(HEAD_SECONDS):  # one that reads nothing holds nothing up
+                await writer.drain()
+            if not again or http.our_state is not h11.DONE:
                 return
             http.start_next_cycle()
+            idle = IDLE_SECONDS
 
-    async def _request(
-        self, reader: asyncio.StreamReader, http: h11.Connection
-    ) -> tuple[h11.Request | None, bytes | None]:
-        """The next request and its body, which is None where it is too long; no request at the end."""
-        request: h11.Request | None = None
-        body: bytes | None = b""
-        while True:
-            event = http.next_event()
-            if event is h11.NEED_DATA:
-                async with asyncio.timeout(IDLE_SECONDS):
-                    http.receive_data(await reader.read(65536))
-            elif isinstance(event, h11.Request):
-                request = event
-            elif isinstance(event, h11.Data):
-                body = None if body is None or len(body) + len(event.data) > MAX_BYTES else body + bytes(event.data)
-                if body is None:
-                    return request, None
-            elif isinstance(event, h11.EndOfMessage):
-                return request, body
-            else:
-                return None, None
+    async def _head(self, reader: asyncio.StreamReader, http: h11.Connection, idle: float) -> h11.Request | None:
+        """The head of the next request; None at the end. Raises TimeoutError where it takes too long."""
+        async with asyncio.timeout(idle) as limit:
+            while (event := http.next_event()) is h11.NEED_DATA:
+                data = await reader.read(65536)
+                if idle > HEAD_SECONDS and data:  # it has begun
+                    limit.reschedule(asyncio.get_running_loop().time() + HEAD_SECONDS)
+                    idle = HEAD_SECONDS
+                http.receive_data(data)
+        return event if isinstance(event, h11.Request) else None
 
-    async def _answer(self, request: h11.Request, body: bytes | None) -> int:
+    def _refusal(self, request: h11.Request) -> int:
+        """The status by which a request is refused before its body is read; 0 for one that is taken."""
         headers = dict(request.headers)
         if request.target.partition(b"?")[0] != self._path:
             return 404
         if request.method != b"POST":
             return 405
         if not hmac.compare_digest(headers.get(SECRET_HEADER, b""), self._secret):
-            log.warning("somebody who does not know the secret has posted to the webhook")
+            self._complain()
             return 403
-        if body is None:
-            return 413
+        length = headers.get(b"content-length", b"0")
+        return 413 if len(length) > 12 or int(length) > MAX_BYTES else 0
+
+    def _complain(self) -> None:
+        self._strangers += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._complained >= COMPLAIN_EVERY:
+            log.warning("somebody who does not know the secret has posted to the webhook (%d times)", self._strangers)
+            self._strangers, self._complained = 0, now
+
+    async def _body(self, reader: asyncio.StreamReader, http: h11.Connection) -> bytes | None:
+        """The body of a request; None where it is too long. Raises TimeoutError where it takes too long."""
+        pieces, count = [], 0
+        async with asyncio.timeout(BODY_SECONDS):
+            while not isinstance(event := http.next_event(), h11.EndOfMessage):
+                if event is h11.NEED_DATA:
+                    http.receive_data(await reader.read(65536))
+                elif isinstance(event, h11.Data):
+                    pieces.append(bytes(event.data))
+                    count += len(event.data)
+                    if count > MAX_BYTES:
+                        return None
+        return b"".join(pieces)
+
+    async def _answer(self, body: bytes) -> int:
         try:
             update = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):  # no JSON, or nested deeper than anything that Telegram sends
             return 400
         if not isinstance(update, dict):
             return 400

@@ -12,7 +12,7 @@ import telegram
 from telegram.error import Conflict, InvalidToken, RetryAfter, TelegramError
 from telegram.warnings import PTBUserWarning
 
-from chatbridge import ChatbridgeError
+from chatbridge import ChatbridgeError, in_one_line
 from chatbridge_telegram.failures import seconds_of
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,8 @@ WANTED = ("message", "edited_message", "callback_query", "my_chat_member", "stop
 HOLD_SECONDS = 25
 BACK_OFF = (0.5, 30.0)
 CONFLICT_SECONDS = 30.0
+MAX_WHY = 300
+"""Characters of an error in the log: it may bring a page of HTML along."""
 
 
 async def poll(
@@ -51,7 +53,7 @@ async def poll(
             log.error("another program asks for this bot's updates, or it has a webhook; trying again")
             await sleep(max(wait, min(CONFLICT_SECONDS, 60 * back_off)))
         except (TelegramError, ChatbridgeError) as error:
-            log.warning("no answer from Telegram: %s; asking again in %g s", error, wait)
+            log.warning("no answer from Telegram: %s; asking again in %g s", in_one_line(str(error), MAX_WHY), wait)
             await sleep(wait)
             wait = min(wait * 2, BACK_OFF[1])
         else:
