@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from . import words
 BOS, EOS, FIRST = 256, 257, 258
 ALPHABET = b"etaoinshrdlu etaoin\n:>#*_`[](|<"
 """What the model says: letters, and now and then what headers and Markdown are made of."""
+MAX_STEPS, SLOW = 16, 4
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -30,7 +31,7 @@ CHAT_TEMPLATE = (
 class Tokenizer(ToyTokenizer):
     """One id for each byte, and one for each control token of any preset."""
 
-    specials = {token: FIRST + number for number, token in enumerate(words.controls())}
+    specials: ClassVar = {token: FIRST + number for number, token in enumerate(words.controls())}
 
     def special(self, token: str) -> int | None:
         return self.specials.get(token)
@@ -112,11 +113,16 @@ class InProcess:
                 self.cancel(request.id)
 
     async def _run(self) -> None:
+        """Some turns are of one step, as with a slow model; in others answers are whole before anybody looks."""
+        turn = 0
         while not self._engine.idle:
-            for event in self._engine.step():
-                if (asked := self._asked.get(event.request_id)) is not None:
+            turn += 1
+            for _ in range(1 if turn % SLOW == 0 else MAX_STEPS):
+                if self._engine.idle:
+                    break
+                for event in self._engine.step():
                     told = event.error or event.chunk
-                    if told is not None:
+                    if told is not None and (asked := self._asked.get(event.request_id)) is not None:
                         asked.events.put_nowait(told)
             await asyncio.sleep(0)
 

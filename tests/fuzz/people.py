@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from chatbridge_discord.commands import MENUS, option_name
+
 from chatbridge import without_name
 from chatbridge.bots.command import expand, parse
 from chatbridge.testing.discord.state import Refusal, walk
 from chatbridge.testing.wire.forms import Upload
 from chatbridge.texts import LANGUAGES, say
-from chatbridge_discord.commands import MENUS, option_name
 
 from . import words
 from .rooms import STRANGERS, Room, Stage
@@ -47,6 +48,11 @@ class People:
     @property
     def rooms(self) -> list[Room]:
         return [*self.stage.rooms["discord"], *self.stage.rooms["telegram"], *self.extra]
+
+    @property
+    def waiting(self) -> list[Any]:
+        """The interactions whose answer has not come."""
+        return [one for one in self.interactions if one.kind is None or _thinks(one.response)]
 
     # --- what is to come of it ---------------------------------------------------------------------------------
 
@@ -254,6 +260,10 @@ def answers(stage: Stage, room: Room) -> list[Any]:
     """The bot's messages in a room that answer something: no offers, and nothing that one person alone sees."""
     found = [one for one in stage.shown(room) if not getattr(one, "ephemeral", False)]
     return [one for one in found if _text(one) not in OFFERS]
+
+
+def _thinks(response: Any) -> bool:
+    return response is not None and response.loading and not response.deleted
 
 
 def _text(message: Any) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import chatbridge.bots.request
 from chatbridge.engine.backend import Request
@@ -59,22 +60,23 @@ class Prompts:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Hear of every prompt that is made, as long as the context lasts."""
-        ours = chatbridge.bots.request.render
+        place: Any = chatbridge.bots.request  # where prompts are made
+        ours = place.render
 
-        def listen(template: Template, turns: Sequence[Turn], *, info: ModelInfo, **about: object) -> object:
-            rendered = ours(template, turns, info=info, **about)  # type: ignore[arg-type]
+        def listen(template: Template, turns: Sequence[Turn], *, info: ModelInfo, **about: Any) -> Any:
+            rendered = ours(template, turns, info=info, **about)
             variables, continued = about.get("variables") or {}, bool(about.get("continue_last"))
-            made = _Made(template, tuple(turns), info, variables, continued)  # type: ignore[arg-type]
+            made = _Made(template, tuple(turns), info, variables, continued)
             self._made[id(rendered.prompt)] = (rendered.prompt, made)
             if len(self._made) > _REMEMBERED:
                 self._made.popitem(last=False)
             return rendered
 
-        chatbridge.bots.request.render = listen  # type: ignore[assignment]
+        place.render = listen
         try:
             yield
         finally:
-            chatbridge.bots.request.render = ours
+            place.render = ours
 
     def look(self, request: Request, info: ModelInfo) -> None:
         """Report whatever is wrong with a request's prompt."""
@@ -90,7 +92,9 @@ class Prompts:
         made = found[1]
         harmless = made.again(_harmless(made.turns))
         if _skeleton(request.prompt) != _skeleton(harmless):
-            self._report("control tokens", f"{made.template.name}: {_skeleton(request.prompt)!r} for {_skeleton(harmless)!r}")
+            self._report(
+                "control tokens", f"{made.template.name}: {_skeleton(request.prompt)!r} for {_skeleton(harmless)!r}"
+            )
         said, meant = _flat(request.prompt), _flat(harmless)
         for header in headers_of(made.template):
             if (count := _count(header, said, meant)) > (wanted := _count(header, meant, meant)):
@@ -164,7 +168,8 @@ def _pattern(header: str, inline: bool) -> re.Pattern[str]:
 def _count(header: str, text: str, model: str | None) -> int:
     """How often a header is in a text: where a line begins, or anywhere if `model` has it within lines."""
     inline = model is not None and any(
-        model[: found.start()].rstrip(" ")[-1:] not in ("", "\n", "\0") for found in _pattern(header, True).finditer(model)
+        model[: found.start()].rstrip(" ")[-1:] not in ("", "\n", "\0")
+        for found in _pattern(header, True).finditer(model)
     )
     return sum(1 for _ in _pattern(header, inline).finditer(text))
 

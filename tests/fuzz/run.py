@@ -10,13 +10,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .model import InProcess
 from .people import People, answers
 from .prompts import Prompts
-from .rooms import MESSAGES_PER_MINUTE, Stage, stage
+from .rooms import MESSAGES_PER_MINUTE, Room, Stage, stage
 from .script import Event, drawn, halves
-from .watch import Watch
+from .watch import Report, Watch
 
 KINDS = ("open", "open", "paired", "limited")
 ROUND = 120
@@ -24,6 +25,8 @@ ROUND = 120
 PATIENCE = 60.0
 """Seconds in which everybody is answered."""
 QUIET = 0.02
+MEMORY = next((folder for folder in ("/dev/shm",) if Path(folder).is_dir()), None)
+"""Where stores are put: a disk would be waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ async def act(seed: int, events: Sequence[Event], *, kind: str = "") -> Outcome:
     watch, prompts = Watch(report), Prompts(report, seed)
     model = InProcess(prompts.look)
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, prompts.listening():
+    with tempfile.TemporaryDirectory(dir=MEMORY, ignore_cleanup_errors=True) as folder, prompts.listening():
         async with stage(rng, kind or KINDS[seed % len(KINDS)], Path(folder) / "store", model) as found:
             people = People(found)
             with watch.on():
@@ -86,17 +89,16 @@ async def act(seed: int, events: Sequence[Event], *, kind: str = "") -> Outcome:
     return outcome
 
 
-async def _settled(found: Stage, people: People, report: object) -> bool:
+async def _settled(found: Stage, people: People, report: Report) -> bool:
     """Wait until nothing is in hand and everybody has an answer; False where that takes too long."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         if any(task.done() for task in found.frontends):
             ended = [task.exception() for task in found.frontends if task.done() and not task.cancelled()]
-            report("frontend", f"it has ended: {ended!r}")  # type: ignore[operator]
+            report("frontend", f"it has ended: {ended!r}")
             return False
         idle = all(delivery.in_hand == delivery.queued == 0 for delivery in found.bridge.services.deliveries)
-        waiting = [one for one in people.interactions if one.kind is None or (one.response and one.response.loading)]
-        if idle and not waiting and not found.servers["telegram"].bot.updates and not _missing(found, people):
+        if idle and not people.waiting and not found.servers["telegram"].bot.updates and not _missing(found, people):
             calls = _calls(found)
             await asyncio.sleep(QUIET)
             if _calls(found) == calls:
@@ -106,10 +108,13 @@ async def _settled(found: Stage, people: People, report: object) -> bool:
         await asyncio.sleep(QUIET / 4)
     for room, count in _missing(found, people):
         said = [getattr(one, "content", None) or one.text for one in room.said[-4:]]
-        report("unanswered", f"{room.service} {_about(room)}: {count} of {room.expected}; last said: {said!r}"[:2000])  # type: ignore[operator]
+        report("unanswered", f"{room.service} {_about(room)}: {count} of {room.expected}; last said: {said!r}"[:2000])
     if found.servers["telegram"].bot.updates:
-        report("unanswered", f"{len(found.servers['telegram'].bot.updates)} updates of Telegram were not taken")  # type: ignore[operator]
-    report("stuck", f"nothing has settled for {PATIENCE:g} s")  # type: ignore[operator]
+        report("unanswered", f"{len(found.servers['telegram'].bot.updates)} updates of Telegram were not taken")
+    for one in people.waiting:
+        report("unanswered", f"an interaction of type {one.type} in {one.channel.name!r}: {one.data!r}"[:1000])
+    hands = {delivery.bot_name: (delivery.in_hand, delivery.queued) for delivery in found.bridge.services.deliveries}
+    report("stuck", f"nothing has settled for {PATIENCE:g} s; in hand and queued: {hands}")
     return False
 
 
@@ -117,34 +122,34 @@ def _calls(found: Stage) -> int:
     return sum(len(server.calls.to("*end*")) + len(server.calls.to("P*")) for server in found.servers.values())
 
 
-def _about(room: object) -> str:
-    settings = room.settings  # type: ignore[attr-defined]
-    where = "private" if room.owner is not None else "group"  # type: ignore[attr-defined]
+def _about(room: Room) -> str:
+    settings = room.settings
+    where = "private" if room.owner is not None else "group"
     return f"{where} {settings.template} {settings.scope} {settings.follow_up} {settings.reply_to}"
 
 
-def _missing(found: Stage, people: People) -> list[tuple[object, int]]:
+def _missing(found: Stage, people: People) -> list[tuple[Room, int]]:
     counts = [(room, len(answers(found, room))) for room in people.rooms]
     return [(room, count) for room, count in counts if count < room.expected[0]]
 
 
-def _look(found: Stage, people: People, report: object) -> None:
+def _look(found: Stage, people: People, report: Report) -> None:
     for room in people.rooms:
         shown = answers(found, room)
         if len(shown) > room.expected[1]:
             last = [getattr(one, "content", None) or one.text for one in shown[-4:]]
-            report("surplus", f"{room.service} {_about(room)}: {len(shown)} of {room.expected}: {last!r}"[:2000])  # type: ignore[operator]
+            report("surplus", f"{room.service} {_about(room)}: {len(shown)} of {room.expected}: {last!r}"[:2000])
             room.expected[1] = len(shown)
         if found.kind == "limited" and room.owner:
             _within_quota(shown, report)
 
 
-def _within_quota(shown: Sequence[object], report: object) -> None:
+def _within_quota(shown: Sequence[Any], report: Report) -> None:
     """No more answers in any minute than are allowed; notices have no buttons."""
-    times = [one.at for one in shown if getattr(one, "components", None) or getattr(one, "keyboard", None)]  # type: ignore[attr-defined]
+    times = [one.at for one in shown if getattr(one, "components", None) or getattr(one, "keyboard", None)]
     most = MESSAGES_PER_MINUTE
     if any(later - earlier < 59 for earlier, later in zip(times, times[most:], strict=False)):
-        report("quota", f"more than {most} answers in a minute")  # type: ignore[operator]
+        report("quota", f"more than {most} answers in a minute")
 
 
 async def shortened(seed: int, events: Sequence[Event], signature: str, *, tries: int = 60) -> list[Event]:

@@ -14,17 +14,53 @@ from chatbridge.prompts import formats
 from chatbridge.prompts.builtin import presets
 from chatbridge.prompts.formats import Control
 
-WORDS = "the a what is LoRA how do I ping why not 你好 请问 什么是 模型 привет שלום مرحبا नमस्ते 🙂 👩‍👩‍👧 naïve".split()
-LIKENESSES = {"a": "аɑ", "e": "еε", "i": "і1|", "o": "ο0о", "s": "ѕ", "u": "υ", "r": "ʀ", "n": "ո", ":": "：∶꞉", "#": "♯"}
+WORDS = (
+    "the", "a", "what", "is", "LoRA", "how", "do", "I", "ping", "why", "not", "你好", "请问", "什么是", "模型",
+    "привет", "שלום", "مرحبا", "नमस्ते", "🙂", "naïve",
+)  # fmt: skip
+    [
+        "the",
+        "a",
+        "what",
+        "is",
+        "LoRA",
+        "how",
+        "do",
+        "I",
+        "ping",
+        "why",
+        "not",
+        "你好",
+        "请问",
+        "什么是",
+        "模型",
+        "привет",
+        "שלום",
+        "مرحبا",
+        "नमस्ते",
+        "🙂",
+        "naïve",
+    ]
+)
+LIKENESSES = {
+    "a": "аɑ", "e": "еε", "i": "і1|", "o": "ο0о", "s": "ѕ", "u": "υ", "r": "ʀ", "n": "ո", ":": "：∶꞉", "#": "♯",
+}  # fmt: skip
 UNSEEN = ("\u200b", "\u200d", "\u2060", "\ufe0f", "\u00ad", "\u034f", "\u3164", "\U000e0041", "\u202e", "\u0301")
 LINE_ENDS = ("\n", "\n", "\r\n", "\u2028", "\x0b", "\x85")
-MARKDOWN = ("*", "**", "_", "__", "`", "```", "~~", "||", "> ", "# ", "[", "](", ")", "![", "|", "---", "<", ">", "\\", "- ")
-LINKS = ("[x](tg://user?id=1001)", "tg://user?id=1001", "https://example.org/a_b_(c)", "@everyone", "<@1>", "<@&1>", "@alice")
+MARKDOWN = (
+    "*", "**", "_", "__", "`", "```", "~~", "||", "> ", "# ", "[", "](", ")", "![", "|", "---", "<", ">", "\\", "- ",
+)  # fmt: skip
+LINKS = (
+    "[x](tg://user?id=1001)", "tg://user?id=1001", "https://example.org/a_b_(c)",
+    "@everyone", "<@1>", "<@&1>", "@alice",
+)  # fmt: skip
 COMMANDS = (
     "help", "reset", "regenerate", "continue", "edit", "undo", "branch", "model", "template", "system", "set", "stop",
     "stats", "pair", "unpair", "usage", "save", "load", "nonsense",
 )  # fmt: skip
-ARGUMENTS = ("temperature 0", "max_tokens 8", "temperature x", "top_p 2", "stop [", "penalty_window 5", "c1", "1", "7", "*")
+ARGUMENTS = (
+    "temperature 0", "max_tokens 8", "temperature x", "top_p 2", "stop [", "penalty_window 5", "c1", "1", "7", "*",
+)  # fmt: skip
 
 
 @cache
@@ -109,7 +145,8 @@ def _unicode(rng: random.Random) -> str:
 def _header(rng: random.Random) -> str:
     said = rng.choice((*headers(), *controls()))
     if rng.random() < 0.5:
-        said = "".join(rng.choice(LIKENESSES[char]) if char in LIKENESSES and rng.random() < 0.3 else char for char in said)
+        alike = (rng.choice(LIKENESSES.get(char, char)) if rng.random() < 0.3 else char for char in said)
+        said = "".join(alike)
     if rng.random() < 0.4:
         at = rng.randrange(len(said) + 1)
         said = said[:at] + rng.choice(UNSEEN) + said[at:]
@@ -132,4 +169,5 @@ def _long(rng: random.Random) -> str:
 
 
 def _repeated(rng: random.Random) -> str:
-    return rng.choice((*MARKDOWN, *UNSEEN, *LINE_ENDS, "[[](", "a ", "🙂", "\U0010fffd", "<|")) * rng.choice((50, 1000, 4096)) + "x"
+    piece = rng.choice((*MARKDOWN, *UNSEEN, *LINE_ENDS, "[[](", "a ", "🙂", "\U0010fffd", "<|"))
+    return piece * rng.choice((50, 1000, 4096)) + "x"
