@@ -34,6 +34,8 @@ class People:
     said: int = 0
     interactions: list[Any] = field(default_factory=list)
     extra: list[Room] = field(default_factory=list)
+    _fresh: set[int] = field(default_factory=set)
+    """The messages of this round, which may be waiting for their answer."""
     _channels: dict[int, Any] = field(default_factory=dict)
 
     async def do(self, event: Event) -> bool:
@@ -53,6 +55,11 @@ class People:
     def waiting(self) -> list[Any]:
         """The interactions whose answer has not come."""
         return [one for one in self.interactions if one.kind is None or _thinks(one.response)]
+
+    def new_round(self) -> None:
+        """Everybody has their answer."""
+        self._fresh.clear()
+        self.interactions.clear()
 
     # --- what is to come of it ---------------------------------------------------------------------------------
 
@@ -89,6 +96,7 @@ class People:
         message = await server.say(room.place, event.text, author=author, **more)
         self.said += 1
         room.said.append(message)
+        self._fresh.add(id(message))
         text = _text(message)
         if mention:
             name = rf"<@!?{server.bot.user.id}>" if room.service == "discord" else rf"@{server.bot.user.username}\b"
@@ -119,6 +127,7 @@ class People:
         message = await server.say(room.place, text, author=author, **files)
         self.said += 1
         room.said.append(message)
+        self._fresh.add(id(message))
         self._expect(room, person, _text(message), sure=bool(_text(message)) or room.owner is not None)
         return True
 
@@ -173,7 +182,11 @@ class People:
         return there[event.pick % len(there)]
 
     async def _edit(self, event: Event, room: Room, person: int) -> bool:
-        await self.stage.servers[room.service].edit(self._own(event, room), event.text)
+        message = self._own(event, room)
+        await self.stage.servers[room.service].edit(message, event.text)
+        if id(message) in self._fresh:  # as it is now, it may be answered or not
+            room.expected[0] -= 1
+            room.expected[1] += 1 + LONG
         return True
 
     async def _touch(self, event: Event, room: Room, person: int) -> bool:
@@ -182,8 +195,9 @@ class People:
         return True
 
     async def _delete(self, event: Event, room: Room, person: int) -> bool:
-        await self.stage.servers[room.service].delete(self._own(event, room))
-        room.expected[0] -= 1  # it may have waited for its answer, or be getting it just now
+        message = self._own(event, room)
+        await self.stage.servers[room.service].delete(message)
+        room.expected[0] -= id(message) in self._fresh  # it may be waiting for its answer, or getting it just now
         return True
 
     async def _react(self, event: Event, room: Room, person: int) -> bool:

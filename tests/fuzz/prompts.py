@@ -35,7 +35,9 @@ _REMEMBERED = 512
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class Made:
+    """What a prompt is made of."""
+
     template: Template
     turns: tuple[Turn, ...]
     info: ModelInfo
@@ -55,7 +57,13 @@ class Prompts:
         self.looked = 0
         self._report = report
         self._rng = random.Random(seed)
-        self._made: OrderedDict[int, tuple[Prompt, _Made]] = OrderedDict()
+        self._made: OrderedDict[int, tuple[Prompt, Made]] = OrderedDict()
+
+    def remember(self, prompt: Prompt, made: Made) -> None:
+        """That a prompt was made of this."""
+        self._made[id(prompt)] = (prompt, made)
+        if len(self._made) > _REMEMBERED:
+            self._made.popitem(last=False)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -66,10 +74,7 @@ class Prompts:
         def listen(template: Template, turns: Sequence[Turn], *, info: ModelInfo, **about: Any) -> Any:
             rendered = ours(template, turns, info=info, **about)
             variables, continued = about.get("variables") or {}, bool(about.get("continue_last"))
-            made = _Made(template, tuple(turns), info, variables, continued)
-            self._made[id(rendered.prompt)] = (rendered.prompt, made)
-            if len(self._made) > _REMEMBERED:
-                self._made.popitem(last=False)
+            self.remember(rendered.prompt, Made(template, tuple(turns), info, variables, continued))
             return rendered
 
         place.render = listen
@@ -101,7 +106,7 @@ class Prompts:
                 self._report("header", f"{made.template.name}: {header!r} {count} times, not {wanted}: {said!r}")
         self._impersonated(made)
 
-    def _impersonated(self, made: _Made) -> None:
+    def _impersonated(self, made: Made) -> None:
         """One speaker, drawn at random: nobody else's words read as theirs, from when they first spoke."""
         names = sorted({turn.name for turn in made.turns if turn.name.strip()})
         if not names or self._rng.random() < 0.7:

@@ -102,10 +102,9 @@ async def _settled(found: Stage, people: People, report: Report) -> bool:
             calls = _calls(found)
             await asyncio.sleep(QUIET)
             if _calls(found) == calls:
-                people.interactions.clear()
                 return True
             continue
-        await asyncio.sleep(QUIET / 4)
+        await asyncio.sleep(QUIET)
     for room, count in _missing(found, people):
         said = [getattr(one, "content", None) or one.text for one in room.said[-4:]]
         report("unanswered", f"{room.service} {_about(room)}: {count} of {room.expected}; last said: {said!r}"[:2000])
@@ -119,7 +118,7 @@ async def _settled(found: Stage, people: People, report: Report) -> bool:
 
 
 def _calls(found: Stage) -> int:
-    return sum(len(server.calls.to("*end*")) + len(server.calls.to("P*")) for server in found.servers.values())
+    return sum(len(server.calls) for server in found.servers.values())
 
 
 def _about(room: Room) -> str:
@@ -139,9 +138,10 @@ def _look(found: Stage, people: People, report: Report) -> None:
         if len(shown) > room.expected[1]:
             last = [getattr(one, "content", None) or one.text for one in shown[-4:]]
             report("surplus", f"{room.service} {_about(room)}: {len(shown)} of {room.expected}: {last!r}"[:2000])
-            room.expected[1] = len(shown)
         if found.kind == "limited" and room.owner:
             _within_quota(shown, report)
+        room.expected[:] = [len(shown), len(shown)]
+    people.new_round()
 
 
 def _within_quota(shown: Sequence[Any], report: Report) -> None:
