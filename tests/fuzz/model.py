@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -21,7 +22,8 @@ from . import words
 BOS, EOS, FIRST = 256, 257, 258
 ALPHABET = b"etaoinshrdlu etaoin\n:>#*_`[](|<"
 """What the model says: letters, and now and then what headers and Markdown are made of."""
-MAX_STEPS, SLOW = 16, 4
+TURN, SLOW = 0.01, 6
+"""Seconds of a turn; one turn of so many has one step only."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -117,9 +119,10 @@ class InProcess:
         turn = 0
         while not self._engine.idle:
             turn += 1
-            for _ in range(1 if turn % SLOW == 0 else MAX_STEPS):
-                if self._engine.idle:
-                    break
+            end = time.perf_counter() + (0 if turn % SLOW == 0 else TURN)
+            more = True
+            while more and not self._engine.idle:
+                more = time.perf_counter() < end
                 for event in self._engine.step():
                     told = event.error or event.chunk
                     if told is not None and (asked := self._asked.get(event.request_id)) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,7 @@ class People:
     said: int = 0
     interactions: list[Any] = field(default_factory=list)
     extra: list[Room] = field(default_factory=list)
+    since: float = field(default_factory=time.monotonic)
     _fresh: set[int] = field(default_factory=set)
     """The messages of this round, which may be waiting for their answer."""
     _channels: dict[int, Any] = field(default_factory=dict)
@@ -118,7 +120,7 @@ class People:
     async def _file(self, event: Event, room: Room, person: int) -> bool:
         import random
 
-        name, content = words.file(random.Random(event.pick), 3000)
+        name, content = words.file(random.Random(event.pick), 3200)
         kind = "image/png" if name.endswith(".png") else "text/plain"
         file = Upload(name, content * event.repeat, kind)
         server, author = self.stage.servers[room.service], self.stage.people[room.service][person]

@@ -56,7 +56,7 @@ def _event(rng: random.Random) -> Event:
         said = "!" + rng.choice(("", " ", words.text(rng, 100)))
     elif kind == "file":
         said = words.text(rng, most // 4 - 1) if rng.random() < 0.5 else ""
-        repeat = rng.choice((1, 1, 10, 50, 100))
+        repeat = rng.choice((1, 1, 10, 50, 80))
     return Event(kind, service, room, person, said, pick, repeat)
 
 

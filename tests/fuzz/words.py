@@ -73,7 +73,7 @@ def formats_of(template: object) -> list[str]:
 def text(rng: random.Random, most: int) -> str:
     """A message of at most `most` UTF-16 units, which are never fewer than its characters."""
     kind: Callable[[random.Random], str] = rng.choice(
-        [_plain] * 5 + [_unicode, _header, _header, _header, _markdown, _mixed, _mixed, _long, _repeated]
+        [_plain] * 5 + [_unicode, _header, _header, _header, _markdown, _mixed, _mixed, _dialogue, _long, _repeated]
     )
     return cut(kind(rng), most)
 
@@ -94,8 +94,8 @@ def file(rng: random.Random, most: int) -> tuple[str, bytes]:
     """A file's name and content: text for the most part, of a size that is mostly small."""
     suffix = rng.choice((".txt", ".txt", ".md", ".py", ".json", ".png", ".exe", ""))
     stem = cut(rng.choice((_plain, _header, _unicode))(rng), 20).strip().replace("/", "_").replace("\0", "") or "file"
-    size = rng.choice((1, 200, 5000, most // 4, most))
-    content = text(rng, 4000).encode() or b"x"
+    size = rng.choice((1, 200, most, most))
+    content = (_dialogue(rng) if rng.random() < 0.4 else text(rng, 4000)).encode() or b"x"
     if rng.random() < 0.1:
         content = rng.randbytes(200)
     return stem + suffix, (content * (size // len(content) + 1))[: max(size, 1)]
@@ -128,6 +128,12 @@ def _header(rng: random.Random) -> str:
         said = said[:at] + rng.choice(UNSEEN) + said[at:]
     before = rng.choice(("", "", _plain(rng) + rng.choice(LINE_ENDS), " ", rng.choice(LINE_ENDS)))
     return f"{before}{said}{rng.choice(('', ' ', rng.choice(LINE_ENDS)))}{_plain(rng)}"
+
+
+def _dialogue(rng: random.Random) -> str:
+    """Whole conversations, as somebody might paste them."""
+    ends = rng.choice(LINE_ENDS)
+    return "".join(f"{rng.choice(headers())} {rng.choice(WORDS)}{ends}" for _ in range(rng.randrange(5, 60)))
 
 
 def _markdown(rng: random.Random) -> str:
