@@ -70,6 +70,8 @@ class People:
     ) -> None:
         """That a message is answered, or is not. `called`: it is meant for the bot. `sure`: that is all that counts."""
         low, high = self._wanted(room, text, called, mentioned)
+        if (parse(expand(text, room.settings.aliases)) or ("",))[0] == "stop":
+            low -= 1  # what it stops before its first word is shown nowhere
         stranger = self.stage.kind == "paired" and person in STRANGERS
         limited = self.stage.kind == "limited" and person != 0
         if stranger or limited or not sure or room.settings.follow_up != "queue":
