@@ -17,7 +17,6 @@ from .run import act, script_of, shortened
 from .script import Event, halves, read, written
 from .watch import Watch
 
-
 KNOWN = {"late"}
 """What is not mended yet: long files hold the event loop up while the guard looks for headers. To be empty."""
 
