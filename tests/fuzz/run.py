@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chatbridge.delivery.clock import LoopClock
+
 from .model import InProcess
 from .people import People, answers
 from .prompts import Prompts
@@ -25,6 +27,8 @@ ROUND = 120
 PATIENCE = 60.0
 """Seconds in which everybody is answered."""
 QUIET = 0.02
+"""Seconds between two looks at what goes on, and in which nothing more may come."""
+CLOCK = LoopClock()
 MEMORY = next((folder for folder in ("/dev/shm",) if Path(folder).is_dir()), None)
 """Where stores are put: a disk would be waited for."""
 
@@ -100,11 +104,11 @@ async def _settled(found: Stage, people: People, report: Report) -> bool:
         idle = all(delivery.in_hand == delivery.queued == 0 for delivery in found.bridge.services.deliveries)
         if idle and not people.waiting and not found.servers["telegram"].bot.updates and not _missing(found, people):
             calls = _calls(found)
-            await asyncio.sleep(QUIET)
+            await CLOCK.sleep(QUIET)
             if _calls(found) == calls:
                 return True
             continue
-        await asyncio.sleep(QUIET)
+        await CLOCK.sleep(QUIET)
     for room, count in _missing(found, people):
         said = [getattr(one, "content", None) or one.text for one in room.said[-4:]]
         report("unanswered", f"{room.service} {_about(room)}: {count} of {room.expected}; last said: {said!r}"[:2000])
