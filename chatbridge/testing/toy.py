@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -28,6 +29,21 @@ LETTERS = 256
 SPECIALS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
 VOCABULARY = LETTERS + len(SPECIALS)
 BOS, EOS = LETTERS, LETTERS + 1
+
+
+Doom = Literal["kill", "crash", "hang", "memory"]
+"""How a process ends: by SIGKILL, as where memory runs out; in native code, by SIGSEGV; not at all, though it does
+nothing any more; or it asks for more memory than there is (MemoryError)."""
+
+
+def meet(doom: Doom) -> None:
+    """Let this process meet its doom."""
+    if doom == "hang":
+        while True:
+            time.sleep(3600)
+    if doom == "memory":
+        raise MemoryError("no memory is left")
+    os.kill(os.getpid(), signal.SIGKILL if doom == "kill" else signal.SIGSEGV)
 
 
 class ToyTokenizer:
@@ -89,8 +105,9 @@ class ToyModel:
 
     Its letters are a to z and blanks; `eos_every`: about one token in so many ends the reply. `fail_on`: consuming
     this token raises an error. `crash_file`: holds a number, how often the process kills itself by `crash_signal` in
-    step `crash_after`. `adapters`: names, each of which makes it say something else. `steps`: the rows' lengths in
-    each step; `live`: states that are not released.
+    step `crash_after`. `dooms`: what befalls the process that consumes a token, by its id as a string. `step_seconds`:
+    how long a step takes at least. `adapters`: names, each of which makes it say something else. `steps`: the rows'
+    lengths in each step; `live`: states that are not released.
     """
 
     context_length: int = 4096
@@ -102,6 +119,8 @@ class ToyModel:
     crash_file: str = ""
     crash_signal: int = signal.SIGTERM
     crash_after: int = 0
+    dooms: Mapping[str, Doom] = field(default_factory=dict)
+    step_seconds: float = 0.0
     adapters: tuple[str, ...] = ()
     live: int = 0
     steps: list[list[int]] = field(default_factory=list)
@@ -148,6 +167,11 @@ class ToyModel:
         if self.fail_on is not None and any(self.fail_on in row.tokens for row in rows):
             raise ValueError(f"this model chokes on {self.fail_on}")
         self._maybe_crash()
+        for token, doom in self.dooms.items():
+            if any(int(token) in row.tokens for row in rows):
+                meet(doom)
+        if self.step_seconds:
+            time.sleep(self.step_seconds)
         return [self._row(row) for row in rows]
 
     def close(self) -> None:
@@ -192,6 +216,8 @@ class ToyOptions(Options):
     crash_file: str = ""
     crash_signal: int = signal.SIGTERM
     crash_after: int = 0
+    dooms: Annotated[dict[str, Doom], Field(default_factory=dict)]
+    step_seconds: float = 0.0
     adapters: Annotated[dict[str, Options], Field(default_factory=dict)]
     fail_load: str = ""
 

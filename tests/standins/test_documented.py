@@ -36,9 +36,9 @@ def test_every_name_is_there(readme: Path) -> None:
     faults = [name for row in rows[start + 7 :] for name in _names(row[0])]
     assert len(faults) > 9
     known = {name for server in SERVERS for name in dir(server.faults)}
-    assert set(faults) <= known | {"pattern", "wait"}
+    assert set(faults) <= known | {"pattern", "wait", "pause", "webhook"}
     gateway = re.findall(r"`(\w+)\([\w=…]*\)`", _text(readme).rsplit("server.gateway", 1)[1].split("\n## ")[0])
-    assert len(gateway) == 7
+    assert len(gateway) == 8
     assert all(hasattr(SERVERS[0].gateway, name) for name in gateway)
 
 

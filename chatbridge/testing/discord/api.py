@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chatbridge.testing.discord import rest_applications, rest_channels, rest_webhooks
@@ -16,7 +16,7 @@ from chatbridge.testing.discord.payloads import signature
 from chatbridge.testing.discord.routes import Asked, Route, RouteResult
 from chatbridge.testing.discord.state import Bot, Refusal, World
 from chatbridge.testing.wire.calls import Call, Calls
-from chatbridge.testing.wire.forms import Upload, parse_form
+from chatbridge.testing.wire.forms import Upload, parse_form, parse_json
 from chatbridge.testing.wire.http import Request, Reset, Response, Upgrade
 
 PREFIX = "/api/v10"
@@ -69,7 +69,9 @@ class Api:
             except Refusal as refusal:
                 return _via(_refused(refusal))
         if path == request.path:
-            return self._download(path, request.query)
+            answer = self._download(path, request.query)
+            fault = self.faults.take(call)
+            return answer if fault is None else await fault.befall(call, answer if fault.acts else None)
         if self._limiter.banned():
             return banned()
         found = ((route, route.pattern.match(path)) for route in ROUTES if route.method == request.method)
@@ -132,7 +134,7 @@ class Api:
         too_many = TooMany(body["retry_after"], response.headers["X-RateLimit-Scope"]) if limited else None
         self._limiter.told(counted.bot, counted.bucket, too_many)
         headers = {**response.headers, **self._limiter.headers(counted.bucket)}
-        return _via(Response(response.status, response.body, headers))
+        return _via(replace(response, headers=headers))
 
     def _download(self, path: str, query: Mapping[str, str]) -> Response:
         parts = path.strip("/").split("/")
@@ -146,7 +148,7 @@ class Api:
 
 
 def _via(response: Response) -> Response:
-    return Response(response.status, response.body, {**response.headers, "Via": "1.1 stand-in"})
+    return replace(response, headers={**response.headers, "Via": "1.1 stand-in"})
 
 
 def _refused(refusal: Refusal) -> Response:
@@ -155,7 +157,7 @@ def _refused(refusal: Refusal) -> Response:
 
 def _decoded(body: bytes) -> Any:
     try:
-        return json.loads(body)
+        return parse_json(body)
     except ValueError:
         return None
 
@@ -164,5 +166,5 @@ def _parsed(request: Request) -> tuple[Any, Sequence[Upload]]:
     kind = request.headers.get("content-type", "")
     if kind.startswith("multipart/"):
         fields, files = parse_form(kind, request.body)
-        return json.loads(fields.get("payload_json", "{}")), [files[name] for name in sorted(files)]
-    return (json.loads(request.body) if request.body else {}), ()
+        return parse_json(fields.get("payload_json", "{}")), [files[name] for name in sorted(files)]
+    return (parse_json(request.body) if request.body else {}), ()

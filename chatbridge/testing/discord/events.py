@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from chatbridge.testing.discord.payloads import channel_json, guild_json, member_json, message_json
-from chatbridge.testing.discord.state import Bot, Channel, Event, Guild, Json, Message, User, World
+from chatbridge.testing.discord.payloads import channel_json, guild_json, member_json, message_json, role_json
+from chatbridge.testing.discord.state import Bot, Channel, Event, Guild, Json, Message, Role, User, World
 
 GUILDS, GUILD_MEMBERS, PRESENCES = 1 << 0, 1 << 1, 1 << 8
 GUILD_MESSAGES, GUILD_REACTIONS, GUILD_TYPING = 1 << 9, 1 << 10, 1 << 11
@@ -21,8 +21,11 @@ def sees_content(message: Message, bot: Bot, allowed: bool) -> bool:
 
 
 def told_message(world: World, message: Message, bot: Bot, allowed: bool) -> Json:
-    """A message as a bot sees it that is (not) `allowed` to see content."""
-    return message_json(world, message, blank=not sees_content(message, bot, allowed))
+    """A message as a bot sees it that is (not) `allowed` to see content.
+
+    So it is with each message by itself: the one that is replied to may be blank where the reply is not.
+    """
+    return message_json(world, message, blank=lambda one: not sees_content(one, bot, allowed))
 
 
 def _in(channel: Channel) -> Json:
@@ -41,7 +44,7 @@ def tell_message(world: World, message: Message, name: str) -> None:
     channel = message.channel
 
     def payload(bot: Bot, intents: int) -> Json:
-        json = told_message(world, message, bot, bool(intents & MESSAGE_CONTENT)) | _in(channel)
+        json = told_message(world, message, bot, bot.message_content and bool(intents & MESSAGE_CONTENT)) | _in(channel)
         member = channel.guild.members.get(message.author.id) if channel.guild else None
         return json | ({"member": member_json(member, with_user=False)} if member else {})
 
@@ -91,9 +94,21 @@ def tell_channel(world: World, channel: Channel, name: str) -> None:
 
 
 def tell_member(world: World, guild: Guild, user: User, name: str) -> None:
-    """GUILD_MEMBER_ADD."""
+    """GUILD_MEMBER_ADD or GUILD_MEMBER_UPDATE; of a change of its own roles each bot is told."""
     json = member_json(guild.members[user.id]) | {"guild_id": str(guild.id)}
-    world.emit(Event(name, GUILD_MEMBERS, guild, lambda bot, intents: json))
+    intent = 0 if user.bot and name == "GUILD_MEMBER_UPDATE" else GUILD_MEMBERS
+
+    def payload(bot: Bot, intents: int) -> Json | None:
+        return json if intents & GUILD_MEMBERS or bot.user is user else None
+
+    world.emit(Event(name, intent, guild, payload))
+
+
+def tell_role(world: World, guild: Guild, role: Role, name: str) -> None:
+    """GUILD_ROLE_CREATE, GUILD_ROLE_UPDATE or GUILD_ROLE_DELETE."""
+    about: Json = {"role_id": str(role.id)} if name.endswith("DELETE") else {"role": role_json(role)}
+    json = {"guild_id": str(guild.id)} | about
+    world.emit(Event(name, GUILDS, guild, lambda bot, intents: json))
 
 
 def tell_guild(world: World, guild: Guild, newcomer: User) -> None:

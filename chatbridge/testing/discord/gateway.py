@@ -24,6 +24,7 @@ from chatbridge.testing.discord.sessions import (
 from chatbridge.testing.discord.state import Bot, Event, Json, World
 from chatbridge.testing.wire.calls import Call, Calls
 from chatbridge.testing.wire.changes import Changes
+from chatbridge.testing.wire.forms import parse_json
 from chatbridge.testing.wire.http import Request, Upgrade
 from chatbridge.testing.wire.websocket import WebSocket, upgrade
 
@@ -133,6 +134,12 @@ class Gateway:
             if connection.session:
                 connection.session.dispatch("MESSAGE_CREATE", {"id": "1"})
 
+    def nested(self, bot: Bot | None = None, *, depth: int = 5000) -> None:
+        """An event that is nested so deep."""
+        for connection in self._of(bot):
+            if connection.session:
+                connection.session.dispatch_text("MESSAGE_CREATE", "[" * depth + "]" * depth)
+
     def _each(self, bot: Bot | None, do: Callable[[_Connection], None]) -> None:
         for connection in self._of(bot):
             do(connection)
@@ -202,7 +209,7 @@ class _Connection:
             return False
         self._sent.append(now)
         try:
-            message = json.loads(text)
+            message = parse_json(text)
             op, data = message["op"], message.get("d")
         except (ValueError, KeyError, TypeError):
             self.close(BAD_JSON, "Error while decoding payload.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from chatbridge.testing.discord.content import check_length, check_message, invalid, resolve_mentions
 from chatbridge.testing.discord.events import tell_channel, tell_deleted, tell_message, tell_reaction
@@ -10,6 +11,7 @@ from chatbridge.testing.discord.permissions import can, demand, demand_to_send
 from chatbridge.testing.discord.state import (
     COMPONENTS_V2,
     EPHEMERAL,
+    HAS_SNAPSHOT,
     LOADING,
     Attachment,
     Channel,
@@ -67,8 +69,9 @@ def compose(world: World, channel: Channel, author: User, body: Json, files: Seq
 def publish(world: World, message: Message, allowed_mentions: Json | None) -> None:
     """Check a message, put it in its channel and tell of it."""
     resolve_mentions(message, allowed_mentions)
-    if not message.loading:
+    if not message.loading and message.snapshot is None:
         check_message(message)
+    message.notified = message.pings
     channel = message.channel
     if channel.archived:
         if channel.locked:
@@ -126,6 +129,10 @@ def edit(world: World, message: Message, author: User, body: Json, files: Sequen
     """Change a message by the fields of Discord's `PATCH …/messages/{id}`; all or nothing."""
     if message.author is not author:
         raise Refusal(403, 50005, "Cannot edit a message authored by another user")
+    if message.snapshot is not None:
+        raise Refusal(400, 50021, "Cannot execute action on a system message")
+    if message.channel.archived:
+        raise Refusal(400, 50083, "Thread is archived")
     new = compose(world, message.channel, author, _merged(message, body), ())
     new.flags |= message.flags & COMPONENTS_V2  # for good, once it is set
     known = message.attachments
@@ -150,6 +157,22 @@ def edit(world: World, message: Message, author: User, body: Json, files: Sequen
 def _merged(message: Message, body: Json) -> Json:
     old = {name: getattr(message, name) for name in ("content", "embeds", "components", "flags")}
     return old | {name: value for name, value in body.items() if name in old}
+
+
+def forward(world: World, message: Message, channel: Channel, author: User) -> Message:
+    """A message that holds another as it is now."""
+    demand_to_send(author, channel)
+    demand(author, message.channel, "read_message_history")
+    new = compose(world, channel, author, {"flags": HAS_SNAPSHOT}, ())
+    new.snapshot = replace(message, reply_to=None)
+    publish(world, new, None)
+    return new
+
+
+def unfurl(world: World, message: Message, embed: Json) -> None:
+    """Put a link's preview under a message: bots are told of an update, though nobody has edited it."""
+    message.embeds = [*message.embeds, embed]
+    tell_message(world, message, "MESSAGE_UPDATE")
 
 
 def delete(world: World, messages: Sequence[Message], user: User) -> None:

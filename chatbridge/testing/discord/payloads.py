@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -191,14 +192,22 @@ def attachment_json(world: World, attachment: Attachment, *, ephemeral: bool = F
     return json | ({"description": attachment.description} if attachment.description else {})
 
 
-def message_json(world: World, message: Message, *, blank: bool = False, inner: bool = False) -> Json:
-    """A message; `blank`: without what needs the intent for content. `inner`: replied to, so told without its own."""
-    channel, author = message.channel, message.author
+def _seen(message: Message) -> bool:
+    return False
+
+
+def message_json(
+    world: World, message: Message, *, blank: Callable[[Message], bool] = _seen, inner: bool = False
+) -> Json:
+    """A message. `blank`: which ones are told without what needs the intent for content, this and those inside of it.
+    `inner`: replied to, so told without its own.
+    """
+    channel, author, hidden = message.channel, message.author, blank(message)
     json: Json = {
         "id": str(message.id),
         "channel_id": str(channel.id),
         "author": user_json(author),
-        "content": "" if blank else message.content,
+        "content": "" if hidden else message.content,
         "timestamp": iso(message.at),
         "edited_timestamp": None if message.edited is None else iso(message.edited),
         "tts": False,
@@ -206,10 +215,10 @@ def message_json(world: World, message: Message, *, blank: bool = False, inner: 
         "mentions": [_mention_json(user, channel.guild) for user in message.mentions],
         "mention_roles": [str(role.id) for role in message.mention_roles],
         "attachments": []
-        if blank
+        if hidden
         else [attachment_json(world, found, ephemeral=message.ephemeral) for found in message.attachments],
-        "embeds": [] if blank else message.embeds,
-        "components": [] if blank else message.components,
+        "embeds": [] if hidden else message.embeds,
+        "components": [] if hidden else message.components,
         "pinned": False,
         "type": message.kind,
         "flags": message.flags,
@@ -241,6 +250,12 @@ def message_json(world: World, message: Message, *, blank: bool = False, inner: 
         if not inner:
             told = None if old.deleted else message_json(world, old, blank=blank, inner=True)
             json["referenced_message"] = told
+    if (forwarded := message.snapshot) is not None:
+        place = {"message_id": str(forwarded.id), "channel_id": str(forwarded.channel.id)}
+        json["message_reference"] = {"type": 1, **place}
+        kept = ("content", "embeds", "attachments", "components", "timestamp", "edited_timestamp", "flags", "type")
+        whole = message_json(world, forwarded, blank=lambda one: hidden, inner=True)
+        json["message_snapshots"] = [{"message": {name: whole[name] for name in (*kept, "mentions", "mention_roles")}}]
     if message.thread is not None:
         json["thread"] = channel_json(message.thread)
     return json

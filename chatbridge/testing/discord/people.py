@@ -67,6 +67,27 @@ class People:
         messages.edit(self.world, message, message.author, {"content": text})
         await self._let_go()
 
+    async def forward(self, message: Message, channel: Channel, *, author: User | None = None) -> Message:
+        """Forward a message to another channel."""
+        new = messages.forward(self.world, message, channel, author or self.person)
+        await self._let_go()
+        return new
+
+    async def unfurl(self, message: Message) -> None:
+        """A preview appears under a message with a link; bots are told of an update without an edit."""
+        messages.unfurl(self.world, message, {"type": "link", "title": "A page"})
+        await self._let_go()
+
+    def pings(self, user: User | None = None) -> list[Message]:
+        """The messages of bots that have notified a person: by name, by a role of theirs, or with everybody."""
+        user, found = user or self.person, []
+        for channel in self.world.channels.values():
+            member = channel.guild.members.get(user.id) if channel.guild else None
+            called = {user.mention, "@everyone", *(f"<@&{role.id}>" for role in (member.roles if member else ()))}
+            if member is not None or user in channel.recipients:
+                found += [one for one in channel.messages.values() if one.author.bot and called & set(one.notified)]
+        return found
+
     async def delete(self, *found: Message) -> None:
         """The author of messages deletes them."""
         messages.delete(self.world, found, found[0].author)

@@ -6,12 +6,12 @@ from types import TracebackType
 
 from chatbridge.testing.discord import channels
 from chatbridge.testing.discord.api import PREFIX, Api
-from chatbridge.testing.discord.events import tell_channel, tell_guild, tell_member
+from chatbridge.testing.discord.events import tell_channel, tell_guild, tell_member, tell_role
 from chatbridge.testing.discord.gateway import Gateway
 from chatbridge.testing.discord.interactions import Interactions
 from chatbridge.testing.discord.limits import Limiter, Limits
 from chatbridge.testing.discord.people import People
-from chatbridge.testing.discord.permissions import EVERYONE
+from chatbridge.testing.discord.permissions import EVERYONE, PERMISSIONS
 from chatbridge.testing.discord.state import TEXT, Bot, Channel, Guild, Member, Role, User, World
 from chatbridge.testing.wire.calls import Calls
 from chatbridge.testing.wire.changes import Changes
@@ -134,9 +134,61 @@ class DiscordServer(People):
         guild = guild or self.guild
         role = Role(self.world.new_id(), name, 0, mentionable, len(guild.roles))
         guild.roles[role.id] = role
+        tell_role(self.world, guild, role, "GUILD_ROLE_CREATE")
         for user in members:
-            guild.members[user.id].roles.append(role)
+            self.give_role(role, user)
         return role
+
+    def give_role(self, role: Role, *members: User) -> None:
+        """Give a role to members of its guild, who may be bots, at any time."""
+        guild = self._guild_of(role)
+        for user in members:
+            if role not in guild.members[user.id].roles:
+                guild.members[user.id].roles.append(role)
+                tell_member(self.world, guild, user, "GUILD_MEMBER_UPDATE")
+
+    def take_role(self, role: Role, *members: User) -> None:
+        """Take a role from members of its guild."""
+        guild = self._guild_of(role)
+        for user in members:
+            guild.members[user.id].roles.remove(role)
+            tell_member(self.world, guild, user, "GUILD_MEMBER_UPDATE")
+
+    def change_role(self, role: Role, *permissions: str) -> None:
+        """Let a role give these permissions to its members, and no others."""
+        role.permissions = sum(PERMISSIONS[name] for name in permissions)
+        tell_role(self.world, self._guild_of(role), role, "GUILD_ROLE_UPDATE")
+
+    def remove_role(self, role: Role) -> None:
+        """Delete a role; nobody has it any more."""
+        guild = self._guild_of(role)
+        del guild.roles[role.id]
+        tell_role(self.world, guild, role, "GUILD_ROLE_DELETE")
+        for member in guild.members.values():
+            if role in member.roles:
+                member.roles.remove(role)
+                tell_member(self.world, guild, member.user, "GUILD_MEMBER_UPDATE")
+
+    def _guild_of(self, role: Role) -> Guild:
+        return next(guild for guild in self.world.guilds.values() if guild.roles.get(role.id) is role)
+
+    def switch(
+        self,
+        bot: Bot | None = None,
+        *,
+        message_content: bool | None = None,
+        server_members: bool | None = None,
+        presences: bool | None = None,
+    ) -> None:
+        """Turn switches of the developer portal while a bot runs.
+
+        Without message content a bot is told no content from now on, but for private chats, its own messages and those
+        that mention it; a new connection that asks for what is off is closed with 4014.
+        """
+        bot = bot or self.bot
+        bot.message_content = bot.message_content if message_content is None else message_content
+        bot.server_members = bot.server_members if server_members is None else server_members
+        bot.presences = bot.presences if presences is None else presences
 
     def join(self, guild: Guild, user: User) -> Member:
         """Let a person or a bot into a guild."""

@@ -78,8 +78,12 @@ class Session:
 
     def dispatch(self, name: str, payload: Json) -> None:
         """Number an event, keep it, and send it where there is a connection."""
+        self.dispatch_text(name, json.dumps(payload))
+
+    def dispatch_text(self, name: str, payload: str) -> None:
+        """The same for what is JSON already."""
         self.sequence += 1
-        text = json.dumps({"op": 0, "t": name, "s": self.sequence, "d": payload})
+        text = f'{{"op": 0, "t": {json.dumps(name)}, "s": {self.sequence}, "d": {payload}}}'
         self._kept.append((self.sequence, text))
         if self.write is not None:
             self.write(text)

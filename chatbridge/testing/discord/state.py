@@ -14,6 +14,7 @@ EPOCH = 1_420_070_400_000
 TEXT, DM, VOICE, CATEGORY, FORUM = 0, 1, 2, 4, 15
 PUBLIC_THREAD, PRIVATE_THREAD = 11, 12
 EPHEMERAL, LOADING, COMPONENTS_V2 = 1 << 6, 1 << 7, 1 << 15
+HAS_SNAPSHOT = 1 << 14
 
 Json: TypeAlias = dict[str, Any]
 
@@ -174,10 +175,14 @@ class Message:
     edited: float | None = None
     deleted: bool = False
     history: list[str] = field(default_factory=list)
+    snapshot: Message | None = None
+    """What was forwarded by it, as that was then."""
+    notified: list[str] = field(default_factory=list)
+    """Whom it has notified, as `pings` names them; an edit notifies nobody."""
 
     @property
     def pings(self) -> list[str]:
-        """Whom it notifies: mentions of users and roles, and `@everyone`."""
+        """Whom it mentions now, so that it is marked for them: users, roles, and `@everyone`."""
         everyone = ["@everyone"] if self.mention_everyone else []
         return [
             *(user.mention for user in self.mentions),

@@ -15,6 +15,7 @@ from chatbridge.testing.telegram.parameters import Parameters
 from chatbridge.testing.telegram.state import Bot, Refusal, World
 from chatbridge.testing.telegram.updates import Polls
 from chatbridge.testing.wire.calls import Call, Calls
+from chatbridge.testing.wire.forms import parse_json
 from chatbridge.testing.wire.http import Request, Response
 
 _METHOD = re.compile(r"/bot([^/]+)/(\w+)")
@@ -126,6 +127,6 @@ def _result(result: object) -> Response:
 
 def _decoded(body: bytes) -> Any:
     try:
-        return json.loads(body)
+        return parse_json(body)
     except ValueError:
         return None

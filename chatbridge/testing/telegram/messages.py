@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chatbridge.testing.telegram import rules
+from chatbridge.testing.telegram import mentions, rules
 from chatbridge.testing.telegram.parameters import Parameters
 from chatbridge.testing.telegram.payloads import chat_json, query_json, user_json
 from chatbridge.testing.telegram.state import (
@@ -40,6 +40,7 @@ def put(world: World, chat: Chat, sender: User, kind: str = "text", **fields: ob
         number = chat.next_message
         chat.next_message += 1
     message = Message(number, chat, sender, world.clock(), kind=kind, **fields)  # type: ignore[arg-type]
+    message.notified = mentions.notified(world, chat, message.text, message.entities)
     chat.messages[number] = message
     if sender.is_bot:
         chat.draft = None
@@ -72,7 +73,7 @@ def send(world: World, bot: Bot, given: Parameters, kind: str) -> Message:
         bot.user,
         kind,
         text=text,
-        entities=entities,
+        entities=mentions.resolved(world, entities),
         file=file,
         details=details,
         silent=silent,
@@ -133,6 +134,7 @@ def _changed(
     kind: str,
     details: Json,
 ) -> Message:
+    entities = mentions.resolved(world, entities)
     new = (text, entities, keyboard, kind, details)
     if new == (message.text, message.entities, message.keyboard, message.kind, message.details):
         raise bad_request(NOT_MODIFIED)
@@ -140,7 +142,14 @@ def _changed(
         message.history.append(message.text)
     message.text, message.entities, message.keyboard, message.kind, message.details = new
     message.edited = world.clock()
+    _notify_more(world, message)
     return message
+
+
+def _notify_more(world: World, message: Message) -> None:
+    """An edit calls those who were not called before."""
+    called = mentions.notified(world, message.chat, message.text, message.entities)
+    message.notified += [user for user in called if user not in message.notified]
 
 
 def delete(world: World, bot: Bot, given: Parameters) -> bool:
@@ -261,6 +270,10 @@ def answer_inline(world: World, bot: Bot, given: Parameters, seconds: float) -> 
 
 def edited_by_person(world: World, message: Message, text: str, entities: list[Json]) -> None:
     """A person edits their message."""
-    message.history.append(message.text)
-    message.text, message.entities, message.edited = text, entities, world.clock()
+    rules.check_person_edit(message, text, world.clock())
+    if text != message.text:
+        message.history.append(message.text)
+        message.edited = world.clock()
+    message.text, message.entities = text, entities
+    _notify_more(world, message)
     tell_message(world, message, "edited_message")

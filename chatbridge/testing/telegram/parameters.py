@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from chatbridge.testing.telegram.state import bad_request
-from chatbridge.testing.wire.forms import Upload, parse_form
+from chatbridge.testing.wire.forms import Upload, parse_form, parse_json
 from chatbridge.testing.wire.http import Request
+
+MAX_DEPTH = 100
+"""How deep JSON may be nested (TDLib, `json_decode`)."""
 
 
 class Parameters:
@@ -25,7 +28,10 @@ class Parameters:
             if not request.body:
                 return cls(dict(request.query), {})
             if kind.startswith("application/json"):
-                return cls({**request.query, **json.loads(request.body)}, {})
+                given = parse_json(request.body, depth=MAX_DEPTH)
+                if not isinstance(given, dict):
+                    raise ValueError("no object")
+                return cls({**request.query, **given}, {})
             fields, files = parse_form(kind, request.body)
         except ValueError:
             raise bad_request("can't parse the request body") from None
@@ -58,7 +64,7 @@ class Parameters:
         if not isinstance(value, str):
             return value
         try:
-            return json.loads(value)
+            return parse_json(value, depth=MAX_DEPTH)
         except ValueError:
             raise bad_request(f"can't parse {name.replace('_', ' ')} JSON object") from None
 

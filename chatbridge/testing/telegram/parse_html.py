@@ -36,7 +36,9 @@ _SPACE = re.compile(rb"\s*")
 _NAME = re.compile(rb"""[^\s=>/"']*""")
 _VALUE = re.compile(rb"""(?:"([^"]*)"?|'([^']*)'?|([A-Za-z0-9.\-]*))""")
 _END = re.compile(rb"</([^\s>]*)\s*")
-_LINK = re.compile(r"(?i)(?:https?|tg|ton|tonsite)://\S+|(?:mailto|tel):\S+|[\w-]+(?:\.[\w-]+)+(?:[/:?#]\S*)?")
+_LINK = re.compile(
+    r"(?i)(?:https?|tg|ton|tonsite)://\S+|tg:user/?\?\S+|(?:mailto|tel):\S+|[\w-]+(?:\.[\w-]+)+(?:[/:?#]\S*)?"
+)
 
 
 @dataclass(slots=True)

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from chatbridge.testing.telegram.state import PRIVATE, SERVICE, Bot, CallbackQuery, Chat, File, Json, Message, User
 
+FAKE_SENDERS = {
+    "channel": {"id": 136817688, "is_bot": True, "first_name": "Channel", "username": "Channel_Bot"},
+    "supergroup": {"id": 1087968824, "is_bot": True, "first_name": "Group", "username": "GroupAnonymousBot"},
+}
+"""Whom `from` names where somebody wrote in a chat's name (Bot API, `Message.sender_chat`); no bot learns who."""
+
 
 def user_json(user: User) -> Json:
     json: Json = {"id": user.id, "is_bot": user.is_bot, "first_name": user.first_name}
@@ -91,6 +97,10 @@ def message_json(message: Message, *, inner: bool = False) -> Json:
         "chat": chat_json(message.chat),
         "date": int(message.at),
     }
+    if message.sender_chat is not None:
+        json |= {"from": FAKE_SENDERS[message.sender_chat.kind], "sender_chat": chat_json(message.sender_chat)}
+    if message.origin is not None:
+        json["forward_origin"] = message.origin
     if message.kind == "text":
         json["text"] = message.text
         json |= {"entities": message.entities} if message.entities else {}

@@ -10,6 +10,7 @@ from chatbridge.testing.telegram import messages, updates
 from chatbridge.testing.telegram.payloads import chat_json, member_json, user_json
 from chatbridge.testing.telegram.rules import check_size
 from chatbridge.testing.telegram.state import (
+    CHANNEL,
     GROUP,
     PRIVATE,
     SERVICE,
@@ -25,7 +26,7 @@ from chatbridge.testing.telegram.state import (
     User,
     World,
 )
-from chatbridge.testing.telegram.text import MAX_TEXT, clean, utf16_length
+from chatbridge.testing.telegram.text import MAX_CAPTION, MAX_TEXT, clean, utf16_length
 from chatbridge.testing.wire.changes import Changes
 from chatbridge.testing.wire.forms import Upload
 from chatbridge.testing.wire.progress import Progress, Reader, progress_of
@@ -68,15 +69,20 @@ class People:
         file: Upload | None = None,
         kind: str = "document",
         entities: Sequence[Json] = (),
+        behind: Chat | None = None,
     ) -> Message:
         """Write a message; `mention`: with the bot's name before it. A `file` is a document, or of another `kind`.
 
-        ValueError for a text that Telegram's clients would not send in one message.
+        `behind`: in whose name it is written: a channel of the author's (`add_channel`), or the supergroup itself,
+        where they are an admin and choose to be anonymous. No bot learns who the author is then.
+        ValueError for what Telegram's clients would not send: too much in one message, in the name of another's.
         """
+        self._check_behind(chat, author or self.person, behind)
         said, marks = clean(f"@{self.bot.user.username} {text}" if mention else text, list(entities))
-        if utf16_length(said) > MAX_TEXT or not (said or file):
-            raise ValueError(f"a message has 1 to {MAX_TEXT} UTF-16 units, not {utf16_length(said)}")
-        fields: Json = {"text": said, "entities": marks, "reply_to": reply_to}
+        most = MAX_TEXT if file is None else MAX_CAPTION
+        if utf16_length(said) > most or not (said or file):
+            raise ValueError(f"a message has 1 to {most} UTF-16 units, not {utf16_length(said)}")
+        fields: Json = {"text": said, "entities": marks, "reply_to": reply_to, "sender_chat": behind}
         fields["thread_id"] = topic.id if topic else reply_to.thread_id if reply_to else None
         if file is not None:
             check_size(file, kind)
@@ -86,10 +92,47 @@ class People:
         await self._let_go()
         return message
 
+    def _check_behind(self, chat: Chat, author: User, behind: Chat | None) -> None:
+        if behind is None:
+            return
+        if chat.kind != SUPERGROUP:
+            raise ValueError("people write in another name in supergroups only")
+        status = behind.members.get(author.id)
+        if status != "creator" and not (behind is chat and status == "administrator"):
+            raise ValueError(f"{author.first_name} can't write in the name of {behind.title}")
+
+    async def forward(self, message: Message, chat: Chat, *, author: User | None = None) -> Message:
+        """Forward a message to another chat."""
+        hidden = message.sender_chat
+        origin: Json = {"type": "user", "date": int(message.at), "sender_user": user_json(message.sender)}
+        if hidden is not None and hidden.kind == CHANNEL:
+            origin = {"type": "channel", "date": int(message.at), "chat": chat_json(hidden), "message_id": message.id}
+        elif hidden is not None:
+            origin = {"type": "chat", "date": int(message.at), "sender_chat": chat_json(hidden)}
+        kept: Json = {name: getattr(message, name) for name in ("text", "entities", "file", "details")}
+        if message.kind == SERVICE:
+            raise ValueError("what has happened in a chat can't be forwarded")
+        new = messages.put(
+            self.world, chat, author or self.person, message.kind, origin=message.origin or origin, **kept
+        )
+        await self._let_go()
+        return new
+
     async def edit(self, message: Message, text: str) -> None:
-        """Its author changes a message."""
+        """Its author changes a message. ValueError where no client would let them."""
         messages.edited_by_person(self.world, message, *clean(text, []))
         await self._let_go()
+
+    async def touch(self, message: Message) -> None:
+        """Something about a message changes that no bot sees; Telegram tells of an edit all the same."""
+        messages.edited_by_person(self.world, message, message.text, message.entities)
+        await self._let_go()
+
+    def pings(self, user: User | None = None) -> list[Message]:
+        """The messages of bots by which a person was called: mentioned, that is, in a chat that they are in."""
+        everywhere = [*self.world.groups.values(), *self.world.private.values()]
+        found = [one for chat in everywhere for one in chat.messages.values() if one.sender.is_bot]
+        return [one for one in found if (user or self.person) in one.notified]
 
     async def delete(self, *found: Message) -> None:
         """People delete messages; Telegram tells no bot of it."""
@@ -190,6 +233,11 @@ class People:
         group.next_message = 2  # the first tells that the group was made; a forum's general topic goes by its id
         self.world.groups[group.id] = group
         return group
+
+    def add_channel(self, title: str, *, owner: User | None = None, username: str | None = None) -> Chat:
+        """A channel of somebody's, in whose name they may write in supergroups."""
+        owner = owner or self.person
+        return Chat(-(10**12) - self.world.new_id(), CHANNEL, title, username=username, members={owner.id: "creator"})
 
     def _bot_of(self, user: User) -> Bot:
         found = next((bot for bot in self.world.bots.values() if bot.user is user), None)

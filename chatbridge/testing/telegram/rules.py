@@ -5,10 +5,12 @@ from __future__ import annotations
 from chatbridge.testing.telegram.parameters import Parameters
 from chatbridge.testing.telegram.parse_html import parse_html
 from chatbridge.testing.telegram.parse_markdown import parse_markdown, parse_markdown_v2
-from chatbridge.testing.telegram.state import PRIVATE, Chat, File, Json, Message, World, bad_request
+from chatbridge.testing.telegram.state import PRIVATE, SERVICE, Chat, File, Json, Message, World, bad_request
 from chatbridge.testing.telegram.text import MAX_CAPTION, MAX_TEXT, checked_entities, clean, utf16_length
 from chatbridge.testing.wire.forms import Upload
 
+EDIT_SECONDS = 48 * 3600
+"""For how long people may edit what they wrote. Bots may edit their own at any time (Bot API, `editMessageText`)."""
 MAX_UPLOAD, MAX_PHOTO, MAX_DOWNLOAD = 50 * 2**20, 10 * 2**20, 20 * 2**20
 MAX_RICH, MAX_BLOCKS = 32_768, 500
 _MODES = {"html": parse_html, "markdownv2": parse_markdown_v2, "markdown": parse_markdown}
@@ -143,6 +145,21 @@ def rich(given: Parameters) -> tuple[str, Json]:
     if len(text) > MAX_RICH or len(blocks) > MAX_BLOCKS:
         raise bad_request("rich message is too long")
     return text, {"blocks": blocks} | ({"is_rtl": True} if message.get("is_rtl") else {})
+
+
+def check_person_edit(message: Message, text: str, now: float) -> None:
+    """ValueError for an edit that no client offers: of what was forwarded, of what is too old, to nothing, to too much.
+
+    An edit that changes nothing is one that Telegram tells of all the same: of a link's preview, of what bots do not
+    see (Bot API, `Update.edited_message`).
+    """
+    most = MAX_TEXT if message.file is None else MAX_CAPTION
+    if message.sender.is_bot or message.kind == SERVICE or message.origin is not None:
+        raise ValueError("only messages that a person wrote can be edited, and not what they forwarded")
+    if message.deleted or now - message.at > EDIT_SECONDS:
+        raise ValueError("messages can be edited for 48 hours, unless they are gone before")
+    if utf16_length(text) > most or not (text or message.file):
+        raise ValueError(f"a message has 1 to {most} UTF-16 units, not {utf16_length(text)}")
 
 
 def check_private(chat: Chat) -> None:

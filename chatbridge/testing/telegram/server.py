@@ -44,7 +44,7 @@ class TelegramServer(People):
         super().__init__(World(self.clock), changes)
         self.calls = Calls(changes)
         self._api = Api(self.world, Polls(self.world), limits or Limits(), self.calls)
-        self._webhooks = Webhooks(self.world, self.calls, webhook_retry, self._api.call)
+        self._webhooks = Webhooks(self.world, self.calls, self._api.faults, webhook_retry, self._api.call)
         self.faults = self._api.faults
         self._http = HttpServer(self._api.handle)
         self._port = port

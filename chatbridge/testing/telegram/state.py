@@ -10,7 +10,7 @@ from chatbridge.testing.wire.clock import Clock
 
 Json: TypeAlias = dict[str, Any]
 
-PRIVATE, GROUP, SUPERGROUP = "private", "group", "supergroup"
+PRIVATE, GROUP, SUPERGROUP, CHANNEL = "private", "group", "supergroup", "channel"
 SERVICE = "service"
 """The kind of messages that tell what has happened in a chat."""
 
@@ -100,7 +100,7 @@ class Draft:
 
 @dataclass(slots=True, eq=False)
 class Chat:
-    """A private chat of one person and one `bot` (whose id is the person's), or a group."""
+    """A private chat of one person and one `bot` (whose id is the person's), a group, or somebody's channel."""
 
     id: int
     kind: str
@@ -157,6 +157,17 @@ class Message:
     deleted: bool = False
     history: list[str] = field(default_factory=list)
     reactions: dict[int, list[Json]] = field(default_factory=dict)
+    sender_chat: Chat | None = None
+    """In whose name it was written: a channel, or the group itself, where its admin is anonymous."""
+    origin: Json | None = None
+    """Where it was forwarded from, as Telegram tells it."""
+    notified: list[User] = field(default_factory=list)
+    """Whom it has called by mentioning them, edits among it."""
+
+    @property
+    def pings(self) -> list[str]:
+        """Whom it has called by mentioning them, by name."""
+        return [user.first_name for user in self.notified]
 
 
 @dataclass(slots=True, eq=False)

@@ -14,7 +14,7 @@ _STYLES = frozenset({"bold", "italic", "underline", "strikethrough", "spoiler"})
 _FOUND = (
     ("bot_command", re.compile(r"(?<![\w/@])/[A-Za-z0-9_]{1,64}(?:@[A-Za-z0-9_]{3,32})?(?!\w)")),
     ("mention", re.compile(r"(?<!\w)@[A-Za-z0-9_]{3,32}(?!\w)")),
-    ("url", re.compile(r"https?://[^\s<>\"]*[^\s<>\".,;:!?)\]]")),
+    ("url", re.compile(r"(?:https?|tg)://[^\s<>\"]*[^\s<>\".,;:!?)\]]")),
     ("hashtag", re.compile(r"(?<!\w)#[^\W\d]\w*")),
 )
 

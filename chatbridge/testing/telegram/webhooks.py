@@ -6,9 +6,12 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 
-from chatbridge.testing.telegram.parameters import Parameters
+from chatbridge.testing.telegram.parameters import MAX_DEPTH, Parameters
 from chatbridge.testing.telegram.state import Bot, Json, Webhook, World
 from chatbridge.testing.wire.calls import Call, Calls
+from chatbridge.testing.wire.faults import Faults
+from chatbridge.testing.wire.forms import parse_json
+from chatbridge.testing.wire.http import Reset, Response
 from chatbridge.testing.wire.post import post
 
 SECRET_HEADER = "X-Telegram-Bot-Api-Secret-Token"
@@ -17,13 +20,19 @@ SECRET_HEADER = "X-Telegram-Bot-Api-Secret-Token"
 class Webhooks:
     """One task for each bot with a webhook; a post is in the record of calls as `webhook`, with the bot's status.
 
+    Faults of `webhook` befall what is posted: it comes slowly, or broken, or the connection is reset before.
     `retry`: real seconds before an update that was not taken is posted again; doubled each time, up to a minute.
     """
 
     def __init__(
-        self, world: World, calls: Calls, retry: float, call: Callable[[Bot, str, Parameters], Awaitable[None]]
+        self,
+        world: World,
+        calls: Calls,
+        faults: Faults,
+        retry: float,
+        call: Callable[[Bot, str, Parameters], Awaitable[None]],
     ) -> None:
-        self._world, self._calls, self._retry, self._call = world, calls, retry, call
+        self._world, self._calls, self._faults, self._retry, self._call = world, calls, faults, retry, call
         self._tasks: dict[Bot, asyncio.Task[None]] = {}
         world.listeners.append(self._wake)
 
@@ -51,9 +60,12 @@ class Webhooks:
         """Whether the bot took an update."""
         call = self._calls.begin(Call("webhook", bot.user.username or "", self._world.clock(), update))
         headers = {"Content-Type": "application/json"} | ({SECRET_HEADER: hook.secret} if hook.secret else {})
+        posted, fault = Response(body=json.dumps(update).encode()), self._faults.take(call)
         try:
-            status, body = await post(hook.url, json.dumps(update).encode(), headers)
-        except (OSError, EOFError) as error:
+            if fault is not None:
+                posted = await fault.befall(call, posted if fault.acts else None)
+            status, body = await post(hook.url, posted.body, headers, pieces=posted.pieces, pause=posted.pause)
+        except (OSError, EOFError, Reset) as error:
             self._calls.end(call, self._world.clock(), None, None)
             hook.error, hook.error_at = f"Connection failed: {error}", self._world.clock()
             return False
@@ -66,7 +78,7 @@ class Webhooks:
 
     async def _answered(self, bot: Bot, body: bytes) -> None:
         try:
-            given = json.loads(body)
+            given = parse_json(body, depth=MAX_DEPTH)
         except ValueError:
             return
         if isinstance(given, dict) and "method" in given:

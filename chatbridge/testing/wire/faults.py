@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from chatbridge.testing.wire.calls import Call
@@ -95,6 +95,22 @@ class Faults:
         self.add(
             "slow", pattern, lambda call, response: response or Response(), acts=True, times=times, skip=skip, wait=wait
         )
+
+    def trickle(
+        self, pattern: str, pause: float | asyncio.Event, *, pieces: int = 10, times: int = 1, skip: int = 0
+    ) -> None:
+        """The call takes effect; the body of its answer comes in pieces, with a pause before each."""
+
+        def answer(call: Call, response: Response | None) -> Response:
+            return replace(response or Response(), pieces=pieces, pause=pause)
+
+        self.add("trickle", pattern, answer, acts=True, times=times, skip=skip)
+
+    def nested(self, pattern: str, *, depth: int = 5000, times: int = 1, skip: int = 0) -> None:
+        """The answer is 200, and JSON nested so deep, where an object was asked for."""
+        deep = b'{"ok": true, "result": ' + b"[" * depth + b"]" * depth + b"}"
+        response = Response(200, deep, {"Content-Type": "application/json"})
+        self.add("nested", pattern, lambda call, _: response, acts=True, times=times, skip=skip)
 
     def malformed(self, pattern: str, *, acts: bool = True, times: int = 1, skip: int = 0) -> None:
         """The answer is 200, and half a JSON object."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 
@@ -14,6 +16,27 @@ class Upload:
     name: str
     content: bytes
     content_type: str
+
+
+def parse_json(text: str | bytes, *, depth: int | None = None) -> Any:
+    """JSON nested `depth` deep at most, or as deep as Python's parser goes; ValueError for anything else."""
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError("JSON nested too deep") from None
+    if depth is not None:
+        level = [found]
+        for _ in range(depth):
+            if not level:
+                return found
+            level = [inner for one in level for inner in _inside(one)]
+        if any(isinstance(one, (dict, list)) for one in level):
+            raise ValueError("JSON nested too deep")
+    return found
+
+
+def _inside(value: Any) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
 def parse_form(content_type: str, body: bytes) -> tuple[dict[str, str], dict[str, Upload]]:

@@ -31,11 +31,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer; its length is added when it is sent."""
+    """One answer; its length is added when it is sent.
+
+    `pieces`: its body goes out in so many, `pause` before each (real seconds, or an event that is waited for).
+    """
 
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    pieces: int = 1
+    pause: float | asyncio.Event = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +135,9 @@ class _Connection(asyncio.StreamReaderProtocol):
                     return
                 length = {} if answer.status == 204 else {"Content-Length": str(len(answer.body))}
                 _write_head(writer, answer.status, {**answer.headers, **length})
-                writer.write(answer.body if request.method != "HEAD" else b"")
-                await writer.drain()
+                await write_slowly(
+                    writer, answer.body if request.method != "HEAD" else b"", answer.pieces, answer.pause
+                )
                 if request.headers.get("connection", "").lower() == "close":
                     return
         except (Reset, ConnectionError, asyncio.IncompleteReadError) as error:
@@ -139,6 +145,24 @@ class _Connection(asyncio.StreamReaderProtocol):
                 reset(writer)
         finally:
             writer.close()
+
+
+async def write_slowly(
+    writer: asyncio.StreamWriter, body: bytes, pieces: int = 1, pause: float | asyncio.Event = 0
+) -> None:
+    """Write a body in so many pieces, with a pause before each."""
+    size = max(1, -(-len(body) // pieces))
+    for start in range(0, max(1, len(body)), size):
+        await _passed(pause)
+        writer.write(body[start : start + size])
+        await writer.drain()
+
+
+async def _passed(pause: float | asyncio.Event) -> None:
+    if isinstance(pause, asyncio.Event):
+        await pause.wait()
+    elif pause:
+        await asyncio.sleep(pause)
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
