@@ -49,7 +49,7 @@ class Bridge:
     ) -> None:
         self.source = source
         self.plugins = plugins
-        self.models = ModelPool(plugins.require_backend, on_progress)
+        self.models = ModelPool(plugins.require_backend, on_progress, lambda: source.current.variables)
         self.states: dict[str, str] = {}
         """Each bot's: "running", "failing" while its frontend waits to be started again, or "ended"."""
         self._clock = clock

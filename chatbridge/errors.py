@@ -12,6 +12,7 @@ The command line prints these without a traceback and exits 1; anything else is 
         ├── ModelLoadError   the model can't be loaded; says why and what would work
         ├── PromptTooLong    the prompt can't fit the context even after trimming
         ├── InvalidRequest   a request that the backend can't serve; other requests go on
+        ├── ModelUnavailable the model crashed or failed to load, and is tried again later; says when
         └── WorkerDied       the worker process ended twice under one request
 """
 
@@ -60,3 +61,11 @@ class InvalidRequest(BackendError):
 
 class WorkerDied(BackendError):
     """The process that runs the model ended under a request, and again under its one retry."""
+
+
+class ModelUnavailable(BackendError):
+    """The model has failed several times and is tried again in `seconds`; requests are refused until shortly before."""
+
+    def __init__(self, message: str, *, seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.seconds = seconds

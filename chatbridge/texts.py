@@ -68,6 +68,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
     ),
     "stats_history": ("History: {count} messages.", "历史：{count} 条消息。"),
     "trouble": ("Sorry, I can't answer right now: {why}", "抱歉，现在无法回答：{why}"),
+    "model_unavailable": (
+        "The model isn't running just now; please ask again in {wait}.",
+        "模型目前没有运行，请在{wait}后再问一次。",
+    ),
     "trouble_inside": ("Sorry, something went wrong in here; the log says more.", "抱歉，程序内部出错了，详情见日志。"),
     "maybe_duplicate": ("⚠ This may be a duplicate:", "⚠ 以下内容可能重复："),
     "rest_in_file": ("The rest of this answer is in the file.", "回答的其余部分在附件中。"),

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from chatbridge.delivery.sender import ChatSender
 from chatbridge.delivery.streamed_message import StreamedMessage
-from chatbridge.errors import ChatbridgeError, CommandError
+from chatbridge.errors import ChatbridgeError, CommandError, ModelUnavailable
 from chatbridge.texts import duration, say
 from chatbridge.types import Chunk, Finish, Waiting
 
@@ -49,6 +49,9 @@ async def stream(
             sender.touch(streamed)
     except CommandError as error:
         trouble = str(error)
+    except ModelUnavailable as error:
+        log.warning("chat %s: an answer was refused: %s", sender.limiter.chat, error)
+        trouble = say(streamed.language, "model_unavailable", wait=duration(error.seconds, streamed.language))
     except ChatbridgeError as error:
         log.warning("chat %s: an answer failed: %s", sender.limiter.chat, error)
         trouble = say(streamed.language, "trouble", why=error)

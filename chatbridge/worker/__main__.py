@@ -224,7 +224,9 @@ class _Worker:
 def _out_of_memory(limit: int | None, error: MemoryError) -> str:
     if limit is None:
         return f"there is not enough memory for the model ({error}); free some, or take a smaller model"
-    return f"the model needs more than its memory_limit of {limit / 2**30:.1f} GiB ({error}); raise it, or ask less of it"
+    return (
+        f"the model needs more than its memory_limit of {limit / 2**30:.1f} GiB ({error}); raise it, or ask less of it"
+    )
 
 
 def _imported(module: str, name: str) -> Any:
