@@ -140,8 +140,8 @@ class GgufHeader:
     def _check_overlaps(self) -> None:
         """No two tensors share a byte: a file that says so is damaged, and one would be read as another."""
         last: GgufTensor | None = None
-        for tensor in sorted(self.tensors.values(), key=lambda tensor: (tensor.start, tensor.nbytes)):
-            if last is not None and tensor.start < last.start + max(1, last.nbytes):
+        for tensor in sorted((one for one in self.tensors.values() if one.nbytes), key=lambda one: one.start):
+            if last is not None and tensor.start < last.start + last.nbytes:
                 raise damaged_gguf(self.path, f"{tensor.name} begins inside {last.name}")
             last = tensor
 

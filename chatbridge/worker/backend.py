@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,8 +27,9 @@ from chatbridge.errors import (
     WorkerDied,
 )
 from chatbridge.prompts.segments import Prompt
-from chatbridge.types import Chunk, Finish, ModelInfo, Reply, Usage
+from chatbridge.types import Chunk, ModelInfo
 from chatbridge.worker.backoff import Backoff
+from chatbridge.worker.jobs import Answer, Question
 from chatbridge.worker.process import Process, WorkerProcess
 from chatbridge.worker.protocol import (
     Cancel,
@@ -66,29 +67,6 @@ _LOADS = 4
 
 
 _StartProcess = Callable[[], Coroutine[Any, Any, Process]]
-
-
-@dataclass(slots=True, eq=False)
-class _Answer(Job):
-    """A request on its way: what came of it so far, enough to go on with it in another worker."""
-
-    request: Request = field(kw_only=True)
-    events: asyncio.Queue[Chunk | ChatbridgeError] = field(default_factory=asyncio.Queue)
-    text: list[str] = field(default_factory=list)
-    cancelled: bool = False
-
-    def cancelled_finish(self) -> Chunk:
-        """The end of a request that no worker has: with what people saw of it."""
-        return Chunk(finish=Finish("cancelled", Reply("".join(self.text).strip()), Usage(generated=len(self.tokens))))
-
-
-@dataclass(slots=True, eq=False)
-class _Question(Job):
-    """A text to be tokenised, or, without a prompt, a question for the engine's counts."""
-
-    number: int = field(kw_only=True)
-    prompt: Prompt | None = field(kw_only=True)
-    result: asyncio.Future[Any] = field(kw_only=True)
 
 
 class _DiedLoading(ModelLoadError):
@@ -134,8 +112,8 @@ class WorkerBackend:
         self._starting = asyncio.Lock()
         self._closed = False
         self._jobs = Recovery()
-        self._answers: dict[str, _Answer] = {}
-        self._questions: dict[int, _Question] = {}
+        self._answers: dict[str, Answer] = {}
+        self._questions: dict[int, Question] = {}
         self._running: tuple[str, ...] = ()
         self._next_question = 0
         self._watching: asyncio.Task[None] | None = None
@@ -188,7 +166,7 @@ class WorkerBackend:
         if request.id in self._answers:
             raise InvalidRequest(f"a request {request.id!r} is on its way already")
         self._check_open()
-        answer = self._answers[request.id] = _Answer(request=request)
+        answer = self._answers[request.id] = Answer(request=request)
         finished = False
         self._jobs.add(answer)
         try:
@@ -268,7 +246,7 @@ class WorkerBackend:
         loop = asyncio.get_running_loop()
         actions = self._jobs.actions(loop.time())
         for job in actions.pause:
-            if isinstance(job, _Answer):
+            if isinstance(job, Answer):
                 self._send(Pause(job.request.id))
         for job in actions.send:
             self._submit(job)
@@ -279,13 +257,13 @@ class WorkerBackend:
             self._timer = loop.call_later(actions.later, self._go_on)
 
     def _submit(self, job: Job) -> None:
-        if isinstance(job, _Question):
+        if isinstance(job, Question):
             try:
                 self._send(Query(job.number, job.prompt))
             except ValueError as error:
                 self._fail(InvalidRequest(f"the text can't be sent to the model: {error}"), [job])
             return
-        assert isinstance(job, _Answer)
+        assert isinstance(job, Answer)
         if job.cancelled:
             return  # its end is on its way
         request = job.request
@@ -299,7 +277,7 @@ class WorkerBackend:
         self._check_open()
         self._next_question += 1
         result = asyncio.get_running_loop().create_future()
-        question = _Question(number=self._next_question, prompt=prompt, result=result)
+        question = Question(number=self._next_question, prompt=prompt, result=result)
         # The engine's counts harm nobody.
         question.waiting = prompt is None
         self._questions[question.number] = question
@@ -318,9 +296,9 @@ class WorkerBackend:
 
     def _fail(self, error: ChatbridgeError, jobs: Iterable[Job]) -> None:
         for job in list(jobs):
-            if isinstance(job, _Answer):
+            if isinstance(job, Answer):
                 job.events.put_nowait(error)
-            elif isinstance(job, _Question) and not job.result.done():
+            elif isinstance(job, Question) and not job.result.done():
                 job.result.set_exception(error)
 
     # --- the worker's life -------------------------------------------------------------------------------------
