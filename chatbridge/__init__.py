@@ -61,12 +61,14 @@ if TYPE_CHECKING:
     from chatbridge.engine.sampler import LogitsSampler as LogitsSampler
     from chatbridge.engine.sampler import draw_token as draw_token
     from chatbridge.engine.sampler import locally_typical as locally_typical
+    from chatbridge.operations.environment import child_environment as child_environment
     from chatbridge.errors import BackendError as BackendError
     from chatbridge.errors import ChatbridgeError as ChatbridgeError
     from chatbridge.errors import CommandError as CommandError
     from chatbridge.errors import ConfigError as ConfigError
     from chatbridge.errors import InvalidRequest as InvalidRequest
     from chatbridge.errors import ModelLoadError as ModelLoadError
+    from chatbridge.errors import ModelUnavailable as ModelUnavailable
     from chatbridge.errors import PluginError as PluginError
     from chatbridge.errors import PromptTooLong as PromptTooLong
     from chatbridge.errors import StoreError as StoreError
@@ -137,9 +139,10 @@ _HOME = {
     ),
     "engine.sampler": ("LogitsSampler", "draw_token", "locally_typical"),
     "engine.disk_cache": ("DiskCache",),
+    "operations.environment": ("child_environment",),
     "errors": (
         "BackendError", "ChatbridgeError", "CommandError", "ConfigError", "InvalidRequest", "ModelLoadError",
-        "PluginError", "PromptTooLong", "StoreError", "TemplateError", "WorkerDied",
+        "ModelUnavailable", "PluginError", "PromptTooLong", "StoreError", "TemplateError", "WorkerDied",
     ),
     "plugins.frontend": ("FrontendType",),
     "hookspecs": ("hookimpl",),

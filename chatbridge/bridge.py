@@ -56,7 +56,7 @@ class Bridge:
     ) -> None:
         self.source = source
         self.plugins = plugins
-        self.models = ModelPool(plugins.require_backend, on_progress)
+        self.models = ModelPool(plugins.require_backend, on_progress, lambda: source.current.variables)
         self.states: dict[str, str] = {}
         """Each bot's: "running", "failing" while its frontend waits to be started again, "stopped" where only a person
         can mend what is wrong, or "ended"."""

@@ -16,6 +16,7 @@ names as `public`, and the log has the rest (see `chatbridge.delivery.trouble`).
         ├── ModelLoadError   the model can't be loaded; says why and what would work
         ├── PromptTooLong    the prompt can't fit the context even after trimming
         ├── InvalidRequest   a request that the backend can't serve; other requests go on
+        ├── ModelUnavailable the model crashed or failed to load, and is tried again later; says when
         └── WorkerDied       the worker process ended twice under one request
 """
 
@@ -64,6 +65,8 @@ class StoreInUse(StoreError):
 class StoreFull(StoreError):
     """The disk that the database is on is full; what was to be written is not, and nothing that was is lost."""
 
+    public = "trouble_full"
+
 
 class CommandError(ChatbridgeError):
     """A chat command can't be carried out; the text is shown to the person who typed it."""
@@ -97,3 +100,13 @@ class WorkerDied(BackendError):
     """The process that runs the model ended under a request, and again under its one retry."""
 
     public = "trouble_crash"
+
+
+class ModelUnavailable(BackendError):
+    """The model has failed several times and is tried again in `seconds`; requests are refused until shortly before."""
+
+    public = "model_unavailable"
+
+    def __init__(self, message: str, *, seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.seconds = seconds

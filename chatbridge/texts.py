@@ -114,6 +114,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "Sorry, I can't reach my memory right now; please try again later.",
         "抱歉，现在无法读写对话记录，请稍后再试。",
     ),
+    "trouble_full": (
+        "Sorry, my disk is full; once there is room, I go on by myself.",
+        "抱歉，磁盘已满；有空间后会自动继续。",
+    ),
     "trouble_model": ("Sorry, the model can't answer right now.", "抱歉，模型现在无法回答。"),
     "trouble_load": ("Sorry, the model can't be loaded right now.", "抱歉，现在无法载入模型。"),
     "trouble_too_long": (
@@ -127,6 +131,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "trouble_crash": (
         "Sorry, the model has crashed over this answer; please try again, or say it differently.",
         "抱歉，模型在回答时崩溃了，请重试，或换一种说法。",
+    ),
+    "model_unavailable": (
+        "The model isn't running just now; please ask again in {wait}.",
+        "模型目前没有运行，请在{wait}后再问一次。",
     ),
     "trouble_inside": ("Sorry, something went wrong in here.", "抱歉，程序内部出错了。"),
     "reference": (

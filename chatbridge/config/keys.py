@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from chatbridge.config.options import ConfigPath
-from chatbridge.config.settings import Access, Admins, ChannelSettings, Quota, Strangers
+from chatbridge.config.settings import HANG_TIMEOUT, Access, Admins, ChannelSettings, Quota, Strangers
 from chatbridge.prompts.template import Template
 from chatbridge.sampling import Sampling
 
@@ -18,6 +18,18 @@ def _address(address: str) -> str:
     if address and (match is None or int(match[2]) > 65_535):
         raise ValueError("this is no address and port, such as 127.0.0.1:9464")
     return address
+
+
+_BYTES = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT])i?B?\s*$", re.IGNORECASE)
+
+
+def _bytes(value: object) -> object:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    match = _BYTES.match(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("this is no size, such as 8 GiB or 500 MiB")
+    return int(float(match[1]) * 1024 ** ("KMGT".index(match[2].upper()) + 1))
 
 
 class ModelKeys(BaseModel):
@@ -30,6 +42,25 @@ class ModelKeys(BaseModel):
     sampling: Annotated[Sampling, Field(description="How its answers are sampled, below a channel's.")] = Sampling()
     max_batch: Annotated[
         int | None, Field(ge=1, le=4096, description="Answers at a time; as many as the backend can unless set.")
+    ] = None
+    hang_timeout: Annotated[
+        float,
+        Field(
+            ge=0.1,
+            le=86_400,
+            description="Seconds without a sign of life after which the model's process is ended and started again; a "
+            "step gets four times as many, and more for each token that it reads, and loading twenty times.",
+        ),
+    ] = HANG_TIMEOUT
+    memory_limit: Annotated[
+        int | None,
+        BeforeValidator(_bytes),
+        Field(
+            ge=1 << 26,
+            description='Memory that the model\'s process may have besides the file itself, as "8 GiB"; none unless '
+            "set. Kept on Linux.",
+        ),
+        WithJsonSchema({"anyOf": [{"type": "string", "pattern": _BYTES.pattern}, {"type": "integer"}]}),
     ] = None
 
 

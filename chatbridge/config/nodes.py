@@ -49,7 +49,7 @@ class Document:
     `ambiguous`: words that can be read in several ways; whoever knows what is wanted there reports them.
     `failed`: values that can't be made out; an error has been reported for each.
     `substituted`: values that came, in part, from the environment. They may be secret and are never repeated; nor is
-    anything in `secrets`.
+    anything in `secrets`. `variables`: the names of those that were read.
     """
 
     value: Any = None
@@ -59,6 +59,7 @@ class Document:
     failed: set[KeyPath] = field(default_factory=set)
     substituted: set[KeyPath] = field(default_factory=set)
     secrets: set[str] = field(default_factory=set)
+    variables: set[str] = field(default_factory=set)
     diagnostics: list[Diagnostic] = field(default_factory=list)
 
     def at(self, key_path: KeyPath) -> SourceLocation:
@@ -232,6 +233,7 @@ class _Reader:
                 return ""
             if value := self._environment.get(name, ""):
                 self._document.secrets.add(value)
+                self._document.variables.add(name)
                 self._document.substituted.add(key_path)
                 return value
             if default is None:

@@ -109,9 +109,12 @@ class _Reader:
         plain = ("store", "drain", "monitor", "template_seconds", "template_mib")
         own: dict[str, Any] = {key: top[key] for key in plain if key in top}
         checked = self._values.validated((), TopKeys, own) or TopKeys()
+        variables = frozenset(self.document.variables)
         store = self._base / STORE if checked.store is None else checked.store
         limits = JinjaLimits(checked.template_seconds, checked.template_mib)
-        return Settings(models, templates, Path(store), defaults, bots, checked.drain, checked.monitor, limits)
+        return Settings(
+            models, templates, Path(store), defaults, bots, checked.drain, checked.monitor, limits, variables
+        )
 
     # --- the parts of the file ---------------------------------------------------------------------------------
 
@@ -130,7 +133,16 @@ class _Reader:
         options = self._options(at, entry, ModelKeys, backend, "backend")
         if backend is None or keys is None or options is None:
             return None
-        return ModelSettings(name, backend.name, options, keys.template, keys.sampling, keys.max_batch)
+        return ModelSettings(
+            name,
+            backend.name,
+            options,
+            keys.template,
+            keys.sampling,
+            keys.max_batch,
+            keys.hang_timeout,
+            keys.memory_limit,
+        )
 
     def _bot(self, name: str, at: KeyPath, entry: dict[str, Any]) -> BotSettings | None:
         frontend = self._plugin(at, entry, "frontend", self._plugins.frontends, self._plugins.require_frontend)

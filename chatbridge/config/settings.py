@@ -18,6 +18,9 @@ from chatbridge.prompts.template import Template
 from chatbridge.sampling import Sampling
 from chatbridge.types import Author, Channel
 
+HANG_TIMEOUT = 30.0
+"""Seconds without a sign of life after which a worker hangs, unless told otherwise; see `worker.watchdog`."""
+
 
 def _id(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
@@ -221,6 +224,8 @@ class ModelSettings:
     template: str | None = None
     sampling: Sampling = field(default=Sampling(), repr=False)
     max_batch: int | None = None
+    hang_timeout: float = HANG_TIMEOUT
+    memory_limit: int | None = None
 
     @property
     def adapters(self) -> frozenset[str]:
@@ -230,8 +235,10 @@ class ModelSettings:
 
     def loads_like(self, other: ModelSettings) -> bool:
         """Whether a model loaded by the other settings is the very one that these ask for."""
-        mine = (self.name, self.backend, self.options, self.max_batch)
-        return mine == (other.name, other.backend, other.options, other.max_batch)
+        return self._loading() == other._loading()
+
+    def _loading(self) -> tuple[object, ...]:
+        return self.name, self.backend, self.options, self.max_batch, self.hang_timeout, self.memory_limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +268,7 @@ class BotSettings:
 class Settings:
     """A whole bots.yaml. `templates`: presets, plugins' and own ones. `drain`: seconds for answers at a shutdown.
     `monitor`: where /healthz and /metrics are, as HOST:PORT. `template_limits`: of the models' own chat templates.
+    `variables`: names of those whose values were taken.
 
     Whatever may hold a secret that a variable gave, or plain text, is left out of its repr.
     """
@@ -273,6 +281,7 @@ class Settings:
     drain: float = 10.0
     monitor: str = ""
     template_limits: JinjaLimits = field(default=JinjaLimits())
+    variables: frozenset[str] = frozenset()
 
     def channel(self, bot: str, channel: Channel, *, overrides: Mapping[str, Any] | None = None) -> ChannelSettings:
         """What applies in a channel of a bot: channel over bot over file over model.

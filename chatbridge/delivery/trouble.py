@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import secrets
 
-from chatbridge.errors import ChatbridgeError, CommandError
-from chatbridge.texts import say
+from chatbridge.errors import ChatbridgeError, CommandError, ModelUnavailable
+from chatbridge.texts import duration, say
 
 _LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 """Without vowels, so that they make no words, and without what looks like a digit."""
@@ -46,8 +46,9 @@ def report_error(error: BaseException, language: str, log: logging.Logger, about
 def public_notice(error: BaseException, language: str, reference: str) -> str:
     """What people are told of an error that is in the log under `reference`."""
     key = error.public if isinstance(error, ChatbridgeError) else "trouble_inside"
+    values = {"wait": duration(error.seconds, language)} if isinstance(error, ModelUnavailable) else {}
     try:
-        told = say(language, key)
+        told = say(language, key, **values)
     except KeyError:  # a plugin's own error may name a text that there is not
         told = say(language, "trouble")
     return f"{told} {say(language, 'reference', reference=reference)}"

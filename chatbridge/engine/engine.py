@@ -42,7 +42,8 @@ class Engine:
 
     `token_budget`: how many tokens one step reads at most, over all requests (the model's own batch may be less).
     `max_batch`: requests that run at once, if fewer than the model takes. `cache_bytes`: memory for states of finished
-    requests; 0 keeps none. `prefill_limit`: how long reading may hold up those who are being answered. `clock` gives
+    requests; 0 keeps none. `prefill_limit`: how long reading may hold up those who are being answered. `on_step(ids,
+    tokens)` is called before the model does something: for which requests, and how many tokens they read. `clock` gives
     seconds.
     """
 
@@ -54,12 +55,14 @@ class Engine:
         max_batch: int | None = None,
         cache_bytes: int = CACHE_BYTES,
         prefill_limit: PrefillLimit | None = None,
+        on_step: Callable[[tuple[str, ...], int], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         info = model.info
         rows = min(max_batch or info.max_batch, info.max_batch, info.max_states or info.max_batch)
         self.model = model
         self._clock = clock
+        self._on_step = on_step or (lambda ids, tokens: None)
         self._prefill_limit = prefill_limit or PrefillLimit()
         self._scheduler: Scheduler[Generation] = Scheduler(rows, token_budget)
         self._generations: dict[str, Generation] = {}
@@ -79,15 +82,19 @@ class Engine:
         """The ids of `prompt`. Raises TemplateError."""
         return prompt_ids(prompt, self.model)
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: Request, prompt: Sequence[int] | ChatbridgeError | None = None) -> None:
         """Take a request in. What is wrong with it comes as an error event of the next step.
 
-        Raises: ValueError if a request of the same id is under way.
+        `prompt`: what `tokenize` gave for its prompt, or raised, where that was called before. Raises: ValueError if a
+        request of the same id is under way.
         """
         if request.id in self._generations:
             raise ValueError(f"a request {request.id!r} is under way already")
         try:
-            generation = prepare(request, self.model, self._clock())
+            if isinstance(prompt, ChatbridgeError):
+                raise prompt
+            ids = self.tokenize(request.prompt) if prompt is None else prompt
+            generation = prepare(request, self.model, self._clock(), ids)
         except Exception as error:
             self._events.append(_failure(request.id, error))
             return
@@ -98,6 +105,16 @@ class Engine:
         """End a request; the next step lets another one run in its stead, and tells how far its answer came."""
         if (generation := self._generations.get(request_id)) is not None:
             self._finish(generation, "cancelled")
+
+    def pause(self, request_id: str) -> None:
+        """Give a request up without an end, for one that goes on later with its ids in `Request.resume`.
+
+        Its state is kept, so that it need not be read again. All its ids have been told by then.
+        """
+        if (generation := self._generations.get(request_id)) is not None:
+            self._remove(generation)
+            if generation.state is not None:
+                self._states.keep(generation.state, len(generation.tokens))
 
     def step(self) -> list[Event]:
         """Let every running request catch up by its share of the budget, and tell what came of it.
@@ -168,6 +185,7 @@ class Engine:
         if generation.exhausted:
             self._finish(generation, generation.exhausted)
         else:
+            self._on_step((generation.id,), 0)
             generation.sampler = self._new_sampler(generation)
             state = self._states.acquire(generation.tokens, generation.prompt_length, generation.request.adapter)
             generation.state = state
@@ -179,6 +197,7 @@ class Engine:
         return self.model.new_sampler(generation.request.sampling, generation.tokens, generation.generated)
 
     def _run(self, shares: list[tuple[Generation, int]]) -> Sequence[Sequence[int]]:
+        self._on_step(tuple([generation.id for generation, _ in shares]), sum(count for _, count in shares))
         try:
             return self.model.step([generation.row(count) for generation, count in shares])
         except Exception:
@@ -190,6 +209,7 @@ class Engine:
 
     def _run_alone(self, generation: Generation, count: int) -> Sequence[int]:
         """Repeat a failed step for one request, from where it stood before."""
+        self._on_step((generation.id,), generation.consumed + count)
         try:
             end = generation.consumed + count
             # Where rewinding fails, the pool has released the state: `_fail` must not do so again.

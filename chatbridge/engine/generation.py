@@ -104,13 +104,15 @@ def prompt_ids(prompt: Prompt, model: LocalModel) -> list[int]:
     return encode(prompt, model.tokenizer, bos=info.bos, eos=info.eos[0] if info.eos else None)
 
 
-def prepare(request: Request, model: LocalModel, now: float) -> Generation:
-    """The answer to `request` as it is before its first step. Raises InvalidRequest, PromptTooLong or TemplateError."""
+def prepare(request: Request, model: LocalModel, now: float, prompt: Sequence[int]) -> Generation:
+    """The answer to `request` as it is before its first step; `prompt`: the ids of its prompt.
+
+    Raises: InvalidRequest, PromptTooLong, TemplateError.
+    """
     info, tokenizer = model.info, model.tokenizer
     if request.adapter and request.adapter not in info.adapters:
         known = f"it has {', '.join(info.adapters)}" if info.adapters else "it has none"
         raise InvalidRequest(f"the model {info.name!r} has no adapter {request.adapter!r}; {known}")
-    prompt = prompt_ids(request.prompt, model)
     if not prompt:
         raise InvalidRequest("the prompt is empty: there is nothing to answer")
     for token in (*prompt, *request.resume, *request.sampling.logit_bias):

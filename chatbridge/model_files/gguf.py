@@ -95,6 +95,7 @@ class GgufHeader:
                 self.tensors = {info[0]: self._tensor(info, start, alignment) for info in infos}
                 if len(self.tensors) < len(infos):
                     raise damaged_gguf(path, "two tensors have the same name")
+                self._check_overlaps()
                 self._digest = self._sampled(data, header.at)
             finally:
                 header.close()
@@ -135,6 +136,14 @@ class GgufHeader:
                 f"has {self.size:,}; download it again"
             )
         return GgufTensor(name, shape, kind.name, start + at, nbytes)
+
+    def _check_overlaps(self) -> None:
+        """No two tensors share a byte: a file that says so is damaged, and one would be read as another."""
+        last: GgufTensor | None = None
+        for tensor in sorted((one for one in self.tensors.values() if one.nbytes), key=lambda one: one.start):
+            if last is not None and tensor.start < last.start + last.nbytes:
+                raise damaged_gguf(self.path, f"{tensor.name} begins inside {last.name}")
+            last = tensor
 
     def _sampled(self, data: mmap.mmap, header: int) -> str:
         digest = blake2b(data[:header], digest_size=16)

@@ -11,6 +11,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from chatbridge.operations.environment import child_environment
+
 _BLAS_THREADS = (
     "OPENBLAS_NUM_THREADS",  # NumPy's wheels
     "OMP_NUM_THREADS",  # torch, other builds of OpenBLAS, BLIS
@@ -184,7 +186,9 @@ def _output_of(*command: str) -> str:
     if program is None:
         return ""
     try:
-        done = subprocess.run([program, *command[1:]], capture_output=True, timeout=10, check=True)
+        done = subprocess.run(
+            [program, *command[1:]], capture_output=True, timeout=10, check=True, env=child_environment()
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.decode(errors="replace").strip()

@@ -78,13 +78,19 @@ def _metrics(lag: LoopLag) -> tuple[Metrics | None, str]:
 
 
 def _health(bridge: Bridge, lag: LoopLag) -> Page:
-    """200 while every bot is served; 503 where one is not. Tells nothing that a stranger should not know."""
+    """200 while every bot is served and every model that was asked for runs, else 503.
+
+    Tells nothing that a stranger should not know.
+    """
     states = dict(bridge.states)
+    models = bridge.models.states()
     good = all(state in ("running", "ended") for state in states.values())
+    good = good and all(state == "running" for state in models.values())
     told = {
         "status": "ok" if good else "failing",
         "bots": states,
         "models": sorted(bridge.models.loaded()),
+        "model_states": models,
         "in_hand": sum(delivery.in_hand for delivery in bridge.deliveries),
         "damaged_rows": bridge.store.damaged_rows,
         "event_loop_lag_seconds": round(lag.worst, 4),

@@ -12,9 +12,16 @@ import signal
 import socket
 import sys
 import threading
+import time
+from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from chatbridge.engine.backend import Request
+from chatbridge.errors import ChatbridgeError
+from chatbridge.prompts.segments import Special
+from chatbridge.worker.memory_limit import limit_memory
 from chatbridge.worker.protocol import (
     Cancel,
     Close,
@@ -25,13 +32,19 @@ from chatbridge.worker.protocol import (
     Loaded,
     LoadFailed,
     Loading,
+    Pause,
+    Paused,
+    Ping,
+    Pong,
     Query,
     QueryResult,
     RequestEvent,
+    Step,
     ToWorker,
     from_worker,
     read_to_worker,
 )
+from chatbridge.worker.tokenizing import TokenizerThreads
 
 if TYPE_CHECKING:
     from chatbridge.engine.engine import Engine, Event
@@ -41,6 +54,9 @@ KEY_VARIABLE = "CHATBRIDGE_WORKER_KEY"
 
 def main(address: str) -> None:
     """Serve one parent. `address`: `fd:3`, an inherited socket, or `port:12345` on the loopback (Windows)."""
+    # Tokenizers in Python share the interpreter with the main thread, which lets it go at each native call and would
+    # wait for 5 ms to have it back.
+    sys.setswitchinterval(0.0002)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal goes to every process; it is the parent's
     connection = _connect(address)
     worker = _Worker(connection.makefile("rb"), connection)
@@ -56,16 +72,34 @@ def _connect(address: str) -> socket.socket:
     return connection
 
 
+@dataclass(frozen=True, slots=True)
+class _Tokenized:
+    """A request, and the ids of its prompt or why there are none."""
+
+    request: Request
+    prompt: list[int] | ChatbridgeError
+
+
 class _Worker:
-    """Reads on one thread, so that nothing waits for a step to end; everything else is done on the main thread."""
+    """Reads on one thread, tokenises on others, so that nothing waits for a step to end; the main thread does the rest.
+
+    A message that is about a request goes the way of its `Generate`: what comes before its prompt is tokenised is kept
+    in `_early`, and heeded then.
+    """
 
     def __init__(self, lines: BinaryIO, connection: socket.socket) -> None:
         self._lines = lines
         self._connection = connection
         self._sending = threading.Lock()
-        self._inbox: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[ToWorker | _Tokenized] = queue.SimpleQueue()
+        self._threads = TokenizerThreads()
         self._engine: Engine | None = None
         self._requests: set[str] = set()
+        self._early: dict[str, Cancel | Pause | None] = {}
+        self._told_step: tuple[str, ...] = ()
+        # When the step under way began, what it reads, and whether none has ended before: written by the main thread.
+        self._step: tuple[float, int] | None = None
+        self._first = True
 
     def run(self) -> None:
         load = read_to_worker(self._lines.readline())
@@ -73,14 +107,21 @@ class _Worker:
         # Reading goes on while the model loads: a parent that ends meanwhile must not leave us behind.
         threading.Thread(target=self._read, daemon=True).start()
         try:
+            limit_memory(load.memory_limit)
             self._engine = engine = self._load(load)
+        except MemoryError as error:
+            why = _out_of_memory(load.memory_limit, error)
+            self._send(LoadFailed(Failure("ModelLoadError", why)))
+            return
         except Exception as error:
             self._send(LoadFailed(Failure.of(error)))
             return
         self._send(Loaded(engine.model.info))
         while self._handle_inbox(engine):
+            self._step = (time.monotonic(), 0)
             for event in engine.step():
                 self._tell(event)
+            self._step, self._first = None, False
         for request in self._requests:
             engine.cancel(request)
         for event in engine.step():
@@ -94,7 +135,14 @@ class _Worker:
         # Imported last: a backend may have to set variables before NumPy is first imported.
         from chatbridge.engine.engine import Engine
 
-        return Engine(model, max_batch=load.max_batch)
+        return Engine(model, max_batch=load.max_batch, on_step=self._on_step)
+
+    def _on_step(self, ids: tuple[str, ...], tokens: int) -> None:
+        """Tell what is begun: were this process to die of it, one of these would be why."""
+        self._step = (time.monotonic(), tokens)
+        if ids != self._told_step:
+            self._told_step = ids
+            self._send(Step(ids))
 
     def _handle_inbox(self, engine: Engine) -> bool:
         """Take in everything that came; wait for something where there is nothing else to do."""
@@ -103,13 +151,32 @@ class _Worker:
             if isinstance(message, Close):
                 return False
             if isinstance(message, Generate):
-                self._requests.add(message.request.id)
-                engine.submit(message.request)
+                self._early[message.request.id] = None
+                length = sum(len(part.text) for part in message.request.prompt if not isinstance(part, Special))
+                self._threads.put(length, partial(self._tokenize_request, engine, message.request))
+            elif isinstance(message, _Tokenized):
+                self._submit(engine, message)
+            elif isinstance(message, Cancel | Pause) and message.id in self._early:
+                self._early[message.id] = message
             elif isinstance(message, Cancel):
                 engine.cancel(message.id)
+            elif isinstance(message, Pause):
+                engine.pause(message.id)
+                self._requests.discard(message.id)
+                self._send(Paused(message.id))
             elif isinstance(message, Query):
                 self._send(QueryResult(message.id, engine.stats()))
         return True
+
+    def _submit(self, engine: Engine, tokenized: _Tokenized) -> None:
+        early = self._early.pop(tokenized.request.id)
+        if isinstance(early, Pause):
+            self._send(Paused(early.id))
+            return
+        self._requests.add(tokenized.request.id)
+        engine.submit(tokenized.request, tokenized.prompt)
+        if isinstance(early, Cancel):
+            engine.cancel(early.id)
 
     def _tell(self, event: Event) -> None:
         if event.error is not None or (event.chunk is not None and event.chunk.finish is not None):
@@ -120,11 +187,19 @@ class _Worker:
     def _read(self) -> None:
         for line in self._lines:
             message = read_to_worker(line)
-            if isinstance(message, Query) and message.prompt is not None:
-                self._tokenize(message)  # at once: tokenizers may be called from any thread
+            if isinstance(message, Ping):
+                self._send(self._pong())
+            elif isinstance(message, Query) and message.prompt is not None:
+                length = sum(len(part.text) for part in message.prompt if not isinstance(part, Special))
+                self._threads.put(length, partial(self._tokenize, message))
             else:
                 self._inbox.put(message)
         os._exit(0)  # the parent is gone; the main thread may be deep in native code, so no goodbyes
+
+    def _pong(self) -> Pong:
+        began, tokens = self._step or (None, 0)
+        seconds = 0.0 if began is None else time.monotonic() - began
+        return Pong(seconds, tokens, self._first, self._threads.seconds())
 
     def _tokenize(self, query: Query) -> None:
         assert self._engine is not None, "a query before the model was loaded"
@@ -134,9 +209,24 @@ class _Worker:
         except Exception as error:
             self._send(QueryResult(query.id, failure=Failure.of(error)))
 
+    def _tokenize_request(self, engine: Engine, request: Request) -> None:
+        try:
+            found: list[int] | ChatbridgeError = engine.tokenize(request.prompt)
+        except Exception as error:
+            found = Failure.of(error).error()
+        self._inbox.put(_Tokenized(request, found))
+
     def _send(self, message: FromWorker) -> None:
         with self._sending:
             self._connection.sendall(from_worker(message))
+
+
+def _out_of_memory(limit: int | None, error: MemoryError) -> str:
+    if limit is None:
+        return f"there is not enough memory for the model ({error}); free some, or take a smaller model"
+    return (
+        f"the model needs more than its memory_limit of {limit / 2**30:.1f} GiB ({error}); raise it, or ask less of it"
+    )
 
 
 def _imported(module: str, name: str) -> Any:

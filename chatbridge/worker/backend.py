@@ -1,7 +1,7 @@
 """Runs a model in a worker process of its own, and is a `Backend` to everybody else.
 
-A worker that dies is started again, and what it was answering goes on from the token that it had come to, once.
-Knows requests and what becomes of them; how processes are started and watched is `process`.
+Knows requests and what becomes of them. How processes are started and watched is `process`, what is tried again after
+one died, and in which order, is `recovery`, and when it is, `backoff`.
 """
 
 from __future__ import annotations
@@ -9,54 +9,75 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
 
+from chatbridge.config.settings import HANG_TIMEOUT
 from chatbridge.engine.backend import BackendType, Request
-from chatbridge.errors import BackendError, ChatbridgeError, InvalidRequest, ModelLoadError, WorkerDied
+from chatbridge.errors import (
+    BackendError,
+    ChatbridgeError,
+    InvalidRequest,
+    ModelLoadError,
+    ModelUnavailable,
+    WorkerDied,
+)
 from chatbridge.prompts.segments import Prompt
-from chatbridge.types import Chunk, Finish, ModelInfo, Reply, Usage
-from chatbridge.worker.process import WorkerProcess
+from chatbridge.types import Chunk, ModelInfo
+from chatbridge.worker.backoff import Backoff
+from chatbridge.worker.jobs import Answer, Question
+from chatbridge.worker.process import Process, WorkerProcess
 from chatbridge.worker.protocol import (
     Cancel,
     Close,
+    FromWorker,
     Generate,
     Load,
     Loaded,
     LoadFailed,
     Loading,
+    Pause,
+    Paused,
+    Ping,
+    Pong,
     Query,
     QueryResult,
     RequestEvent,
+    Step,
     ToWorker,
     plain_options,
 )
+from chatbridge.worker.recovery import Job, Recovery
+from chatbridge.worker.watchdog import LOAD_SHARES, Watchdog
 
 log = logging.getLogger(__name__)
 
 _GRACE = 5.0
 """Seconds that a worker has to end by itself."""
 
+_PATIENCE = 10.0
+"""Seconds that a new request waits for a worker that is to be started again; where it takes longer it is refused."""
 
-@dataclass(slots=True)
-class _Pending:
-    """A request on its way: what came of it so far, enough to go on with it in another worker."""
+_LOADS = 4
+"""How often in a row a model whose process died while it loaded is loaded for those who wait."""
 
-    request: Request
-    events: asyncio.Queue[Chunk | ChatbridgeError] = field(default_factory=asyncio.Queue)
-    tokens: list[int] = field(default_factory=list)
-    submitted: bool = False
-    retried: bool = False
-    cancelled: bool = False
+
+_StartProcess = Callable[[], Coroutine[Any, Any, Process]]
+
+
+class _DiedLoading(ModelLoadError):
+    """The process ended, or hung, while the model loaded."""
 
 
 class WorkerBackend:
     """A `Backend` whose `LocalModel` lives in a process; `start` it first.
 
-    `on_progress(share, doing)` is called while the model loads.
+    `on_progress(share, doing)` is called while the model loads. `hang_timeout`: see `Watchdog`. `memory_limit`: bytes
+    that the process may have. `hidden`: names of variables that it is not to have. `start_process`: what starts it.
     """
 
     def __init__(
@@ -67,6 +88,11 @@ class WorkerBackend:
         name: str = "",
         max_batch: int | None = None,
         on_progress: Callable[[float, str], None] | None = None,
+        hang_timeout: float = HANG_TIMEOUT,
+        memory_limit: int | None = None,
+        hidden: frozenset[str] = frozenset(),
+        backoff: Backoff | None = None,
+        start_process: _StartProcess | None = None,
     ) -> None:
         assert kind.load is not None, f"backend {kind.name!r} has no load="
         self._kind = kind
@@ -74,14 +100,25 @@ class WorkerBackend:
         self._name = name or kind.name
         self._max_batch = max_batch
         self._on_progress = on_progress
+        self._hang_timeout = hang_timeout
+        self._memory_limit = memory_limit
+        self._backoff = backoff or Backoff()
+        self._start_process: Callable[[], Coroutine[Any, Any, Process]] = start_process or partial(
+            WorkerProcess.start, hidden=hidden
+        )
         self._info: ModelInfo | None = None
-        self._worker: WorkerProcess | None = None
+        self._worker: Process | None = None
+        self._watchdog = Watchdog(hang_timeout)
         self._starting = asyncio.Lock()
         self._closed = False
-        self._pending: dict[str, _Pending] = {}
-        self._queries: dict[int, asyncio.Future[Any]] = {}
-        self._next_query = 0
+        self._jobs = Recovery()
+        self._answers: dict[str, Answer] = {}
+        self._questions: dict[int, Question] = {}
+        self._running: tuple[str, ...] = ()
+        self._next_question = 0
         self._watching: asyncio.Task[None] | None = None
+        self._reviving: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def info(self) -> ModelInfo:
@@ -91,7 +128,17 @@ class WorkerBackend:
     @property
     def pid(self) -> int | None:
         """The worker's process id, while it lives."""
-        return self._worker.process.pid if self._worker is not None else None
+        return self._worker.pid if self._worker is not None else None
+
+    @property
+    def state(self) -> str:
+        """What the worker does, in words: "running" where all is well."""
+        if self._worker is not None:
+            return "not answering" if self._watchdog.quiet else "running"
+        if self._reviving is None:
+            return "running"  # it is started when somebody asks
+        seconds = self._backoff.remaining()
+        return f"crashed; started again in {seconds:.0f} s" if seconds else "crashed; being started again"
 
     async def start(self) -> None:
         """Start the worker and load the model, unless it is there. Raises ModelLoadError."""
@@ -100,44 +147,55 @@ class WorkerBackend:
                 raise BackendError(f"the model {self._name!r} was closed")
             if self._worker is not None:
                 return
-            worker = await WorkerProcess.start()
+            worker = await self._start_process()
             try:
                 self._info = await self._load(worker)
             except BaseException:
                 await worker.end()
                 raise
             self._worker = worker
+            self._running = ()
+            self._watchdog = Watchdog(self._hang_timeout)
             self._watching = asyncio.create_task(self._watch(worker))
 
     async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
-        """See `Backend.generate`. Raises WorkerDied if the worker dies under the request twice."""
-        if request.id in self._pending:
+        """See `Backend.generate`.
+
+        Raises: WorkerDied if the worker dies of the request; ModelUnavailable if it is down and will be for a while.
+        """
+        if request.id in self._answers:
             raise InvalidRequest(f"a request {request.id!r} is on its way already")
-        pending = self._pending[request.id] = _Pending(request)
+        self._check_open()
+        answer = self._answers[request.id] = Answer(request=request)
         finished = False
+        self._jobs.add(answer)
         try:
-            await self.start()
-            self._submit(pending)
+            self._go_on()
             while not finished:
-                event = await pending.events.get()
+                event = await answer.events.get()
                 finished = isinstance(event, ChatbridgeError) or event.finish is not None
                 if isinstance(event, ChatbridgeError):
                     raise event
                 yield event
         finally:
-            del self._pending[request.id]
+            del self._answers[request.id]
+            self._jobs.remove(answer)
             if not finished:
                 self._send(Cancel(request.id))
+            self._go_on()
 
     def cancel(self, request_id: str) -> None:
         """See `Backend.cancel`."""
-        if (pending := self._pending.get(request_id)) is not None:
-            pending.cancelled = True
-            self._send(Cancel(request_id))
+        if (answer := self._answers.get(request_id)) is not None:
+            answer.cancelled = True
+            if answer.sent and not answer.pausing:
+                self._send(Cancel(request_id))
+            else:
+                answer.events.put_nowait(answer.cancelled_finish())
 
     async def tokenize(self, prompt: Prompt) -> list[int]:
-        """The ids of `prompt`. Raises TemplateError."""
-        ids: list[int] = await self._query(prompt)
+        """The ids of `prompt`. Raises TemplateError, and what `generate` does."""
+        ids: list[int] = await self._ask(prompt)
         return ids
 
     async def count_tokens(self, prompt: Prompt) -> int:
@@ -146,12 +204,17 @@ class WorkerBackend:
 
     async def stats(self) -> dict[str, Any]:
         """The engine's counts; see `Engine.stats`."""
-        counts: dict[str, Any] = await self._query(None)
+        counts: dict[str, Any] = await self._ask(None)
         return counts
 
     async def aclose(self) -> None:
         """See `Backend.aclose`. The process is gone afterwards."""
         self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._reviving is not None:
+            self._reviving.cancel()
+            await asyncio.gather(self._reviving, return_exceptions=True)
         async with self._starting:
             worker, self._worker = self._worker, None
         if worker is not None:
@@ -159,12 +222,88 @@ class WorkerBackend:
             await worker.end(grace=_GRACE)
         if self._watching is not None:
             await self._watching
-        for pending in self._pending.values():
-            pending.events.put_nowait(Chunk(finish=Finish("cancelled", Reply(""), Usage())))
+        for answer in self._answers.values():
+            answer.events.put_nowait(answer.cancelled_finish())
+        self._fail(BackendError(f"the model {self._name!r} was closed"), self._questions.values())
 
-    # --- talking to the worker ---------------------------------------------------------------------------------
+    # --- what is sent, and when --------------------------------------------------------------------------------
 
-    async def _load(self, worker: WorkerProcess) -> ModelInfo:
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendError(f"the model {self._name!r} was closed")
+        wait = self._backoff.remaining()
+        if self._worker is None and wait > _PATIENCE:
+            raise ModelUnavailable(f"the model {self._name!r} keeps failing: {self._backoff.reason}", seconds=wait)
+
+    def _go_on(self) -> None:
+        """Tell the worker what is to be done now; see to it that there is one."""
+        if self._closed or not len(self._jobs):
+            return
+        if self._worker is None:
+            if self._reviving is None:
+                self._reviving = asyncio.create_task(self._revive())
+            return
+        loop = asyncio.get_running_loop()
+        actions = self._jobs.actions(loop.time())
+        for job in actions.pause:
+            if isinstance(job, Answer):
+                self._send(Pause(job.request.id))
+        for job in actions.send:
+            self._submit(job)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if actions.later is not None:
+            self._timer = loop.call_later(actions.later, self._go_on)
+
+    def _submit(self, job: Job) -> None:
+        if isinstance(job, Question):
+            try:
+                self._send(Query(job.number, job.prompt))
+            except ValueError as error:
+                self._fail(InvalidRequest(f"the text can't be sent to the model: {error}"), [job])
+            return
+        assert isinstance(job, Answer)
+        if job.cancelled:
+            return  # its end is on its way
+        request = job.request
+        try:
+            # The turns are for servers that take no prompt; here they would be the prompt once more.
+            self._send(Generate(replace(request, turns=(), resume=(*request.resume, *job.tokens))))
+        except ValueError as error:
+            self._fail(InvalidRequest(f"the request can't be sent to the model: {error}"), [job])
+
+    async def _ask(self, prompt: Prompt | None) -> Any:
+        self._check_open()
+        self._next_question += 1
+        result = asyncio.get_running_loop().create_future()
+        question = Question(number=self._next_question, prompt=prompt, result=result)
+        # The engine's counts harm nobody.
+        question.waiting = prompt is None
+        self._questions[question.number] = question
+        self._jobs.add(question)
+        try:
+            self._go_on()
+            return await result
+        finally:
+            del self._questions[question.number]
+            self._jobs.remove(question)
+            self._go_on()
+
+    def _send(self, message: ToWorker) -> None:
+        if self._worker is not None:
+            self._worker.send(message)
+
+    def _fail(self, error: ChatbridgeError, jobs: Iterable[Job]) -> None:
+        for job in list(jobs):
+            if isinstance(job, Answer):
+                job.events.put_nowait(error)
+            elif isinstance(job, Question) and not job.result.done():
+                job.result.set_exception(error)
+
+    # --- the worker's life -------------------------------------------------------------------------------------
+
+    async def _load(self, worker: Process) -> ModelInfo:
         function = self._kind.load
         assert function is not None
         worker.send(
@@ -176,9 +315,10 @@ class WorkerBackend:
                 options=plain_options(self._options),
                 max_batch=self._max_batch,
                 paths=sys.path,
+                memory_limit=self._memory_limit,
             )
         )
-        while (message := await worker.receive()) is not None:
+        while (message := await self._receive_loading(worker)) is not None:
             if isinstance(message, Loaded):
                 return replace(message.info, name=self._name)
             if isinstance(message, LoadFailed):
@@ -186,82 +326,119 @@ class WorkerBackend:
                 raise error if isinstance(error, ModelLoadError) else ModelLoadError(f"{self._name}: {error}")
             if isinstance(message, Loading) and self._on_progress is not None:
                 self._on_progress(message.share, message.doing)
-        raise ModelLoadError(f"the model {self._name!r} could not be loaded: {await worker.exit_reason()}")
+        raise _DiedLoading(f"the model {self._name!r} could not be loaded: {await worker.exit_reason()}")
 
-    async def _watch(self, worker: WorkerProcess) -> None:
+    async def _receive_loading(self, worker: Process) -> FromWorker | None:
+        limit = LOAD_SHARES * self._hang_timeout
+        try:
+            return await asyncio.wait_for(worker.receive(), limit)
+        except TimeoutError:
+            raise _DiedLoading(
+                f"the model {self._name!r} could not be loaded: nothing has come of it for {limit:g} s; raise its "
+                f"hang_timeout if it needs longer"
+            ) from None
+
+    async def _watch(self, worker: Process) -> None:
         """Hand out what the worker says, until it ends; then see to what it leaves behind."""
+        dog = asyncio.create_task(self._watch_for_hangs(worker))
         while (message := await worker.receive()) is not None:
-            if isinstance(message, RequestEvent):
-                self._hand_out(message)
-            elif isinstance(message, QueryResult) and (result := self._queries.pop(message.id, None)) is not None:
-                if result.done():
-                    continue
-                if message.failure is not None:
-                    result.set_exception(message.failure.error())
-                else:
-                    result.set_result(message.value)
+            self._watchdog.heard()
+            self._take(message, worker)
+        dog.cancel()
         reason = await worker.exit_reason()
-        queries, self._queries = self._queries, {}
-        if self._worker is worker:
-            self._worker = None
-            log.error("the worker of model %s died: %s", self._name, reason)
-        for result in queries.values():
-            if not result.done():
-                result.set_exception(WorkerDied(f"the process of model {self._name!r} died: {reason}"))
-        if not self._closed:
-            await self._resume_requests(reason)
+        if self._worker is not worker:
+            return
+        self._worker = None
+        log.error("the worker of model %s died: %s", self._name, reason)
+        self._backoff.failed(reason)
+        running = [self._answers[id] for id in self._running if id in self._answers]
+        failed = self._jobs.died(running, asyncio.get_running_loop().time())
+        self._fail(WorkerDied(f"the process of model {self._name!r} died twice under this answer: {reason}"), failed)
+        for job in failed:
+            self._jobs.remove(job)
+        self._report()
+        self._go_on()
+
+    def _report(self) -> None:
+        """Say in the log how those go on whom a death has met, and what may help."""
+        if self._jobs.suspects > 1:
+            log.warning("model %s: %d requests are tried again one by one", self._name, self._jobs.suspects)
+        if (wait := self._backoff.remaining()) > 0:
+            log.error(
+                "model %s failed %d times in a row and is started again in %.0f s; if it goes on: give it less to do "
+                "(max_batch, context_length), more memory, or another file, and see what it printed last, above",
+                self._name,
+                self._backoff.failures,
+                wait,
+            )
+
+    def _take(self, message: FromWorker, worker: Process) -> None:
+        if isinstance(message, RequestEvent):
+            self._hand_out(message)
+        elif isinstance(message, Step):
+            self._running = message.ids
+            for id in message.ids:
+                if (answer := self._answers.get(id)) is not None:
+                    answer.waiting = False
+        elif isinstance(message, Paused):
+            if (answer := self._answers.get(message.id)) is not None:
+                self._jobs.paused(answer)
+            self._go_on()
+        elif isinstance(message, Pong):
+            if why := self._watchdog.pong(message):
+                self._kill(worker, why)
+        elif isinstance(message, QueryResult) and (question := self._questions.get(message.id)) is not None:
+            if message.failure is not None:
+                self._fail(message.failure.error(), [question])
+            elif not question.result.done():
+                question.result.set_result(message.value)
 
     def _hand_out(self, message: RequestEvent) -> None:
-        pending = self._pending.get(message.id)
-        if pending is None:  # whoever asked is gone
+        answer = self._answers.get(message.id)
+        if answer is None:  # whoever asked is gone
             return
-        pending.tokens += message.tokens
+        answer.tokens += message.tokens
         if message.failure is not None:
-            pending.events.put_nowait(message.failure.error())
+            answer.events.put_nowait(message.failure.error())
         elif message.chunk is not None:
-            pending.events.put_nowait(message.chunk)
+            if not message.chunk.thinking:
+                answer.text.append(message.chunk.text)
+            answer.waiting = message.chunk.waiting is not None
+            if message.chunk.finish is not None:
+                self._backoff.succeeded()
+            answer.events.put_nowait(message.chunk)
+        if message.tokens and self._jobs.suspects:
+            self._go_on()
 
-    async def _resume_requests(self, exit_reason: str) -> None:
-        """Go on with what a dead worker was answering, in a new one; each request gets that once."""
-        orphans = [pending for pending in self._pending.values() if pending.submitted]
-        retries = [pending for pending in orphans if not pending.retried]
-        for pending in orphans:
-            if pending.retried:
-                pending.events.put_nowait(
-                    WorkerDied(f"the process of model {self._name!r} died twice under this answer: {exit_reason}")
-                )
-            pending.retried = True
-        if not retries:
-            return
+    async def _watch_for_hangs(self, worker: Process) -> None:
+        while True:
+            await asyncio.sleep(self._watchdog.interval)
+            if not self._jobs.sent:
+                self._watchdog.heard()
+                continue
+            worker.send(Ping())
+            if why := self._watchdog.tick():
+                self._kill(worker, why)
+
+    def _kill(self, worker: Process, why: str) -> None:
+        log.error("the worker of model %s hangs: %s; it is ended", self._name, why)
+        worker.kill(f"it hung ({why}) and was ended")
+
+    async def _revive(self) -> None:
+        """Start a worker again for those who wait, when it is time; tell them if that is no use."""
         try:
-            await self.start()
-        except ChatbridgeError as error:
-            for pending in retries:
-                pending.events.put_nowait(error)
-            return
-        for pending in retries:
-            if pending.request.id in self._pending:
-                self._submit(pending)
-
-    def _submit(self, pending: _Pending) -> None:
-        request = pending.request
-        pending.submitted = True
-        try:
-            # The turns are for servers that take no prompt; here they would be the prompt once more.
-            self._send(Generate(replace(request, turns=(), resume=(*request.resume, *pending.tokens))))
-        except ValueError as error:
-            pending.events.put_nowait(InvalidRequest(f"the request can't be sent to the model: {error}"))
-            return
-        if pending.cancelled:
-            self._send(Cancel(request.id))
-
-    async def _query(self, prompt: Prompt | None) -> Any:
-        await self.start()
-        self._next_query += 1
-        result = self._queries[self._next_query] = asyncio.get_running_loop().create_future()
-        self._send(Query(self._next_query, prompt))
-        return await result
-
-    def _send(self, message: ToWorker) -> None:
+            for left in reversed(range(_LOADS)):
+                await asyncio.sleep(self._backoff.remaining())
+                try:
+                    await self.start()
+                    break
+                except ChatbridgeError as error:
+                    self._backoff.failed(str(error))
+                    log.error("the model %s could not be started again: %s", self._name, error)
+                    if not left or not isinstance(error, _DiedLoading):
+                        self._fail(error, self._jobs)
+                        break
+        finally:
+            self._reviving = None
         if self._worker is not None:
-            self._worker.send(message)
+            self._go_on()

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from chatbridge.engine.backend import Backend, BackendType
+from chatbridge.errors import ModelLoadError, ModelUnavailable
+from chatbridge.worker.backoff import Backoff
 
 if TYPE_CHECKING:
     from chatbridge.config.settings import ModelSettings
@@ -31,16 +33,25 @@ class _Loaded:
     retired: bool = False
 
 
+@dataclass(slots=True, eq=False)
+class _Failing:
+    settings: ModelSettings
+    backoff: Backoff = field(default_factory=lambda: Backoff(free=0))
+
+
 @dataclass(slots=True)
 class ModelPool:
     """All loaded models of one program, by the names that bots.yaml gives them.
 
-    `find_backend`: the backend of a name; raises PluginError.
+    `find_backend`: the backend of a name; raises PluginError. `hidden_variables`: names of those that no worker may
+    have; see `child_environment`.
     """
 
     find_backend: Callable[[str], BackendType]
     on_progress: LoadProgress | None = None
+    hidden_variables: Callable[[], frozenset[str]] = frozenset
     _loaded: dict[str, _Loaded] = field(default_factory=dict)
+    _failing: dict[str, _Failing] = field(default_factory=dict)
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
 
     @asynccontextmanager
@@ -62,6 +73,12 @@ class ModelPool:
         """The models that are loaded right now."""
         return {name: loaded.backend for name, loaded in self._loaded.items()}
 
+    def states(self) -> dict[str, str]:
+        """What each model does that was asked for: "running", or in words what is wrong."""
+        running = {name: str(getattr(loaded.backend, "state", "running")) for name, loaded in self._loaded.items()}
+        failing = {name: f"can't be loaded, {one.backoff.failures} times" for name, one in self._failing.items()}
+        return {**failing, **running}
+
     async def aclose(self) -> None:
         """Close every model; answers in flight end as cancelled."""
         closing = [loaded.backend.aclose() for loaded in self._loaded.values()]
@@ -80,10 +97,37 @@ class ModelPool:
                 loaded.retired = True
                 if not loaded.users:
                     await loaded.backend.aclose()
-            fresh = self._loaded[settings.name] = _Loaded(settings, await self._start(settings))
+            fresh = self._loaded[settings.name] = _Loaded(settings, await self._try_to_start(settings))
             details = ", ".join(f"{key} {value}" for key, value in fresh.backend.info.details.items())
             log.info("the model %s is loaded: %s", settings.name, details or fresh.backend.info.architecture)
             return fresh
+
+    async def _try_to_start(self, settings: ModelSettings) -> Backend:
+        """Start a model, unless it failed to just now: a large one that can't be loaded isn't tried for each message.
+
+        Raises: PluginError, ModelLoadError, ModelUnavailable.
+        """
+        failing = self._failing.get(settings.name)
+        if failing is None or not failing.settings.loads_like(settings):
+            failing = _Failing(settings)
+        if (wait := failing.backoff.remaining()) > 0:
+            raise ModelUnavailable(f"{failing.backoff.reason} (tried again in {wait:.0f} s)", seconds=wait)
+        try:
+            backend = await self._start(settings)
+        except ModelLoadError as error:
+            failing.backoff.failed(str(error))
+            self._failing[settings.name] = failing
+            log.error(
+                "the model %s can't be loaded (%d times now; tried again when it is asked for, at the earliest in "
+                "%.0f s): %s",
+                settings.name,
+                failing.backoff.failures,
+                failing.backoff.remaining(),
+                error,
+            )
+            raise
+        self._failing.pop(settings.name, None)
+        return backend
 
     async def _start(self, settings: ModelSettings) -> Backend:
         kind = self.find_backend(settings.backend)
@@ -98,7 +142,14 @@ class ModelPool:
                 self.on_progress(settings.name, share, doing)
 
         worker = WorkerBackend(
-            kind, settings.options, name=settings.name, max_batch=settings.max_batch, on_progress=progress
+            kind,
+            settings.options,
+            name=settings.name,
+            max_batch=settings.max_batch,
+            on_progress=progress,
+            hang_timeout=settings.hang_timeout,
+            memory_limit=settings.memory_limit,
+            hidden=self.hidden_variables(),
         )
         await worker.start()
         return worker

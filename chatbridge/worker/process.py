@@ -14,8 +14,9 @@ import socket
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
+from chatbridge.operations.environment import child_environment
 from chatbridge.errors import ModelLoadError
 from chatbridge.worker.protocol import LINE_LIMIT, FromWorker, ToWorker, read_from_worker, to_worker
 
@@ -23,6 +24,23 @@ log = logging.getLogger(__name__)
 
 _OUTPUT_TAIL = 2000
 """Bytes of a worker's output, its last ones, that go into the error message."""
+
+
+class Process(Protocol):
+    """A worker as those who use it see it; see `WorkerProcess`."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def send(self, message: ToWorker) -> None: ...
+
+    async def receive(self) -> FromWorker | None: ...
+
+    async def end(self, grace: float = 0.0) -> None: ...
+
+    def kill(self, why: str) -> None: ...
+
+    async def exit_reason(self) -> str: ...
 
 
 class WorkerProcess:
@@ -35,16 +53,27 @@ class WorkerProcess:
         self._reader = reader
         self._writer = writer
         self._output_tail = b""
+        self._killed_for = ""
         self._reading_output = asyncio.create_task(self._read_output())
 
+    @property
+    def pid(self) -> int:
+        """The system's number of the process."""
+        return self.process.pid
+
     @classmethod
-    async def start(cls, *, by_port: bool = sys.platform == "win32") -> WorkerProcess:
-        """Start a worker that inherits a socket or, `by_port`, calls back on the loopback. Raises ModelLoadError."""
+    async def start(
+        cls, *, by_port: bool = sys.platform == "win32", hidden: frozenset[str] = frozenset()
+    ) -> WorkerProcess:
+        """Start a worker that inherits a socket or, `by_port`, calls back on the loopback. Raises ModelLoadError.
+
+        `hidden`: names of variables that it is not to have; see `child_environment`.
+        """
         if by_port:
-            return await cls._start_on_a_port()
+            return await cls._start_on_a_port(hidden)
         ours, theirs = socket.socketpair()
         try:
-            process = await _spawn(f"fd:{theirs.fileno()}", pass_fds=(theirs.fileno(),))
+            process = await _spawn(f"fd:{theirs.fileno()}", hidden, pass_fds=(theirs.fileno(),))
         except BaseException:
             ours.close()
             raise
@@ -58,7 +87,7 @@ class WorkerProcess:
             raise
 
     @classmethod
-    async def _start_on_a_port(cls) -> WorkerProcess:
+    async def _start_on_a_port(cls, hidden: frozenset[str]) -> WorkerProcess:
         """Windows hands no sockets to children: the worker calls back, and shows a key that only it was told."""
         key = secrets.token_hex(32)
         connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
@@ -73,7 +102,7 @@ class WorkerProcess:
 
         server = await asyncio.start_server(connection_made, "127.0.0.1", 0, limit=LINE_LIMIT)
         try:
-            process = await _spawn(f"port:{server.sockets[0].getsockname()[1]}", CHATBRIDGE_WORKER_KEY=key)
+            process = await _spawn(f"port:{server.sockets[0].getsockname()[1]}", hidden, CHATBRIDGE_WORKER_KEY=key)
             ended = asyncio.create_task(process.wait())
             either: list[asyncio.Future[Any]] = [ended, connected]
             try:
@@ -113,6 +142,12 @@ class WorkerProcess:
                 self.process.kill()
         await self.exit_reason()
 
+    def kill(self, why: str) -> None:
+        """End the process at once; `why` is what `exit_reason` then says."""
+        self._killed_for = self._killed_for or why
+        with suppress(ProcessLookupError):
+            self.process.kill()
+
     async def exit_reason(self) -> str:
         """Wait for the end, and say in words how it came, with the last lines that the worker printed."""
         code = await self.process.wait()
@@ -121,7 +156,7 @@ class WorkerProcess:
         with suppress(OSError):
             await self._writer.wait_closed()
         tail = self._output_tail.decode(errors="replace").strip()
-        return describe_exit(code) + (f"; its last words:\n{tail}" if tail else "")
+        return (self._killed_for or describe_exit(code)) + (f"; its last words:\n{tail}" if tail else "")
 
     async def _read_output(self) -> None:
         assert self.process.stdout is not None
@@ -137,9 +172,11 @@ async def _discard(process: asyncio.subprocess.Process) -> None:
     await process.communicate()  # closes its pipe
 
 
-async def _spawn(address: str, pass_fds: tuple[int, ...] = (), **environment: str) -> asyncio.subprocess.Process:
+async def _spawn(
+    address: str, hidden: frozenset[str], pass_fds: tuple[int, ...] = (), **environment: str
+) -> asyncio.subprocess.Process:
     """Start a worker. Where that is cancelled, it is first begun and then ended: asyncio would leave a pipe."""
-    starting = asyncio.ensure_future(_start(address, pass_fds, environment))
+    starting = asyncio.ensure_future(_start(address, pass_fds, {**child_environment(hidden), **environment}))
     try:
         return await asyncio.shield(starting)
     except asyncio.CancelledError:
@@ -156,12 +193,11 @@ async def _start(address: str, pass_fds: tuple[int, ...], environment: Mapping[s
         stderr=asyncio.subprocess.STDOUT,
         pass_fds=pass_fds,
         env={
-            **os.environ,
+            **environment,
             # ggml's abort would otherwise start gdb for a backtrace.
             "GGML_NO_BACKTRACE": "1",
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "PYTHONUNBUFFERED": "1",
-            **environment,
         },
     )
 

@@ -22,7 +22,10 @@ LINE_LIMIT = 1 << 28
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The first message: load the model by `module.function(options)`; `paths` is `sys.path`."""
+    """The first message: load the model by `module.function(options)`; `paths` is `sys.path`.
+
+    `memory_limit`: bytes that the process may have, where the system can limit them.
+    """
 
     module: str
     function: str
@@ -31,6 +34,7 @@ class Load:
     options: dict[str, Any]
     max_batch: int | None
     paths: list[str]
+    memory_limit: int | None = None
     kind: Literal["load"] = "load"
 
 
@@ -48,6 +52,21 @@ class Cancel:
 
     id: str
     kind: Literal["cancel"] = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Give a request up without an end; it may come again, with the ids that were told so far."""
+
+    id: str
+    kind: Literal["pause"] = "pause"
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Ask for a sign of life."""
+
+    kind: Literal["ping"] = "ping"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +151,38 @@ class QueryResult:
     kind: Literal["query_result"] = "query_result"
 
 
-ToWorker = Load | Generate | Cancel | Query | Close
-FromWorker = Loading | Loaded | LoadFailed | RequestEvent | QueryResult
+@dataclass(frozen=True, slots=True)
+class Step:
+    """From now on, until the next one, the model works for these requests."""
+
+    ids: tuple[str, ...]
+    kind: Literal["step"] = "step"
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The request with this id was given up; nothing more comes of it."""
+
+    id: str
+    kind: Literal["paused"] = "paused"
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """A sign of life: for how many seconds the present step has gone on, and the longest tokenisation.
+
+    `tokens`: how many the step reads. `first`: the model has not ended a step before.
+    """
+
+    step_seconds: float = 0.0
+    tokens: int = 0
+    first: bool = False
+    tokenizing_seconds: float = 0.0
+    kind: Literal["pong"] = "pong"
+
+
+ToWorker = Load | Generate | Cancel | Pause | Ping | Query | Close
+FromWorker = Loading | Loaded | LoadFailed | Step | RequestEvent | Paused | Pong | QueryResult
 
 _to_worker: TypeAdapter[ToWorker] = TypeAdapter(Annotated[ToWorker, Field(discriminator="kind")])
 _from_worker: TypeAdapter[FromWorker] = TypeAdapter(Annotated[FromWorker, Field(discriminator="kind")])

@@ -29,7 +29,7 @@ PATIENCE = 60.0
 QUIET = 0.02
 """Seconds between two looks at what goes on, and in which nothing more may come."""
 CLOCK = LoopClock()
-MEMORY = next((folder for folder in ("/dev/shm",) if Path(folder).is_dir()), None)
+MEMORY = next((folder for folder in ("/dev/shm",) if Path(folder).is_dir()), None)  # noqa: S108 (a folder of its own in it)
 """Where stores are put: a disk would be waited for."""
 
 

@@ -127,6 +127,12 @@ def test_a_type_that_is_newer_than_the_reader_is_left_to_the_engine(tmp_path: Pa
     assert (found.kind, found.nbytes) == ("type 999", 0)
 
 
+@pytest.mark.parametrize("at", [0, 32, 64])
+def test_tensors_that_share_bytes_are_refused(tmp_path: Path, at: int) -> None:
+    path = write(tmp_path, tensors=(*TENSORS, tensor("other", 8, at=at)))
+    refused(path, "begins inside", "other")
+
+
 def test_a_file_of_another_kind_is_told_by_whom(tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     path.write_bytes(b"<!DOCTYPE html>" + bytes(100))

@@ -193,8 +193,8 @@ async def test_a_crash_in_the_middle_of_answers_is_not_seen_in_them(tmp_path: Pa
 
 
 @needs_signals
-async def test_a_second_crash_fails_the_answer_and_the_next_one_is_fine(tmp_path: Path) -> None:
-    async with worker(**crashing(tmp_path, 2, signal.SIGSEGV, 10)) as backend:
+async def test_a_second_crash_at_the_same_point_fails_the_answer_and_the_next_one_is_fine(tmp_path: Path) -> None:
+    async with worker(**crashing(tmp_path, 2, signal.SIGSEGV, 1)) as backend:
         with pytest.raises(WorkerDied, match=r"twice.*SIGSEGV"):
             await answer(backend, ask("x", max_tokens=50))
         assert (await answer(backend, ask("x", max_tokens=50)))[1].usage.generated == 50

@@ -13,6 +13,8 @@ from chatbridge_llama_cpp.encoding import BYTE, UNKNOWN
 from chatbridge_llama_cpp.vocabulary import Vocabulary
 
 _BLANK = "▁".encode()
+_LONG = 1024
+"""Characters that a part of a long text has at least."""
 
 
 class NativeEncoder:
@@ -87,17 +89,29 @@ class SentencePiece(NativeEncoder):
         self._prefix = " " if dummy_prefix else ""
         self._bytes = frozenset(vocabulary.with_attr(BYTE))
         self._unknown = vocabulary.with_attr(UNKNOWN)[:1]
+        # Two characters that are neighbours in no token's text are never joined, so a text may be cut between them.
+        texts = [entry.text for entry in vocabulary.entries()]
+        self._joinable = {text[i : i + 2] for text in texts for i in range(len(text) - 1)}
         self._unknown_runs = self._runs_of_unknown() if len(self._bytes) < 256 else None
 
     def encode(self, text: str, *, start: bool) -> list[int]:
         text = (self._prefix if start and text else "") + text
-        if self._unknown_runs is None:
-            return super().encode(text, start=start)
+        parts = [text] if self._unknown_runs is None else self._unknown_runs.split(text)
         ids: list[int] = []
-        for number, part in enumerate(self._unknown_runs.split(text)):
+        for number, part in enumerate(parts):
             ids += self._unknown if number else []
-            ids += super().encode(part, start=start)
+            for piece in self._pieces(part):
+                ids += super().encode(piece, start=start)
         return ids
+
+    def _pieces(self, text: str) -> Iterator[str]:
+        """A long text in parts that give the same ids: llama.cpp needs time that grows with the square of a length."""
+        written, begin = text.replace(" ", "▁"), 0
+        for end in range(_LONG, len(text)):
+            if end - begin >= _LONG and written[end - 1 : end + 1] not in self._joinable:
+                yield text[begin:end]
+                begin = end
+        yield text[begin:]
 
     def _runs_of_unknown(self) -> re.Pattern[str]:
         """Matches characters in a row that no piece has, so that none of them can be part of a token."""

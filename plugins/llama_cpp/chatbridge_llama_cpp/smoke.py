@@ -11,7 +11,7 @@ import subprocess
 import sys
 from functools import cache
 
-from chatbridge import guide_path
+from chatbridge import child_environment, guide_path
 
 
 @cache
@@ -21,7 +21,11 @@ def survives_repacking() -> bool:
 
     if "AMX_INT8" not in build_flags()["instructions"]:
         return True
-    environment = {**os.environ, "GGML_NO_BACKTRACE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = {
+        **child_environment(),
+        "GGML_NO_BACKTRACE": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
     command = [sys.executable, "-m", __name__, str(guide_path())]
     return subprocess.run(command, capture_output=True, env=environment, check=False).returncode == 0
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from chatbridge_llama_cpp.model import LlamaModel
+from chatbridge_llama_cpp.native_encoder import NativeEncoder, SentencePiece
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
@@ -160,3 +161,14 @@ def test_control_tokens_are_known_by_their_text(random_model: LlamaModel) -> Non
 def test_half_characters_become_question_marks(random_model: LlamaModel) -> None:
     tokenizer = random_model.tokenizer
     assert tokenizer.decode(tokenizer.encode("a\ud800b", start=False)) == b"a?b"
+
+
+@settings(max_examples=60)
+@given(text=st.lists(st.sampled_from(["\n", " ", "a", "the cat ", "你好", "🙂", "ЖЩ", "▁", "</s>"]), max_size=12))
+def test_a_long_text_is_cut_where_that_changes_nothing(forgeable: LlamaModel, text: list[str]) -> None:
+    whole = "".join(part * 300 for part in text)
+    encoder = forgeable.tokenizer._encoder
+    assert isinstance(encoder, SentencePiece)
+    parts = list(encoder._pieces(whole))
+    assert "".join(parts) == whole
+    assert encoder.encode(whole, start=False) == NativeEncoder.encode(encoder, whole, start=False)

@@ -24,7 +24,11 @@ END = 0
 """Ends a text in both."""
 
 END_NAME = "<|endoftext|>"
-_KEPT = 4096  # texts whose ids are remembered: all but the newest come again with every prompt
+_KEPT, _LONGEST_KEPT = 512, 8192
+"""How many texts are remembered with their ids, and their characters at most: together some 50 MB in the worst case.
+
+All but the newest text of a conversation come again with every prompt.
+"""
 
 
 class WorldTokenizer:
@@ -58,7 +62,7 @@ class WorldTokenizer:
 
     def encode(self, text: str, *, start: bool) -> list[int]:
         """The ids of plain text, never a control token's. Half characters (lone surrogates) become "?"."""
-        return list(self._remembered(text))
+        return list(self._remembered(text) if len(text) <= _LONGEST_KEPT else self._encode(text))
 
     def special(self, token: str) -> int | None:
         """The id of a control token by its text."""
@@ -121,7 +125,7 @@ class BpeTokenizer:
 
     def encode(self, text: str, *, start: bool) -> list[int]:
         """The ids of plain text, never a control token's. Half characters (lone surrogates) become "?"."""
-        return list(self._remembered(text))
+        return list(self._remembered(text) if len(text) <= _LONGEST_KEPT else self._encode(text))
 
     def special(self, token: str) -> int | None:
         """The id of a control token by its text."""

@@ -1,0 +1,198 @@
+"""Who kills a worker fails, and nobody else: everybody else's text is the one that they get without any death."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chatbridge.engine.backend import Request
+from chatbridge.engine.engine import Engine
+from chatbridge.errors import BackendError, ModelLoadError, ModelUnavailable, WorkerDied
+from chatbridge.prompts.segments import Special, Text
+from chatbridge.sampling import Sampling
+from chatbridge.testing import run_virtually
+from chatbridge.testing.toy import ToyModel, ToyOptions, toy_backend
+from chatbridge.worker.backend import WorkerBackend
+from chatbridge.worker.backoff import Backoff
+
+from .dying import HANG, POISON, TOKENIZER_POISON, Machine
+
+
+@asynccontextmanager
+async def backend_on(machine: Machine) -> AsyncIterator[WorkerBackend]:
+    clock = asyncio.get_running_loop().time
+    backend = WorkerBackend(
+        toy_backend,
+        ToyOptions(),
+        name="toy",
+        start_process=machine.start,
+        backoff=Backoff(clock=clock, chance=lambda: 0.5),
+    )
+    await backend.start()
+    try:
+        yield backend
+    finally:
+        await backend.aclose()
+
+
+def ask(text: str, *, seed: int = 1, tokens: int = 30) -> Request:
+    return Request(
+        (Special("bos"), Text(text, "person")), sampling=Sampling(seed=seed, temperature=1.0, max_tokens=tokens)
+    )
+
+
+def expected(request: Request, machine: Machine) -> str:
+    engine = Engine(ToyModel(context_length=machine.context_length, eos_every=machine.eos_every))
+    engine.submit(request)
+    while True:
+        for event in engine.step():
+            if event.chunk is not None and event.chunk.finish is not None:
+                return event.chunk.finish.reply.text
+
+
+async def text_of(backend: WorkerBackend, request: Request, delay: float = 0.0) -> str:
+    """What people see of the answer, all chunks joined; it must equal what is kept."""
+    await asyncio.sleep(delay)
+    text = ""
+    async for chunk in backend.generate(request):
+        text += chunk.text
+        if chunk.finish is not None:
+            assert chunk.finish.reply.text == text.strip()
+    return text
+
+
+Outcome = str | BaseException
+
+
+async def outcomes(machine: Machine, requests: list[tuple[Request, float]]) -> list[Outcome]:
+    async with backend_on(machine) as backend, asyncio.timeout(3600):
+        return await asyncio.gather(
+            *(text_of(backend, request, delay) for request, delay in requests), return_exceptions=True
+        )
+
+
+POISONS = {
+    "its first token": POISON + "rest",
+    "the last token of its prompt": "a question" + POISON,
+    "a later part of its prompt": "x" * 40 + POISON + "y" * 40,
+    "the tokenisation": "hi " + TOKENIZER_POISON,
+    "a step that never ends": "hi " + HANG,
+}
+
+
+@pytest.mark.parametrize("poison", POISONS.values(), ids=POISONS)
+@pytest.mark.parametrize("position", [0, 3, 9])
+@pytest.mark.parametrize("delay", [0.0, 0.15])
+def test_only_the_request_that_kills_the_worker_fails(poison: str, position: int, delay: float) -> None:
+    machine = Machine(max_batch=4, eos_every=10**9)
+    requests = [(ask(f"room {n}", seed=n), 0.0) for n in range(10)]
+    requests[position] = (ask(poison), delay)
+    ended = run_virtually(outcomes(machine, requests))
+    for number, ((request, _), outcome) in enumerate(zip(requests, ended, strict=True)):
+        if number == position:
+            assert isinstance(outcome, WorkerDied)
+            assert "toy" in str(outcome)
+        else:
+            assert outcome == expected(request, machine)
+    assert machine.started <= 4, "a culprit costs three deaths"
+
+
+@settings(max_examples=60)
+@given(
+    poisons=st.lists(st.sampled_from([*POISONS.values(), ""]), min_size=1, max_size=8),
+    kills=st.lists(st.integers(0, 40), max_size=3),
+    max_batch=st.integers(1, 5),
+    data=st.data(),
+)
+def test_every_innocent_gets_its_text_whatever_dies_and_when(
+    poisons: list[str], kills: list[int], max_batch: int, data: st.DataObject
+) -> None:
+    machine = Machine(max_batch=max_batch, kills=[kill + 100 for kill in kills])
+    requests = [
+        (
+            ask(poison or f"room {n}", seed=n, tokens=data.draw(st.integers(1, 40))),
+            data.draw(st.sampled_from([0.0, 0.05, 0.5, 5.0])),
+        )
+        for n, poison in enumerate(poisons)
+    ]
+    ended = run_virtually(outcomes(machine, requests))
+    for poison, (request, _), outcome in zip(poisons, requests, ended, strict=True):
+        if poison:
+            assert isinstance(outcome, WorkerDied | ModelUnavailable)
+        elif not isinstance(outcome, ModelUnavailable):
+            assert outcome == expected(request, machine)
+    assert machine.started <= 1 + 3 * sum(map(bool, poisons)) + len(kills)
+
+
+def test_deaths_that_nobody_causes_cost_no_answer() -> None:
+    machine = Machine(max_batch=4, kills=[7, 5, 9, 3, 12, 8], eos_every=10**9)
+    requests = [(ask(f"room {n}", seed=n, tokens=60), 0.0) for n in range(12)]
+    ended = run_virtually(outcomes(machine, requests))
+    assert ended == [expected(request, machine) for request, _ in requests]
+
+
+def test_a_text_whose_tokenisation_kills_fails_alone() -> None:
+    async def main() -> list[Outcome | int]:
+        async with backend_on(Machine()) as backend:
+            texts = [f"room {n}" for n in range(6)] + [TOKENIZER_POISON]
+            return await asyncio.gather(
+                *(backend.count_tokens((Text(text, "person"),)) for text in texts), return_exceptions=True
+            )
+
+    *counts, last = run_virtually(main())
+    assert counts == [6] * 6
+    assert isinstance(last, WorkerDied)
+
+
+def test_what_is_stopped_while_the_worker_is_down_ends_at_once_with_what_came() -> None:
+    async def main() -> str:
+        machine = Machine(eos_every=10**9, kills=[30])
+        async with backend_on(machine) as backend:
+            request = ask("room", tokens=4000)
+            answer = asyncio.create_task(text_of(backend, request))
+            while backend.pid is not None:  # noqa: ASYNC110 (nobody tells of it)
+                await asyncio.sleep(0)
+            backend.cancel(request.id)
+            text = await answer
+            assert machine.started <= 2
+            return text
+
+    assert 15 < len(run_virtually(main())) <= 30
+
+
+def test_a_model_that_can_not_be_loaded_again_is_told_to_all_and_not_tried_for_each() -> None:
+    machine = Machine(kills=[3])
+
+    async def main() -> None:
+        async with backend_on(machine) as backend:
+            machine.fail_loads = 10**6
+            first = await asyncio.gather(*(text_of(backend, ask(f"{n}")) for n in range(4)), return_exceptions=True)
+            assert [type(error) for error in first] == [ModelLoadError] * 4
+            for _ in range(100):
+                with pytest.raises(BackendError):
+                    await text_of(backend, ask("again"))
+                await asyncio.sleep(1)
+
+    run_virtually(main())
+    assert machine.started <= 10, "a hundred questions in a hundred seconds are no hundred loads"
+
+
+def test_a_hung_worker_is_noticed_and_said() -> None:
+    async def main() -> list[str]:
+        async with backend_on(Machine()) as backend:
+            answer = asyncio.create_task(text_of(backend, ask("hi " + HANG)))
+            states = []
+            while not answer.done():
+                await asyncio.sleep(1)
+                states.append(backend.state)
+            with pytest.raises(WorkerDied, match=r"one step has taken 1[2-9]"):
+                await answer
+            return states
+
+    states = run_virtually(main())
+    assert "running" in states
