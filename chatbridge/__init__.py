@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from chatbridge.engine.sampler import LogitsSampler as LogitsSampler
     from chatbridge.engine.sampler import draw_token as draw_token
     from chatbridge.engine.sampler import locally_typical as locally_typical
-    from chatbridge.operations.environment import child_environment as child_environment
     from chatbridge.errors import BackendError as BackendError
     from chatbridge.errors import ChatbridgeError as ChatbridgeError
     from chatbridge.errors import CommandError as CommandError
@@ -79,6 +78,7 @@ if TYPE_CHECKING:
     from chatbridge.model_files.gguf import GgufStrings as GgufStrings
     from chatbridge.model_files.gguf import GgufTensor as GgufTensor
     from chatbridge.model_files.gguf import damaged_gguf as damaged_gguf
+    from chatbridge.operations.environment import child_environment as child_environment
     from chatbridge.operations.hardware import free_memory as free_memory
     from chatbridge.operations.hardware import limit_blas_threads as limit_blas_threads
     from chatbridge.operations.hardware import usable_cores as usable_cores

@@ -11,6 +11,8 @@ import mimetypes
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from chatbridge.bots.triggers import is_addressed
+from chatbridge.texts import pick_language, say
 from chatbridge.types import Attachment, Message
 
 log = logging.getLogger(__name__)
@@ -26,6 +28,8 @@ MAX_FILES = 10
 """Files of one message that are read; Discord takes no more with a message, and Telegram one."""
 MAX_NAME = 128
 """Characters of a name, be it a person's, a channel's or a file's; a longer one ends in "…"."""
+_SURELY_SHORT = 256
+"""Characters that no `max_text` is too small for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,41 @@ class Downloads:
             return binary, "file_unread"
         kind = file.media_type
         return Attachment(file.name, kind if kind.startswith("text/") else "text/plain", text.encode()), ""
+
+
+def with_files(
+    message: Message, files: tuple[Attachment, ...], unread: Sequence[str], downloads: Downloads, language: str
+) -> Message | None:
+    """The message with these files. `unread`: keys of the texts that say why some can't be read.
+
+    Where it has nothing that can be read, the person learns why, in `language` (a setting), if it was meant for the
+    bot; else there is nothing to be answered, which is None.
+    """
+    if message.text or not unread or any(file.data or file.source for file in files):
+        return replace(message, attachments=files)
+    if message.author.is_bot or not is_addressed(message):
+        return None
+    told = pick_language(language, message.language, "")
+    limits = {"file_too_big": downloads.max_kib, "too_many_files": MAX_FILES}
+    why = "\n".join(say(told, key, service=downloads.service, limit=limits.get(key)) for key in unread)
+    return replace(message, attachments=(), unreadable=why)
+
+
+def is_short(message: Message) -> bool:
+    """Whether nothing of the message can be too long, whatever `max_text` is."""
+    names = [message.author.name, message.channel.name, *(file.name for file in message.attachments)]
+    size = len(message.text) + len(message.quoted) + sum(len(file.data) for file in message.attachments)
+    return size <= _SURELY_SHORT and all(len(name) <= MAX_NAME for name in names)
+
+
+def bounded(message: Message, max_text: int, language: str) -> Message:
+    """The message with at most `max_text` KiB to read; one whose own words are more says why it is not answered."""
+    message = within(message, max_text)
+    if (size := len(message.text.encode("utf-8", "replace"))) <= max_text * 1024:
+        return message
+    told = pick_language(language, message.language, message.text[:1000])
+    why = say(told, "text_too_long", size=kib(size), limit=max_text)
+    return replace(message, text=message.text[:_SURELY_SHORT], attachments=(), quoted="", unreadable=why)
 
 
 def within(message: Message, max_kib: int) -> Message:

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from chatbridge.bots.attachments import MAX_FILES, MAX_NAME, Downloads, RemoteFile, kib, within
+from chatbridge.bots.attachments import Downloads, RemoteFile, bounded, is_short, with_files
 from chatbridge.bots.command import Ask, ChatCommand, CommandContext, expand, parse
 from chatbridge.bots.dialogue import Dialogue
 from chatbridge.bots.permissions import Permissions, asker_of
-from chatbridge.bots.quotas import BYTES_PER_TOKEN, Reservation, token_guess
+from chatbridge.bots.quotas import Reservation, estimate
 from chatbridge.bots.reply import Notice, ReplyContext, ReplyStream
 from chatbridge.bots.scopes import SIDE, conversation_key, in_reply_chains, moved_key, owner_of
 from chatbridge.bots.stored_overrides import sound
-from chatbridge.bots.triggers import BotStreaks, addressed_text, is_addressed, matches
+from chatbridge.bots.triggers import BotStreaks, addressed_text, matches
 from chatbridge.config.settings import BotSettings, ChannelSettings, ModelSettings
 from chatbridge.errors import CommandError, ConfigError
 from chatbridge.store import MessageIndex, MessageRef
 from chatbridge.suggest import did_you_mean
 from chatbridge.texts import pick_language, say
-from chatbridge.types import Attachment, Author, Channel, Message, Press
+from chatbridge.types import Author, Channel, Message, Press
 
 if TYPE_CHECKING:
     from chatbridge.bots.services import Services
@@ -42,9 +42,6 @@ MAX_DIALOGUES = 1000
 _COPIED = frozenset({"regenerate", "continue", "branch"})
 """What a button does in a conversation of one's own, where the answer is in another person's."""
 
-_SURELY_SHORT = 256
-"""Characters that no `max_text` is too small for."""
-
 
 class Bot:
     """What a frontend talks to, through `Delivery` or on its own."""
@@ -52,14 +49,8 @@ class Bot:
     def __init__(self, services: Services, name: str) -> None:
         self.services = services
         self.name = name
-        self.permissions = Permissions(
-            name,
-            lambda: self.settings,
-            self._is_admin_command,
-            services.store,
-            services.clock,
-            services.monotonic,
-        )
+        clocks = services.clock, services.monotonic
+        self.permissions = Permissions(name, lambda: self.settings, self._is_admin_command, services.store, *clocks)
         self.message_index = MessageIndex(services.store)
         """Which message of a chat is which node of a conversation."""
         self._dialogues: OrderedDict[str, Dialogue] = OrderedDict()
@@ -167,17 +158,10 @@ class Bot:
         Of files and of what it quotes the beginnings are left. Where its own words alone are more, it is not answered,
         and the person learns why. What is bounded already stays as it is.
         """
-        names = [message.author.name, message.channel.name, *(file.name for file in message.attachments)]
-        size = len(message.text) + len(message.quoted) + sum(len(file.data) for file in message.attachments)
-        if size <= _SURELY_SHORT and all(len(name) <= MAX_NAME for name in names):
+        if is_short(message):
             return message
         settings = self.effective(message.channel)
-        message = within(message, settings.max_text)
-        if (size := len(message.text.encode("utf-8", "replace"))) <= settings.max_text * 1024:
-            return message
-        language = pick_language(settings.language, message.language, message.text[:1000])
-        why = say(language, "text_too_long", size=kib(size), limit=settings.max_text)
-        return replace(message, text=message.text[:_SURELY_SHORT], attachments=(), quoted="", unreadable=why)
+        return bounded(message, settings.max_text, settings.language)
 
     async def bring_files(
         self, message: Message, files: Sequence[RemoteFile], downloads: Downloads, *, language: str = ""
@@ -195,8 +179,7 @@ class Bot:
             return replace(message, attachments=()) if message.text else None
         if not message.text:
             message = replace(message, language=message.language or language)
-        attachments, unread = downloads.announced(files)
-        return self._with_files(message, attachments, unread, downloads)
+        return with_files(message, *downloads.announced(files), downloads, settings.language)
 
     async def fetch_files(self, message: Message, downloads: Downloads) -> Message | None:
         """A message from `bring_files` with the contents of its files; None where nothing is left to be answered."""
@@ -204,21 +187,9 @@ class Bot:
             return message
         if not await self.permits(message.author, message.channel):
             return replace(message, attachments=tuple(replace(file, source="") for file in message.attachments))
-        attachments, unread = await downloads.fetched(message.attachments)
-        whole = self._with_files(message, attachments, unread, downloads)
+        fetched = await downloads.fetched(message.attachments)
+        whole = with_files(message, *fetched, downloads, self.effective(message.channel).language)
         return whole and self.bounded(whole)
-
-    def _with_files(
-        self, message: Message, files: tuple[Attachment, ...], unread: Sequence[str], downloads: Downloads
-    ) -> Message | None:
-        if message.text or not unread or any(file.data or file.source for file in files):
-            return replace(message, attachments=files)
-        if message.author.is_bot or not is_addressed(message):
-            return None
-        language = pick_language(self.effective(message.channel).language, message.language, "")
-        limits = {"file_too_big": downloads.max_kib, "too_many_files": MAX_FILES}
-        why = "\n".join(say(language, key, service=downloads.service, limit=limits.get(key)) for key in unread)
-        return replace(message, attachments=(), unreadable=why)
 
     async def press(
         self, press: Press, *, redelivered: bool = False, context: ReplyContext | None = None
@@ -269,7 +240,9 @@ class Bot:
     def going_on(self, message: Message, key: str, node: int) -> ReplyStream:
         """Go on with the answer at a node of the conversation `key`, which the end of the program has cut."""
         context, dialogue = self.context(message), self._dialogue(key, message.channel)
-        reservation = self.permissions.take(message.author, message.channel, _estimate(message, context, dialogue))
+        reservation = self.permissions.take(
+            message.author, message.channel, estimate(message, context.settings, dialogue.last_prompt)
+        )
         return dialogue.go_on(context.language, node).on_behalf_of(message.author, reservation)
 
     async def revised(self, message: Message) -> int | None:
@@ -350,12 +323,8 @@ class Bot:
             return self.services.settings.channel(self.name, channel, overrides=overrides)
         except ValidationError:
             kept, left_out = sound(overrides or {})
-            log.warning(
-                "bot %s, channel %s: settings of the conversation are left out: %s",
-                self.name,
-                channel.id,
-                ", ".join(left_out),
-            )
+            where = f"bot {self.name}, channel {channel.id}"
+            log.warning("%s: settings of the conversation are left out: %s", where, ", ".join(left_out))
             return self.services.settings.channel(self.name, channel, overrides=kept)
 
     def language(self, channel: Channel, client: str = "", text: str = "") -> str:
@@ -433,7 +402,7 @@ class Bot:
 
         What the end of the program interrupted was within the quota when it was asked.
         """
-        tokens = _estimate(asked, context, dialogue)
+        tokens = estimate(asked, context.settings, dialogue.last_prompt)
         if redelivered:
             return self.permissions.take(asked.author, asked.channel, tokens)
         return await self.permissions.reserve(asked.author, asked.channel, tokens, context.language, repeat=repeat)
@@ -472,13 +441,3 @@ class Bot:
             return message, None
         ours = message.replies_to_bot or replied.role == "assistant"
         return replace(message, replies_to_bot=ours, quoted=""), replied
-
-
-def _estimate(asked: Message | Press, context: ReplyContext, dialogue: Dialogue) -> int:
-    """The tokens that an answer may cost: its limit, and what is to be read for it, as far as that can be guessed."""
-    read = token_guess(context.settings.system or "")
-    if isinstance(asked, Message):
-        read += token_guess(asked.text) + sum(len(file.data) for file in asked.attachments) // BYTES_PER_TOKEN
-    if dialogue.last is not None and dialogue.last.finish is not None:
-        read += dialogue.last.finish.usage.prompt
-    return context.settings.sampling.max_tokens + read

@@ -58,6 +58,12 @@ class Dialogue(ConversationTree):
         self._too_long: tuple[int, tuple[str, int, ChannelSettings], str] | None = None
         """The last message that did not fit, even alone: its node, for which model and settings, and why."""
 
+    @property
+    def last_prompt(self) -> int:
+        """Tokens of the latest answer's prompt, which the next one begins with; 0 where none is known."""
+        finish = self.last.finish if self.last is not None else None
+        return finish.usage.prompt if finish is not None else 0
+
     # --- what can be asked -------------------------------------------------------------------------------------
 
     def send(

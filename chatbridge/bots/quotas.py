@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from chatbridge.config.settings import Quota
+from chatbridge.config.settings import ChannelSettings, Quota
 from chatbridge.store import UsageLog
-from chatbridge.types import Author, Usage
+from chatbridge.types import Author, Message, Press, Usage
 
 if TYPE_CHECKING:
     from chatbridge.engine.backend import Request
@@ -160,6 +160,17 @@ class Quotas:
 def token_guess(text: str) -> int:
     """About how many tokens a text is."""
     return len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN
+
+
+def estimate(asked: Message | Press, settings: ChannelSettings, read_again: int) -> int:
+    """The tokens that an answer may cost: its limit, and what is to be read for it, as far as that can be guessed.
+
+    `read_again`: tokens of the conversation so far.
+    """
+    read = read_again + token_guess(settings.system or "")
+    if isinstance(asked, Message):
+        read += token_guess(asked.text) + sum(len(file.data) for file in asked.attachments) // BYTES_PER_TOKEN
+    return settings.sampling.max_tokens + read
 
 
 def day_of(time: float) -> str:

@@ -5,16 +5,27 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from chatbridge.errors import StoreError
-from chatbridge.store.damaged import UNREADABLE, put_aside
 from chatbridge.store.database import Database, storable
 from chatbridge.store.message_index import note
 from chatbridge.store.records import Conversation, Node
-from chatbridge.store.tables import CONVERSATIONS, NODES
+from chatbridge.store.rows import (
+    SELECT_CONVERSATION,
+    SELECT_NODE,
+    check_node,
+    export_node,
+    get_conversation,
+    insert_node,
+    packed,
+    read_conversations,
+    read_node,
+    read_nodes,
+    read_path,
+    start_conversation,
+)
 from chatbridge.types import Reply, Role
 
 EXPORT_VERSION = 1
@@ -29,19 +40,19 @@ class Store(Database):
         """The current conversation of a bot in a channel; a new one if there is none."""
 
         def work(db: sqlite3.Connection) -> Conversation:
-            rows = db.execute(f"{_CONVERSATION} WHERE bot = ? AND channel = ? AND current", (bot, channel))
-            found = _conversations(db, rows)
-            return found[0] if found else _start(db, bot, channel)
+            rows = db.execute(f"{SELECT_CONVERSATION} WHERE bot = ? AND channel = ? AND current", (bot, channel))
+            found = read_conversations(db, rows)
+            return found[0] if found else start_conversation(db, bot, channel)
 
         return await self.transaction(work)
 
     async def start(self, bot: str, channel: str) -> Conversation:
         """Begin a new current conversation; the old one is kept."""
-        return await self.transaction(lambda db: _start(db, bot, channel))
+        return await self.transaction(lambda db: start_conversation(db, bot, channel))
 
     async def get(self, conversation_id: int) -> Conversation:
         """The conversation of that id. Raises StoreError."""
-        return await self.transaction(lambda db: _get(db, conversation_id))
+        return await self.transaction(lambda db: get_conversation(db, conversation_id))
 
     async def conversations(
         self, bot: str | None = None, channel: str | None = None, limit: int = 100
@@ -50,11 +61,11 @@ class Store(Database):
 
         def work(db: sqlite3.Connection) -> list[Conversation]:
             rows = db.execute(
-                f"{_CONVERSATION} WHERE bot = coalesce(?, bot) AND channel = coalesce(?, channel) "
+                f"{SELECT_CONVERSATION} WHERE bot = coalesce(?, bot) AND channel = coalesce(?, channel) "
                 "ORDER BY id DESC LIMIT ?",
                 (bot, channel, limit),
             )
-            return _conversations(db, rows)
+            return read_conversations(db, rows)
 
         return await self.transaction(work)
 
@@ -62,7 +73,7 @@ class Store(Database):
         """Go on with an earlier conversation in its channel."""
 
         def work(db: sqlite3.Connection) -> Conversation:
-            found = _get(db, conversation_id)
+            found = get_conversation(db, conversation_id)
             db.execute(
                 "UPDATE conversations SET current = 0 WHERE bot = ? AND channel = ? AND current",
                 (found.bot, found.channel),
@@ -103,7 +114,7 @@ class Store(Database):
         text = json.dumps(dict(overrides), ensure_ascii=False)
 
         def work(db: sqlite3.Connection) -> None:
-            _get(db, conversation_id)
+            get_conversation(db, conversation_id)
             db.execute("UPDATE conversations SET overrides = ? WHERE id = ?", (text, conversation_id))
 
         await self.transaction(work)
@@ -134,20 +145,22 @@ class Store(Database):
 
         def work(db: sqlite3.Connection) -> Node:
             if service_id is not None:
-                seen = db.execute(f"{_NODE} WHERE conversation = ? AND service_id = ?", (conversation_id, service_id))
-                if nodes := _nodes(db, seen):
+                seen = db.execute(
+                    f"{SELECT_NODE} WHERE conversation = ? AND service_id = ?", (conversation_id, service_id)
+                )
+                if nodes := read_nodes(db, seen):
                     return nodes[0]
             if parent is not None:
-                _belongs(db, conversation_id, parent)
+                check_node(db, conversation_id, parent)
             else:
-                _get(db, conversation_id)
-            values = (role, storable(text), storable(name), trusted, *_packed(reply), service_id, partial, author)
-            node_id = _insert(db, conversation_id, parent, time.time(), values)
+                get_conversation(db, conversation_id)
+            values = (role, storable(text), storable(name), trusted, *packed(reply), service_id, partial, author)
+            node_id = insert_node(db, conversation_id, parent, time.time(), values)
             if move:
                 db.execute("UPDATE conversations SET head = ? WHERE id = ?", (node_id, conversation_id))
             if service_id is not None and channel is not None:
-                note(db, _get(db, conversation_id).bot, channel, service_id, node_id)
-            return _node(db.execute(f"{_NODE} WHERE id = ?", (node_id,)).fetchone())
+                note(db, get_conversation(db, conversation_id).bot, channel, service_id, node_id)
+            return read_node(db, node_id)
 
         return await self.transaction(work)
 
@@ -158,7 +171,7 @@ class Store(Database):
             db.execute(
                 "UPDATE nodes SET text = ?, tokens = ?, tail = ?, vocabulary = ?, thoughts = ?, partial = ? "
                 "WHERE id = ?",
-                (storable(text), *_packed(reply), partial, node_id),
+                (storable(text), *packed(reply), partial, node_id),
             )
 
         await self.transaction(work)
@@ -167,7 +180,9 @@ class Store(Database):
         """The messages from the first one to `head`, or to the conversation's own head, without removed ones."""
 
         def work(db: sqlite3.Connection) -> list[Node]:
-            return _path(db, conversation_id, head if head is not None else _get(db, conversation_id).head)
+            return read_path(
+                db, conversation_id, head if head is not None else get_conversation(db, conversation_id).head
+            )
 
         return await self.transaction(work)
 
@@ -183,24 +198,16 @@ class Store(Database):
                 "WHERE nodes.id = ?",
                 (node_id,),
             ).fetchone()
-            if row is None or not (nodes := _path(db, row[0], node_id)):
+            if row is None or not (nodes := read_path(db, row[0], node_id)):
                 raise StoreError(f"there is no message {node_id}")
-            fresh, parent = _start(db, row[1], channel), None
+            fresh, parent = start_conversation(db, row[1], channel), None
             for node in nodes:
                 whose = author if node.role == "user" else ""
-                values = (
-                    node.role,
-                    node.text,
-                    node.name,
-                    node.trusted,
-                    *_packed(node.reply),
-                    None,
-                    node.partial,
-                    whose,
-                )
-                parent = _insert(db, fresh.id, parent, node.created, values)
+                said = (node.role, node.text, node.name, node.trusted, *packed(node.reply))
+                parent = insert_node(db, fresh.id, parent, node.created, (*said, None, node.partial, whose))
+            assert parent is not None
             db.execute("UPDATE conversations SET head = ? WHERE id = ?", (parent, fresh.id))
-            return _node(db.execute(f"{_NODE} WHERE id = ?", (parent,)).fetchone())
+            return read_node(db, parent)
 
         return await self.transaction(work)
 
@@ -208,7 +215,7 @@ class Store(Database):
         """The node of that id. Raises StoreError."""
 
         def work(db: sqlite3.Connection) -> Node:
-            found = _nodes(db, db.execute(f"{_NODE} WHERE id = ?", (node_id,)))
+            found = read_nodes(db, db.execute(f"{SELECT_NODE} WHERE id = ?", (node_id,)))
             if not found:
                 raise StoreError(f"there is no message {node_id}")
             return found[0]
@@ -218,10 +225,10 @@ class Store(Database):
     async def children(self, conversation_id: int, node_id: int | None) -> list[Node]:
         """What follows a node, oldest first; None for the first messages."""
         return await self.transaction(
-            lambda db: _nodes(
+            lambda db: read_nodes(
                 db,
                 db.execute(
-                    f"{_NODE} WHERE conversation = ? AND parent IS ? AND removed IS NOT 1 ORDER BY id",
+                    f"{SELECT_NODE} WHERE conversation = ? AND parent IS ? AND removed IS NOT 1 ORDER BY id",
                     (conversation_id, node_id),
                 ),
             )
@@ -230,10 +237,10 @@ class Store(Database):
     async def leaves(self, conversation_id: int) -> list[Node]:
         """The ends of all branches, oldest first."""
         return await self.transaction(
-            lambda db: _nodes(
+            lambda db: read_nodes(
                 db,
                 db.execute(
-                    f"{_NODE} WHERE conversation = ? AND removed IS NOT 1 AND id NOT IN "
+                    f"{SELECT_NODE} WHERE conversation = ? AND removed IS NOT 1 AND id NOT IN "
                     "(SELECT parent FROM nodes WHERE conversation = ? AND parent IS NOT NULL) ORDER BY id",
                     (conversation_id, conversation_id),
                 ),
@@ -246,13 +253,13 @@ class Store(Database):
         """The whole conversation with all its branches, ready for JSON."""
 
         def work(db: sqlite3.Connection) -> dict[str, Any]:
-            found = _get(db, conversation_id)
-            rows = db.execute(f"{_NODE} WHERE conversation = ? ORDER BY id", (conversation_id,))
+            found = get_conversation(db, conversation_id)
+            rows = db.execute(f"{SELECT_NODE} WHERE conversation = ? ORDER BY id", (conversation_id,))
             return {
                 "chatbridge": EXPORT_VERSION,
                 "head": found.head,
                 "overrides": dict(found.overrides),
-                "nodes": [_exported(node) for node in _nodes(db, rows)],
+                "nodes": [export_node(node) for node in read_nodes(db, rows)],
             }
 
         return await self.transaction(work)
@@ -268,192 +275,22 @@ class Store(Database):
         overrides = json.dumps(saved.overrides)
 
         def work(db: sqlite3.Connection) -> Conversation:
-            fresh = _start(db, bot, channel)
+            fresh = start_conversation(db, bot, channel)
             ids: dict[int | None, int | None] = {None: None}
             for node in saved.nodes:
-                values = (node.role, storable(node.text), storable(node.name), False, *_packed(None))
+                values = (node.role, storable(node.text), storable(node.name), False, *packed(None))
                 row = (*values, None, node.partial, "")
-                ids[node.id] = _insert(db, fresh.id, ids[node.parent], node.created, row)
+                ids[node.id] = insert_node(db, fresh.id, ids[node.parent], node.created, row)
             head = ids[saved.head]
             db.execute("UPDATE conversations SET head = ?, overrides = ? WHERE id = ?", (head, overrides, fresh.id))
-            return _get(db, fresh.id)
+            return get_conversation(db, fresh.id)
 
         return await self.transaction(work)
 
     async def _set(self, conversation_id: int, column: str, node_id: int | None) -> None:
         def work(db: sqlite3.Connection) -> None:
             if node_id is not None:
-                _belongs(db, conversation_id, node_id)
+                check_node(db, conversation_id, node_id)
             db.execute(f"UPDATE conversations SET {column} = ? WHERE id = ?", (node_id, conversation_id))
 
         await self.transaction(work)
-
-
-_CONVERSATION = (
-    "SELECT id, bot, channel, head, trim, overrides, created, "
-    "coalesce((SELECT text FROM nodes WHERE conversation = conversations.id AND removed IS NOT 1 "
-    "ORDER BY id LIMIT 1), '') "
-    "FROM conversations"
-)
-_NODE = (
-    "SELECT nodes.id, conversation, parent, role, text, name, trusted, tokens, tail, vocabulary, thoughts, "
-    "service_id, created, partial, author FROM nodes"
-)
-
-
-def _conversations(db: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> list[Conversation]:
-    """Those in the rows; one that can't be read is mended, and what it was is put aside."""
-
-    def read(row: tuple[Any, ...]) -> Conversation:
-        try:
-            return _conversation(row)
-        except UNREADABLE as error:
-            put_aside(db, CONVERSATIONS, row[:1], str(error))
-            return _conversation(db.execute(f"{_CONVERSATION} WHERE id = ?", row[:1]).fetchone())
-
-    return [read(row) for row in list(rows)]
-
-
-def _nodes(db: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> list[Node]:
-    """The same for messages."""
-
-    def read(row: tuple[Any, ...]) -> Node:
-        try:
-            return _node(row)
-        except UNREADABLE as error:
-            put_aside(db, NODES, row[:1], str(error))
-            return _node(db.execute(f"{_NODE} WHERE id = ?", row[:1]).fetchone())
-
-    return [read(row) for row in list(rows)]
-
-
-def _conversation(row: tuple[Any, ...]) -> Conversation:
-    id_, bot, channel, head, trim, overrides, created, title = row
-    values = (bot, channel, head, trim, created)
-    wanted = (str, str, int | None, int | None, int | float)
-    if not all(isinstance(value, kind) for value, kind in zip(values, wanted, strict=True)):
-        raise TypeError("it has a column of another type")
-    if not isinstance(own := json.loads(overrides), dict):
-        raise TypeError("`overrides` is no JSON object")
-    # How it begins is another row's matter.
-    return Conversation(id_, bot, channel, head, trim, own, created, title if isinstance(title, str) else "")
-
-
-def _node(row: tuple[Any, ...]) -> Node:
-    (
-        id_,
-        conversation,
-        parent,
-        role,
-        text,
-        name,
-        trusted,
-        tokens,
-        tail,
-        vocabulary,
-        thoughts,
-        service_id,
-        created,
-        partial,
-        author,
-    ) = row
-    # Spelled out, since a prompt may hold thousands of these.
-    if not (
-        type(text) is str
-        and type(name) is str
-        and role in ("user", "assistant", "system")
-        and type(conversation) is int
-        and (parent is None or type(parent) is int)
-        and (service_id is None or type(service_id) is str)
-        and type(created) is float
-        and type(trusted) is int
-        and type(partial) is int
-        and type(author) is str
-        and (thoughts is None or type(thoughts) is str)
-        and (tokens is None or (type(tokens) is bytes and type(tail) is str and type(vocabulary) is str))
-    ):
-        raise TypeError("it has a column of another type")
-    reply = None
-    if tokens is not None:
-        reply = Reply(text, tuple(array("I", tokens)), tail, vocabulary, thoughts)
-    return Node(
-        id_,
-        conversation,
-        parent,
-        role,
-        text,
-        name,
-        bool(trusted),
-        reply,
-        service_id,
-        created,
-        bool(partial),
-        author,
-    )
-
-
-def _path(db: sqlite3.Connection, conversation_id: int, end: int | None) -> list[Node]:
-    rows = db.execute(
-        "WITH RECURSIVE up (id, depth) AS (SELECT ?, 0 UNION ALL SELECT nodes.parent, depth + 1 "
-        # What follows a message has a greater id: so not even damaged rows make a path without an end.
-        f"FROM nodes JOIN up ON nodes.id = up.id WHERE nodes.parent < nodes.id) {_NODE} JOIN up USING (id) "
-        "WHERE (conversation = ? OR typeof(conversation) != 'integer') AND removed IS NOT 1 ORDER BY depth DESC",
-        (end, conversation_id),
-    )
-    return _nodes(db, rows)
-
-
-def _packed(reply: Reply | None) -> tuple[bytes | None, str | None, str | None, str | None]:
-    if reply is None:
-        return None, None, None, None
-    thoughts = None if reply.thoughts is None else storable(reply.thoughts)
-    return array("I", reply.tokens).tobytes(), storable(reply.tail), reply.vocabulary, thoughts
-
-
-def _insert(
-    db: sqlite3.Connection, conversation_id: int, parent: int | None, created: float, values: tuple[Any, ...]
-) -> int:
-    cursor = db.execute(
-        "INSERT INTO nodes (conversation, parent, created, role, text, name, trusted, tokens, tail, vocabulary, "
-        "thoughts, service_id, partial, author) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (conversation_id, parent, created, *values),
-    )
-    assert cursor.lastrowid is not None
-    return cursor.lastrowid
-
-
-def _start(db: sqlite3.Connection, bot: str, channel: str) -> Conversation:
-    db.execute("UPDATE conversations SET current = 0 WHERE bot = ? AND channel = ? AND current", (bot, channel))
-    cursor = db.execute(
-        "INSERT INTO conversations (bot, channel, created) VALUES (?, ?, ?)", (bot, channel, time.time())
-    )
-    assert cursor.lastrowid is not None
-    return _get(db, cursor.lastrowid)
-
-
-def _get(db: sqlite3.Connection, conversation_id: int) -> Conversation:
-    found = _conversations(db, db.execute(f"{_CONVERSATION} WHERE id = ?", (conversation_id,)))
-    if not found:
-        raise StoreError(f"there is no conversation {conversation_id}")
-    return found[0]
-
-
-def _belongs(db: sqlite3.Connection, conversation_id: int, node_id: int) -> None:
-    row = db.execute("SELECT 1 FROM nodes WHERE id = ? AND conversation = ?", (node_id, conversation_id)).fetchone()
-    if row is None:
-        raise StoreError(f"conversation {conversation_id} has no message {node_id}")
-
-
-def _exported(node: Node) -> dict[str, Any]:
-    reply = node.reply
-    return {
-        "id": node.id,
-        "parent": node.parent,
-        "role": node.role,
-        "text": node.text,
-        "name": node.name,
-        "trusted": node.trusted,
-        "created": node.created,
-        "partial": node.partial,
-        "reply": reply and {"tokens": list(reply.tokens), "tail": reply.tail, "vocabulary": reply.vocabulary},
-    }

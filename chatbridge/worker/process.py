@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
-from chatbridge.operations.environment import child_environment
 from chatbridge.errors import ModelLoadError
+from chatbridge.operations.environment import child_environment
 from chatbridge.worker.protocol import LINE_LIMIT, FromWorker, ToWorker, read_from_worker, to_worker
 
 log = logging.getLogger(__name__)

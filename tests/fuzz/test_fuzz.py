@@ -17,6 +17,7 @@ from .run import act, script_of, shortened
 from .script import Event, halves, read, written
 from .watch import Watch
 
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_nothing_fails_in_a_sample(seed: int) -> None:
     outcome = await act(seed, script_of(seed, 180))

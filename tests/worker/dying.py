@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from chatbridge.delivery.clock import LoopClock
 from chatbridge.engine.backend import Row
 from chatbridge.engine.engine import Engine
 from chatbridge.testing.toy import ToyModel, ToyTokenizer
@@ -146,12 +147,12 @@ class FakeProcess:
                 for event in engine.step():
                     failure = Failure.of(event.error) if event.error is not None else None
                     self._outbox.put_nowait(RequestEvent(event.request_id, event.chunk, failure, event.tokens))
-                await asyncio.sleep(0.01)
+                await LoopClock().sleep(0.01)
         except Died:
             self._outbox.put_nowait(None)
         except Hangs:
             self._since = asyncio.get_running_loop().time()
-            await asyncio.sleep(10**6)
+            await asyncio.Event().wait()
 
     def _take(self, engine: Engine, message: ToWorker) -> None:
         if isinstance(message, Generate):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chatbridge.delivery.clock import LoopClock
 from chatbridge.engine.backend import Request
 from chatbridge.engine.engine import Engine
 from chatbridge.errors import BackendError, ModelLoadError, ModelUnavailable, WorkerDied
@@ -57,7 +58,7 @@ def expected(request: Request, machine: Machine) -> str:
 
 async def text_of(backend: WorkerBackend, request: Request, delay: float = 0.0) -> str:
     """What people see of the answer, all chunks joined; it must equal what is kept."""
-    await asyncio.sleep(delay)
+    await LoopClock().sleep(delay)
     text = ""
     async for chunk in backend.generate(request):
         text += chunk.text
@@ -176,7 +177,7 @@ def test_a_model_that_can_not_be_loaded_again_is_told_to_all_and_not_tried_for_e
             for _ in range(100):
                 with pytest.raises(BackendError):
                     await text_of(backend, ask("again"))
-                await asyncio.sleep(1)
+                await LoopClock().sleep(1)
 
     run_virtually(main())
     assert machine.started <= 10, "a hundred questions in a hundred seconds are no hundred loads"
@@ -188,7 +189,7 @@ def test_a_hung_worker_is_noticed_and_said() -> None:
             answer = asyncio.create_task(text_of(backend, ask("hi " + HANG)))
             states = []
             while not answer.done():
-                await asyncio.sleep(1)
+                await LoopClock().sleep(1)
                 states.append(backend.state)
             with pytest.raises(WorkerDied, match=r"one step has taken 1[2-9]"):
                 await answer
