@@ -152,7 +152,7 @@ class FakeProcess:
             self._outbox.put_nowait(None)
         except Hangs:
             self._since = asyncio.get_running_loop().time()
-            await asyncio.Event().wait()
+            await LoopClock().sleep(10**6)
 
     def _take(self, engine: Engine, message: ToWorker) -> None:
         if isinstance(message, Generate):
