@@ -69,11 +69,15 @@ class DeadlyModel(ToyModel):
 
 @dataclass
 class Machine:
-    """Starts such processes. `kills`: for each process how many steps it lives; `fail_loads`: how many loads fail."""
+    """Starts such processes. `kills`: for each process how many steps it lives; `fail_loads`: how many loads fail.
+
+    `load_seconds`: how long each takes.
+    """
 
     max_batch: int = 4
     kills: list[int] = field(default_factory=list)
     fail_loads: int = 0
+    load_seconds: float = 0.0
     started: int = 0
     context_length: int = 4096
     eos_every: int = 40
@@ -122,6 +126,7 @@ class FakeProcess:
         try:
             load = await self._inbox.get()
             assert isinstance(load, Load)
+            await LoopClock().sleep(self._machine.load_seconds)
             if self._machine.fail_loads:
                 self._machine.fail_loads -= 1
                 self._outbox.put_nowait(LoadFailed(Failure("ModelLoadError", "the file is gone")))

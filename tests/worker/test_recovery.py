@@ -154,10 +154,11 @@ def test_what_is_stopped_while_the_worker_is_down_ends_at_once_with_what_came() 
     async def main() -> str:
         machine = Machine(eos_every=10**9, kills=[30])
         async with backend_on(machine) as backend:
+            machine.load_seconds = 10.0  # from now on
             request = ask("room", tokens=4000)
             answer = asyncio.create_task(text_of(backend, request))
-            while backend.pid is not None:  # noqa: ASYNC110 (nobody tells of it)
-                await asyncio.sleep(0)
+            while backend.pid is not None:  # nobody tells of it
+                await LoopClock().sleep(0.01)
             backend.cancel(request.id)
             text = await answer
             assert machine.started <= 2
