@@ -18,6 +18,7 @@ from chatbridge.config.settings import BotSettings, Settings
 from chatbridge.errors import ChatbridgeError, ConfigError, PluginError
 from chatbridge.operations.printable import in_one_line
 from chatbridge.plugins.manager import Plugins
+from chatbridge.prompts.confusables import looks_of
 from chatbridge.prompts.jinja_renderer import JinjaRenderer
 from chatbridge.store import Store
 from chatbridge.suggest import did_you_mean
@@ -137,6 +138,7 @@ class Bridge:
 
     async def _load_models(self, chosen: set[str]) -> None:
         """Load what the bots will need, so that the first message need not wait, and what is wrong is known at once."""
+        await asyncio.to_thread(looks_of, "é")  # reads the table of look-alikes
         bots = [bot for name, bot in self.settings.bots.items() if not chosen or name in chosen]
         needed = {self.bot(bot.name).effective(Channel("")).model for bot in bots}
         needed |= {channel.model for bot in bots for channel in bot.channels.values() if channel.model}

@@ -9,8 +9,6 @@ import logging
 import re
 from functools import lru_cache
 
-import regex
-
 log = logging.getLogger(__name__)
 
 SECONDS = 0.025
@@ -28,6 +26,8 @@ class Pattern:
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
         self.slow = False
+        import regex  # not with the file: `--help` reads settings, too
+
         try:
             re.compile(pattern)
             self._regex = regex.compile(pattern, regex.VERSION0)

@@ -52,17 +52,22 @@ def finish_step(engine: Engine) -> dict[str, Finish]:
     return ended
 
 
-def greedy_request(ids: Sequence[int], *, max_tokens: int, name: str, **sampling: Any) -> Request:
-    """A request for the likeliest ids after these."""
+def greedy_request(
+    ids: Sequence[int], *, max_tokens: int, name: str, bos: int | None = None, **sampling: Any
+) -> Request:
+    """A request for the likeliest ids after these. `bos`: the model's, which an engine takes from templates alone."""
+    begins = bos is not None and list(ids[:1]) == [bos]
+    prompt: Prompt = (Special("bos"), Tokens(tuple(ids[1:]))) if begins else (Tokens(tuple(ids)),)
     options = Sampling.model_validate({"temperature": 0, "max_tokens": max_tokens, **sampling})
-    return Request((Tokens(tuple(ids)),), id=name, sampling=options)
+    return Request(prompt, id=name, sampling=options)
 
 
 def greedy_ids(
     model: LocalModel, prompts: Sequence[Sequence[int]], *, max_tokens: int, **sampling: Any
 ) -> list[list[int]]:
     """The likeliest ids after each prompt, all prompts together."""
-    asked = [greedy_request(ids, max_tokens=max_tokens, name=str(i), **sampling) for i, ids in enumerate(prompts)]
+    given = {"max_tokens": max_tokens, "bos": model.info.bos, **sampling}
+    asked = [greedy_request(ids, name=str(i), **given) for i, ids in enumerate(prompts)]
     ended = finish_all(Engine(model), asked)
     return [list(ended[request.id].reply.tokens) for request in asked]
 

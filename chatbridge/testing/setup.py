@@ -66,17 +66,19 @@ async def bridge_with(
     bots: Iterable[BotSettings] = (),
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
+    shared: bool = False,
 ) -> AsyncIterator[Bridge]:
     """A bridge whose only model, `model`, is run by `backend`; it answers every message unless `defaults` say else.
 
-    `bots`: entries of bots.yaml, for bots that are not to have the defaults alone.
+    `bots`: entries of bots.yaml, for bots that are not to have the defaults alone. `shared`: others may have the store
+    open as well, see `Bridge`.
     """
     found = Plugins([plugin_of(backends=[backend]), *plugins], discover=False)
     model = ModelSettings("model", backend.name, options or backend.options(), template=template)
     if defaults is None:
         defaults = ChannelSettings(reply_to="always", language="en", sampling=Sampling(max_tokens=10_000))
     settings = Settings({"model": model}, found.templates, store, defaults, {bot.name: bot for bot in bots})
-    async with Bridge(SettingsSource(settings), found, clock=clock, monotonic=monotonic) as bridge:
+    async with Bridge(SettingsSource(settings), found, clock=clock, monotonic=monotonic, shared=shared) as bridge:
         yield bridge
 
 

@@ -117,14 +117,12 @@ class ModelPool:
         except ModelLoadError as error:
             failing.backoff.failed(str(error))
             self._failing[settings.name] = failing
-            log.error(
-                "the model %s can't be loaded (%d times now; tried again when it is asked for, at the earliest in "
-                "%.0f s): %s",
-                settings.name,
-                failing.backoff.failures,
-                failing.backoff.remaining(),
-                error,
-            )
+            if failing.backoff.failures > 1:  # whoever asked tells of the first one
+                log.error(
+                    "the model %s can't be loaded (%d times now; tried again when it is asked for, at the earliest in "
+                    "%.0f s): %s",
+                    *(settings.name, failing.backoff.failures, failing.backoff.remaining(), error),
+                )
             raise
         self._failing.pop(settings.name, None)
         return backend

@@ -172,5 +172,5 @@ async def test_a_file_too_large_is_refused(bot: Bot, tmp_path: Path) -> None:
     file = tmp_path / "large.json"
     with file.open("wb") as large:
         large.truncate(33 << 20)
-    with pytest.raises(CommandError, match="at most 32 MiB"):
+    with pytest.raises(CommandError, match="more than 32 MiB"):
         await command(bot, f"/load {file}")

@@ -133,7 +133,7 @@ class Served:
             return str(error)
         return result.text if result is not None else None
 
-    async def fetch(self) -> bytes:
+    async def fetch(self, source: str, max_bytes: int) -> bytes:
         self.fetched += 1
         return b"words"
 
@@ -162,8 +162,11 @@ Way = Callable[[Served, Author], Awaitable[object]]
 
 
 async def _file(served: Served, author: Author) -> object:
-    file = RemoteFile("a.txt", "text/plain", 5, served.fetch)
-    message = await served.bot.bring_files(served.message("look", author), [file], max_kib=9, service="X")
+    downloads = Downloads("X", served.fetch)
+    message = await served.bot.bring_files(
+        served.message("look", author), [RemoteFile("a.txt", "text/plain", 5, "there")], downloads
+    )
+    message = message and await served.bot.fetch_files(message, downloads)
     return served.fetched or (message is not None and await served._come(served.bot.receive(message)))
 
 

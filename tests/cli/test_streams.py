@@ -23,7 +23,7 @@ Shell = Callable[..., "subprocess.CompletedProcess[str]"]
 def shell(tmp_path: Path) -> Shell:
     """Runs `chatbridge ARGUMENTS` with redirections as a shell understands them."""
     (tmp_path / "bots.yaml").write_text(GOOD, "utf-8")
-    (tmp_path / "db").touch()
+    (tmp_path / "db").touch(0o600)
 
     def run(line: str, **variables: str) -> subprocess.CompletedProcess[str]:
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "TMPDIR")}
@@ -93,9 +93,9 @@ def test_what_is_no_configuration_is_told_in_a_line(shell: Shell, tmp_path: Path
     if name in BAD:
         data, why = BAD[name]
         (tmp_path / name).write_bytes(data)
-    for command in ("run", "queue"):
+    for command, status in (("run", 78), ("queue", 1)):
         done = shell(f"chatbridge {command} -c {name}")
-        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (status, "", 1)
         assert why in done.stderr
 
 
@@ -111,4 +111,4 @@ def test_without_a_home_the_person_is_told_what_to_do(shell: Shell, tmp_path: Pa
     done = shell("chatbridge repl -p hello", HOME=home)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert "set HOME" in done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["db"]

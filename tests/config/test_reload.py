@@ -36,7 +36,7 @@ class FakeFrontend:
 
     @hookimpl
     def register_frontends(self) -> Iterable[FrontendType]:
-        return [FrontendType("fake", FakeOptions, "a service for tests", self.run)]
+        return [FrontendType("fake", FakeOptions, "a service for tests", self.run, ends=True)]
 
     async def run(self, options: FakeOptions, bot: Bot) -> None:
         self.events.put_nowait(("starts", bot.name, options.label))

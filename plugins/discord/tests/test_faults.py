@@ -92,7 +92,7 @@ async def test_what_discord_refuses_is_told_of(hasty: DiscordServer, tmp_path: P
             hasty.faults.refuse(SEND, 400, 50035, "Invalid Form Body")
         backend.hold.set()
         await hasty.until(lambda: hasty.messages()[0].text not in ("some", "\u2026") or None)
-        expected = "50035 Invalid Form Body" if name == SEND else "some words"
+        expected = "the chat service did not take it" if name == SEND else "some words"
         await hasty.until(lambda: expected in "".join(one.text for one in hasty.messages()) or None)
 
 

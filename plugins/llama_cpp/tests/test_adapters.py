@@ -136,7 +136,7 @@ def test_channels_with_different_adapters_are_answered_by_one_base(
         "steered": model_of(meta_path, **EXACT, control_vectors=steering),
     }
     names = list(alone) * 2
-    asked = [greedy_request(ids.tolist(), max_tokens=12, name=str(i)) for i in range(len(names))]
+    asked = [greedy_request(ids.tolist(), max_tokens=12, name=str(i), bos=model.info.bos) for i in range(len(names))]
     requests = [replace(request, adapter=name) for request, name in zip(asked, names, strict=True)]
     ended = finish_all(Engine(model), requests)
     answers = [list(ended[str(i)].reply.tokens) for i in range(len(names))]

@@ -244,7 +244,7 @@ def test_a_reader_that_went_away_ends_the_program(environment: dict[str, str], t
         process.stdout.close()
         process.stdin.write(b"hello\nhello\n")
         process.stdin.close()
-        assert process.wait(timeout=30) == 1
+        assert process.wait(timeout=30) == 0
         assert process.stderr is not None
         assert b"Traceback" not in process.stderr.read()
 

@@ -55,7 +55,8 @@ class View:
 
 
 def bridged(folder: Path, **defaults: object) -> AbstractAsyncContextManager[Bridge]:
-    return bridge_with(obedient, folder / "talks.sqlite3", defaults=ChannelSettings.model_validate(defaults))
+    settings = ChannelSettings.model_validate(defaults)
+    return bridge_with(obedient, folder / "talks.sqlite3", defaults=settings, shared=True)
 
 
 def session(bridge: Bridge, view: View, language: str = "en") -> Session:
