@@ -68,7 +68,10 @@ class DeadlyModel(ToyModel):
 
 @dataclass
 class Machine:
-    """Starts such processes. `kills`: for each process how many steps it lives; `fail_loads`: how many loads fail."""
+    """Starts such processes. `kills`: for each process how many steps it lives; `fail_loads`: how many loads fail.
+
+    After `starts` processes the next one takes for ever, and `asked_again` is set.
+    """
 
     max_batch: int = 4
     kills: list[int] = field(default_factory=list)
@@ -76,8 +79,13 @@ class Machine:
     started: int = 0
     context_length: int = 4096
     eos_every: int = 40
+    starts: int = 10**9
+    asked_again: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self) -> FakeProcess:
+        if self.started >= self.starts:
+            self.asked_again.set()
+            await asyncio.sleep(10**6)
         self.started += 1
         return FakeProcess(self, self.kills.pop(0) if self.kills else 10**9)
 
