@@ -15,7 +15,8 @@ from chatbridge.bots.stored_overrides import sound
 from chatbridge.config import ChannelSettings
 from chatbridge.engine.sampler import LogitsSampler
 from chatbridge.sampling import MAX_TOKENS, Sampling
-from chatbridge.testing.toy import BOS, EOS, VOCABULARY, ToyTokenizer
+from chatbridge.testing import bridge_with
+from chatbridge.testing.toy import BOS, EOS, VOCABULARY, ToyTokenizer, toy_backend
 
 from .conftest import ALONE, Say, command
 
@@ -121,9 +122,11 @@ def test_a_row_that_is_no_mapping_sets_nothing(row: object) -> None:
     assert sound(row)[0] == {}  # type: ignore[arg-type]
 
 
-async def test_a_system_text_has_a_length(bot: Bot) -> None:
-    with pytest.raises(CommandError, match="100000 characters"):
-        await command(bot, "/system " + "x" * 100_001)
+async def test_a_system_text_has_a_length_however_long_messages_may_be(tmp_path: Path) -> None:
+    defaults = ChannelSettings(max_text=1024, reply_to="always")
+    async with bridge_with(toy_backend, tmp_path / "store", defaults=defaults) as bridge:
+        with pytest.raises(CommandError, match="100000 characters"):
+            await command(bridge.bot("bot"), "/system " + "x" * 100_001)
 
 
 def saved(path: Path, **fields: object) -> Path:

@@ -12,7 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbridge import Author, Bot, Channel, CommandError, Message, Notice, Options, Press, RemoteFile, ReplyStream
+from chatbridge import (
+    Author,
+    Bot,
+    Channel,
+    CommandError,
+    Downloads,
+    Message,
+    Notice,
+    Options,
+    Press,
+    RemoteFile,
+    ReplyStream,
+)
 from chatbridge.bots.commands import BUILTIN
 from chatbridge.bots.permissions import CHANGES, GROUP_ADMIN_COMMANDS, Wish, decide
 from chatbridge.config import Access, Admins, BotSettings

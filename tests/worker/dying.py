@@ -71,18 +71,22 @@ class DeadlyModel(ToyModel):
 class Machine:
     """Starts such processes. `kills`: for each process how many steps it lives; `fail_loads`: how many loads fail.
 
-    `load_seconds`: how long each takes.
+    After `starts` processes the next one takes for ever, and `asked_again` is set.
     """
 
     max_batch: int = 4
     kills: list[int] = field(default_factory=list)
     fail_loads: int = 0
-    load_seconds: float = 0.0
     started: int = 0
     context_length: int = 4096
     eos_every: int = 40
+    starts: int = 10**9
+    asked_again: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self) -> FakeProcess:
+        if self.started >= self.starts:
+            self.asked_again.set()
+            await LoopClock().sleep(10**6)
         self.started += 1
         return FakeProcess(self, self.kills.pop(0) if self.kills else 10**9)
 
@@ -126,7 +130,6 @@ class FakeProcess:
         try:
             load = await self._inbox.get()
             assert isinstance(load, Load)
-            await LoopClock().sleep(self._machine.load_seconds)
             if self._machine.fail_loads:
                 self._machine.fail_loads -= 1
                 self._outbox.put_nowait(LoadFailed(Failure("ModelLoadError", "the file is gone")))

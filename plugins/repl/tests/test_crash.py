@@ -15,15 +15,13 @@ import pexpect
 
 from chatbridge.testing import default_signals
 
-MODEL = (
-    "{{backend: toy, template: chatml, eos_every: 1000000000, crash_file: {file}, crash_signal: {by}, crash_after: 50}}"
-)
+MODEL = "{{backend: toy, template: chatml, eos_every: 1000000000, crash_file: {file}, crash_signal: {by}, crash_after: {after}}}"
 
 
-def bots(folder: Path, by: signal.Signals, times: int) -> None:
-    """A bots.yaml whose model dies `times` times, each time in step 50 of its process."""
+def bots(folder: Path, by: signal.Signals, times: int, after: int = 50) -> None:
+    """A bots.yaml whose model dies `times` times, each time in step `after` of its process."""
     (folder / "crashes").write_text(f"{times:03}")
-    model = MODEL.format(file=folder / "crashes", by=int(by))
+    model = MODEL.format(file=folder / "crashes", by=int(by), after=after)
     sampling = "{temperature: 1, seed: 3, max_tokens: 150}"
     (folder / "bots.yaml").write_text(f"models:\n  toy: {model}\ndefaults: {{sampling: {sampling}}}\n")
 
@@ -58,7 +56,7 @@ def test_answers_are_the_same_with_a_crash_and_without(
 def test_a_model_that_dies_again_and_again_is_told_of_and_the_talk_goes_on(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    bots(tmp_path, signal.SIGSEGV, times=2)
+    bots(tmp_path, signal.SIGSEGV, times=2, after=1)
     with default_signals():
         repl = pexpect.spawn(
             sys.executable,
