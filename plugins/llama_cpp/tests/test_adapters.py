@@ -153,7 +153,7 @@ async def test_two_channels_are_answered_in_one_process(
 models:
   llama: {{backend: llama_cpp, path: "{meta_path}", threads: 1, kv_type_k: f32, kv_type_v: f32,
            adapters: {{alpaca: "{alpaca}"}}}}
-templates: {{talk: {{user: "{{text}}\\n", assistant: "{{text}}\\n"}}}}
+templates: {{talk: {{user: "User: {{text}}\\n", assistant: "Assistant: {{text}}\\n"}}}}
 defaults: {{template: talk, reply_to: always, sampling: {{temperature: 0, max_tokens: 12}}}}
 bots: {{b: {{frontend: repl, channels: {{one: {{adapter: alpaca}}}}}}}}
 """

@@ -15,7 +15,10 @@ import pexpect
 
 from chatbridge.testing import default_signals
 
-MODEL = "{{backend: toy, template: chatml, eos_every: 1000000000, crash_file: {file}, crash_signal: {by}, crash_after: {after}}}"
+MODEL = (
+    "{{backend: toy, template: chatml, eos_every: 1000000000, "
+    "crash_file: {file}, crash_signal: {by}, crash_after: {after}}}"
+)
 
 
 def bots(folder: Path, by: signal.Signals, times: int, after: int = 50) -> None:
