@@ -191,9 +191,9 @@ class Delivery:
             return
         message = self.bot.bounded(message)
         words = replace(message, attachments=())  # files that came with it are there, or being fetched
-        if await self.inbox.revise(self.bot.name, words):
-            return
         key = (message.channel.id, message.id)
+        if await self.inbox.revise(self.bot.name, words, begun=key in self._inbox_worker.fetching):
+            return
         running = self._inbox_worker.running.get(key)
         if message.unreadable:  # too long now: what was answered stays
             if running is not None or await self.bot.message_index.find(self.bot.name, *key) is not None:
@@ -235,12 +235,13 @@ class Delivery:
     async def deleted(self, channel: Channel, message_ids: Iterable[str]) -> None:
         """Messages are gone from their chat: they leave the history, and are not answered any more."""
         for id in message_ids:
-            if (running := self._inbox_worker.running.get((channel.id, id))) is not None:
+            key = (channel.id, id)
+            if (running := self._inbox_worker.running.get(key)) is not None:
                 reply, streamed = running
                 streamed.withdrawn = True  # it is removed once the answer has ended, with what came of it
                 reply.supersede()
-            await self.inbox.withdraw(self.bot.name, channel.id, id)
-            await self.bot.message_index.remove(self.bot.name, channel.id, id)
+            await self.inbox.withdraw(self.bot.name, *key, begun=key in self._inbox_worker.fetching)
+            await self.bot.message_index.remove(self.bot.name, *key)
 
     async def moved(self, old: str, new: str) -> None:
         """A chat has another id from now on: its conversations go on under that. Raises: StoreError."""

@@ -10,6 +10,7 @@ import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from chatbridge.bots.attachments import Downloads
@@ -20,6 +21,7 @@ from chatbridge.delivery.streamed_message import StreamedMessage
 from chatbridge.delivery.tasks import Tasks
 from chatbridge.delivery.trouble import report_error
 from chatbridge.store import Inbox, InboxItem, KeptAnswer
+from chatbridge.store.inbox import edited
 from chatbridge.texts import say
 from chatbridge.types import Action, Channel, Message, Press
 
@@ -34,7 +36,8 @@ time is found out then, and the others are not given up along with it."""
 
 
 class InboxWorker:
-    """All messages of a bot that are being answered. `running`: replies of a model, by channel and message id.
+    """All messages of a bot that are being answered. `running`: replies of a model, by channel and message id;
+    `fetching`: messages whose files are being fetched, by the same.
 
     `tries`: a message whose answering ended the program so many times is given up.
     """
@@ -49,6 +52,7 @@ class InboxWorker:
         downloads: Downloads | None = None,
     ) -> None:
         self.running: dict[tuple[str, str], tuple[ReplyStream, StreamedMessage]] = {}
+        self.fetching: set[tuple[str, str]] = set()
         self.closing = False
         self._bot = bot
         self._inbox = inbox
@@ -134,7 +138,7 @@ class InboxWorker:
                     kept = await self._bot.message_index.kept_answer(begun.bot, begun.channel, begun.service_id)
                 asked: Message | Press | None = begun.asked
                 if isinstance(asked, Message) and self._downloads is not None and kept is None:
-                    asked = await self._bot.fetch_files(asked, self._downloads)
+                    asked = await self._with_files(begun, asked, self._downloads)
                 if asked is None:
                     await self._inbox.finish(begun.id)
                     return
@@ -143,6 +147,24 @@ class InboxWorker:
                 if redelivered and isinstance(result, ReplyStream) and result.so_far is not None:
                     text_before = await result.so_far()  # the message that showed it is edited: it has to keep that
             await self._deliver(begun, asked, context, result, kept, text_before, redelivered=redelivered)
+
+    async def _with_files(self, item: InboxItem, asked: Message, downloads: Downloads) -> Message | None:
+        """A message with the contents of its files. That takes a while: what was edited meanwhile is as it is by then,
+        and None what was deleted."""
+        if not any(file.source for file in asked.attachments):
+            return asked
+        key = (item.channel, item.service_id)
+        self.fetching.add(key)
+        try:
+            whole = await self._bot.fetch_files(asked, downloads)
+        finally:
+            self.fetching.discard(key)
+        latest = await self._inbox.asked(item.id)
+        if whole is None or not isinstance(latest, Message):
+            return None
+        if latest.text == asked.text:
+            return whole
+        return self._bot.bounded(edited(whole, replace(latest, attachments=())))
 
     async def result(
         self,

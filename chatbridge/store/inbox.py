@@ -124,8 +124,15 @@ class Inbox:
 
         return await self._store.transaction(work)
 
-    async def revise(self, bot: str, message: Message) -> bool:
+    async def asked(self, id: int) -> Message | Press | None:
+        """What is asked there by now; None where nothing is left to be done."""
+        item = await self._store.transaction(lambda db: _get(db, id))
+        return item.asked if item is not None and item.state in ("waiting", "running") else None
+
+    async def revise(self, bot: str, message: Message, *, begun: bool = False) -> bool:
         """Put the new words of a message that was edited before its answer began. False where it is not waiting.
+
+        `begun`: also where it has begun, since its files are being fetched.
 
         An edit changes words: the files that came with the message, and whether it is answered, stay as they are unless
         `message` has others.
@@ -133,7 +140,9 @@ class Inbox:
 
         def work(db: sqlite3.Connection) -> bool:
             place = (bot, message.channel.id, message.id)
-            rows = db.execute(f"{_ITEM} WHERE {_PLACE} AND state = 'waiting'", place)
+            rows = db.execute(
+                f"{_ITEM} WHERE {_PLACE} AND (state = 'waiting' OR ? AND state = 'running')", (*place, begun)
+            )
             for item in readable(db, INBOX, rows, _item):
                 if isinstance(old := item.asked, Message):
                     packed = storable(json.dumps(_packed(edited(old, message)), ensure_ascii=False))
@@ -143,13 +152,16 @@ class Inbox:
 
         return await self._store.transaction(work)
 
-    async def withdraw(self, bot: str, channel: str, service_id: str) -> bool:
-        """Do not answer a message that was deleted in its chat. False where it is not waiting."""
+    async def withdraw(self, bot: str, channel: str, service_id: str, *, begun: bool = False) -> bool:
+        """Do not answer a message that was deleted in its chat. False where it is not waiting.
+
+        `begun`: see `revise`.
+        """
         return bool(
             await self._store.execute(
                 "UPDATE inbox SET state = 'done', message = '', live = '[]' "
-                "WHERE bot = ? AND channel = ? AND service_id = ? AND state IN ('waiting', 'dead')",
-                *(bot, channel, service_id),
+                f"WHERE {_PLACE} AND (state IN ('waiting', 'dead') OR ? AND state = 'running')",
+                *(bot, channel, service_id, begun),
             )
         )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from chatbridge import Author, Button, Channel, Press
+from chatbridge import Attachment, Author, Button, Channel, Downloads, Press
 from chatbridge.config import Access
 from chatbridge.delivery.chat import Action
 from chatbridge.testing import ScriptedBackend
@@ -190,6 +192,24 @@ async def test_a_message_edited_before_its_turn_is_answered_as_it_is_now(harness
         await delivery.edited(said("second", "1"))
         await delivery.resume()
     assert harness.shown() == ["answer to second"]
+
+
+@virtually
+async def test_a_message_edited_or_deleted_while_its_files_are_fetched(harness: Harness) -> None:
+    async def fetch(source: str, max_bytes: int) -> bytes:
+        await asyncio.sleep(5)
+        return b"contents"
+
+    backend = ScriptedBackend("one", "two")
+    files = (Attachment("a.txt", "text/plain", b"", source="there"),)
+    async with harness.program(backend, downloads=Downloads("Chat", fetch)) as delivery:
+        for id in ("1", "2"):
+            await delivery.accept(replace(said("first", id, Channel(id)), attachments=files))
+        await asyncio.sleep(1)
+        await delivery.edited(said("second", "1", Channel("1")))
+        await delivery.deleted(Channel("2"), ["2"])
+    assert (harness.shown("1"), harness.shown("2")) == (["one"], [])
+    assert [request.turns[-1].text for request in backend.requests] == ["second\n\n[a.txt]\ncontents"]
 
 
 @virtually
