@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -197,7 +196,7 @@ async def test_a_message_edited_before_its_turn_is_answered_as_it_is_now(harness
 @virtually
 async def test_a_message_edited_or_deleted_while_its_files_are_fetched(harness: Harness) -> None:
     async def fetch(source: str, max_bytes: int) -> bytes:
-        await asyncio.sleep(5)
+        await harness.service.clock.sleep(5)
         return b"contents"
 
     backend = ScriptedBackend("one", "two")
@@ -205,7 +204,7 @@ async def test_a_message_edited_or_deleted_while_its_files_are_fetched(harness: 
     async with harness.program(backend, downloads=Downloads("Chat", fetch)) as delivery:
         for id in ("1", "2"):
             await delivery.accept(replace(said("first", id, Channel(id)), attachments=files))
-        await asyncio.sleep(1)
+        await harness.service.clock.sleep(1)
         await delivery.edited(said("second", "1", Channel("1")))
         await delivery.deleted(Channel("2"), ["2"])
     assert (harness.shown("1"), harness.shown("2")) == (["one"], [])
