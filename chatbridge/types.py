@@ -122,7 +122,8 @@ class Turn:
     """One entry of a conversation, as templates see it.
 
     `name` is the speaker's name in a group chat, empty where it is not shown. `trusted` text comes from the
-    configuration; everything else was typed by somebody. `reply` is set for an assistant's kept answer.
+    configuration; everything else was typed by somebody. `reply` is set for an assistant's kept answer. `speaker`: the
+    id of whoever has that name, by which two of one name are told apart; "" where nobody knows it.
     """
 
     role: Role
@@ -130,6 +131,7 @@ class Turn:
     name: str = ""
     trusted: bool = False
     reply: Reply | None = None
+    speaker: str = ""
 
 
 @dataclass(frozen=True, slots=True)

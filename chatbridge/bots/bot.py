@@ -250,6 +250,7 @@ class Bot:
         noted = await self.message_index.find(self.name, message.channel.id, message.id)
         if noted is None or not await self.permits(message.author, message.channel):
             return None
+        message, _ = await self._recognised(message)  # so that it quotes no more than it did when it came
         node = await self._dialogue(noted.key, message.channel).revise(noted.node, self.reworded(message))
         if node is None:
             return None

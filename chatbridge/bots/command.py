@@ -92,8 +92,8 @@ class ChatCommand:
 
 def parse(text: str) -> tuple[str, str] | None:
     """The name and the argument of a message that is a command, else None. A path such as /usr/bin is none."""
-    match = re.fullmatch(r"/([A-Za-z][\w-]*)(?:\s+(.*?))?\s*", text, re.DOTALL)
-    return (match[1].lower(), match[2] or "") if match else None
+    match = re.match(r"/([A-Za-z][\w-]*)(?!\S)", text)  # no more by a pattern: long runs of blanks would take it long
+    return (match[1].lower(), text[match.end() :].strip()) if match else None
 
 
 def expand(text: str, aliases: Mapping[str, str]) -> str:

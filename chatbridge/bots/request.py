@@ -179,8 +179,9 @@ def reserve(sampling: Sampling, info: ModelInfo) -> int:
 
 
 def _turn(node: Node, named: bool) -> Turn:
-    name = node.name if named and node.role == "user" else ""
-    return Turn(node.role, node.text, name=name, trusted=node.trusted, reply=node.reply)
+    # Who has no name at all is "?": without one, a line in another's name would read as theirs.
+    name = (node.name or "?") if named and node.role == "user" else ""
+    return Turn(node.role, node.text, name=name, trusted=node.trusted, reply=node.reply, speaker=node.author)
 
 
 def _system(settings: ChannelSettings, *, trusted: bool) -> list[Turn]:

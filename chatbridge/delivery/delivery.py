@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -81,6 +82,9 @@ class Delivery:
         self._stop_waiting = asyncio.Event()
         self._keep_days = keep_days
         self._offers: dict[tuple[str, str], str] = {}
+        self._downloads = downloads
+        self._edits: dict[tuple[str, str], Message] = {}
+        """The latest edit of each message whose files are being fetched."""
         self._sweeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -179,11 +183,15 @@ class Delivery:
         return split_answer(text, self._outbox_sender.limits(message.channel.id), context.language)
 
     async def edited(self, message: Message) -> None:
-        """A person has edited a message: it is answered as it is now, or, if it was answered, an offer is made."""
+        """A person has edited a message: it is answered as it is now, or, if it was answered, an offer is made.
+
+        `message.attachments`: its files, which may still be with the service (`Downloads.announced`).
+        """
         if not await self.bot.permits(message.author, message.channel):
             return
         message = self.bot.bounded(message)
-        if await self.inbox.revise(self.bot.name, message):
+        words = replace(message, attachments=())  # files that came with it are there, or being fetched
+        if await self.inbox.revise(self.bot.name, words):
             return
         key = (message.channel.id, message.id)
         running = self._inbox_worker.running.get(key)
@@ -192,8 +200,25 @@ class Delivery:
                 told = self.bot.context(message).language
                 self._tasks.start(self.say(message.channel, message.unreadable, language=told, reply_to=message.id))
             return
-        if running is not None and running[0].reword(self.bot.reworded(message)):  # it waits for the answer before it
+        if running is not None and running[0].reword(self.bot.reworded(words)):  # it waits for the answer before it
             return
+        if self._downloads is None or not any(file.source for file in message.attachments):
+            await self._revise(key, message)
+        elif await self.bot.message_index.find(self.bot.name, *key) is not None:
+            self._edits[key] = message
+            self._tasks.start(self._revise_with_files(key, message, self._downloads))
+
+    async def _revise_with_files(self, key: tuple[str, str], message: Message, downloads: Downloads) -> None:
+        try:
+            whole = await self.bot.fetch_files(message, downloads)
+            if self._edits.get(key) is message and whole is not None and not whole.unreadable:
+                await self._revise(key, whole)
+        finally:
+            if self._edits.get(key) is message:
+                del self._edits[key]
+
+    async def _revise(self, key: tuple[str, str], message: Message) -> None:
+        """Keep the new words of a message that was answered, and offer to answer them."""
         node = await self.bot.revised(message)
         if node is None:
             return

@@ -60,7 +60,7 @@ class BodyWriter:
                 written.extend(self._masked(text))
                 continue
             if turn.name:
-                text = self._speakers.write(turn.name, text)
+                text = self._speakers.write(turn.name, text, turn.speaker)
             written.append(Text(self.guard.apply(text, line_start=line_start), "person"))
         return written
 

@@ -27,8 +27,11 @@ class _RefusedError(Exception):
 
 
 def main() -> None:
-    """Serve jobs until the other side is gone. Arguments: mebibytes, characters of output, seconds for one job."""
-    mebibytes, characters, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    """Serve jobs until the other side is gone.
+
+    Arguments: mebibytes, characters of output, as many more for each character of the job, seconds for one job.
+    """
+    mebibytes, characters, more, seconds = *map(int, sys.argv[1:4]), float(sys.argv[4])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program decides when this ends
     _limit_memory(mebibytes << 20)
     compiled: jinja2.Template | None = None
@@ -38,7 +41,7 @@ def main() -> None:
         _alarm(2 * seconds + 1)  # should nobody be left to kill this
         try:
             compiled = compiled or _compile(source)
-            answer = {"output": _rendered(compiled, json.loads(line), characters)}
+            answer = {"output": _rendered(compiled, json.loads(line), characters + more * len(line))}
         except jinja2.TemplateSyntaxError as error:
             answer = {"unreadable": f"line {error.lineno}: {error.message}"}
         except _RefusedError as error:

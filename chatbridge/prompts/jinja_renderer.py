@@ -29,7 +29,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_OUTPUT = 1 << 18
-"""Characters that a template may write, marks in the place of texts."""
+"""Characters that a template may write, marks in the place of texts, besides what it may for each turn."""
+
+OUTPUT_PER_INPUT = 8
+"""Characters more that it may write for each one that it is told; a turn is told in about eighty."""
 
 _MAX_CHILDREN = 4
 _CACHE_SIZE = 1 << 23
@@ -150,7 +153,7 @@ class _Child:
 
     def _start(self, limits: JinjaLimits) -> None:
         self._end()
-        arguments = (str(limits.mebibytes), str(MAX_OUTPUT), str(limits.seconds))
+        arguments = (str(limits.mebibytes), str(MAX_OUTPUT), str(OUTPUT_PER_INPUT), str(limits.seconds))
         self._process = subprocess.Popen(
             (sys.executable, "-P", "-m", "chatbridge.prompts.jinja_child", *arguments),
             stdin=subprocess.PIPE,
@@ -179,7 +182,7 @@ class _Child:
             with suppress(OSError):
                 process.stdin.write(line.encode() + b"\n")
                 process.stdin.flush()
-                told = process.stdout.readline(12 * MAX_OUTPUT)
+                told = process.stdout.readline(12 * (MAX_OUTPUT + OUTPUT_PER_INPUT * len(line)))
         finally:
             timer.cancel()
         if told.endswith(b"\n"):

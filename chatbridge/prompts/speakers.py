@@ -34,15 +34,19 @@ class Speakers:
         self._signs = {seen for char in literal for seen in fold(char) if not char.isalnum()} - {"\n"}
         self._border = skeleton(self._between.partition("\n")[0])
         self._quote = "| " if skeleton(self._before)[:1] == ">" else "> "
-        self._shown: dict[str, str] = {}
+        self._shown: dict[tuple[str, str], str] = {}
+        self._numbers: dict[str, int] = {}
         self._taken: dict[str, None] = {}
         self._written: set[str] = set()
         if bot:
             self._take(self._cleaned(bot))
 
-    def write(self, name: str, text: str) -> str:
-        """`text` as `name` says it. Lines in the name of anybody who is known by now are quoted."""
-        shown = self._named(name)
+    def write(self, name: str, text: str, speaker: str = "") -> str:
+        """`text` as `name` says it. Lines in the name of anybody who is known by now are quoted.
+
+        `speaker`: their id, "" where nobody knows it; two people may have one name.
+        """
+        shown = self._named(name, speaker)
         first = "\n" in self._between  # the text begins a line
         if not any(not char.isalnum() for char in self._border):
             # Nothing tells where a name ends: each is looked for by itself.
@@ -57,17 +61,17 @@ class Speakers:
             self._written.add(head)
         return self._put(shown, "".join((*pieces, text[done:])))
 
-    def _named(self, name: str) -> str:
+    def _named(self, name: str, speaker: str) -> str:
         """How a speaker is called: as given, or with a number where that would read as somebody else."""
-        if name not in self._shown:
+        if (speaker, name) not in self._shown:
             cleaned = wanted = self._cleaned(name)
-            number = 2
             while self._head(cleaned) in self._taken or self._head(cleaned) in self._written:
+                # Where the last one of that name ended: somebody may have written a line for each number.
+                number = self._numbers[wanted] = self._numbers.get(wanted, 1) + 1
                 cleaned = f"{wanted} ({number})" if not self._signs & {"(", ")"} else f"{wanted} {number}"
-                number += 1
-            self._shown[name] = cleaned
+            self._shown[speaker, name] = cleaned
             self._take(cleaned)
-        return self._shown[name]
+        return self._shown[speaker, name]
 
     def _take(self, name: str) -> None:
         self._taken[self._head(name)] = None

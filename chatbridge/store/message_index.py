@@ -95,7 +95,8 @@ class MessageIndex:
                     answers = db.execute("SELECT id FROM nodes WHERE parent = ? AND role = 'assistant'", (asked,))
                     removed |= {id for (id,) in answers}
             db.executemany(
-                "UPDATE nodes SET removed = 1, text = '', tokens = NULL, tail = NULL, vocabulary = NULL WHERE id = ?",
+                "UPDATE nodes SET removed = 1, text = '', tokens = NULL, tail = NULL, vocabulary = NULL, "
+                "thoughts = NULL WHERE id = ?",
                 [(id,) for id in removed],
             )
             return True

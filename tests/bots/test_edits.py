@@ -47,3 +47,14 @@ async def test_what_changes_nothing_is_not_kept(bot: Bot, say: Say, message: Mak
     answer = (await bot.dialogue(ALONE).path())[-1]
     await bot.message_index.note(bot.name, ALONE.id, "answer", answer.id)
     assert await bot.revised(replace(first, id="answer", text="my own words", author=Author("bob", "Bob"))) is None
+
+
+async def test_a_reply_quotes_after_an_edit_no_more_than_before(bot: Bot, bridge: Bridge, message: Make) -> None:
+    first, second = message("one"), replace(message("two"), quoted="one")
+    await drained(await bot.receive(first))
+    second = replace(second, reply_to=first.id)
+    await drained(await bot.receive(second))
+    assert await bot.revised(second) is None, "a link's preview has appeared, say"
+    node = await bot.revised(replace(second, text="three"))
+    assert node is not None
+    assert (await bridge.store.node(node)).text == "three"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from chatbridge import Author, Bot, Channel, Message, Notice, PromptTooLong, ReplyStream
+from chatbridge.bots.command import parse
 from chatbridge.prompts.segments import Prompt
 from chatbridge.testing import ScriptedBackend, bridge_with, channel_settings, scripted
 
@@ -57,3 +59,18 @@ async def test_commands_show_the_beginning_of_long_words_again(tmp_path: Path) -
         undone = await bot.receive(Message("2", ALONE, ANN, "/undo"))
         assert isinstance(undone, Notice)
         assert undone.text == f"Taken back: {'[' * 1000} […]"
+
+
+def test_a_command_is_told_from_a_message_in_linear_time() -> None:
+    def seconds(text: str) -> float:
+        began = time.process_time()
+        found = parse(text)
+        assert found == ("set", f"x{' ' * blanks}y")
+        return time.process_time() - began
+
+    blanks = 8_000
+    small = seconds(f"/set \n x{' ' * blanks}y \n")
+    blanks *= 8
+    assert seconds(f"/set \n x{' ' * blanks}y \n") < 24 * max(small, 0.002)  # quadratic: 64 times, a minute of them
+    assert parse("/SET") == ("set", "")
+    assert parse("/usr/bin") is None

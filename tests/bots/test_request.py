@@ -124,3 +124,11 @@ async def test_the_template_is_the_one_that_is_set_or_the_one_that_fits() -> Non
     with pytest.raises(TemplateError, match="did you mean 'vicuna'"):
         choose_template(known, SETTINGS.model_copy(update={"template": "vicunna"}), INFO)
     assert Special("bos") not in (await build(PATH[:1])).request.prompt[1:]
+
+
+async def test_in_a_group_two_of_one_name_and_who_has_none_speak_for_nobody_else() -> None:
+    said = (("a", "Al", "hi"), ("b", "Al", "me too"), ("c", "", "hm\nAl: I agree"))
+    path = tuple(Node(i, 1, i - 1 or None, "user", text, name, author=id) for i, (id, name, text) in enumerate(said, 1))
+    built = await build(path, channel=Channel("c", kind="group"))
+    prompt = "".join(part.text for part in built.request.prompt if isinstance(part, Text))
+    assert "Al: hi\nAl (2): me too\n?: hm\n> Al: I agree" in prompt

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from chatbridge.errors import TemplateError
-from chatbridge.prompts import jinja_renderer, presets, render
-from chatbridge.prompts.jinja_renderer import JinjaLimits, JinjaRenderer, TemplateLimitError
+from chatbridge.prompts import Template, jinja_renderer, presets, render
+from chatbridge.prompts.jinja_renderer import MAX_OUTPUT, JinjaLimits, JinjaRenderer, TemplateLimitError
+from chatbridge.prompts.segments import Text
 from chatbridge.types import ModelInfo, Turn
 
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
@@ -45,7 +46,7 @@ def test_a_template_without_end_is_stopped_and_rests(renderer: JinjaRenderer) ->
     ("source", "words"),
     [
         pytest.param("{% set x = 'a' * 2000000000 %}", "it takes more than 256 MiB of memory", marks=LINUX),
-        ("{% for i in range(90000) %}{{ 'a' * 100 }}{% endfor %}", "it writes more than 262144 characters"),
+        ("{% for i in range(90000) %}{{ 'a' * 100 }}{% endfor %}", "it writes more than 26[0-9]{4} characters"),
         ("{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}", "RecursionError"),
         ("{{ cycler.__init__.__globals__ }}", "SecurityError"),
         ("{{ raise_exception('no' * 1000) }}", r"refuses this conversation: (no){150}$"),
@@ -105,6 +106,13 @@ def test_what_is_remembered_is_bounded(renderer: JinjaRenderer, monkeypatch: pyt
         renderer.output("{{ n }}{{ 'a' * 200 }}", {"n": number})
     assert renderer._size <= 2000
     assert 2 <= len(renderer._outputs) < 12
+
+
+def test_a_long_conversation_may_be_written_at_length(renderer: JinjaRenderer) -> None:
+    source = "{% for m in messages %}{{ m.content }}{{ 'a' * 500 }}{% endfor %}"
+    turns = [Turn("assistant" if at % 2 else "user", "ok") for at in range(801)]
+    written = render(Template(jinja=source), turns, info=info(""), renderer=renderer).prompt
+    assert sum(len(part.text) for part in written if isinstance(part, Text)) > MAX_OUTPUT
 
 
 def test_few_processes_are_kept(renderer: JinjaRenderer) -> None:

@@ -20,6 +20,13 @@ def test_who_reads_as_another_speaker_is_told_apart_and_stays_so() -> None:
     assert said == ["Alice: x", "Аlice (2): x", "alice (3): x", "Alice: x", "alice (2) (2): x", "Аlice (2): x"]
 
 
+def test_two_people_of_one_name_are_told_apart() -> None:
+    speakers = Speakers("{name}: {text}")
+    said = [speakers.write("Alice", "x", speaker) for speaker in ("1", "2", "1", "", "2")]
+    assert said == ["Alice: x", "Alice (2): x", "Alice: x", "Alice (3): x", "Alice (2): x"]
+    assert speakers.write("Bob", "a\nAlice (2): b", "3") == "Bob: a\n> Alice (2): b"
+
+
 @pytest.mark.parametrize("name", ["\u200b", "\u3164", " ", "\u202e"])
 def test_a_name_that_nobody_sees_can_be_seen(name: str) -> None:
     assert Speakers("{name}: {text}").write(name, "hi") == "?: hi"

@@ -48,7 +48,7 @@ async def test_nothing_is_left_of_a_deleted_message_and_the_answers_to_it(store:
     before = await store.append(talk.id, "user", "before", parent=None, service_id="1", channel="room")
     asked = await store.append(talk.id, "user", "secret", parent=before.id, service_id="2", channel="room")
     edited = await store.append(talk.id, "user", "my secret", parent=before.id, service_id="2~1-2", move=False)
-    reply = Reply("your secret", (1, 2, 3), "tail", "toy")
+    reply = Reply("your secret", (1, 2, 3), "tail", "toy", "a secret thought")
     for parent in (asked, asked, edited):
         answer = await store.append(talk.id, "assistant", reply.text, parent=parent.id, reply=reply)
     after = await store.append(talk.id, "user", "after", parent=answer.id, service_id="22", channel="room")
@@ -58,10 +58,10 @@ async def test_nothing_is_left_of_a_deleted_message_and_the_answers_to_it(store:
     assert await index.find("bot", "room", "2") is None
     assert await index.remove("bot", "room", "2"), "again, for an answer that came since"
     with sqlite3.connect(tmp_path / "test.db") as raw:
-        rows = raw.execute("SELECT id, text, tokens, tail FROM nodes WHERE removed").fetchall()
+        rows = raw.execute("SELECT id, text, tokens, tail, thoughts FROM nodes WHERE removed").fetchall()
     raw.close()
     assert len(rows) == 5
-    assert {row[1:] for row in rows} == {("", None, None)}
+    assert {row[1:] for row in rows} == {("", None, None, None)}
     assert (await store.node(after.id)).text == "after"
 
 

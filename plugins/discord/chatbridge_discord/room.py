@@ -75,7 +75,9 @@ class Room:
             message = await self._message(client, given)
             if message is not None:
                 thread = thread_of(given, _me(client)) if self._options.auto_thread else None
-                await self.delivery.edited(replace(message, channel=thread or message.channel))
+                files, _ = self._downloads.announced(files_of(given.attachments))
+                edited = replace(message, channel=thread or message.channel, attachments=files)
+                await self.delivery.edited(edited)
 
     async def deleted(self, client: discord.Client, where: int, guild_id: int | None, ids: Iterable[int]) -> None:
         """Messages were deleted."""

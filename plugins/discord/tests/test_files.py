@@ -119,3 +119,17 @@ async def test_a_file_is_read_whatever_calls_the_bot(
         await roomy.say(roomy.general, "!look at this", files=[file])
         assert (await roomy.next_answer()).text == "Read."
     assert backend.requests[0].turns[-1].text.endswith("look at this\n\n[a.txt]\ncontent")
+
+
+async def test_an_edit_of_the_words_beside_a_file_keeps_the_file(roomy: DiscordServer, tmp_path: Path) -> None:
+    backend = ScriptedBackend("Read.", "Read again.")
+    async with talking(roomy, backend, tmp_path):
+        asked = await roomy.say(roomy.general, "look", files=[Upload("a.txt", b"two\nlines", "text/plain")])
+        answer = await roomy.next_answer()
+        await roomy.unfurl(asked)  # no word of it has changed, and so nothing is offered
+        await roomy.edit(asked, "look again")
+        offer = await roomy.next_answer()
+        await roomy.click(offer, "answer")
+        await roomy.until(lambda: offer.text == "Read again." or None, what="the answer")
+        assert list(roomy.general.messages.values()) == [asked, answer, offer]
+    assert backend.requests[1].turns[-1].text == "look again\n\n[a.txt]\ntwo\nlines"

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import telegram
@@ -119,7 +120,8 @@ class Room:
     async def _edited(self, given: telegram.Message) -> None:
         message = message_of(given, self._client.bot)
         if message is not None:
-            await self.delivery.edited(message)
+            files, _ = self._downloads.announced(files_of(given))
+            await self.delivery.edited(replace(message, attachments=files))
 
     # --- buttons -----------------------------------------------------------------------------------------------
 

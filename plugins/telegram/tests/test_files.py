@@ -145,3 +145,17 @@ async def test_a_message_whose_file_was_coming_is_answered_after_a_restart(
     async with talking(roomy, backend, tmp_path):
         assert (await roomy.next_answer()).text == "Read."
     assert backend.requests[0].turns[-1].text == "look\n\n[a.txt]\ncontent"
+
+
+async def test_an_edit_of_the_words_beside_a_file_keeps_the_file(roomy: TelegramServer, tmp_path: Path) -> None:
+    backend = ScriptedBackend("Read.", "Read again.")
+    async with talking(roomy, backend, tmp_path):
+        asked = await roomy.say(roomy.private(), "look", file=Upload("a.txt", b"two\nlines", "text/plain"))
+        answer = await roomy.next_answer()
+        await roomy.touch(asked)  # no word of it has changed, and so nothing is offered
+        await roomy.edit(asked, "look again")
+        offer = await roomy.next_answer()
+        await roomy.press(offer, "answer")
+        await roomy.until(lambda: offer.text == "Read again." or None, what="the answer")
+        assert list(roomy.private().messages.values()) == [asked, answer, offer]
+    assert backend.requests[1].turns[-1].text == "look again\n\n[a.txt]\ntwo\nlines"
