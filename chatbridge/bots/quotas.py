@@ -134,9 +134,9 @@ class Quotas:
             return None
         now = self._monotonic()
         times = self._recent(author.id, now)
-        if len(times) >= quota.messages_per_minute:
-            free = times[-quota.messages_per_minute] + MINUTE
-            return self._exceeded("messages_per_minute", author, quota.messages_per_minute, free - now)
+        limit = quota.messages_per_minute
+        if len(times) >= limit and (wait := times[-limit] + MINUTE - now) > 0:
+            return self._exceeded("messages_per_minute", author, limit, wait)
         times.append(now)
         return None
 
@@ -145,7 +145,7 @@ class Quotas:
         for other in [user for user, times in self._asked.items() if times and times[-1] <= now - MINUTE]:
             del self._asked[other]
         times = self._asked.setdefault(user, deque())
-        while times and times[0] <= now - MINUTE:
+        while times and times[0] + MINUTE - now <= 0:
             times.popleft()
         return times
 

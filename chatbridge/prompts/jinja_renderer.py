@@ -1,7 +1,7 @@
 """Renders by Jinja templates in child processes, within limits of time, memory and output; one child a template.
 
 What a template gets are marks in the place of texts, so equal courses of a conversation give equal outputs, which are
-remembered: a prompt that goes on costs one render, about a millisecond. Knows no model and no conversation. Blocks;
+remembered: a prompt that goes on costs one render. Knows no model and no conversation. Blocks;
 `off_loop` is for event loops.
 """
 

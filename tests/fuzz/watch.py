@@ -1,7 +1,9 @@
 """The event loop, the log, tasks and memory, all along. Knows no bot.
 
-A callback counts by the processor time that this process has spent in it: what the machine does meanwhile is not ours,
-and neither is the garbage of the stand-ins, which remember all that was ever said.
+A callback counts by the processor time that the event loop's thread has spent in it: what the machine does meanwhile is
+not ours, and neither is the garbage of the stand-ins, which remember all that was ever said. Where other threads of
+ours were at work, the event loop may have waited for a processor as well as for them: that counts from four times the
+limit on.
 """
 
 from __future__ import annotations
@@ -68,18 +70,20 @@ class Watch:
     def _timed(self, run: Callable[[Any], None]) -> Callable[[Any], None]:
         # Asking for the processor time takes long on some machines: it is asked for now and then, so that a callback
         # may be counted as longer than it was by that, and by no more.
-        asked, spent = time.perf_counter(), time.process_time()
+        asked, spent, spent_here = time.perf_counter(), time.process_time(), time.thread_time()
 
         def timed(handle: Any) -> None:
-            nonlocal asked, spent
+            nonlocal asked, spent, spent_here
             self._begun = begun = time.perf_counter()
             if begun - asked > SAMPLE:
-                asked, spent = begun, time.process_time()
+                asked, spent, spent_here = begun, time.process_time(), time.thread_time()
             collected = self._collected
             run(handle)
             late = time.perf_counter() - begun - (self._collected - collected)
             if late > self.longest:
-                self._late(min(late, time.process_time() - spent - (self._collected - collected)), handle)
+                here, by_all = time.thread_time() - spent_here, time.process_time() - spent
+                counts = here if by_all < 4 * LATE else by_all
+                self._late(min(late, counts - (self._collected - collected)), handle)
             self._caught = ""
 
         return timed
