@@ -29,6 +29,9 @@ BACK_OFF = (1.0, 300.0)
 MAX_PENALTIES = 30
 """After so many penalties a call is given up."""
 
+LONGEST_PENALTY = 86_400.0
+"""Seconds that a service's word is taken for: nonsense in one answer must not silence a bot for ever."""
+
 SOON = 0.05
 """Seconds until asking again while all calls of a budget are under way: nothing tells when one of them ends."""
 
@@ -48,8 +51,12 @@ class Cooldowns:
     def impose(
         self, now: float, penalty: RateLimited, chat: str, route: Route, guess: float = PENALTY_WITHOUT_TIME[0]
     ) -> None:
-        """Begin a cooldown. `guess`: its seconds, where the penalty does not say how long it lasts."""
+        """Begin a cooldown. `guess`: its seconds, where the penalty does not say how long it lasts.
+
+        One that is longer than `LONGEST_PENALTY` is asked about again after that time.
+        """
         seconds = guess if penalty.seconds is None or not penalty.seconds > 0 else penalty.seconds
+        seconds = min(seconds, LONGEST_PENALTY)
         until = now + seconds + MARGIN
         self._chats = {key: time for key, time in self._chats.items() if time > now}
         self._routes = {key: time for key, time in self._routes.items() if time > now}

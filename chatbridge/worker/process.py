@@ -93,12 +93,21 @@ class WorkerProcess:
         connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
         connected = asyncio.get_running_loop().create_future()
 
+        strangers: set[asyncio.Task[Any]] = set()
+
         async def connection_made(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            shown = await reader.readline()
+            this = asyncio.current_task()
+            assert this is not None
+            strangers.add(this)
+            try:
+                shown = await reader.readline()
+            except (ValueError, OSError, asyncio.CancelledError):  # too long a line, gone, or silent to the end
+                shown = b""
+            strangers.discard(this)
             if secrets.compare_digest(shown.strip(), key.encode()) and not connected.done():
                 connected.set_result((reader, writer))
             else:
-                writer.close()
+                writer.transport.abort()
 
         server = await asyncio.start_server(connection_made, "127.0.0.1", 0, limit=LINE_LIMIT)
         try:
@@ -117,6 +126,8 @@ class WorkerProcess:
                 raise ModelLoadError("the worker process ended before it had begun")
             return cls(process, *connected.result())
         finally:
+            for stranger in strangers:  # whoever says nothing is not waited for
+                stranger.cancel()
             server.close()  # not `async with`: from Python 3.12.1 on that waits until the connection has ended, too
 
     def send(self, message: ToWorker) -> None:

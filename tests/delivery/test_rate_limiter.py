@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from chatbridge.delivery.chat import Budget, Limits
 from chatbridge.delivery.errors import ChatError, ContentRejected, NotFound, OutcomeUnknown, RateLimited, Unreachable
-from chatbridge.delivery.rate_limiter import MARGIN, MAX_PENALTIES, Call, CallWindow, Cooldowns, RateLimiter
+from chatbridge.delivery.rate_limiter import (
+    LONGEST_PENALTY,
+    MARGIN,
+    MAX_PENALTIES,
+    Call,
+    CallWindow,
+    Cooldowns,
+    RateLimiter,
+)
 
 LIMITS = Limits(2000, first_preview=1.0, preview_every=2.0, typing_every=5.0)
 
@@ -126,6 +134,14 @@ def test_a_penalty_of_no_seconds_is_guessed_as_well(seconds: float) -> None:
     limiter.add(call)
     limiter.settle(_next(limiter, 0.0, "send"), 0.0, RateLimited(seconds))
     assert limiter.next(0.0) == 5 + MARGIN
+
+
+@pytest.mark.parametrize("scope", ["global", "chat", "route"])
+@pytest.mark.parametrize("seconds", [1e300, math.inf])
+def test_no_penalty_silences_a_bot_for_ever(scope: str, seconds: float) -> None:
+    cooldowns = Cooldowns()
+    cooldowns.impose(100.0, RateLimited(seconds, scope), "a", "send")  # type: ignore[arg-type]
+    assert cooldowns.until("a", "send") == 100.0 + LONGEST_PENALTY + MARGIN
 
 
 def test_penalties_slow_previews_down_and_success_speeds_them_up() -> None:

@@ -31,7 +31,8 @@ def error_of(status: int, headers: Mapping[str, str], answer: Any) -> ChatError:
     if status == 401:
         log.error("Discord does not take the bot's token any longer: was a new one made in the developer portal?")
         return Unreachable(words)
-    if status in (403, 404) or said.get("code") in _NOT_FOUND:
+    code = said.get("code")
+    if status in (403, 404) or (isinstance(code, int) and code in _NOT_FOUND):
         return NotFound(words)
     if status < 500:
         return ContentRejected(words)
@@ -55,9 +56,10 @@ def rate_limited_of(headers: Mapping[str, str]) -> RateLimited:
 
 
 def _rate_limited(headers: Mapping[str, str], said: Mapping[str, Any]) -> RateLimited:
-    if "retry_after" in said:
-        return RateLimited(float(said["retry_after"]), "global" if said.get("global") else "route")
-    return rate_limited_of(headers)
+    after = said.get("retry_after")
+    if isinstance(after, int | float) and not isinstance(after, bool):
+        return RateLimited(float(after), "global" if said.get("global") else "route")
+    return rate_limited_of(headers)  # also where a proxy has answered in Discord's place
 
 
 def _words(status: int, said: Mapping[str, Any]) -> str:

@@ -49,7 +49,10 @@ def chat_error(error: TelegramError) -> ChatError:
     return OutcomeUnknown(str(error))
 
 
-def seconds_of(error: RetryAfter) -> float:
-    """How long to wait: a number, or, where an environment variable says so, a timedelta."""
-    wait: int | timedelta = error.retry_after
-    return wait.total_seconds() if isinstance(wait, timedelta) else float(wait)
+def seconds_of(error: RetryAfter) -> float | None:
+    """How long to wait: a number, or, where an environment variable says so, a timedelta; None for nonsense."""
+    try:
+        wait: int | timedelta = error.retry_after
+        return wait.total_seconds() if isinstance(wait, timedelta) else float(wait)
+    except (AttributeError, OverflowError, TypeError, ValueError):  # the library takes whatever the service says
+        return None

@@ -24,6 +24,8 @@ WANTED = ("message", "edited_message", "callback_query", "my_chat_member", "stop
 HOLD_SECONDS = 25
 BACK_OFF = (0.5, 30.0)
 CONFLICT_SECONDS = 30.0
+MAX_ASKED = 3600.0
+"""Seconds to wait before updates are asked for again, whatever Telegram says."""
 MAX_WHY = 300
 """Characters of an error in the log: it may bring a page of HTML along."""
 
@@ -48,7 +50,8 @@ async def poll(
         except InvalidToken:
             raise
         except RetryAfter as error:
-            await sleep(seconds_of(error))
+            asked = seconds_of(error)
+            await sleep(wait if asked is None else min(max(asked, 0.0), MAX_ASKED))
         except Conflict:
             log.error("another program asks for this bot's updates, or it has a webhook; trying again")
             await sleep(max(wait, min(CONFLICT_SECONDS, 60 * back_off)))

@@ -9,7 +9,9 @@ import telegram as library
 from chatbridge_telegram.bot import LOGGERS_WITH_TOKEN, NOISY_LOGGERS
 from chatbridge_telegram.channels import ChatAddress
 from chatbridge_telegram.chat import TelegramChat
+from chatbridge_telegram.failures import chat_error
 from chatbridge_telegram.options import TelegramOptions
+from telegram.error import RetryAfter
 
 from chatbridge import (
     ChatError,
@@ -67,6 +69,19 @@ async def test_each_failure_is_told_in_delivery_s_words(roomy: TelegramServer, c
         7 if name == "429" else None,
         "chat",
     )
+
+
+@pytest.mark.parametrize("nonsense", [None])
+def test_a_time_that_is_none_is_not_taken(nonsense: object) -> None:
+    error = chat_error(RetryAfter(nonsense))  # type: ignore[arg-type]
+    assert isinstance(error, RateLimited)
+    assert error.seconds is None
+
+
+def test_a_time_is_taken_as_it_is_said() -> None:
+    error = chat_error(RetryAfter(7))
+    assert isinstance(error, RateLimited)
+    assert error.seconds == 7
 
 
 async def test_what_was_never_sent_is_known_to_be_without_effect() -> None:
