@@ -193,7 +193,7 @@ async def _load(context: CommandContext, argument: str) -> str:
     dialogue = context.dialogue
     left_out: list[str] = []
     if isinstance(exported, dict) and isinstance(exported.get("overrides"), dict):
-        exported["overrides"], left_out = loadable(context, exported["overrides"])
+        exported["overrides"], left_out = await loadable(context, exported["overrides"])
     await dialogue.store.restore(dialogue.bot.name, dialogue.key, exported)
     said = context.say("loaded", count=len(await dialogue.path()), path=path)
     return f"{said} {context.say('load_left_out', keys=', '.join(left_out))}" if left_out else said

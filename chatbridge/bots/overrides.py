@@ -52,7 +52,7 @@ def override(context: CommandContext, overrides: Mapping[str, Any], key: str, va
     return dumped
 
 
-def loadable(context: CommandContext, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+async def loadable(context: CommandContext, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Of a saved conversation's settings those that the person could give by commands, and the keys of the rest."""
     bot = context.dialogue.bot
     by_command = {"model": bot.services.settings.models, "template": bot.templates, "system": None}
@@ -61,17 +61,16 @@ def loadable(context: CommandContext, overrides: Mapping[str, Any]) -> tuple[dic
         known = by_command.get(key)
         command = key if key in by_command else "set"
         settable = key in by_command or key in ("sampling", *OWN)
-        if not settable or (known is not None and value not in known) or not _may(context, command):
+        if not settable or (known is not None and value not in known) or not await _may(context, command):
             del kept[key]
             left_out.append(key)
     return kept, [_short(key) for key in left_out]
 
 
-def _may(context: CommandContext, name: str) -> bool:
+async def _may(context: CommandContext, name: str) -> bool:
     """Whether the person may give that command there."""
-    bot, message = context.dialogue.bot, context.message
-    for_admins = any(one.name == name and one.admin for one in bot.commands)
-    return not for_admins or message.channel.kind == "terminal" or bot.is_admin(message.author)
+    message = context.message
+    return (await context.dialogue.bot.permissions.may(message.author, message.channel, name)).allowed
 
 
 def describe(settings: ChannelSettings) -> str:

@@ -24,6 +24,7 @@ from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
 from chatbridge.errors import TemplateError
+from chatbridge.prompts.cache import ByteLru
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,9 +36,6 @@ OUTPUT_PER_INPUT = 8
 """Characters more that it may write for each one that it is told; a turn is told in about eighty."""
 
 _MAX_CHILDREN = 4
-_CACHE_SIZE = 1 << 23
-"""Characters of remembered outputs, and of what they were asked with."""
-
 _START_SECONDS = 30.0
 _REST_SECONDS = 15.0
 """How long a template that had to be killed is not tried again: each try may take its whole time."""
@@ -58,14 +56,16 @@ class JinjaLimits:
 
 
 class JinjaRenderer:
-    """Runs templates; safe to use from several threads. `limits` is asked anew for each child."""
+    """Runs templates; safe to use from several threads. `limits` is asked anew for each child.
 
-    def __init__(self, limits: Callable[[], JinjaLimits] = JinjaLimits) -> None:
+    `cache_size`: characters of remembered outputs, and of what they were asked with.
+    """
+
+    def __init__(self, limits: Callable[[], JinjaLimits] = JinjaLimits, *, cache_size: int = 1 << 23) -> None:
         self._limits = limits
         self._lock = threading.Lock()
         self._children: OrderedDict[str, _Child] = OrderedDict()
-        self._outputs: OrderedDict[tuple[str, str], str] = OrderedDict()
-        self._size = 0
+        self._outputs: ByteLru[tuple[str, str], str] = ByteLru(cache_size, lambda key, out: len(key[1]) + len(out))
         self._threads = ThreadPoolExecutor(4, "template")
 
     def output(self, source: str, values: Mapping[str, Any]) -> str:
@@ -73,15 +73,7 @@ class JinjaRenderer:
         job = json.dumps(values, sort_keys=True)
         # A template's clock has hours, not seconds: else each prompt would begin otherwise.
         key = (source, f"{time.time() // 3600} {job}" if "strftime_now" in source else job)
-        with self._lock:
-            if (known := self._outputs.get(key)) is not None:
-                self._outputs.move_to_end(key)
-                return known
-            child = self._child(source)
-        output = child.render(job)
-        with self._lock:
-            self._remember(key, output)
-        return output
+        return self._outputs.get(key, lambda: self._child(source).render(job))
 
     async def off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do what renders in a thread; where it is cancelled, it is left to its time limit."""
@@ -96,22 +88,15 @@ class JinjaRenderer:
             child.close()
 
     def _child(self, source: str) -> _Child:
-        child = self._children.get(source)
-        if child is None:
-            child = self._children[source] = _Child(source, self._limits)
-        self._children.move_to_end(source)
-        if len(self._children) > _MAX_CHILDREN:
-            _, oldest = self._children.popitem(last=False)
-            threading.Thread(target=oldest.close, daemon=True).start()  # it may be at work
+        with self._lock:
+            child = self._children.get(source)
+            if child is None:
+                child = self._children[source] = _Child(source, self._limits)
+            self._children.move_to_end(source)
+            if len(self._children) > _MAX_CHILDREN:
+                _, oldest = self._children.popitem(last=False)
+                threading.Thread(target=oldest.close, daemon=True).start()  # it may be at work
         return child
-
-    def _remember(self, key: tuple[str, str], output: str) -> None:
-        if key not in self._outputs:
-            self._outputs[key] = output
-            self._size += len(key[1]) + len(output)
-        while self._size > _CACHE_SIZE:
-            old, text = self._outputs.popitem(last=False)
-            self._size -= len(old[1]) + len(text)
 
 
 @cache

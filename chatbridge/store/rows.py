@@ -9,15 +9,17 @@ import json
 import sqlite3
 import time
 from array import array
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from chatbridge.errors import StoreError
 from chatbridge.store.damaged import UNREADABLE, put_aside
 from chatbridge.store.database import storable
 from chatbridge.store.records import Conversation, Node
-from chatbridge.store.tables import CONVERSATIONS, NODES
+from chatbridge.store.tables import CONVERSATIONS, NODES, Table
 from chatbridge.types import Reply
+
+T = TypeVar("T")
 
 SELECT_CONVERSATION = (
     "SELECT id, bot, channel, head, trim, overrides, created, "
@@ -34,27 +36,23 @@ SELECT_NODE = (
 def read_conversations(db: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> list[Conversation]:
     """Those in the rows; one that can't be read is mended, and what it was is put aside."""
 
-    def read(row: tuple[Any, ...]) -> Conversation:
-        try:
-            return _conversation(row)
-        except UNREADABLE as error:
-            put_aside(db, CONVERSATIONS, row[:1], str(error))
-            return _conversation(db.execute(f"{SELECT_CONVERSATION} WHERE id = ?", row[:1]).fetchone())
-
-    return [read(row) for row in list(rows)]
+    return [_mended(db, row, _conversation, CONVERSATIONS, SELECT_CONVERSATION) for row in list(rows)]
 
 
 def read_nodes(db: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> list[Node]:
     """The same for messages."""
 
-    def read(row: tuple[Any, ...]) -> Node:
-        try:
-            return _node(row)
-        except UNREADABLE as error:
-            put_aside(db, NODES, row[:1], str(error))
-            return _node(db.execute(f"{SELECT_NODE} WHERE id = ?", row[:1]).fetchone())
+    return [_mended(db, row, _node, NODES, SELECT_NODE) for row in list(rows)]
 
-    return [read(row) for row in list(rows)]
+
+def _mended(
+    db: sqlite3.Connection, row: tuple[Any, ...], read: Callable[[tuple[Any, ...]], T], table: Table, select: str
+) -> T:
+    try:
+        return read(row)
+    except UNREADABLE as error:
+        put_aside(db, table, row[:1], str(error))
+        return read(db.execute(f"{select} WHERE id = ?", row[:1]).fetchone())
 
 
 def read_node(db: sqlite3.Connection, node_id: int) -> Node:

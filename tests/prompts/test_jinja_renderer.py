@@ -100,12 +100,15 @@ async def test_the_loop_goes_on_while_a_template_is_stopped(renderer: JinjaRende
     assert turns > 5
 
 
-def test_what_is_remembered_is_bounded(renderer: JinjaRenderer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jinja_renderer, "_CACHE_SIZE", 2000)
-    for number in range(40):
-        renderer.output("{{ n }}{{ 'a' * 200 }}", {"n": number})
-    assert renderer._size <= 2000
-    assert 2 <= len(renderer._outputs) < 12
+def test_what_is_remembered_is_bounded() -> None:
+    renderer = JinjaRenderer(cache_size=8000)
+    try:
+        for number in range(60):
+            renderer.output("{{ n }}{{ 'a' * 200 }}", {"n": number})
+        assert renderer._outputs.used <= 8000
+        assert 20 <= len(renderer._outputs) < 40
+    finally:
+        renderer.close()
 
 
 def test_a_long_conversation_may_be_written_at_length(renderer: JinjaRenderer) -> None:

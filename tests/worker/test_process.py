@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -26,3 +28,24 @@ async def test_a_start_that_is_cancelled_leaves_nothing_behind(by_port: bool, af
         del starting, ended
         gc.collect()
     assert [str(one.message) for one in left] == []
+
+
+async def test_strangers_at_the_port_are_let_go_and_hold_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    strangers, begin = [], asyncio.start_server
+
+    async def begin_among_strangers(*arguments: Any, **options: Any) -> asyncio.Server:
+        server = await begin(*arguments, **options)
+        for said in (b"", b"wrong\n", b"x" * 3_000_000):
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(said)
+            strangers.append((reader, writer))
+        return server
+
+    monkeypatch.setattr(asyncio, "start_server", begin_among_strangers)
+    worker = await WorkerProcess.start(by_port=True)
+    for reader, writer in strangers:
+        async with asyncio.timeout(60):
+            with suppress(ConnectionError):
+                assert await reader.read() == b"", "nothing is said to them"
+        writer.close()
+    await worker.end()
