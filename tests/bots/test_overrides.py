@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chatbridge import Bot, CommandError, Notice
-from chatbridge.bots.overrides import KEYS
+from chatbridge import Author, Bot, Channel, CommandContext, CommandError, Message, Notice, Options
+from chatbridge.bots.overrides import KEYS, loadable
 from chatbridge.bots.stored_overrides import sound
-from chatbridge.config import ChannelSettings
+from chatbridge.config import Admins, BotSettings, ChannelSettings
 from chatbridge.engine.sampler import LogitsSampler
 from chatbridge.sampling import MAX_TOKENS, Sampling
 from chatbridge.testing import bridge_with
@@ -177,3 +177,15 @@ async def test_a_file_too_large_is_refused(bot: Bot, tmp_path: Path) -> None:
         large.truncate(33 << 20)
     with pytest.raises(CommandError, match="more than 32 MiB"):
         await command(bot, f"/load {file}")
+
+
+@pytest.mark.parametrize(("user", "kept"), [("1", {"system", "sampling"}), ("7", set())])
+async def test_a_file_gives_nobody_what_commands_would_refuse(tmp_path: Path, user: str, kept: set[str]) -> None:
+    own = BotSettings("bot", "fake", Options(), admins=Admins(users=frozenset({"1"})))
+    async with bridge_with(toy_backend, tmp_path / "store", bots=[own]) as bridge:
+        room = Channel("room", kind="group")
+        message = Message("1", room, Author(user, "Ann"), "/load file")
+        context = CommandContext(bridge.bot("bot").dialogue(room), message, "en")
+        found, left_out = await loadable(context, {"system": "Be kind.", "sampling": {"top_k": 3}})
+    assert set(found) == kept
+    assert set(left_out) == {"system", "sampling"} - kept
