@@ -1,7 +1,7 @@
 """Texts that make a careless tokenizer or renderer slow, and how much longer a longer one takes. Knows neither.
 
-A time is the processor's, the least of two tries, so that a busy machine changes it little; quadratic work shows as four
-times the time for each doubling.
+A time is the processor's, the least of two tries, so that a busy machine changes it little; quadratic work shows as
+four times the time for each doubling.
 """
 
 from __future__ import annotations

@@ -17,8 +17,9 @@ _LONG = 1024
 """Characters that a part of a long text has at least."""
 MAX_RUN = 1024
 """Characters that llama.cpp gets at most without one at which words end. It cuts words by patterns, which for many
-vocabularies are run by std::regex, and that takes some 500 bytes of the stack for each character of a word: 16 KiB of one
-letter ended the process. A longer run, which nobody writes, is cut, and may get other ids there than the reference's."""
+vocabularies are run by std::regex, and that takes some 500 bytes of the stack for each character of a word: 16 KiB of
+one letter ended the process. A longer run, which nobody writes, is cut, and may get other ids there than the
+reference's."""
 _RUNS = (re.compile(r"[^\s.,!?…。，、]+"), re.compile(r"[\W_]+"))
 """Whatever one pattern takes for a word is in one of these: what has no blank, or neither letter nor digit."""
 

@@ -84,7 +84,7 @@ class WordPiece:
 
 
 def _decomposed(text: str) -> str:
-    """The text in NFD. Python sorts the marks of a character by insertion, which for thousands of them takes minutes."""
+    """The text in NFD. Python sorts the marks of a character by insertion: for thousands of them it takes minutes."""
     if _MANY_MARKS.search(text) is None:
         return unicodedata.normalize("NFD", text)
     characters = "".join(unicodedata.normalize("NFD", character) for character in text)
