@@ -212,6 +212,37 @@ async def test_health_is_that_of_the_frontends(tmp_path: Path) -> None:
         assert (await told())[1]["bots"] == {"b": "ended"}
 
 
+class Worker(ScriptedBackend):
+    """A backend that says what its process does, as those in processes do."""
+
+    state = "running"
+
+
+async def test_health_is_that_of_the_models_too(tmp_path: Path) -> None:
+    worker = Worker("Yes.")
+    async with bridge_with(scripted(worker), tmp_path / "db") as bridge:
+
+        async def health() -> Page:
+            return _health(bridge, LoopLag())
+
+        async with serving("127.0.0.1:0", {"/healthz": health}) as port:
+
+            async def told() -> tuple[str, dict[str, object]]:
+                status, _, body = await get(port, "GET /healthz HTTP/1.1\r\n\r\n")
+                return status, json.loads(body)
+
+            turn = await bridge.bot("bot").receive(Message("1", Channel("c"), ANN, "hello"))
+            async for _ in turn:  # type: ignore[union-attr]
+                pass
+            assert (await told())[0] == "HTTP/1.1 200 OK"
+            worker.state = "not answering"
+            status, health_now = await told()
+            assert status == "HTTP/1.1 503 Service Unavailable"
+            assert (health_now["status"], health_now["model_states"]) == ("failing", {"model": "not answering"})
+            worker.state = "running"  # it was replaced
+            assert (await told())[0] == "HTTP/1.1 200 OK"
+
+
 async def test_the_monitor_reads_no_body_and_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     async def page() -> Page:
         return Page(b"fine")
