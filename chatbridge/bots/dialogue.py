@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -73,6 +73,7 @@ class Dialogue(ConversationTree):
         *,
         parent: int | None = None,
         follow_up: Literal["queue", "merge", "interrupt"] = "queue",
+        over: Collection[str] | None = None,
         new_with: Mapping[str, Any] | None = None,
         author: Author | None = None,
         context: ReplyContext | None = None,
@@ -81,9 +82,10 @@ class Dialogue(ConversationTree):
         """Record the message and answer it. A message that was answered before is not answered again.
 
         `parent`: the node that it replies to, where it does not follow what was said last. `follow_up`: what becomes
-        of answers that it finds on their way. `new_with`: begin a new conversation by it, with these settings of its
-        own, by the keys of a channel. `author`: whose use of the model it counts as. `context`: what applies to
-        the message, where that is known. `reservation`: what was reserved for the answer.
+        of answers that it finds on their way; `over`: whose these must be, by id (`askers`), the others' go on as
+        with "queue"; None for everybody's. `new_with`: begin a new conversation by it, with these settings of its own,
+        by the keys of a channel. `author`: whose use of the model it counts as. `context`: what applies to the message,
+        where that is known. `reservation`: what was reserved for the answer.
         """
 
         async def begin(state: ReplyState) -> AnswerTarget | None:
@@ -111,7 +113,7 @@ class Dialogue(ConversationTree):
                 service_id=message.id,
                 channel=message.channel.id,
             )
-            if state.gives_way and any(later.gives_way for later in self._waiting):
+            if state.gives_way and any(_takes_over(later, state) for later in self._waiting):
                 state.superseded = True
                 return None
             after = await self.store.children(conversation.id, node.id)
@@ -119,11 +121,9 @@ class Dialogue(ConversationTree):
             state.superseded = bool(after) and all(child.role == "user" for child in after)
             return None if after else AnswerTarget(node)
 
-        if follow_up == "interrupt" and self._running is not None:
+        state = ReplyState(language, author, message, follow_up != "queue", over, context, reservation=reservation)
+        if follow_up == "interrupt" and self._running is not None and _takes_over(state, self._running):
             self._running.supersede()
-        state = ReplyState(
-            language, author, message, gives_way=follow_up != "queue", context=context, reservation=reservation
-        )
         return self._reply(state, begin)
 
     def regenerate(self, language: str = "en", node: int | None = None) -> ReplyStream:
@@ -179,6 +179,12 @@ class Dialogue(ConversationTree):
     def busy(self) -> bool:
         """Whether something is being answered here, or waits for it."""
         return self._lock.locked() or bool(self._waiting)
+
+    @property
+    def askers(self) -> frozenset[str]:
+        """Whose answers are on their way here, or wait, by id; "" for those of whom nobody knows."""
+        running = () if self._running is None else (self._running,)
+        return frozenset(asker_of(state.author) for state in (*running, *self._waiting))
 
     @property
     def answering(self) -> bool:
@@ -358,6 +364,11 @@ class Dialogue(ConversationTree):
     def _report(self, finished: FinishedReply) -> None:
         self.last = finished
         self.bot.services.hooks.ask("turn_finished", reply=finished)
+
+
+def _takes_over(later: ReplyState, earlier: ReplyState) -> bool:
+    """Whether a reply may be given in the place of an earlier one."""
+    return later.gives_way and (later.over is None or asker_of(earlier.author) in later.over)
 
 
 async def _completed(begin: Awaitable[T]) -> T:

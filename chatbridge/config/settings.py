@@ -97,14 +97,17 @@ class ChannelSettings(BaseModel):
     ] = "thread"
     follow_up: Annotated[
         Literal["queue", "merge", "interrupt"],
-        Field(description="Messages that come while an answer does: one by one, together, or in its place."),
+        Field(
+            description="Messages that come while an answer does: one by one, together, or in its place; in the place "
+            "of another person's answer only where `change_answers` lets them, else one by one."
+        ),
     ] = "queue"
     buttons: Annotated[bool, Field(description="Buttons under answers, where the service has them.")] = True
     change_answers: Annotated[
         Literal["asker", "everyone"],
         Field(
             description="Who may stop, repeat, continue, take back or branch from an answer in a group: whoever asked "
-            "for it and admins, or everyone."
+            "for it and admins, or everyone. /reset is for all: an answer on its way goes on to its end."
         ),
     ] = "asker"
     speaker_names: Annotated[
