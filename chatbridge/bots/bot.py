@@ -382,8 +382,7 @@ class Bot:
             if message.channel.kind == "group" and not message.mentions_bot:
                 return None  # another bot's, as like as not
             raise context.error("unknown_command", name=name, hint=context.hint(name, known))
-        if command.terminal_only and (message.channel.kind != "terminal" or context.ask is None):
-            raise context.error("terminal_only", name=name)
+        command.check(context)
         if redelivered and not command.repeatable:
             raise context.error("maybe_done", name=name)
         result = await command.run(context, argument)

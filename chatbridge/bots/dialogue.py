@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import aclosing
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from chatbridge.bots.attachments import content_of, kib, with_attachments
+from chatbridge.bots.attachments import unread_of, with_attachments
 from chatbridge.bots.permissions import asker_of
 from chatbridge.bots.reply import FinishedReply, ReplyContext, ReplyState, ReplyStream
 from chatbridge.bots.request import AnswerTarget, BuiltRequest, build_request, choose_template
@@ -94,15 +94,7 @@ class Dialogue(ConversationTree):
             conversation = await (self.conversation() if new_with is None else self.reset(new_with))
             message, state.message = state.message, None
             assert message is not None, "a reply begins once"
-            if names := ", ".join(file.name for file in message.attachments if content_of(file) is None):
-                state.notices.append(say(language, "unreadable", names=names))
-            partly = [
-                say(language, "first_of", name=file.name, read=kib(len(file.data)), size=kib(file.size))
-                for file in message.attachments
-                if file.size
-            ]
-            if partly:
-                state.notices.append(say(language, "partly_read", names=", ".join(partly)))
+            state.notices += unread_of(message, language)
             node = await self.store.append(
                 conversation.id,
                 "user",
@@ -141,8 +133,11 @@ class Dialogue(ConversationTree):
 
         return self._reply(ReplyState(language), begin)
 
-    def edit(self, text: str, language: str = "en") -> ReplyStream:
-        """Put `text` in the place of the last message and answer it; the old message stays on its own branch."""
+    def edit(self, text: str, language: str = "en", notices: Iterable[str] = ()) -> ReplyStream:
+        """Put `text` in the place of the last message and answer it; the old message stays on its own branch.
+
+        `notices`: lines for the person, before the answer.
+        """
 
         async def begin(state: ReplyState) -> AnswerTarget:
             old = await self.last_message("nothing_to_edit", language)
@@ -153,7 +148,7 @@ class Dialogue(ConversationTree):
             new = await self.store.append(old.conversation, "user", text, parent=old.parent, name=name, author=author)
             return AnswerTarget(new)
 
-        return self._reply(ReplyState(language), begin)
+        return self._reply(ReplyState(language, notices=[*notices]), begin)
 
     def go_on(self, language: str = "en", node: int | None = None) -> ReplyStream:
         """Continue the last answer, or the one at a `node`, right where it ended."""
