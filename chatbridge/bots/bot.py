@@ -49,8 +49,8 @@ class Bot:
     def __init__(self, services: Services, name: str) -> None:
         self.services = services
         self.name = name
-        clocks = services.clock, services.monotonic
-        self.permissions = Permissions(name, lambda: self.settings, self._is_admin_command, services.store, *clocks)
+        about = lambda: self.settings, self._is_admin_command, self._open_to_all
+        self.permissions = Permissions(name, *about, services.store, services.clock, services.monotonic)
         self.message_index = MessageIndex(services.store)
         """Which message of a chat is which node of a conversation."""
         self._dialogues: OrderedDict[str, Dialogue] = OrderedDict()
@@ -134,11 +134,15 @@ class Bot:
         reservation = await self._reserve(message, context, dialogue, redelivered)
         if isinstance(reservation, str):
             return Notice(reservation) if reservation else None
+        over = None
+        if context.settings.follow_up == "interrupt":
+            over = await self.permissions.stoppable(message.author, message.channel, dialogue.askers)
         return dialogue.send(
             message,
             context.language,
             parent=chained.node if chained else None,
             follow_up=context.settings.follow_up,
+            over=over,
             author=message.author,
             context=context,
             reservation=reservation,
@@ -278,10 +282,12 @@ class Bot:
 
         `action`: the name of a command, or of a button. `asker`: whose answer it is about, by id.
         """
-        open_to_all = self.effective(channel).change_answers == "everyone"
-        verdict = await self.permissions.may(author, channel, action, asker=asker, open_to_all=open_to_all)
+        verdict = await self.permissions.may(author, channel, action, asker=asker)
         if not verdict.allowed:
             raise CommandError(verdict.say(language))
+
+    def _open_to_all(self, channel: Channel) -> bool:
+        return self.effective(channel).change_answers == "everyone"
 
     def is_admin(self, author: Author) -> bool:
         """Whether that person may give admin commands."""
@@ -376,8 +382,7 @@ class Bot:
             if message.channel.kind == "group" and not message.mentions_bot:
                 return None  # another bot's, as like as not
             raise context.error("unknown_command", name=name, hint=context.hint(name, known))
-        if command.terminal_only and (message.channel.kind != "terminal" or context.ask is None):
-            raise context.error("terminal_only", name=name)
+        command.check(context)
         if redelivered and not command.repeatable:
             raise context.error("maybe_done", name=name)
         result = await command.run(context, argument)

@@ -268,7 +268,9 @@ class WorkerBackend:
             return  # its end is on its way
         request = job.request
         try:
-            # The turns are for servers that take no prompt; here they would be the prompt once more.
+            # The turns are for servers that take no prompt; here they would be the prompt once more. What has come so
+            # far goes back as it was sampled, control tokens too: it is this one answer, which the model would have
+            # read just so without a death, and which forges nobody's turn: for later prompts see `prompts.reply_ids`.
             self._send(Generate(replace(request, turns=(), resume=(*request.resume, *job.tokens))))
         except ValueError as error:
             self._fail(InvalidRequest(f"the request can't be sent to the model: {error}"), [job])

@@ -402,6 +402,6 @@ async def test_a_channel_is_answered_by_its_adapter(settings: Settings, message:
         assert poet != plain
         assert finish is not None
         assert finish.usage.cached == 0
-        await command(bot, "/set adapter singer", ROOM)
+        await bot.dialogue(ROOM).override("adapter", "singer")  # as where the model has had it before
         with pytest.raises(InvalidRequest, match="it has poet"):
             await drained(await bot.receive(message("hello again", ROOM, mentions_bot=True)))
