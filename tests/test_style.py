@@ -17,9 +17,7 @@ CACHE = () if (ROOT / ".mypy_cache").exists() else ("--cache-dir", os.devnull)
 @pytest.mark.style
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "command",
-    [("ruff", "check"), ("ruff", "format", "--check"), ("mypy", *CACHE)],
-    ids=["ruff check", "ruff format --check", "mypy"],
+    "command", [("ruff", "check"), ("ruff", "format", "--check"), ("mypy", *CACHE)], ids=["ruff", "ruff format", "mypy"]
 )
 def test_tools_find_nothing(command: tuple[str, ...]) -> None:
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
