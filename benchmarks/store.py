@@ -3,8 +3,9 @@
     python benchmarks/store.py [ROWS ...] [--folder FOLDER] [--keep]
 
 A store of ROWS has as many rows in each box, and a conversation of 200 messages for each hundred of them. Each number
-is the median of some calls in milliseconds, the way to the store's thread and back included, so that a call of nothing
-(`nothing`) stands in the first line. 10,000,000 rows take 6 GiB and half an hour to fill.
+is the median of some calls in milliseconds of processor time, which other programs disturb least (`--wall`: of the
+clock), the way to the store's thread and back included, so that a call of nothing (`nothing`) stands among them.
+10,000,000 rows take 6 GiB and half an hour to fill.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from chatbridge.store.queue import Queue
 PER_CONVERSATION = 200
 TEXT = "This is a sentence of an ordinary length, more or less. "
 TOKENS = array.array("I", range(300, 320)).tobytes()
+RUN = f"{time.time():.0f}"
+"""In the ids of new messages: those of an earlier run may be in a store that was kept."""
 CONTEXT = 4096
 """Tokens of the context that a conversation is read back for."""
 
@@ -83,8 +86,8 @@ def _fill(db: sqlite3.Connection, rows: int) -> None:
         ids = ((f"{'a' if k % 2 else 's'}{k}", k * rooms + i + 1) for k in range(PER_CONVERSATION))
         db.executemany("INSERT INTO messages VALUES ('bot', ?, ?, ?)", ((f"room {i}", id, node) for id, node in ids))
     db.execute("UPDATE conversations SET head = id + ?", ((PER_CONVERSATION - 1) * rooms,))
-    people = max(1, rooms // 10)
-    usage = (("bot", f"person {i % 100}", f"day {i // 100:06}", "Ann", 100, 1) for i in range(people * 10))
+    days = max(2, rooms // 100)
+    usage = (("bot", f"person {i % 100}", f"day {i // 100:06}", "Ann", 100, 1) for i in range(days * 100))
     db.executemany("INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?)", usage)
     db.execute("COMMIT")
 
@@ -92,22 +95,23 @@ def _fill(db: sqlite3.Connection, rows: int) -> None:
 class Timing:
     """Calls operations, and keeps the milliseconds of each."""
 
-    def __init__(self, calls: int) -> None:
+    def __init__(self, calls: int, clock: Callable[[], float]) -> None:
         self.calls = calls
+        self._clock = clock
         self.medians: dict[str, float] = {}
 
     async def __call__(self, name: str, call: Callable[[int], Awaitable[object]], calls: int | None = None) -> None:
         times = []
         for number in range(calls or self.calls):
-            begin = time.perf_counter()
+            begin = self._clock()
             await call(number)
-            times.append(1000 * (time.perf_counter() - begin))
+            times.append(1000 * (self._clock() - begin))
         self.medians[name] = statistics.median(times)
 
 
-async def measured(path: Path, rows: int, calls: int) -> dict[str, float]:
+async def measured(path: Path, rows: int, timing: Timing) -> dict[str, float]:
     """The median of each operation in the store at `path`, in milliseconds."""
-    timing, rooms = Timing(calls), rows * 2 // PER_CONVERSATION
+    rooms = rows * 2 // PER_CONVERSATION
 
     async def opened(shared: bool) -> None:
         await (await Store.open(path, shared=shared)).aclose()
@@ -117,19 +121,19 @@ async def measured(path: Path, rows: int, calls: int) -> dict[str, float]:
     await timing("open beside another, as doctor", lambda _: opened(True), 3)
     store = await Store.open(path)
     try:
-        await _boxes(store, timing, rooms)
-        await _conversations(store, timing, rooms)
-        await _people(store, timing)
+        await boxes(store, timing, rooms)
+        await conversations(store, timing, rooms)
+        await people(store, timing)
     finally:
         await store.aclose()
     return timing.medians
 
 
-async def _boxes(store: Store, timing: Timing, rooms: int) -> None:
+async def boxes(store: Store, timing: Timing, rooms: int) -> None:
     inbox, outbox, queue = Inbox(store), Outbox(store), Queue(store)
 
     def message(number: int, id: str | None = None) -> Message:
-        return Message(id or f"new {number}", Channel(f"room {number * 7919 % rooms}"), Author("ann", "Ann"), TEXT)
+        return Message(id or f"{RUN} {number}", Channel(f"room {number * 7919 % rooms}"), Author("ann", "Ann"), TEXT)
 
     items, rows = [], []
 
@@ -156,7 +160,7 @@ async def _boxes(store: Store, timing: Timing, rooms: int) -> None:
     await timing("cursors.all", lambda _: Cursors(store).all("bot"))
 
 
-async def _conversations(store: Store, timing: Timing, rooms: int) -> None:
+async def conversations(store: Store, timing: Timing, rooms: int) -> None:
     index = MessageIndex(store)
     talks = [await store.conversation("bot", f"room {number * 7919 % rooms}") for number in range(timing.calls)]
     tips = [await store.node(talk.head or 0) for talk in talks]
@@ -164,7 +168,7 @@ async def _conversations(store: Store, timing: Timing, rooms: int) -> None:
 
     async def append(number: int) -> None:
         talk = talks[number]
-        await store.append(talk.id, "user", TEXT, parent=talk.head, service_id=f"x{number}", channel=talk.channel)
+        await store.append(talk.id, "user", TEXT, parent=talk.head, service_id=f"{RUN} {number}", channel=talk.channel)
 
     await timing("conversation", lambda number: store.conversation("bot", talks[number].channel))
     await timing("get", lambda number: store.get(talks[number].id))
@@ -182,7 +186,7 @@ async def _conversations(store: Store, timing: Timing, rooms: int) -> None:
     await timing("make_current", lambda number: store.make_current(talks[number].id))
 
 
-async def _people(store: Store, timing: Timing) -> None:
+async def people(store: Store, timing: Timing) -> None:
     usage, pairings = UsageLog(store), Pairings(store)
     await timing("usage.add", lambda _: usage.add("bot", Author("person 1", "Ann"), "day 999999", 10))
     await timing("usage.tokens", lambda _: usage.tokens("bot", "person 1", "day 999999"))
@@ -195,7 +199,7 @@ def _delete(path: Path) -> None:
         file.unlink()
 
 
-async def main(sizes: list[int], folder: Path, keep: bool, calls: int) -> None:
+async def main(sizes: list[int], folder: Path, keep: bool, calls: int, clock: Callable[[], float]) -> None:
     found: dict[int, dict[str, float]] = {}
     for rows in sizes:
         path = folder / f"store-{rows}.sqlite3"
@@ -203,7 +207,7 @@ async def main(sizes: list[int], folder: Path, keep: bool, calls: int) -> None:
             begin = time.perf_counter()
             await made(path, rows)
             print(f"{rows} rows: filled in {time.perf_counter() - begin:.0f} s, {path.stat().st_size >> 20} MiB")
-        found[rows] = await measured(path, rows, calls)
+        found[rows] = await measured(path, rows, Timing(calls, clock))
         if not keep:
             _delete(path)
     print("\n| ms, median | " + " | ".join(f"{rows:,} rows" for rows in sizes) + " | last / first |")
@@ -219,6 +223,8 @@ if __name__ == "__main__":
     parser.add_argument("--folder", type=Path, default=None, help="Where the stores are made.")
     parser.add_argument("--keep", action="store_true", help="Leave them there, and use those that are there.")
     parser.add_argument("--calls", type=int, default=200, help="Calls of each operation.")
+    parser.add_argument("--wall", action="store_true", help="Times of the clock, not of the processor.")
     given = parser.parse_args()
+    clock = time.perf_counter if given.wall else time.process_time
     with tempfile.TemporaryDirectory() as temporary:
-        asyncio.run(main(given.rows, given.folder or Path(temporary), given.keep, given.calls))
+        asyncio.run(main(given.rows, given.folder or Path(temporary), given.keep, given.calls, clock))

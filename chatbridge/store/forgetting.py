@@ -176,6 +176,7 @@ class _Forgetting:
             for one in chunk:
                 of_chunk |= {id for (id,) in db.execute(answers, (one,))}
             ids = [(id,) for id in sorted(of_chunk)]
+            self._done.box_rows += sum(_delete_undelivered(db, *one) for one in ids)
             forget_nodes(db, ids)
             db.executemany(
                 "UPDATE nodes SET removed = 1, text = '', name = '', author = '', tokens = NULL, tail = NULL, "
@@ -271,6 +272,19 @@ def without_quote(text: str, said: dict[float, set[str]]) -> str | None:
 def mentions(text: str, id: str) -> bool:
     """Whether an id stands in a text, by itself and not as a part of a longer one."""
     return re.search(rf"(?<![0-9A-Za-z]){re.escape(id)}(?![0-9A-Za-z])", text) is not None
+
+
+def _delete_undelivered(db: sqlite3.Connection, node: int) -> int:
+    """Delete what is still to go out of a node, or of an answer to it; how many rows."""
+    asked = db.execute(
+        "SELECT inbox.id FROM messages JOIN inbox ON inbox.bot = messages.bot AND inbox.channel = messages.channel "
+        "AND inbox.service_id = messages.message_id WHERE messages.node = ?",
+        (node,),
+    ).fetchall()
+    deleted = db.execute(f"DELETE FROM outbox WHERE {OUTBOX_OPEN} AND node = ?", (node,)).rowcount
+    for received in asked:
+        deleted += db.execute(f"DELETE FROM outbox WHERE {OUTBOX_OPEN} AND received = ?", received).rowcount
+    return deleted
 
 
 def _conversation(db: sqlite3.Connection, node: int) -> object:
