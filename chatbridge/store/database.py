@@ -13,13 +13,15 @@ import asyncio
 import errno
 import logging
 import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self, TypeVar
 
 from chatbridge.errors import StoreError, StoreFull
-from chatbridge.store import damaged
+from chatbridge.store import damaged, packing
+from chatbridge.store.audit import Audit
 from chatbridge.store.lock import StoreLock
 from chatbridge.store.private import keep_private, make_private
 from chatbridge.store.schema import migrate, outdated, refuse_newer
@@ -31,6 +33,9 @@ T = TypeVar("T")
 BUSY_SECONDS = 5.0
 """How long to wait for another program that is writing to the same file."""
 
+AUDIT_SECONDS = 0.1
+"""How long rows are looked over before the store is open; in a large one `Upkeep` looks at the others meanwhile."""
+
 
 class Database:
     """An open file and its thread. `await Database.open(path)` makes one; close it with `aclose`."""
@@ -41,6 +46,7 @@ class Database:
         self._lock = StoreLock(path, config)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._connection: damaged.Connection | None = None
+        self._audit = Audit()
         self.damaged_rows = 0
         """How many rows that can't be read are kept aside; `chatbridge queue` lists them."""
 
@@ -72,15 +78,13 @@ class Database:
         await asyncio.get_running_loop().run_in_executor(self._thread, close)
         self._thread.shutdown()
 
-    async def transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` as one transaction on the store's thread. Raises StoreError."""
+    async def transaction(self, work: Callable[[sqlite3.Connection], T], *, checked: bool = True) -> T:
+        """Run `work` as one transaction on the store's thread. Raises StoreError.
 
-        def transaction() -> T:
-            if self._connection is None:
-                raise StoreError(f"{self._file} is closed already")
-            return self._transaction(self._connection, work)
-
-        return await self._run(transaction)
+        `checked`: False where `work` itself sees to it that nothing points at what it deletes; SQLite would look for
+        that in whole tables.
+        """
+        return await self._run(lambda: self._transaction(self._open(), work, checked=checked))
 
     async def look_through(self) -> int:
         """Look for rows of any table that can't be read, and put them aside. Returns how many are there by now.
@@ -89,17 +93,49 @@ class Database:
         """
 
         def work(db: sqlite3.Connection) -> int:
-            damaged.audit(db, nodes=True)
+            audit = Audit(nodes=True)
+            while audit.step(db):
+                pass
             return damaged.count(db)
 
         return await self.transaction(work)
+
+    async def look_on(self) -> bool:
+        """Look over some of the rows that were not looked over when the store was opened; False where all were."""
+        return not self._audit.done and await self.transaction(self._audit.step)
+
+    async def give_back(self, spare: int = packing.SPARE_PAGES) -> int:
+        """Give some free pages of the file back to the file system, but for `spare` ones; how many they were."""
+        return await self.transaction(lambda db: packing.give_back(db, spare))
+
+    async def shrink_journal(self) -> bool:
+        """Empty the write-ahead log beside the file, so that nothing is left there of what was deleted.
+
+        False while another program reads it.
+        """
+        return await self._run(lambda: packing.shrink_journal(self._open()))
+
+    async def write_anew(self) -> None:
+        """Leave nothing in a file of an earlier version but what is in its tables. Raises: StoreError."""
+        await self._run(
+            lambda: None if packing.gives_back(self._open()) else packing.write_anew(self._open(), self._file)
+        )
 
     async def execute(self, statement: str, *values: object) -> int:
         """One statement as a transaction; how many rows it changed. Raises StoreError."""
         return await self.transaction(lambda db: db.execute(statement, values).rowcount)
 
-    def _transaction(self, db: damaged.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _open(self) -> damaged.Connection:
+        if self._connection is None:
+            raise StoreError(f"{self._file} is closed already")
+        return self._connection
+
+    def _transaction(
+        self, db: damaged.Connection, work: Callable[[sqlite3.Connection], T], *, checked: bool = True
+    ) -> T:
         db.noticed.clear()
+        if not checked:
+            db.execute("PRAGMA foreign_keys = OFF")
         db.execute("BEGIN IMMEDIATE")
         try:
             result = work(db)
@@ -108,6 +144,9 @@ class Database:
             if db.in_transaction:  # a full disk, for one, has ended it already
                 db.execute("ROLLBACK")
             raise
+        finally:
+            if not checked:
+                db.execute("PRAGMA foreign_keys = ON")
         for told in db.noticed:
             log.error("%s: %s", self._file, told)
         self.damaged_rows += len(db.noticed)
@@ -123,6 +162,7 @@ class Database:
         for beside in ("-wal", "-shm"):
             keep_private(self._file.with_name(self._file.name + beside))
         db = self._connection = damaged.connect(str(self._file), BUSY_SECONDS)
+        packing.prepare(db)
         if self._shared and outdated(db, str(self._file)):
             self._lock.acquire()  # to bring it up to date nobody else may be there
         if outdated(db, str(self._file)) or not self._shared:
@@ -133,8 +173,23 @@ class Database:
         if self._shared:
             self._lock.release()
         else:
-            self._transaction(db, damaged.audit)
+            if not packing.gives_back(db):
+                self._write_anew(db)
+            self._transaction(db, self._look_over)
         self.damaged_rows = damaged.count(db)
+
+    def _write_anew(self, db: damaged.Connection) -> None:
+        try:
+            packing.write_anew(db, self._file)
+        except sqlite3.Error as error:
+            log.warning(
+                "%s: it can't give free space back yet, which the next start tries again: %s", self._file, error
+            )
+
+    def _look_over(self, db: sqlite3.Connection) -> None:
+        end = time.monotonic() + AUDIT_SECONDS
+        while self._audit.step(db) and time.monotonic() < end:
+            pass
 
     async def _run(self, work: Callable[[], T]) -> T:
         def guarded() -> T:
