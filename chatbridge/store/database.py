@@ -1,6 +1,7 @@
-"""One SQLite file: every operation is one transaction on one writer thread, and durable when its await returns.
+"""One SQLite file: every operation is whole or not at all, on one writer thread, and durable when its await returns.
 
-Knows no table but by `schema`, which brings an old file up to date.
+Knows no table but by `schema`, which brings an old file up to date. What waits while the thread is busy is committed
+together (`transactions`): many chats at once cost hardly more commits and thread switches than one.
 
 Durability: WAL with `synchronous=NORMAL`. A commit is in the operating system's hands when it returns, so nothing
 committed is lost when the program is killed or crashes; after a power failure the last moments may be missing, but
@@ -9,20 +10,19 @@ the file is sound. `FULL` would wait for the disk at each message.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import sqlite3
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from chatbridge.errors import StoreError, StoreFull
 from chatbridge.store import damaged
 from chatbridge.store.lock import StoreLock
 from chatbridge.store.private import keep_private, make_private
 from chatbridge.store.schema import migrate, outdated, refuse_newer
+from chatbridge.store.transactions import Work, WriterThread
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Database:
         self._file = path
         self._shared = shared
         self._lock = StoreLock(path, config)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._thread = WriterThread(self._transaction)
         self._connection: damaged.Connection | None = None
         self.damaged_rows = 0
         """How many rows that can't be read are kept aside; `chatbridge queue` lists them."""
@@ -54,7 +54,7 @@ class Database:
         """
         database = cls(path, shared=shared, config=config)
         try:
-            await database._run(database._connect)
+            await database._thread.run(database._guarded(database._connect))
         except BaseException:
             await database.aclose()
             raise
@@ -69,18 +69,16 @@ class Database:
                 self._connection = None
             self._lock.release()
 
-        await asyncio.get_running_loop().run_in_executor(self._thread, close)
+        await self._thread.run(close)
         self._thread.shutdown()
 
     async def transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` as one transaction on the store's thread. Raises StoreError."""
+        """Run `work` on the store's thread, all of it or nothing. Raises StoreError.
 
-        def transaction() -> T:
-            if self._connection is None:
-                raise StoreError(f"{self._file} is closed already")
-            return self._transaction(self._connection, work)
-
-        return await self._run(transaction)
+        It changes nothing but the database: where it was to be committed with others and one of these failed, it is
+        rolled back and run again.
+        """
+        return await self._thread.transaction(work)
 
     async def look_through(self) -> int:
         """Look for rows of any table that can't be read, and put them aside. Returns how many are there by now.
@@ -98,11 +96,18 @@ class Database:
         """One statement as a transaction; how many rows it changed. Raises StoreError."""
         return await self.transaction(lambda db: db.execute(statement, values).rowcount)
 
-    def _transaction(self, db: damaged.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _transaction(self, works: Sequence[Work]) -> list[Any]:
+        """Run all of them as one transaction; what each has returned. Raises StoreError."""
+        return self._guarded(lambda: self._commit(works))()
+
+    def _commit(self, works: Sequence[Work]) -> list[Any]:
+        db = self._connection
+        if db is None:
+            raise StoreError(f"{self._file} is closed already")
         db.noticed.clear()
         db.execute("BEGIN IMMEDIATE")
         try:
-            result = work(db)
+            results = [work(db) for work in works]
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:  # a full disk, for one, has ended it already
@@ -111,7 +116,7 @@ class Database:
         for told in db.noticed:
             log.error("%s: %s", self._file, told)
         self.damaged_rows += len(db.noticed)
-        return result
+        return results
 
     def _connect(self) -> None:
         if not self._file.parent.is_dir():
@@ -133,10 +138,12 @@ class Database:
         if self._shared:
             self._lock.release()
         else:
-            self._transaction(db, damaged.audit)
+            self._commit([damaged.audit])
         self.damaged_rows = damaged.count(db)
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    def _guarded(self, work: Callable[[], T]) -> Callable[[], T]:
+        """The same, with what SQLite and the system raise as a StoreError in words."""
+
         def guarded() -> T:
             try:
                 return work()
@@ -148,8 +155,7 @@ class Database:
                 words = _WORDS["SQLITE_FULL" if kind is StoreFull else _OS_ERRORS.get(error.errno or 0, "")]
                 raise kind(f"{error.filename or self._file}: {words} ({error.strerror})") from error
 
-        # Shielded: a caller that is cancelled must not leave a transaction half-way.
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, guarded))
+        return guarded
 
 
 def storable(text: str) -> str:
