@@ -89,7 +89,7 @@ class Dialogue(ConversationTree):
         async def begin(state: ReplyState) -> AnswerTarget | None:
             if parent is not None:
                 await self.go_to(parent)
-            conversation = await (self.conversation() if new_with is None else self.reset(new_with))
+            fresh = None if new_with is None else (await self.reset(new_with)).id
             message, state.message = state.message, None
             assert message is not None, "a reply begins once"
             if names := ", ".join(file.name for file in message.attachments if content_of(file) is None):
@@ -101,11 +101,11 @@ class Dialogue(ConversationTree):
             ]
             if partly:
                 state.notices.append(say(language, "partly_read", names=", ".join(partly)))
-            node = await self.store.append(
-                conversation.id,
-                "user",
+            asked = await self.store.ask(
+                self.bot_name,
+                self.key,
                 with_attachments(message),
-                parent=conversation.head,
+                conversation=fresh,
                 name=message.author.name,
                 author=asker_of(message.author),
                 service_id=message.id,
@@ -114,10 +114,9 @@ class Dialogue(ConversationTree):
             if state.gives_way and any(later.gives_way for later in self._waiting):
                 state.superseded = True
                 return None
-            after = await self.store.children(conversation.id, node.id)
             # One that was recorded together with a later one was answered with it.
-            state.superseded = bool(after) and all(child.role == "user" for child in after)
-            return None if after else AnswerTarget(node)
+            state.superseded = bool(asked.after) and all(child.role == "user" for child in asked.after)
+            return None if asked.after else AnswerTarget(asked.node, conversation=asked.conversation)
 
         if follow_up == "interrupt" and self._running is not None:
             self._running.supersede()
@@ -256,7 +255,9 @@ class Dialogue(ConversationTree):
         """Ask the model and keep its answer, however it ends."""
         model = ""
         try:
-            conversation = await self.store.get(target.asked.conversation)  # whatever has become current meanwhile
+            conversation = target.conversation
+            if conversation is None:
+                conversation = await self.store.get(target.asked.conversation)  # whatever has become current meanwhile
             settings = self._settings_for(state.context, conversation)
             model = settings.model
             async with self.bot.services.models.use(self.bot.model(settings)) as backend:
@@ -274,8 +275,8 @@ class Dialogue(ConversationTree):
                             came += "" if chunk.thinking else chunk.text
                             if chunk.finish is not None:
                                 state.finish = chunk.finish
-                                await self._keep(state, target, built, chunk.finish)
-                                await self._settle(state, chunk.finish)
+                                keeping = self._keep(state, target, built, chunk.finish)
+                                await asyncio.gather(keeping, self._settle(state, chunk.finish))
                             yield chunk
                     finally:
                         if state.finish is None and came:
