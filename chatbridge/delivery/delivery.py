@@ -123,6 +123,7 @@ class Delivery:
         channel, a stream of updates) and how far it is read with this message; stored in the same transaction, and
         given back by `cursors`. Raises: StoreError; then the message is not stored.
         """
+        self.bot.services.stirred.set()
         # What a crash, or a full disk, has left was asked before: behind this one it would pass for answered.
         if self._sweeper is None or self._tasks.failed:
             await self.resume()
@@ -155,6 +156,7 @@ class Delivery:
         A model's answer comes to the chat, after a crash as well: the press is stored before anything is done about
         it. Raises: StoreError; then it is not stored.
         """
+        self.bot.services.stirred.set()
         if press.action == "stop":
             reply = self._outbox_sender.reply_shown_by(press.channel.id, press.message_id)
             return await self.bot.stop(press, reply)
@@ -171,6 +173,7 @@ class Delivery:
         Returns soon, with what to show to the person who gave it; nothing where a model's answer comes to the chat,
         as it does after a crash as well. Raises: StoreError.
         """
+        self.bot.services.stirred.set()
         message = self.bot.bounded(message)
         context = self.bot.context(message)
         result = await self._inbox_worker.result(message, context)
@@ -324,7 +327,8 @@ class Delivery:
 
     async def _sweep(self) -> None:
         while True:
-            await self._clock.sleep(SWEEP_SECONDS)
+            # All bots at the same moments: they share the commits, and the program sleeps in between.
+            await self._clock.sleep(SWEEP_SECONDS - self._clock.time() % SWEEP_SECONDS)
             try:
                 await self.resume()
             except ChatbridgeError as error:

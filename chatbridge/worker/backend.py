@@ -116,6 +116,7 @@ class WorkerBackend:
         self._answers: dict[str, Answer] = {}
         self._questions: dict[int, Question] = {}
         self._running: tuple[str, ...] = ()
+        self._has_work = asyncio.Event()
         self._next_question = 0
         self._watching: asyncio.Task[None] | None = None
         self._reviving: asyncio.Task[None] | None = None
@@ -241,6 +242,7 @@ class WorkerBackend:
         """Tell the worker what is to be done now; see to it that there is one."""
         if self._closed or not len(self._jobs):
             return
+        self._has_work.set()
         if self._worker is None:
             if self._reviving is None:
                 self._reviving = asyncio.create_task(self._revive())
@@ -415,9 +417,12 @@ class WorkerBackend:
 
     async def _watch_for_hangs(self, worker: Process) -> None:
         while True:
-            await asyncio.sleep(self._watchdog.interval)
             if not self._jobs.sent:
                 self._watchdog.heard()
+                self._has_work.clear()
+                await self._has_work.wait()
+            await asyncio.sleep(self._watchdog.interval)
+            if not self._jobs.sent:
                 continue
             worker.send(Ping())
             if why := self._watchdog.tick():
