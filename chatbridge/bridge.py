@@ -21,6 +21,7 @@ from chatbridge.plugins.manager import Plugins
 from chatbridge.prompts.confusables import looks_of
 from chatbridge.prompts.jinja_renderer import JinjaRenderer
 from chatbridge.store import Store
+from chatbridge.store.upkeep import Upkeep
 from chatbridge.suggest import did_you_mean
 from chatbridge.types import Channel
 from chatbridge.worker.pool import LoadProgress, ModelPool
@@ -116,6 +117,7 @@ class Bridge:
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(self.source.watch())
             loading = group.create_task(self._load_models(chosen))
+            upkeep = group.create_task(Upkeep(self.store, lambda: self.settings.keep, self._in_use).run())
             while True:
                 changed.clear()
                 wanted = {name: bot for name, bot in self.settings.bots.items() if not chosen or name in chosen}
@@ -133,8 +135,12 @@ class Bridge:
                     break
             watching.cancel()
             loading.cancel()
+            upkeep.cancel()
         if self._mistakes:
             raise ConfigError("no bot is left:\n" + "\n".join(self._mistakes.values()))
+
+    def _in_use(self, bot: str, key: str) -> bool:
+        return bot in self._bots and self._bots[bot].uses(key)
 
     async def _load_models(self, chosen: set[str]) -> None:
         """Load what the bots will need, so that the first message need not wait, and what is wrong is known at once."""

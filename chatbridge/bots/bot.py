@@ -261,7 +261,7 @@ class Bot:
 
     async def moved(self, old: str, new: str) -> None:
         """The chat service has given a channel another id: its conversations go on there."""
-        await self.services.store.move(self.name, lambda key: moved_key(key, old, new))
+        await self.services.store.move(self.name, lambda key: moved_key(key, old, new), begins=old)
         for key, dialogue in list(self._dialogues.items()):
             if (there := moved_key(key, old, new)) != key:
                 dialogue.key, dialogue.channel = there, replace(dialogue.channel, id=new)
@@ -356,6 +356,10 @@ class Bot:
             if oldest != key:
                 del self._dialogues[oldest]
         return found
+
+    def uses(self, key: str) -> bool:
+        """Whether something is being answered in the conversation under that key, or waits for it."""
+        return (found := self._dialogues.get(key)) is not None and found.busy
 
     # --- commands ----------------------------------------------------------------------------------------------
 

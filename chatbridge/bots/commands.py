@@ -59,7 +59,7 @@ async def _branch(context: CommandContext, argument: str) -> str:
     if re.fullmatch(r"c[0-9]{1,18}", argument):
         known = await dialogue.store.conversations(dialogue.bot.name, dialogue.key)
         if any(conversation.id == int(argument[1:]) for conversation in known):
-            for node in (await dialogue.store.path(int(argument[1:])))[-1:]:
+            for node in await dialogue.store.path(int(argument[1:]), limit=1):
                 await context.check("branch", node)
             await dialogue.store.make_current(int(argument[1:]))
             return context.say("branch_taken", id=argument)

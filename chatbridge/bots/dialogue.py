@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -18,6 +19,7 @@ from chatbridge.bots.reply import FinishedReply, ReplyContext, ReplyState, Reply
 from chatbridge.bots.request import AnswerTarget, BuiltRequest, build_request, choose_template
 from chatbridge.bots.tree import ConversationTree
 from chatbridge.errors import ChatbridgeError, CommandError, PromptTooLong
+from chatbridge.prompts.fitting import MAX_BYTES_PER_TOKEN
 from chatbridge.texts import say
 from chatbridge.types import Author, Channel, Chunk, Finish, Message, Reply, Usage
 
@@ -160,7 +162,7 @@ class Dialogue(ConversationTree):
         async def begin(state: ReplyState) -> AnswerTarget:
             if node is not None:
                 await self.go_to(await self.adopted(node, asker_of(state.author)))
-            path = await self.path()
+            path = await self.path(limit=2)
             if len(path) < 2 or path[-1].role != "assistant":
                 raise CommandError(say(language, "nothing_to_continue"))
             if node is None:
@@ -169,7 +171,7 @@ class Dialogue(ConversationTree):
             return AnswerTarget(path[-2], unfinished=path[-1])
 
         async def so_far() -> str:
-            path = [await self.store.node(node)] if node is not None else await self.path()
+            path = [await self.store.node(node)] if node is not None else await self.path(limit=1)
             return path[-1].text if path and path[-1].role == "assistant" else ""
 
         return self._reply(ReplyState(language), begin, so_far)
@@ -303,7 +305,10 @@ class Dialogue(ConversationTree):
         """The request for an answer; where its prompt begins is stored."""
         template = choose_template(self.bot.templates, settings, backend.info)
         await self.bot.services.look_over(template, backend.info)
-        path = await self.store.path(conversation.id, target.asked.id) if settings.history else [target.asked]
+        path = [target.asked]
+        if settings.history:  # what was left out so far, and what can't fit by any means, is not even read back
+            most = MAX_BYTES_PER_TOKEN * backend.info.context_length
+            path = await self.store.path(conversation.id, target.asked.id, since=conversation.trim, max_bytes=most)
         trim, asked_of = conversation.trim, (backend.info.vocabulary, backend.info.context_length, settings)
         if self._too_long is not None and self._too_long[1] == asked_of:
             too_long, _, why = self._too_long
@@ -330,6 +335,8 @@ class Dialogue(ConversationTree):
         except PromptTooLong as error:
             self._too_long = (target.asked.id, asked_of, str(error))
             raise
+        if built.newly_dropped:
+            built = replace(built, left_out=built.left_out + await self.store.count_above(path[0].id))
         if built.trim_moved and settings.history:
             await self.store.set_trim(conversation.id, built.trim)
             log.info("conversation %d begins at another message from now on: %s", conversation.id, built.trim)

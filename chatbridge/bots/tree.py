@@ -28,10 +28,10 @@ class ConversationTree:
         """The current conversation."""
         return await self.store.conversation(self.bot_name, self.key)
 
-    async def path(self) -> list[Node]:
-        """What was said on the current branch, oldest first."""
+    async def path(self, limit: int = 1 << 62) -> list[Node]:
+        """What was said on the current branch, oldest first; `limit`: only so many messages, the last ones."""
         conversation = await self.conversation()
-        return await self.store.path(conversation.id)
+        return await self.store.path(conversation.id, limit=limit)
 
     async def go_to(self, node_id: int) -> None:
         """Go on behind that message from now on, also where it is in an earlier conversation."""
@@ -101,9 +101,10 @@ class ConversationTree:
 
     async def last_message(self, missing: str, language: str) -> Node:
         """The last message of a person. Raises CommandError with the text called `missing` where there is none."""
-        for node in reversed(await self.path()):
-            if node.role == "user":
-                return node
+        for limit in (8, 1 << 62):  # the whole of a long conversation is read seldom
+            for node in reversed(await self.path(limit)):
+                if node.role == "user":
+                    return node
         raise CommandError(say(language, missing))
 
     async def answered_by(self, node_id: int) -> Node | None:

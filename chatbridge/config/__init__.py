@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from chatbridge.config.settings import Admins as Admins
     from chatbridge.config.settings import BotSettings as BotSettings
     from chatbridge.config.settings import ChannelSettings as ChannelSettings
+    from chatbridge.config.settings import Keep as Keep
     from chatbridge.config.settings import ModelSettings as ModelSettings
     from chatbridge.config.settings import Quota as Quota
     from chatbridge.config.settings import Settings as Settings
@@ -33,6 +34,7 @@ _HOME = {
         "Admins",
         "BotSettings",
         "ChannelSettings",
+        "Keep",
         "ModelSettings",
         "Quota",
         "Settings",

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from chatbridge.config.options import ConfigPath
-from chatbridge.config.settings import HANG_TIMEOUT, Access, Admins, ChannelSettings, Quota, Strangers
+from chatbridge.config.settings import HANG_TIMEOUT, Access, Admins, ChannelSettings, Keep, Quota, Strangers
 from chatbridge.prompts.template import Template
 from chatbridge.sampling import Sampling
 
@@ -108,6 +108,7 @@ class TopKeys(BaseModel):
     store: Annotated[
         ConfigPath | None, Field(description="Where conversations are kept; chatbridge.sqlite3 beside this file.")
     ] = None
+    keep: Annotated[Keep, Field(description="How long what is in the store is kept.")] = Keep()
     drain: Annotated[
         float, Field(ge=0, le=3600, description="Seconds that answers under way get to end at a shutdown.")
     ] = 10.0

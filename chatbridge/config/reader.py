@@ -21,6 +21,7 @@ from chatbridge.config.settings import (
     Admins,
     BotSettings,
     ChannelSettings,
+    Keep,
     ModelSettings,
     Quota,
     Settings,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from chatbridge.plugins.frontend import FrontendType
 
 K = TypeVar("K", "BackendType", "FrontendType")
-P = TypeVar("P", Access, Admins, Quota, Strangers)
+P = TypeVar("P", Access, Admins, Keep, Quota, Strangers)
 
 STORE = "chatbridge.sqlite3"
 """The database's name beside bots.yaml, unless `store` says otherwise."""
@@ -109,12 +110,12 @@ class _Reader:
         plain = ("store", "drain", "monitor", "template_seconds", "template_mib")
         own: dict[str, Any] = {key: top[key] for key in plain if key in top}
         checked = self._values.validated((), TopKeys, own) or TopKeys()
+        keep = self._part(("keep",), top.get("keep"), Keep)
         variables = frozenset(self.document.variables)
         store = self._base / STORE if checked.store is None else checked.store
         limits = JinjaLimits(checked.template_seconds, checked.template_mib)
-        return Settings(
-            models, templates, Path(store), defaults, bots, checked.drain, checked.monitor, limits, variables
-        )
+        more = (checked.drain, checked.monitor, limits, variables, keep)
+        return Settings(models, templates, Path(store), defaults, bots, *more)
 
     # --- the parts of the file ---------------------------------------------------------------------------------
 

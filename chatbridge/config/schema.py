@@ -49,7 +49,7 @@ def json_schema(plugins: Plugins) -> Schema:
     _or_nothing(bot["channels"]["additionalProperties"])
     for section in ("defaults", "channels", "allow", "deny", "admins", "limits"):
         _or_nothing(bot[section])
-    for section in ("models", "templates", "defaults", "bots"):
+    for section in ("models", "templates", "defaults", "bots", "keep"):
         _or_nothing(top[section])
 
     def entries(own: type[BaseModel], key: str, offered: Iterable[BackendType | FrontendType]) -> Schema:

@@ -5,6 +5,7 @@ Knows no YAML and no file; `reader` makes these values, and everything else uses
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -214,6 +215,63 @@ class Quota(BaseModel):
     ] = None
 
 
+_UNITS = {"h": 3600.0, "d": 86_400.0, "w": 7 * 86_400.0, "y": 365 * 86_400.0}
+_DURATION = re.compile(r"^\s*(\d{1,6})\s*([hdwy])\s*$")
+
+
+def _seconds(value: object) -> object:
+    """Seconds of a duration as bots.yaml has it; None for `forever`."""
+    if value == "forever":
+        return None
+    match = _DURATION.match(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("this is no time to keep something, such as 12h, 30d, 8w, 2y or forever")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _at_least(least: float, words: str) -> AfterValidator:
+    def check(seconds: float | None) -> float | None:
+        if seconds is not None and seconds < least:
+            raise ValueError(f"this is less than {words}, and it has to be kept for so long")
+        return seconds
+
+    return AfterValidator(check)
+
+
+_KEEP_SCHEMA = WithJsonSchema({"type": "string", "pattern": r"^\s*[0-9]{1,6}\s*[hdwy]\s*$|^forever$"})
+
+
+class Keep(BaseModel):
+    """How long things are kept, in seconds; None: for ever. In bots.yaml as `30d`, `12h`, `8w`, `2y` or `forever`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    answered: Annotated[
+        float | None,
+        BeforeValidator(_seconds),
+        _at_least(86_400.0, "1d"),
+        Field(
+            description="Ids of messages that were answered, and of answers that were delivered, without their words; "
+            "by them a message that a service delivers again is known. 14d unless set."
+        ),
+        _KEEP_SCHEMA,
+    ] = 14 * 86_400.0
+    usage: Annotated[
+        float | None,
+        BeforeValidator(_seconds),
+        _at_least(2 * 86_400.0, "2d"),
+        Field(description="What each person's answers have cost on a day, for /usage; for ever unless set."),
+        _KEEP_SCHEMA,
+    ] = None
+    conversations: Annotated[
+        float | None,
+        BeforeValidator(_seconds),
+        _at_least(3600.0, "1h"),
+        Field(description="Conversations, since somebody last used them; for ever unless set."),
+        _KEEP_SCHEMA,
+    ] = None
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
     """One entry of `models`. `options` is an instance of the backend's own options."""
@@ -268,7 +326,7 @@ class BotSettings:
 class Settings:
     """A whole bots.yaml. `templates`: presets, plugins' and own ones. `drain`: seconds for answers at a shutdown.
     `monitor`: where /healthz and /metrics are, as HOST:PORT. `template_limits`: of the models' own chat templates.
-    `variables`: names of those whose values were taken.
+    `variables`: names of those whose values were taken. `keep`: how long the store keeps things.
 
     Whatever may hold a secret that a variable gave, or plain text, is left out of its repr.
     """
@@ -282,6 +340,7 @@ class Settings:
     monitor: str = ""
     template_limits: JinjaLimits = field(default=JinjaLimits())
     variables: frozenset[str] = frozenset()
+    keep: Keep = field(default=Keep())
 
     def channel(self, bot: str, channel: Channel, *, overrides: Mapping[str, Any] | None = None) -> ChannelSettings:
         """What applies in a channel of a bot: channel over bot over file over model.

@@ -53,8 +53,8 @@ class Delivery:
     open_chat: gives the `Chat` for a channel's id; called once for each. limits: of all chats, or of one by its id.
     budget: calls that the service allows in all chats together. drain: seconds that answers get to end when the
     context is left, those of bots.yaml unless given; the rest goes on at the next start. tries: a message whose
-    answering ended the program so many times is given up. keep_days: how long what was answered is remembered, so that
-    it is not answered again. downloads: fetches the files of messages, once these are stored and their turn has come.
+    answering ended the program so many times is given up. downloads: fetches the files of messages, once these are
+    stored and their turn has come.
     """
 
     def __init__(
@@ -67,7 +67,6 @@ class Delivery:
         clock: Clock | None = None,
         drain: float | None = None,
         tries: int = 5,
-        keep_days: float = 14.0,
         downloads: Downloads | None = None,
     ) -> None:
         self.bot = bot
@@ -80,7 +79,6 @@ class Delivery:
         self._inbox_worker = InboxWorker(bot, self.inbox, self._outbox_sender, self._tasks, tries, downloads)
         self._drain = drain
         self._stop_waiting = asyncio.Event()
-        self._keep_days = keep_days
         self._offers: dict[tuple[str, str], str] = {}
         self._downloads = downloads
         self._edits: dict[tuple[str, str], Message] = {}
@@ -88,8 +86,6 @@ class Delivery:
         self._sweeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        await self.outbox.prune(self._keep_days)
-        await self.inbox.prune(self._keep_days)
         await asyncio.to_thread(_warm_up)
         self.bot.services.deliveries.add(self)
         return self

@@ -99,6 +99,14 @@ class DiskCache:
             with suppress(OSError, ValueError, struct.error), path.open("rb") as file:
                 yield _read_stored(file.read, path)
 
+    @staticmethod
+    def clear(folder: Path) -> int:
+        """Delete all states in a folder, of whatever model, and halves of such; how many. Raises: OSError."""
+        files = [*folder.glob(f"*{_SUFFIX}"), *folder.glob("*.part")]
+        for file in files:
+            file.unlink(missing_ok=True)
+        return len(files)
+
     def put(self, tokens: Sequence[int], state: ModelState, adapter: str = "") -> None:
         """Keep a copy of `state`, which has consumed `tokens` with `adapter` (its digest in `ModelInfo.adapters`).
 

@@ -84,9 +84,11 @@ def append_node(
     else:
         get_conversation(db, conversation_id)
     values = (role, storable(text), storable(name), trusted, *packed(reply), service_id, partial, author)
-    node_id = insert_node(db, conversation_id, parent, time.time(), values)
+    now = time.time()
+    node_id = insert_node(db, conversation_id, parent, now, values)
     if move:
-        db.execute("UPDATE conversations SET head = ? WHERE id = ?", (node_id, conversation_id))
+        moved = (node_id, now, conversation_id)
+        db.execute("UPDATE conversations SET head = ?, touched = ? WHERE id = ?", moved)
     if service_id is not None and channel is not None:
         note(db, get_conversation(db, conversation_id).bot, channel, service_id, node_id)
     return read_node(db, node_id)

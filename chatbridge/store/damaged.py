@@ -80,11 +80,14 @@ def put_aside(
 
     `reason`: why, where its columns do not tell; `column`: the one whose value is good for its kind, and still wrong.
     """
-    # A text that is no UTF-8 came as bytes, and no text is equal to bytes.
-    where = " AND ".join("id = ?" if name == "id" else f"CAST({name} AS BLOB) IS CAST(? AS BLOB)" for name in table.key)
+    where = " AND ".join(f"{name} = ?" for name in table.key)
     found = db.execute(f"SELECT * FROM {table.name} WHERE {where}", key)
     names = [column[0] for column in found.description]
     values = found.fetchone()
+    if values is None and table.key != ("id",):
+        # A text that is no UTF-8 came as bytes, and no text is equal to bytes: no index finds that.
+        where = " AND ".join(f"CAST({name} AS BLOB) IS CAST(? AS BLOB)" for name in table.key)
+        values = db.execute(f"SELECT * FROM {table.name} WHERE {where}", key).fetchone()
     if values is None:
         return
     row = dict(zip(names, values, strict=True))
@@ -134,31 +137,6 @@ def count(db: sqlite3.Connection) -> int:
     """How many rows are kept aside."""
     (rows,) = db.execute("SELECT count(*) FROM damaged").fetchone()
     return int(rows)
-
-
-def audit(db: sqlite3.Connection, *, nodes: bool = False) -> None:
-    """Look for rows that nobody would find, or would stumble over, and put them aside.
-
-    `nodes`: look at each message of each conversation too, which takes a while in a large store; else a bad one is
-    found when it is read.
-    """
-    for table in TABLES.values():
-        if table is NODES and not nodes:
-            continue
-        try:
-            bad = db.execute(f"SELECT {', '.join(table.key)} FROM {table.name} WHERE {table.bad()}").fetchall()
-        except sqlite3.DatabaseError as error:  # a damaged page: what is on others can still be read
-            log.error("table %s can't be looked through: %s", table.name, error)
-            continue
-        for key in bad:
-            put_aside(db, table, key)
-    for name in ("head", "trim"):  # a conversation that stands at another's message could not go on
-        astray = db.execute(
-            f"SELECT id FROM conversations WHERE {name} IS NOT NULL AND NOT EXISTS "
-            f"(SELECT 1 FROM nodes WHERE nodes.id = conversations.{name} AND conversation = conversations.id)"
-        ).fetchall()
-        for (id,) in astray:
-            put_aside(db, CONVERSATIONS, (id,), "it is no message of this conversation", name)
 
 
 def _kept(value: object, kind: str) -> object:

@@ -13,16 +13,19 @@ from __future__ import annotations
 import errno
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar, cast
 
 from chatbridge.errors import StoreError, StoreFull
-from chatbridge.store import damaged
+from chatbridge.store import damaged, packing
+from chatbridge.store.audit import Audit
 from chatbridge.store.lock import StoreLock
 from chatbridge.store.private import keep_private, make_private
 from chatbridge.store.schema import migrate, outdated, refuse_newer
-from chatbridge.store.transactions import Work, WriterThread
+from chatbridge.store.transactions import Outcome, Work, WriterThread
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +33,9 @@ T = TypeVar("T")
 
 BUSY_SECONDS = 5.0
 """How long to wait for another program that is writing to the same file."""
+
+AUDIT_SECONDS = 0.1
+"""How long rows are looked over before the store is open; in a large one `Upkeep` looks at the others meanwhile."""
 
 
 class Database:
@@ -41,6 +47,7 @@ class Database:
         self._lock = StoreLock(path, config)
         self._thread = WriterThread(self._transaction)
         self._connection: damaged.Connection | None = None
+        self._audit = Audit()
         self.damaged_rows = 0
         """How many rows that can't be read are kept aside; `chatbridge queue` lists them."""
 
@@ -54,7 +61,7 @@ class Database:
         """
         database = cls(path, shared=shared, config=config)
         try:
-            await database._thread.run(database._guarded(database._connect))
+            await database._run(database._connect)
         except BaseException:
             await database.aclose()
             raise
@@ -72,13 +79,16 @@ class Database:
         await self._thread.run(close)
         self._thread.shutdown()
 
-    async def transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def transaction(self, work: Callable[[sqlite3.Connection], T], *, checked: bool = True) -> T:
         """Run `work` on the store's thread, all of it or nothing. Raises StoreError.
 
-        It changes nothing but the database: where it was to be committed with others and one of these failed, it is
-        rolled back and run again.
+        `checked`: False where `work` itself sees to it that nothing points at what it deletes; SQLite would look for
+        that in whole tables. Such a one is committed alone.
         """
-        return await self._thread.transaction(work)
+        if checked:
+            return await self._thread.transaction(work)
+        ((result, _),) = await self._run(lambda: self._commit([work], checked=False))
+        return cast("T", result)
 
     async def look_through(self) -> int:
         """Look for rows of any table that can't be read, and put them aside. Returns how many are there by now.
@@ -87,36 +97,84 @@ class Database:
         """
 
         def work(db: sqlite3.Connection) -> int:
-            damaged.audit(db, nodes=True)
+            audit = Audit(nodes=True)
+            while audit.step(db):
+                pass
             return damaged.count(db)
 
         return await self.transaction(work)
+
+    async def look_on(self) -> bool:
+        """Look over some of the rows that were not looked over when the store was opened; False where all were."""
+        return not self._audit.done and await self.transaction(self._audit.step)
+
+    async def give_back(self, spare: int = packing.SPARE_PAGES) -> int:
+        """Give some free pages of the file back to the file system, but for `spare` ones; how many they were."""
+        return await self.transaction(lambda db: packing.give_back(db, spare))
+
+    async def shrink_journal(self) -> bool:
+        """Empty the write-ahead log beside the file, so that nothing is left there of what was deleted.
+
+        False while another program reads it.
+        """
+        return await self._run(lambda: packing.shrink_journal(self._open()))
+
+    async def write_anew(self) -> None:
+        """Leave nothing in a file of an earlier version but what is in its tables. Raises: StoreError."""
+        await self._run(
+            lambda: None if packing.gives_back(self._open()) else packing.write_anew(self._open(), self._file)
+        )
 
     async def execute(self, statement: str, *values: object) -> int:
         """One statement as a transaction; how many rows it changed. Raises StoreError."""
         return await self.transaction(lambda db: db.execute(statement, values).rowcount)
 
-    def _transaction(self, works: Sequence[Work]) -> list[Any]:
-        """Run all of them as one transaction; what each has returned. Raises StoreError."""
+    def _transaction(self, works: Sequence[Work]) -> list[Outcome]:
+        """Run all of them as one transaction. Raises what one alone raises, and StoreError where nothing is written."""
         return self._guarded(lambda: self._commit(works))()
 
-    def _commit(self, works: Sequence[Work]) -> list[Any]:
-        db = self._connection
-        if db is None:
+    def _open(self) -> damaged.Connection:
+        if self._connection is None:
             raise StoreError(f"{self._file} is closed already")
+        return self._connection
+
+    def _commit(self, works: Sequence[Work], *, checked: bool = True) -> list[Outcome]:
+        db = self._open()
         db.noticed.clear()
+        if not checked:
+            db.execute("PRAGMA foreign_keys = OFF")
         db.execute("BEGIN IMMEDIATE")
         try:
-            results = [work(db) for work in works]
+            outcomes: list[Outcome] = [(works[0](db), None)] if len(works) == 1 else self._beside(db, works)
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:  # a full disk, for one, has ended it already
                 db.execute("ROLLBACK")
             raise
+        finally:
+            if not checked:
+                db.execute("PRAGMA foreign_keys = ON")
         for told in db.noticed:
             log.error("%s: %s", self._file, told)
         self.damaged_rows += len(db.noticed)
-        return results
+        return outcomes
+
+    def _beside(self, db: damaged.Connection, works: Sequence[Work]) -> list[Outcome]:
+        """Each by itself within the transaction: what one of them did is undone where it fails, and nothing else."""
+        outcomes: list[Outcome] = []
+        for work in works:
+            noticed = len(db.noticed)
+            db.execute("SAVEPOINT work")
+            try:
+                outcomes.append((self._guarded(partial(work, db))(), None))
+            except Exception as error:
+                if not db.in_transaction:
+                    raise
+                db.execute("ROLLBACK TO work")
+                del db.noticed[noticed:]
+                outcomes.append((None, error))
+            db.execute("RELEASE work")
+        return outcomes
 
     def _connect(self) -> None:
         if not self._file.parent.is_dir():
@@ -128,6 +186,7 @@ class Database:
         for beside in ("-wal", "-shm"):
             keep_private(self._file.with_name(self._file.name + beside))
         db = self._connection = damaged.connect(str(self._file), BUSY_SECONDS)
+        packing.prepare(db)
         if self._shared and outdated(db, str(self._file)):
             self._lock.acquire()  # to bring it up to date nobody else may be there
         if outdated(db, str(self._file)) or not self._shared:
@@ -138,8 +197,27 @@ class Database:
         if self._shared:
             self._lock.release()
         else:
-            self._commit([damaged.audit])
+            if not packing.gives_back(db):
+                self._write_anew(db)
+            self._commit([self._look_over])
         self.damaged_rows = damaged.count(db)
+
+    def _write_anew(self, db: damaged.Connection) -> None:
+        try:
+            packing.write_anew(db, self._file)
+        except sqlite3.Error as error:
+            log.warning(
+                "%s: it can't give free space back yet, which the next start tries again: %s", self._file, error
+            )
+
+    def _look_over(self, db: sqlite3.Connection) -> None:
+        end = time.monotonic() + AUDIT_SECONDS
+        while self._audit.step(db) and time.monotonic() < end:
+            pass
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        """Run something on the store's thread that is no transaction."""
+        return await self._thread.run(self._guarded(work))
 
     def _guarded(self, work: Callable[[], T]) -> Callable[[], T]:
         """The same, with what SQLite and the system raise as a StoreError in words."""

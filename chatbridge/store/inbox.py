@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from chatbridge.store.cursors import advance
 from chatbridge.store.damaged import readable, typed
 from chatbridge.store.database import Database, short_key, storable
-from chatbridge.store.tables import INBOX
+from chatbridge.store.tables import INBOX, INBOX_OPEN
 from chatbridge.types import Attachment, Author, Channel, Message, Press
 
 if TYPE_CHECKING:
@@ -119,7 +119,9 @@ class Inbox:
         """What is still to be answered, oldest first."""
 
         def work(db: sqlite3.Connection) -> list[InboxItem]:
-            rows = db.execute(f"{_ITEM} WHERE bot = ? AND state IN ('waiting', 'running') ORDER BY id", (bot,))
+            rows = db.execute(
+                f"{_ITEM} WHERE bot = ? AND {INBOX_OPEN} AND state IN ('waiting', 'running') ORDER BY id", (bot,)
+            )
             return readable(db, INBOX, rows, _item)
 
         return await self._store.transaction(work)
@@ -164,11 +166,6 @@ class Inbox:
                 *(bot, channel, service_id, begun),
             )
         )
-
-    async def prune(self, days: float) -> None:
-        """Delete what was done with longer ago; services do not deliver a message again after so long."""
-        before = time.time() - days * 86_400
-        await self._store.execute("DELETE FROM inbox WHERE state IN ('done', 'dropped') AND created < ?", before)
 
 
 _ITEM = "SELECT id, bot, channel, service_id, message, state, attempts, error, live, created FROM inbox"

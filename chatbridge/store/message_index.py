@@ -88,9 +88,12 @@ class MessageIndex:
                 return False
             removed = {row[0]}
             if row[2] is not None:  # a person's message: also what it was before it was edited, and all answers
-                versions = "conversation = ? AND (service_id = ? OR substr(service_id, 1, ?) = ?)"
-                values = (row[1], message_id, len(message_id) + 1, f"{message_id}~")
-                removed |= {id for (id,) in db.execute(f"SELECT id FROM nodes WHERE {versions}", values)}
+                versions = (
+                    "SELECT id FROM nodes WHERE conversation = ? AND service_id = ? UNION ALL "
+                    "SELECT id FROM nodes WHERE conversation = ? AND service_id >= ? AND service_id < ?"
+                )
+                values = (row[1], message_id, row[1], f"{message_id}~", f"{message_id}\x7f")  # the character after ~
+                removed |= {id for (id,) in db.execute(versions, values)}
                 for asked in list(removed):
                     answers = db.execute("SELECT id FROM nodes WHERE parent = ? AND role = 'assistant'", (asked,))
                     removed |= {id for (id,) in answers}
@@ -116,7 +119,7 @@ class MessageIndex:
 _REF = (
     "SELECT conversations.channel, conversations.id, nodes.id, role FROM messages JOIN nodes ON nodes.id = node "
     "JOIN conversations ON conversations.id = nodes.conversation "
-    "WHERE messages.bot = ? AND messages.channel = ? AND NOT removed"
+    "WHERE messages.bot = ? AND messages.channel = ? AND NOT removed AND NOT leaving"
 )
 
 

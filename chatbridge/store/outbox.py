@@ -16,7 +16,7 @@ from typing import Any, Literal
 from chatbridge.store.damaged import put_aside, readable, typed
 from chatbridge.store.database import Database, short_key
 from chatbridge.store.message_index import note
-from chatbridge.store.tables import OUTBOX
+from chatbridge.store.tables import OUTBOX, OUTBOX_OPEN
 
 Kind = Literal["send", "edit", "delete"]
 
@@ -120,11 +120,12 @@ class Outbox:
         """The message is in its chat; the message index knows from now on which node it shows."""
 
         def work(db: sqlite3.Connection) -> None:
+            row = db.execute("SELECT bot, channel, node FROM outbox WHERE id = ?", (id,)).fetchone()
             db.execute(
-                "UPDATE outbox SET state = 'delivered', message_id = ?, part = '', error = '' WHERE id = ?",
+                "UPDATE outbox SET state = 'delivered', message_id = ?, part = '', error = '', node = NULL "
+                "WHERE id = ?",
                 (message_id, id),
             )
-            row = db.execute("SELECT bot, channel, node FROM outbox WHERE id = ?", (id,)).fetchone()
             if row and row[2] is not None and message_id:
                 note(db, row[0], row[1], message_id, row[2])
 
@@ -140,7 +141,9 @@ class Outbox:
         """What is still to go out, oldest first."""
 
         def work(db: sqlite3.Connection) -> list[OutboxMessage]:
-            rows = db.execute(f"{_MESSAGE} WHERE bot = ? AND state IN ('pending', 'attempting') ORDER BY id", (bot,))
+            rows = db.execute(
+                f"{_MESSAGE} WHERE bot = ? AND {OUTBOX_OPEN} AND state IN ('pending', 'attempting') ORDER BY id", (bot,)
+            )
             return readable(db, OUTBOX, rows, _message)
 
         return await self._store.transaction(work)
@@ -148,11 +151,6 @@ class Outbox:
     async def put_aside(self, id: int, reason: str) -> None:
         """What that message holds can't be read: keep it with the damaged rows, for `chatbridge queue`."""
         await self._store.transaction(lambda db: put_aside(db, OUTBOX, (id,), reason))
-
-    async def prune(self, days: float) -> None:
-        """Delete what was delivered or dropped longer ago."""
-        before = time.time() - days * 86_400
-        await self._store.execute("DELETE FROM outbox WHERE state IN ('delivered', 'dropped') AND created < ?", before)
 
 
 _MESSAGE = (

@@ -13,6 +13,7 @@ from typing import Any
 from chatbridge.errors import StoreError
 from chatbridge.store import damaged
 from chatbridge.store.database import Database
+from chatbridge.store.tables import INBOX_OPEN, OUTBOX_OPEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,9 @@ class Queue:
         def work(db: sqlite3.Connection) -> list[Entry]:
             rows = db.execute(
                 "SELECT 'in-' || id, bot, channel, state, attempts, error, message, created FROM inbox "
-                "WHERE state IN ('waiting', 'running', 'dead') UNION ALL "
+                f"WHERE {INBOX_OPEN} UNION ALL "
                 "SELECT 'out-' || id, bot, channel, state, attempts, error, part, created FROM outbox "
-                "WHERE state IN ('pending', 'attempting', 'failed') UNION ALL "
+                f"WHERE {OUTBOX_OPEN} UNION ALL "
                 "SELECT 'damaged-' || id, '', origin, CASE WHEN mended THEN 'mended' ELSE 'damaged' END, 0, reason, "
                 "kept, created FROM damaged ORDER BY created, 1"
             )
@@ -80,7 +81,7 @@ class Queue:
             {
                 "in": "UPDATE inbox SET state = 'dropped', message = '' WHERE id = ? "
                 "AND state IN ('waiting', 'running', 'dead')",
-                "out": "UPDATE outbox SET state = 'dropped', part = '' WHERE id = ? "
+                "out": "UPDATE outbox SET state = 'dropped', part = '', node = NULL WHERE id = ? "
                 "AND state IN ('pending', 'attempting', 'failed')",
                 "damaged": "DELETE FROM damaged WHERE id = ?",
             },

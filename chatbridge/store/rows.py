@@ -21,12 +21,13 @@ from chatbridge.types import Reply
 
 T = TypeVar("T")
 
-SELECT_CONVERSATION = (
-    "SELECT id, bot, channel, head, trim, overrides, created, "
+SELECT_CONVERSATION = "SELECT id, bot, channel, head, trim, overrides, created, '' FROM conversations"
+SELECT_TITLED = SELECT_CONVERSATION.replace(
+    "''",
     "coalesce((SELECT text FROM nodes WHERE conversation = conversations.id AND removed IS NOT 1 "
-    "ORDER BY id LIMIT 1), '') "
-    "FROM conversations"
+    "ORDER BY id LIMIT 1), '')",
 )
+"""With how it begins, for lists of them."""
 SELECT_NODE = (
     "SELECT nodes.id, conversation, parent, role, text, name, trusted, tokens, tail, vocabulary, thoughts, "
     "service_id, created, partial, author FROM nodes"
@@ -36,7 +37,7 @@ SELECT_NODE = (
 def read_conversations(db: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> list[Conversation]:
     """Those in the rows; one that can't be read is mended, and what it was is put aside."""
 
-    return [_mended(db, row, _conversation, CONVERSATIONS, SELECT_CONVERSATION) for row in list(rows)]
+    return [_mended(db, row, _conversation, CONVERSATIONS, SELECT_TITLED) for row in list(rows)]
 
 
 def read_nodes(db: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> list[Node]:
@@ -125,16 +126,54 @@ def _node(row: tuple[Any, ...]) -> Node:
     )
 
 
-def read_path(db: sqlite3.Connection, conversation_id: int, end: int | None) -> list[Node]:
-    """The messages from the first one to `end`, without removed ones."""
-    rows = db.execute(
-        "WITH RECURSIVE up (id, depth) AS (SELECT ?, 0 UNION ALL SELECT nodes.parent, depth + 1 "
-        # What follows a message has a greater id: so not even damaged rows make a path without an end.
-        f"FROM nodes JOIN up ON nodes.id = up.id WHERE nodes.parent < nodes.id) {SELECT_NODE} JOIN up USING (id) "
-        "WHERE (conversation = ? OR typeof(conversation) != 'integer') AND removed IS NOT 1 ORDER BY depth DESC",
-        (end, conversation_id),
+def read_path(
+    db: sqlite3.Connection,
+    conversation_id: int,
+    end: int | None,
+    *,
+    since: int | None = None,
+    max_bytes: int = 1 << 62,
+    limit: int = 1 << 62,
+) -> list[Node]:
+    """The messages up to `end`, oldest first, without removed ones.
+
+    They begin with the first one of all, with `since`, with the one at which their texts have more than `max_bytes`
+    bytes, or with the last but `limit`, whichever comes latest.
+    """
+    values = {"end": end, "conversation": conversation_id, "since": since, "max_bytes": max_bytes, "limit": limit}
+    return read_nodes(db, db.execute(_PATH, values))
+
+
+_PATH = f"""
+    WITH RECURSIVE up (id, above, depth, size) AS (
+        SELECT id, parent, removed IS NOT 1, coalesce(length(CAST(text AS BLOB)), 0) FROM nodes WHERE id = :end
+        UNION ALL
+        SELECT nodes.id, nodes.parent, depth + (removed IS NOT 1), size + coalesce(length(CAST(text AS BLOB)), 0)
+        FROM up JOIN nodes ON nodes.id = up.above
+        -- What follows a message has a greater id: so not even damaged rows make a path without an end.
+        WHERE up.above < up.id AND up.id IS NOT :since AND size <= :max_bytes AND depth < :limit
     )
-    return read_nodes(db, rows)
+    {SELECT_NODE} JOIN up USING (id)
+    WHERE (conversation = :conversation OR typeof(conversation) != 'integer') AND removed IS NOT 1
+    ORDER BY depth DESC
+"""
+
+
+def count_above(db: sqlite3.Connection, node_id: int) -> int:
+    """How many messages come before one, without removed ones."""
+    (count,) = db.execute(_COUNT_ABOVE, (node_id,)).fetchone()
+    return int(count)
+
+
+_COUNT_ABOVE = """
+    WITH RECURSIVE up (id, above, there) AS (
+        SELECT id, parent, 0 FROM nodes WHERE id = ?
+        UNION ALL
+        SELECT nodes.id, nodes.parent, nodes.removed IS NOT 1 FROM up JOIN nodes ON nodes.id = up.above
+        WHERE up.above < up.id
+    )
+    SELECT coalesce(sum(there), 0) FROM up
+"""
 
 
 def packed(reply: Reply | None) -> tuple[bytes | None, str | None, str | None, str | None]:
@@ -161,8 +200,9 @@ def insert_node(
 def start_conversation(db: sqlite3.Connection, bot: str, channel: str) -> Conversation:
     """A new one, which is the current one of its channel from now on."""
     db.execute("UPDATE conversations SET current = 0 WHERE bot = ? AND channel = ? AND current", (bot, channel))
+    now = time.time()
     cursor = db.execute(
-        "INSERT INTO conversations (bot, channel, created) VALUES (?, ?, ?)", (bot, channel, time.time())
+        "INSERT INTO conversations (bot, channel, created, touched) VALUES (?, ?, ?, ?)", (bot, channel, now, now)
     )
     assert cursor.lastrowid is not None
     return get_conversation(db, cursor.lastrowid)

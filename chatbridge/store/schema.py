@@ -134,6 +134,24 @@ MIGRATIONS = (
     """
     ALTER TABLE nodes ADD COLUMN thoughts TEXT;
     """,
+    # An index for each statement. `parent` leads, since answers are looked for by what they answer; `leaving` is 1
+    # while a conversation is being deleted; `touched` is when it was last used. What a delivered message showed is in
+    # `messages`, so that a deleted node has to be looked for among open ones alone.
+    """
+    DROP INDEX nodes_by_parent;
+    CREATE INDEX nodes_by_parent ON nodes (parent, conversation);
+    CREATE INDEX nodes_by_conversation ON nodes (conversation);
+    CREATE INDEX messages_of_node ON messages (node);
+    ALTER TABLE conversations ADD COLUMN leaving INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE conversations ADD COLUMN touched REAL NOT NULL DEFAULT 0;
+    CREATE INDEX conversations_by_bot ON conversations (bot);
+    CREATE INDEX conversations_by_channel ON conversations (bot, channel);
+    CREATE INDEX conversations_leaving ON conversations (leaving) WHERE leaving = 1;
+    CREATE INDEX usage_by_day ON usage (bot, day);
+    CREATE INDEX people_waiting ON people (bot, created) WHERE NOT paired;
+    CREATE INDEX damaged_by_row ON damaged (origin, kept);
+    UPDATE outbox SET node = NULL WHERE state IN ('delivered', 'dropped');
+    """,
 )
 
 _VERSION_AT = 60

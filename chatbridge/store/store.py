@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,9 +13,10 @@ from chatbridge.store.appending import Asked, append_node, ask, children_of, cur
 from chatbridge.store.database import Database, storable
 from chatbridge.store.records import Conversation, Node
 from chatbridge.store.rows import (
-    SELECT_CONVERSATION,
     SELECT_NODE,
+    SELECT_TITLED,
     check_node,
+    count_above,
     export_node,
     get_conversation,
     insert_node,
@@ -50,42 +52,46 @@ class Store(Database):
     async def conversations(
         self, bot: str | None = None, channel: str | None = None, limit: int = 100
     ) -> list[Conversation]:
-        """Conversations, newest first; of one bot or channel where given."""
+        """Conversations with their titles, newest first; of one bot or channel where given."""
+
+        wanted = {"id > ?": 0, "bot = ?": bot, "channel = ?": channel}
+        wanted = {condition: value for condition, value in wanted.items() if value is not None}
 
         def work(db: sqlite3.Connection) -> list[Conversation]:
-            rows = db.execute(
-                f"{SELECT_CONVERSATION} WHERE bot = coalesce(?, bot) AND channel = coalesce(?, channel) "
-                "ORDER BY id DESC LIMIT ?",
-                (bot, channel, limit),
-            )
-            return read_conversations(db, rows)
+            query = f"{SELECT_TITLED} WHERE {' AND '.join(wanted)} ORDER BY id DESC LIMIT ?"
+            return read_conversations(db, db.execute(query, (*wanted.values(), limit)))
 
         return await self.transaction(work)
 
     async def make_current(self, conversation_id: int) -> Conversation:
-        """Go on with an earlier conversation in its channel."""
+        """Go on with an earlier conversation in its channel; it is returned with its title."""
 
         def work(db: sqlite3.Connection) -> Conversation:
-            found = get_conversation(db, conversation_id)
+            get_conversation(db, conversation_id)
+            (found,) = read_conversations(db, db.execute(f"{SELECT_TITLED} WHERE id = ?", (conversation_id,)))
             db.execute(
                 "UPDATE conversations SET current = 0 WHERE bot = ? AND channel = ? AND current",
                 (found.bot, found.channel),
             )
-            db.execute("UPDATE conversations SET current = 1 WHERE id = ?", (conversation_id,))
+            touched = (time.time(), conversation_id)
+            db.execute("UPDATE conversations SET current = 1, touched = ? WHERE id = ?", touched)
             return found
 
         return await self.transaction(work)
 
-    async def move(self, bot: str, moved: Callable[[str], str]) -> None:
+    async def move(self, bot: str, moved: Callable[[str], str], *, begins: str = "") -> None:
         """Keep conversations under other keys from now on; where one is current there already, it stays so.
 
-        The ids of their messages are forgotten: where the chat goes on, others have them.
+        `begins`: only those whose keys begin so. The ids of their messages are forgotten: where the chat goes on,
+        others have them.
         """
 
         def work(db: sqlite3.Connection) -> None:
             there = "SELECT 1 FROM conversations WHERE bot = ? AND channel = ? AND current"
             for id, old, current in db.execute(
-                "SELECT id, channel, current FROM conversations WHERE bot = ? ORDER BY id", (bot,)
+                "SELECT id, channel, current FROM conversations "
+                "WHERE bot = ? AND channel >= ? AND channel < ? ORDER BY id",
+                (bot, begins, f"{begins}\U0010ffff"),
             ).fetchall():
                 if (new := moved(old)) != old:
                     current = current and db.execute(there, (bot, new)).fetchone() is None
@@ -108,7 +114,9 @@ class Store(Database):
 
         def work(db: sqlite3.Connection) -> None:
             get_conversation(db, conversation_id)
-            db.execute("UPDATE conversations SET overrides = ? WHERE id = ?", (text, conversation_id))
+            db.execute(
+                "UPDATE conversations SET overrides = ?, touched = ? WHERE id = ?", (text, time.time(), conversation_id)
+            )
 
         await self.transaction(work)
 
@@ -189,15 +197,30 @@ class Store(Database):
 
         await self.transaction(work)
 
-    async def path(self, conversation_id: int, head: int | None = None) -> list[Node]:
-        """The messages from the first one to `head`, or to the conversation's own head, without removed ones."""
+    async def path(
+        self,
+        conversation_id: int,
+        head: int | None = None,
+        *,
+        since: int | None = None,
+        max_bytes: int = 1 << 62,
+        limit: int = 1 << 62,
+    ) -> list[Node]:
+        """The messages from the first one to `head`, or to the conversation's own head, without removed ones.
+
+        They begin later where `since` comes later, where so many come after that the texts have more than `max_bytes`
+        bytes, or with the last but `limit`: what is left out costs nothing.
+        """
 
         def work(db: sqlite3.Connection) -> list[Node]:
-            return read_path(
-                db, conversation_id, head if head is not None else get_conversation(db, conversation_id).head
-            )
+            end = head if head is not None else get_conversation(db, conversation_id).head
+            return read_path(db, conversation_id, end, since=since, max_bytes=max_bytes, limit=limit)
 
         return await self.transaction(work)
+
+    async def count_above(self, node_id: int) -> int:
+        """How many messages come before one, without removed ones."""
+        return await self.transaction(lambda db: count_above(db, node_id))
 
     async def copy(self, node_id: int, channel: str, author: str) -> Node:
         """Begin a conversation under another key with all that was said up to a node; returns that node's copy.
@@ -296,6 +319,7 @@ class Store(Database):
         def work(db: sqlite3.Connection) -> None:
             if node_id is not None:
                 check_node(db, conversation_id, node_id)
-            db.execute(f"UPDATE conversations SET {column} = ? WHERE id = ?", (node_id, conversation_id))
+            touched = (node_id, time.time(), conversation_id)
+            db.execute(f"UPDATE conversations SET {column} = ?, touched = ? WHERE id = ?", touched)
 
         await self.transaction(work)

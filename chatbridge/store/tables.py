@@ -109,10 +109,22 @@ CONVERSATIONS = Table(
         "trim": _int_or_null,
         "overrides": Column("object"),
         "created": _real,
+        "leaving": _flag,
+        "touched": _real,
     },
     # Where it is a conversation of is unknown without these two, and so it is nobody's current one.
     mended=MappingProxyType(
-        {"bot": "", "channel": "", "current": 0, "head": None, "trim": None, "overrides": "{}", "created": 0.0}
+        {
+            "bot": "",
+            "channel": "",
+            "current": 0,
+            "head": None,
+            "trim": None,
+            "overrides": "{}",
+            "created": 0.0,
+            "leaving": 0,
+            "touched": 0.0,
+        }
     ),
 )
 NODES = Table(
@@ -189,6 +201,10 @@ OUTBOX = Table(
         "node": _int_or_null,
     },
 )
+INBOX_OPEN = "state IN ('waiting', 'running', 'dead')"
+OUTBOX_OPEN = "state IN ('pending', 'attempting', 'failed')"
+"""As the partial indexes have it: SQLite takes one only for a query that says the very same, and maybe more."""
+
 CURSORS = Table("marks", {"bot": _short, "name": _short, "value": _int}, ("bot", "name"))
 MESSAGES = Table(
     "messages",

@@ -10,15 +10,16 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 Work = Callable[[sqlite3.Connection], Any]
-"""What is done in a transaction; it may be run twice, the first time for nothing."""
+"""What is done in a transaction."""
+
+Outcome = tuple[Any, BaseException | None]
+"""What came of a work: its result, or else the error that it raised."""
 
 MAX_TOGETHER = 128
 """So many works are one transaction at most: the first one waits for the last."""
@@ -33,13 +34,13 @@ class _Waiting:
     alone: Callable[[], Any] | None = None
 
 
-_Outcome = tuple[Any, BaseException | None]
-
-
 class WriterThread:
-    """Runs works in the order in which they came. `commit` runs several as one transaction, whole or not at all."""
+    """Runs works in the order in which they came.
 
-    def __init__(self, commit: Callable[[Sequence[Work]], list[Any]]) -> None:
+    `commit` runs several as one transaction, each of them whole or not at all, and raises where nothing is written.
+    """
+
+    def __init__(self, commit: Callable[[Sequence[Work]], list[Outcome]]) -> None:
         self._commit = commit
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._waiting: list[_Waiting] = []
@@ -75,7 +76,7 @@ class WriterThread:
         done = asyncio.get_running_loop().run_in_executor(self._thread, self._run, together)
         done.add_done_callback(lambda done: self._hand_out(together, done))
 
-    def _hand_out(self, together: Sequence[_Waiting], done: asyncio.Future[list[_Outcome]]) -> None:
+    def _hand_out(self, together: Sequence[_Waiting], done: asyncio.Future[list[Outcome]]) -> None:
         for waiting, (value, error) in zip(together, done.result(), strict=True):
             if waiting.result.done():  # whoever asked was cancelled
                 continue
@@ -89,8 +90,8 @@ class WriterThread:
 
     # --- in the thread -----------------------------------------------------------------------------------------
 
-    def _run(self, together: Sequence[_Waiting]) -> list[_Outcome]:
-        outcomes: list[_Outcome] = []
+    def _run(self, together: Sequence[_Waiting]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
         works: list[Work] = []
         for waiting in together:
             if waiting.work is not None:
@@ -102,18 +103,14 @@ class WriterThread:
             outcomes.append(_outcome(waiting.alone))
         return outcomes + self._transactions(works)
 
-    def _transactions(self, works: Sequence[Work]) -> list[_Outcome]:
-        """All as one; where that fails each by itself, so that nobody fails of another's work."""
-        if len(works) > 1:
-            with suppress(Exception):  # whose it was is found out now, and told to them
-                return [(value, None) for value in self._commit(works)]
-        return [_outcome(partial(self._one, work)) for work in works]
-
-    def _one(self, work: Work) -> Any:
-        return self._commit([work])[0]
+    def _transactions(self, works: Sequence[Work]) -> list[Outcome]:
+        try:
+            return self._commit(works) if works else []
+        except BaseException as error:
+            return [(None, error) for _ in works]
 
 
-def _outcome(work: Callable[[], Any]) -> _Outcome:
+def _outcome(work: Callable[[], Any]) -> Outcome:
     try:
         return work(), None
     except BaseException as error:

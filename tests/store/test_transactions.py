@@ -65,8 +65,8 @@ async def test_each_gets_its_own_error_and_the_others_are_written(store: Store, 
     other.close()
 
 
-async def test_what_the_database_ends_by_itself_takes_nobody_along(store: Store) -> None:
-    """A disk that is full in the middle of one work has undone those before it: they are run again."""
+async def test_whoever_is_told_of_success_is_written_also_where_the_database_ends_the_transaction(store: Store) -> None:
+    """A disk that is full in the middle of one work may have undone those before it: they fail as well."""
     cursors = Cursors(store)
 
     def ends_the_transaction(db: sqlite3.Connection) -> None:
@@ -76,9 +76,25 @@ async def test_what_the_database_ends_by_itself_takes_nobody_along(store: Store)
     before, bad = await asyncio.gather(
         cursors.advance("bot", "before", 1), store.transaction(ends_the_transaction), return_exceptions=True
     )
-    assert before is None
+    assert isinstance(before, StoreError)
     assert isinstance(bad, StoreError)
-    assert await cursors.all("bot") == {"before": 1}
+    await cursors.advance("bot", "after", 2)
+    assert await cursors.all("bot") == {"after": 2}
+
+
+async def test_a_work_is_run_once_though_another_fails(store: Store) -> None:
+    runs: list[str] = []
+
+    def fails(db: sqlite3.Connection) -> None:
+        raise StoreError("not this one")
+
+    await asyncio.gather(
+        store.transaction(lambda db: runs.append("before")),
+        store.transaction(fails),
+        store.transaction(lambda db: runs.append("after")),
+        return_exceptions=True,
+    )
+    assert runs == ["before", "after"]
 
 
 async def test_nobody_is_told_before_the_commit(store: Store, tmp_path: Path) -> None:

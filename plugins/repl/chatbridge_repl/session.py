@@ -156,7 +156,7 @@ class Session:
             found = await store.get(int(number))
             if (found.bot, found.channel) != (bot, CHANNEL.id):
                 raise StoreError(say(self.language, "not_here", id=resume))
-        await store.make_current(found.id)
+        found = await store.make_current(found.id)
         title = " ".join(found.title.split())
         self._view.notice(say(self.language, "resumed", id=f"c{found.id}", title=title[:60]))
         return True

@@ -1,0 +1,184 @@
+"""What somebody said is gone: from conversations, copies, quotes, boxes, lists, damaged rows, and the files' bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from chatbridge.store import Cursors, Inbox, MessageIndex, NewOutboxMessage, Outbox, Pairings, Store, UsageLog
+from chatbridge.store.forgetting import belongs, forget, mentions, without_quote
+from chatbridge.types import Author, Channel, Message, Press, Reply
+
+ANN, BEN = Author("111", "Ann"), Author("222", "Ben")
+SECRET = "the zeppelin is in the barn"
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    store = await Store.open(tmp_path / "test.db")
+    yield store
+    await store.aclose()
+
+
+def files_with(folder: Path, words: str) -> list[str]:
+    """The files that hold these words, in UTF-8 or in hexadecimal."""
+    data = {file.name: file.read_bytes() for file in folder.iterdir()}
+    plain, packed = words.encode(), words.encode().hex().encode()
+    return [name for name, held in data.items() if plain in held or packed in held]
+
+
+async def group(store: Store, room: str = "room") -> tuple[int, list[int]]:
+    """A conversation in which Ann and Ben speak in turn; its id, and those of its messages."""
+    talk = await store.conversation("bot", room)
+    asked = await store.append(
+        talk.id, "user", f"secret: {SECRET}", parent=None, name="Ann", author="111", service_id="1", channel=room
+    )
+    reply = Reply(f"so {SECRET}", (7, 8), "", "v", f"thought of {SECRET}")
+    answer = await store.append(talk.id, "assistant", reply.text, parent=asked.id, reply=reply)
+    await MessageIndex(store).note("bot", room, "m", answer.id)
+    quoting = f"> secret: {SECRET}\nreally?"
+    theirs = await store.append(
+        talk.id, "user", quoting, parent=answer.id, name="Ben", author="222", service_id="2", channel=room
+    )
+    told = await store.append(talk.id, "assistant", "yes", parent=theirs.id)
+    return talk.id, [asked.id, answer.id, theirs.id, told.id]
+
+
+async def test_what_a_person_said_and_the_answers_go_and_others_stay(store: Store, tmp_path: Path) -> None:
+    id, nodes = await group(store)
+    assert files_with(tmp_path, SECRET)
+    done = await forget(store, "111")
+    assert (done.blanked, done.quotes, done.conversations, done.shared) == (2, 1, 0, 1)
+    assert [(node.text, node.name) for node in await store.path(id)] == [("really?", "Ben"), ("yes", "")]
+    index = MessageIndex(store)
+    assert [await index.find("bot", "room", id) for id in ("1", "m")] == [None, None]
+    left = await index.find("bot", "room", "2")
+    assert left is not None
+    assert left.node == nodes[2]
+    assert not files_with(tmp_path, "zeppelin")
+    assert not files_with(tmp_path, "Ann")
+    assert done.emptied
+
+
+async def test_a_conversation_with_nobody_else_goes_whole(store: Store, tmp_path: Path) -> None:
+    talk = await store.conversation("bot", "private")
+    await store.set_overrides(talk.id, {"system": SECRET})
+    asked = await store.append(talk.id, "user", "hi", parent=None, name="Ann", author="111", service_id="1")
+    await store.append(talk.id, "assistant", "hello", parent=asked.id)
+    done = await forget(store, "111")
+    assert (done.conversations, done.messages, done.blanked) == (1, 2, 0)
+    assert await store.conversations() == []
+    assert not files_with(tmp_path, SECRET)
+
+
+async def test_a_copy_that_somebody_else_went_on_from_is_forgotten_as_well(store: Store, tmp_path: Path) -> None:
+    _, nodes = await group(store)
+    copied = await store.copy(nodes[1], "room/222", "222")
+    await store.append(copied.conversation, "user", "of mine", parent=copied.id, name="Ben", author="222")
+    await forget(store, "111")
+    assert [node.text for node in await store.path(copied.conversation)] == ["of mine"]
+    assert not files_with(tmp_path, SECRET)
+
+
+async def test_a_channel_goes_with_all_conversations_that_it_has_in_any_scope(store: Store, tmp_path: Path) -> None:
+    for key in ("555", "555/111", "555#9", "555/aside/x", "5551", "444/aside/555"):
+        await group(store, key)
+    inbox, outbox = Inbox(store), Outbox(store)
+    item = await inbox.add("bot", Message("8", Channel("555"), BEN, SECRET), ("555", 3))
+    assert item is not None
+    await outbox.put("bot", "555", [NewOutboxMessage("send", content=f'{{"text": "{SECRET}"}}')])
+    thread = Channel("77", kind="group", parent="555")
+    assert await inbox.add("bot", Message("9", thread, BEN, SECRET)) is not None
+    done = await forget(store, "555")
+    assert (done.conversations, done.box_rows) == (4, 3)
+    assert {talk.channel for talk in await store.conversations()} == {"5551", "444/aside/555"}
+    assert await Cursors(store).all("bot") == {"555": 3}, "what was read once is not read again"
+    for key in ("5551", "444/aside/555"):
+        await forget(store, key)
+    await forget(store, "111")
+    assert not files_with(tmp_path, SECRET)
+
+
+async def test_what_waits_in_the_boxes_goes(store: Store, tmp_path: Path) -> None:
+    inbox, outbox = Inbox(store), Outbox(store)
+    room = Channel("room", kind="group")
+    mine = await inbox.add("bot", Message("1", room, ANN, SECRET))
+    pressed = await inbox.add("bot", Press("regenerate", "1", room, ANN, id="p"))
+    about = await inbox.add("bot", Message("2", room, BEN, "what did 111 say?"))
+    assert mine is not None
+    assert pressed is not None
+    assert about is not None
+    answer = NewOutboxMessage("send", content=f'{{"text": "{SECRET}"}}')
+    await outbox.put("bot", "room", [answer], inbox_id=mine.id)
+    _, nodes = await group(store)
+    await outbox.put("bot", "room", [NewOutboxMessage("edit", "m", SECRET, node=nodes[1])])
+    late = await inbox.add("bot", Message("3", room, ANN, SECRET))
+    assert late is not None
+    await forget(store, "111")
+    assert [item.id for item in await inbox.open("bot")] == [about.id]
+    assert await outbox.open("bot") == []
+    assert not files_with(tmp_path, SECRET)
+
+
+async def test_pairings_and_usage_go(store: Store, tmp_path: Path) -> None:
+    pairings, usage = Pairings(store), UsageLog(store)
+    for author in (ANN, BEN):
+        pairing = await pairings.request("bot", author)
+        assert pairing is not None
+        await pairings.pair("bot", pairing.code, "111")
+        for bot in ("bot", "other"):
+            await usage.add(bot, author, "2026-01-01", 5)
+    done = await forget(store, "111")
+    assert (done.pairings, done.usage_days) == (1, 2)
+    assert [found.user for found in await pairings.all("bot")] == ["222"]
+    assert [day.user for day in await usage.of_day("other", "2026-01-01")] == ["222"]
+    assert not files_with(tmp_path, "111")
+
+
+async def test_rows_that_can_not_be_read_go_where_they_name_the_person(store: Store, tmp_path: Path) -> None:
+    id, nodes = await group(store)
+    kept = [
+        ("inbox", {"message": f'{{"author": {{"id": "111", "text": "{SECRET}'}),
+        ("nodes", {"id": nodes[0], "conversation": id, "text": {"text": SECRET.encode().hex()}}),
+        ("inbox", {"message": {"text": f"id 111 {SECRET}".encode().hex()}}),
+        ("inbox", {"message": "1112 and a111"}),
+        ("people", {"user": "222"}),
+    ]
+    for origin, row in kept:
+        await store.execute(
+            "INSERT INTO damaged (origin, reason, kept, mended, created) VALUES (?, '', ?, 0, 0)",
+            origin,
+            json.dumps(row),
+        )
+    assert (await forget(store, "111")).damaged_rows == 3
+    assert not files_with(tmp_path, SECRET)
+
+
+async def test_messages_from_before_ids_were_kept_are_counted_and_left(store: Store) -> None:
+    talk = await store.conversation("bot", "room")
+    await store.append(talk.id, "user", "long ago", parent=None, name="Ann")
+    await UsageLog(store).add("bot", ANN, "2026-01-01", 5)
+    assert (await forget(store, "111")).nameless == 1
+    assert len(await store.path(talk.id)) == 1
+
+
+async def test_nobody_is_forgotten_by_half_an_id(store: Store) -> None:
+    id, _ = await group(store)
+    for other in ("11", "1111", "room2", "222/"):
+        done = await forget(store, other)
+        assert not any((done.conversations, done.blanked, done.box_rows, done.usage_days, done.pairings))
+    assert len(await store.path(id)) == 4
+
+
+def test_ids_keys_and_quotes_are_told_from_others() -> None:
+    assert [belongs(key, "5") for key in ("5", "5/1", "5#1", "1/5", "5/aside/x")] == [True] * 5
+    assert [belongs(key, "5") for key in ("55", "1/aside/5", "15", "1#5", "1/55")] == [False] * 5
+    assert mentions('{"id": "5"}', "5")
+    assert not mentions('{"id": "55"}', "5")
+    said = {1.0: {"one\ntwo"}}
+    assert without_quote("> one\n> two\nyes", said) == "yes"
+    assert without_quote("> one […]\nyes", said) == "yes"
+    assert without_quote("> three\nyes", said) is None

@@ -1,0 +1,236 @@
+"""What is old is deleted while the store is in use: in small steps, nothing that is in use, and no word stays."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from chatbridge.config import Keep
+from chatbridge.store import Inbox, MessageIndex, NewOutboxMessage, Outbox, Store, UsageLog
+from chatbridge.store.upkeep import Upkeep
+from chatbridge.types import Author, Channel, Message
+
+DAY = 86_400.0
+ANN = Author("ann", "Ann")
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    store = await Store.open(tmp_path / "test.db")
+    yield store
+    await store.aclose()
+
+
+@dataclass
+class Clock:
+    """Seconds since the epoch, so many days from now."""
+
+    days: float = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.days * DAY
+
+
+@dataclass
+class Case:
+    """An upkeep whose time and whose bots' work are set by the test."""
+
+    store: Store
+    keep: Keep
+    clock: Clock = field(default_factory=Clock)
+    busy: set[tuple[str, str]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        in_use = lambda bot, key: (bot, key) in self.busy  # noqa: E731
+        self.upkeep = Upkeep(self.store, lambda: self.keep, in_use, clock=self.clock, pause=0)
+
+
+async def said(store: Store, room: str, texts: int = 2, bot: str = "bot") -> int:
+    """A conversation with so many messages; its id."""
+    talk = await store.conversation(bot, room)
+    parent = talk.head
+    for number in range(texts):
+        id = f"{room} {number}"
+        place = {"service_id": id, "channel": room, "author": "ann"}
+        parent = (await store.append(talk.id, "user", f"words {id}", parent=parent, **place)).id
+    return talk.id
+
+
+def files_with(folder: Path, words: bytes) -> list[Path]:
+    """The store's files that hold these words."""
+    return [file for file in folder.glob("test.db*") if words in file.read_bytes()]
+
+
+async def test_unless_set_nothing_but_ids_of_answered_messages_goes(store: Store) -> None:
+    inbox, outbox = Inbox(store), Outbox(store)
+    items = [await inbox.add("bot", Message(id, Channel("room"), ANN, "hi")) for id in "123"]
+    done, waiting, dead = (item.id for item in items if item)
+    (row, failed) = await outbox.put("bot", "room", [NewOutboxMessage("send")] * 2, inbox_id=done)
+    await outbox.delivered(row.id, "m")
+    await outbox.failed(failed.id, "down", False)
+    await inbox.dead_letter(dead, "too many tries")
+    await UsageLog(store).add("bot", ANN, "2020-01-01", 5)
+    await said(store, "room")
+    case = Case(store, Keep())
+    case.clock.days = 13
+    assert not await case.upkeep.round()
+    case.clock.days = 5000
+    deleted = await case.upkeep.round()
+    assert (deleted.answered, deleted.usage, deleted.conversations) == (2, 0, 0)
+    assert [item.id for item in await inbox.open("bot")] == [waiting]
+    states = await store.transaction(lambda db: db.execute("SELECT state FROM inbox UNION SELECT state FROM outbox"))
+    assert {state for (state,) in states} == {"waiting", "dead", "failed"}
+    assert await inbox.add("bot", Message("1", Channel("room"), ANN, "hi")) is not None
+
+
+async def test_a_row_from_a_clock_that_was_ahead_stays_and_holds_up_no_other(store: Store) -> None:
+    inbox = Inbox(store)
+    for number in range(60):
+        item = await inbox.add("bot", Message(str(number), Channel("room"), ANN, "hi"))
+        assert item is not None
+        await inbox.finish(item.id)
+    await store.execute("UPDATE inbox SET created = created + ? WHERE id <= 30", 4000 * DAY)
+    case = Case(store, Keep(answered="1d"))
+    case.clock.days = 2
+    assert (await case.upkeep.round()).answered == 30
+
+
+async def test_old_days_of_usage_go(store: Store) -> None:
+    usage = UsageLog(store)
+    days = ("2020-01-01", "2020-01-02", time.strftime("%Y-%m-%d"))
+    for bot in ("one", "two"):
+        for day in days:
+            await usage.add(bot, ANN, day, 5)
+    assert (await Case(store, Keep(usage="30d")).upkeep.round()).usage == 4
+    assert await usage.tokens("two", "ann", days[2]) == 5
+
+
+async def test_a_conversation_goes_that_nobody_has_touched_and_the_chat_begins_anew(store: Store) -> None:
+    old = await said(store, "room", 200)
+    earlier = await said(store, "other")
+    await store.start("bot", "other")
+    case = Case(store, Keep(conversations="30d"))
+    case.clock.days = 29
+    assert not await case.upkeep.round()
+    case.clock.days = 31
+    deleted = await case.upkeep.round()
+    assert (deleted.conversations, deleted.messages) == (3, 202)
+    assert await store.conversations() == []
+    assert await MessageIndex(store).find("bot", "room", "room 1") is None
+    assert (await store.conversation("bot", "room")).id not in (old, earlier)
+    (left,) = await store.transaction(lambda db: db.execute("SELECT count(*) FROM messages").fetchone())
+    assert left == 0
+
+
+async def test_one_that_was_gone_back_to_or_set_up_is_not_old(store: Store) -> None:
+    ids = [await said(store, room) for room in ("back", "set", "old")]
+    await store.execute("UPDATE nodes SET created = 5.0")
+    await store.execute("UPDATE conversations SET created = 5.0, touched = 5.0")
+    await store.make_current(ids[0])
+    await store.set_overrides(ids[1], {"model": "m"})
+    assert (await Case(store, Keep(conversations="1d")).upkeep.round()).conversations == 1
+    assert {talk.id for talk in await store.conversations()} == set(ids[:2])
+
+
+async def test_one_of_a_version_that_wrote_no_times_is_as_old_as_its_last_message(store: Store) -> None:
+    await said(store, "room")
+    await store.execute("UPDATE conversations SET created = 5.0, touched = 0")
+    assert not await Case(store, Keep(conversations="1d")).upkeep.round()
+
+
+async def test_a_conversation_in_use_stays(store: Store) -> None:
+    for room in ("answered", "awaited", "awaited/ann", "awaitedly"):
+        await said(store, room)
+    await Inbox(store).add("bot", Message("1", Channel("awaited"), ANN, "hi"))
+    case = Case(store, Keep(conversations="1d"), busy={("bot", "answered")})
+    case.clock.days = 2
+    assert (await case.upkeep.round()).conversations == 1
+    assert {talk.channel for talk in await store.conversations()} == {"answered", "awaited", "awaited/ann"}
+
+
+async def test_what_a_crash_leaves_of_a_conversation_goes_next_time(store: Store) -> None:
+    id = await said(store, "room", 100)
+    await store.execute("UPDATE conversations SET leaving = 1, current = 0, bot = '', channel = '' WHERE id = ?", id)
+    deleted = await Case(store, Keep(conversations="1d")).upkeep.round()
+    assert (deleted.conversations, deleted.messages) == (1, 100)
+
+
+async def test_while_it_deletes_others_come_between(store: Store) -> None:
+    await said(store, "room", 1500)
+    case = Case(store, Keep(conversations="1d"))
+    case.clock.days = 2
+    round = asyncio.ensure_future(case.upkeep.round())
+    seen = set()
+    while not round.done():
+        (left,) = await store.transaction(lambda db: db.execute("SELECT count(*) FROM nodes").fetchone())
+        seen.add(left)
+    assert (await round).messages == 1500
+    assert len(seen) > 5, "steps are small, and others' turns come between them"
+    check = await store.transaction(lambda db: db.execute("PRAGMA foreign_key_check").fetchall())
+    assert check == []
+
+
+async def test_freed_pages_go_back_and_no_word_is_left_in_the_files(store: Store, tmp_path: Path) -> None:
+    await said(store, "room", 1)
+    talk = await store.conversation("bot", "room")
+    for number in range(200):
+        await store.append(talk.id, "user", f"a secret word {number} " * 600, parent=None)
+    assert files_with(tmp_path, b"secret word")
+    before = (tmp_path / "test.db").stat().st_size + (tmp_path / "test.db-wal").stat().st_size
+    case = Case(store, Keep(conversations="1d"))
+    case.clock.days = 2
+    assert (await case.upkeep.round()).pages
+    while await store.give_back(spare=0):
+        pass
+    assert await store.shrink_journal()
+    assert not files_with(tmp_path, b"secret word")
+    assert (tmp_path / "test.db").stat().st_size < before / 4
+
+
+async def test_a_file_of_an_earlier_version_is_written_anew_once(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    store = await Store.open(path)
+    await said(store, "room", 50)
+    await store.aclose()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA secure_delete = OFF")
+        db.execute("PRAGMA auto_vacuum = NONE")
+        db.execute("VACUUM")
+        db.execute("INSERT INTO nodes (conversation, role, text, created) VALUES (1, 'user', 'a secret word', 1.0)")
+        db.execute("DELETE FROM nodes WHERE text = 'a secret word'")
+    assert b"secret word" in path.read_bytes()
+    store = await Store.open(path)
+    try:
+        assert b"secret word" not in path.read_bytes()
+        assert await store.transaction(lambda db: db.execute("PRAGMA auto_vacuum").fetchone()) == (2,)
+        assert len(await store.path(1)) == 50
+        assert path.stat().st_mode & 0o077 == 0
+    finally:
+        await store.aclose()
+
+
+async def test_one_that_another_program_reads_is_used_as_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "old.db"
+    store = await Store.open(path)
+    await said(store, "room", 5)
+    await store.aclose()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA auto_vacuum = NONE")
+        db.execute("VACUUM")
+        db.execute("BEGIN")
+        db.execute("SELECT count(*) FROM nodes").fetchone()
+        store = await Store.open(path)
+        try:
+            assert len(await store.path(1)) == 5
+            assert not await store.shrink_journal()
+        finally:
+            await store.aclose()
