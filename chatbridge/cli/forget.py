@@ -41,7 +41,7 @@ def command(id: str, config: Path, yes: bool, as_json: bool) -> None:
     if not yes:
         click.confirm(f"Delete for good what is kept of {id!r} in {settings.store}?", abort=True, err=True)
     forgotten = asyncio.run(_forget(settings, id, str(config)))
-    states = _delete_states(settings)
+    states = delete_states(settings)
     if as_json:
         echo_json({**asdict(forgotten), "kept_states": states})
         return
@@ -65,7 +65,7 @@ async def _forget(settings: Settings, id: str, config: str) -> Forgotten:
         await store.aclose()
 
 
-def _delete_states(settings: Settings) -> int:
+def delete_states(settings: Settings) -> int:
     """All that are kept: the tokens in them are of many chats, and no state says of which."""
     from chatbridge.engine.disk_cache import DiskCache
 

@@ -245,6 +245,7 @@ async def everything(path: Path) -> None:
     assert item is not None
     new = [NewOutboxMessage("send", content="{}", node=theirs.id)]
     await Outbox(store).put("bot", "room", new, inbox_id=item.id)
+    await Outbox(store).put("bot", "room", [NewOutboxMessage("send", content="{}")])
     await store.copy(theirs.id, "room/ben", "ben")
     await people(store)
     for id in ("ann", "room"):
