@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from chatbridge.bots.attachments import content_of, kib, with_attachments
 from chatbridge.bots.permissions import asker_of
 from chatbridge.bots.reply import FinishedReply, ReplyContext, ReplyState, ReplyStream
-from chatbridge.bots.request import AnswerTarget, BuiltRequest, build_request, choose_template
+from chatbridge.bots.request import AnswerTarget, BuiltRequest, build_request, choose_template, room_for
 from chatbridge.bots.tree import ConversationTree
 from chatbridge.errors import ChatbridgeError, CommandError, PromptTooLong
 from chatbridge.prompts.fitting import MAX_BYTES_PER_TOKEN
@@ -305,11 +305,14 @@ class Dialogue(ConversationTree):
         """The request for an answer; where its prompt begins is stored."""
         template = choose_template(self.bot.templates, settings, backend.info)
         await self.bot.services.look_over(template, backend.info)
-        path = [target.asked]
+        path, room = [target.asked], room_for(settings, backend.info)
+        # What was left out for less room than there is now (another model, another context_length) may fit again.
+        grown = conversation.trim is not None and conversation.trim_room is not None and room > conversation.trim_room
+        trim = None if grown else conversation.trim
         if settings.history:  # what was left out so far, and what can't fit by any means, is not even read back
             most = MAX_BYTES_PER_TOKEN * backend.info.context_length
-            path = await self.store.path(conversation.id, target.asked.id, since=conversation.trim, max_bytes=most)
-        trim, asked_of = conversation.trim, (backend.info.vocabulary, backend.info.context_length, settings)
+            path = await self.store.path(conversation.id, target.asked.id, since=trim, max_bytes=most)
+        asked_of = backend.info.vocabulary, backend.info.context_length, settings
         if self._too_long is not None and self._too_long[1] == asked_of:
             too_long, _, why = self._too_long
             if target.asked.id == too_long:
@@ -335,10 +338,12 @@ class Dialogue(ConversationTree):
         except PromptTooLong as error:
             self._too_long = (target.asked.id, asked_of, str(error))
             raise
+        if grown:  # less is left out than before, and people were told of that
+            built = replace(built, newly_dropped=0, trim_moved=True)
         if built.newly_dropped:
             built = replace(built, left_out=built.left_out + await self.store.count_above(path[0].id))
         if built.trim_moved and settings.history:
-            await self.store.set_trim(conversation.id, built.trim)
+            await self.store.set_trim(conversation.id, built.trim, room)
             log.info("conversation %d begins at another message from now on: %s", conversation.id, built.trim)
         return built
 

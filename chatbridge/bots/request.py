@@ -88,7 +88,7 @@ async def build_request(
     `system_trusted`: the system text is the configuration's, not a person's. `renderer`: what runs Jinja templates.
     Raises: TemplateError, PromptTooLong.
     """
-    sampling = settings.sampling if info.sampling is None else info.sampling.merged(settings.sampling)
+    sampling = sampling_of(settings, info)
     named = settings.speaker_names == "always" or (settings.speaker_names == "auto" and channel.kind == "group")
     spoken = [_turn(node, named) for node in path]
     system = _system(settings, trusted=system_trusted)
@@ -123,7 +123,7 @@ async def build_request(
         )
 
     request: Request | None = None
-    room = info.context_length - reserve(sampling, info)
+    room = room_for(settings, info)
 
     async def count(turns: list[Turn]) -> int:
         nonlocal request
@@ -176,6 +176,16 @@ def choose_template(templates: Mapping[str, Template], settings: ChannelSettings
     if name not in templates:
         raise TemplateError(f"there is no template {name!r}{did_you_mean(name, templates)}")
     return templates[name]
+
+
+def sampling_of(settings: ChannelSettings, info: ModelInfo) -> Sampling:
+    """The settings' sampling on top of what the model's makers recommend."""
+    return settings.sampling if info.sampling is None else info.sampling.merged(settings.sampling)
+
+
+def room_for(settings: ChannelSettings, info: ModelInfo) -> int:
+    """How many tokens a prompt may have."""
+    return info.context_length - reserve(sampling_of(settings, info), info)
 
 
 def reserve(sampling: Sampling, info: ModelInfo) -> int:

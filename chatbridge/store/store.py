@@ -102,11 +102,25 @@ class Store(Database):
 
     async def set_head(self, conversation_id: int, node_id: int | None) -> None:
         """Move to another node of the tree; None is before the first message."""
-        await self._set(conversation_id, "head", node_id)
 
-    async def set_trim(self, conversation_id: int, node_id: int | None) -> None:
-        """Remember at which node prompts begin from now on."""
-        await self._set(conversation_id, "trim", node_id)
+        def work(db: sqlite3.Connection) -> None:
+            if node_id is not None:
+                check_node(db, conversation_id, node_id)
+            touched = (node_id, time.time(), conversation_id)
+            db.execute("UPDATE conversations SET head = ?, touched = ? WHERE id = ?", touched)
+
+        await self.transaction(work)
+
+    async def set_trim(self, conversation_id: int, node_id: int | None, room: int | None = None) -> None:
+        """Remember at which node prompts begin from now on. `room`: how many tokens a prompt could have."""
+
+        def work(db: sqlite3.Connection) -> None:
+            if node_id is not None:
+                check_node(db, conversation_id, node_id)
+            values = (node_id, room, time.time(), conversation_id)
+            db.execute("UPDATE conversations SET trim = ?, trim_room = ?, touched = ? WHERE id = ?", values)
+
+        await self.transaction(work)
 
     async def set_overrides(self, conversation_id: int, overrides: Mapping[str, Any]) -> None:
         """Replace the settings that this conversation has for itself."""
@@ -314,12 +328,3 @@ class Store(Database):
             return get_conversation(db, fresh.id)
 
         return await self.transaction(work)
-
-    async def _set(self, conversation_id: int, column: str, node_id: int | None) -> None:
-        def work(db: sqlite3.Connection) -> None:
-            if node_id is not None:
-                check_node(db, conversation_id, node_id)
-            touched = (node_id, time.time(), conversation_id)
-            db.execute(f"UPDATE conversations SET {column} = ?, touched = ? WHERE id = ?", touched)
-
-        await self.transaction(work)
