@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from chatbridge.bots.attachments import Downloads, RemoteFile, bounded, is_short, with_files
 from chatbridge.bots.command import Ask, ChatCommand, CommandContext, expand, parse
 from chatbridge.bots.dialogue import Dialogue
+from chatbridge.bots.merged import MergedSettings
 from chatbridge.bots.permissions import Permissions, asker_of
 from chatbridge.bots.quotas import Reservation, estimate
 from chatbridge.bots.reply import Notice, ReplyContext, ReplyStream
@@ -54,6 +55,7 @@ class Bot:
         self.message_index = MessageIndex(services.store)
         """Which message of a chat is which node of a conversation."""
         self._dialogues: OrderedDict[str, Dialogue] = OrderedDict()
+        self._merged = MergedSettings(name)
         self._streaks = BotStreaks()
         self._rng = random.Random()
 
@@ -326,10 +328,12 @@ class Bot:
 
     def effective(self, channel: Channel, overrides: Mapping[str, Any] | None = None) -> ChannelSettings:
         """The settings of a channel, with what a conversation has set for itself on top."""
+        if not overrides:
+            return self._merged.of(self.services.settings, channel)
         try:
             return self.services.settings.channel(self.name, channel, overrides=overrides)
         except ValidationError:
-            kept, left_out = sound(overrides or {})
+            kept, left_out = sound(overrides)
             where = f"bot {self.name}, channel {channel.id}"
             log.warning("%s: settings of the conversation are left out: %s", where, ", ".join(left_out))
             return self.services.settings.channel(self.name, channel, overrides=kept)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from chatbridge.bots.attachments import unread_of, with_attachments
 from chatbridge.bots.permissions import asker_of
 from chatbridge.bots.reply import FinishedReply, ReplyContext, ReplyState, ReplyStream
-from chatbridge.bots.request import AnswerTarget, BuiltRequest, build_request, choose_template
+from chatbridge.bots.request import AnswerTarget, BuiltRequest, build_request, choose_template, room_for
 from chatbridge.bots.tree import ConversationTree
 from chatbridge.errors import ChatbridgeError, CommandError, PromptTooLong
 from chatbridge.prompts.fitting import MAX_BYTES_PER_TOKEN
@@ -93,15 +93,15 @@ class Dialogue(ConversationTree):
         async def begin(state: ReplyState) -> AnswerTarget | None:
             if parent is not None:
                 await self.go_to(parent)
-            conversation = await (self.conversation() if new_with is None else self.reset(new_with))
+            fresh = None if new_with is None else (await self.reset(new_with)).id
             message, state.message = state.message, None
             assert message is not None, "a reply begins once"
             state.notices += unread_of(message, language)
-            node = await self.store.append(
-                conversation.id,
-                "user",
+            asked = await self.store.ask(
+                self.bot_name,
+                self.key,
                 with_attachments(message),
-                parent=conversation.head,
+                conversation=fresh,
                 name=message.author.name,
                 author=asker_of(message.author),
                 service_id=message.id,
@@ -110,10 +110,9 @@ class Dialogue(ConversationTree):
             if state.gives_way and any(_takes_over(later, state) for later in self._waiting):
                 state.superseded = True
                 return None
-            after = await self.store.children(conversation.id, node.id)
             # One that was recorded together with a later one was answered with it.
-            state.superseded = bool(after) and all(child.role == "user" for child in after)
-            return None if after else AnswerTarget(node)
+            state.superseded = bool(asked.after) and all(child.role == "user" for child in asked.after)
+            return None if asked.after else AnswerTarget(asked.node, conversation=asked.conversation)
 
         state = ReplyState(language, author, message, follow_up != "queue", over, context, reservation=reservation)
         if follow_up == "interrupt" and self._running is not None and _takes_over(state, self._running):
@@ -259,7 +258,9 @@ class Dialogue(ConversationTree):
         """Ask the model and keep its answer, however it ends."""
         model = ""
         try:
-            conversation = await self.store.get(target.asked.conversation)  # whatever has become current meanwhile
+            conversation = target.conversation
+            if conversation is None:
+                conversation = await self.store.get(target.asked.conversation)  # whatever has become current meanwhile
             settings = self._settings_for(state.context, conversation)
             model = settings.model
             async with self.bot.services.models.use(self.bot.model(settings)) as backend:
@@ -277,8 +278,8 @@ class Dialogue(ConversationTree):
                             came += "" if chunk.thinking else chunk.text
                             if chunk.finish is not None:
                                 state.finish = chunk.finish
-                                await self._keep(state, target, built, chunk.finish)
-                                await self._settle(state, chunk.finish)
+                                keeping = self._keep(state, target, built, chunk.finish)
+                                await asyncio.gather(keeping, self._settle(state, chunk.finish))
                             yield chunk
                     finally:
                         if state.finish is None and came:
@@ -305,11 +306,14 @@ class Dialogue(ConversationTree):
         """The request for an answer; where its prompt begins is stored."""
         template = choose_template(self.bot.templates, settings, backend.info)
         await self.bot.services.look_over(template, backend.info)
-        path = [target.asked]
+        path, room = [target.asked], room_for(settings, backend.info)
+        # What was left out for less room than there is now (another model, another context_length) may fit again.
+        grown = conversation.trim is not None and conversation.trim_room is not None and room > conversation.trim_room
+        trim = None if grown else conversation.trim
         if settings.history:  # what was left out so far, and what can't fit by any means, is not even read back
             most = MAX_BYTES_PER_TOKEN * backend.info.context_length
-            path = await self.store.path(conversation.id, target.asked.id, since=conversation.trim, max_bytes=most)
-        trim, asked_of = conversation.trim, (backend.info.vocabulary, backend.info.context_length, settings)
+            path = await self.store.path(conversation.id, target.asked.id, since=trim, max_bytes=most)
+        asked_of = backend.info.vocabulary, backend.info.context_length, settings
         if self._too_long is not None and self._too_long[1] == asked_of:
             too_long, _, why = self._too_long
             if target.asked.id == too_long:
@@ -335,10 +339,12 @@ class Dialogue(ConversationTree):
         except PromptTooLong as error:
             self._too_long = (target.asked.id, asked_of, str(error))
             raise
+        if grown:  # less is left out than before, and people were told of that
+            built = replace(built, newly_dropped=0, trim_moved=True)
         if built.newly_dropped:
             built = replace(built, left_out=built.left_out + await self.store.count_above(path[0].id))
         if built.trim_moved and settings.history:
-            await self.store.set_trim(conversation.id, built.trim)
+            await self.store.set_trim(conversation.id, built.trim, room)
             log.info("conversation %d begins at another message from now on: %s", conversation.id, built.trim)
         return built
 

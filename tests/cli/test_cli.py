@@ -33,7 +33,7 @@ def call(*arguments: str) -> int | str | None:
 
 # --- what it imports -----------------------------------------------------------------------------------------------
 
-HEAVY = {"pydantic", "numpy", "yaml", "jinja2", "regex", "gguf", "torch", "rich", "prompt_toolkit", "watchfiles"}
+HEAVY = {"pydantic", "numpy", "yaml", "jinja2", "regex", "gguf", "torch", "rich", "prompt_toolkit"}
 READS = ("pydantic", "pydantic_core", "yaml")
 """What it takes to read bots.yaml."""
 

@@ -14,7 +14,7 @@ from chatbridge import Author, Channel, Delivery, FrontendType, Limits, Message,
 from chatbridge.config import BotSettings
 from chatbridge.errors import BackendError, ConfigError
 from chatbridge.operations import monitor
-from chatbridge.operations.lag import MAX_SAMPLES, QUIET, LoopLag
+from chatbridge.operations.lag import INTERVAL, KEPT, LINGER, QUIET, LoopLag
 from chatbridge.operations.metrics import Metrics
 from chatbridge.operations.monitor import Page, serving
 from chatbridge.operations.service import _health
@@ -28,6 +28,7 @@ from chatbridge.testing import (
     scripted,
     toy_backend,
 )
+from chatbridge.testing.virtual import wakeups
 
 ANN = Author("a", "Ann")
 
@@ -73,12 +74,36 @@ async def test_a_loop_that_is_blocked_is_told_of_but_not_each_time(caplog: pytes
 
 
 async def test_lag_is_forgotten_after_a_minute_and_counted_in_shares() -> None:
-    lag = await watched([5.0, *[0.0] * MAX_SAMPLES])
+    lag = await watched([5.0, *[0.0] * (round(KEPT / INTERVAL) + 1)])
     assert lag.worst < 0.001
     lag = await watched([*[0.0] * 98, 0.2, 0.3])
     assert lag.quantile(0.5) < 0.001
     assert lag.quantile(0.98) == pytest.approx(0.2)
     assert LoopLag().quantile(0.99) == LoopLag().worst == 0.0
+
+
+def test_lag_is_sampled_only_while_there_is_something_to_do() -> None:
+    async def main() -> tuple[int, int, int]:
+        lag, stirred = LoopLag(), asyncio.Event()
+        working = False
+        watching = asyncio.create_task(lag.run(stirred, lambda: working))
+        await asyncio.sleep(1000)
+        asleep = wakeups()
+        working = True
+        stirred.set()
+        await asyncio.sleep(50)
+        samples = len(lag._samples)
+        working = False
+        await asyncio.sleep(LINGER + 1)
+        before = wakeups()
+        await asyncio.sleep(1000)
+        watching.cancel()
+        return asleep, samples, wakeups() - before
+
+    asleep, samples, asleep_again = run_virtually(main())
+    assert asleep < 10
+    assert samples == pytest.approx(50 / INTERVAL, abs=2)
+    assert asleep_again < 10
 
 
 # --- the monitor -----------------------------------------------------------------------------------------------------
@@ -156,7 +181,7 @@ async def answers_are_counted(store: Path) -> None:
 
 
 async def test_the_lag_is_told_at_its_worst_and_as_nearly_all_samples_were() -> None:
-    found = await numbers(Metrics(await watched([*[0.0] * (MAX_SAMPLES - 10), *[0.2] * 9, 0.3])))
+    found = await numbers(Metrics(await watched([*[0.0] * (round(KEPT / INTERVAL) - 100), *[0.2] * 9, 0.3])))
     assert found['chatbridge_event_loop_lag_seconds{of="worst"}'] == pytest.approx(0.3)
     assert found['chatbridge_event_loop_lag_seconds{of="p99"}'] == pytest.approx(0.2)
 
