@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ValidationError
-
 from chatbridge.bots.attachments import Downloads, RemoteFile, bounded, is_short, with_files
 from chatbridge.bots.command import Ask, ChatCommand, CommandContext, expand, parse
 from chatbridge.bots.dialogue import Dialogue
@@ -22,7 +20,6 @@ from chatbridge.bots.permissions import Permissions, asker_of
 from chatbridge.bots.quotas import Reservation, estimate
 from chatbridge.bots.reply import Notice, ReplyContext, ReplyStream
 from chatbridge.bots.scopes import SIDE, conversation_key, in_reply_chains, moved_key, owner_of
-from chatbridge.bots.stored_overrides import sound
 from chatbridge.bots.triggers import BotStreaks, addressed_text, matches
 from chatbridge.config.settings import BotSettings, ChannelSettings, ModelSettings
 from chatbridge.errors import CommandError, ConfigError
@@ -328,15 +325,7 @@ class Bot:
 
     def effective(self, channel: Channel, overrides: Mapping[str, Any] | None = None) -> ChannelSettings:
         """The settings of a channel, with what a conversation has set for itself on top."""
-        if not overrides:
-            return self._merged.of(self.services.settings, channel)
-        try:
-            return self.services.settings.channel(self.name, channel, overrides=overrides)
-        except ValidationError:
-            kept, left_out = sound(overrides)
-            where = f"bot {self.name}, channel {channel.id}"
-            log.warning("%s: settings of the conversation are left out: %s", where, ", ".join(left_out))
-            return self.services.settings.channel(self.name, channel, overrides=kept)
+        return self._merged.of(self.services.settings, channel, overrides)
 
     def language(self, channel: Channel, client: str = "", text: str = "") -> str:
         """The language to speak to somebody there, "en" or "zh"."""

@@ -331,8 +331,8 @@ class BotSettings:
 class Settings:
     """A whole bots.yaml. `templates`: presets, plugins' and own ones. `drain`: seconds for answers at a shutdown.
     `monitor`: where /healthz and /metrics are, as HOST:PORT. `template_limits`: of the models' own chat templates.
-    `load_mib`: what a file for /load may have. `variables`: names of those whose values were taken. `keep`: how long the
-    store keeps things.
+    `load_mib`: what a file for /load may have. `variables`: names of those whose values were taken. `keep`: how long
+    the store keeps things.
 
     Whatever may hold a secret that a variable gave, or plain text, is left out of its repr.
     """
