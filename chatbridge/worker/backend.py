@@ -35,7 +35,6 @@ from chatbridge.worker.protocol import (
     Cancel,
     Close,
     FromWorker,
-    Generate,
     Load,
     Loaded,
     LoadFailed,
@@ -44,7 +43,6 @@ from chatbridge.worker.protocol import (
     Paused,
     Ping,
     Pong,
-    Query,
     QueryResult,
     RequestEvent,
     Step,
@@ -65,7 +63,6 @@ _PATIENCE = 10.0
 
 _LOADS = 4
 """How often in a row a model whose process died while it loaded is loaded for those who wait."""
-
 
 _StartProcess = Callable[[], Coroutine[Any, Any, Process]]
 
@@ -261,23 +258,14 @@ class WorkerBackend:
             self._timer = loop.call_later(actions.later, self._go_on)
 
     def _submit(self, job: Job) -> None:
-        if isinstance(job, Question):
-            try:
-                self._send(Query(job.number, job.prompt, job.count))
-            except ValueError as error:
-                self._fail(InvalidRequest(f"the text can't be sent to the model: {error}"), [job])
-            return
-        assert isinstance(job, Answer)
-        if job.cancelled:
+        assert isinstance(job, Answer | Question)
+        if isinstance(job, Answer) and job.cancelled:
             return  # its end is on its way
-        request = job.request
         try:
-            # The turns are for servers that take no prompt; here they would be the prompt once more. What has come so
-            # far goes back as it was sampled, control tokens too: it is this one answer, which the model would have
-            # read just so without a death, and which forges nobody's turn: for later prompts see `prompts.reply_ids`.
-            self._send(Generate(replace(request, turns=(), resume=(*request.resume, *job.tokens))))
+            self._send(job.message())
         except ValueError as error:
-            self._fail(InvalidRequest(f"the request can't be sent to the model: {error}"), [job])
+            what = "request" if isinstance(job, Answer) else "text"
+            job.fail(InvalidRequest(f"the {what} can't be sent to the model: {error}"))
 
     async def _ask(self, prompt: Prompt | None, *, count: bool = True) -> Any:
         self._check_open()
@@ -302,10 +290,8 @@ class WorkerBackend:
 
     def _fail(self, error: ChatbridgeError, jobs: Iterable[Job]) -> None:
         for job in list(jobs):
-            if isinstance(job, Answer):
-                job.events.put_nowait(error)
-            elif isinstance(job, Question) and not job.result.done():
-                job.result.set_exception(error)
+            assert isinstance(job, Answer | Question)
+            job.fail(error)
 
     # --- the worker's life -------------------------------------------------------------------------------------
 
@@ -398,9 +384,9 @@ class WorkerBackend:
                 self._kill(worker, why)
         elif isinstance(message, QueryResult) and (question := self._questions.get(message.id)) is not None:
             if message.failure is not None:
-                self._fail(message.failure.error(), [question])
-            elif not question.result.done():
-                question.result.set_result(message.value)
+                question.fail(message.failure.error())
+            else:
+                question.answer(message.value)
 
     def _hand_out(self, message: RequestEvent) -> None:
         answer = self._answers.get(message.id)

@@ -12,6 +12,7 @@ import pytest
 
 from chatbridge import Author, Channel, Delivery, FrontendType, Limits, Message, Options
 from chatbridge.config import BotSettings
+from chatbridge.delivery.clock import LoopClock
 from chatbridge.errors import BackendError, ConfigError
 from chatbridge.operations import monitor
 from chatbridge.operations.lag import INTERVAL, KEPT, LINGER, QUIET, LoopLag
@@ -87,16 +88,16 @@ def test_lag_is_sampled_only_while_there_is_something_to_do() -> None:
         lag, stirred = LoopLag(), asyncio.Event()
         working = False
         watching = asyncio.create_task(lag.run(stirred, lambda: working))
-        await asyncio.sleep(1000)
+        await LoopClock().sleep(1000)
         asleep = wakeups()
         working = True
         stirred.set()
-        await asyncio.sleep(50)
+        await LoopClock().sleep(50)
         samples = len(lag._samples)
         working = False
-        await asyncio.sleep(LINGER + 1)
+        await LoopClock().sleep(LINGER + 1)
         before = wakeups()
-        await asyncio.sleep(1000)
+        await LoopClock().sleep(1000)
         watching.cancel()
         return asleep, samples, wakeups() - before
 
