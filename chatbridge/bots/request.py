@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from chatbridge.engine.backend import Request
 from chatbridge.errors import TemplateError
 from chatbridge.prompts.builtin import suggest_preset
-from chatbridge.prompts.fitting import fit
+from chatbridge.prompts.fitting import fit, max_tokens
 from chatbridge.prompts.jinja_renderer import JinjaRenderer, shared_renderer
 from chatbridge.prompts.rendering import guard_for, render
 from chatbridge.prompts.reply_ids import ReplyIds
@@ -29,7 +29,7 @@ from chatbridge.types import Channel, ModelInfo, Turn
 if TYPE_CHECKING:
     from chatbridge.config.settings import ChannelSettings
     from chatbridge.prompts.guard import Guard
-    from chatbridge.store import Node
+    from chatbridge.store import Conversation, Node
 
 
 LONG = 8_000
@@ -38,10 +38,14 @@ LONG = 8_000
 
 @dataclass(frozen=True, slots=True)
 class AnswerTarget:
-    """What the model is to do: answer the message `asked`, or go on with the `unfinished` answer to it."""
+    """What the model is to do: answer the message `asked`, or go on with the `unfinished` answer to it.
+
+    `conversation`: the one that it stands in, where that was read together with it.
+    """
 
     asked: Node
     unfinished: Node | None = None
+    conversation: Conversation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ async def build_request(
     `system_trusted`: the system text is the configuration's, not a person's. `renderer`: what runs Jinja templates.
     Raises: TemplateError, PromptTooLong.
     """
-    sampling = (info.sampling or Sampling()).merged(settings.sampling)
+    sampling = sampling_of(settings, info)
     named = settings.speaker_names == "always" or (settings.speaker_names == "auto" and channel.kind == "group")
     spoken = [_turn(node, named) for node in path]
     system = _system(settings, trusted=system_trusted)
@@ -118,7 +122,8 @@ async def build_request(
             adapter=settings.adapter or "",
         )
 
-    request = Request(())
+    request: Request | None = None
+    room = room_for(settings, info)
 
     async def count(turns: list[Turn]) -> int:
         nonlocal request
@@ -129,6 +134,8 @@ async def build_request(
             request = rendered(turns)
         else:
             request = await asyncio.to_thread(rendered, turns)
+        if (most := max_tokens(request.prompt) + len(resume)) <= room:
+            return most  # the model need not be asked
         return await count_tokens(request.prompt) + len(resume)
 
     ids = [node.id for node in path]
@@ -140,6 +147,7 @@ async def build_request(
         reserve=reserve(sampling, info),
         start=trimmed + len(system) if trimmed else 0,
     )
+    assert request is not None, "what fits was counted"
     start = max(0, fitted.start - len(system))
     if resume:
         longer = request.sampling.model_copy(update={"max_tokens": request.sampling.max_tokens + len(resume)})
@@ -168,6 +176,16 @@ def choose_template(templates: Mapping[str, Template], settings: ChannelSettings
     if name not in templates:
         raise TemplateError(f"there is no template {name!r}{did_you_mean(name, templates)}")
     return templates[name]
+
+
+def sampling_of(settings: ChannelSettings, info: ModelInfo) -> Sampling:
+    """The settings' sampling on top of what the model's makers recommend."""
+    return settings.sampling if info.sampling is None else info.sampling.merged(settings.sampling)
+
+
+def room_for(settings: ChannelSettings, info: ModelInfo) -> int:
+    """How many tokens a prompt may have."""
+    return info.context_length - reserve(sampling_of(settings, info), info)
 
 
 def reserve(sampling: Sampling, info: ModelInfo) -> int:

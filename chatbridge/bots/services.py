@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -89,6 +90,8 @@ class Services:
     monotonic: Callable[[], float] = time.monotonic
     deliveries: set[OpenDelivery] = field(default_factory=set)
     """Those that are open now, one for each bot of a chat service."""
+    stirred: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever a chat brings something; who watches the program clears it, and sleeps until then."""
     renderer: JinjaRenderer = field(default_factory=shared_renderer)
     """What runs the models' own chat templates."""
     _diagnosed: set[tuple[str, str]] = field(default_factory=set)

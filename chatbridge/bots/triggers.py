@@ -61,6 +61,10 @@ def without_name(text: str, name: str) -> str:
     return re.sub(rf"\A{name}[\s,:;，：；、]*", "", text, count=1, flags=re.IGNORECASE)
 
 
+MAX_STREAKS = 1000
+"""Of so many channels is remembered how often bots were answered there, of those in which one wrote last."""
+
+
 class BotStreaks:
     """Counts how many answers in a row went to other bots, for each channel."""
 
@@ -73,6 +77,8 @@ class BotStreaks:
 
     def allow(self, channel: Channel) -> bool:
         """Whether one more answer to a bot is in order; it is counted."""
-        count = self._counts.get(channel.id, 0)
+        count = self._counts.pop(channel.id, 0)
         self._counts[channel.id] = count + 1
+        while len(self._counts) > MAX_STREAKS:
+            del self._counts[next(iter(self._counts))]
         return count < MAX_ANSWERS_TO_BOTS

@@ -123,3 +123,4 @@ class TopKeys(BaseModel):
         int,
         Field(ge=128, le=65_536, description="Memory that it may have, in MiB, where the system has such a limit."),
     ] = 512
+    load_mib: Annotated[int, Field(ge=1, le=2048, description="MiB that a file for /load may have.")] = 32

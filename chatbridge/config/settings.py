@@ -98,18 +98,22 @@ class ChannelSettings(BaseModel):
     ] = "thread"
     follow_up: Annotated[
         Literal["queue", "merge", "interrupt"],
-        Field(description="Messages that come while an answer does: one by one, together, or in its place."),
+        Field(
+            description="Messages that come while an answer does: one by one, together, or in its place; in the place "
+            "of another person's answer only where `change_answers` lets them, else one by one."
+        ),
     ] = "queue"
     buttons: Annotated[bool, Field(description="Buttons under answers, where the service has them.")] = True
     change_answers: Annotated[
         Literal["asker", "everyone"],
         Field(
             description="Who may stop, repeat, continue, take back or branch from an answer in a group: whoever asked "
-            "for it and admins, or everyone."
+            "for it and admins, or everyone. /reset is for all: an answer on its way goes on to its end."
         ),
     ] = "asker"
     speaker_names: Annotated[
-        Literal["auto", "always", "never"], Field(description="Names before messages; auto: in groups only.")
+        Literal["auto", "always", "never"],
+        Field(description='Names before messages, longer ones than 256 characters end in "…"; auto: in groups only.'),
     ] = "auto"
     language: Annotated[
         Literal["auto", "en", "zh"], Field(description="What chatbridge's own lines are written in.")
@@ -123,7 +127,8 @@ class ChannelSettings(BaseModel):
         Field(
             ge=1,
             le=1024,
-            description="KiB that are read of one message with its files; of longer files the beginning is read.",
+            description="KiB that are read of one message with its files, ten at most; of longer files the beginning "
+            "is read.",
         ),
     ] = 64
     aliases: Annotated[
@@ -326,7 +331,8 @@ class BotSettings:
 class Settings:
     """A whole bots.yaml. `templates`: presets, plugins' and own ones. `drain`: seconds for answers at a shutdown.
     `monitor`: where /healthz and /metrics are, as HOST:PORT. `template_limits`: of the models' own chat templates.
-    `variables`: names of those whose values were taken. `keep`: how long the store keeps things.
+    `load_mib`: what a file for /load may have. `variables`: names of those whose values were taken. `keep`: how long
+    the store keeps things.
 
     Whatever may hold a secret that a variable gave, or plain text, is left out of its repr.
     """
@@ -339,6 +345,7 @@ class Settings:
     drain: float = 10.0
     monitor: str = ""
     template_limits: JinjaLimits = field(default=JinjaLimits())
+    load_mib: int = 32
     variables: frozenset[str] = frozenset()
     keep: Keep = field(default=Keep())
 

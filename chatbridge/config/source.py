@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,11 @@ if TYPE_CHECKING:
     from chatbridge.plugins.manager import Plugins
 
 log = logging.getLogger(__name__)
+
+TICK = 2.0
+"""Seconds from one look at the files to the next. A system's reports of changes would be quicker, but network drives
+make none, editors put new files in the place of old ones, and those who wait for reports wake up more often than this.
+"""
 
 
 class SettingsSource:
@@ -66,52 +70,23 @@ class SettingsSource:
         for listener in self._listeners:
             listener()
 
-    async def watch(self, started: asyncio.Event | None = None, *, tick: float = 1.0) -> None:
+    async def watch(self, started: asyncio.Event | None = None, *, tick: float = TICK) -> None:
         """Reload whenever a file changes, until cancelled. `started` is set once the watch is on.
 
-        `tick`: seconds after which the files are looked at in any case, since network drives report no change.
+        `tick`: seconds from one look at the files to the next.
         """
         if not self._files:
             await asyncio.Event().wait()
+        # Nothing is known at first: a file may have changed since it was read.
+        contents: dict[Path, bytes] | None = None
         while True:
-            files = self._files
-            # Nothing is known at first: a file may have changed since it was read.
-            contents: dict[Path, bytes] | None = None
-            async with aclosing(_ticks(files, tick)) as ticks:
-                async for _ in ticks:
-                    found = await asyncio.to_thread(_contents, files)
-                    if found != contents:
-                        contents = found
-                        self.reload()
-                    if started is not None:
-                        started.set()
-                    if self._files != files:
-                        break
-
-
-async def _ticks(files: frozenset[Path], tick: float) -> AsyncGenerator[object, None]:
-    """Something, whenever one of the files may have changed and at least every `tick` seconds."""
-    import watchfiles
-
-    # The folders are watched, not the files: editors replace a file by renaming another over it.
-    folders = {folder for file in files if (folder := file.absolute().parent).is_dir()}
-    names = {file.name for file in files}  # the database, which changes all the time, may lie beside them
-    watch = watchfiles.awatch(
-        *sorted(folders),
-        watch_filter=lambda change, path: Path(path).name in names,
-        recursive=False,
-        yield_on_timeout=True,
-        rust_timeout=round(1000 * tick),
-    )
-    try:
-        async with aclosing(watch):
-            async for changes in watch:
-                yield changes
-    except (OSError, RuntimeError) as error:  # most systems allow a limited number of watches
-        log.info("changes of files are not reported (%s); looking every %g s instead", error, tick)
-    while True:
-        await asyncio.sleep(tick)
-        yield None
+            found = await asyncio.to_thread(_contents, self._files)
+            if found != contents:
+                contents = found
+                self.reload()
+            if started is not None:
+                started.set()
+            await asyncio.sleep(tick)
 
 
 def _contents(files: frozenset[Path]) -> dict[Path, bytes]:

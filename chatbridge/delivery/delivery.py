@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 60.0
-"""How often inbox and outbox are looked through for what `chatbridge queue retry` put back."""
+"""How often inbox and outbox are looked through for what `chatbridge queue retry` put back, and what is kept in memory
+for each chat is let go of where the chat is silent."""
 
 MAX_OFFERS = 1000
 """How many offers to answer an edited message are remembered, so that one more edit makes no second offer."""
@@ -50,11 +51,11 @@ class Delivery:
             await delivery.resume()           # connected: go on with what a crash or a shutdown left
             await delivery.accept(message)    # each message; it is stored when this returns
 
-    open_chat: gives the `Chat` for a channel's id; called once for each. limits: of all chats, or of one by its id.
-    budget: calls that the service allows in all chats together. drain: seconds that answers get to end when the
-    context is left, those of bots.yaml unless given; the rest goes on at the next start. tries: a message whose
-    answering ended the program so many times is given up. downloads: fetches the files of messages, once these are
-    stored and their turn has come.
+    open_chat: gives the `Chat` for a channel's id; called again where the chat was silent meanwhile. limits: of all
+    chats, or of one by its id. budget: calls that the service allows in all chats together. drain: seconds that answers
+    get to end when the context is left, those of bots.yaml unless given; the rest goes on at the next start. tries: a
+    message whose answering ended the program so many times is given up. downloads: fetches the files of messages, once
+    these are stored and their turn has come.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Delivery:
         channel, a stream of updates) and how far it is read with this message; stored in the same transaction, and
         given back by `cursors`. Raises: StoreError; then the message is not stored.
         """
+        self.bot.services.stirred.set()
         # What a crash, or a full disk, has left was asked before: behind this one it would pass for answered.
         if self._sweeper is None or self._tasks.failed:
             await self.resume()
@@ -151,6 +153,7 @@ class Delivery:
         A model's answer comes to the chat, after a crash as well: the press is stored before anything is done about
         it. Raises: StoreError; then it is not stored.
         """
+        self.bot.services.stirred.set()
         if press.action == "stop":
             reply = self._outbox_sender.reply_shown_by(press.channel.id, press.message_id)
             return await self.bot.stop(press, reply)
@@ -167,6 +170,7 @@ class Delivery:
         Returns soon, with what to show to the person who gave it; nothing where a model's answer comes to the chat,
         as it does after a crash as well. Raises: StoreError.
         """
+        self.bot.services.stirred.set()
         message = self.bot.bounded(message)
         context = self.bot.context(message)
         result = await self._inbox_worker.result(message, context)
@@ -320,7 +324,9 @@ class Delivery:
 
     async def _sweep(self) -> None:
         while True:
-            await self._clock.sleep(SWEEP_SECONDS)
+            # All bots at the same moments: they share the commits, and the program sleeps in between.
+            await self._clock.sleep(SWEEP_SECONDS - self._clock.time() % SWEEP_SECONDS)
+            self._outbox_sender.forget_silent()
             try:
                 await self.resume()
             except ChatbridgeError as error:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from chatbridge.bots.attachments import Downloads
 from chatbridge.bots.reply import Notice, ReplyContext, ReplyStream
@@ -60,7 +60,7 @@ class InboxWorker:
         self._tasks = tasks
         self._tries = tries
         self._downloads = downloads
-        self._order_locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._order_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._suspect_lock = asyncio.Lock()
         self._in_hand: set[int] = set()
 
@@ -123,7 +123,7 @@ class InboxWorker:
 
     async def _handle(self, item: InboxItem, redelivered: bool) -> None:
         async with self._holding(item), AsyncExitStack() as stack:
-            async with self._order_locks[item.channel]:  # messages of a chat begin in their order
+            async with self._order_locks.setdefault(item.channel, asyncio.Lock()):  # a chat's messages keep their order
                 if item.attempts >= SUSPECT_ATTEMPTS:
                     await stack.enter_async_context(self._suspect_lock)
                 begun = await self._inbox.begin(item.id)

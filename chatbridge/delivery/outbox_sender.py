@@ -70,6 +70,11 @@ class OutboxSender:
             self._senders[channel] = ChatSender(self._open_chat(channel), limiter, self._clock, self.outbox, self.calls)
         return self._senders[channel]
 
+    def forget_silent(self) -> None:
+        """Let go of the senders of chats in which nothing goes on."""
+        for channel in [channel for channel, sender in self._senders.items() if sender.silent()]:
+            del self._senders[channel]
+
     def limits(self, channel: str) -> Limits:
         """What that chat takes."""
         return self.sender(channel).limiter.limits

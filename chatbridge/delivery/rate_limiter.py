@@ -108,6 +108,11 @@ class CallWindow:
             return now + SOON
         return -math.inf if len(self._ended) < room else self._ended[-room] + self._budget.seconds
 
+    def empty(self, now: float) -> bool:
+        """Whether no call counts any more."""
+        over = self._budget is None or not self._ended or self._ended[-1] + self._budget.seconds <= now
+        return over and not self._under_way
+
 
 @dataclass(eq=False, slots=True)
 class Call:
@@ -164,6 +169,14 @@ class RateLimiter:
     def pause(self) -> float:
         """Seconds between two previews at present."""
         return self._pause
+
+    def silent(self, now: float) -> bool:
+        """Whether nothing is to be done, and nothing that was done still counts: a new limiter would decide the same.
+
+        Only the pace of previews, which a slow service has slowed down, begins anew.
+        """
+        waits = self._next_preview > now or self._next_typing > now
+        return not (self._finals or self._answers or waits) and self._window.empty(now)
 
     # --- requests ----------------------------------------------------------------------------------------------
 

@@ -108,6 +108,10 @@ class ChatSender:
         """What is under way, if anything is."""
         return None if self._task is None or self._task.done() else self._task
 
+    def silent(self) -> bool:
+        """Whether nobody needs this sender: its chat can have another one when it speaks again."""
+        return self.work is None and not self.order.locked() and self.limiter.silent(self._clock.time())
+
     async def aclose(self) -> None:
         """Stop, also in the middle of a call."""
         self._closed = True

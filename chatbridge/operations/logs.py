@@ -105,7 +105,6 @@ def set_up(
     if level > logging.DEBUG:
         handler.addFilter(Brief())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of every change of any file beside ours
     for library in ("httpx", "httpcore"):  # they tell of every request, and some frontends ask all the time
         logging.getLogger(library).setLevel(logging.WARNING if level > logging.DEBUG else logging.DEBUG)
 

@@ -52,7 +52,8 @@ async def serve(config: Path, bots: Iterable[str], redactor: Redactor) -> None:
         bridge = await stack.enter_async_context(Bridge(source, plugins, config=str(config)))
         if metrics is not None:
             metrics.bridge = bridge
-        watching = asyncio.create_task(lag.run())
+        at_work = bridge.services.stirred, lambda: any(one.in_hand or one.queued for one in bridge.deliveries)
+        watching = asyncio.create_task(lag.run(*at_work))
         stack.callback(watching.cancel)
 
         async def health() -> Page:

@@ -10,10 +10,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from chatbridge.errors import PromptTooLong
+from chatbridge.prompts.segments import Prompt, Text, Tokens
 from chatbridge.types import Turn
 
 MAX_BYTES_PER_TOKEN = 16
 """More bytes a token does not stand for on average, in any text that people write; ordinary are three to six."""
+
+
+MAX_TOKENS_PER_BYTE = 12
+"""More tokens one byte never becomes: a token is a byte at least, and no character's compatibility form (NFKC), which
+some tokenizers read in its place, has more than eleven times its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,16 @@ async def fit(
             )
         half = old[len(old) // 2] if len(old) > 1 else asked
         start = _not_at_an_answer(turns, half, asked)
+
+
+def max_tokens(prompt: Prompt) -> int:
+    """So many tokens a prompt has at most, whatever the tokenizer."""
+    return sum(
+        len(part.ids)
+        if isinstance(part, Tokens)
+        else 1 + (MAX_TOKENS_PER_BYTE * len(part.text.encode("utf-8", "replace")) if isinstance(part, Text) else 0)
+        for part in prompt
+    )
 
 
 def _not_at_an_answer(turns: Sequence[Turn], start: int, asked: int) -> int:

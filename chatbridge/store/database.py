@@ -1,6 +1,7 @@
-"""One SQLite file: every operation is one transaction on one writer thread, and durable when its await returns.
+"""One SQLite file: every operation is whole or not at all, on one writer thread, and durable when its await returns.
 
-Knows no table but by `schema`, which brings an old file up to date.
+Knows no table but by `schema`, which brings an old file up to date. What waits while the thread is busy is committed
+together (`transactions`): many chats at once cost hardly more commits and thread switches than one.
 
 Durability: WAL with `synchronous=NORMAL`. A commit is in the operating system's hands when it returns, so nothing
 committed is lost when the program is killed or crashes; after a power failure the last moments may be missing, but
@@ -9,15 +10,14 @@ the file is sound. `FULL` would wait for the disk at each message.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self, TypeVar, cast
 
 from chatbridge.errors import StoreError, StoreFull
 from chatbridge.store import damaged, packing
@@ -25,6 +25,7 @@ from chatbridge.store.audit import Audit
 from chatbridge.store.lock import StoreLock
 from chatbridge.store.private import keep_private, make_private
 from chatbridge.store.schema import migrate, outdated, refuse_newer
+from chatbridge.store.transactions import Outcome, Work, WriterThread
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Database:
         self._file = path
         self._shared = shared
         self._lock = StoreLock(path, config)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._thread = WriterThread(self._transaction)
         self._connection: damaged.Connection | None = None
         self._audit = Audit()
         self.damaged_rows = 0
@@ -75,16 +76,19 @@ class Database:
                 self._connection = None
             self._lock.release()
 
-        await asyncio.get_running_loop().run_in_executor(self._thread, close)
+        await self._thread.run(close)
         self._thread.shutdown()
 
     async def transaction(self, work: Callable[[sqlite3.Connection], T], *, checked: bool = True) -> T:
-        """Run `work` as one transaction on the store's thread. Raises StoreError.
+        """Run `work` on the store's thread, all of it or nothing. Raises StoreError.
 
         `checked`: False where `work` itself sees to it that nothing points at what it deletes; SQLite would look for
-        that in whole tables.
+        that in whole tables. Such a one is committed alone.
         """
-        return await self._run(lambda: self._transaction(self._open(), work, checked=checked))
+        if checked:
+            return await self._thread.transaction(work)
+        ((result, _),) = await self._run(lambda: self._commit([work], checked=False))
+        return cast("T", result)
 
     async def look_through(self) -> int:
         """Look for rows of any table that can't be read, and put them aside. Returns how many are there by now.
@@ -125,20 +129,23 @@ class Database:
         """One statement as a transaction; how many rows it changed. Raises StoreError."""
         return await self.transaction(lambda db: db.execute(statement, values).rowcount)
 
+    def _transaction(self, works: Sequence[Work]) -> list[Outcome]:
+        """Run all of them as one transaction. Raises what one alone raises, and StoreError where nothing is written."""
+        return self._guarded(lambda: self._commit(works))()
+
     def _open(self) -> damaged.Connection:
         if self._connection is None:
             raise StoreError(f"{self._file} is closed already")
         return self._connection
 
-    def _transaction(
-        self, db: damaged.Connection, work: Callable[[sqlite3.Connection], T], *, checked: bool = True
-    ) -> T:
+    def _commit(self, works: Sequence[Work], *, checked: bool = True) -> list[Outcome]:
+        db = self._open()
         db.noticed.clear()
         if not checked:
             db.execute("PRAGMA foreign_keys = OFF")
         db.execute("BEGIN IMMEDIATE")
         try:
-            result = work(db)
+            outcomes: list[Outcome] = [(works[0](db), None)] if len(works) == 1 else self._beside(db, works)
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:  # a full disk, for one, has ended it already
@@ -150,7 +157,24 @@ class Database:
         for told in db.noticed:
             log.error("%s: %s", self._file, told)
         self.damaged_rows += len(db.noticed)
-        return result
+        return outcomes
+
+    def _beside(self, db: damaged.Connection, works: Sequence[Work]) -> list[Outcome]:
+        """Each by itself within the transaction: what one of them did is undone where it fails, and nothing else."""
+        outcomes: list[Outcome] = []
+        for work in works:
+            noticed = len(db.noticed)
+            db.execute("SAVEPOINT work")
+            try:
+                outcomes.append((self._guarded(partial(work, db))(), None))
+            except Exception as error:
+                if not db.in_transaction:
+                    raise
+                db.execute("ROLLBACK TO work")
+                del db.noticed[noticed:]
+                outcomes.append((None, error))
+            db.execute("RELEASE work")
+        return outcomes
 
     def _connect(self) -> None:
         if not self._file.parent.is_dir():
@@ -175,7 +199,7 @@ class Database:
         else:
             if not packing.gives_back(db):
                 self._write_anew(db)
-            self._transaction(db, self._look_over)
+            self._commit([self._look_over])
         self.damaged_rows = damaged.count(db)
 
     def _write_anew(self, db: damaged.Connection) -> None:
@@ -192,6 +216,12 @@ class Database:
             pass
 
     async def _run(self, work: Callable[[], T]) -> T:
+        """Run something on the store's thread that is no transaction."""
+        return await self._thread.run(self._guarded(work))
+
+    def _guarded(self, work: Callable[[], T]) -> Callable[[], T]:
+        """The same, with what SQLite and the system raise as a StoreError in words."""
+
         def guarded() -> T:
             try:
                 return work()
@@ -203,8 +233,7 @@ class Database:
                 words = _WORDS["SQLITE_FULL" if kind is StoreFull else _OS_ERRORS.get(error.errno or 0, "")]
                 raise kind(f"{error.filename or self._file}: {words} ({error.strerror})") from error
 
-        # Shielded: a caller that is cancelled must not leave a transaction half-way.
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, guarded))
+        return guarded
 
 
 def storable(text: str) -> str:

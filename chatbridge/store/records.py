@@ -14,7 +14,8 @@ class Conversation:
     """One conversation of a bot in a channel.
 
     `head` is the node that was said last on the current branch. `overrides` are settings of this conversation
-    alone. `trim` is the node at which prompts begin since history had to be left out. `created` in seconds since
+    alone. `trim` is the node at which prompts begin since history had to be left out, and `trim_room` how many tokens a
+    prompt could have then; None where that is not known. `created` in seconds since
     the epoch. `title` is how it began.
     """
 
@@ -26,6 +27,7 @@ class Conversation:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     created: float = 0.0
     title: str = ""
+    trim_room: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

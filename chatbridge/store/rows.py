@@ -21,7 +21,7 @@ from chatbridge.types import Reply
 
 T = TypeVar("T")
 
-SELECT_CONVERSATION = "SELECT id, bot, channel, head, trim, overrides, created, '' FROM conversations"
+SELECT_CONVERSATION = "SELECT id, bot, channel, head, trim, trim_room, overrides, created, '' FROM conversations"
 SELECT_TITLED = SELECT_CONVERSATION.replace(
     "''",
     "coalesce((SELECT text FROM nodes WHERE conversation = conversations.id AND removed IS NOT 1 "
@@ -62,15 +62,16 @@ def read_node(db: sqlite3.Connection, node_id: int) -> Node:
 
 
 def _conversation(row: tuple[Any, ...]) -> Conversation:
-    id_, bot, channel, head, trim, overrides, created, title = row
-    values = (bot, channel, head, trim, created)
-    wanted = (str, str, int | None, int | None, int | float)
+    id_, bot, channel, head, trim, trim_room, overrides, created, title = row
+    values = (bot, channel, head, trim, trim_room, created)
+    wanted = (str, str, int | None, int | None, int | None, int | float)
     if not all(isinstance(value, kind) for value, kind in zip(values, wanted, strict=True)):
         raise TypeError("it has a column of another type")
     if not isinstance(own := json.loads(overrides), dict):
         raise TypeError("`overrides` is no JSON object")
     # How it begins is another row's matter.
-    return Conversation(id_, bot, channel, head, trim, own, created, title if isinstance(title, str) else "")
+    title = title if isinstance(title, str) else ""
+    return Conversation(id_, bot, channel, head, trim, own, created, title, trim_room)
 
 
 def _node(row: tuple[Any, ...]) -> Node:

@@ -152,6 +152,8 @@ MIGRATIONS = (
     CREATE INDEX damaged_by_row ON damaged (origin, kept);
     UPDATE outbox SET node = NULL WHERE state IN ('delivered', 'dropped');
     """,
+    # How many tokens a prompt could have when `trim` was chosen: with more room, more of the history fits again.
+    "ALTER TABLE conversations ADD COLUMN trim_room INTEGER;",
 )
 
 _VERSION_AT = 60

@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from chatbridge.errors import StoreError
+from chatbridge.store.appending import Asked, append_node, ask, children_of, current_conversation
 from chatbridge.store.database import Database, storable
-from chatbridge.store.message_index import note
 from chatbridge.store.records import Conversation, Node
 from chatbridge.store.rows import (
-    SELECT_CONVERSATION,
     SELECT_NODE,
     SELECT_TITLED,
     check_node,
@@ -40,13 +39,7 @@ class Store(Database):
 
     async def conversation(self, bot: str, channel: str) -> Conversation:
         """The current conversation of a bot in a channel; a new one if there is none."""
-
-        def work(db: sqlite3.Connection) -> Conversation:
-            rows = db.execute(f"{SELECT_CONVERSATION} WHERE bot = ? AND channel = ? AND current", (bot, channel))
-            found = read_conversations(db, rows)
-            return found[0] if found else start_conversation(db, bot, channel)
-
-        return await self.transaction(work)
+        return await self.transaction(lambda db: current_conversation(db, bot, channel))
 
     async def start(self, bot: str, channel: str) -> Conversation:
         """Begin a new current conversation; the old one is kept."""
@@ -109,11 +102,25 @@ class Store(Database):
 
     async def set_head(self, conversation_id: int, node_id: int | None) -> None:
         """Move to another node of the tree; None is before the first message."""
-        await self._set(conversation_id, "head", node_id)
 
-    async def set_trim(self, conversation_id: int, node_id: int | None) -> None:
-        """Remember at which node prompts begin from now on."""
-        await self._set(conversation_id, "trim", node_id)
+        def work(db: sqlite3.Connection) -> None:
+            if node_id is not None:
+                check_node(db, conversation_id, node_id)
+            touched = (node_id, time.time(), conversation_id)
+            db.execute("UPDATE conversations SET head = ?, touched = ? WHERE id = ?", touched)
+
+        await self.transaction(work)
+
+    async def set_trim(self, conversation_id: int, node_id: int | None, room: int | None = None) -> None:
+        """Remember at which node prompts begin from now on. `room`: how many tokens a prompt could have."""
+
+        def work(db: sqlite3.Connection) -> None:
+            if node_id is not None:
+                check_node(db, conversation_id, node_id)
+            values = (node_id, room, time.time(), conversation_id)
+            db.execute("UPDATE conversations SET trim = ?, trim_room = ?, touched = ? WHERE id = ?", values)
+
+        await self.transaction(work)
 
     async def set_overrides(self, conversation_id: int, overrides: Mapping[str, Any]) -> None:
         """Replace the settings that this conversation has for itself."""
@@ -151,26 +158,44 @@ class Store(Database):
         the chat in which the message of that id stands; `MessageIndex` finds the node by them.
         """
 
-        def work(db: sqlite3.Connection) -> Node:
-            if service_id is not None:
-                seen = db.execute(
-                    f"{SELECT_NODE} WHERE conversation = ? AND service_id = ?", (conversation_id, service_id)
-                )
-                if nodes := read_nodes(db, seen):
-                    return nodes[0]
-            if parent is not None:
-                check_node(db, conversation_id, parent)
-            else:
-                get_conversation(db, conversation_id)
-            values = (role, storable(text), storable(name), trusted, *packed(reply), service_id, partial, author)
-            now = time.time()
-            node_id = insert_node(db, conversation_id, parent, now, values)
-            if move:
-                moved = (node_id, now, conversation_id)
-                db.execute("UPDATE conversations SET head = ?, touched = ? WHERE id = ?", moved)
-            if service_id is not None and channel is not None:
-                note(db, get_conversation(db, conversation_id).bot, channel, service_id, node_id)
-            return read_node(db, node_id)
+        return await self.transaction(
+            lambda db: append_node(
+                db,
+                conversation_id,
+                role,
+                text,
+                parent=parent,
+                name=name,
+                trusted=trusted,
+                reply=reply,
+                service_id=service_id,
+                channel=channel,
+                partial=partial,
+                move=move,
+                author=author,
+            )
+        )
+
+    async def ask(
+        self,
+        bot: str,
+        key: str,
+        text: str,
+        *,
+        name: str,
+        author: str,
+        service_id: str,
+        channel: str,
+        conversation: int | None = None,
+    ) -> Asked:
+        """Put a person's message at the end of the current conversation of a bot under `key`, or of the one given.
+
+        Where that has it already, nothing changes. For the rest see `append`.
+        """
+
+        def work(db: sqlite3.Connection) -> Asked:
+            found = current_conversation(db, bot, key) if conversation is None else get_conversation(db, conversation)
+            return ask(db, found, text, name=name, author=author, service_id=service_id, channel=channel)
 
         return await self.transaction(work)
 
@@ -249,15 +274,7 @@ class Store(Database):
 
     async def children(self, conversation_id: int, node_id: int | None) -> list[Node]:
         """What follows a node, oldest first; None for the first messages."""
-        return await self.transaction(
-            lambda db: read_nodes(
-                db,
-                db.execute(
-                    f"{SELECT_NODE} WHERE conversation = ? AND parent IS ? AND removed IS NOT 1 ORDER BY id",
-                    (conversation_id, node_id),
-                ),
-            )
-        )
+        return await self.transaction(lambda db: children_of(db, conversation_id, node_id))
 
     async def leaves(self, conversation_id: int) -> list[Node]:
         """The ends of all branches, oldest first."""
@@ -311,12 +328,3 @@ class Store(Database):
             return get_conversation(db, fresh.id)
 
         return await self.transaction(work)
-
-    async def _set(self, conversation_id: int, column: str, node_id: int | None) -> None:
-        def work(db: sqlite3.Connection) -> None:
-            if node_id is not None:
-                check_node(db, conversation_id, node_id)
-            touched = (node_id, time.time(), conversation_id)
-            db.execute(f"UPDATE conversations SET {column} = ?, touched = ? WHERE id = ?", touched)
-
-        await self.transaction(work)

@@ -20,6 +20,13 @@ def run_virtually(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
+def wakeups() -> int:
+    """How often the loop of `run_virtually` has slept, and woken up, so far."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, _VirtualLoop), "this loop runs in real time"
+    return loop.wakeups
+
+
 class HurriedClock:
     """A delivery's clock that runs `factor` times as fast as the loop's, for tests with real sockets."""
 
@@ -37,6 +44,7 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self.now = 0.0
         self.threads = 0
+        self.wakeups = 0
         super().__init__(_LeapingSelector(self))
 
     def time(self) -> float:
@@ -61,6 +69,8 @@ class _LeapingSelector(selectors.SelectSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None or timeout > 0:
+            self._loop.wakeups += 1
         if not timeout or timeout < 0:
             return super().select(timeout)
         if self._loop.threads:

@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from chatbridge.engine.backend import Request
 from chatbridge.errors import ChatbridgeError
-from chatbridge.prompts.segments import Special
+from chatbridge.prompts.cache import ByteLru
+from chatbridge.prompts.segments import Prompt, Special
 from chatbridge.worker.memory_limit import limit_memory
 from chatbridge.worker.protocol import (
     Cancel,
@@ -40,6 +42,7 @@ from chatbridge.worker.protocol import (
     QueryResult,
     RequestEvent,
     Step,
+    StepEvents,
     ToWorker,
     from_worker,
     read_to_worker,
@@ -50,6 +53,9 @@ if TYPE_CHECKING:
     from chatbridge.engine.engine import Engine, Event
 
 KEY_VARIABLE = "CHATBRIDGE_WORKER_KEY"
+
+TOKENIZED_BYTES = 16 << 20
+"""Memory for the ids of prompts that were tokenised last."""
 
 
 def main(address: str) -> None:
@@ -77,7 +83,7 @@ class _Tokenized:
     """A request, and the ids of its prompt or why there are none."""
 
     request: Request
-    prompt: list[int] | ChatbridgeError
+    prompt: Sequence[int] | ChatbridgeError
 
 
 class _Worker:
@@ -93,6 +99,7 @@ class _Worker:
         self._sending = threading.Lock()
         self._inbox: queue.SimpleQueue[ToWorker | _Tokenized] = queue.SimpleQueue()
         self._threads = TokenizerThreads()
+        self._tokenized: ByteLru[Prompt, tuple[int, ...]] = ByteLru(TOKENIZED_BYTES, _size, largest=1 / 4)
         self._engine: Engine | None = None
         self._requests: set[str] = set()
         self._early: dict[str, Cancel | Pause | None] = {}
@@ -119,13 +126,11 @@ class _Worker:
         self._send(Loaded(engine.model.info))
         while self._handle_inbox(engine):
             self._step = (time.monotonic(), 0)
-            for event in engine.step():
-                self._tell(event)
+            self._tell(engine.step())
             self._step, self._first = None, False
         for request in self._requests:
             engine.cancel(request)
-        for event in engine.step():
-            self._tell(event)
+        self._tell(engine.step())
         engine.close()
 
     def _load(self, load: Load) -> Engine:
@@ -178,11 +183,15 @@ class _Worker:
         if isinstance(early, Cancel):
             engine.cancel(early.id)
 
-    def _tell(self, event: Event) -> None:
-        if event.error is not None or (event.chunk is not None and event.chunk.finish is not None):
-            self._requests.discard(event.request_id)
-        failure = Failure.of(event.error) if event.error is not None else None
-        self._send(RequestEvent(event.request_id, event.chunk, failure, event.tokens))
+    def _tell(self, events: Sequence[Event]) -> None:
+        told = []
+        for event in events:
+            if event.error is not None or (event.chunk is not None and event.chunk.finish is not None):
+                self._requests.discard(event.request_id)
+            failure = Failure.of(event.error) if event.error is not None else None
+            told.append(RequestEvent(event.request_id, event.chunk, failure, event.tokens))
+        if told:
+            self._send(StepEvents(tuple(told)))
 
     def _read(self) -> None:
         for line in self._lines:
@@ -205,20 +214,29 @@ class _Worker:
         assert self._engine is not None, "a query before the model was loaded"
         assert query.prompt is not None
         try:
-            self._send(QueryResult(query.id, self._engine.tokenize(query.prompt)))
+            ids = self._ids(self._engine, query.prompt)
+            self._send(QueryResult(query.id, len(ids) if query.count else list(ids)))
         except Exception as error:
             self._send(QueryResult(query.id, failure=Failure.of(error)))
 
     def _tokenize_request(self, engine: Engine, request: Request) -> None:
         try:
-            found: list[int] | ChatbridgeError = engine.tokenize(request.prompt)
+            found: Sequence[int] | ChatbridgeError = self._ids(engine, request.prompt)
         except Exception as error:
             found = Failure.of(error).error()
         self._inbox.put(_Tokenized(request, found))
 
+    def _ids(self, engine: Engine, prompt: Prompt) -> Sequence[int]:
+        """The ids of a prompt, which is tokenised once: what is counted is, as a rule, what is asked next."""
+        return self._tokenized.get(prompt, lambda: tuple(engine.tokenize(prompt)))
+
     def _send(self, message: FromWorker) -> None:
         with self._sending:
             self._connection.sendall(from_worker(message))
+
+
+def _size(prompt: Prompt, ids: tuple[int, ...]) -> int:
+    return 1000 + 36 * len(ids) + sum(4 * len(part.text) for part in prompt if not isinstance(part, Special))
 
 
 def _out_of_memory(limit: int | None, error: MemoryError) -> str:

@@ -48,6 +48,7 @@ from chatbridge.worker.protocol import (
     QueryResult,
     RequestEvent,
     Step,
+    StepEvents,
     ToWorker,
     plain_options,
 )
@@ -115,6 +116,7 @@ class WorkerBackend:
         self._answers: dict[str, Answer] = {}
         self._questions: dict[int, Question] = {}
         self._running: tuple[str, ...] = ()
+        self._has_work = asyncio.Event()
         self._next_question = 0
         self._watching: asyncio.Task[None] | None = None
         self._reviving: asyncio.Task[None] | None = None
@@ -195,16 +197,17 @@ class WorkerBackend:
 
     async def tokenize(self, prompt: Prompt) -> list[int]:
         """The ids of `prompt`. Raises TemplateError, and what `generate` does."""
-        ids: list[int] = await self._ask(prompt)
+        ids: list[int] = await self._ask(prompt, count=False)
         return ids
 
     async def count_tokens(self, prompt: Prompt) -> int:
         """See `Backend.count_tokens`."""
-        return len(await self.tokenize(prompt))
+        tokens: int = await self._ask(prompt)
+        return tokens
 
     async def stats(self) -> dict[str, Any]:
         """The engine's counts; see `Engine.stats`."""
-        counts: dict[str, Any] = await self._ask(None)
+        counts: dict[str, Any] = await self._ask(None, count=False)
         return counts
 
     async def aclose(self) -> None:
@@ -239,6 +242,7 @@ class WorkerBackend:
         """Tell the worker what is to be done now; see to it that there is one."""
         if self._closed or not len(self._jobs):
             return
+        self._has_work.set()
         if self._worker is None:
             if self._reviving is None:
                 self._reviving = asyncio.create_task(self._revive())
@@ -259,7 +263,7 @@ class WorkerBackend:
     def _submit(self, job: Job) -> None:
         if isinstance(job, Question):
             try:
-                self._send(Query(job.number, job.prompt))
+                self._send(Query(job.number, job.prompt, job.count))
             except ValueError as error:
                 self._fail(InvalidRequest(f"the text can't be sent to the model: {error}"), [job])
             return
@@ -268,16 +272,18 @@ class WorkerBackend:
             return  # its end is on its way
         request = job.request
         try:
-            # The turns are for servers that take no prompt; here they would be the prompt once more.
+            # The turns are for servers that take no prompt; here they would be the prompt once more. What has come so
+            # far goes back as it was sampled, control tokens too: it is this one answer, which the model would have
+            # read just so without a death, and which forges nobody's turn: for later prompts see `prompts.reply_ids`.
             self._send(Generate(replace(request, turns=(), resume=(*request.resume, *job.tokens))))
         except ValueError as error:
             self._fail(InvalidRequest(f"the request can't be sent to the model: {error}"), [job])
 
-    async def _ask(self, prompt: Prompt | None) -> Any:
+    async def _ask(self, prompt: Prompt | None, *, count: bool = True) -> Any:
         self._check_open()
         self._next_question += 1
         result = asyncio.get_running_loop().create_future()
-        question = Question(number=self._next_question, prompt=prompt, result=result)
+        question = Question(number=self._next_question, prompt=prompt, count=count, result=result)
         # The engine's counts harm nobody.
         question.waiting = prompt is None
         self._questions[question.number] = question
@@ -373,8 +379,11 @@ class WorkerBackend:
             )
 
     def _take(self, message: FromWorker, worker: Process) -> None:
-        if isinstance(message, RequestEvent):
-            self._hand_out(message)
+        if isinstance(message, StepEvents):
+            for event in message.events:
+                self._hand_out(event)
+            if self._jobs.suspects:
+                self._go_on()
         elif isinstance(message, Step):
             self._running = message.ids
             for id in message.ids:
@@ -407,14 +416,15 @@ class WorkerBackend:
             if message.chunk.finish is not None:
                 self._backoff.succeeded()
             answer.events.put_nowait(message.chunk)
-        if message.tokens and self._jobs.suspects:
-            self._go_on()
 
     async def _watch_for_hangs(self, worker: Process) -> None:
         while True:
-            await asyncio.sleep(self._watchdog.interval)
             if not self._jobs.sent:
                 self._watchdog.heard()
+                self._has_work.clear()
+                await self._has_work.wait()
+            await asyncio.sleep(self._watchdog.interval)
+            if not self._jobs.sent:
                 continue
             worker.send(Ping())
             if why := self._watchdog.tick():

@@ -29,8 +29,9 @@ class Answer(Job):
 
 @dataclass(slots=True, eq=False)
 class Question(Job):
-    """A text to be tokenised, or, without a prompt, a question for the engine's counts."""
+    """A text to be tokenised (`count`: or only counted), or, without a prompt, a question for the engine's counts."""
 
     number: int = field(kw_only=True)
     prompt: Prompt | None = field(kw_only=True)
+    count: bool = field(kw_only=True)
     result: asyncio.Future[Any] = field(kw_only=True)

@@ -71,10 +71,14 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question with one result: the ids of `prompt`, or, without one, the engine's counts (`Engine.stats`)."""
+    """A question with one result: the ids of `prompt`, or, without one, the engine's counts (`Engine.stats`).
+
+    `count`: not the ids, but how many they are.
+    """
 
     id: int
     prompt: Prompt | None = None
+    count: bool = False
     kind: Literal["query"] = "query"
 
 
@@ -138,7 +142,14 @@ class RequestEvent:
     chunk: Chunk | None = None
     failure: Failure | None = None
     tokens: tuple[int, ...] = ()
-    kind: Literal["request_event"] = "request_event"
+
+
+@dataclass(frozen=True, slots=True)
+class StepEvents:
+    """All that came of one step, in one message: with many rooms a message for each would cost more than the step."""
+
+    events: tuple[RequestEvent, ...]
+    kind: Literal["step_events"] = "step_events"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +193,7 @@ class Pong:
 
 
 ToWorker = Load | Generate | Cancel | Pause | Ping | Query | Close
-FromWorker = Loading | Loaded | LoadFailed | Step | RequestEvent | Paused | Pong | QueryResult
+FromWorker = Loading | Loaded | LoadFailed | Step | StepEvents | Paused | Pong | QueryResult
 
 _to_worker: TypeAdapter[ToWorker] = TypeAdapter(Annotated[ToWorker, Field(discriminator="kind")])
 _from_worker: TypeAdapter[FromWorker] = TypeAdapter(Annotated[FromWorker, Field(discriminator="kind")])

@@ -27,7 +27,7 @@ async def test_a_new_conversation_begun_while_the_model_loads_leaves_the_answer_
     assert finish is not None
 
 
-async def test_what_applies_to_a_message_is_merged_once(tmp_path: Path) -> None:
+async def test_what_applies_is_merged_once_and_not_for_each_message(tmp_path: Path) -> None:
     merged: list[str] = []
 
     class Counting(Settings):
@@ -36,17 +36,19 @@ async def test_what_applies_to_a_message_is_merged_once(tmp_path: Path) -> None:
             return Settings.channel(self, bot, channel, **overrides)
 
     service = FakeService(Limits(2000))
-    async with bridge_with(scripted(ScriptedBackend("one", "two")), tmp_path / "db") as bridge:
+    async with bridge_with(scripted(ScriptedBackend("one", "alone", "two")), tmp_path / "db") as bridge:
         settings = bridge.settings
         bridge.source.current = Counting(**{key.name: getattr(settings, key.name) for key in fields(settings)})
         async with Delivery(bridge.bot("b"), service.chat, service.limits) as delivery:
             await delivery.accept(Message("1", ROOM, Author("ann", "Ann"), "hello", mentions_bot=True))
             await delivery.settled()
-            assert merged == [ROOM.id]
+            await delivery.accept(Message("1", ALONE, Author("ann", "Ann"), "hello"))
+            await delivery.settled()
+            assert merged == [ROOM.id], "and no other channel that bots.yaml does not name has other settings"
             await bridge.bot("b").dialogue(ROOM).override("thinking", "show")
             await delivery.accept(Message("2", ROOM, Author("ann", "Ann"), "hello again", mentions_bot=True))
             await delivery.settled()
-    assert merged == [ROOM.id] * 3, "a conversation with settings of its own merges these on top"
+    assert merged == [ROOM.id] * 2, "a conversation with settings of its own merges these on top"
     assert service.shown(ROOM.id) == ["one", "two"]
 
 

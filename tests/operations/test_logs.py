@@ -109,6 +109,5 @@ def test_setting_up_sends_everything_one_way() -> None:
     logging.getLogger("discord").info("POST later-learnt")
     logging.getLogger("httpx").info("nor each request")
     logging.getLogger("chatbridge").debug("not this")
-    logging.getLogger("watchfiles.main").info("nor this")
     (line,) = stream.getvalue().splitlines()
     assert json.loads(line)["message"] == f"POST {HIDDEN}"

@@ -233,7 +233,7 @@ async def test_a_full_disk_is_called_that_and_once_there_is_room_all_goes_on(tmp
 async def _limit(store: Store, pages: int) -> None:
     connection = store._connection
     assert connection is not None
-    await store._run(lambda: connection.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+    await store._thread.run(lambda: connection.execute(f"PRAGMA max_page_count = {pages}").fetchone())
 
 
 @pytest.fixture

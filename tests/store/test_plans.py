@@ -6,6 +6,7 @@ Every place where the store runs a statement is found in its source, and each of
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib.util
 import re
 import sqlite3
@@ -239,6 +240,7 @@ async def everything(path: Path) -> None:
     store = await Store.open(path)
     room = await store.conversation("bot", "room")
     await store.path(room.id)
+    await asyncio.gather(store.get(room.id), store.get(1 << 40), return_exceptions=True)  # committed together
     await store.look_through()
     while await store.look_on():
         pass

@@ -27,6 +27,7 @@ from chatbridge.worker.protocol import (
     QueryResult,
     RequestEvent,
     Step,
+    StepEvents,
     ToWorker,
 )
 
@@ -152,9 +153,11 @@ class FakeProcess:
                 if self._lives <= 0:
                     raise Died
                 self._lives -= 1
+                told = []
                 for event in engine.step():
                     failure = Failure.of(event.error) if event.error is not None else None
-                    self._outbox.put_nowait(RequestEvent(event.request_id, event.chunk, failure, event.tokens))
+                    told.append(RequestEvent(event.request_id, event.chunk, failure, event.tokens))
+                self._outbox.put_nowait(StepEvents(tuple(told)))
                 await LoopClock().sleep(0.01)
         except Died:
             self._outbox.put_nowait(None)
@@ -172,7 +175,7 @@ class FakeProcess:
             self._outbox.put_nowait(Paused(message.id))
         elif isinstance(message, Query):
             value = engine.stats() if message.prompt is None else engine.tokenize(message.prompt)
-            self._outbox.put_nowait(QueryResult(message.id, value))
+            self._outbox.put_nowait(QueryResult(message.id, len(value) if message.count else value))
 
     def _on_step(self, ids: tuple[str, ...], tokens: int) -> None:
         if ids != self._told:

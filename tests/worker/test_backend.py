@@ -286,7 +286,7 @@ async def test_memory_that_is_not_there_is_told_in_words() -> None:
 
 
 def test_a_chunk_is_small_on_the_wire() -> None:
-    from chatbridge.worker.protocol import RequestEvent, from_worker, read_from_worker
+    from chatbridge.worker.protocol import RequestEvent, StepEvents, from_worker, read_from_worker
 
-    message = RequestEvent("a" * 32, Chunk("word"), tokens=(17,))
+    message = StepEvents((RequestEvent("a" * 32, Chunk("word"), tokens=(17,)),))
     assert read_from_worker(from_worker(message)) == message
