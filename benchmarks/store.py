@@ -86,23 +86,29 @@ def _fill(db: sqlite3.Connection, rows: int) -> None:
         ids = ((f"{'a' if k % 2 else 's'}{k}", k * rooms + i + 1) for k in range(PER_CONVERSATION))
         db.executemany("INSERT INTO messages VALUES ('bot', ?, ?, ?)", ((f"room {i}", id, node) for id, node in ids))
     db.execute("UPDATE conversations SET head = id + ?", ((PER_CONVERSATION - 1) * rooms,))
-    days = max(2, rooms // 100)
+    days = max(2, rooms // 10)
     usage = (("bot", f"person {i % 100}", f"day {i // 100:06}", "Ann", 100, 1) for i in range(days * 100))
     db.executemany("INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?)", usage)
     db.execute("COMMIT")
 
 
 class Timing:
-    """Calls operations, and keeps the milliseconds of each."""
+    """Calls operations, and keeps the milliseconds of each. `turns`: held but between calls, when other stores' come.
 
-    def __init__(self, calls: int, clock: Callable[[], float]) -> None:
+    So all sizes are measured in the same minutes, whatever else the machine does.
+    """
+
+    def __init__(self, calls: int, clock: Callable[[], float], turns: asyncio.Lock) -> None:
         self.calls = calls
         self._clock = clock
+        self._turns = turns
         self.medians: dict[str, float] = {}
 
     async def __call__(self, name: str, call: Callable[[int], Awaitable[object]], calls: int | None = None) -> None:
         times = []
         for number in range(calls or self.calls):
+            self._turns.release()
+            await self._turns.acquire()
             begin = self._clock()
             await call(number)
             times.append(1000 * (self._clock() - begin))
@@ -200,14 +206,21 @@ def _delete(path: Path) -> None:
 
 
 async def main(sizes: list[int], folder: Path, keep: bool, calls: int, clock: Callable[[], float]) -> None:
-    found: dict[int, dict[str, float]] = {}
-    for rows in sizes:
-        path = folder / f"store-{rows}.sqlite3"
+    turns = asyncio.Lock()
+
+    async def one(rows: int, path: Path) -> dict[str, float]:
+        async with turns:
+            return await measured(path, rows, Timing(calls, clock, turns))
+
+    paths = {rows: folder / f"store-{rows}.sqlite3" for rows in sizes}
+    for rows, path in paths.items():
         if not path.exists():
             begin = time.perf_counter()
             await made(path, rows)
             print(f"{rows} rows: filled in {time.perf_counter() - begin:.0f} s, {path.stat().st_size >> 20} MiB")
-        found[rows] = await measured(path, rows, Timing(calls, clock))
+    tables = await asyncio.gather(*(one(rows, path) for rows, path in paths.items()))
+    found = dict(zip(sizes, tables, strict=True))
+    for path in paths.values():
         if not keep:
             _delete(path)
     print("\n| ms, median | " + " | ".join(f"{rows:,} rows" for rows in sizes) + " | last / first |")

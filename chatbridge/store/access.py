@@ -54,12 +54,10 @@ class Pairings:
         def work(db: sqlite3.Connection) -> Pairing | None:
             if valid_days is not None:  # one from a time that has not come yet was made by a clock that was ahead
                 span = (now - valid_days * DAY, now + DAY)
-                db.execute(
-                    "DELETE FROM people WHERE bot = ? AND NOT paired AND created NOT BETWEEN ? AND ?", (bot, *span)
-                )
+                db.execute(f"DELETE FROM {_WAITING} AND created NOT BETWEEN ? AND ?", (bot, *span))
             if max_open is not None:
                 known = db.execute(f"{_PAIRING} AND user = ?", (bot, author.id)).fetchone()
-                open_codes = "SELECT count(*) FROM people WHERE bot = ? AND NOT paired"
+                open_codes = f"SELECT count(*) FROM {_WAITING}"
                 if known is None and db.execute(open_codes, (bot,)).fetchone()[0] >= max_open:
                     return None
             code = "".join(secrets.choice(LETTERS) for _ in range(8))
@@ -82,8 +80,9 @@ class Pairings:
         """Let in whoever has that code or that id. Returns None where nobody has."""
 
         def work(db: sqlite3.Connection) -> Pairing | None:
-            rows = db.execute(f"{_PAIRING} AND (code = ? OR user = ?)", (bot, code.upper(), code))
-            for found in readable(db, PEOPLE, rows, _pairing):
+            by_code = db.execute(f"{_PAIRING} AND code = ?", (bot, code.upper())).fetchall()
+            by_id = db.execute(f"{_PAIRING} AND user = ?", (bot, code)).fetchall()
+            for found in readable(db, PEOPLE, [*by_code, *by_id], _pairing):
                 place = (by, bot, found.user)
                 db.execute("UPDATE people SET paired = 1, paired_by = ? WHERE bot = ? AND user = ?", place)
                 return replace(found, paired=True)
@@ -93,8 +92,14 @@ class Pairings:
 
     async def unpair(self, bot: str, user: str) -> bool:
         """Let somebody in no longer, by id or by code. False where there is no such person."""
-        statement = "DELETE FROM people WHERE bot = ? AND (user = ? OR code = ?)"
-        return await self._store.execute(statement, bot, user, user.upper()) > 0
+
+        def work(db: sqlite3.Connection) -> bool:
+            deleted = db.execute("DELETE FROM people WHERE bot = ? AND user = ?", (bot, user)).rowcount
+            return (
+                deleted + db.execute("DELETE FROM people WHERE bot = ? AND code = ?", (bot, user.upper())).rowcount > 0
+            )
+
+        return await self._store.transaction(work)
 
     async def all(self, bot: str) -> list[Pairing]:
         """Everybody who asked or was let in, in the order in which they asked."""
@@ -103,6 +108,9 @@ class Pairings:
 
 
 _PAIRING = "SELECT bot, user, name, code, paired FROM people WHERE bot = ?"
+
+_WAITING = "people INDEXED BY people_waiting WHERE bot = ? AND NOT paired"
+"""Left to itself, SQLite would rather look at everybody whom the bot knows."""
 
 
 def _pairing(row: tuple[Any, ...]) -> Pairing:

@@ -189,7 +189,8 @@ def _delete_usage(db: sqlite3.Connection, before: str) -> int:
     for bot in names_of(db, "usage"):
         while True:
             old = db.execute(
-                f"SELECT bot, user, day FROM usage WHERE bot = ? AND day < ? LIMIT {CHUNK}", (bot, before)
+                f"SELECT bot, user, day FROM usage INDEXED BY usage_by_day WHERE bot = ? AND day < ? LIMIT {CHUNK}",
+                (bot, before),
             ).fetchall()
             db.executemany("DELETE FROM usage WHERE bot = ? AND user = ? AND day = ?", old)
             rows += len(old)

@@ -56,18 +56,18 @@ class UsageLog:
         def work(db: sqlite3.Connection) -> None:
             db.execute(
                 "INSERT INTO usage (bot, user, day, name, tokens, answers) "
-                "SELECT bot, user, ?, name, sum(tokens), sum(answers) FROM usage WHERE bot = ? AND day > ? "
-                "GROUP BY user ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens, "
+                "SELECT bot, user, ?, name, sum(tokens), sum(answers) FROM usage INDEXED BY usage_by_day "
+                "WHERE bot = ? AND day > ? GROUP BY user ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens, "
                 "answers = answers + excluded.answers",
                 (day, bot, day),
             )
-            db.execute("DELETE FROM usage WHERE bot = ? AND day > ?", (bot, day))
+            db.execute("DELETE FROM usage INDEXED BY usage_by_day WHERE bot = ? AND day > ?", (bot, day))
 
         await self._store.transaction(work)
 
     async def of_day(self, bot: str, day: str) -> list[DailyUsage]:
         """What everybody's answers have cost on that day, the most tokens first."""
-        query = f"{_USAGE} ORDER BY tokens DESC"
+        query = f"{_USAGE.replace('usage WHERE', 'usage INDEXED BY usage_by_day WHERE')} ORDER BY tokens DESC"
         return await self._store.transaction(lambda db: readable(db, USAGE, db.execute(query, (bot, day)), _usage))
 
 

@@ -16,7 +16,7 @@ from .bad_files import BAD
 from .conftest import Diagnostics
 from .samples import ENVIRONMENT, GOOD, MODEL, sample_plugins
 
-TOP = "(known: models, templates, defaults, bots, store, drain, monitor, template_seconds, template_mib)"
+TOP = "(known: models, templates, defaults, bots, store, keep, drain, monitor, template_seconds, template_mib)"
 
 
 @pytest.mark.parametrize("name", BAD)

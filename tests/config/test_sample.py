@@ -13,6 +13,8 @@ from chatbridge.config import default_settings, load
 from .conftest import Diagnostics, Read
 from .samples import ENVIRONMENT, GOOD, MODEL, Cpu, EngineOptions, Gpu, RoomsOptions, write_files
 
+DAY = 86_400.0
+
 
 @pytest.fixture
 def good(read: Read) -> Settings:
@@ -23,6 +25,7 @@ def test_the_sample_means_what_it_says(good: Settings, folder: Path) -> None:
     assert list(good.models) == ["big", "careful", "plain"]
     assert list(good.bots) == ["guild", "club"]
     assert good.store == folder / "data/talks.sqlite3"
+    assert (good.keep.answered, good.keep.usage, good.keep.conversations) == (14 * DAY, 364 * DAY, 30 * DAY)
     assert good.defaults == ChannelSettings(model="big", reply_to="mentions", sampling=Sampling(top_k=20, top_p=0.9))
 
 

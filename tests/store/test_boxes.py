@@ -197,24 +197,6 @@ async def test_the_answer_that_a_conversation_holds_is_found(store: Store) -> No
     assert await index.kept_answer("bot", "room", "1") is None
 
 
-async def test_what_is_old_and_done_is_forgotten(store: Store) -> None:
-    inbox, outbox = Inbox(store), Outbox(store)
-    for id in "12":
-        await inbox.add("bot", message(id))
-    await outbox.put(
-        "bot", "room", [NewOutboxMessage("send", content="{}"), NewOutboxMessage("send", content="{}")], inbox_id=1
-    )
-    await outbox.delivered(1, "m1")
-    for box in (outbox, inbox):
-        await box.prune(days=1)
-    assert await inbox.add("bot", message("1")) is None
-    for box in (outbox, inbox):
-        await box.prune(days=-1)
-    assert await inbox.add("bot", message("1")) is not None
-    assert [item.service_id for item in await inbox.open("bot")] == ["2", "1"]
-    assert [row.id for row in await outbox.open("bot")] == [2]
-
-
 async def test_a_store_of_before_is_brought_up_to_date(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "old.db") as old:
         old.executescript(MIGRATIONS[0])

@@ -73,4 +73,4 @@ async def test_an_answer_that_was_deleted_leaves_the_question(store: Store) -> N
     await index.note("bot", "room", "m", answer.id)
     assert await index.remove("bot", "room", "m")
     assert [node.text for node in await store.path(talk.id)] == ["one"]
-    assert (await store.conversation("bot", "room")).title == "one"
+    assert [talk.title for talk in await store.conversations("bot", "room")] == ["one"]

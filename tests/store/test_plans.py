@@ -34,6 +34,9 @@ ANN, BEN = Author("ann", "Ann"), Author("ben", "Ben")
 
 SCANS = {
     r"FROM damaged\b": "rows that can't be read are few",
+    r"FROM marks WHERE bot = \?$": "all of them are asked for; a bot has as many as channels",
+    r"SET paired_by = ''": "whom an admin has let in is asked once, when that one is forgotten",
+    r"FROM people WHERE bot = \? ORDER": "everybody who asked is asked for",
     r"CAST\(\w+ AS BLOB\) IS": "a key that can't be read is in no index; it happens to damaged rows alone",
 }
 """What may look through a table, and why."""
@@ -102,11 +105,17 @@ def statements() -> set[tuple[str, int, int]]:
 
 
 def scans(plan: list[str], partial: set[str]) -> list[str]:
-    """The lines of a plan that look through a table. An index of what is open alone may be read from end to end."""
+    """The lines of a plan that look through a table, or through all that it has of a bot.
+
+    An index of what is open alone may be read from end to end.
+    """
     found = []
     for line in plan:
         match = re.match(r"SCAN (?:TABLE )?(\S+)(?:.*USING (?:COVERING )?INDEX (\S+))?", line)
-        if match and match[1] not in ("up", "CONSTANT") and not match[1].startswith("(") and match[2] not in partial:
+        looks = (
+            match and match[1] not in ("up", "CONSTANT") and not match[1].startswith("(") and match[2] not in partial
+        )
+        if looks or (line.endswith(" (bot=?)") and not any(f" {name} " in line for name in partial)):
             found.append(line)
     return found
 
