@@ -6,6 +6,7 @@ over goes on exactly as it would have.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections import Counter
 from collections.abc import Sequence
@@ -56,8 +57,8 @@ class LogitsSampler:
             scores[self._bias_ids] += self._bias
         if options.repeat_penalty != 1 or options.presence_penalty or options.frequency_penalty:
             self._penalise(scores)
-        if not np.isfinite(scores.max()):
-            raise BackendError(f"the model's logits are no numbers to choose from (the greatest is {scores.max()})")
+        if not math.isfinite(greatest := scores.max()):
+            raise BackendError(f"the model's logits are no numbers to choose from (the greatest is {greatest})")
         return scores
 
     def _penalise(self, scores: Floats) -> None:
@@ -72,22 +73,28 @@ class LogitsSampler:
     def _narrowed(self, scores: Floats) -> tuple[NDArray[np.int64], Floats]:
         options = self._sampling
         count = 1 if options.temperature == 0 else options.top_k
+        # By methods throughout: rows of a small model are short, and NumPy's functions around them cost more than they.
         if 0 < count < scores.size:
-            ids = np.flatnonzero(scores >= np.partition(scores, -count)[-count])
+            parted = scores.copy()
+            parted.partition(scores.size - count)
+            (ids,) = (scores >= parted[-count]).nonzero()
         else:
             ids, count = np.arange(scores.size), scores.size
-        ids = ids[np.lexsort((ids, -scores[ids]))][:count]  # likeliest first; of equal ones the first, always
-        chances = _softmax(scores[ids])
+        kept = scores[ids]
+        order = (-kept).argsort(kind="stable")[:count]  # likeliest first; of equal ones the first, always
+        ids, kept = ids[order], kept[order]
+        chances = _softmax(kept)
         if options.typical_p < 1:
-            kept = locally_typical(chances, options.typical_p)
-            ids, chances = ids[kept], chances[kept] / chances[kept].sum()
+            typical = locally_typical(chances, options.typical_p)
+            ids, kept, chances = ids[typical], kept[typical], chances[typical] / chances[typical].sum()
         if options.top_p < 1:
-            count = int(np.searchsorted(np.cumsum(chances), options.top_p)) + 1
-            ids, chances = ids[:count], chances[:count]
+            count = int(chances.cumsum().searchsorted(options.top_p)) + 1
+            ids, kept, chances = ids[:count], kept[:count], chances[:count]
         if options.min_p > 0:
-            ids = ids[chances >= options.min_p * chances[0]]
+            likely = chances >= options.min_p * chances[0]
+            ids, kept = ids[likely], kept[likely]
         with np.errstate(over="ignore"):  # next to zero, all but the likeliest end at minus infinity
-            return ids, _softmax((scores[ids] - scores[ids[0]]) / (options.temperature or 1))
+            return ids, _softmax((kept - kept[0]) / (options.temperature or 1))
 
     def _draw(self, scores: Floats) -> int:
         return draw_token(*self._narrowed(scores), seed=self._seed, drawn=self._drawn)
@@ -97,7 +104,7 @@ def draw_token(ids: NDArray[np.int64], chances: NDArray[np.floating], *, seed: i
     """One of `ids` by their probabilities. `drawn`: how many of the answer's tokens were drawn with the seed before."""
     message = seed.to_bytes(8, "little") + drawn.to_bytes(8, "little")
     uniform = (int.from_bytes(blake2b(message, digest_size=8).digest(), "little") >> 11) / (1 << 53)  # in [0, 1)
-    at = int(np.searchsorted(np.cumsum(chances), uniform, side="right"))
+    at = int(chances.cumsum().searchsorted(uniform, side="right"))
     return int(ids[min(at, ids.size - 1)])
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from chatbridge import hookimpl
@@ -27,6 +29,6 @@ def register_frontends() -> Iterable[FrontendType]:
 
 
 async def _run(options: TelegramOptions, bot: Bot) -> None:
-    from chatbridge_telegram.bot import run
-
-    await run(options, bot)
+    # On another thread: the library takes its time, and other bots of the program may be in the middle of an answer.
+    module = await asyncio.to_thread(import_module, "chatbridge_telegram.bot")
+    await module.run(options, bot)
