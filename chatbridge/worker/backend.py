@@ -104,7 +104,7 @@ class WorkerBackend:
         self._memory_limit = memory_limit
         self._backoff = backoff or Backoff()
         self._start_process: Callable[[], Coroutine[Any, Any, Process]] = start_process or partial(
-            WorkerProcess.start, hidden=hidden
+            WorkerProcess.start, hidden=hidden, variables=kind.variables
         )
         self._info: ModelInfo | None = None
         self._worker: Process | None = None

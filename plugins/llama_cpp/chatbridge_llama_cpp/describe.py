@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from chatbridge import GgufStrings, ModelInfo
+from chatbridge import GgufStrings, ModelInfo, default_threads, thread_waiting
 from chatbridge_llama_cpp.adapters import Adapters
 from chatbridge_llama_cpp.loading import Loaded
 from chatbridge_llama_cpp.memory import size
@@ -110,7 +110,7 @@ def _details(
         + (f"{lib.llama_n_ctx(context)} cells in one pool" if options.unified else "cells of their own"),
         "memory": _memory(loaded.log_lines),
         "layers on gpu": _offloaded(loaded),
-        "threads": f"{lib.llama_n_threads(context)}, {lib.llama_n_threads_batch(context)} for prompts",
+        "threads": _threads(options, lib.llama_n_threads(context), lib.llama_n_threads_batch(context)),
         "flash attention": "on" if loaded.flash_attention else "off",
         "kv cache": f"{options.kv_type_k} keys, {options.kv_type_v} values",
         "tokenizer": tokenizer.kind,
@@ -131,6 +131,12 @@ def _details(
     if options.draft:
         details["draft"] = f"{options.draft}, {options.draft_tokens} tokens at once"
     return details
+
+
+def _threads(options: LlamaOptions, answering: int, reading: int) -> str:
+    """How many threads compute and why, and how they wait for one another."""
+    why = f"{answering}" if options.threads else f"{default_threads()}"
+    return f"{why}, {reading} for prompts; waiting: {thread_waiting()}"
 
 
 def _memory(log_lines: Sequence[str]) -> str:
