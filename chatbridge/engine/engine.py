@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from chatbridge.config.settings import KEPT_STATES
 from chatbridge.engine.backend import LocalModel, Request
 from chatbridge.engine.detokenizer import TextDelta
 from chatbridge.engine.generation import Generation, prepare, prompt_ids
@@ -19,9 +20,6 @@ from chatbridge.engine.state_pool import StatePool
 from chatbridge.errors import BackendError, ChatbridgeError
 from chatbridge.prompts.segments import Prompt
 from chatbridge.types import Chunk, Finish, FinishReason, Waiting
-
-CACHE_BYTES = 1 << 30
-"""How much memory kept states may hold, unless told otherwise: 1 GiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ class Engine:
         *,
         token_budget: int = 512,
         max_batch: int | None = None,
-        cache_bytes: int = CACHE_BYTES,
+        cache_bytes: int = KEPT_STATES,
         prefill_limit: PrefillLimit | None = None,
         on_step: Callable[[tuple[str, ...], int], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
