@@ -314,8 +314,8 @@ def recorded(path: Path) -> tuple[Traffic, int]:
         name, _, tokens = line.rpartition(" ")
         found.append((numbers.setdefault(name, len(numbers)), int(tokens)))
     sizes: dict[int, int] = {}
-    for room, tokens in found:
-        sizes[room] = min(CONTEXT, sizes.get(room, 0) + tokens)
+    for room, added in found:
+        sizes[room] = min(CONTEXT, sizes.get(room, 0) + added)
     return found, sum(sizes.values()) // 3
 
 

@@ -119,7 +119,9 @@ class Engine:
 
         A request that makes the model raise fails alone. Raises: what the model raises, if it is broken for good.
         """
+        started = False
         while (generation := self._scheduler.admit()) is not None:
+            started = True
             try:
                 self._start(generation)
             except Exception as error:
@@ -132,6 +134,8 @@ class Engine:
             for (generation, _), sampled in zip(shares, results, strict=True):
                 if generation.id in self._generations:
                     self._advance(generation, sampled)
+            if started:  # the model may have made room for them by copying out what is idle
+                self._states.cache.shrink(self._states.cache.max_states)
         events, self._events = self._events, []
         return events
 

@@ -81,7 +81,8 @@ def _details(
         "state": f"{loaded.layout.nbytes / 2**20:.2f} MiB for each conversation",
         "together": loaded.unbatched or f"up to {MAX_BATCH} conversations in one batch",
         "tokenizer": f"{tokenizer.kind}, {tokenizer.size} ids for {checkpoint.vocab_size} rows",
-        "threads": f"{torch.get_num_threads()}; waiting: {thread_waiting()}",
+        "threads": str(torch.get_num_threads()),
+        "waiting threads": thread_waiting(),
         "rwkv": f"{version('rwkv')} on torch {torch.__version__}, JIT {'on' if loaded.jit else 'off'}, CUDA kernels "
         + ("on" if options.cuda_kernels else "off"),
     }
