@@ -143,6 +143,7 @@ class _Reader:
             keys.max_batch,
             keys.hang_timeout,
             keys.memory_limit,
+            keys.kept_states,
         )
 
     def _bot(self, name: str, at: KeyPath, entry: dict[str, Any]) -> BotSettings | None:

@@ -22,6 +22,9 @@ from chatbridge.types import Author, Channel
 HANG_TIMEOUT = 30.0
 """Seconds without a sign of life after which a worker hangs, unless told otherwise; see `worker.watchdog`."""
 
+KEPT_STATES = 1 << 30
+"""Bytes that states of conversations may have which are not being answered, unless told otherwise: 1 GiB."""
+
 
 def _id(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
@@ -289,6 +292,7 @@ class ModelSettings:
     max_batch: int | None = None
     hang_timeout: float = HANG_TIMEOUT
     memory_limit: int | None = None
+    kept_states: int = KEPT_STATES
 
     @property
     def adapters(self) -> frozenset[str]:
@@ -301,7 +305,10 @@ class ModelSettings:
         return self._loading() == other._loading()
 
     def _loading(self) -> tuple[object, ...]:
-        return self.name, self.backend, self.options, self.max_batch, self.hang_timeout, self.memory_limit
+        return (
+            *(self.name, self.backend, self.options),
+            *(self.max_batch, self.hang_timeout, self.memory_limit, self.kept_states),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from chatbridge.config.settings import HANG_TIMEOUT
+from chatbridge.config.settings import HANG_TIMEOUT, KEPT_STATES
 from chatbridge.engine.backend import BackendType, Request
 from chatbridge.errors import (
     BackendError,
@@ -75,7 +75,8 @@ class WorkerBackend:
     """A `Backend` whose `LocalModel` lives in a process; `start` it first.
 
     `on_progress(share, doing)` is called while the model loads. `hang_timeout`: see `Watchdog`. `memory_limit`: bytes
-    that the process may have. `hidden`: names of variables that it is not to have. `start_process`: what starts it.
+    that the process may have; `kept_states`: bytes for states of conversations that are not being answered. `hidden`:
+    names of variables that it is not to have. `start_process`: what starts it.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class WorkerBackend:
         on_progress: Callable[[float, str], None] | None = None,
         hang_timeout: float = HANG_TIMEOUT,
         memory_limit: int | None = None,
+        kept_states: int = KEPT_STATES,
         hidden: frozenset[str] = frozenset(),
         backoff: Backoff | None = None,
         start_process: _StartProcess | None = None,
@@ -100,9 +102,10 @@ class WorkerBackend:
         self._on_progress = on_progress
         self._hang_timeout = hang_timeout
         self._memory_limit = memory_limit
+        self._kept_states = kept_states
         self._backoff = backoff or Backoff()
         self._start_process: Callable[[], Coroutine[Any, Any, Process]] = start_process or partial(
-            WorkerProcess.start, hidden=hidden
+            WorkerProcess.start, hidden=hidden, variables=kind.variables
         )
         self._info: ModelInfo | None = None
         self._worker: Process | None = None
@@ -308,6 +311,7 @@ class WorkerBackend:
                 max_batch=self._max_batch,
                 paths=sys.path,
                 memory_limit=self._memory_limit,
+                kept_states=self._kept_states,
             )
         )
         while (message := await self._receive_loading(worker)) is not None:

@@ -22,7 +22,10 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 Install = Callable[..., Path]
 Look = Callable[..., tuple[int, list[dict[str, str]]]]
 
-ABOUT = {"chatbridge", "python", "system", "processor", "instructions", "memory", "gpu", "plugin", "settings", "store"}
+ABOUT = {
+    *("chatbridge", "python", "system", "processor", "threads", "instructions", "memory", "gpu", "plugin", "settings"),
+    "store",
+}
 
 
 @pytest.fixture
