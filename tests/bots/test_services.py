@@ -16,6 +16,8 @@ from chatbridge.store import Store
 from chatbridge.testing import ScriptedBackend, scripted
 from chatbridge.worker.pool import ModelPool
 
+from .conftest import ALONE, Make
+
 
 def asked(text: str) -> Message:
     return Message(text, Channel("c"), Author("ann", "Ann"), text)
@@ -78,3 +80,16 @@ async def test_a_queued_message_is_answered_by_what_bots_yaml_says_then(tmp_path
     finally:
         await models.aclose()
         await store.aclose()
+
+
+async def test_a_conversation_is_in_use_while_something_is_answered_in_it(bot: Bot, message: Make) -> None:
+    reply = await bot.receive(message("hi"))
+    assert isinstance(reply, ReplyStream)
+    assert not bot.uses(ALONE.id)
+    chunks = aiter(reply)
+    await anext(chunks)
+    assert bot.uses(ALONE.id)
+    async for _ in chunks:
+        pass
+    assert not bot.uses(ALONE.id)
+    assert not bot.uses("elsewhere")
