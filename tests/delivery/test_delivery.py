@@ -298,21 +298,6 @@ async def test_a_message_that_ended_the_program_four_times_is_tried_a_fifth_time
 
 
 @virtually
-async def test_what_was_done_two_weeks_ago_is_forgotten_when_the_program_starts(harness: Harness) -> None:
-    async with harness.program(ScriptedBackend("one", "two")) as delivery:
-        for id in ("1", "2"):
-            await delivery.accept(said("hello", id))
-            await harness.service.clock.sleep(5)
-    with sqlite3.connect(harness.folder / "store.sqlite3") as raw:
-        for table in ("inbox", "outbox"):
-            raw.execute(f"UPDATE {table} SET created = created - 86400 * (CASE id WHEN 1 THEN 14.1 ELSE 13.9 END)")
-    async with harness.program(ScriptedBackend()):
-        kept = [raw.execute(f"SELECT id FROM {table}").fetchall() for table in ("inbox", "outbox")]
-    raw.close()
-    assert kept == [[(2,)], [(2,)]]
-
-
-@virtually
 async def test_messages_that_saw_several_crashes_are_answered_one_by_one(harness: Harness) -> None:
     async with harness.program(ScriptedBackend()) as delivery:
         for i in range(4):

@@ -27,6 +27,8 @@ _RUNS = (re.compile(r"[^\s.,!?…。，、]+"), re.compile(r"[\W_]+"))
 class NativeEncoder:
     """An `Encoder` that takes llama.cpp's ids, except where one of them says something else than the text."""
 
+    _max_run = MAX_RUN
+
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._bytes = frozenset[int]()
@@ -35,10 +37,22 @@ class NativeEncoder:
 
     def encode(self, text: str, *, start: bool) -> list[int]:
         ids: list[int] = []
-        for part in _short_runs(text):
+        for part in self._words_bounded(text):
             for piece in self._apart(part.encode()):
                 ids += self._ids(piece)
         return ids
+
+    def _words_bounded(self, text: str) -> Iterator[str]:
+        """The text in parts without a run of more than `_max_run` characters."""
+        cuts: set[int] = set()
+        for runs in _RUNS if len(text) > self._max_run else ():
+            for run in runs.finditer(text):
+                cuts.update(range(run.start() + self._max_run, run.end(), self._max_run))
+        begin = 0
+        for cut in sorted(cuts):
+            yield text[begin:cut]
+            begin = cut
+        yield text[begin:]
 
     def _apart(self, raw: bytes) -> Iterator[bytes]:
         """The text, cut inside each name that llama.cpp would take for its token, so that it is only text."""
@@ -89,21 +103,10 @@ class NativeEncoder:
         return cut
 
 
-def _short_runs(text: str) -> Iterator[str]:
-    """The text in parts without a run of more than `MAX_RUN` characters."""
-    cuts: set[int] = set()
-    for runs in _RUNS if len(text) > MAX_RUN else ():
-        for run in runs.finditer(text):
-            cuts.update(range(run.start() + MAX_RUN, run.end(), MAX_RUN))
-    begin = 0
-    for cut in sorted(cuts):
-        yield text[begin:cut]
-        begin = cut
-    yield text[begin:]
-
-
 class SentencePiece(NativeEncoder):
     """SentencePiece's BPE. `dummy_prefix`: a blank before a text that starts."""
+
+    _max_run = 8 * MAX_RUN  # no pattern is run, but time grows with the square of a word's length
 
     def __init__(self, vocabulary: Vocabulary, *, dummy_prefix: bool) -> None:
         super().__init__(vocabulary)
