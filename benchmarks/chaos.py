@@ -1,6 +1,7 @@
 """Chaos under many rooms: the model's worker is stopped, crashed, killed and starved at random, while all rooms talk.
 
-    python benchmarks/chaos.py [--minutes 10] [--rooms 50] [--seed 1] [--only SIGKILL,poison] [--patience 60]
+    python benchmarks/chaos.py [--minutes 10] [--rooms 50] [--seed 1] [--only SIGKILL,poison] [--blows 5]
+        [--every 2-6] [--patience 60]
 
 The toy model runs in a worker process. In each room somebody asks one thing after the other; what an undisturbed worker
 answers is known before, and every answer has to be just that, to the letter. Every few seconds something befalls the
@@ -35,8 +36,6 @@ from chatbridge.testing.toy import Doom
 BLOWS = ("SIGSTOP", "SIGSEGV", "SIGKILL", "memory")
 POISON: dict[str, Doom] = {"\x01": "crash", "\x02": "kill", "\x03": "hang", "\x04": "memory"}
 QUESTIONS = 40
-EVERY = (2.0, 6.0)
-"""Seconds between two blows, counted from when the worker answers again."""
 POISONED = 0.004
 """The share of questions that are poison."""
 UNLUCKY = 2
@@ -82,14 +81,14 @@ class Chaos:
 
     async def run(self) -> Report:
         """Learn what is said in peace; then chaos, until the time is over and every room has its last answer."""
-        for number in range(QUESTIONS):
-            question = f"question {number}: {'why ' * (number % 7)}not?"
-            self._expected[question] = await self._ask("peace", number, question)
+        questions = [f"question {number}: {'why ' * (number % 7)}not?" for number in range(QUESTIONS)]
+        asking = (self._ask(f"peace{number}", 0, question) for number, question in enumerate(questions))
+        self._expected = dict(zip(questions, await asyncio.gather(*asking), strict=True))
         self._pid()
         blowing = asyncio.create_task(self._blows())
         watching = asyncio.create_task(self._watch())
         rooms = [asyncio.create_task(self._room(number)) for number in range(self._given.rooms)]
-        await asyncio.sleep(60 * self._given.minutes)
+        await asyncio.wait([blowing], timeout=60 * self._given.minutes)
         self._over = True
         blowing.cancel()
         await asyncio.gather(*rooms)
@@ -144,8 +143,11 @@ class Chaos:
     async def _blows(self) -> None:
         """One blow after another, each once the worker is well again."""
         kinds = [kind for kind in BLOWS if kind in self._given.only]
-        while kinds:
-            await asyncio.sleep(self._rng.uniform(*EVERY))
+        least, most = map(float, self._given.every.split("-"))
+        if not kinds:  # all that befalls it is poison
+            await asyncio.sleep(60 * self._given.minutes)
+        while self.report.blows.total() < self._given.blows:
+            await asyncio.sleep(self._rng.uniform(least, most))
             kind, pid = self._rng.choice(kinds), self._pid()
             if pid is None:
                 continue
@@ -195,6 +197,8 @@ async def main() -> int:
     parser.add_argument("--rooms", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default=",".join((*BLOWS, "poison")), help="which of these befall the worker")
+    parser.add_argument("--blows", type=float, default=float("inf"), help="end after so many, before the time is over")
+    parser.add_argument("--every", default="2-6", help="seconds from an answer after one blow to the next blow")
     parser.add_argument(
         "--patience", type=float, default=60.0, help="seconds in which somebody has to be told something"
     )

@@ -86,6 +86,8 @@ if TYPE_CHECKING:
     from chatbridge.operations.printable import in_one_line as in_one_line
     from chatbridge.operations.printable import printable as printable
     from chatbridge.operations.redaction import redacted as redacted
+    from chatbridge.operations.threads import default_threads as default_threads
+    from chatbridge.operations.threads import thread_waiting as thread_waiting
     from chatbridge.plugins.frontend import FrontendType as FrontendType
     from chatbridge.plugins.manager import Plugins as Plugins
     from chatbridge.prompts import Prompt as Prompt
@@ -149,6 +151,7 @@ _HOME = {
     "model_files.gguf": ("GgufHeader", "GgufStrings", "GgufTensor", "damaged_gguf"),
     "operations.hardware": ("free_memory", "limit_blas_threads", "usable_cores"),
     "operations.redaction": ("redacted",),
+    "operations.threads": ("default_threads", "thread_waiting"),
     "plugins.manager": ("Plugins",),
     "prompts": ("Prompt", "Special", "Template", "Text", "Tokenizer", "Tokens", "is_mark"),
     "sampling": ("Sampling",),

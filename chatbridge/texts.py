@@ -75,6 +75,19 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "logit_bias can't name the token {token}: the model has the ids 0 to {last}.",
         "logit_bias 不能写 token {token}：模型只有 0 到 {last} 的编号。",
     ),
+    "adapter_unknown": (
+        "The model {model} has no adapter {name!r}{hint} Known: {known}.",
+        "模型 {model} 没有名为 {name!r} 的 adapter{hint} 可用：{known}。",
+    ),
+    "adapter_gone": (
+        "It has no adapter {name!r}, which was set here: that is no longer used.",
+        "它没有这里设置的 adapter {name!r}，因此不再使用。",
+    ),
+    "command_files": (
+        "/{name} reads no files; please say it again without {names}.",
+        "/{name} 不读文件，请去掉 {names} 再发一次。",
+    ),
+    "excerpt": ("{text} […, {count} more characters]", "{text} […，另有 {count} 个字符]"),
     "replace": ("{path} is there already. Replace it?", "{path} 已存在，要替换吗？"),
     "not_saved": ("Not saved.", "未保存。"),
     "file_fails": ("{path}: {why}.", "{path}：{why}。"),
@@ -217,7 +230,8 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "我还不认识您。请让本机器人的管理员输入：/pair {code}",
     ),
     "people": ("People who were let in, or ask to be:", "已获准或正在申请的人："),
-    "paired": ("let in", "已获准"),
+    "pair_listed": ("- `{name}` ({user}): let in", "- `{name}`（{user}）：已获准"),
+    "pair_waiting": ("- `{name}` ({user}): `/pair {code}`", "- `{name}`（{user}）：`/pair {code}`"),
     "nobody_asked": ("Nobody was let in yet, and nobody asks to be.", "还没有人获准，也没有人申请。"),
     "pair_done": ("{name} may talk to me now.", "{name} 现在可以和我对话了。"),
     "no_such_code": (
@@ -231,8 +245,8 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "unpaired": ("{user} may no longer talk to me.", "{user} 不能再和我对话了。"),
     "usage": ("Used today:", "今天的用量："),
     "usage_of": (
-        "- {name} ({user}): {tokens} tokens, {answers} answers",
-        "- {name}（{user}）：{tokens} 个 token，{answers} 个回答",
+        "- `{name}` ({user}): {tokens} tokens, {answers} answers",
+        "- `{name}`（{user}）：{tokens} 个 token，{answers} 个回答",
     ),
     "usage_none": ("Nobody was answered today.", "今天还没有回答过任何人。"),
     "hint": ("; did you mean {name!r}?", "；您是想输入 {name!r} 吗？"),

@@ -15,8 +15,9 @@ import pytest
 from chatbridge.testing import default_signals
 
 # How long an example takes says how busy the machine is, not whether the code is right.
-hypothesis.settings.register_profile("no deadline", deadline=None)
-hypothesis.settings.load_profile("no deadline")
+hypothesis.settings.register_profile("all", deadline=None)
+hypothesis.settings.register_profile("sample", deadline=None, max_examples=40)
+hypothesis.settings.load_profile("all" if os.environ.get("CHATBRIDGE_FULL") == "1" else "sample")
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,7 +35,8 @@ class Import(NamedTuple):
     when: str
 
 
-def imports(file: Path) -> Iterator[Import]:
+@cache
+def imports(file: Path) -> tuple[Import, ...]:
     """Every import of a file, in no order."""
 
     def inside(node: ast.AST, when: str) -> Iterator[Import]:
@@ -48,10 +50,10 @@ def imports(file: Path) -> Iterator[Import]:
                 yield from inside(child, "call")
             elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
                 yield from inside(child, "typing")
-            else:
+            elif not isinstance(child, ast.expr):  # no expression holds a statement
                 yield from inside(child, when)
 
-    yield from inside(ast.parse(file.read_text(encoding="utf-8")), "load")
+    return tuple(inside(ast.parse(file.read_text(encoding="utf-8")), "load"))
 
 
 def short(file: Path) -> str:

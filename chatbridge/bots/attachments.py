@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from chatbridge.bots.triggers import is_addressed
+from chatbridge.operations.printable import in_one_line
 from chatbridge.texts import pick_language, say
 from chatbridge.types import Attachment, Message
 
@@ -26,8 +27,9 @@ _ENDINGS = (".md", ".log", ".ini", ".cfg", ".toml", ".yaml", ".yml", ".rst", ".t
 
 MAX_FILES = 10
 """Files of one message that are read; Discord takes no more with a message, and Telegram one."""
-MAX_NAME = 128
-"""Characters of a name, be it a person's, a channel's or a file's; a longer one ends in "…"."""
+MAX_NAME = 256
+"""Characters of a name, be it a person's, a channel's or a file's; a longer one ends in "…". Discord and Telegram let
+nobody have a longer one."""
 _SURELY_SHORT = 256
 """Characters that no `max_text` is too small for."""
 
@@ -232,6 +234,21 @@ def with_attachments(message: Message) -> str:
         part = f", the first {kib(len(file.data))} of {kib(file.size)} KiB" if file.size else ""
         parts.append(f"[{file.name}, {file.media_type}]" if content is None else f"[{file.name}{part}]\n{content}")
     return "\n\n".join(part for part in parts if part)
+
+
+def unread_of(message: Message, language: str) -> list[str]:
+    """What a person is told about the files of a message: which are not read, and which in part."""
+    told = []
+    shown = [(file, in_one_line(file.name, MAX_NAME)) for file in message.attachments]
+    if names := ", ".join(name for file, name in shown if content_of(file) is None):
+        told.append(say(language, "unreadable", names=names))
+    if partly := [
+        say(language, "first_of", name=name, read=kib(len(file.data)), size=kib(file.size))
+        for file, name in shown
+        if file.size
+    ]:
+        told.append(say(language, "partly_read", names=", ".join(partly)))
+    return told
 
 
 def content_of(file: Attachment) -> str | None:

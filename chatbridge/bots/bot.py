@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ValidationError
-
 from chatbridge.bots.attachments import Downloads, RemoteFile, bounded, is_short, with_files
 from chatbridge.bots.command import Ask, ChatCommand, CommandContext, expand, parse
 from chatbridge.bots.dialogue import Dialogue
@@ -22,7 +20,6 @@ from chatbridge.bots.permissions import Permissions, asker_of
 from chatbridge.bots.quotas import Reservation, estimate
 from chatbridge.bots.reply import Notice, ReplyContext, ReplyStream
 from chatbridge.bots.scopes import SIDE, conversation_key, in_reply_chains, moved_key, owner_of
-from chatbridge.bots.stored_overrides import sound
 from chatbridge.bots.triggers import BotStreaks, addressed_text, matches
 from chatbridge.config.settings import BotSettings, ChannelSettings, ModelSettings
 from chatbridge.errors import CommandError, ConfigError
@@ -50,8 +47,8 @@ class Bot:
     def __init__(self, services: Services, name: str) -> None:
         self.services = services
         self.name = name
-        clocks = services.clock, services.monotonic
-        self.permissions = Permissions(name, lambda: self.settings, self._is_admin_command, services.store, *clocks)
+        about = lambda: self.settings, self._is_admin_command, self._open_to_all
+        self.permissions = Permissions(name, *about, services.store, services.clock, services.monotonic)
         self.message_index = MessageIndex(services.store)
         """Which message of a chat is which node of a conversation."""
         self._dialogues: OrderedDict[str, Dialogue] = OrderedDict()
@@ -136,11 +133,15 @@ class Bot:
         reservation = await self._reserve(message, context, dialogue, redelivered)
         if isinstance(reservation, str):
             return Notice(reservation) if reservation else None
+        over = None
+        if context.settings.follow_up == "interrupt":
+            over = await self.permissions.stoppable(message.author, message.channel, dialogue.askers)
         return dialogue.send(
             message,
             context.language,
             parent=chained.node if chained else None,
             follow_up=context.settings.follow_up,
+            over=over,
             author=message.author,
             context=context,
             reservation=reservation,
@@ -280,10 +281,12 @@ class Bot:
 
         `action`: the name of a command, or of a button. `asker`: whose answer it is about, by id.
         """
-        open_to_all = self.effective(channel).change_answers == "everyone"
-        verdict = await self.permissions.may(author, channel, action, asker=asker, open_to_all=open_to_all)
+        verdict = await self.permissions.may(author, channel, action, asker=asker)
         if not verdict.allowed:
             raise CommandError(verdict.say(language))
+
+    def _open_to_all(self, channel: Channel) -> bool:
+        return self.effective(channel).change_answers == "everyone"
 
     def is_admin(self, author: Author) -> bool:
         """Whether that person may give admin commands."""
@@ -322,15 +325,7 @@ class Bot:
 
     def effective(self, channel: Channel, overrides: Mapping[str, Any] | None = None) -> ChannelSettings:
         """The settings of a channel, with what a conversation has set for itself on top."""
-        if not overrides:
-            return self._merged.of(self.services.settings, channel)
-        try:
-            return self.services.settings.channel(self.name, channel, overrides=overrides)
-        except ValidationError:
-            kept, left_out = sound(overrides)
-            where = f"bot {self.name}, channel {channel.id}"
-            log.warning("%s: settings of the conversation are left out: %s", where, ", ".join(left_out))
-            return self.services.settings.channel(self.name, channel, overrides=kept)
+        return self._merged.of(self.services.settings, channel, overrides)
 
     def language(self, channel: Channel, client: str = "", text: str = "") -> str:
         """The language to speak to somebody there, "en" or "zh"."""
@@ -384,8 +379,7 @@ class Bot:
             if message.channel.kind == "group" and not message.mentions_bot:
                 return None  # another bot's, as like as not
             raise context.error("unknown_command", name=name, hint=context.hint(name, known))
-        if command.terminal_only and (message.channel.kind != "terminal" or context.ask is None):
-            raise context.error("terminal_only", name=name)
+        command.check(context)
         if redelivered and not command.repeatable:
             raise context.error("maybe_done", name=name)
         result = await command.run(context, argument)

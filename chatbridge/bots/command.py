@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from chatbridge.bots.attachments import MAX_NAME
 from chatbridge.errors import CommandError
+from chatbridge.operations.printable import in_one_line
 from chatbridge.suggest import closest
 from chatbridge.texts import hint, say
 
@@ -22,14 +24,20 @@ Ask = Callable[[str], Awaitable[bool]]
 
 
 MAX_ECHO = 1000
-"""Characters of people's own words that are shown to them again."""
+"""Characters of people's own words that are shown to them again; of longer ones the rest is counted."""
 
-_ECHOED = frozenset({"text", "name", "id", "code", "user", "key", "value"})
+_WORDS = frozenset({"name", "id", "code", "user", "key", "value"})
 
 
-def excerpt(text: str) -> str:
-    """A text, or its beginning with a mark where it is long."""
-    return text if len(text) <= MAX_ECHO else f"{text[:MAX_ECHO]} […]"
+def excerpt(text: str, language: str) -> str:
+    """A text, or its beginning and how much more there is where it is long."""
+    return text if len(text) <= MAX_ECHO else say(language, "excerpt", text=text[:MAX_ECHO], count=len(text) - MAX_ECHO)
+
+
+def in_a_list(name: str) -> str:
+    """A stranger's name or id as it stands in a list of ours, in a code span: it begins no line, turns nothing around,
+    formats nothing and links to nothing."""
+    return in_one_line(name, MAX_NAME).replace("`", "'") or "?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +58,15 @@ class CommandContext:
         return self.ask is not None and await self.ask(question)
 
     def say(self, key: str, /, **values: object) -> str:
-        """One of our sentences. Of what somebody wrote, and it shows again, it has the beginning (`excerpt`)."""
-        echoed = {name: excerpt(value) for name, value in values.items() if name in _ECHOED and isinstance(value, str)}
+        """One of our sentences. Of what somebody wrote, and it shows again, it has the beginning (`excerpt`); names and
+        values are in one line, without what steers a terminal."""
+        echoed = {name: self._echoed(name, value) for name, value in values.items() if isinstance(value, str)}
         return say(self.language, key, **{**values, **echoed})
+
+    def _echoed(self, name: str, value: str) -> str:
+        if name in _WORDS:
+            return excerpt(in_one_line(value), self.language)
+        return excerpt(value, self.language) if name == "text" else value
 
     def error(self, key: str, /, **values: object) -> CommandError:
         return CommandError(self.say(key, **values))
@@ -75,7 +89,8 @@ class ChatCommand:
     CommandError with a text for the person. `argument` says what may follow the name, for people; `complete(context)`
     gives values that it may have, for services that suggest them. `terminal_only` commands touch this machine's files:
     they are carried out only for a person who types them at a terminal, see `CommandContext.ask`.
-    `admin` commands are for the admins that bots.yaml names. `repeatable`: it may be carried out again where the
+    `admin` commands are for the admins that bots.yaml names. `files`: it reads the files that come with its message,
+    with which any other is refused. `repeatable`: it may be carried out again where the
     program ended in the middle of it; of any other the person is told that it may have been carried out or not.
     """
 
@@ -87,7 +102,17 @@ class ChatCommand:
     terminal_only: bool = False
     admin: bool = False
     repeatable: bool = False
+    files: bool = False
     complete: Callable[[CommandContext], Iterable[str]] | None = None
+
+    def check(self, context: CommandContext) -> None:
+        """Raises CommandError where it can't be carried out in that way: away from a terminal, or with files."""
+        message = context.message
+        if self.terminal_only and (message.channel.kind != "terminal" or context.ask is None):
+            raise context.error("terminal_only", name=self.name)
+        if message.attachments and not self.files:
+            names = ", ".join(in_one_line(file.name, MAX_NAME) for file in message.attachments)
+            raise context.error("command_files", name=self.name, names=names)
 
 
 def parse(text: str) -> tuple[str, str] | None:

@@ -6,14 +6,18 @@ import asyncio
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from chatbridge.bots import conversation_files as files
-from chatbridge.bots.command import ChatCommand, CommandContext, parse
+from chatbridge.bots.attachments import content_of, unread_of, with_attachments
+from chatbridge.bots.command import ChatCommand, CommandContext, in_a_list, parse
 from chatbridge.bots.quotas import day_of
+from chatbridge.operations.printable import in_one_line
 
 if TYPE_CHECKING:
     from chatbridge.bots.reply import ReplyStream
+    from chatbridge.store import Pairing
 
 
 async def _help(context: CommandContext, argument: str) -> str:
@@ -44,7 +48,11 @@ async def _continue(context: CommandContext, argument: str) -> ReplyStream:
 
 
 async def _edit(context: CommandContext, argument: str) -> ReplyStream:
-    return context.dialogue.edit(_needed(context, argument, "edit", "TEXT"), context.language)
+    message = replace(context.message, text=argument, quoted="")
+    if not any(map(content_of, message.attachments)):
+        _needed(context, argument, "edit", "TEXT")
+    notices = unread_of(message, context.language)
+    return context.dialogue.edit(with_attachments(message), context.language, notices)
 
 
 async def _undo(context: CommandContext, argument: str) -> str:
@@ -93,8 +101,14 @@ async def _model(context: CommandContext, argument: str) -> str:
     if not argument:
         return context.say("model_now", name=settings.model, known=", ".join(models))
     _known(context, "model", argument, models)
-    await context.dialogue.override("model", argument)
-    return context.say("model_set", name=argument)
+    conversation = await context.dialogue.conversation()
+    changed = {**conversation.overrides, "model": argument}
+    said = context.say("model_set", name=argument)
+    if (adapter := changed.get("adapter")) is not None and adapter not in models[argument].adapters:
+        del changed["adapter"]  # what /set has chosen for the model before
+        said += " " + context.say("adapter_gone", name=adapter)
+    await context.dialogue.store.set_overrides(conversation.id, changed)
+    return said
 
 
 async def _template(context: CommandContext, argument: str) -> str:
@@ -169,10 +183,10 @@ async def _save(context: CommandContext, argument: str) -> str:
     text = json.dumps(exported, ensure_ascii=False, indent=1)
     try:
         path = files.path_of(typed)
-        replace = await asyncio.to_thread(files.is_there, path)
-        if replace and not await context.confirm(context.say("replace", path=path)):
+        there = await asyncio.to_thread(files.is_there, path)
+        if there and not await context.confirm(context.say("replace", path=path)):
             return context.say("not_saved")
-        await asyncio.to_thread(files.write_text, path, text, replace=replace)
+        await asyncio.to_thread(files.write_text, path, text, replace=there)
     except OSError as error:
         raise context.error("file_fails", path=typed, why=error.strerror or error) from error
     return context.say("saved", path=path)
@@ -184,7 +198,8 @@ async def _load(context: CommandContext, argument: str) -> str:
     typed = _needed(context, argument, "load", "FILE")
     try:
         path = files.path_of(typed)
-        exported = json.loads(await asyncio.to_thread(files.read_text, path))
+        limit = context.dialogue.bot.services.settings.load_mib
+        exported = json.loads(await asyncio.to_thread(files.read_text, path, limit))
     except OSError as error:
         raise context.error("file_fails", path=typed, why=error.strerror or error) from error
     except (ValueError, RecursionError) as error:
@@ -203,13 +218,17 @@ async def _pair(context: CommandContext, argument: str) -> str:
     bot = context.dialogue.bot
     if not argument:
         people = await bot.permissions.pairings.all(bot.name)
-        lines = [f"- {person.name} ({person.user}): {context.say('paired')}" for person in people if person.paired]
-        lines += [f"- {person.name} ({person.user}): `/pair {person.code}`" for person in people if not person.paired]
+        lines = [_person(context, "pair_listed", one) for one in people if one.paired]
+        lines += [_person(context, "pair_waiting", one) for one in people if not one.paired]
         return "\n".join([context.say("people"), *lines]) if lines else context.say("nobody_asked")
     person = await bot.permissions.pairings.pair(bot.name, argument.strip(), context.message.author.id)
     if person is None:
         raise context.error("no_such_code", code=argument)
     return context.say("pair_done", name=person.name)
+
+
+def _person(context: CommandContext, key: str, person: Pairing) -> str:
+    return context.say(key, name=in_a_list(person.name), user=in_a_list(person.user), code=person.code)
 
 
 async def _unpair(context: CommandContext, argument: str) -> str:
@@ -225,7 +244,10 @@ async def _usage(context: CommandContext, argument: str) -> str:
     bot = context.dialogue.bot
     usage = await bot.permissions.usage.of_day(bot.name, day_of(bot.services.clock()))
     lines = [
-        context.say("usage_of", name=one.name, user=one.user, tokens=one.tokens, answers=one.answers) for one in usage
+        context.say(
+            "usage_of", name=in_a_list(one.name), user=in_a_list(one.user), tokens=one.tokens, answers=one.answers
+        )
+        for one in usage
     ]
     return "\n".join([context.say("usage"), *lines]) if lines else context.say("usage_none")
 
@@ -261,9 +283,8 @@ def _known(context: CommandContext, what: str, name: str, known: Iterable[str]) 
         raise context.error("unknown_name", what=context.say(what), name=name, hint=context.hint(name, known))
 
 
-def _short(text: str, limit: int = 60) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+def _short(text: str) -> str:
+    return in_one_line(text, 60)
 
 
 BUILTIN = (
@@ -272,7 +293,13 @@ BUILTIN = (
     ChatCommand("regenerate", "answer the last message once more", "重新回答上一条消息", _regenerate, repeatable=True),
     ChatCommand("continue", "go on with the last answer", "继续上一个回答", _continue, repeatable=True),
     ChatCommand(
-        "edit", "put another text in place of your last message", "修改您的上一条消息", _edit, "TEXT", repeatable=True
+        "edit",
+        "put another text in place of your last message",
+        "修改您的上一条消息",
+        _edit,
+        "TEXT",
+        repeatable=True,
+        files=True,
     ),
     ChatCommand("undo", "take your last message and its answer back", "撤销上一条消息和回答", _undo),
     ChatCommand("branch", "list the branches, or go to one", "列出分支或切换分支", _branch, "[ID]", repeatable=True),

@@ -12,9 +12,6 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-MAX_BYTES = 32 * 2**20
-"""Of a file that is read."""
-
 
 def path_of(text: str) -> Path:
     """The path that somebody typed. Raises: OSError for one that can't be any."""
@@ -75,15 +72,16 @@ def _move_to_nothing(name: str, path: Path) -> None:
         Path(name).unlink()
 
 
-def read_text(path: Path) -> str:
-    """What is in a file. Raises: OSError, also for what is no file or too big; UnicodeDecodeError."""
+def read_text(path: Path, max_mib: int) -> str:
+    """What is in a file of at most `max_mib` MiB. Raises: OSError, also for what is no file or too big;
+    UnicodeDecodeError."""
     if not is_there(path):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     with os.fdopen(os.open(path, os.O_RDONLY | flags), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "this is no file but something else", str(path))
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise OSError(errno.EFBIG, f"it has more than {MAX_BYTES >> 20} MiB", str(path))
+        data = file.read((max_mib << 20) + 1)
+    if len(data) > max_mib << 20:
+        raise OSError(errno.EFBIG, f"it has more than {max_mib} MiB (`load_mib` in bots.yaml)", str(path))
     return data.decode("utf-8-sig")

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from chatbridge.bots.attachments import content_of, kib, with_attachments
+from chatbridge.bots.attachments import unread_of, with_attachments
 from chatbridge.bots.permissions import asker_of
 from chatbridge.bots.reply import FinishedReply, ReplyContext, ReplyState, ReplyStream
 from chatbridge.bots.request import AnswerTarget, BuiltRequest, build_request, choose_template, room_for
@@ -75,6 +75,7 @@ class Dialogue(ConversationTree):
         *,
         parent: int | None = None,
         follow_up: Literal["queue", "merge", "interrupt"] = "queue",
+        over: Collection[str] | None = None,
         new_with: Mapping[str, Any] | None = None,
         author: Author | None = None,
         context: ReplyContext | None = None,
@@ -83,9 +84,10 @@ class Dialogue(ConversationTree):
         """Record the message and answer it. A message that was answered before is not answered again.
 
         `parent`: the node that it replies to, where it does not follow what was said last. `follow_up`: what becomes
-        of answers that it finds on their way. `new_with`: begin a new conversation by it, with these settings of its
-        own, by the keys of a channel. `author`: whose use of the model it counts as. `context`: what applies to
-        the message, where that is known. `reservation`: what was reserved for the answer.
+        of answers that it finds on their way; `over`: whose these must be, by id (`askers`), the others' go on as
+        with "queue"; None for everybody's. `new_with`: begin a new conversation by it, with these settings of its own,
+        by the keys of a channel. `author`: whose use of the model it counts as. `context`: what applies to the message,
+        where that is known. `reservation`: what was reserved for the answer.
         """
 
         async def begin(state: ReplyState) -> AnswerTarget | None:
@@ -94,15 +96,7 @@ class Dialogue(ConversationTree):
             fresh = None if new_with is None else (await self.reset(new_with)).id
             message, state.message = state.message, None
             assert message is not None, "a reply begins once"
-            if names := ", ".join(file.name for file in message.attachments if content_of(file) is None):
-                state.notices.append(say(language, "unreadable", names=names))
-            partly = [
-                say(language, "first_of", name=file.name, read=kib(len(file.data)), size=kib(file.size))
-                for file in message.attachments
-                if file.size
-            ]
-            if partly:
-                state.notices.append(say(language, "partly_read", names=", ".join(partly)))
+            state.notices += unread_of(message, language)
             asked = await self.store.ask(
                 self.bot_name,
                 self.key,
@@ -113,18 +107,16 @@ class Dialogue(ConversationTree):
                 service_id=message.id,
                 channel=message.channel.id,
             )
-            if state.gives_way and any(later.gives_way for later in self._waiting):
+            if state.gives_way and any(_takes_over(later, state) for later in self._waiting):
                 state.superseded = True
                 return None
             # One that was recorded together with a later one was answered with it.
             state.superseded = bool(asked.after) and all(child.role == "user" for child in asked.after)
             return None if asked.after else AnswerTarget(asked.node, conversation=asked.conversation)
 
-        if follow_up == "interrupt" and self._running is not None:
+        state = ReplyState(language, author, message, follow_up != "queue", over, context, reservation=reservation)
+        if follow_up == "interrupt" and self._running is not None and _takes_over(state, self._running):
             self._running.supersede()
-        state = ReplyState(
-            language, author, message, gives_way=follow_up != "queue", context=context, reservation=reservation
-        )
         return self._reply(state, begin)
 
     def regenerate(self, language: str = "en", node: int | None = None) -> ReplyStream:
@@ -142,8 +134,11 @@ class Dialogue(ConversationTree):
 
         return self._reply(ReplyState(language), begin)
 
-    def edit(self, text: str, language: str = "en") -> ReplyStream:
-        """Put `text` in the place of the last message and answer it; the old message stays on its own branch."""
+    def edit(self, text: str, language: str = "en", notices: Iterable[str] = ()) -> ReplyStream:
+        """Put `text` in the place of the last message and answer it; the old message stays on its own branch.
+
+        `notices`: lines for the person, before the answer.
+        """
 
         async def begin(state: ReplyState) -> AnswerTarget:
             old = await self.last_message("nothing_to_edit", language)
@@ -154,7 +149,7 @@ class Dialogue(ConversationTree):
             new = await self.store.append(old.conversation, "user", text, parent=old.parent, name=name, author=author)
             return AnswerTarget(new)
 
-        return self._reply(ReplyState(language), begin)
+        return self._reply(ReplyState(language, notices=[*notices]), begin)
 
     def go_on(self, language: str = "en", node: int | None = None) -> ReplyStream:
         """Continue the last answer, or the one at a `node`, right where it ended."""
@@ -180,6 +175,12 @@ class Dialogue(ConversationTree):
     def busy(self) -> bool:
         """Whether something is being answered here, or waits for it."""
         return self._lock.locked() or bool(self._waiting)
+
+    @property
+    def askers(self) -> frozenset[str]:
+        """Whose answers are on their way here, or wait, by id; "" for those of whom nobody knows."""
+        running = () if self._running is None else (self._running,)
+        return frozenset(asker_of(state.author) for state in (*running, *self._waiting))
 
     @property
     def answering(self) -> bool:
@@ -371,6 +372,11 @@ class Dialogue(ConversationTree):
     def _report(self, finished: FinishedReply) -> None:
         self.last = finished
         self.bot.services.hooks.ask("turn_finished", reply=finished)
+
+
+def _takes_over(later: ReplyState, earlier: ReplyState) -> bool:
+    """Whether a reply may be given in the place of an earlier one."""
+    return later.gives_way and (later.over is None or asker_of(earlier.author) in later.over)
 
 
 async def _completed(begin: Awaitable[T]) -> T:

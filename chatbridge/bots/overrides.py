@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -45,6 +45,8 @@ def override(context: CommandContext, overrides: Mapping[str, Any], key: str, va
         settings = ChannelSettings.model_validate(changed)
     except ValidationError as error:
         raise context.error("set_bad", key=key, value=_short(value), why=_why(error)) from error
+    if key == "adapter":
+        _check_adapter(context, changed)
     # As JSON, since that is how conversations keep it.
     dumped: dict[str, Any] = settings.model_dump(mode="json", exclude_unset=True)
     if key == "logit_bias":
@@ -58,9 +60,11 @@ async def loadable(context: CommandContext, overrides: Mapping[str, Any]) -> tup
     by_command = {"model": bot.services.settings.models, "template": bot.templates, "system": None}
     kept, left_out = sound(overrides)
     for key, value in list(kept.items()):
-        known = by_command.get(key)
+        known: Container[Any] | None = by_command.get(key)
         command = key if key in by_command else "set"
         settable = key in by_command or key in ("sampling", *OWN)
+        if key == "adapter":
+            known = _adapters(context, kept)
         if not settable or (known is not None and value not in known) or not await _may(context, command):
             del kept[key]
             left_out.append(key)
@@ -103,6 +107,21 @@ def _check_bias(context: CommandContext, overrides: Mapping[str, Any]) -> None:
     backend = bot.services.models.loaded().get(settings.model)
     if backend is not None:
         _check_biases(context, settings, backend.info)
+
+
+def _adapters(context: CommandContext, overrides: Mapping[str, Any]) -> frozenset[str | None]:
+    """What the adapter may be where a conversation has set that for itself; None is none."""
+    bot = context.dialogue.bot
+    model = bot.services.settings.models.get(bot.effective(context.dialogue.channel, overrides).model)
+    return frozenset({None, *(model.adapters if model is not None else ())})
+
+
+def _check_adapter(context: CommandContext, overrides: Mapping[str, Any]) -> None:
+    name, known = overrides.get("adapter"), sorted(filter(None, _adapters(context, overrides)))
+    if name is not None and name not in known:
+        model = context.dialogue.bot.effective(context.dialogue.channel, overrides).model
+        hint = context.hint(name, known)
+        raise context.error("adapter_unknown", model=model, name=_short(name), hint=hint, known=", ".join(known) or "-")
 
 
 def _check_biases(context: CommandContext, settings: ChannelSettings, info: ModelInfo) -> None:

@@ -6,7 +6,7 @@ Knows bots.yaml's rules, pairings and quotas; knows no message's words, no model
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -120,8 +120,8 @@ class Permissions:
     """One bot's. `pairings`: who was let in by an admin. `usage`: what each person's answers have cost.
 
     `find_settings`: the bot's entry in bots.yaml as it is now, if it has one. `is_admin_command`: whether the command
-    of a name says itself that it is for admins. `clock` gives seconds since the epoch, `monotonic` seconds that never
-    go back.
+    of a name says itself that it is for admins. `open_to_all`: whether everyone may change the answers of a channel.
+    `clock` gives seconds since the epoch, `monotonic` seconds that never go back.
     """
 
     def __init__(
@@ -129,6 +129,7 @@ class Permissions:
         bot: str,
         find_settings: Callable[[], BotSettings | None],
         is_admin_command: Callable[[str], bool],
+        open_to_all: Callable[[Channel], bool],
         store: Store,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -140,20 +141,26 @@ class Permissions:
         self._bot = bot
         self._find_settings = find_settings
         self._is_admin_command = is_admin_command
+        self._open_to_all = open_to_all
 
-    async def may(
-        self, author: Author, channel: Channel, action: str = "", *, asker: str = "", open_to_all: bool = False
-    ) -> Verdict:
-        """Whether the bot does for that person what they want there. For the rest see `Wish`.
+    async def may(self, author: Author, channel: Channel, action: str = "", *, asker: str = "") -> Verdict:
+        """Whether the bot does for that person what they want there. For `asker` see `Wish`.
 
         `action`: a command's name, a button's, or "" for a message to the model.
         """
         name = COMMANDS_OF_BUTTONS.get(action, action)
+        open_to_all = asker not in ("", author.id) and self._open_to_all(channel)
         wish = Wish(author, channel, name, self._is_admin_command(name), asker, open_to_all)
         verdict = decide(self._find_settings(), wish)
         if verdict.pairable and await self.pairings.paired(self._bot, author.id):
             return decide(self._find_settings(), wish, paired=True)
         return verdict
+
+    async def stoppable(self, author: Author, channel: Channel, askers: Iterable[str]) -> frozenset[str]:
+        """Whose answers that person may stop there, and so may end by writing on: of `askers`, by id, and of their own,
+        since there may be one in a moment."""
+        known = {*askers, asker_of(author)}
+        return frozenset([one for one in known if (await self.may(author, channel, "stop", asker=one)).allowed])
 
     def listens(self, author: Author, channel: Channel) -> bool:
         """Whether the bot may listen to that person there, if an admin has let them in where that is needed."""

@@ -6,7 +6,7 @@ that gives the chunks, and is alone in writing what is known of the reply.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -55,15 +55,17 @@ class ReplyState:
     """What is known of one reply so far. Its dialogue writes it; everybody else reads it through `ReplyStream`.
 
     `message`: what it answers, until it has begun; a reply that is asked for in another way has none. `gives_way`: it
-    is left out where a later message waits already. `context`: what applied to the message when it came, where that is
-    known. `reservation`: what it may cost its author, until it has ended. `running`: the backend and the request's id,
-    while the model is at it.
+    is left out where a later message waits already that may take its place. `over`: the ids of those whose replies it
+    may itself take the place of, None for everybody's. `context`: what applied to the message when it came, where that
+    is known. `reservation`: what it may cost its author, until it has ended. `running`: the backend and the request's
+    id, while the model is at it.
     """
 
     language: str
     author: Author | None = None
     message: Message | None = None
     gives_way: bool = False
+    over: Collection[str] | None = None
     context: ReplyContext | None = None
     notices: list[str] = field(default_factory=list)
     finish: Finish | None = None
@@ -138,10 +140,11 @@ class ReplyStream:
         return self
 
     def reword(self, message: Message) -> bool:
-        """Answer these words instead; False where it is too late for that, since it has begun."""
-        if self._state.message is None:
+        """Answer these words instead; False where it has begun, which is too late, and for another person's words."""
+        waiting = self._state.message
+        if waiting is None or waiting.author.id != message.author.id:
             return False
-        self._state.message = edited(self._state.message, message)
+        self._state.message = edited(waiting, message)
         return True
 
     def stop(self) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chatbridge.bots.attachments import with_attachments
+from chatbridge.bots.permissions import asker_of
 from chatbridge.errors import CommandError
 from chatbridge.store import Conversation, Node, Store
 from chatbridge.texts import say
@@ -76,11 +77,11 @@ class ConversationTree:
     async def revise(self, old: int, message: Message) -> Node | None:
         """Record an edited message beside what it was, and leave the conversation where it is.
 
-        None where nothing was changed that a model would read.
+        None where nothing was changed that a model would read, and for words that somebody else has put there.
         """
         node = await self.store.node(old)
         text = with_attachments(message)
-        if node.role != "user" or node.text == text:
+        if node.role != "user" or node.text == text or node.author not in ("", asker_of(message.author)):
             return None
         beside = await self.store.children(node.conversation, node.parent)
         return await self.store.append(

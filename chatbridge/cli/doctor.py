@@ -65,11 +65,13 @@ def run_checks(config: Path | None, *, load: bool = False) -> Iterator[Check]:
 def _machine() -> Iterator[Check]:
     from chatbridge import __version__
     from chatbridge.operations import hardware
+    from chatbridge.operations.threads import default_threads
 
     yield Check("chatbridge", __version__)
     yield Check("python", f"{platform.python_version()} ({sys.executable})")
     yield Check("system", f"{platform.system()} {platform.release()} {platform.machine()}")
     yield Check("processor", hardware.processor())
+    yield Check("threads", f"{default_threads()} for a model, unless its `threads` says otherwise")
     features = hardware.cpu_features()
     yield Check("instructions", ", ".join(features) or "none that speed models up are known")
     total, free = hardware.memory()

@@ -25,7 +25,7 @@ def read_file(path: Path, *, most: int = MAX_BYTES, patience: float = PATIENCE) 
         else:
             data = _awaited(file.fileno(), most, time.monotonic() + patience)
     if len(data) > most:
-        raise OSError(errno.EFBIG, f"it has more than {most >> 20} MiB", str(path))
+        raise OSError(errno.EFBIG, f"it has more than {most >> 20} MiB, the most that is read of a file", str(path))
     return data
 
 

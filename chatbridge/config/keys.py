@@ -8,7 +8,16 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from chatbridge.config.options import ConfigPath
-from chatbridge.config.settings import HANG_TIMEOUT, Access, Admins, ChannelSettings, Keep, Quota, Strangers
+from chatbridge.config.settings import (
+    HANG_TIMEOUT,
+    KEPT_STATES,
+    Access,
+    Admins,
+    ChannelSettings,
+    Keep,
+    Quota,
+    Strangers,
+)
 from chatbridge.prompts.template import Template
 from chatbridge.sampling import Sampling
 
@@ -62,6 +71,16 @@ class ModelKeys(BaseModel):
         ),
         WithJsonSchema({"anyOf": [{"type": "string", "pattern": _BYTES.pattern}, {"type": "integer"}]}),
     ] = None
+    kept_states: Annotated[
+        int,
+        BeforeValidator(_bytes),
+        Field(
+            ge=0,
+            description='Memory for what the model has read of conversations that are not being answered, as "2 GiB", '
+            "besides the cells that llama.cpp has for its sequences in any case; what has no room is read again.",
+        ),
+        WithJsonSchema({"anyOf": [{"type": "string", "pattern": _BYTES.pattern}, {"type": "integer"}]}),
+    ] = KEPT_STATES
 
 
 class BotKeys(BaseModel):
@@ -123,3 +142,4 @@ class TopKeys(BaseModel):
         int,
         Field(ge=128, le=65_536, description="Memory that it may have, in MiB, where the system has such a limit."),
     ] = 512
+    load_mib: Annotated[int, Field(ge=1, le=2048, description="MiB that a file for /load may have.")] = 32

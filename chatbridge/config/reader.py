@@ -107,14 +107,14 @@ class _Reader:
             models = self._default_models()
         self._check_names(models, templates)
         self._check_adapters(models, defaults, bots)
-        plain = ("store", "drain", "monitor", "template_seconds", "template_mib")
+        plain = ("store", "drain", "monitor", "template_seconds", "template_mib", "load_mib")
         own: dict[str, Any] = {key: top[key] for key in plain if key in top}
         checked = self._values.validated((), TopKeys, own) or TopKeys()
         keep = self._part(("keep",), top.get("keep"), Keep)
         variables = frozenset(self.document.variables)
         store = self._base / STORE if checked.store is None else checked.store
         limits = JinjaLimits(checked.template_seconds, checked.template_mib)
-        more = (checked.drain, checked.monitor, limits, variables, keep)
+        more = (checked.drain, checked.monitor, limits, checked.load_mib, variables, keep)
         return Settings(models, templates, Path(store), defaults, bots, *more)
 
     # --- the parts of the file ---------------------------------------------------------------------------------
@@ -143,6 +143,7 @@ class _Reader:
             keys.max_batch,
             keys.hang_timeout,
             keys.memory_limit,
+            keys.kept_states,
         )
 
     def _bot(self, name: str, at: KeyPath, entry: dict[str, Any]) -> BotSettings | None:

@@ -22,6 +22,9 @@ from chatbridge.types import Author, Channel
 HANG_TIMEOUT = 30.0
 """Seconds without a sign of life after which a worker hangs, unless told otherwise; see `worker.watchdog`."""
 
+KEPT_STATES = 1 << 30
+"""Bytes that states of conversations may have which are not being answered, unless told otherwise: 1 GiB."""
+
 
 def _id(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
@@ -98,18 +101,22 @@ class ChannelSettings(BaseModel):
     ] = "thread"
     follow_up: Annotated[
         Literal["queue", "merge", "interrupt"],
-        Field(description="Messages that come while an answer does: one by one, together, or in its place."),
+        Field(
+            description="Messages that come while an answer does: one by one, together, or in its place; in the place "
+            "of another person's answer only where `change_answers` lets them, else one by one."
+        ),
     ] = "queue"
     buttons: Annotated[bool, Field(description="Buttons under answers, where the service has them.")] = True
     change_answers: Annotated[
         Literal["asker", "everyone"],
         Field(
             description="Who may stop, repeat, continue, take back or branch from an answer in a group: whoever asked "
-            "for it and admins, or everyone."
+            "for it and admins, or everyone. /reset is for all: an answer on its way goes on to its end."
         ),
     ] = "asker"
     speaker_names: Annotated[
-        Literal["auto", "always", "never"], Field(description="Names before messages; auto: in groups only.")
+        Literal["auto", "always", "never"],
+        Field(description='Names before messages, longer ones than 256 characters end in "…"; auto: in groups only.'),
     ] = "auto"
     language: Annotated[
         Literal["auto", "en", "zh"], Field(description="What chatbridge's own lines are written in.")
@@ -123,7 +130,8 @@ class ChannelSettings(BaseModel):
         Field(
             ge=1,
             le=1024,
-            description="KiB that are read of one message with its files; of longer files the beginning is read.",
+            description="KiB that are read of one message with its files, ten at most; of longer files the beginning "
+            "is read.",
         ),
     ] = 64
     aliases: Annotated[
@@ -284,6 +292,7 @@ class ModelSettings:
     max_batch: int | None = None
     hang_timeout: float = HANG_TIMEOUT
     memory_limit: int | None = None
+    kept_states: int = KEPT_STATES
 
     @property
     def adapters(self) -> frozenset[str]:
@@ -296,7 +305,10 @@ class ModelSettings:
         return self._loading() == other._loading()
 
     def _loading(self) -> tuple[object, ...]:
-        return self.name, self.backend, self.options, self.max_batch, self.hang_timeout, self.memory_limit
+        return (
+            *(self.name, self.backend, self.options),
+            *(self.max_batch, self.hang_timeout, self.memory_limit, self.kept_states),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +338,8 @@ class BotSettings:
 class Settings:
     """A whole bots.yaml. `templates`: presets, plugins' and own ones. `drain`: seconds for answers at a shutdown.
     `monitor`: where /healthz and /metrics are, as HOST:PORT. `template_limits`: of the models' own chat templates.
-    `variables`: names of those whose values were taken. `keep`: how long the store keeps things.
+    `load_mib`: what a file for /load may have. `variables`: names of those whose values were taken. `keep`: how long
+    the store keeps things.
 
     Whatever may hold a secret that a variable gave, or plain text, is left out of its repr.
     """
@@ -339,6 +352,7 @@ class Settings:
     drain: float = 10.0
     monitor: str = ""
     template_limits: JinjaLimits = field(default=JinjaLimits())
+    load_mib: int = 32
     variables: frozenset[str] = frozenset()
     keep: Keep = field(default=Keep())
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from chatbridge.config.settings import KEPT_STATES
 from chatbridge.engine.backend import LocalModel, Request
 from chatbridge.engine.detokenizer import TextDelta
 from chatbridge.engine.generation import Generation, prepare, prompt_ids
@@ -19,9 +20,6 @@ from chatbridge.engine.state_pool import StatePool
 from chatbridge.errors import BackendError, ChatbridgeError
 from chatbridge.prompts.segments import Prompt
 from chatbridge.types import Chunk, Finish, FinishReason, Waiting
-
-CACHE_BYTES = 1 << 30
-"""How much memory kept states may hold, unless told otherwise: 1 GiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ class Engine:
         *,
         token_budget: int = 512,
         max_batch: int | None = None,
-        cache_bytes: int = CACHE_BYTES,
+        cache_bytes: int = KEPT_STATES,
         prefill_limit: PrefillLimit | None = None,
         on_step: Callable[[tuple[str, ...], int], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -121,7 +119,9 @@ class Engine:
 
         A request that makes the model raise fails alone. Raises: what the model raises, if it is broken for good.
         """
+        started = False
         while (generation := self._scheduler.admit()) is not None:
+            started = True
             try:
                 self._start(generation)
             except Exception as error:
@@ -134,6 +134,8 @@ class Engine:
             for (generation, _), sampled in zip(shares, results, strict=True):
                 if generation.id in self._generations:
                     self._advance(generation, sampled)
+            if started:  # the model may have made room for them by copying out what is idle
+                self._states.cache.shrink(self._states.cache.max_states)
         events, self._events = self._events, []
         return events
 

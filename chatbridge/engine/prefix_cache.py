@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from chatbridge.engine.backend import ModelState
+from chatbridge.engine.eviction import Use, Uses
 
 BLOCK = 32
 """Tokens per hashed block: prefixes are found by hash, and then compared token by token."""
@@ -17,11 +18,16 @@ BLOCK = 32
 
 @dataclass(slots=True, eq=False)
 class CacheEntry:
-    """One kept state, the ids it has consumed, and the adapter that read them."""
+    """One kept state, the ids it has consumed, and the adapter that read them.
+
+    `hashes`: of its whole blocks; with none, of the adapter alone. `use`: when its conversation was heard of.
+    """
 
     tokens: tuple[int, ...]
     state: ModelState
-    adapter: str = ""
+    adapter: str
+    hashes: tuple[int, ...]
+    use: Use
 
 
 @dataclass(slots=True)
@@ -29,8 +35,8 @@ class PrefixCache:
     """The kept states of one model, least recently used first.
 
     `can_trim`: whether a state can forget its last tokens; if not, it only serves prompts that begin with all of
-    its tokens. `max_bytes` and `max_states` bound what is kept; what goes over is released, oldest first, after
-    `on_evicted` has seen it.
+    its tokens. `max_bytes` and `max_states` bound what is kept; what goes over is released, after `on_evicted` has seen
+    it: first what will not be wanted for long (see `eviction`), by what it takes and what reading it again would.
     """
 
     can_trim: bool
@@ -40,7 +46,10 @@ class PrefixCache:
     hits: int = 0
     evictions: int = 0
     _entries: dict[CacheEntry, None] = field(default_factory=dict)
+    _uses: Uses = field(default_factory=Uses)
+    # Those that have a block in them, and those whose last whole block it is: the latter with none, by their adapter.
     _blocks: dict[int, dict[CacheEntry, None]] = field(default_factory=dict)
+    _ends: dict[int, dict[CacheEntry, None]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -56,18 +65,19 @@ class PrefixCache:
         least one token is always left to evaluate, since only evaluating yields the next one's logits. `room`: how many
         states there may be, the kept ones and this one; without room for a copy, the kept state itself is given away.
         """
-        entry, length = self._find(tuple(prompt), adapter)
+        wanted = tuple(prompt)
+        entry, length = self._find(wanted, adapter)
         if entry is None or length <= beyond:
             return None
         self.hits += 1
-        # A state that is wanted whole comes back longer: no copy. One that can't trim is copied all the same, since
-        # a regeneration wants to come back to exactly this point.
-        if room < 2 or (self.can_trim and length == len(entry.tokens)):
+        if room < 2 or (self.can_trim and self._may_go(entry, wanted, length)):
             self._drop(entry)
+            if kept := length // BLOCK:
+                self._uses.rename(entry.hashes[-1], entry.hashes[kept - 1])
             state = entry.state
         else:
             self._touch(entry)
-            self.shrink(room - 1)
+            self.shrink(room - 1, keep=entry)
             state = entry.state.fork()
         if length < len(entry.tokens):
             state.trim(length)
@@ -83,28 +93,42 @@ class PrefixCache:
             deepest = next(iter(self._blocks[block]))
         return 0 if deepest is None else common_prefix(deepest.tokens, tokens) // BLOCK * BLOCK
 
-    def put(self, tokens: Sequence[int], state: ModelState, adapter: str = "") -> None:
-        """Keep a state in which `adapter` read `tokens`; it belongs to the cache from now on."""
-        new = CacheEntry(tuple(tokens), state, adapter)
-        if not new.tokens:
+    def put(self, tokens: Sequence[int], state: ModelState, adapter: str = "", *, checkpoint: bool = False) -> None:
+        """Keep a state in which `adapter` read `tokens`; it belongs to the cache from now on.
+
+        `checkpoint`: it is a copy of one with which its conversation goes on.
+        """
+        ids = tuple(tokens)
+        if not ids:
             state.release()
             return
-        for entry in self._covered(new):
+        hashes = (*_hashes(ids, adapter),)
+        for entry in self._covered(ids, adapter, hashes):
             self._drop(entry)
             entry.state.release()
+        # Conversations of less than a block are told apart by all that they hold.
+        known = hashes or (hash((adapter, ids)),)
+        use = self._uses.copy() if checkpoint else self._uses.use(known, known[-1])
+        new = CacheEntry(ids, state, adapter, hashes or (hash(adapter),), use)
         self._entries[new] = None
-        for block in _hashes(new.tokens, adapter):
+        for block in hashes:
             self._blocks.setdefault(block, {})[new] = None
+        self._ends.setdefault(new.hashes[-1], {})[new] = None
         self.shrink(self.max_states)
 
-    def shrink(self, states: int) -> None:
-        """Release the least recently used until at most `states` are left and the bytes fit."""
-        while self._entries and (len(self._entries) > states or self.nbytes > self.max_bytes):
-            oldest = next(iter(self._entries))
-            self._drop(oldest)
+    def shrink(self, states: int, *, keep: CacheEntry | None = None) -> None:
+        """Release states until at most `states` are left and the bytes fit; `keep` is not among them."""
+        total = self.nbytes
+        while self._entries and (len(self._entries) > states or total > self.max_bytes):
+            by_bytes = total > self.max_bytes
+            evicted = max(self._entries, key=lambda entry: -1.0 if entry is keep else self._cost(entry, by_bytes))
+            if evicted is keep:
+                return
+            total -= evicted.state.nbytes
+            self._drop(evicted)
             if self.on_evicted is not None:
-                self.on_evicted(oldest)
-            oldest.state.release()
+                self.on_evicted(evicted)
+            evicted.state.release()
             self.evictions += 1
 
     def newest(self) -> Iterator[CacheEntry]:
@@ -113,8 +137,23 @@ class PrefixCache:
 
     def clear(self) -> None:
         """Release everything; nobody is told of it."""
-        self.on_evicted = None
-        self.shrink(0)
+        for entry in [*self._entries]:
+            self._drop(entry)
+            entry.state.release()
+
+    def _may_go(self, entry: CacheEntry, prompt: tuple[int, ...], length: int) -> bool:
+        """Whether the first `length` tokens of a kept state may be had without a copy of the rest.
+
+        One that is wanted whole comes back longer. Where a prompt is within it, an answer is given anew: nobody is
+        likely to go on from the old one, and reading it again would take no longer than the copy does.
+        """
+        rest = len(entry.tokens) - length
+        return not rest or (rest <= length and entry.tokens[length : len(prompt)] == prompt[length:])
+
+    def _cost(self, entry: CacheEntry, by_bytes: bool) -> float:
+        """What keeping it costs: for how long in vain, in bytes or as one of the states, for each token it saves."""
+        size = entry.state.nbytes if by_bytes else 1
+        return self._uses.remaining(entry.use) * size / len(entry.tokens)
 
     def _find(self, prompt: tuple[int, ...], adapter: str) -> tuple[CacheEntry | None, int]:
         best, longest = None, 0
@@ -124,7 +163,8 @@ class PrefixCache:
             length = min(common_prefix(entry.tokens, prompt), len(prompt) - 1)
             if not self.can_trim and length < len(entry.tokens):
                 continue
-            if length > longest:
+            # Of several, the one with the least besides: that is copied as well.
+            if length > longest or (best is not None and length == longest and len(entry.tokens) < len(best.tokens)):
                 best, longest = entry, length
                 if not self.can_trim:
                     break
@@ -143,28 +183,31 @@ class PrefixCache:
             yield from sorted(ending, key=_length, reverse=True)
         yield from sorted((entry for entry in self._entries if len(entry.tokens) < BLOCK), key=_length, reverse=True)
 
-    def _covered(self, new: CacheEntry) -> list[CacheEntry]:
-        """Entries that a new one makes superfluous."""
-        tokens = new.tokens
+    def _covered(self, tokens: tuple[int, ...], adapter: str, hashes: tuple[int, ...]) -> list[CacheEntry]:
+        """Entries that a new one with these tokens makes superfluous: they end where it has a block."""
+        ends = (hash(adapter), *hashes) if self.can_trim else (hashes or (hash(adapter),))[-1:]
         return [
             entry
-            for entry in self._entries
-            if entry.adapter == new.adapter
+            for end in ends
+            for entry in self._ends.get(end, ())
+            if entry.adapter == adapter
             and (len(entry.tokens) <= len(tokens) if self.can_trim else len(entry.tokens) == len(tokens))
             and tokens[: len(entry.tokens)] == entry.tokens
         ]
 
     def _touch(self, entry: CacheEntry) -> None:
+        self._uses.again(entry.use)
         del self._entries[entry]
         self._entries[entry] = None
 
     def _drop(self, entry: CacheEntry) -> None:
         del self._entries[entry]
-        for block in _hashes(entry.tokens, entry.adapter):
-            holders = self._blocks.get(block, {})
-            holders.pop(entry, None)
-            if not holders:
-                self._blocks.pop(block, None)
+        for index, hashes in ((self._blocks, entry.hashes), (self._ends, entry.hashes[-1:])):
+            for block in hashes:
+                holders = index.get(block, {})
+                holders.pop(entry, None)
+                if not holders:
+                    index.pop(block, None)
 
 
 def _length(entry: CacheEntry) -> int:

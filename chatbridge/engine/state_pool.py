@@ -84,7 +84,7 @@ class StatePool:
         length = request.model_state.length
         if length in request.checkpoints and self._room() > 0:
             self.cache.shrink(self._room() - 1)
-            self.cache.put(request.tokens[:length], request.model_state.fork(), request.adapter)
+            self.cache.put(request.tokens[:length], request.model_state.fork(), request.adapter, checkpoint=True)
         # The reply ends before its stop string, and a state that can't trim can't go back there. So the first step that
         # may have begun one leaves a copy, which stays as long as it may be one and goes when it proves none. The state
         # has not consumed the step's last token yet: the copy ends before the stop string's first. Such copies are a

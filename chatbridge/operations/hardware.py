@@ -34,12 +34,12 @@ def processor() -> str:
     """The processor's name and the number of its threads that this process may use."""
     name = platform.processor() or platform.machine()
     if sys.platform.startswith("linux"):
-        for line in _lines(Path("/proc/cpuinfo")):
+        for line in lines_of(Path("/proc/cpuinfo")):
             if line.startswith(("model name", "Model")):
                 name = line.partition(":")[2].strip()
                 break
     elif sys.platform == "darwin":
-        name = _output_of("sysctl", "-n", "machdep.cpu.brand_string") or name
+        name = output_of("sysctl", "-n", "machdep.cpu.brand_string") or name
     return f"{name}, {usable_cores()} threads"
 
 
@@ -51,8 +51,8 @@ def usable_cores(root: Path = Path("/")) -> int:
     if not sys.platform.startswith("linux"):
         return os.cpu_count() or 1
     cores = len(os.sched_getaffinity(0))
-    for group in _groups(root):
-        quota, _, period = "".join(_lines(group / "cpu.max")).partition(" ")
+    for group in control_groups(root):
+        quota, _, period = "".join(lines_of(group / "cpu.max")).partition(" ")
         if quota.isdigit() and period.isdigit() and int(period):
             cores = min(cores, -(-int(quota) // int(period)))
     return max(1, cores)
@@ -85,10 +85,10 @@ def memory(root: Path = Path("/")) -> tuple[int, int]:
     A container's limits count, too. `root`: where the system's files are, on Linux.
     """
     if sys.platform.startswith("linux"):
-        found = (re.match(r"(\w+):\s+(\d+) kB", line) for line in _lines(root / "proc/meminfo"))
+        found = (re.match(r"(\w+):\s+(\d+) kB", line) for line in lines_of(root / "proc/meminfo"))
         sizes = {match[1]: int(match[2]) * 1024 for match in found if match}
         total, free = sizes.get("MemTotal", 0), sizes.get("MemAvailable", 0)
-        for group in _groups(root):
+        for group in control_groups(root):
             limit, used = (_number(group / f"memory.{name}") for name in ("max", "current"))
             if limit is not None:
                 # Files that were read count as used, and give way when something else needs the room.
@@ -96,7 +96,7 @@ def memory(root: Path = Path("/")) -> tuple[int, int]:
                 total, free = min(total, limit), min(free, max(0, left))
         return total, free
     if sys.platform == "darwin":
-        return int(_output_of("sysctl", "-n", "hw.memsize") or 0), 0
+        return int(output_of("sysctl", "-n", "hw.memsize") or 0), 0
     if sys.platform == "win32":
         return _windows_memory()
     return 0, 0
@@ -106,11 +106,11 @@ def gpus() -> list[Gpu]:
     """Graphics cards that a tool of their maker, or the system, tells of."""
     found = []
     query = ("--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits")
-    for line in _output_of("nvidia-smi", *query).splitlines():
+    for line in output_of("nvidia-smi", *query).splitlines():
         if len(parts := [part.strip() for part in line.rsplit(",", 2)]) == 3:  # else it says that there is none
             name, size, driver = parts
             found.append(Gpu(name, int(size) * 2**20 if size.isdigit() else 0, f"driver {driver}"))
-    for line in _output_of("rocm-smi", "--showproductname", "--csv").splitlines()[1:]:
+    for line in output_of("rocm-smi", "--showproductname", "--csv").splitlines()[1:]:
         if len(parts := line.split(",")) > 1:
             found.append(Gpu(parts[1].strip(), driver="ROCm"))
     if sys.platform == "darwin" and platform.machine() == "arm64":
@@ -143,10 +143,10 @@ def free_memory() -> int:
     return memory()[1]
 
 
-def _groups(root: Path) -> list[Path]:
+def control_groups(root: Path) -> list[Path]:
     """The control groups (version 2) that this process is in, from its own up to the topmost: limits of each count."""
     top = root / "sys/fs/cgroup"
-    own = next((line[3:] for line in _lines(root / "proc/self/cgroup") if line.startswith("0::")), "/")
+    own = next((line[3:] for line in lines_of(root / "proc/self/cgroup") if line.startswith("0::")), "/")
     folder = top / own.strip("/")
     groups = [folder, *folder.parents]
     return groups[: groups.index(top) + 1] if top in groups else [top]
@@ -154,13 +154,13 @@ def _groups(root: Path) -> list[Path]:
 
 def _number(path: Path) -> int | None:
     """What a file holds, if that is a number: "max" is none."""
-    text = "".join(_lines(path)).strip()
+    text = "".join(lines_of(path)).strip()
     return int(text) if text.isdigit() else None
 
 
 def _cached(group: Path) -> int:
     """Bytes of files that a control group may give up."""
-    found = (line.split() for line in _lines(group / "memory.stat"))
+    found = (line.split() for line in lines_of(group / "memory.stat"))
     return next((int(pair[1]) for pair in found if pair[:1] == ["inactive_file"]), 0)
 
 
@@ -172,7 +172,7 @@ def _nearest_existing(path: Path) -> Path:
     return path
 
 
-def _lines(path: Path) -> list[str]:
+def lines_of(path: Path) -> list[str]:
     """The lines of a file of the system's, or none."""
     try:
         return path.read_text(errors="replace").splitlines()
@@ -180,7 +180,7 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def _output_of(*command: str) -> str:
+def output_of(*command: str) -> str:
     """What a program prints; empty if it is not there or fails."""
     program = shutil.which(command[0])
     if program is None:

@@ -17,7 +17,7 @@ from chatbridge.errors import ConfigError
 log = logging.getLogger(__name__)
 
 PATIENCE = 5.0
-"""Seconds that a client has for its request."""
+"""Seconds that a client has for its request, and then for taking the answer."""
 MAX_HEAD = 1 << 13
 """Bytes of a request's head. A body is never read."""
 MAX_CONNECTIONS = 64
@@ -49,17 +49,22 @@ async def serving(address: str, pages: Pages) -> AsyncIterator[int]:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal connected
         if connected >= MAX_CONNECTIONS:
+            writer.write(_written(_refusal("503 Service Unavailable", f"{MAX_CONNECTIONS} connections at once")))
             writer.close()
             return
         connected += 1
         try:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    page = await _page(reader, pages)
+            except TimeoutError:
+                page = _refusal("408 Request Timeout", f"a request has {PATIENCE:g} seconds")
+            except asyncio.LimitOverrunError:
+                page = _refusal("431 Request Header Fields Too Large", f"the head of a request has {MAX_HEAD} bytes")
+            writer.write(_written(page))
             async with asyncio.timeout(PATIENCE):
-                page = await _page(reader, pages)
-                head = f"HTTP/1.1 {page.status}\r\nContent-Type: {page.content_type}\r\n"
-                head += f"Content-Length: {len(page.body)}\r\nConnection: close\r\n\r\n"
-                writer.write(head.encode() + page.body)
                 await writer.drain()
-        except (TimeoutError, OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+        except (TimeoutError, OSError, ValueError, asyncio.IncompleteReadError) as error:
             log.debug("a request to the monitor came to nothing: %s", error)
         finally:
             connected -= 1
@@ -73,6 +78,16 @@ async def serving(address: str, pages: Pages) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()  # not `async with`: from Python 3.12.1 on that waits for whoever keeps a connection open
+
+
+def _refusal(status: str, limit: str) -> Page:
+    return Page(json.dumps({"error": f"{limit} at most"}).encode(), status)
+
+
+def _written(page: Page) -> bytes:
+    head = f"HTTP/1.1 {page.status}\r\nContent-Type: {page.content_type}\r\n"
+    head += f"Content-Length: {len(page.body)}\r\nConnection: close\r\n\r\n"
+    return head.encode() + page.body
 
 
 async def _page(reader: asyncio.StreamReader, pages: Pages) -> Page:

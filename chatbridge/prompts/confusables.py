@@ -29,6 +29,11 @@ aаαɑΑᎪꓮᴀ bʙЬƄВΒвᏴꓐ cᴄсϲСᏟꓚ dᴅԁᎠꓓ eᴇеεΕ�
 nɴпηΝոꓠ oᴏоОοΟօσ0ꓳ pᴘрРρΡᏢꓑ qԛզ rʀгЯгᎡꓣ sꜱѕЅᏚꓢ tᴛтТτΤᎢꓔ uᴜυսꓴ vᴠνѵᏙꓦ wᴡѡԝᎳꓪ xхХχΧꓫ yʏуУүγΥꓬ zᴢᏃΖꓜ
 """
 _OURS = {char: pair[0] for pair in _PAIRS.split() for char in pair[1:]} | {"\u2800": ""}
+_UNSEEN = frozenset(("Cc", "Cf", "Mn", "Me", "Co", "Cn"))
+"""General categories of characters that nothing need show for: controls, formats and marks, and what no standard gives
+a shape, for private use or not assigned (yet)."""
+_STAND_INS = frozenset("\ufffc\ufffd\U0001d159")
+"""What stands where something else should, or where nothing does: an object, a broken character, no note."""
 _COMBINED = {"m": "rn"}
 """UTS 39 reads an m as r and n: "Hurnan" is "Human"."""
 _NAMED_LETTER = re.compile(
@@ -133,14 +138,18 @@ def _alike(char: str) -> str:
 
 
 def _is_unseen(char: str) -> bool:
-    return char.isspace() or bool(_unseen().match(char))
+    return char.isspace() or unicodedata.category(char) in _UNSEEN or char in _STAND_INS or _is_ignorable(char)
+
+
+def _is_ignorable(char: str) -> bool:
+    return bool(_ignorable().match(char))
 
 
 @cache
-def _unseen() -> re.Pattern[str]:
+def _ignorable() -> re.Pattern[str]:
     import regex
 
-    pattern: re.Pattern[str] = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}\p{Cc}\p{Mn}\p{Me}]")
+    pattern: re.Pattern[str] = regex.compile(r"\p{Default_Ignorable_Code_Point}")
     return pattern
 
 

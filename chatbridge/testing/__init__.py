@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from chatbridge.testing.kills import KillReport as KillReport
     from chatbridge.testing.kills import check_answers as check_answers
     from chatbridge.testing.kills import kill_at_random as kill_at_random
+    from chatbridge.testing.linear import LONG_RUNS as LONG_RUNS
+    from chatbridge.testing.linear import growth as growth
     from chatbridge.testing.models import LocalModelContract as LocalModelContract
     from chatbridge.testing.programs import default_signals as default_signals
     from chatbridge.testing.programs import start_program as start_program
@@ -86,6 +88,7 @@ _HOME = {
     ),
     "harness": ("channel_settings", "log_lines", "running"),
     "kills": ("BusyChat", "KillReport", "check_answers", "kill_at_random"),
+    "linear": ("LONG_RUNS", "growth"),
     "models": ("LocalModelContract",),
     "programs": ("default_signals", "start_program"),
     "readme_contract": ("ReadmeContract",),

@@ -140,7 +140,7 @@ class _Worker:
         # Imported last: a backend may have to set variables before NumPy is first imported.
         from chatbridge.engine.engine import Engine
 
-        return Engine(model, max_batch=load.max_batch, on_step=self._on_step)
+        return Engine(model, max_batch=load.max_batch, cache_bytes=load.kept_states, on_step=self._on_step)
 
     def _on_step(self, ids: tuple[str, ...], tokens: int) -> None:
         """Tell what is begun: were this process to die of it, one of these would be why."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from chatbridge.config.settings import HANG_TIMEOUT
+from chatbridge.config.settings import HANG_TIMEOUT, KEPT_STATES
 from chatbridge.engine.backend import BackendType, Request
 from chatbridge.errors import (
     BackendError,
@@ -35,7 +35,6 @@ from chatbridge.worker.protocol import (
     Cancel,
     Close,
     FromWorker,
-    Generate,
     Load,
     Loaded,
     LoadFailed,
@@ -44,7 +43,6 @@ from chatbridge.worker.protocol import (
     Paused,
     Ping,
     Pong,
-    Query,
     QueryResult,
     RequestEvent,
     Step,
@@ -66,7 +64,6 @@ _PATIENCE = 10.0
 _LOADS = 4
 """How often in a row a model whose process died while it loaded is loaded for those who wait."""
 
-
 _StartProcess = Callable[[], Coroutine[Any, Any, Process]]
 
 
@@ -78,7 +75,8 @@ class WorkerBackend:
     """A `Backend` whose `LocalModel` lives in a process; `start` it first.
 
     `on_progress(share, doing)` is called while the model loads. `hang_timeout`: see `Watchdog`. `memory_limit`: bytes
-    that the process may have. `hidden`: names of variables that it is not to have. `start_process`: what starts it.
+    that the process may have; `kept_states`: bytes for states of conversations that are not being answered. `hidden`:
+    names of variables that it is not to have. `start_process`: what starts it.
     """
 
     def __init__(
@@ -91,6 +89,7 @@ class WorkerBackend:
         on_progress: Callable[[float, str], None] | None = None,
         hang_timeout: float = HANG_TIMEOUT,
         memory_limit: int | None = None,
+        kept_states: int = KEPT_STATES,
         hidden: frozenset[str] = frozenset(),
         backoff: Backoff | None = None,
         start_process: _StartProcess | None = None,
@@ -103,9 +102,10 @@ class WorkerBackend:
         self._on_progress = on_progress
         self._hang_timeout = hang_timeout
         self._memory_limit = memory_limit
+        self._kept_states = kept_states
         self._backoff = backoff or Backoff()
         self._start_process: Callable[[], Coroutine[Any, Any, Process]] = start_process or partial(
-            WorkerProcess.start, hidden=hidden
+            WorkerProcess.start, hidden=hidden, variables=kind.variables
         )
         self._info: ModelInfo | None = None
         self._worker: Process | None = None
@@ -261,21 +261,14 @@ class WorkerBackend:
             self._timer = loop.call_later(actions.later, self._go_on)
 
     def _submit(self, job: Job) -> None:
-        if isinstance(job, Question):
-            try:
-                self._send(Query(job.number, job.prompt, job.count))
-            except ValueError as error:
-                self._fail(InvalidRequest(f"the text can't be sent to the model: {error}"), [job])
-            return
-        assert isinstance(job, Answer)
-        if job.cancelled:
+        assert isinstance(job, Answer | Question)
+        if isinstance(job, Answer) and job.cancelled:
             return  # its end is on its way
-        request = job.request
         try:
-            # The turns are for servers that take no prompt; here they would be the prompt once more.
-            self._send(Generate(replace(request, turns=(), resume=(*request.resume, *job.tokens))))
+            self._send(job.message())
         except ValueError as error:
-            self._fail(InvalidRequest(f"the request can't be sent to the model: {error}"), [job])
+            what = "request" if isinstance(job, Answer) else "text"
+            job.fail(InvalidRequest(f"the {what} can't be sent to the model: {error}"))
 
     async def _ask(self, prompt: Prompt | None, *, count: bool = True) -> Any:
         self._check_open()
@@ -300,10 +293,8 @@ class WorkerBackend:
 
     def _fail(self, error: ChatbridgeError, jobs: Iterable[Job]) -> None:
         for job in list(jobs):
-            if isinstance(job, Answer):
-                job.events.put_nowait(error)
-            elif isinstance(job, Question) and not job.result.done():
-                job.result.set_exception(error)
+            assert isinstance(job, Answer | Question)
+            job.fail(error)
 
     # --- the worker's life -------------------------------------------------------------------------------------
 
@@ -320,6 +311,7 @@ class WorkerBackend:
                 max_batch=self._max_batch,
                 paths=sys.path,
                 memory_limit=self._memory_limit,
+                kept_states=self._kept_states,
             )
         )
         while (message := await self._receive_loading(worker)) is not None:
@@ -396,9 +388,9 @@ class WorkerBackend:
                 self._kill(worker, why)
         elif isinstance(message, QueryResult) and (question := self._questions.get(message.id)) is not None:
             if message.failure is not None:
-                self._fail(message.failure.error(), [question])
-            elif not question.result.done():
-                question.result.set_result(message.value)
+                question.fail(message.failure.error())
+            else:
+                question.answer(message.value)
 
     def _hand_out(self, message: RequestEvent) -> None:
         answer = self._answers.get(message.id)

@@ -147,6 +147,7 @@ class ModelPool:
             on_progress=progress,
             hang_timeout=settings.hang_timeout,
             memory_limit=settings.memory_limit,
+            kept_states=settings.kept_states,
             hidden=self.hidden_variables(),
         )
         await worker.start()

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from chatbridge.errors import ModelLoadError
 from chatbridge.operations.environment import child_environment
+from chatbridge.operations.threads import waiting_variables
 from chatbridge.worker.protocol import LINE_LIMIT, FromWorker, ToWorker, read_from_worker, to_worker
 
 log = logging.getLogger(__name__)
@@ -63,17 +64,24 @@ class WorkerProcess:
 
     @classmethod
     async def start(
-        cls, *, by_port: bool = sys.platform == "win32", hidden: frozenset[str] = frozenset()
+        cls,
+        *,
+        by_port: bool = sys.platform == "win32",
+        hidden: frozenset[str] = frozenset(),
+        variables: Mapping[str, str] | None = None,
     ) -> WorkerProcess:
         """Start a worker that inherits a socket or, `by_port`, calls back on the loopback. Raises ModelLoadError.
 
-        `hidden`: names of variables that it is not to have; see `child_environment`.
+        `hidden`: names of variables that it is not to have; see `child_environment`. `variables`: further ones that it
+        has unless they are set; see `BackendType.variables`.
         """
+        inherited = child_environment(hidden)
+        environment = {**waiting_variables(inherited, variables), **inherited}
         if by_port:
-            return await cls._start_on_a_port(hidden)
+            return await cls._start_on_a_port(environment)
         ours, theirs = socket.socketpair()
         try:
-            process = await _spawn(f"fd:{theirs.fileno()}", hidden, pass_fds=(theirs.fileno(),))
+            process = await _spawn(f"fd:{theirs.fileno()}", environment, pass_fds=(theirs.fileno(),))
         except BaseException:
             ours.close()
             raise
@@ -87,7 +95,7 @@ class WorkerProcess:
             raise
 
     @classmethod
-    async def _start_on_a_port(cls, hidden: frozenset[str]) -> WorkerProcess:
+    async def _start_on_a_port(cls, environment: Mapping[str, str]) -> WorkerProcess:
         """Windows hands no sockets to children: the worker calls back, and shows a key that only it was told."""
         key = secrets.token_hex(32)
         connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
@@ -111,7 +119,8 @@ class WorkerProcess:
 
         server = await asyncio.start_server(connection_made, "127.0.0.1", 0, limit=LINE_LIMIT)
         try:
-            process = await _spawn(f"port:{server.sockets[0].getsockname()[1]}", hidden, CHATBRIDGE_WORKER_KEY=key)
+            address = f"port:{server.sockets[0].getsockname()[1]}"
+            process = await _spawn(address, {**environment, "CHATBRIDGE_WORKER_KEY": key})
             ended = asyncio.create_task(process.wait())
             either: list[asyncio.Future[Any]] = [ended, connected]
             try:
@@ -184,10 +193,10 @@ async def _discard(process: asyncio.subprocess.Process) -> None:
 
 
 async def _spawn(
-    address: str, hidden: frozenset[str], pass_fds: tuple[int, ...] = (), **environment: str
+    address: str, environment: Mapping[str, str], pass_fds: tuple[int, ...] = ()
 ) -> asyncio.subprocess.Process:
     """Start a worker. Where that is cancelled, it is first begun and then ended: asyncio would leave a pipe."""
-    starting = asyncio.ensure_future(_start(address, pass_fds, {**child_environment(hidden), **environment}))
+    starting = asyncio.ensure_future(_start(address, pass_fds, environment))
     try:
         return await asyncio.shield(starting)
     except asyncio.CancelledError:

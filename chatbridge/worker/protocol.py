@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, SecretStr, TypeAdapter
 
 from chatbridge import errors
+from chatbridge.config.settings import KEPT_STATES
 from chatbridge.engine.backend import Request
 from chatbridge.errors import BackendError, ChatbridgeError
 from chatbridge.prompts.segments import Prompt
@@ -24,7 +25,8 @@ LINE_LIMIT = 1 << 28
 class Load:
     """The first message: load the model by `module.function(options)`; `paths` is `sys.path`.
 
-    `memory_limit`: bytes that the process may have, where the system can limit them.
+    `memory_limit`: bytes that the process may have, where the system can limit them. `kept_states`: bytes of states of
+    conversations that are not being answered.
     """
 
     module: str
@@ -35,6 +37,7 @@ class Load:
     max_batch: int | None
     paths: list[str]
     memory_limit: int | None = None
+    kept_states: int = KEPT_STATES
     kind: Literal["load"] = "load"
 
 

@@ -23,8 +23,10 @@ from chatbridge import (
     hookimpl,
 )
 from chatbridge.config import ModelSettings, Settings, SettingsSource
-from chatbridge.testing.toy import ToyOptions, toy_backend
+from chatbridge.testing.toy import ToyOptions
 from chatbridge.types import Finish
+
+from .in_process import in_process
 
 ROOM = Channel("room", "Room", kind="group")
 ALONE = Channel("alone")
@@ -33,12 +35,13 @@ ALONE = Channel("alone")
 class ToyPlugin:
     """Offers the toy model, and remembers every turn that ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, toy: BackendType) -> None:
+        self.toy = toy
         self.turns: list[FinishedReply] = []
 
     @hookimpl
     def register_backends(self) -> Iterable[BackendType]:
-        return [toy_backend]
+        return [self.toy]
 
     @hookimpl
     def turn_finished(self, reply: FinishedReply) -> None:
@@ -46,8 +49,14 @@ class ToyPlugin:
 
 
 @pytest.fixture
-def plugin() -> ToyPlugin:
-    return ToyPlugin()
+def toy() -> BackendType:
+    """Where the toy model runs: in this process, unless a test's own parameter says that a worker does it."""
+    return in_process
+
+
+@pytest.fixture
+def plugin(toy: BackendType) -> ToyPlugin:
+    return ToyPlugin(toy)
 
 
 @pytest.fixture

@@ -262,7 +262,7 @@ def test_no_more_than_the_limit_is_ever_stored(text: str, quoted: str, files: li
     kept = within(message, 2)
     read = len(kept.quoted.encode("utf-8", "replace")) + sum(len(file.data) for file in kept.attachments)
     assert read <= max(0, 2048 - len(text.encode("utf-8", "replace"))) + len(" […]".encode())
-    assert max(len(kept.author.name), len(kept.channel.name)) <= 128
+    assert max(len(kept.author.name), len(kept.channel.name)) <= 256
     assert within(kept, 2) == kept or kept.quoted.endswith("[…]")
     for file, whole in zip(kept.attachments, attachments, strict=True):
         assert whole.data.startswith(file.data)

@@ -107,6 +107,14 @@ async def test_what_is_no_conversation_is_told_in_a_line(bot: Bot, tmp_path: Pat
         await typed(bot, f"/load {tmp_path}/a", Person())
 
 
+async def test_a_file_that_is_too_big_names_the_setting(bot: Bot, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b" " * (bot.services.settings.load_mib * 2**20 + 1))
+    with pytest.raises(CommandError, match=r"more than 32 MiB .`load_mib` in bots\.yaml"):
+        await typed(bot, f"/load {tmp_path}/a", Person())
+    with pytest.raises(OSError, match="more than 1 MiB"):
+        files.read_text(tmp_path / "a", 1)
+
+
 def test_a_file_that_comes_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("mine", "utf-8")
@@ -120,4 +128,4 @@ def test_a_file_that_comes_meanwhile_is_not_replaced(tmp_path: Path) -> None:
 def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.mktemp("files") / "a"
     files.write_text(path, text, replace=False)
-    assert files.read_text(path) == text.removeprefix("\ufeff")
+    assert files.read_text(path, 1) == text.removeprefix("\ufeff")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from chatbridge import Author, Bot, Bridge
+from chatbridge import Author, Bot, Bridge, ReplyStream
 from tests.bots.conftest import ALONE, Make, Say, drained, said
 
 
@@ -58,3 +58,15 @@ async def test_a_reply_quotes_after_an_edit_no_more_than_before(bot: Bot, bridge
     node = await bot.revised(replace(second, text="three"))
     assert node is not None
     assert (await bridge.store.node(node)).text == "three"
+
+
+async def test_nobody_puts_other_words_into_somebody_elses_message(bot: Bot, message: Make) -> None:
+    first = message("one")
+    waiting = await bot.receive(first)
+    assert isinstance(waiting, ReplyStream)
+    by_bob = replace(first, text="two", author=Author("bob", "Bob"))
+    assert not waiting.reword(by_bob)
+    await drained(waiting)
+    assert await bot.revised(by_bob) is None
+    assert await bot.revised(replace(by_bob, author=replace(first.author, anonymous=True))) is None
+    assert (await said(bot))[0] == ("user", "one")

@@ -58,7 +58,7 @@ async def test_commands_show_the_beginning_of_long_words_again(tmp_path: Path) -
         await answered(bot, "1", "[" * 5000)
         undone = await bot.receive(Message("2", ALONE, ANN, "/undo"))
         assert isinstance(undone, Notice)
-        assert undone.text == f"Taken back: {'[' * 1000} […]"
+        assert undone.text == f"Taken back: {'[' * 1000} […, 4000 more characters]"
 
 
 def test_a_command_is_told_from_a_message_in_linear_time() -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chatbridge import Author, Bot, Channel, CommandContext, CommandError, Message, Notice, Options
+from chatbridge import Author, Bot, Bridge, Channel, CommandContext, CommandError, Message, Notice, Options, Plugins
 from chatbridge.bots.overrides import KEYS, loadable
 from chatbridge.bots.stored_overrides import sound
-from chatbridge.config import Admins, BotSettings, ChannelSettings
+from chatbridge.config import Admins, BotSettings, ChannelSettings, ModelSettings, Settings, SettingsSource
 from chatbridge.engine.sampler import LogitsSampler
 from chatbridge.sampling import MAX_TOKENS, Sampling
-from chatbridge.testing import bridge_with
+from chatbridge.testing import ToyOptions, bridge_with, plugin_of
 from chatbridge.testing.toy import BOS, EOS, VOCABULARY, ToyTokenizer, toy_backend
 
 from .conftest import ALONE, Say, command
@@ -189,3 +191,41 @@ async def test_a_file_gives_nobody_what_commands_would_refuse(tmp_path: Path, us
         found, left_out = await loadable(context, {"system": "Be kind.", "sampling": {"top_k": 3}})
     assert set(found) == kept
     assert set(left_out) == {"system", "sampling"} - kept
+
+
+@asynccontextmanager
+async def adapted(folder: Path) -> AsyncIterator[Bot]:
+    """A bot with a model that has adapters, and one that has none."""
+    plugins = Plugins([plugin_of(backends=[toy_backend])], discover=False)
+    toys = {"singing": {"poet": Options(), "tenor": Options()}, "plain": {}}
+    models = {name: ModelSettings(name, "toy", ToyOptions(adapters=own), "chatml") for name, own in toys.items()}
+    settings = Settings(models, plugins.templates, folder / "store")
+    async with Bridge(SettingsSource(settings), plugins) as bridge:
+        yield bridge.bot("bot")
+
+
+async def test_an_adapter_that_the_model_has_not_is_refused_with_those_it_has(tmp_path: Path) -> None:
+    async with adapted(tmp_path) as bot:
+        with pytest.raises(CommandError) as told:
+            await command(bot, "/set adapter peot")
+        assert str(told.value) == "The model singing has no adapter 'peot'; did you mean 'poet'? Known: poet, tenor."
+        assert await command(bot, "/set adapter poet") == Notice("adapter is poet in this conversation.")
+        said = await command(bot, "/model plain")
+        assert isinstance(said, Notice)
+        assert "It has no adapter 'poet'" in said.text
+        assert (await bot.dialogue(ALONE).conversation()).overrides == {"model": "plain"}
+        with pytest.raises(CommandError, match=r"The model plain has no adapter 'poet'\. Known: -"):
+            await command(bot, "/set adapter poet")
+        kept, left_out = await loadable(
+            CommandContext(bot.dialogue(ALONE), Message("1", ALONE, Author("ann", "Ann"), ""), "en"),
+            {"model": "singing", "adapter": "bass", "language": "zh"},
+        )
+        assert (kept, left_out) == ({"model": "singing", "language": "zh"}, ["adapter"])
+
+
+@pytest.mark.parametrize("key", KEYS)
+async def test_no_key_takes_a_name_of_nothing(bot: Bot, key: str) -> None:
+    if key == "stop":  # any text may be that
+        return
+    with pytest.raises(CommandError, match=key):
+        await command(bot, f"/set {key} of-nothing")

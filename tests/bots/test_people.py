@@ -228,7 +228,7 @@ async def test_tokens_a_day(tmp_path: Path) -> None:
         assert await ask(bot, "hello") is None
         assert await ask(bot, "hello", BOSS) == "one two three"
         listed = await ask(bot, "/usage", BOSS)
-        assert f"Ann (a): {spent} tokens, 1 answers" in str(listed)
+        assert f"`Ann` (a): {spent} tokens, 1 answers" in str(listed)
         time.now += 11 * 3600
         assert await ask(bot, "hello") == "one two three"
 

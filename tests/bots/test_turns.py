@@ -26,7 +26,7 @@ from chatbridge import (
     Sampling,
 )
 from chatbridge.config import ModelSettings, Settings, SettingsSource
-from chatbridge.testing import ScriptedBackend, bridge_with, scripted
+from chatbridge.testing import ScriptedBackend, bridge_with, scripted, toy_backend
 from chatbridge.testing.toy import ToyOptions
 
 from .conftest import ALONE, ROOM, Make, Say, ToyPlugin, command, drained, said
@@ -203,6 +203,7 @@ async def test_stop_keeps_what_came(bot: Bot, message: Make) -> None:
     assert isinstance(idle, Notice)
 
 
+@pytest.mark.parametrize("toy", [toy_backend], ids=["in a worker"])
 async def test_stopping_an_answer_whose_model_is_being_loaded_begins_none(
     bridge: Bridge, bot: Bot, message: Make, plugin: ToyPlugin
 ) -> None:
@@ -390,11 +391,11 @@ async def test_what_a_model_recommends_lies_beneath_what_is_set(tmp_path: Path, 
     assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.1, 9, Sampling().top_p)
 
 
-async def test_a_channel_is_answered_by_its_adapter(settings: Settings, message: Make) -> None:
+async def test_a_channel_is_answered_by_its_adapter(settings: Settings, message: Make, plugin: ToyPlugin) -> None:
     options = ToyOptions.model_validate({"adapters": {"poet": {}}})
     models = {"toy": ModelSettings("toy", "toy", options, template="chatml")}
     sung = replace(settings, models=models)
-    async with Bridge(SettingsSource(sung), Plugins([ToyPlugin()], discover=False)) as bridge:
+    async with Bridge(SettingsSource(sung), Plugins([plugin], discover=False)) as bridge:
         bot = bridge.bot("tester")
         plain, _ = await drained(await bot.receive(message("hello", ALONE)))
         await command(bot, "/set adapter poet", ROOM)
@@ -402,6 +403,6 @@ async def test_a_channel_is_answered_by_its_adapter(settings: Settings, message:
         assert poet != plain
         assert finish is not None
         assert finish.usage.cached == 0
-        await command(bot, "/set adapter singer", ROOM)
+        await bot.dialogue(ROOM).override("adapter", "singer")  # as where the model has had it before
         with pytest.raises(InvalidRequest, match="it has poet"):
             await drained(await bot.receive(message("hello again", ROOM, mentions_bot=True)))

@@ -15,6 +15,8 @@ import pytest
 from chatbridge import __version__
 from chatbridge.cli import COMMANDS, cli, main
 
+from .engines import leave_out_engines
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Install = Callable[..., Path]
 
@@ -151,6 +153,7 @@ def test_errors_of_ours_end_with_1_and_show_no_traceback(
 
 
 def test_a_terminal_without_unicode_still_gets_everything(chatbridge: Run, tmp_path: Path) -> None:
+    leave_out_engines(tmp_path / "site")
     (tmp_path / "bots.yaml").write_text("store: 'x'\n世界: 1\n", encoding="utf-8")
     for command, told in (("check", r"\u4e16\u754c"), ("doctor", r"\u2192")):
         done = chatbridge(command, PYTHONIOENCODING="latin-1")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from .engines import leave_out_engines
+
 if sys.platform == "win32":
     pytest.skip("a shell of POSIX is needed", allow_module_level=True)
 
@@ -24,13 +26,15 @@ def shell(tmp_path: Path) -> Shell:
     """Runs `chatbridge ARGUMENTS` with redirections as a shell understands them."""
     (tmp_path / "bots.yaml").write_text(GOOD, "utf-8")
     (tmp_path / "db").touch(0o600)
+    site = tmp_path / ".site"
+    leave_out_engines(site)
 
     def run(line: str, **variables: str) -> subprocess.CompletedProcess[str]:
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "TMPDIR")}
         return subprocess.run(
             ["/bin/bash", "-c", f'chatbridge() {{ "$0" -m chatbridge "$@"; }}; {line}', sys.executable],
             cwd=tmp_path,
-            env={**kept, "HOME": str(tmp_path), "LANG": "C.UTF-8", **variables},
+            env={**kept, "HOME": str(tmp_path), "LANG": "C.UTF-8", "PYTHONPATH": str(site), **variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -111,4 +115,4 @@ def test_without_a_home_the_person_is_told_what_to_do(shell: Shell, tmp_path: Pa
     done = shell("chatbridge repl -p hello", HOME=home)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert "set HOME" in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["db"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".site", "db"]

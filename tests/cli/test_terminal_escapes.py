@@ -19,6 +19,8 @@ import pty
 from chatbridge import Author, Channel, Message
 from chatbridge.store import Inbox, Store
 
+from .engines import leave_out_engines
+
 Install = Callable[..., Path]
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x1b]52;c;cm0gLXJmIH4K\x07\x1b[8mhidden\x9b2J\r\x08\u202eevil"
@@ -83,7 +85,7 @@ def foreign(text: str) -> str:
 def hostile(tmp_path: Path, install: Install) -> Path:
     """A folder in which everything that can hold text holds commands to the terminal."""
     install("mean", PLUGIN)
-    install("spoilt", f"raise ValueError({EVIL!r})")
+    leave_out_engines(install("spoilt", f"raise ValueError({EVIL!r})"))
     (tmp_path / "bots.yaml").write_text(BOTS, "utf-8")
     (tmp_path / "bad.yaml").write_text(f"{IN_YAML}: {IN_YAML}\nmodels: {{a: {{backend: {IN_YAML}}}}}\n", "utf-8")
     (tmp_path / "raw.yaml").write_text(f"models: {EVIL}\n", "utf-8")

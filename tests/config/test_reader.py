@@ -16,7 +16,8 @@ from .bad_files import BAD
 from .conftest import Diagnostics
 from .samples import ENVIRONMENT, GOOD, MODEL, sample_plugins
 
-TOP = "(known: models, templates, defaults, bots, store, keep, drain, monitor, template_seconds, template_mib)"
+KNOWN = "models, templates, defaults, bots, store, keep, drain, monitor, template_seconds, template_mib, load_mib"
+TOP = f"(known: {KNOWN})"
 
 
 @pytest.mark.parametrize("name", BAD)

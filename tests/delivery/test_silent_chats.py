@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 from collections import Counter
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from chatbridge import Author, Bot, Budget, Channel, Delivery, Limits, Message
 from chatbridge.bots import bot as bots
 from chatbridge.bots.triggers import MAX_ANSWERS_TO_BOTS, MAX_STREAKS, BotStreaks
+from chatbridge.delivery.clock import LoopClock
 from chatbridge.testing import ScriptedBackend, bridge_with, channel_settings, run_virtually, scripted
 
 CHATS = 1000
@@ -54,7 +54,7 @@ async def speak(delivery: Delivery, first: int, count: int) -> None:
         if number % 50 == 49:
             await delivery.settled()
     await delivery.settled()
-    await asyncio.sleep(300)
+    await LoopClock().sleep(300)
 
 
 async def grown(bot: Bot) -> dict[str, int]:

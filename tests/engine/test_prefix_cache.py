@@ -48,7 +48,7 @@ def test_the_longest_shared_prefix_is_found() -> None:
     cache = PrefixCache(True, MANY, 9)
     for tokens in (text("ab", 40), text("ab", 20) + text("x", 50), text("zz")):
         cache.put(tokens, state_of(model, tokens))
-    assert fetched(cache, text("ab", 30)) == 59  # one is always left to evaluate
+    assert fetched(cache, text("ab", 19)) == 37  # one is always left to evaluate
     assert fetched(cache, text("ab", 20) + text("xy")) == 41
     assert fetched(cache, text("ab", 20) + text("q", 60)) == 40
     assert fetched(cache, text("zq")) == 1
@@ -68,6 +68,30 @@ def test_a_state_that_is_wanted_whole_is_given_away_and_otherwise_copied() -> No
     copy.release()
     assert cache.fetch(text("abcd"), room=9) is kept
     assert len(cache) == 0
+
+
+def test_for_an_answer_that_is_given_anew_the_state_is_trimmed_and_not_copied() -> None:
+    model = ToyModel()
+    cache = PrefixCache(True, MANY, 9)
+    kept = state_of(model, text("question answer"))
+    cache.put(text("question answer"), kept)
+    again = cache.fetch(text("question "), room=9)
+    assert again is kept
+    assert (again.length, len(cache), model.live) == (8, 0, 1)
+    cache.put(text("question another"), state_of(model, text("question another")))
+    # Somebody branches off near the beginning: all that follows is worth a copy.
+    assert fetched(cache, text("ques")) == 3
+    assert len(cache) == 1
+
+
+def test_of_several_states_that_serve_the_one_with_least_besides_is_copied() -> None:
+    model = ToyModel()
+    cache = PrefixCache(True, MANY, 9)
+    for rest in ("a very long conversation", "short", "a long one"):
+        cache.put(text("system " + rest), state_of(model, text("system " + rest)))
+    assert fetched(cache, text("system x")) == 7
+    assert next(bytes(entry.tokens) for entry in cache.newest()) == b"system short"
+    assert len(cache) == 3
 
 
 def test_without_room_for_a_copy_the_kept_state_is_given_away() -> None:
@@ -133,6 +157,53 @@ def test_the_least_recently_used_goes_first() -> None:
     cache.put(text("new"), state_of(model, text("new")))
     assert [fetched(cache, text(word)) for word in ("abc", "xyz", "uvw", "new")] == [2, 0, 2, 2]
     assert cache.evictions == 1
+
+
+def test_of_rooms_that_take_turns_about_as_many_are_served_as_fit() -> None:
+    model = ToyModel()
+    cache = PrefixCache(True, MANY, 8)
+    served = 0
+    histories = [text(f"{room:02} says that"[:3] + "x" * 40) for room in range(16)]
+    for turn in range(12):
+        for room, history in enumerate(histories):
+            history += text(f"turn {turn} of this room")
+            state = cache.fetch(history, room=9)
+            if state is not None and state.length > 40:
+                served += 1
+            if state is not None:
+                state.release()
+            cache.put(history, state_of(model, history))
+            assert len(cache) <= 8, room
+    # By least recent use, none would be: each goes just before it is wanted.
+    assert served > 12 * 16 // 3
+
+
+def test_work_grows_with_what_matches_and_not_with_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+
+    class Counted(tuple[int, ...]):
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return super().__eq__(other)
+
+        __hash__ = tuple.__hash__
+
+    def comparisons(others: int) -> int:
+        nonlocal compared
+        model, cache = ToyModel(), PrefixCache(True, MANY, 10_000)
+        for number in range(others):
+            tokens = text("system text " * 4 + f"room {number:06} and much that it said")
+            cache.put(tokens, state_of(model, tokens))
+        for entry in cache.newest():
+            entry.tokens = Counted(entry.tokens)
+        compared = 0
+        tokens = text("system text " * 4 + f"room {0:06} and much that it said, and more")
+        cache.put(tokens, state_of(model, tokens))
+        assert len(cache) == others
+        return compared
+
+    assert comparisons(400) == comparisons(20)
 
 
 def test_bytes_are_bounded() -> None:

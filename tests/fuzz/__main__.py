@@ -14,7 +14,6 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 from .run import Failure, act, script_of, shortened
 from .script import read, written
@@ -32,8 +31,6 @@ def main() -> int:
     parser.add_argument("--shorten", action="store_true", help="cut scripts that fail down to what is needed")
     parser.add_argument("--out", type=Path, default=Path("fuzz-failures"), help="where failing scripts are written")
     given = parser.parse_args()
-    loaded: dict[str, Any] = sys.modules
-    loaded.setdefault("sniffio", None)  # httpcore looks for it anew with every call
     logging.getLogger("markdown_it").setLevel(logging.INFO)
     warnings.simplefilter("ignore", DeprecationWarning)
     if given.script is not None:

@@ -161,7 +161,7 @@ def _looks(text: str) -> str:
 
 @cache
 def _unseen(char: str) -> bool:
-    return unicodedata.category(char) in ("Cf", "Mn", "Me", "Cc")
+    return unicodedata.category(char) in ("Cf", "Mn", "Me", "Cc", "Co", "Cn") or char in "\ufffc\ufffd"
 
 
 @cache

@@ -26,7 +26,7 @@ from . import words
 from .model import InProcess, hash_backend
 from .script import PEOPLE, ROOMS
 
-HURRY = 100
+HURRY = 20
 PRIVATE = 9
 """So many rooms of a service are private, those of people 0 to 7 among them; the others are groups."""
 MESSAGES_PER_MINUTE = 6

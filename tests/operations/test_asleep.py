@@ -20,6 +20,7 @@ from chatbridge import (
     hookimpl,
 )
 from chatbridge.config import SettingsSource
+from chatbridge.delivery.clock import LoopClock
 from chatbridge.operations.lag import LoopLag
 from chatbridge.testing import FakeService, ScriptedBackend, plugin_of, run_virtually, scripted
 from chatbridge.testing.virtual import wakeups
@@ -58,16 +59,16 @@ async def asleep(folder: Path, bots: int, *, spoken: bool) -> int:
     async with Bridge(source, plugins) as bridge:
         busy = bridge.services.stirred, lambda: any(one.in_hand for one in bridge.deliveries)
         tasks = [asyncio.create_task(bridge.run()), asyncio.create_task(lag.run(*busy))]
-        await asyncio.sleep(60)
+        await LoopClock().sleep(60)
         assert len(quiet.deliveries) == bots
         if spoken:
             for name, delivery in quiet.deliveries.items():
                 await delivery.accept(Message("1", Channel(name), Author("a", "Ann"), "hello"))
                 await delivery.settled()
             assert quiet.service.shown("bot0") == ["hello"]
-        await asyncio.sleep(60)
+        await LoopClock().sleep(60)
         before = wakeups()
-        await asyncio.sleep(SPAN)
+        await LoopClock().sleep(SPAN)
         counted = wakeups() - before
         for task in tasks:
             task.cancel()

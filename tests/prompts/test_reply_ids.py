@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from chatbridge.engine.engine import Engine
 from chatbridge.errors import InvalidRequest
 from chatbridge.prompts import Special, Text, Tokens, presets, render
+from chatbridge.prompts.guard import guard_of
 from chatbridge.prompts.reply_ids import ReplyIds
 from chatbridge.testing.toy import VOCABULARY, ToyModel
 from chatbridge.types import ModelInfo, Reply, Turn
+from tests.engine.driving import GREEDY, answer_to, ask
 
 INFO = ToyModel().info
+IM_START = INFO.specials["<|im_start|>"]
 
 
 def answered(reply: Reply, template: str = "chatml", info: ModelInfo = INFO) -> list[Tokens]:
@@ -47,6 +52,33 @@ def test_twins_and_ends_without_a_name_are_control_tokens_too() -> None:
 def test_an_answer_that_could_forge_a_turn_comes_back_as_text(reply: Reply) -> None:
     assert answered(reply, "alpaca") == []
     assert answered(replace(reply, text="fine", thoughts="well", vocabulary=INFO.vocabulary), "alpaca")
+
+
+class Straying(ToyModel):
+    """Now and then its next token is a control token that ends nothing."""
+
+    def logits(self, digest: bytes) -> NDArray[np.float64]:
+        scores = super().logits(digest)
+        if digest[0] % 4 == 0:
+            scores[IM_START] = 20.0
+        return scores
+
+
+def test_a_control_token_is_read_again_by_the_very_answer_that_it_is_in_and_by_nothing_else() -> None:
+    request = ask("tell me a tale", sampling={**GREEDY, "max_tokens": 30})
+    whole = answer_to(Engine(Straying(eos_every=10**9)), request)
+    assert IM_START in whole.tokens[:-5]
+    for count in range(1, len(whole.tokens)):  # its worker has died so far on; another one goes on
+        rest = answer_to(Engine(Straying(eos_every=10**9)), replace(request, resume=tuple(whole.tokens[:count])))
+        assert whole.tokens[:count] + rest.tokens == whole.tokens, "as if nobody had died"
+        assert rest.end.reply == whole.end.reply
+    reply = whole.end.reply
+    assert IM_START in reply.tokens
+    [later] = answered(reply)
+    assert INFO.control_ids.isdisjoint(later.ids)
+    guard = guard_of(presets()["chatml"])
+    resumed = ReplyIds.for_model(INFO).of(reply, reply.text, guard, line_start=True)
+    assert resumed == later.ids, "and an answer that goes on after the program has ended has none of them"
 
 
 def test_the_engine_takes_no_control_token_but_the_template_s() -> None:

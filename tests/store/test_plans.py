@@ -51,11 +51,11 @@ class Recording(damaged.Connection):
     plans: dict[str, list[str]]
     places: set[tuple[str, int]]
 
-    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:  # type: ignore[override]
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         self._look(sql, parameters)
         return super().execute(sql, parameters)
 
-    def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:  # type: ignore[override]
+    def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
         rows = list(parameters)
         self._look(sql, rows[0] if rows else None)
         return super().executemany(sql, rows)

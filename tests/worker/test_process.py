@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import warnings
+from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,3 +52,23 @@ async def test_strangers_at_the_port_are_let_go_and_hold_nothing_up(monkeypatch:
                 assert await reader.read() == b"", "nothing is said to them"
         writer.close()
     await worker.end()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="where a process's environment can be read")
+async def test_a_workers_threads_wait_so_that_others_can_work_unless_the_user_says_how(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OPENBLAS_THREAD_TIMEOUT", "SOME_LIBRARY"):
+        monkeypatch.delenv(name, raising=False)
+    assert {"OMP_WAIT_POLICY=passive", "SOME_LIBRARY=5"} <= await environment_of_a_worker({"SOME_LIBRARY": "5"})
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    found = await environment_of_a_worker()
+    assert "OMP_WAIT_POLICY=active" in found
+    assert not any(variable.startswith("GOMP_SPINCOUNT") for variable in found)
+
+
+async def environment_of_a_worker(variables: Mapping[str, str] | None = None) -> set[str]:
+    worker = await WorkerProcess.start(variables=variables)
+    found = await asyncio.to_thread(Path(f"/proc/{worker.pid}/environ").read_text)
+    await worker.end()
+    return set(found.split("\0"))

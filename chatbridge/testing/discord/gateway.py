@@ -134,8 +134,8 @@ class Gateway:
             if connection.session:
                 connection.session.dispatch("MESSAGE_CREATE", {"id": "1"})
 
-    def nested(self, bot: Bot | None = None, *, depth: int = 5000) -> None:
-        """An event that is nested so deep."""
+    def nested(self, bot: Bot | None = None, *, depth: int = 100_000) -> None:
+        """An event that is nested so deep: too deep for any Python's parser."""
         for connection in self._of(bot):
             if connection.session:
                 connection.session.dispatch_text("MESSAGE_CREATE", "[" * depth + "]" * depth)

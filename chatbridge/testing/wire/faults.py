@@ -106,8 +106,8 @@ class Faults:
 
         self.add("trickle", pattern, answer, acts=True, times=times, skip=skip)
 
-    def nested(self, pattern: str, *, depth: int = 5000, times: int = 1, skip: int = 0) -> None:
-        """The answer is 200, and JSON nested so deep, where an object was asked for."""
+    def nested(self, pattern: str, *, depth: int = 100_000, times: int = 1, skip: int = 0) -> None:
+        """The answer is 200, and JSON nested so deep, too deep for any Python, where an object was asked for."""
         deep = b'{"ok": true, "result": ' + b"[" * depth + b"]" * depth + b"}"
         response = Response(200, deep, {"Content-Type": "application/json"})
         self.add("nested", pattern, lambda call, _: response, acts=True, times=times, skip=skip)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from contextlib import aclosing
@@ -12,21 +11,21 @@ from typing import Any
 import discord
 from yarl import URL
 
-from chatbridge import Bot, Clock, ConfigError, Delivery, Downloads, in_one_line, redacted
+from chatbridge import Bot, Clock, ConfigError, Delivery, Downloads, redacted
 from chatbridge_discord.backfill import FIRST_START, Backfill, id_at
 from chatbridge_discord.chat import EVERYWHERE
 from chatbridge_discord.client import Events, Sleep, new_client
+from chatbridge_discord.failures import TRANSIENT_ERRORS, why
 from chatbridge_discord.files import Files
 from chatbridge_discord.http_trace import counting_trace
 from chatbridge_discord.options import DiscordOptions
 from chatbridge_discord.redirect import API
 from chatbridge_discord.rest import Rest
-from chatbridge_discord.room import TRANSIENT_ERRORS, Room
+from chatbridge_discord.room import Room
 
 log = logging.getLogger(__name__)
 
 MAX_BACK_OFF = 60.0
-MAX_WHY = 300
 LOGGERS_WITH_TOKEN = ("discord.client", "discord.shard", "discord.state", "aiohttp.client", "asyncio")
 """The loggers that may write the token."""
 NOISY_LOGGERS = dict.fromkeys(("discord.http", "discord.gateway", "discord.webhook.async_"), logging.INFO)
@@ -112,9 +111,8 @@ async def _serve(
             if (mistake := _mistake(error.code, bot)) is not None:
                 raise mistake from None
             log.warning("bot %s: Discord has closed the connection: %s", bot.name, error)
-        except (*TRANSIENT_ERRORS, json.JSONDecodeError) as error:  # the last: an answer that is cut
-            why = in_one_line(f"{type(error).__name__}: {error}", MAX_WHY)  # it may bring a page of HTML along
-            log.warning("bot %s: no connection to Discord: %s", bot.name, why)
+        except TRANSIENT_ERRORS as error:
+            log.warning("bot %s: no connection to Discord: %s", bot.name, why(error))
         except ConfigError:
             raise
         except Exception:  # an event that the library can't read ends it

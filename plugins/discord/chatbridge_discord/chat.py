@@ -6,7 +6,8 @@ from collections import deque
 from functools import partial
 from typing import Any
 
-from chatbridge import Budget, ContentRejected, Limits, MessageContent, Unreachable, as_markdown
+from chatbridge import Budget, ContentRejected, Limits, MessageContent, OutcomeUnknown, Unreachable, as_markdown
+from chatbridge_discord.failures import UNREADABLE
 from chatbridge_discord.options import DiscordOptions
 from chatbridge_discord.rest import Rest
 
@@ -51,6 +52,8 @@ class DiscordChat:
         if reply_to not in (None, self._channel):  # what a thread began with may be in the channel above
             body["message_reference"] = {"message_id": reply_to, "fail_if_not_exists": False}
         sent = await self._rest.call("POST", self._path, body, file=part.file)
+        if not isinstance(sent, dict) or "id" not in sent:
+            raise OutcomeUnknown(UNREADABLE)
         id = str(sent["id"])
         if (sent.get("content") or "") != body.get("content", ""):  # an earlier try, with other words, is there
             await self.edit(id, part)

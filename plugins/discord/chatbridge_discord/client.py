@@ -12,6 +12,7 @@ import discord
 from chatbridge import Bot, StoreError
 from chatbridge_discord.channels import cursor_name
 from chatbridge_discord.commands import described, sync_commands
+from chatbridge_discord.failures import TRANSIENT_ERRORS, why
 from chatbridge_discord.interactions import Interactions
 from chatbridge_discord.options import DiscordOptions
 from chatbridge_discord.redirect import Connector
@@ -210,7 +211,8 @@ class Events:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("bot %s: an event was left out: %s", self._bot.name, error, exc_info=error)
+            trace = None if isinstance(error, TRANSIENT_ERRORS) else error
+            log.error("bot %s: an event was left out: %s", self._bot.name, why(error), exc_info=trace)
 
 
 def _may_look(where: Any, guild: discord.Guild) -> bool:

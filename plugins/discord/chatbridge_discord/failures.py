@@ -8,10 +8,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
+import discord
 
-from chatbridge import ChatError, ContentRejected, NotFound, OutcomeUnknown, RateLimited, Unreachable
+from chatbridge import ChatError, ContentRejected, NotFound, OutcomeUnknown, RateLimited, Unreachable, in_one_line
 
 log = logging.getLogger(__name__)
+
+TRANSIENT_ERRORS = (
+    discord.DiscordException,
+    aiohttp.ClientError,
+    OSError,
+    TimeoutError,
+    json.JSONDecodeError,  # an answer that is cut, or no JSON at all
+    RecursionError,  # one that is nested deeper than Python reads
+)
+"""What the library's calls raise when Discord or the network is in trouble; they may succeed later."""
+UNREADABLE = "Discord's answer can't be read"
+MAX_WHY = 300
+"""Characters of an error in the log: it may bring a page of HTML along."""
 
 _NOT_FOUND = frozenset(
     {
@@ -20,6 +34,13 @@ _NOT_FOUND = frozenset(
         50024,  # not in this kind of channel
     }
 )
+
+
+def why(error: BaseException) -> str:
+    """What an error says, in one line."""
+    if isinstance(error, json.JSONDecodeError | RecursionError):
+        return UNREADABLE + (": it is nested too deep" if isinstance(error, RecursionError) else "")
+    return in_one_line(f"{type(error).__name__}: {error}".rstrip(": "), MAX_WHY)
 
 
 def error_of(status: int, headers: Mapping[str, str], answer: Any) -> ChatError:
@@ -41,7 +62,7 @@ def error_of(status: int, headers: Mapping[str, str], answer: Any) -> ChatError:
 
 def unanswered(error: BaseException) -> ChatError:
     """The error for a call that got no answer."""
-    words = f"{type(error).__name__}: {error}".rstrip(": ")
+    words = why(error)
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
         return Unreachable(words)
     return OutcomeUnknown(words)

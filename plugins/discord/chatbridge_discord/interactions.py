@@ -13,8 +13,8 @@ from chatbridge import Action, Author, Bot, Channel, Delivery, Message, MessageC
 from chatbridge_discord.channels import channel_of
 from chatbridge_discord.chat import MAX_TEXT
 from chatbridge_discord.commands import MENUS
+from chatbridge_discord.failures import TRANSIENT_ERRORS, unanswered, why
 from chatbridge_discord.roles import Roles
-from chatbridge_discord.room import TRANSIENT_ERRORS
 from chatbridge_discord.texts import say
 
 log = logging.getLogger(__name__)
@@ -46,14 +46,15 @@ class Interactions:
             return
         try:
             parts = await self._done(interaction, button)
-        except Exception as error:
+        except Exception as failed:
+            error = unanswered(failed) if isinstance(failed, TRANSIENT_ERRORS) else failed
             language = self._language(interaction)
             told = report_error(error, language, log, "interaction %s was left out", interaction.id)
             parts = (MessageContent(told),)
         try:
             await (_add(interaction, parts) if button else _reply(interaction, parts))
         except TRANSIENT_ERRORS as error:
-            log.warning("interaction %s: what was to be said could not be: %s", interaction.id, error)
+            log.warning("interaction %s: what was to be said could not be: %s", interaction.id, why(error))
 
     async def _done(self, interaction: discord.Interaction, button: bool) -> Sequence[MessageContent]:
         """Carry it out. Returns what to say to the person."""
@@ -127,11 +128,11 @@ async def _acknowledge(answer: Callable[[], Awaitable[object]]) -> bool:
         except discord.HTTPException as error:
             if error.code == ANSWERED_ALREADY:  # the first try's answer got lost
                 return True
-            log.warning("an interaction could not be answered: %s", error)
+            log.warning("an interaction could not be answered: %s", why(error))
             return False
         except TRANSIENT_ERRORS as error:
             if attempt + 1 == MAX_TRIES:
-                log.warning("an interaction could not be answered: %s", error)
+                log.warning("an interaction could not be answered: %s", why(error))
     return False
 
 

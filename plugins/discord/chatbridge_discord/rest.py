@@ -16,7 +16,7 @@ from typing import Any, Self
 import aiohttp
 
 from chatbridge import Attachment, OutcomeUnknown, RateLimited
-from chatbridge_discord.failures import error_of, unanswered
+from chatbridge_discord.failures import UNREADABLE, error_of, unanswered
 
 AGENT = "DiscordBot (https://pypi.org/project/chatbridge-discord/, 0.1.0)"
 TIMEOUT = aiohttp.ClientTimeout(total=45, sock_connect=15)
@@ -73,7 +73,7 @@ class Rest:
         if answer.status >= 300:
             raise error_of(answer.status, answer.headers, given)
         if data and given is None:
-            raise OutcomeUnknown("Discord's answer can't be read")
+            raise OutcomeUnknown(UNREADABLE)
         return given
 
     def _heed(self, bucket: str, answer: aiohttp.ClientResponse) -> None:

@@ -10,13 +10,13 @@ from dataclasses import replace
 from typing import Any
 from weakref import WeakValueDictionary
 
-import aiohttp
 import discord
 
 from chatbridge import Bot, Channel, Delivery, Downloads, Limits, Message, StoreError
 from chatbridge_discord.backfill import Backfill
 from chatbridge_discord.channels import channel_of, cursor_name
 from chatbridge_discord.chat import DiscordChat, limits_of
+from chatbridge_discord.failures import TRANSIENT_ERRORS, why
 from chatbridge_discord.files import files_of
 from chatbridge_discord.incoming import author_of, message_of
 from chatbridge_discord.options import DiscordOptions
@@ -25,9 +25,6 @@ from chatbridge_discord.roles import Roles
 from chatbridge_discord.threads import open_thread, thread_of
 
 log = logging.getLogger(__name__)
-
-TRANSIENT_ERRORS = (discord.DiscordException, aiohttp.ClientError, OSError, TimeoutError)
-"""What the library's calls raise when Discord or the network is in trouble; they may succeed later."""
 
 
 class Room:
@@ -109,9 +106,9 @@ class Room:
                     return False
                 found += given.author != client.user and given.id != but
         except (discord.Forbidden, discord.NotFound) as error:
-            log.info("bot %s: channel %s can't be looked through: %s", self._bot.name, cursor, error)
+            log.info("bot %s: channel %s can't be looked through: %s", self._bot.name, cursor, why(error))
         except TRANSIENT_ERRORS as error:
-            log.warning("bot %s: channel %s can't be looked through now: %s", self._bot.name, cursor, error)
+            log.warning("bot %s: channel %s can't be looked through now: %s", self._bot.name, cursor, why(error))
             return False
         if found:
             log.info("bot %s: channel %s: %d messages came while it was away", self._bot.name, cursor, found)
@@ -126,7 +123,7 @@ class Room:
         try:
             await self._store(client, given, (cursor, given.id) if cursor is not None else None)
         except (StoreError, *TRANSIENT_ERRORS) as error:
-            log.error("message %s can't be taken in; it is looked for again soon: %s", given.id, error)
+            log.error("message %s can't be taken in; it is looked for again soon: %s", given.id, why(error))
             self.backfill.reopen(cursor_name(given.channel, given.guild))
             return False
         except Exception:  # it must not keep all that follow away

@@ -9,6 +9,7 @@ import discord
 
 from chatbridge import Channel
 from chatbridge_discord.channels import channel_of
+from chatbridge_discord.failures import why
 from chatbridge_discord.texts import say
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,9 @@ async def open_thread(given: discord.Message, text: str, language: str) -> Chann
         if error.code == THERE_ALREADY:  # from before a crash
             parent, guild = given.channel.id, given.channel.guild.id
             return Channel(str(given.id), name, "group", str(parent), str(guild))
-        log.warning("channel %s: no thread can be opened, and the answer comes there: %s", given.channel.id, error)
+        log.warning("channel %s: no thread can be opened, and the answer comes there: %s", given.channel.id, why(error))
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        log.warning("channel %s: no thread could be opened, and the answer comes there: %s", given.channel.id, error)
+        log.warning(
+            "channel %s: no thread could be opened, and the answer comes there: %s", given.channel.id, why(error)
+        )
     return None

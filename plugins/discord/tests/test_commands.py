@@ -142,18 +142,20 @@ async def test_buttons_go_on_with_an_answer_and_old_ones_say_so(roomy: DiscordSe
         assert "Nothing" in pressed.followups[0].text
 
 
-@pytest.mark.parametrize("fault", ["reset", "lost answer"])
-async def test_a_first_answer_that_fails_is_given_again(roomy: DiscordServer, tmp_path: Path, fault: str) -> None:
-    name = "POST /interactions/*"
+@pytest.mark.parametrize("fault", ["reset", "lose_answer", "nested", "malformed"])
+async def test_a_first_answer_that_fails_is_given_again(
+    roomy: DiscordServer, tmp_path: Path, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path, commands="global"):
         await up(roomy)
-        roomy.faults.reset(name) if fault == "reset" else roomy.faults.lose_answer(name)
+        getattr(roomy.faults, fault)("POST /interactions/*")
         asked = await roomy.invoke_command("help")
         assert "/regenerate" in (await roomy.answer_to(asked)).text
         roomy.faults.reset("PATCH /webhooks/*")
         asked = await roomy.invoke_command("help")
         assert "/regenerate" in (await roomy.answer_to(asked)).text
     assert roomy.faults.pending == 0
+    assert "Traceback" not in caplog.text
 
 
 async def test_commands_are_answered_in_time_while_the_model_is_busy(roomy: DiscordServer, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ FAULTS: dict[str, Callable[[DiscordFaults, str], None]] = {
     "504 after acting": lambda faults, name: faults.error(name, 504, acts=True),
     "reset": lambda faults, name: faults.reset(name, times=2),
     "lost answer": lambda faults, name: faults.lose_answer(name, times=2),
+    "nested": lambda faults, name: faults.nested(name),
     "malformed": lambda faults, name: faults.malformed(name),
     "malformed, not acting": lambda faults, name: faults.malformed(name, acts=False),
 }

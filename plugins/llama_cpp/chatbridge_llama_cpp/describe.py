@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from chatbridge import GgufStrings, ModelInfo
+from chatbridge import GgufStrings, ModelInfo, default_threads, thread_waiting
 from chatbridge_llama_cpp.adapters import Adapters
 from chatbridge_llama_cpp.loading import Loaded
 from chatbridge_llama_cpp.memory import size
@@ -42,7 +42,20 @@ def layout(loaded: Loaded, options: LlamaOptions) -> Layout:
         pass_bytes=needs.weights,
         adjacent=loaded.plan.sequences > 1 and (recurrent or not options.unified),
         cheap_copy=recurrent or options.unified,
+        append_only=_append_only(loaded, options),
     )
+
+
+def _append_only(loaded: Loaded, options: LlamaOptions) -> bool:
+    """Whether all that was read stays in memory as it is, so that a state can also forget its last tokens."""
+    model = loaded.model
+    attends_only = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
+    return attends_only and not _windowed(loaded, options)
+
+
+def _windowed(loaded: Loaded, options: LlamaOptions) -> bool:
+    """Whether only the last tokens are kept."""
+    return bool(lib.llama_model_n_swa(loaded.model) > 0 and not options.swa_full)
 
 
 def fingerprint(loaded: Loaded, options: LlamaOptions, adapters: Adapters) -> str:
@@ -75,8 +88,6 @@ def describe(
     """What `LlamaModel.info` tells. `fingerprint`: as `fingerprint` gives it."""
     metadata, model = loaded.files[0].metadata, loaded.model
     template = lib.llama_model_chat_template(model, None)
-    attends_only = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
-    windowed = lib.llama_model_n_swa(model) > 0 and not options.swa_full
     return ModelInfo(
         name=str(metadata.get("general.name") or loaded.files[0].path.stem),
         architecture=loaded.files[0].architecture,
@@ -87,18 +98,16 @@ def describe(
         eos=tokenizer.ends(),
         bos=tokenizer.begin(),
         max_batch=loaded.plan.sequences,
-        can_trim=attends_only and not windowed,
+        can_trim=_append_only(loaded, options),
         specials=tokenizer.specials,
         controls=tokenizer.controls,
         adapters=adapters.fingerprints,
         chat_template=template.decode("utf-8", "replace") if template else None,
-        details=_details(loaded, options, tokenizer, adapters, windowed),
+        details=_details(loaded, options, tokenizer, adapters),
     )
 
 
-def _details(
-    loaded: Loaded, options: LlamaOptions, tokenizer: LlamaTokenizer, adapters: Adapters, windowed: bool
-) -> dict[str, str]:
+def _details(loaded: Loaded, options: LlamaOptions, tokenizer: LlamaTokenizer, adapters: Adapters) -> dict[str, str]:
     flags, plan, model, context = build_flags(), loaded.plan, loaded.model, loaded.context
     parameters = lib.llama_model_n_params(model)
     kind = lib.llama_ftype_name(lib.llama_model_ftype(model)).decode()
@@ -110,7 +119,8 @@ def _details(
         + (f"{lib.llama_n_ctx(context)} cells in one pool" if options.unified else "cells of their own"),
         "memory": _memory(loaded.log_lines),
         "layers on gpu": _offloaded(loaded),
-        "threads": f"{lib.llama_n_threads(context)}, {lib.llama_n_threads_batch(context)} for prompts",
+        "threads": _threads(options, lib.llama_n_threads(context), lib.llama_n_threads_batch(context)),
+        "waiting threads": thread_waiting(),
         "flash attention": "on" if loaded.flash_attention else "off",
         "kv cache": f"{options.kv_type_k} keys, {options.kv_type_v} values",
         "tokenizer": tokenizer.kind,
@@ -119,7 +129,7 @@ def _details(
     }
     if not survives_repacking():
         details["amx"] = "off, since this build crashes with it: build llama-cpp-python with GCC 13.2 or newer"
-    if windowed:
+    if _windowed(loaded, options):
         details["sliding window"] = "only its last tokens are kept, so histories are read again after an edit"
     for kind in ("lora", "control vector"):
         if some := [str(one) for one in adapters.own if one.kind == kind]:
@@ -131,6 +141,11 @@ def _details(
     if options.draft:
         details["draft"] = f"{options.draft}, {options.draft_tokens} tokens at once"
     return details
+
+
+def _threads(options: LlamaOptions, answering: int, reading: int) -> str:
+    """How many threads compute, and why where nobody said."""
+    return f"{answering if options.threads else default_threads()}, {reading} for prompts"
 
 
 def _memory(log_lines: Sequence[str]) -> str:

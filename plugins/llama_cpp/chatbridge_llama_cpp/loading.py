@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from gguf.constants import GGMLQuantizationType
 
-from chatbridge import GgufHeader, ModelLoadError, free_memory, usable_cores
+from chatbridge import GgufHeader, ModelLoadError, default_threads, free_memory
 from chatbridge_llama_cpp.files import find_model
 from chatbridge_llama_cpp.memory import Plan, plan
 from chatbridge_llama_cpp.native import Device, devices, lib, log
@@ -186,7 +186,7 @@ def _context_params(options: LlamaOptions, planned: Plan) -> Any:
     params.n_batch = max(options.batch, planned.sequences)
     params.n_ubatch = min(options.ubatch or params.n_batch, params.n_batch)
     params.n_outputs_max = min(params.n_batch, max_outputs(options, planned.sequences))
-    params.n_threads = options.threads or usable_cores()
+    params.n_threads = options.threads or default_threads().count
     params.n_threads_batch = options.threads_batch or params.n_threads
     params.flash_attn_type = _FLASH[flash_attention(options, planned.gpu_layers)]
     params.offload_kqv = options.offload_kqv is not False

@@ -15,6 +15,13 @@ from chatbridge_llama_cpp.vocabulary import Vocabulary
 _BLANK = "▁".encode()
 _LONG = 1024
 """Characters that a part of a long text has at least."""
+MAX_RUN = 1024
+"""Characters that llama.cpp gets at most without one at which words end. It cuts words by patterns, which for many
+vocabularies are run by std::regex, and that takes some 500 bytes of the stack for each character of a word: 16 KiB of
+one letter ended the process. A longer run, which nobody writes, is cut, and may get other ids there than the
+reference's."""
+_RUNS = (re.compile(r"[^\s.,!?…。，、]+"), re.compile(r"[\W_]+"))
+"""Whatever one pattern takes for a word is in one of these: what has no blank, or neither letter nor digit."""
 
 
 class NativeEncoder:
@@ -28,8 +35,9 @@ class NativeEncoder:
 
     def encode(self, text: str, *, start: bool) -> list[int]:
         ids: list[int] = []
-        for part in self._apart(text.encode()):
-            ids += self._ids(part)
+        for part in _short_runs(text):
+            for piece in self._apart(part.encode()):
+                ids += self._ids(piece)
         return ids
 
     def _apart(self, raw: bytes) -> Iterator[bytes]:
@@ -79,6 +87,19 @@ class NativeEncoder:
         while cut < len(raw) and raw[cut] & 0xC0 == 0x80:  # inside a character
             cut += 1
         return cut
+
+
+def _short_runs(text: str) -> Iterator[str]:
+    """The text in parts without a run of more than `MAX_RUN` characters."""
+    cuts: set[int] = set()
+    for runs in _RUNS if len(text) > MAX_RUN else ():
+        for run in runs.finditer(text):
+            cuts.update(range(run.start() + MAX_RUN, run.end(), MAX_RUN))
+    begin = 0
+    for cut in sorted(cuts):
+        yield text[begin:cut]
+        begin = cut
+    yield text[begin:]
 
 
 class SentencePiece(NativeEncoder):

@@ -117,10 +117,11 @@ class LlamaOptions(Options):
         bool | None, Field(description="Whether the KV cache lies on the card as well; false is -nkvo.")
     ] = None
     threads: Annotated[
-        int | None, Field(ge=1, le=512, description="Processor cores for answering (-t); else as many as there are.")
+        int | None,
+        Field(ge=1, le=512, description="Threads for answering (-t); else one for each large core that may be used."),
     ] = None
     threads_batch: Annotated[
-        int | None, Field(ge=1, le=512, description="Processor cores for reading prompts (-tb); else as threads.")
+        int | None, Field(ge=1, le=512, description="Threads for reading prompts (-tb); else as threads.")
     ] = None
     numa: Annotated[
         Literal["distribute", "isolate", "numactl"] | None, Field(description="For several processors (--numa).")

@@ -2,7 +2,8 @@
 
 A state with a sequence (llama.cpp's term; its server says slot) lies in the context's memory: cells of the KV cache, or
 recurrent state. When there are more states than sequences, idle ones are swapped out as bytes and swapped in when they
-go on. Knows no text and no sampling.
+go on. A fork is copied when it is computed and not before, since the cells of what was read stay as they are while more
+is read ("copy on write"); what is released meanwhile leaves its cells to its fork. Knows no text and no sampling.
 """
 
 from __future__ import annotations
@@ -36,11 +37,22 @@ class LlamaState:
 
     `ids`: the tokens that it has consumed; `adapter`: the one that read them, empty for the model as it is.
     `seq_id`: its sequence in the context, or None; then `swapped_out` holds what the sequence had after its first
-    `swapped_length` tokens (-1 where that isn't known). `draft_state`: what the draft model has read of the same
-    conversation.
+    `swapped_length` tokens (-1 where that isn't known), or `source` is the state in whose sequence all that it has
+    consumed comes first. `forks`: those of which it is the source. `draft_state`: what the draft model has read of the
+    same conversation.
     """
 
-    __slots__ = ("adapter", "draft_state", "ids", "seq_id", "sequences", "swapped_length", "swapped_out")
+    __slots__ = (
+        "adapter",
+        "draft_state",
+        "forks",
+        "ids",
+        "seq_id",
+        "sequences",
+        "source",
+        "swapped_length",
+        "swapped_out",
+    )
 
     def __init__(self, sequences: Sequences, adapter: str = "", ids: Iterable[int] = ()) -> None:
         self.sequences = sequences
@@ -49,6 +61,8 @@ class LlamaState:
         self.seq_id: int | None = None
         self.swapped_out: Bytes | None = None
         self.swapped_length = 0
+        self.source: LlamaState | None = None
+        self.forks: list[LlamaState] = []
         self.draft_state: LlamaState | None = None
 
     @property
@@ -67,7 +81,9 @@ class LlamaState:
         if not 0 <= length <= self.length:
             raise ValueError(f"a state of {self.length} tokens can't be trimmed to {length}")
         if self.seq_id is not None and length < self.length:
-            self.sequences.trim(self.seq_id, length)
+            self.sequences.trim(self, length)
+        if not length:
+            self.detach()
         del self.ids[length:]
 
     def save(self) -> bytes:
@@ -82,10 +98,22 @@ class LlamaState:
         if self.draft_state is not None:
             self.draft_state.release()
 
+    def detach(self) -> None:
+        """Be no fork of another state any more."""
+        if self.source is not None:
+            self.source.forks.remove(self)
+            self.source = None
+
+    def swap_out(self, data: Bytes, length: int) -> None:
+        """Hold `data`, what a sequence had after `length` tokens, of which these are the first."""
+        self.detach()
+        self.swapped_out, self.swapped_length = data, length
+
     def data(self) -> Bytes:
-        """The bytes of its sequence, as they are now or as they were when it was swapped out."""
-        if self.seq_id is not None:
-            return self.sequences.read(self.seq_id)
+        """The bytes of its sequence, as they are now or as they were when it was swapped out; more may come after."""
+        holder = self if self.source is None else self.source
+        if holder.seq_id is not None:
+            return self.sequences.read(holder.seq_id)
         return np.empty(0, np.uint8) if self.swapped_out is None else self.swapped_out
 
 
@@ -96,6 +124,7 @@ class Layout:
     `count`: how many. `cell_bytes`, `fixed_bytes`: what one token and one sequence take. `pass_bytes`: what reading
     all weights once takes. `adjacent`: only sequences whose ids follow one another are computed together. `cheap_copy`:
     copying a sequence within the context costs nothing (cells are counted, or copied when they are written).
+    `append_only`: what a sequence holds of its first tokens stays as it is while more are read.
     """
 
     count: int
@@ -104,6 +133,7 @@ class Layout:
     pass_bytes: int
     adjacent: bool
     cheap_copy: bool
+    append_only: bool
 
 
 class Sequences:
@@ -154,7 +184,7 @@ class Sequences:
         """Give each of `states` a sequence, side by side if that is worth it; others may have to be swapped out."""
         for state in states:
             if state.seq_id is None:
-                self._swap_in(state, self._cheapest(states), states)
+                self._swap_in(state, self._cheapest(state, states), states)
             else:
                 self._resident[state.seq_id] = self._resident.pop(state.seq_id)
         if self.layout.adjacent:
@@ -177,22 +207,35 @@ class Sequences:
             lib.llama_memory_seq_cp(self._memory, state.seq_id, unused[0], -1, -1)
             copy.seq_id = unused[0]
             self._resident[unused[0]] = copy
+        elif not state.length:
+            pass
+        elif self.layout.append_only and (state.seq_id is not None or state.source is not None):
+            copy.source = state.source or state
+            copy.source.forks.append(copy)
         elif state.seq_id is not None:
-            # A copy to another stream would copy all of its cells, used or not, and only with the next step; a
-            # state that changes in between would be copied as it is then.
             copy.swapped_out, copy.swapped_length = state.data(), state.length
         else:
             copy.swapped_out, copy.swapped_length = state.swapped_out, state.swapped_length
         return copy
 
-    def trim(self, seq_id: int, length: int) -> None:
-        """Forget all but a sequence's first `length` tokens. Raises BackendError where its memory can't."""
-        if not lib.llama_memory_seq_rm(self._memory, seq_id, length, -1):
+    def trim(self, state: LlamaState, length: int) -> None:
+        """Forget all but the first `length` tokens of a state with a sequence.
+
+        Raises BackendError where its memory can't.
+        """
+        assert state.seq_id is not None, "a state that has no sequence"
+        self._copy_out(state, [fork for fork in state.forks if fork.length > length])
+        if not lib.llama_memory_seq_rm(self._memory, state.seq_id, length, -1):
             raise BackendError("this model's memory can't forget its last tokens")
 
     def free(self, state: LlamaState) -> None:
-        """Take the state's sequence from it, if it has one, with all that is in it."""
-        if state.seq_id is not None:
+        """Take the state's sequence from it, if it has one; a fork of it inherits it, or all that is in it goes."""
+        state.detach()
+        if state.seq_id is None:
+            return
+        if state.forks:
+            self._hand_over(state, max(state.forks, key=lambda fork: fork.length))
+        else:
             lib.llama_memory_seq_rm(self._memory, state.seq_id, -1, -1)
             del self._resident[state.seq_id]
             state.seq_id = None
@@ -213,15 +256,37 @@ class Sequences:
     def _unused(self) -> list[int]:
         return [seq_id for seq_id in range(self.layout.count) if seq_id not in self._resident]
 
-    def _cheapest(self, states: Collection[LlamaState]) -> int:
-        """The sequence that costs least for one more of `states`: nobody to swap out, and next to the others."""
+    def _copy_out(self, state: LlamaState, forks: Sequence[LlamaState]) -> None:
+        """Give these forks of a state bytes of their own, before its sequence changes."""
+        if forks:
+            data = state.data()
+            for fork in forks:
+                fork.swap_out(data, state.length)
+
+    def _hand_over(self, state: LlamaState, heir: LlamaState) -> None:
+        """Give the sequence of a state to a fork of it, and to it all other forks that are no longer."""
+        assert state.seq_id is not None, "a state that has no sequence"
+        self._copy_out(state, [fork for fork in state.forks if fork.length > heir.length])
+        heir.detach()
+        for fork in state.forks:
+            fork.source = heir
+        heir.forks += state.forks
+        state.forks.clear()
+        heir.seq_id, state.seq_id = state.seq_id, None
+        self._resident[heir.seq_id] = heir
+        if heir.length < state.length:
+            lib.llama_memory_seq_rm(self._memory, heir.seq_id, heir.length, -1)
+
+    def _cheapest(self, state: LlamaState, states: Collection[LlamaState]) -> int:
+        """The sequence that costs least for `state`, one of `states`: nobody to swap out, and next to the others."""
         taken = {state.seq_id for state in states if state.seq_id is not None}
         order = {seq_id: age for age, seq_id in enumerate(self._resident)}
 
         def cost(seq_id: int) -> tuple[int, int]:
             gaps = _gaps([*taken, seq_id]) if self.layout.adjacent else 0
-            idle = self._resident.get(seq_id)
-            return gaps * self.layout.pass_bytes + (0 if idle is None else self._bytes_of(idle)), order.get(seq_id, -1)
+            moved = {self._resident.get(seq_id), state.source} - {None}
+            copied = sum(self._bytes_of(one) for one in moved if one is not None)
+            return gaps * self.layout.pass_bytes + copied, order.get(seq_id, -1)
 
         candidates = [seq_id for seq_id in range(self.layout.count) if seq_id not in taken]
         if not candidates:
@@ -230,14 +295,27 @@ class Sequences:
 
     def _swap_in(self, state: LlamaState, seq_id: int, states: Collection[LlamaState]) -> None:
         """Give `state` that sequence, whoever has it; where the cells don't suffice, all but `states` make room."""
+        source = state.source
+        if source is not None and source.seq_id == seq_id:
+            # The source makes room for its own fork, which finds what it needs there: nothing to write.
+            read = source.data()
+            for fork in [source, *(fork for fork in source.forks if fork.length > state.length)]:
+                fork.swap_out(read, source.length)
+            self._hand_over(source, state)
+            self._resident[seq_id] = self._resident.pop(seq_id)
+            return
         if seq_id in self._resident:
             self._swap_out(seq_id)
-        if state.swapped_out is not None and state.swapped_out.size:
-            while not self._write(seq_id, state.swapped_out):
+        data, length = state.swapped_out, state.swapped_length
+        if source is not None and state.source is source:
+            data, length = source.data(), source.length
+            state.detach()
+        if data is not None and data.size:
+            while not self._write(seq_id, data):
                 if not self.evict(states):
                     raise BackendError("a conversation's state could not be brought back: the context is too small")
             # The bytes are of the state as it was swapped out; it may have been trimmed since.
-            if state.swapped_length != state.length:
+            if length != state.length:
                 lib.llama_memory_seq_rm(self._memory, seq_id, state.length, -1)
         state.swapped_out, state.seq_id = None, seq_id
         self._resident[seq_id] = state
@@ -245,7 +323,10 @@ class Sequences:
     def _swap_out(self, seq_id: int) -> None:
         state = self._resident[seq_id]
         if state.length:
-            state.swapped_out, state.swapped_length = self.read(seq_id), state.length
+            data = self.read(seq_id)
+            for fork in [*state.forks]:
+                fork.swap_out(data, state.length)
+            state.swap_out(data, state.length)
         self.free(state)
 
     def _write(self, seq_id: int, data: Bytes) -> bool:

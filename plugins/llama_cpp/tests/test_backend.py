@@ -62,6 +62,7 @@ async def test_a_worker_reports_what_is_really_in_use(packed_path: Path) -> None
     assert info.details["quantisation"] == "Q8_0"
     assert info.details["context"] == "64 tokens for each of 3 conversations at once, cells of their own"
     assert info.details["threads"] == "2, 2 for prompts"
+    assert info.details["waiting threads"].startswith("OMP_WAIT_POLICY=passive")
     assert info.details["layers on gpu"] == "0 of 3"
     assert info.details["tokenizer"] == "SentencePiece BPE"
     # 256 cells at least for each, two layers, keys and values of two heads of 16, as f16.

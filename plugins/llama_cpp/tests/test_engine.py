@@ -96,3 +96,20 @@ def test_the_whole_context_can_be_used(random_path: Path, model_of: Load) -> Non
     finish = finish_all(engine, requests_for([prompt], 500))["0"]
     assert (finish.usage.prompt, finish.usage.generated, finish.reason) == (50, 14, "length")
     engine.close()
+
+
+def test_what_is_kept_stays_within_its_bound_after_every_step(random_path: Path, model_of: Load) -> None:
+    model = model_of(random_path, **EXACT, sequences=2)
+    whole = engine_on(model)
+    finish_all(whole, requests_for(conversations(8, seed=5), 8))
+    all_of_them = whole.stats()["kept_bytes"]
+    whole.close()
+    model = model_of(random_path, **EXACT, sequences=2)
+    engine = engine_on(model, cache_bytes=all_of_them // 2)
+    for request in requests_for(conversations(8, seed=5), 8):
+        engine.submit(request)
+        while not engine.idle:
+            engine.step()
+            assert engine.stats()["kept_bytes"] <= all_of_them // 2
+    assert engine.stats()["kept_states"] > 2, "those with a sequence are kept, and some of the others"
+    engine.close()

@@ -78,6 +78,88 @@ def test_a_state_that_was_swapped_out_can_be_trimmed_and_forked(random_path: Pat
     assert idle.length == 6
 
 
+class Counting(Sequences):
+    """Sequences that count what is copied out of the context, and into it."""
+
+    reads = writes = 0
+
+    def read(self, seq_id: int) -> Any:
+        Counting.reads += 1
+        return super().read(seq_id)
+
+    def _write(self, seq_id: int, data: Any) -> bool:
+        Counting.writes += 1
+        return super()._write(seq_id, data)
+
+
+@pytest.fixture
+def counting() -> type[Counting]:
+    Counting.reads = Counting.writes = 0
+    return Counting
+
+
+def counted(model: LlamaModel) -> LlamaModel:
+    model._decoder.sequences.__class__ = Counting
+    return model
+
+
+def test_a_fork_is_copied_when_it_goes_on_and_its_source_too(
+    random_path: Path, model_of: Load, counting: type[Counting]
+) -> None:
+    model = counted(model_of(random_path, **EXACT, sequences=4))
+    expected = after(model, read(model, IDS[:6]), IDS[6:])
+    source = read(model, IDS)
+    forks = [source.fork() for _ in range(3)]
+    for fork in forks:
+        fork.trim(6)
+    model.step([Row(source, [5, 6, 7], None)])
+    assert (counting.reads, counting.writes) == (0, 0), "more was read behind it, which changes nothing before"
+    np.testing.assert_array_equal(after(model, forks[0], IDS[6:]), expected)
+    assert (counting.reads, counting.writes) == (1, 1)
+    source.trim(8)
+    assert counting.reads == 1, "what the others have is still there"
+    source.trim(4)
+    assert counting.reads == 2
+    for fork in forks[1:]:
+        np.testing.assert_array_equal(after(model, fork, IDS[6:]), expected)
+    assert source.forks == []
+
+
+def test_what_is_released_leaves_its_sequence_to_its_longest_fork(
+    random_path: Path, model_of: Load, counting: type[Counting]
+) -> None:
+    model = counted(model_of(random_path, **EXACT, sequences=2))
+    expected = {n: after(model, read(model, IDS[:n]), IDS[n:]) for n in (3, 6, 8)}
+    source = read(model, IDS)
+    forks = []
+    for length in (6, 8, 3):
+        forks.append(source.fork())
+        forks[-1].trim(length)
+    source.release()
+    assert [fork.seq_id is not None for fork in forks] == [False, True, False]
+    assert counting.reads == 0
+    for fork in reversed(forks):
+        length = fork.length
+        np.testing.assert_array_equal(after(model, fork, IDS[length:]), expected[length])
+
+
+def test_where_no_sequence_is_free_a_fork_takes_that_of_its_source(
+    random_path: Path, model_of: Load, counting: type[Counting]
+) -> None:
+    model = counted(model_of(random_path, **EXACT, sequences=2))
+    expected = [after(model, read(model, IDS[:n]), IDS[n:]) for n in (6, len(IDS) - 1)]
+    source, other = read(model, IDS), read(model, IDS[:4])
+    longer, fork = source.fork(), source.fork()
+    fork.trim(6)
+    np.testing.assert_array_equal(after(model, fork, IDS[6:]), expected[0])
+    assert (counting.reads, counting.writes) == (1, 0), "nobody else had to make room"
+    assert other.seq_id is not None
+    longer.trim(len(IDS) - 1)
+    source.trim(len(IDS) - 1)
+    for one in (longer, source):
+        np.testing.assert_array_equal(after(model, one, IDS[-1:]), expected[1])
+
+
 def test_the_least_recently_used_is_swapped_out_first(random_path: Path, model_of: Load) -> None:
     model = model_of(random_path, **EXACT, sequences=2, unified=True)
     first, second = read(model, IDS[:3]), read(model, IDS[:3])

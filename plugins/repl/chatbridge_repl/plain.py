@@ -9,7 +9,6 @@ import asyncio
 import codecs
 import errno
 import os
-import re
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import CancelledError
@@ -83,7 +82,7 @@ class PlainStream:
         if not said:
             return
         if self._squeeze:
-            said = re.sub(r"\s*\n", "\n", said)
+            said = _squeezed(said)
         self._waiting.stop()
         self._begun, self._thinking = True, chunk.thinking
         self._out.write(said)
@@ -93,6 +92,14 @@ class PlainStream:
         if self._begun:
             self._out.write("\n")
             self._out.flush()
+
+
+def _squeezed(text: str) -> str:
+    """The text, which ends with no blank, without blank lines, and without blanks behind the others."""
+    first, *others = text.split("\n")
+    if not others:
+        return text
+    return "\n".join([first.rstrip(), *(line.rstrip() for line in others if line.strip())])
 
 
 async def lines(source: TextIO) -> AsyncIterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from chatbridge import BackendType, DiskCache, ModelLoadError, limit_blas_threads, usable_cores
+from chatbridge import BackendType, DiskCache, ModelLoadError, default_threads, limit_blas_threads
 from chatbridge_rwkv.options import RwkvOptions
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def _use_threads(count: int | None) -> None:
         limit_blas_threads(count, before=("torch", "numpy"))
     import torch
 
-    # Torch knows of cores, and not of a container that may use fewer of them.
-    torch.set_num_threads(count or min(torch.get_num_threads(), usable_cores()))
+    # Torch knows of cores, and not of a container that may use fewer of them, nor of small ones.
+    torch.set_num_threads(count or min(torch.get_num_threads(), default_threads().count))
 
 
 rwkv = BackendType(

@@ -61,6 +61,7 @@ def commands() -> Iterable[ChatCommand]:
             _gen,
             "TEXT",
             repeatable=True,
+            files=True,
         ),
         ChatCommand(
             "instruct",
@@ -69,9 +70,16 @@ def commands() -> Iterable[ChatCommand]:
             _instruct,
             "TEXT",
             repeatable=True,
+            files=True,
         ),
         ChatCommand(
-            "qq", "answer one question, aside", "回答一个独立的问题，不影响当前对话", _question, "TEXT", repeatable=True
+            "qq",
+            "answer one question, aside",
+            "回答一个独立的问题，不影响当前对话",
+            _question,
+            "TEXT",
+            repeatable=True,
+            files=True,
         ),
         ChatCommand(
             "again",

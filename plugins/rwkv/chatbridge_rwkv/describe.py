@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import torch
 
-from chatbridge import ModelInfo, Sampling
+from chatbridge import ModelInfo, Sampling, thread_waiting
 from chatbridge_rwkv.checkpoint import trained_context
 from chatbridge_rwkv.loading import Loaded
 from chatbridge_rwkv.options import RwkvOptions
@@ -82,6 +82,7 @@ def _details(
         "together": loaded.unbatched or f"up to {MAX_BATCH} conversations in one batch",
         "tokenizer": f"{tokenizer.kind}, {tokenizer.size} ids for {checkpoint.vocab_size} rows",
         "threads": str(torch.get_num_threads()),
+        "waiting threads": thread_waiting(),
         "rwkv": f"{version('rwkv')} on torch {torch.__version__}, JIT {'on' if loaded.jit else 'off'}, CUDA kernels "
         + ("on" if options.cuda_kernels else "off"),
     }

@@ -64,7 +64,7 @@ class RwkvOptions(Options):
         Field(ge=8, description="Tokens of a conversation before its beginning is left out; else what was trained."),
     ] = None
     threads: Annotated[
-        int | None, Field(ge=1, le=512, description="Processor cores to use; else as many as there are.")
+        int | None, Field(ge=1, le=512, description="Threads to use; else one for each large core that may be used.")
     ] = None
 
     # How it is loaded and computed.

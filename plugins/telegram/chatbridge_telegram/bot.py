@@ -11,7 +11,6 @@ from typing import Any
 
 import telegram
 from telegram.error import BadRequest, InvalidToken, TelegramError
-from telegram.request import HTTPXRequest
 
 from chatbridge import (
     Bot,
@@ -21,20 +20,20 @@ from chatbridge import (
     ConfigError,
     Delivery,
     Downloads,
-    in_one_line,
     redacted,
 )
 from chatbridge_telegram import menu
 from chatbridge_telegram.chat import EVERYWHERE
+from chatbridge_telegram.failures import why
 from chatbridge_telegram.files import Files
 from chatbridge_telegram.listener import Listener
 from chatbridge_telegram.options import TelegramOptions, Webhook
-from chatbridge_telegram.polling import BACK_OFF, HOLD_SECONDS, MAX_WHY, WANTED, poll
+from chatbridge_telegram.polling import BACK_OFF, HOLD_SECONDS, WANTED, poll
+from chatbridge_telegram.request import Request
 from chatbridge_telegram.room import Room
 
 log = logging.getLogger(__name__)
 
-CONNECTIONS = 64
 LOGGERS_WITH_TOKEN = ("telegram.Bot", "telegram.request")
 """The loggers that write addresses; the token is a part of each."""
 NOISY_LOGGERS = {"httpx": logging.WARNING, "telegram.request.BaseRequest": logging.CRITICAL}
@@ -112,10 +111,8 @@ def _proxy(options: TelegramOptions) -> str | None:
 
 def _client(options: TelegramOptions) -> telegram.Bot:
     proxy = _proxy(options)
-    request = HTTPXRequest(
-        CONNECTIONS, read_timeout=20, write_timeout=20, connect_timeout=10, pool_timeout=10, proxy=proxy
-    )
-    polls = HTTPXRequest(1, connect_timeout=10, pool_timeout=10, proxy=proxy)
+    request = Request(read_timeout=20, write_timeout=20, connect_timeout=10, pool_timeout=10, proxy=proxy)
+    polls = Request(1, connect_timeout=10, pool_timeout=10, proxy=proxy)
     return telegram.Bot(
         options.token.get_secret_value(),
         options.api_url,
@@ -134,7 +131,7 @@ async def _retried(call: Callable[[], Awaitable[object]], back_off: float) -> No
         except (InvalidToken, BadRequest):
             raise
         except TelegramError as error:
-            log.warning("no answer from Telegram: %s; asking again in %g s", in_one_line(str(error), MAX_WHY), back_off)
+            log.warning("no answer from Telegram: %s; asking again in %g s", why(error), back_off)
             await asyncio.sleep(back_off)
             back_off = min(2 * back_off, BACK_OFF[1])
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import httpx
 from telegram.error import BadRequest, Forbidden, InvalidToken, NetworkError, RetryAfter, TelegramError
 
-from chatbridge import ChatError, ContentRejected, NotFound, OutcomeUnknown, RateLimited, Unreachable
+from chatbridge import ChatError, ContentRejected, NotFound, OutcomeUnknown, RateLimited, Unreachable, in_one_line
 
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
 _NOT_FOUND = (
@@ -25,6 +25,8 @@ _NOT_FOUND = (
     "user_is_blocked",
     "peer_id_invalid",
 )
+MAX_WHY = 300
+"""Characters of an error in the log: it may bring a page of HTML along."""
 NOT_MODIFIED = "message is not modified"
 
 
@@ -34,6 +36,11 @@ def says(error: TelegramError, *texts: str) -> bool:
     return any(text in words for text in texts)
 
 
+def why(error: Exception) -> str:
+    """What an error says, in one line."""
+    return in_one_line(str(error), MAX_WHY)
+
+
 def chat_error(error: TelegramError) -> ChatError:
     """The same failure in delivery's words."""
     if isinstance(error, RetryAfter):
@@ -41,12 +48,12 @@ def chat_error(error: TelegramError) -> ChatError:
     if says(error, "too many requests"):
         return RateLimited(None, "chat")
     if isinstance(error, Forbidden) or (isinstance(error, BadRequest) and says(error, *_NOT_FOUND)):
-        return NotFound(str(error))
+        return NotFound(why(error))
     if isinstance(error, BadRequest | InvalidToken):  # the latter also stands for a method that this server lacks
-        return ContentRejected(str(error))
+        return ContentRejected(why(error))
     if isinstance(error, NetworkError) and isinstance(error.__cause__, _NOT_SENT):
-        return Unreachable(str(error))
-    return OutcomeUnknown(str(error))
+        return Unreachable(why(error))
+    return OutcomeUnknown(why(error))
 
 
 def seconds_of(error: RetryAfter) -> float | None:

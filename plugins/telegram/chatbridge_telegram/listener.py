@@ -30,6 +30,16 @@ IDLE_SECONDS = 120.0
 """Between two requests of a connection that has shown the secret; the first one has to begin within `HEAD_SECONDS`."""
 COMPLAIN_EVERY = 60.0
 """Seconds between two lines of the log about posts without the secret: strangers must not fill the disk."""
+REFUSALS = {
+    400: "this is no update",
+    403: "the secret is missing, or wrong",
+    404: "the webhook is at another path",
+    405: "updates are posted",
+    408: f"a post has to be here within {BODY_SECONDS:g} seconds",
+    413: f"a post has {MAX_BYTES} bytes at most",
+    503: "the update can't be stored now; post it again",
+}
+"""What stands in an answer that is not 200, for whoever sets up the proxy before this."""
 SECRET_HEADER = b"x-telegram-bot-api-secret-token"
 
 
@@ -64,6 +74,7 @@ class Listener:
         task = asyncio.current_task()
         assert task is not None
         if len(self._connections) >= MAX_CONNECTIONS:
+            self._complain(f"the webhook has {MAX_CONNECTIONS} connections at once; more are closed")
             writer.close()
             return
         self._connections.add(task)
@@ -85,11 +96,16 @@ class Listener:
             if not status:
                 if http.they_are_waiting_for_100_continue:
                     writer.write(http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
-                body = await self._body(reader, http)
-                status = 413 if body is None else await self._answer(body)
+                try:
+                    body = await self._body(reader, http)
+                    status = 413 if body is None else await self._answer(body)
+                except TimeoutError:
+                    status = 408
             again = http.their_state is h11.DONE
-            headers = [("Content-Length", "0"), *([] if again else [("Connection", "close")])]
+            told = REFUSALS.get(status, "").encode()
+            headers = [("Content-Length", str(len(told))), *([] if again else [("Connection", "close")])]
             writer.write(http.send(h11.Response(status_code=status, headers=headers)) or b"")
+            writer.write((http.send(h11.Data(data=told)) or b"") if told and request.method != b"HEAD" else b"")
             writer.write(http.send(h11.EndOfMessage()) or b"")
             async with asyncio.timeout(HEAD_SECONDS):  # one that reads nothing holds nothing up
                 await writer.drain()
@@ -117,16 +133,17 @@ class Listener:
         if request.method != b"POST":
             return 405
         if not hmac.compare_digest(headers.get(SECRET_HEADER, b""), self._secret):
-            self._complain()
+            self._complain("somebody who does not know the secret has posted to the webhook")
             return 403
         length = headers.get(b"content-length", b"0")
         return 413 if len(length) > 12 or int(length) > MAX_BYTES else 0
 
-    def _complain(self) -> None:
+    def _complain(self, why: str) -> None:
+        """Log what strangers do, with how often they did something, and not too often."""
         self._strangers += 1
         now = asyncio.get_running_loop().time()
         if now - self._complained >= COMPLAIN_EVERY:
-            log.warning("somebody who does not know the secret has posted to the webhook (%d times)", self._strangers)
+            log.warning("%s (%d times)", why, self._strangers)
             self._strangers, self._complained = 0, now
 
     async def _body(self, reader: asyncio.StreamReader, http: h11.Connection) -> bytes | None:
@@ -147,7 +164,8 @@ class Listener:
         try:
             update = json.loads(body)
         except (ValueError, RecursionError):  # no JSON, or nested deeper than anything that Telegram sends
-            return 400
-        if not isinstance(update, dict):
+            update = None
+        if not isinstance(update, dict) or not isinstance(update.get("update_id"), int):
+            log.warning("a post to the webhook is no update, and is refused; Telegram posts again what is one")
             return 400
         return 200 if await self._take(update) else 503

@@ -10,6 +10,7 @@ import telegram
 from telegram.error import TelegramError
 
 from chatbridge import ChatCommand
+from chatbridge_telegram.failures import why
 
 log = logging.getLogger(__name__)
 
@@ -50,5 +51,5 @@ async def _sync(client: telegram.Bot, commands: Sequence[ChatCommand], scope: te
                 else:
                     await client.delete_my_commands(scope, code)
         except TelegramError as error:  # an admin who has not written yet, or a server that is away for a moment
-            log.warning("the menu of commands could not be put up: %s", error)
+            log.warning("the menu of commands could not be put up: %s", why(error))
             return

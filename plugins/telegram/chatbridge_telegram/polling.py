@@ -12,8 +12,8 @@ import telegram
 from telegram.error import Conflict, InvalidToken, RetryAfter, TelegramError
 from telegram.warnings import PTBUserWarning
 
-from chatbridge import ChatbridgeError, in_one_line
-from chatbridge_telegram.failures import seconds_of
+from chatbridge import ChatbridgeError
+from chatbridge_telegram.failures import seconds_of, why
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,6 @@ BACK_OFF = (0.5, 30.0)
 CONFLICT_SECONDS = 30.0
 MAX_ASKED = 3600.0
 """Seconds to wait before updates are asked for again, whatever Telegram says."""
-MAX_WHY = 300
-"""Characters of an error in the log: it may bring a page of HTML along."""
 
 
 async def poll(
@@ -56,7 +54,7 @@ async def poll(
             log.error("another program asks for this bot's updates, or it has a webhook; trying again")
             await sleep(max(wait, min(CONFLICT_SECONDS, 60 * back_off)))
         except (TelegramError, ChatbridgeError) as error:
-            log.warning("no answer from Telegram: %s; asking again in %g s", in_one_line(str(error), MAX_WHY), wait)
+            log.warning("no answer from Telegram: %s; asking again in %g s", why(error), wait)
             await sleep(wait)
             wait = min(wait * 2, BACK_OFF[1])
         else:

@@ -15,6 +15,7 @@ from telegram.error import TelegramError
 from chatbridge import Action, Author, Bot, Channel, Delivery, Downloads, Limits, Press, StoreError
 from chatbridge_telegram.channels import ChatAddress, channel_of
 from chatbridge_telegram.chat import TelegramChat, limits_of
+from chatbridge_telegram.failures import why
 from chatbridge_telegram.files import files_of
 from chatbridge_telegram.incoming import message_of
 from chatbridge_telegram.options import TelegramOptions
@@ -162,7 +163,7 @@ async def _answer(query: telegram.CallbackQuery, line: str) -> None:
     try:
         await query.answer(_cut(line) or None, show_alert=len(line) > MAX_LINE)
     except TelegramError as error:  # too late, as like as not; what was wanted is done
-        log.info("the press of a button could not be answered: %s", error)
+        log.info("the press of a button could not be answered: %s", why(error))
 
 
 def _cut(line: str) -> str:

@@ -11,6 +11,7 @@ from chatbridge_telegram.channels import ChatAddress
 from chatbridge_telegram.chat import TelegramChat
 from chatbridge_telegram.failures import chat_error
 from chatbridge_telegram.options import TelegramOptions
+from chatbridge_telegram.request import Request
 from telegram.error import RetryAfter
 
 from chatbridge import (
@@ -33,7 +34,8 @@ async def chat(roomy: TelegramServer) -> AsyncIterator[TelegramChat]:
     """The private chat, called directly."""
     options = TelegramOptions(token=roomy.bot.token)
     with redacted(roomy.bot.token, LOGGERS_WITH_TOKEN, NOISY_LOGGERS):
-        async with library.Bot(roomy.bot.token, roomy.api_url, roomy.file_url) as client:
+        given = Request(), Request(1)
+        async with library.Bot(roomy.bot.token, roomy.api_url, roomy.file_url, *given) as client:
             yield TelegramChat(client, ChatAddress(roomy.person.id), options)
 
 
@@ -44,6 +46,7 @@ FAULTS = {
     "502": (lambda faults: faults.error("*", 502), OutcomeUnknown),
     "reset": (lambda faults: faults.reset("*"), OutcomeUnknown),
     "malformed": (lambda faults: faults.malformed("*"), OutcomeUnknown),
+    "nested": (lambda faults: faults.nested("*"), OutcomeUnknown),
     "no such method": (lambda faults: faults.refuse("*", 404, "Not Found: method not found"), ContentRejected),
     "no such format": (lambda faults: faults.refuse("*", 400, "Bad Request: can't parse entities: x"), ContentRejected),
     "too long": (lambda faults: faults.refuse("*", 400, "Bad Request: message is too long"), ContentRejected),

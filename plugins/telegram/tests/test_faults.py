@@ -26,6 +26,7 @@ FAULTS: dict[str, Callable[[TelegramFaults, str], None]] = {
     "504": lambda faults, name: faults.error(name, 504),
     "reset": lambda faults, name: faults.reset(name, times=2),
     "lost answer": lambda faults, name: faults.lose_answer(name),
+    "nested": lambda faults, name: faults.nested(name),
     "malformed": lambda faults, name: faults.malformed(name),
     "malformed, not acting": lambda faults, name: faults.malformed(name, acts=False),
 }

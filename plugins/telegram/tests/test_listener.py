@@ -60,6 +60,7 @@ async def test_who_is_refused_is_refused_before_the_body(listener: Listener, req
     answer = await said(listener, request_)  # the body never comes
     assert answer.startswith(f"HTTP/1.1 {status} ".encode())
     assert b"connection: close" in answer.lower()
+    assert answer.endswith(module.REFUSALS[status].encode())
     assert not TAKEN
 
 
@@ -77,26 +78,26 @@ async def test_json_that_is_too_deep_is_refused(listener: Listener) -> None:
 
 
 async def test_who_asks_whether_to_go_on_is_told(listener: Listener) -> None:
-    asked = head(GOOD + "content-length: 2\r\nexpect: 100-continue\r\n")
-    answer = await said(listener, asked, b"{}", end=True)
+    asked = head(GOOD + "content-length: 16\r\nexpect: 100-continue\r\n")
+    answer = await said(listener, asked, b'{"update_id": 1}', end=True)
     assert answer.startswith(b"HTTP/1.1 100 ")
     assert b"HTTP/1.1 200 " in answer
-    assert TAKEN == [{}]
+    assert TAKEN == [{"update_id": 1}]
 
 
 @pytest.mark.parametrize(
-    ("name", "pieces"),
+    ("name", "pieces", "answer"),
     [
-        ("HEAD_SECONDS", [b""]),
-        ("HEAD_SECONDS", [b"POST /hook HTTP/1.1\r\nx: "]),
-        ("BODY_SECONDS", [head(GOOD + "content-length: 10\r\n"), b"{"]),
+        ("HEAD_SECONDS", [b""], b""),
+        ("HEAD_SECONDS", [b"POST /hook HTTP/1.1\r\nx: "], b""),
+        ("BODY_SECONDS", [head(GOOD + "content-length: 10\r\n"), b"{"], b"HTTP/1.1 408 "),
     ],
 )
 async def test_who_is_slow_is_left(
-    listener: Listener, monkeypatch: pytest.MonkeyPatch, name: str, pieces: list[bytes]
+    listener: Listener, monkeypatch: pytest.MonkeyPatch, name: str, pieces: list[bytes], answer: bytes
 ) -> None:
     monkeypatch.setattr(module, name, 0.05)
-    assert await said(listener, *pieces) == b""
+    assert (await said(listener, *pieces))[:13] == answer
     assert not TAKEN
 
 

@@ -96,26 +96,34 @@ async def test_an_update_that_can_not_be_read_is_passed_over(
     assert "an update can't be read" in caplog.text
 
 
-@pytest.mark.parametrize("trouble", ["reset", "502", "malformed", "conflict", "flood"])
-async def test_polls_go_on_after_trouble(roomy: TelegramServer, tmp_path: Path, trouble: str) -> None:
+@pytest.mark.parametrize("trouble", ["reset", "502", "malformed", "nested", "conflict", "flood"])
+async def test_polls_go_on_after_trouble(
+    roomy: TelegramServer, tmp_path: Path, trouble: str, caplog: pytest.LogCaptureFixture
+) -> None:
     {
         "reset": lambda: roomy.faults.reset("getUpdates", times=2),
         "502": lambda: roomy.faults.error("getUpdates", 502, times=2),
         "malformed": lambda: roomy.faults.malformed("getUpdates", times=2),
+        "nested": lambda: roomy.faults.nested("getUpdates", times=2),
         "conflict": lambda: roomy.faults.refuse("getUpdates", 409, "Conflict: terminated by other getUpdates request"),
         "flood": lambda: roomy.faults.refuse("getUpdates", 429, "Too Many Requests", {"retry_after": 1}),
     }[trouble]()
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path):
         await roomy.say(roomy.private(), "hello")
         assert (await roomy.next_answer()).text == "Yes."
+        await roomy.until(lambda: not roomy.bot.updates or None, what="the confirmation")
     assert roomy.faults.pending == 0
+    assert [message.text for message in roomy.messages()] == ["Yes."]
+    assert "Traceback" not in caplog.text
 
 
 async def test_a_start_waits_until_telegram_can_be_reached(
     roomy: TelegramServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    roomy.faults.reset("getMe", times=2)
+    roomy.faults.reset("getMe")
+    roomy.faults.nested("getMe")
     roomy.faults.reset("deleteWebhook")
+    roomy.faults.nested("getMyCommands")
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path):
         await roomy.say(roomy.private(), "hello")
         assert (await roomy.next_answer()).text == "Yes."
@@ -197,10 +205,12 @@ async def test_a_webhook_is_set_and_takes_updates(roomy: TelegramServer, tmp_pat
     hook = Webhook(url=f"http://127.0.0.1:{unused_tcp_port}/telegram", port=unused_tcp_port)
     async with talking(roomy, ScriptedBackend("Yes."), tmp_path, webhook=hook):
         await roomy.calls.wait("setWebhook")
+        roomy.faults.nested("webhook")
         await roomy.say(roomy.private(), "hello")
-        assert (await roomy.next_answer()).text == "Yes."
+        assert (await roomy.next_answer()).text == "Yes.", "what can't be read is refused, and comes again"
         async with aiohttp.ClientSession() as session, session.post(hook.url, json={"update_id": 1}) as answer:
             assert answer.status == 403
+    assert roomy.faults.pending == 0
     assert roomy.calls.to("getUpdates") == []
     assert len(roomy.bot.webhook.secret) > 30
     async with talking(roomy, ScriptedBackend("Polled."), tmp_path):
@@ -219,6 +229,7 @@ async def test_a_webhook_is_set_and_takes_updates(roomy: TelegramServer, tmp_pat
         ("GET", "/hook", "s", b"", 405),
         ("POST", "/hook", "s", b"{", 400),
         ("POST", "/hook", "s", b"[]", 400),
+        ("POST", "/hook", "s", b"{}", 400),
         ("POST", "/hook", "s", b"x" * (4 * 2**20 + 1), 413),
     ],
 )
@@ -250,5 +261,5 @@ async def test_the_listener_survives_what_is_no_http() -> None:
         writer.close()
         async with aiohttp.ClientSession(f"http://127.0.0.1:{listener.port}") as session:
             headers = {"X-Telegram-Bot-Api-Secret-Token": "s"}
-            async with session.post("/", json={}, headers=headers) as answer:
+            async with session.post("/", json={"update_id": 1}, headers=headers) as answer:
                 assert answer.status == 200
