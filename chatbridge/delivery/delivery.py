@@ -325,7 +325,7 @@ class Delivery:
     async def _sweep(self) -> None:
         while True:
             # All bots at the same moments: they share the commits, and the program sleeps in between.
-            await self._clock.sleep(SWEEP_SECONDS - self._clock.time() % SWEEP_SECONDS)
+            await self._clock.sleep(max(1.0, SWEEP_SECONDS - self._clock.time() % SWEEP_SECONDS))
             self._outbox_sender.forget_silent()
             try:
                 await self.resume()
