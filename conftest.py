@@ -7,7 +7,6 @@ import gc
 import pytest
 
 LONGEST = (
-    "tests/test_style.py::test_tools_find_nothing[mypy]",
     "tests/test_hello_plugin.py",
     "tests/delivery/test_kill.py",
     "plugins/discord/tests/test_kill.py",

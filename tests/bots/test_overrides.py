@@ -33,7 +33,7 @@ NUMBERS = st.integers().map(str) | st.floats().map(str)
 PAIRS = st.lists(st.tuples(st.integers(), st.floats())).map(lambda them: " ".join(f"{a}:{b}" for a, b in them))
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(key=st.sampled_from(KEYS), value=st.sampled_from(ODD) | NUMBERS | PAIRS | st.text(max_size=50))
 async def test_whatever_is_said_is_set_within_bounds_or_refused_in_words(bot: Bot, key: str, value: str) -> None:
     try:

@@ -70,7 +70,7 @@ def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(sorted(ends))]
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None)
 @given(text=TEXTS, stops=STOP_SETS, thinking=st.booleans(), places=st.lists(st.integers(0, 100), max_size=40))
 @example(text="abc", stops=["abc", "b"], thinking=False, places=[])
 @example(text="abc", stops=["abc", "b"], thinking=False, places=[1, 2])
@@ -86,7 +86,7 @@ def test_however_text_is_cut_into_tokens(text: str, stops: list[str], thinking: 
     assert all(delta.text for delta in stream.deltas)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None)
 @given(
     data=st.lists(st.sampled_from([b"a", b"\xe4", b"\xbd", b"\xa0", b"\xff", b"\xf0\x9f", b" ", b"b"]), max_size=12),
     stops=st.lists(st.sampled_from(["a", "ab", "你", " b"]), max_size=2),
@@ -100,7 +100,7 @@ def test_bytes_that_are_no_text(data: list[bytes], stops: list[str], places: lis
     assert stream.shown() == stream.detokenizer.reply("").text == raw.strip()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None)
 @given(text=TEXTS, stops=STOP_SETS, thinking=st.booleans())
 def test_what_was_shown_is_never_taken_back(text: str, stops: list[str], thinking: bool) -> None:
     """At each moment the shown text begins whatever could still come, stop strings among it."""

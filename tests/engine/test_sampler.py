@@ -119,7 +119,7 @@ def test_each_option(options: dict[str, object]) -> None:
     check(LOGITS.tolist(), plain(**options), seen=[2, 1, 1, 7, 1, 4])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None)
 @given(
     logits=st.lists(st.integers(-12, 12).map(lambda n: n / 2), min_size=1, max_size=12),
     temperature=st.sampled_from([0.0, 0.1, 0.7, 1.0, 2.5]),

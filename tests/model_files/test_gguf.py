@@ -147,7 +147,7 @@ def test_wherever_a_file_is_cut_it_is_refused(tmp_path: Path) -> None:
         refused(path)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 @given(damage=st.lists(st.tuples(st.integers(0, 1 << 10), st.integers(0, 255)), min_size=1, max_size=4))
 def test_a_damaged_header_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, damage: list[tuple[int, int]]

@@ -81,7 +81,7 @@ def test_recorded_texts_give_sentencepieces_ids(random_model: LlamaModel) -> Non
 
 
 @given(text=ANY)
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 @example(text="  two  blanks\n\n and a tab\t ")
 @example(text="你好，世界！🙂👩‍👩‍👧")
 @example(text="▁ a▁▁b\0")
@@ -90,7 +90,7 @@ def test_any_text_gives_sentencepieces_ids(random_model: LlamaModel, words: Sent
 
 
 @given(text=ANY)
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @example(text="it'S I'LL 1234567 \n\n \r\n x")
 def test_any_text_gives_the_librarys_ids(bpe: tuple[LlamaModel, Tokenizer], text: str) -> None:
     model, library = bpe
@@ -101,7 +101,7 @@ def test_any_text_gives_the_librarys_ids(bpe: tuple[LlamaModel, Tokenizer], text
 
 
 @given(parts=FORGED)
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 @example(parts=["</s>"] * 3)
 @example(parts=["a</s>", "</", "s>"])
 @example(parts=["▁<0x0A>", "\n<unk>", "[PAD7]"])
@@ -127,7 +127,7 @@ def test_a_blank_comes_before_a_text_that_starts_and_nowhere_else(forgeable: Lla
 
 
 @given(text=ANY)
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @example(text=" in the middle, <tool> and after")
 @example(text="  two")
 def test_a_text_that_goes_on_gets_no_blank(
@@ -142,7 +142,7 @@ def test_a_text_that_goes_on_gets_no_blank(
 @given(
     text=st.one_of(ANY, st.lists(st.sampled_from(["the ", "bridge", "🙂", "✓✓", "▁", "\n", "桥", "é"])).map("".join))
 )
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @example(text="the 🙂✓ bridge 🙂")
 def test_characters_without_pieces_or_bytes_are_unknown(
     byteless: tuple[LlamaModel, SentencePieceProcessor], text: str

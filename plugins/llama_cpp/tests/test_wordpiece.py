@@ -89,7 +89,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @given(text=TEXTS)
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @example(text="The unaffable Bridges, über it's old [CLS]!")
 @example(text="桥很老 the\U0002b820, ΟΔΟΣ İs ÉÉ")
 @example(text="ab" * 50 + " " + "ab" * 50 + "a")

@@ -93,7 +93,7 @@ def test_recorded_texts_give_the_recorded_ids(model: LlamaModel) -> None:
 
 
 @given(text=TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 @example(text="<s><s>[PAD1]<s> \\x3c' \"\n\n")
 def test_any_text_gives_the_longest_pieces(model: LlamaModel, text: str) -> None:
     for start in (True, False):

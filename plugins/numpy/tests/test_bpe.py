@@ -84,7 +84,7 @@ def test_every_way_of_cutting_words_is_tested() -> None:
 
 @pytest.mark.parametrize("pre", sorted(PATTERNS))
 @given(text=TEXTS)
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @example(text="it'S I'LLama don'Tx he'll 1234567 ١٢٣ a!\n/b ÉÉa a^b (x \r\n \n  ")
 @example(text="\x1c\x1d\x85\u180e\u200b\ufeff x")
 def test_words_are_cut_as_in_the_library(pre: str, text: str) -> None:
@@ -94,7 +94,7 @@ def test_words_are_cut_as_in_the_library(pre: str, text: str) -> None:
 
 
 @given(text=TEXTS)
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 @example(text="a" * 200 + " xsx tTt")
 @example(text="it'S I'LL 1234567 \n\n \r\n x<tool>s<tool>")
 def test_any_text_gives_the_librarys_ids(both: tuple[GgufTokenizer, Tokenizer], text: str) -> None:
@@ -105,7 +105,7 @@ def test_any_text_gives_the_librarys_ids(both: tuple[GgufTokenizer, Tokenizer], 
 
 
 @given(texts=st.lists(st.one_of(NEAR, st.sampled_from([*SPECIALS, "<tool>", "<|im_", "end|>"]))))
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 def test_text_never_becomes_a_control_token(both: tuple[GgufTokenizer, Tokenizer], texts: list[str]) -> None:
     ours, _ = both
     text = "".join(texts)
@@ -131,7 +131,7 @@ def test_only_llama_3_and_models_like_it_want_a_bos(tokenizer_of: Make) -> None:
 
 
 @given(text=TEXTS)
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @example(text="你好！今天过得怎么样？ The fox reads.")
 def test_a_published_byte_level_tokenizer(belle: tuple[GgufTokenizer, Tokenizer], text: str) -> None:
     ours, library = belle

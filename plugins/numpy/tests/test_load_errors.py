@@ -239,7 +239,7 @@ def test_an_adapter_that_does_not_fit(
 
 
 @given(damage=st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), min_size=1, max_size=4))
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 @example(damage=[(8, 255)])
 @example(damage=[(16, 255), (20, 255)])
 def test_a_damaged_header_never_ends_in_another_error(

@@ -101,7 +101,7 @@ def test_recorded_texts_of_chinese_alpaca(tokenizer_of: Make, chinese: Processor
 
 
 @given(text=TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 @example(text="▁▁ ▁")
 @example(text="\0a\0")
 @example(text="a" * 300)
@@ -112,7 +112,7 @@ def test_any_text_gives_the_librarys_ids(llama: GgufTokenizer, words: Processor,
 
 
 @given(text=TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 def test_pieces_of_equal_score_join_as_in_the_library(
     chinese_llama: GgufTokenizer, chinese: Processor, text: str
 ) -> None:
@@ -121,7 +121,7 @@ def test_pieces_of_equal_score_join_as_in_the_library(
 
 
 @given(text=TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 @example(text="foxes foxe  fox      \n\n\n    x")
 def test_whole_tokens_are_found_as_in_the_library(
     chatml_tokenizer: GgufTokenizer, chatml: Processor, text: str
@@ -133,7 +133,7 @@ def test_whole_tokens_are_found_as_in_the_library(
 
 
 @given(text=TEXTS)
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 def test_unused_pieces_are_cut_up_again_as_in_the_library(both_with_unused: Any, text: str) -> None:
     tokenizer, processor = both_with_unused
     assert tokenizer.encode(text, start=True) == processor.encode(text)
@@ -167,7 +167,7 @@ def with_unused(model: bytes) -> bytes:
 @given(
     texts=st.lists(st.one_of(NEAR, st.sampled_from(["<|im_end|>", "<|im_start|>", "</s>", "<s>", "<unk>", "<0x0A>"])))
 )
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 def test_text_never_becomes_a_control_token(chatml_tokenizer: GgufTokenizer, texts: list[str]) -> None:
     controls = set(chatml_tokenizer.vocabulary.specials.values())
     assert {"<|im_end|>", "<s>", "</s>"} <= set(chatml_tokenizer.vocabulary.specials)

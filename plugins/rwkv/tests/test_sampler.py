@@ -61,7 +61,7 @@ def original(logits: np.ndarray, temperature: float, top_p: float, top_k: int) -
     top_p=st.floats(0.05, 0.95),
     top_k=st.integers(0, 40),
 )
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 def test_the_order_is_the_packages(logits: list[float], temperature: float, top_p: float, top_k: int) -> None:
     array = np.array(logits, np.float32)
     expected = original(array.astype(np.float64), temperature, top_p, top_k)

@@ -56,7 +56,7 @@ def complaint(text: str) -> StrategyError | None:
 
 
 @given(misspelt())
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 def test_what_the_package_takes_is_taken_and_nothing_else(text: str) -> None:
     error = complaint(text)
     if error is None:
