@@ -1,10 +1,22 @@
-"""The order in which the tests run, whichever are taken. Knows tests by the names of their files alone."""
+"""How many examples properties are tried with, and the order in which the tests run, whichever are taken.
+
+Knows tests by the names of their files alone.
+"""
 
 from __future__ import annotations
 
 import gc
+import os
 
+import hypothesis
 import pytest
+
+from chatbridge import usable_cores
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+hypothesis.settings.register_profile("all", deadline=None, max_examples=300)
+hypothesis.settings.register_profile("sample", deadline=None, max_examples=40)
+hypothesis.settings.load_profile("all" if os.environ.get("CHATBRIDGE_FULL") == "1" else "sample")
 
 LONGEST = (
     "tests/test_hello_plugin.py",
@@ -16,6 +28,12 @@ LONGEST = (
     "plugins/rwkv/tests/test_bots.py",
 )
 """What takes longest goes first, so that at the end of a run on many cores all have something to do to the last."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto`: half as many again as there are cores, since many a test waits for a program or a server."""
+    cores = usable_cores()
+    return cores + (cores + 1) // 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

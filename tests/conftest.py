@@ -9,15 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
 
-import hypothesis
 import pytest
 
 from chatbridge.testing import default_signals
-
-# How long an example takes says how busy the machine is, not whether the code is right.
-hypothesis.settings.register_profile("all", deadline=None, max_examples=300)
-hypothesis.settings.register_profile("sample", deadline=None, max_examples=40)
-hypothesis.settings.load_profile("all" if os.environ.get("CHATBRIDGE_FULL") == "1" else "sample")
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from chatbridge.texts import say
 
 from .echo import EchoBackend, echo
 
-EXAMPLES = 500 if os.environ.get("CHATBRIDGE_FULL") == "1" else 50
+EXAMPLES = 500 if os.environ.get("CHATBRIDGE_FULL") == "1" else 30
 LENGTH = 150
 UNKNOWN = ("OutcomeUnknown", "ConnectionResetError")
 MARK = say("en", "maybe_duplicate")
@@ -119,7 +119,7 @@ def check(outcome: Outcome, messages: list[Message]) -> None:
 
 
 @settings(
-    max_examples=500 if os.environ.get("CHATBRIDGE_FULL") == "1" else 50,
+    max_examples=EXAMPLES,
     suppress_health_check=[HealthCheck.too_slow],
     deadline=None,
 )
