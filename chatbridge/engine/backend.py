@@ -182,7 +182,10 @@ class LocalModel(Protocol):
 
         `rows`: from 1 to `ModelInfo.max_batch`, each with a state of its own. Returns one sequence of ids for each row,
         in their order: empty where the row has no sampler, otherwise the sampled id. A speculative model may return
-        several ids; the state has then consumed all of them but the last. Raises: anything; see above.
+        several ids; the state has then consumed all of them but the last.
+
+        Raises: anything; see above. MemoryError where memory is out: kept states are released then, and where that does
+        not help the worker is started again.
         """
         ...
 

@@ -93,6 +93,8 @@ class Engine:
                 raise prompt
             ids = self.tokenize(request.prompt) if prompt is None else prompt
             generation = prepare(request, self.model, self._clock(), ids)
+        except MemoryError:
+            raise
         except Exception as error:
             self._events.append(_failure(request.id, error))
             return
@@ -117,12 +119,16 @@ class Engine:
     def step(self) -> list[Event]:
         """Let every running request catch up by its share of the budget, and tell what came of it.
 
-        A request that makes the model raise fails alone. Raises: what the model raises, if it is broken for good.
+        A request that makes the model raise fails alone. Raises: what the model raises, if it is broken for good;
+        MemoryError where the memory does not even do without kept states, which may be any request's fault or nobody's.
         """
         started = False
         while (generation := self._scheduler.admit()) is not None:
             started = True
             try:
+                self._start(generation)
+            except MemoryError:
+                self._states.cache.clear()
                 self._start(generation)
             except Exception as error:
                 self._fail(generation, error)
@@ -202,7 +208,9 @@ class Engine:
         self._on_step(tuple([generation.id for generation, _ in shares]), sum(count for _, count in shares))
         try:
             return self.model.step([generation.row(count) for generation, count in shares])
-        except Exception:
+        except Exception as error:
+            if isinstance(error, MemoryError):
+                self._states.cache.clear()
             # One request may have spoilt the step for all: each is tried alone, and only the culprit fails.
             results = [self._run_alone(generation, count) for generation, count in shares]
             if not self._scheduler.running:
@@ -223,6 +231,8 @@ class Engine:
                 self.model.step([generation.row(self._scheduler.token_budget)])
                 generation.consumed += self._scheduler.token_budget
             return self.model.step([generation.row(left)])[0]
+        except MemoryError:
+            raise
         except Exception as error:
             self._fail(generation, error)
             return ()
@@ -240,6 +250,8 @@ class Engine:
                 if generation.pending < 1:
                     raise BackendError("the model sampled no token, and has nothing left to go on with")
                 self._states.checkpoint(state, in_partial_stop=generation.detokenizer.in_partial_stop)
+        except MemoryError:
+            raise
         except Exception as error:
             self._fail(generation, error)
             return

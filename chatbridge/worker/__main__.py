@@ -13,7 +13,9 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -64,9 +66,20 @@ def main(address: str) -> None:
     # wait for 5 ms to have it back.
     sys.setswitchinterval(0.0002)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal goes to every process; it is the parent's
+    threading.excepthook = lambda failed: _end(failed.exc_value)  # without one of its threads it would be deaf
     connection = _connect(address)
     worker = _Worker(connection.makefile("rb"), connection)
-    worker.run()
+    try:
+        worker.run()
+    except BaseException as error:
+        _end(error)
+
+
+def _end(error: BaseException | None) -> None:
+    """Say why, and end at once: where memory is out, an orderly end may need more than there is, and never come."""
+    with suppress(BaseException):
+        traceback.print_exception(error)
+    os._exit(1)
 
 
 def _connect(address: str) -> socket.socket:
@@ -216,12 +229,16 @@ class _Worker:
         try:
             ids = self._ids(self._engine, query.prompt)
             self._send(QueryResult(query.id, len(ids) if query.count else list(ids)))
+        except MemoryError:
+            raise
         except Exception as error:
             self._send(QueryResult(query.id, failure=Failure.of(error)))
 
     def _tokenize_request(self, engine: Engine, request: Request) -> None:
         try:
             found: Sequence[int] | ChatbridgeError = self._ids(engine, request.prompt)
+        except MemoryError:
+            raise
         except Exception as error:
             found = Failure.of(error).error()
         self._inbox.put(_Tokenized(request, found))

@@ -134,6 +134,32 @@ def test_a_request_that_fails_while_it_holds_text_back_leaves_nothing() -> None:
     engine.close()
 
 
+class Tight(ToyModel):
+    """Has memory for so many states."""
+
+    room = 2
+
+    def step(self, rows: Sequence[Row]) -> list[list[int]]:
+        if self.live > self.room:
+            raise MemoryError("no memory is left")
+        return super().step(rows)
+
+
+def test_where_memory_is_out_kept_states_go_before_anybody_fails() -> None:
+    engine = Engine(Tight())
+    for number in range(4):
+        assert answer_to(engine, ask(f"question {number}", id=f"{number}")).end
+    engine.close()
+
+
+def test_a_request_is_not_blamed_where_all_memory_is_out() -> None:
+    engine = Engine(Tight())
+    for number in range(3):
+        engine.submit(ask(f"question {number}", id=f"{number}"))
+    with pytest.raises(MemoryError):
+        engine.step()
+
+
 def test_requests_that_fail_together_are_no_broken_model() -> None:
     engine = Engine(ToyModel(fail_on=ord("#")))
     outputs = play(engine, ask("#", id="a"), ask("##", id="b"))
