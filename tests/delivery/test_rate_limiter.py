@@ -196,6 +196,8 @@ def test_a_final_message_is_tried_often_but_not_for_ever(error: ChatError, tries
         limiter.settle(call, now, error)
     assert (made, call.state, call.doubtful, call.error) == (tries, "failed", doubtful, str(error))
     assert all(later > earlier - 1e-6 for earlier, later in pairwise(waits))
+    if isinstance(error, Unreachable):
+        assert waits == pytest.approx([min(2.0**number, 300.0) for number in range(11)])
     # What follows is delivered all the same.
     step = limiter.next(now + 1000)
     assert step is after
