@@ -73,10 +73,15 @@ def compare(model: Any, parameters: Callable[[], Any], context_length: int) -> C
     return Comparison(plain[0] / flash[0], {length: plain[length] / flash[length] for length in both if length})
 
 
+def lengths(context_length: int) -> tuple[int, ...]:
+    """After how many tokens answering is measured, where a conversation may have so many."""
+    return tuple(length for length in LENGTHS if length <= context_length - _READ)
+
+
 def _measure(model: Any, parameters: Any, context_length: int, *, flash: bool) -> dict[int, float] | None:
     """Seconds for reading a prompt, by 0, and for one token of an answer, by the length of the history."""
-    lengths = [length for length in LENGTHS if length <= context_length - _READ]
-    parameters.n_ctx = -(-(max(lengths, default=0) + 3 * _READ) // 256) * 256
+    histories = lengths(context_length)
+    parameters.n_ctx = -(-(max(histories, default=0) + 3 * _READ) // 256) * 256
     parameters.n_seq_max = parameters.n_outputs_max = 2
     parameters.n_batch = parameters.n_ubatch = max(_READ, parameters.n_ubatch if parameters.n_ubatch < 512 else 512)
     parameters.kv_unified = True
@@ -85,12 +90,12 @@ def _measure(model: Any, parameters: Any, context_length: int, *, flash: bool) -
     if not context:
         return None
     try:
-        return _times(context, lib.llama_get_memory(context), lengths)
+        return _times(context, lib.llama_get_memory(context), histories)
     finally:
         lib.llama_free(context)
 
 
-def _times(context: Any, memory: Any, lengths: Sequence[int]) -> dict[int, float] | None:
+def _times(context: Any, memory: Any, histories: Sequence[int]) -> dict[int, float] | None:
     end, found = time.monotonic() + _SECONDS, {}
     prompt = (ctypes.c_int32 * _READ)(*range(10, 10 + _READ))
     token = (ctypes.c_int32 * 1)(10)
@@ -118,7 +123,7 @@ def _times(context: Any, memory: Any, lengths: Sequence[int]) -> dict[int, float
     if lib.llama_state_seq_get_data(context, pointer, size, 0) != size:
         return None
     held = _READ
-    for length in lengths:
+    for length in histories:
         while held + _READ <= length:
             if lib.llama_state_seq_set_data(context, pointer, size, 1) != size:
                 return None

@@ -206,6 +206,7 @@ def _compare_attention(
         [file.fingerprint() for file in files],
         sorted(build_flags().items()),
         platform.processor() or platform.machine(),
+        attention.lengths(planned.context_length),
         (params.n_threads, params.n_threads_batch, options.kv_type_k, options.kv_type_v),
     )
     kept = attention.Kept(options.keep_states or attention.cache_folder())
