@@ -6,6 +6,8 @@ take turns, and each figure is the median of several, each share that of the rou
 running. On a machine where they are, `--cpu` counts the time that the processor gave to this program rather than the
 time that passed: with one thread and nothing to wait for, these are the same on a machine that does nothing else.
 
+`llama_cpp_peers.py` puts whole servers beside it: llama-server, and xllamacpp.
+
     python benchmarks/llama_cpp.py [--models 15M-q4_0 110M-q4_0] [--rounds 15] [--turns 10] [--cpu]
 """
 
@@ -23,6 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llama_cpp_model import SIZES, VOCABULARY, write_model
+
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
 
 import numpy as np
@@ -32,15 +36,9 @@ from chatbridge_llama_cpp.model import LlamaModel
 from chatbridge_llama_cpp.native import lib
 from chatbridge_llama_cpp.options import LlamaOptions
 from chatbridge_llama_cpp.smoke import survives_repacking
-from gguf import GGMLQuantizationType, GGUFWriter
-from gguf.quants import quantize
 
 from chatbridge import Request, Row, Sampling, Tokens
 from chatbridge.engine.engine import Engine
-
-VOCABULARY = 32000
-SIZES = {"15M": (256, 8, 8, 704), "110M": (768, 12, 12, 2048)}
-"""Width, layers, heads and hidden size."""
 
 ROOMS, DECODED, REPLY = 16, 8, 32
 GREEDY = Sampling(temperature=0)
@@ -58,46 +56,6 @@ class Room:
 
     ids: list[int]
     first: float = 0.0
-
-
-def write_model(path: Path, size: str, kind: str) -> Path:
-    """A LLaMA of random weights with a vocabulary of real size."""
-    dim, layers, heads, hidden = SIZES[size]
-    rng = np.random.default_rng(7)
-    packed = GGMLQuantizationType[kind.upper()]
-    writer = GGUFWriter(path, "llama")
-    writer.add_block_count(layers)
-    writer.add_context_length(8192)
-    writer.add_embedding_length(dim)
-    writer.add_feed_forward_length(hidden)
-    writer.add_head_count(heads)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_tokenizer_model("llama")
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    pieces += [f"piece{i}" for i in range(VOCABULARY - len(pieces))]
-    writer.add_token_list(pieces)
-    writer.add_token_scores([0.0] * VOCABULARY)
-    writer.add_token_types([2, 3, 3, *[6] * 256, *[1] * (VOCABULARY - 259)])
-
-    def add(name: str, *shape: int) -> None:
-        weights = (rng.standard_normal(shape, np.float32) * np.float32(shape[-1] ** -0.5)).astype(np.float32)
-        writer.add_tensor(name, quantize(weights, packed), raw_dtype=packed)
-
-    add("token_embd.weight", VOCABULARY, dim)
-    writer.add_tensor("output_norm.weight", np.ones(dim, np.float32))
-    for i in range(layers):
-        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            add(f"blk.{i}.{name}.weight", dim, dim)
-        add(f"blk.{i}.ffn_gate.weight", hidden, dim)
-        add(f"blk.{i}.ffn_up.weight", hidden, dim)
-        add(f"blk.{i}.ffn_down.weight", dim, hidden)
-        for name in ("attn_norm", "ffn_norm"):
-            writer.add_tensor(f"blk.{i}.{name}.weight", np.ones(dim, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 def opened(path: Path, context: int, sequences: int = ROOMS, **options: Any) -> LlamaModel:

@@ -121,7 +121,8 @@ def _details(loaded: Loaded, options: LlamaOptions, tokenizer: LlamaTokenizer, a
         "layers on gpu": _offloaded(loaded),
         "threads": _threads(options, lib.llama_n_threads(context), lib.llama_n_threads_batch(context)),
         "waiting threads": thread_waiting(),
-        "flash attention": "on" if loaded.flash_attention else "off",
+        "flash attention": ("on" if loaded.flash_attention else "off")
+        + (f" ({loaded.attention})" if loaded.attention is not None else ""),
         "kv cache": f"{options.kv_type_k} keys, {options.kv_type_v} values",
         "tokenizer": tokenizer.kind,
         "llama.cpp": f"{flags['llama.cpp']} (llama-cpp-python {flags['llama-cpp-python']}), {flags['instructions']}, "

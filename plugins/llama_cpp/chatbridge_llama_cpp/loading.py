@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from typing import Any, Literal
 from gguf.constants import GGMLQuantizationType
 
 from chatbridge import GgufHeader, ModelLoadError, default_threads, free_memory
+from chatbridge_llama_cpp import attention
+from chatbridge_llama_cpp.attention import Comparison
 from chatbridge_llama_cpp.files import find_model
 from chatbridge_llama_cpp.memory import Plan, plan
-from chatbridge_llama_cpp.native import Device, devices, lib, log
+from chatbridge_llama_cpp.native import Device, build_flags, devices, lib, log
 from chatbridge_llama_cpp.options import UNPACKED, LlamaOptions
 from chatbridge_llama_cpp.smoke import survives_repacking
 
@@ -35,7 +38,10 @@ _BOOL = 2  # LLAMA_KV_OVERRIDE_TYPE_BOOL
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model and its context in memory. `log_lines`: what llama.cpp logged while loading."""
+    """A model and its context in memory. `log_lines`: what llama.cpp logged while loading.
+
+    `attention`: how both ways to compute it compare here, where that decided.
+    """
 
     files: tuple[GgufHeader, ...]
     plan: Plan
@@ -43,6 +49,7 @@ class Loaded:
     context: Any
     log_lines: Sequence[str]
     devices: Sequence[Device]
+    attention: Comparison | None = None
 
     @property
     def flash_attention(self) -> bool:
@@ -72,8 +79,10 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Loade
         raise ModelLoadError(load_failure(files[0], output.problems))
     try:
         _check_kind(files[0], model)
+        compared = _compare_attention(options, planned, files, model, progress)
+        flash = flash_attention(options, planned.gpu_layers, compared)
         with log().capture() as context_output:
-            context = lib.llama_init_from_model(model, _context_params(options, planned))
+            context = lib.llama_init_from_model(model, _context_params(options, planned, flash))
         if not context:
             raise ModelLoadError(
                 f"{files[0].path}: llama.cpp made no context for {planned.sequences} conversations of "
@@ -82,7 +91,7 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Loade
     except BaseException:
         lib.llama_model_free(model)
         raise
-    loaded = Loaded(files, planned, model, context, (*output.lines, *context_output.lines), found_devices)
+    loaded = Loaded(files, planned, model, context, (*output.lines, *context_output.lines), found_devices, compared)
     try:
         check_honoured(options, loaded)
     except BaseException:
@@ -178,7 +187,39 @@ def _check_kind(file: GgufHeader, model: Any) -> None:
         raise ModelLoadError(f"{file.path}: this is a diffusion model, which fills in text; take one that goes on")
 
 
-def _context_params(options: LlamaOptions, planned: Plan) -> Any:
+def _compare_attention(
+    options: LlamaOptions,
+    planned: Plan,
+    files: Sequence[GgufHeader],
+    model: Any,
+    progress: Callable[[float, str], None],
+) -> Comparison | None:
+    """How flash attention compares on this processor; None where that is not asked, or decides nothing."""
+    attends = not lib.llama_model_is_recurrent(model)
+    small = planned.needs.weights < attention.MIN_WEIGHTS
+    if options.flash_attention != "auto" or planned.gpu_layers or options.kv_type_v not in UNPACKED:
+        return None
+    if small or not attends:
+        return None
+    params = _context_params(options, planned, False)
+    key = attention.key_of(
+        [file.fingerprint() for file in files],
+        sorted(build_flags().items()),
+        platform.processor() or platform.machine(),
+        attention.lengths(planned.context_length),
+        (params.n_threads, params.n_threads_batch, options.kv_type_k, options.kv_type_v),
+    )
+    kept = attention.Kept(options.keep_states or attention.cache_folder())
+    if (found := kept.find(key)) is None:
+        progress(0.92, "measuring attention")
+        with log().capture():
+            found = attention.compare(model, lambda: _context_params(options, planned, False), planned.context_length)
+        if found is not None:
+            kept.put(key, found)
+    return found
+
+
+def _context_params(options: LlamaOptions, planned: Plan, flash: Literal["auto"] | bool) -> Any:
     params = lib.llama_context_default_params()
     params.n_ctx = planned.cells
     params.n_seq_max = planned.sequences
@@ -188,7 +229,7 @@ def _context_params(options: LlamaOptions, planned: Plan) -> Any:
     params.n_outputs_max = min(params.n_batch, max_outputs(options, planned.sequences))
     params.n_threads = options.threads or default_threads().count
     params.n_threads_batch = options.threads_batch or params.n_threads
-    params.flash_attn_type = _FLASH[flash_attention(options, planned.gpu_layers)]
+    params.flash_attn_type = _FLASH[flash]
     params.offload_kqv = options.offload_kqv is not False
     params.swa_full = options.swa_full
     params.type_k = GGMLQuantizationType[options.kv_type_k.upper()]
@@ -201,16 +242,13 @@ def _context_params(options: LlamaOptions, planned: Plan) -> Any:
     return params
 
 
-def flash_attention(options: LlamaOptions, gpu_layers: int) -> Literal["auto"] | bool:
-    """What to ask of llama.cpp.
-
-    On processors its flash attention takes a row at a time where a conversation has fewer than 64 new tokens: measured
-    with 1,500 tokens of history, answering took 1.5 to 2 times as long with it, and 8 prompts of 24 tokens 2 to 10
-    times; one long prompt 0.7 times as long.
-    """
+def flash_attention(
+    options: LlamaOptions, gpu_layers: int, compared: Comparison | None = None
+) -> Literal["auto"] | bool:
+    """What to ask of llama.cpp. On processors, flash attention only where it was found to be faster."""
     if options.flash_attention != "auto" or gpu_layers or options.kv_type_v not in UNPACKED:
         return options.flash_attention
-    return False
+    return compared is not None and compared.flash
 
 
 def max_outputs(options: LlamaOptions, sequences: int) -> int:

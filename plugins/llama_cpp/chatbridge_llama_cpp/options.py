@@ -161,7 +161,8 @@ class LlamaOptions(Options):
         float, Field(gt=0, description="The most that folder may hold (--cache-ram, on disk).")
     ] = 8.0
     flash_attention: Annotated[
-        Literal["auto"] | bool, Field(description="Attention without its matrix in memory (-fa); auto: on cards.")
+        Literal["auto"] | bool,
+        Field(description="Attention without its matrix in memory (-fa); auto: on cards, and where measured to win."),
     ] = "auto"
 
     # Positions.
