@@ -30,13 +30,14 @@ class PrefixCache:
 
     `can_trim`: whether a state can forget its last tokens; if not, it only serves prompts that begin with all of
     its tokens. `max_bytes` and `max_states` bound what is kept; what goes over is released, oldest first, after
-    `on_evicted` has seen it.
+    `on_evicted` has seen it. `bidirectional_until`: as in `ModelInfo`.
     """
 
     can_trim: bool
     max_bytes: int
     max_states: int
     on_evicted: Callable[[CacheEntry], None] | None = None
+    bidirectional_until: int | None = None
     hits: int = 0
     evictions: int = 0
     _entries: dict[CacheEntry, None] = field(default_factory=dict)
@@ -121,7 +122,7 @@ class PrefixCache:
         for entry in self._candidates(prompt, adapter):
             if entry.adapter != adapter:
                 continue
-            length = min(common_prefix(entry.tokens, prompt), len(prompt) - 1)
+            length = reusable(entry.tokens, prompt, self.bidirectional_until)
             if not self.can_trim and length < len(entry.tokens):
                 continue
             if length > longest:
@@ -145,13 +146,14 @@ class PrefixCache:
 
     def _covered(self, new: CacheEntry) -> list[CacheEntry]:
         """Entries that a new one makes superfluous."""
-        tokens = new.tokens
+        tokens, until = new.tokens, self.bidirectional_until
         return [
             entry
             for entry in self._entries
             if entry.adapter == new.adapter
             and (len(entry.tokens) <= len(tokens) if self.can_trim else len(entry.tokens) == len(tokens))
             and tokens[: len(entry.tokens)] == entry.tokens
+            and (until is None or _context(tokens, until) == _context(entry.tokens, until))
         ]
 
     def _touch(self, entry: CacheEntry) -> None:
@@ -169,6 +171,24 @@ class PrefixCache:
 
 def _length(entry: CacheEntry) -> int:
     return len(entry.tokens)
+
+
+def reusable(kept: Sequence[int], prompt: Sequence[int], until: int | None = None) -> int:
+    """How many of the first tokens of `prompt` a state that has consumed `kept` has read as this prompt wants them.
+
+    One token is always left to evaluate. `until`: the token that ends what is read in both directions, if any: a state
+    whose part before it is another one has read every token otherwise.
+    """
+    length = min(common_prefix(kept, prompt), len(prompt) - 1)
+    if until is None:
+        return length
+    context = _context(prompt, until)
+    return length if length >= context == _context(kept, until) else 0
+
+
+def _context(tokens: Sequence[int], until: int) -> int:
+    """How many tokens stand before `until`: all, where a state was trimmed to just these."""
+    return tokens.index(until) if until in tokens else len(tokens)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
