@@ -1,0 +1,221 @@
+"""From files to a model in memory, one tensor at a time: joined, packed and put where it is to lie.
+
+Never holds more than what is kept, one tensor as it came and one as it becomes. Knows checkpoints, packing and devices;
+computes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from chatbridge import ModelLoadError
+from chatbridge_glm import quantization
+from chatbridge_glm.checkpoint import BY_COLUMNS, EMBEDDING, FINAL_NORM, HEAD, MATRICES, PREFIX, Checkpoint, layer_key
+from chatbridge_glm.files import OpenFile, drop
+from chatbridge_glm.model import Glm, Layer, Linear, Norm
+from chatbridge_glm.quantization import Packed, Product
+from chatbridge_glm.rotary import Rotary
+
+Parts = Sequence[Any]
+"""One tensor of the checkpoint, of each of its shards."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a model is to lie in memory.
+
+    `devices`: of each layer; the embedding lies on the first layer's, unless `embedding_device` says otherwise.
+    `bits`: 0 for weights as they are, or what they are packed in, here or in the file. `dtype`: of products;
+    `stream`: of what goes from layer to layer. `kernels`: torch's packed kernels are used where they can be.
+    """
+
+    devices: tuple[Any, ...]
+    bits: int
+    dtype: Any
+    stream: Any
+    kernels: bool
+
+
+@dataclass(slots=True)
+class Loader:
+    """Reads one checkpoint. `told(read, nbytes)` is called as it goes on; `prefix` fills with a prefix that it brings.
+
+    `held` counts the bytes that are kept for good.
+    """
+
+    checkpoint: Checkpoint
+    recipe: Recipe
+    told: Callable[[int, int], None] = lambda read, nbytes: None
+    prefix: dict[str, Any] = field(default_factory=dict)
+    held: int = 0
+    _made: dict[str, Any] = field(default_factory=dict)
+    _scales: dict[str, Parts] = field(default_factory=dict)
+    _waiting: dict[str, Any] = field(default_factory=dict)
+
+    def load(self) -> Glm:
+        """All of it. Raises ModelLoadError where a file is damaged or memory runs out."""
+        config = self.checkpoint.config
+        try:
+            self._read()
+        except (RuntimeError, MemoryError, OSError) as error:
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ModelLoadError(f"{self.checkpoint.path}: the weights can't be loaded: {why}") from error
+        layers = tuple(self._layer(number) for number in range(config.layers))
+        look_up, head = self._embedding()
+        return Glm(config, Rotary(config), look_up, head, self._norm(FINAL_NORM, self.recipe.devices[-1]), layers)
+
+    def _read(self) -> None:
+        total = sum(file.nbytes for file in self.checkpoint.files)
+        done = 0
+        for opened, names in self._files():
+            # Scales first: a matrix is made when it comes.
+            for name in sorted(names, key=lambda name: not name.endswith("_scale")):
+                parts = [file.tensor(name) for file in opened]
+                self._take(name, parts)
+                done += sum(part.nbytes for part in parts)
+                for part in parts:
+                    drop(part)
+                self.told(done, total)
+
+    def _files(self) -> Iterator[tuple[Sequence[OpenFile], Sequence[str]]]:
+        if self.checkpoint.parallel > 1:
+            yield [file.open() for file in self.checkpoint.files], [*self.checkpoint.tensors]
+        else:
+            for file in self.checkpoint.files:
+                yield [file.open()], [*file.tensors]
+
+    def _take(self, name: str, parts: Parts) -> None:
+        if name.startswith(PREFIX):
+            self.prefix[name.removeprefix(PREFIX)] = parts[0].clone()
+        elif name.endswith(".weight_scale"):
+            self._scales[name.removesuffix("_scale")] = [part.clone() for part in parts]
+            self._try(name.removesuffix("_scale"))
+        elif name.endswith("inv_freq") or name.startswith(f"{HEAD}."):
+            pass  # computed anew; and the head is the embedding, as transformers ties them
+        elif name.endswith(".weight") and (name.startswith(EMBEDDING) or name[: -len(".weight")].endswith(MATRICES)):
+            self._matrix(name, parts)
+        else:
+            self._made[name] = self._keep(_joined(name, parts), self._device(name), self.recipe.stream)
+
+    def _matrix(self, name: str, parts: Parts) -> None:
+        packed = f"{name}_scale" in self.checkpoint.tensors
+        if packed and name not in self._scales:
+            self._waiting[name] = [part.clone() for part in parts]  # its scales are in a later file
+        else:
+            self._made[name] = self._product(name, parts)
+
+    def _try(self, name: str) -> None:
+        if (parts := self._waiting.pop(name, None)) is not None:
+            self._made[name] = self._product(name, parts)
+
+    def _product(self, name: str, parts: Parts) -> Any:
+        if name.startswith(EMBEDDING):
+            return self._embedding_of(name, parts)
+        scales = self._scales.pop(name, None)
+        device, layer_name = self._device(name), name.removesuffix(".weight")
+        if scales is None:
+            weight = _joined(name, parts)
+            if not self.recipe.bits:
+                return self._dense(weight, device)
+            return self._packed(quantization.quantize(weight, self.recipe.bits), device)
+        bits = self.checkpoint.bits
+        if len(parts) > 1 and layer_name.endswith(BY_COLUMNS):
+            # Each shard's scales are those of its own columns, so its integers mean nothing to the others.
+            whole = [Packed(part, scale, bits) for part, scale in zip(parts, scales, strict=True)]
+            products = [self._packed(one, device) for one in whole]
+            return quantization.Split(products, [one.shape[1] for one in whole])
+        return self._packed(Packed(_joined(name, parts), _joined(name, scales), bits), device)
+
+    def _packed(self, packed: Packed, device: Any) -> Product:
+        weight, scale = self._keep(packed.weight, device), self._keep(packed.scale, device)
+        own = Packed(weight, scale, packed.bits)
+        kernel = quantization.kernel_product(own) if self.recipe.kernels else None
+        return kernel or quantization.exact_product(own)
+
+    def _dense(self, weight: Any, device: Any) -> Product:
+        own = self._keep(weight, device, self.recipe.dtype)
+        return lambda x: F.linear(x.to(own.dtype), own).to(x.dtype)
+
+    def _embedding_of(self, name: str, parts: Parts) -> Any:
+        device = self.recipe.devices[0]
+        if (scales := self._scales.pop(name, None)) is not None:
+            bits = self.checkpoint.embedding_bits
+            return Packed(self._keep(parts[0], device), self._keep(scales[0], device), bits)
+        # Packed models keep it in half precision, as the file does; it is widened by rows when it is used.
+        dtype = torch.float16 if self.recipe.bits and self.recipe.dtype == torch.float32 else self.recipe.dtype
+        return self._keep(_joined(name, parts), device, dtype)
+
+    def _embedding(self) -> tuple[Any, Product]:
+        table, stream = self._made[f"{EMBEDDING}.weight"], self.recipe.stream
+        if isinstance(table, Packed):
+            return (lambda ids: _rows_of(table, ids).to(stream)), quantization.exact_product(table)
+        device = table.device
+        look_up = lambda ids: table[ids.to(device)].to(stream)  # noqa: E731
+        dtype = self.recipe.dtype
+        if table.dtype == dtype:
+            return look_up, lambda x: F.linear(x.to(device, dtype), table)
+        return look_up, lambda x: _widened(x.to(device), table)
+
+    def _layer(self, number: int) -> Layer:
+        device = self.recipe.devices[number]
+        linear = [
+            Linear(
+                self._made.pop(layer_key(number, f"{name}.weight")), self._made.pop(layer_key(number, f"{name}.bias"))
+            )
+            for name in MATRICES
+        ]
+        return Layer(
+            device,
+            self._norm(layer_key(number, "input_layernorm"), device),
+            linear[0],
+            linear[1],
+            self._norm(layer_key(number, "post_attention_layernorm"), device),
+            linear[2],
+            linear[3],
+        )
+
+    def _norm(self, name: str, device: Any) -> Norm:
+        return Norm(self._made.pop(f"{name}.weight").to(device), self._made.pop(f"{name}.bias").to(device))
+
+    def _device(self, name: str) -> Any:
+        if not name.startswith("transformer.layers."):
+            return self.recipe.devices[-1]
+        return self.recipe.devices[int(name.split(".")[2])]
+
+    def _keep(self, tensor: Any, device: Any, dtype: Any = None) -> Any:
+        """A copy in memory of our own, where it is to lie."""
+        own = tensor.to(device=device, dtype=dtype or tensor.dtype, copy=True).contiguous()
+        self.held += own.nbytes
+        return own
+
+
+def _joined(name: str, parts: Parts) -> Any:
+    """A tensor of all shards: by rows, by columns, by halves of rows, or one of them where all are the same."""
+    if len(parts) == 1:
+        return parts[0]
+    layer_name = name.rpartition(".")[0]
+    if layer_name.endswith("mlp.dense_h_to_4h"):
+        # Each shard has a part of the gates and the same part of what they let through.
+        halves = [part.chunk(2) for part in parts]
+        return torch.cat([first for first, _ in halves] + [second for _, second in halves])
+    if layer_name.endswith("attention.query_key_value") or name.startswith(EMBEDDING):
+        return torch.cat([*parts])
+    if layer_name.endswith(BY_COLUMNS) and name.endswith(".weight"):
+        return torch.cat([*parts], dim=1)
+    return parts[0]
+
+
+def _rows_of(table: Packed, ids: Any) -> Any:
+    own = Packed(table.weight[ids], table.scale[ids], table.bits)
+    return quantization.unpack(own, torch.float32)
+
+
+def _widened(x: Any, table: Any) -> Any:
+    """The product with a table of another type, some rows at a time."""
+    rows = max(1, quantization.UNPACKED // table.shape[1])
+    return torch.cat([F.linear(x, table[at : at + rows].to(x.dtype)) for at in range(0, len(table), rows)], dim=-1)
