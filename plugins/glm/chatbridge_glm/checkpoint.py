@@ -120,8 +120,6 @@ def _by_rows(config: Config, rows: int) -> Config:
     were made slim and config.json was left as it was, its ids are too great by just the rows that are missing.
     """
     gone = max(0, config.vocab_size - rows)
-    if max(config.sop, *config.ends, *config.masks) < rows:
-        gone = 0
     return replace(
         config,
         vocab_size=rows,

@@ -84,9 +84,11 @@ def needs(checkpoint: Checkpoint, plan: Plan) -> Needs:
         devices[device] = devices.get(device, 0) + size
     embedding = embedding_bytes(checkpoint, plan)
     devices[plan.devices[0]] += embedding
+    last = plan.devices[-1]
+    devices[last] += 2 * checkpoint.config.hidden_size * (4 if last == "cpu" else WIDTH[plan.dtype])  # the last norm
     largest = max(tensor.nbytes for tensor in checkpoint.tensors.values()) * checkpoint.parallel
-    # One tensor as it comes, and once more as it is joined or widened; packing goes by rows.
-    peak = devices.get("cpu", 0) + 2 * largest
+    # One tensor as it comes, and once more where parts of it are joined; all else goes by rows.
+    peak = devices.get("cpu", 0) + largest * (2 if checkpoint.parallel > 1 else 1)
     return Needs(
         layer_bytes(checkpoint.config, plan.bits, plan.dtype, plan.devices[0], parts), embedding, devices, peak
     )
