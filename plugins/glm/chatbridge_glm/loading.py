@@ -25,6 +25,9 @@ from chatbridge_glm.weights import Loader, Recipe
 Progress = Callable[[float, str], None]
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+QUICK = 1e9
+"""Parameters up to which packed weights are multiplied exactly, row by row; beyond, torch's kernels are worth more."""
+
 _BITS = {"none": 0, "int8": 8, "int4": 4}
 
 
@@ -52,12 +55,16 @@ def load(options: GlmOptions, progress: Progress) -> Loaded:
     memory.refuse_what_does_not_fit(checkpoint, plan, machine)
     # Prefixes are small, and one that doesn't fit should not be found out after half an hour.
     prefixes, digests = _prefixes(options, checkpoint)
-    devices = tuple(torch.device(name) for name in plan.devices)
+    mapped = frozenset(number for number, name in enumerate(plan.devices) if name == memory.DISK)
+    if mapped and plan.bits != checkpoint.bits:
+        raise ModelLoadError(
+            "device: disk: layers that stay in the files are as the files have them; leave quantization out"
+        )
+    devices = tuple(torch.device("cpu" if name == memory.DISK else name) for name in plan.devices)
     on_processor = all(device.type == "cpu" for device in devices)
     kernels = on_processor and plan.dtype == "bf16" and bool(plan.bits) and quantization.kernel_works(plan.bits)
-    stream = torch.float32 if on_processor else TYPES[plan.dtype]
-    # Packed weights that no kernel takes are multiplied in the type of what goes from layer to layer.
-    loader = Loader(checkpoint, Recipe(devices, plan.bits, TYPES[plan.dtype], stream, kernels), Told(progress))
+    recipe = Recipe(devices, plan.bits, TYPES[plan.dtype], kernels, mapped)
+    loader = Loader(checkpoint, recipe, Told(progress))
     model = loader.load()
     if checkpoint.prefix:
         prefixes[""] = prefix.of(loader.prefix, checkpoint.config, checkpoint.path, checkpoint.config.pre_seq_len)
@@ -93,7 +100,8 @@ def plan_for(options: GlmOptions, checkpoint: Checkpoint, machine: Machine) -> P
     dtypes = [options.dtype]
     if options.dtype == "auto":
         cards = bool(machine.cards) if not options.device else any(name != "cpu" for name in options.device)
-        dtypes = ["fp16"] if cards else ["fp32", "bf16"]
+        large = bool(bits) and checkpoint.parameters > QUICK and quantization.kernel_works(bits)
+        dtypes = ["fp16"] if cards else ["bf16"] if large else ["fp32", "bf16"]
     plans = []
     for dtype in dtypes:
         plan = Plan(bits, dtype, ("cpu",) * checkpoint.config.layers)
@@ -125,6 +133,8 @@ class Told:
 
 def _devices_are_there(plan: Plan) -> None:
     for name in dict.fromkeys(plan.devices):
+        if name == memory.DISK:
+            continue
         device = torch.device(name)
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise ModelLoadError(

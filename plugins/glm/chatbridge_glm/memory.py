@@ -13,6 +13,9 @@ from chatbridge_glm.checkpoint import Checkpoint
 from chatbridge_glm.config import Config
 
 WIDTH = {"fp32": 4, "bf16": 2, "fp16": 2}
+DISK = "disk"
+"""Layers there are computed by the processor, with matrices that stay in the files and are read each time."""
+
 SPARE = 512 << 20
 """What CUDA and the products themselves take on a card."""
 
@@ -60,7 +63,10 @@ def layer_bytes(config: Config, bits: int, dtype: str, device: str, parts: int =
     wide = 2 * inner if config.glu else inner
     weights = 3 * hidden * hidden + hidden * hidden + wide * hidden + inner * hidden
     small = 3 * hidden + hidden + wide + hidden + 4 * hidden
-    stream = 4 if device == "cpu" else WIDTH[dtype]
+    stream = 4 if device in ("cpu", DISK) else WIDTH[dtype]
+    if device == DISK:
+        # Of what is packed, scales are kept in memory; the weights stay where they are.
+        return small * stream + (2 * (3 * hidden + wide + 2 * hidden * parts) if bits else 0)
     if not bits:
         return weights * WIDTH[dtype] + small * stream
     scales = 3 * hidden + wide + 2 * hidden * parts
@@ -79,13 +85,14 @@ def needs(checkpoint: Checkpoint, plan: Plan) -> Needs:
     """What the plan takes."""
     parts = checkpoint.parallel if checkpoint.bits else 1
     devices: dict[str, int] = {}
-    for device in plan.devices:
+    places = ["cpu" if device == DISK else device for device in plan.devices]
+    for device, place in zip(plan.devices, places, strict=True):
         size = layer_bytes(checkpoint.config, plan.bits, plan.dtype, device, parts)
-        devices[device] = devices.get(device, 0) + size
+        devices[place] = devices.get(place, 0) + size
     embedding = embedding_bytes(checkpoint, plan)
-    devices[plan.devices[0]] += embedding
-    last = plan.devices[-1]
-    devices[last] += 2 * checkpoint.config.hidden_size * (4 if last == "cpu" else WIDTH[plan.dtype])  # the last norm
+    devices[places[0]] += embedding
+    last_norm = 2 * checkpoint.config.hidden_size * (4 if places[-1] == "cpu" else WIDTH[plan.dtype])
+    devices[places[-1]] += last_norm
     largest = max(tensor.nbytes for tensor in checkpoint.tensors.values()) * checkpoint.parallel
     # One tensor as it comes, and once more where parts of it are joined; all else goes by rows.
     peak = devices.get("cpu", 0) + largest * (2 if checkpoint.parallel > 1 else 1)
@@ -153,7 +160,8 @@ def refuse_what_does_not_fit(checkpoint: Checkpoint, plan: Plan, machine: Machin
             ),
             None,
         )
-        remedy = f"quantization: int{fits} would fit" if fits else "take a smaller model, or free memory"
+        remedy = f"quantization: int{fits} would fit" if fits else "take a smaller model, free memory, or leave layers"
+        remedy += "" if fits else " in the files by device: disk, which is slow"
         raise ModelLoadError(f"{checkpoint.path}: {short}; {remedy}")
 
 

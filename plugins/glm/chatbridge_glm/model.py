@@ -109,8 +109,9 @@ class Pass:
         cos: Any = None
         sin: Any = None
         for number, layer in enumerate(self.model.layers):
-            if self.hidden.device != layer.device or cos is None:
-                self.hidden = self.hidden.to(layer.device)
+            like = layer.input_layernorm.weight
+            if cos is None or self.hidden.device != layer.device or self.hidden.dtype != like.dtype:
+                self.hidden = self.hidden.to(layer.device, like.dtype)
                 cos, sin = self.model.rotary.at(self._position_ids, self.hidden)
             shape = (len(self.hidden), config.heads, config.head_size)
             queries = torch.empty(shape, dtype=self.hidden.dtype, device=layer.device)
@@ -192,4 +193,5 @@ class Glm:
 
     def logits(self, hidden: Any) -> Any:
         """Scores of the next token, [rows, vocabulary] in float32, from `hidden` [rows, hidden]."""
+        hidden = hidden.to(self.final_layernorm.weight)
         return self.head(self.final_layernorm(hidden, self.config.layernorm_epsilon)).float()

@@ -16,7 +16,7 @@ from chatbridge import ConfigPath, Options
 STATES = "glm-states"
 """The folder beside bots.yaml in which states are kept, unless `keep_states` says otherwise."""
 
-_DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
+_DEVICE = re.compile(r"cpu|disk|mps|cuda(:\d+)?")
 
 
 def _device(value: object) -> object:
@@ -33,7 +33,7 @@ def _device(value: object) -> object:
     if isinstance(given, Mapping):
         for name in given:
             if not _DEVICE.fullmatch(str(name)):
-                raise ValueError(f"{name!r} is no device; write auto, or of cpu, cuda, cuda:1 and mps")
+                raise ValueError(f"{name!r} is no device; write auto, or of cpu, cuda, cuda:1, mps and disk")
     return given
 
 
@@ -55,14 +55,14 @@ class GlmOptions(Options):
     ] = "auto"
     dtype: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"],
-        Field(description="What products are computed in; auto is fp32 on processors where it fits, fp16 on cards."),
+        Field(description="What products are computed in; auto is fp32 on processors where that is quick."),
     ] = "auto"
     device: Annotated[
         dict[str, Annotated[int, Field(ge=0)]],
         BeforeValidator(_device),
         Field(
             default_factory=dict,
-            description="auto, a device, a list of them, or a mapping that gives each its number of layers.",
+            description="auto, a device, a list, or a mapping that gives each its number of layers; disk is one.",
         ),
     ]
     context_length: Annotated[

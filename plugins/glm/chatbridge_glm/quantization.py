@@ -15,8 +15,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-UNPACKED = 1 << 22
-"""Weights that are unpacked at a time: 16 MiB in float32, which caches bear."""
+UNPACKED = 1 << 19
+"""Weights that are unpacked at a time: 2 MiB in float32, which a core's own cache bears."""
 
 Product = Callable[[Any], Any]
 """[tokens, in] to [tokens, out], in the type of its argument."""
@@ -165,3 +165,18 @@ class Split:
         for product, part in zip(self._parts, x.split(self._widths, dim=-1), strict=True):
             found = product(part) if found is None else found + product(part)
         return found
+
+
+class Stacked:
+    """A matrix whose rows came in several parts. `halves`: each has rows of the first half, then of the second."""
+
+    def __init__(self, parts: Sequence[Product], *, halves: bool) -> None:
+        self._parts = parts
+        self._halves = halves
+
+    def __call__(self, x: Any) -> Any:
+        found = [product(x) for product in self._parts]
+        if not self._halves:
+            return torch.cat(found, dim=-1)
+        pairs = [part.chunk(2, dim=-1) for part in found]
+        return torch.cat([first for first, _ in pairs] + [second for _, second in pairs], dim=-1)

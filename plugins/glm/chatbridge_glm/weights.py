@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,9 @@ from chatbridge_glm.model import Glm, Layer, Linear, Norm
 from chatbridge_glm.quantization import Packed, Product
 from chatbridge_glm.rotary import Rotary
 
+HALVED = "mlp.dense_h_to_4h"
+"""Each of whose shards has a part of the gates and the same part of what they let through."""
+
 Parts = Sequence[Any]
 """One tensor of the checkpoint, of each of its shards."""
 
@@ -29,16 +33,20 @@ Parts = Sequence[Any]
 class Recipe:
     """How a model is to lie in memory.
 
-    `devices`: of each layer; the embedding lies on the first layer's, unless `embedding_device` says otherwise.
-    `bits`: 0 for weights as they are, or what they are packed in, here or in the file. `dtype`: of products;
-    `stream`: of what goes from layer to layer. `kernels`: torch's packed kernels are used where they can be.
+    `devices`: of each layer; the embedding lies on the first layer's. `bits`: 0 for weights as they are, or what they
+    are packed in, here or in the file. `dtype`: of products; what goes from layer to layer is float32 on processors.
+    `kernels`: torch's packed kernels are used where they can be. `mapped`: the layers whose matrices stay in the files.
     """
 
     devices: tuple[Any, ...]
     bits: int
     dtype: Any
-    stream: Any
-    kernels: bool
+    kernels: bool = False
+    mapped: frozenset[int] = frozenset()
+
+    def stream(self, device: Any) -> Any:
+        """The type of hidden states there."""
+        return torch.float32 if device.type == "cpu" else self.dtype
 
 
 @dataclass(slots=True)
@@ -78,7 +86,7 @@ class Loader:
                 parts = [file.tensor(name) for file in opened]
                 self._take(name, parts)
                 done += sum(part.nbytes for part in parts)
-                for part in parts:
+                for part in () if self._stays(name) else parts:
                     drop(part)
                 self.told(done, total)
 
@@ -100,12 +108,14 @@ class Loader:
         elif name.endswith(".weight") and (name.startswith(EMBEDDING) or name[: -len(".weight")].endswith(MATRICES)):
             self._matrix(name, parts)
         else:
-            self._made[name] = self._keep(_joined(name, parts), self._device(name), self.recipe.stream)
+            device = self._device(name)
+            self._made[name] = self._keep(_joined(name, parts), device, self.recipe.stream(device))
 
     def _matrix(self, name: str, parts: Parts) -> None:
         packed = f"{name}_scale" in self.checkpoint.tensors
         if packed and name not in self._scales:
-            self._waiting[name] = [part.clone() for part in parts]  # its scales are in a later file
+            # Its scales are in a later file.
+            self._waiting[name] = parts if self._stays(name) else [part.clone() for part in parts]
         else:
             self._made[name] = self._product(name, parts)
 
@@ -118,6 +128,8 @@ class Loader:
             return self._embedding_of(name, parts)
         scales = self._scales.pop(name, None)
         device, layer_name = self._device(name), name.removesuffix(".weight")
+        if self._stays(name):
+            return self._mapped(layer_name, parts, scales)
         if scales is None:
             weight = _joined(name, parts)
             if not self.recipe.bits:
@@ -130,6 +142,26 @@ class Loader:
             products = [self._packed(one, device) for one in whole]
             return quantization.Split(products, [one.shape[1] for one in whole])
         return self._packed(Packed(_joined(name, parts), _joined(name, scales), bits), device)
+
+    def _stays(self, name: str) -> bool:
+        """Whether a tensor is used as it lies in the files."""
+        found = name.startswith("transformer.layers.") and name.removesuffix(".weight").endswith(MATRICES)
+        return found and name.endswith(".weight") and int(name.split(".")[2]) in self.recipe.mapped
+
+    def _mapped(self, layer_name: str, parts: Parts, scales: Parts | None) -> Product:
+        """The product with the parts of a matrix that stay in the files."""
+        products: list[Product] = []
+        for number, part in enumerate(parts):
+            if scales is None:
+                products.append(partial(_widened, table=part))
+            else:
+                products.append(quantization.exact_product(Packed(part, scales[number], self.checkpoint.bits)))
+        if len(products) == 1:
+            return products[0]
+        if layer_name.endswith(BY_COLUMNS):
+            widths = [part.shape[1] * (8 // self.checkpoint.bits if scales else 1) for part in parts]
+            return quantization.Split(products, widths)
+        return quantization.Stacked(products, halves=layer_name.endswith(HALVED))
 
     def _packed(self, packed: Packed, device: Any) -> Product:
         weight, scale = self._keep(packed.weight, device), self._keep(packed.scale, device)
@@ -151,9 +183,12 @@ class Loader:
         return self._keep(_joined(name, parts), device, dtype)
 
     def _embedding(self) -> tuple[Any, Product]:
-        table, stream = self._made[f"{EMBEDDING}.weight"], self.recipe.stream
+        table = self._made[f"{EMBEDDING}.weight"]
+        stream = self.recipe.stream(self.recipe.devices[0])
         if isinstance(table, Packed):
-            return (lambda ids: _rows_of(table, ids).to(stream)), quantization.exact_product(table)
+            product = quantization.exact_product(table)
+            home = table.weight.device
+            return (lambda ids: _rows_of(table, ids.to(home)).to(stream)), lambda x: product(x.to(home))
         device = table.device
         look_up = lambda ids: table[ids.to(device)].to(stream)  # noqa: E731
         dtype = self.recipe.dtype
@@ -199,8 +234,7 @@ def _joined(name: str, parts: Parts) -> Any:
     if len(parts) == 1:
         return parts[0]
     layer_name = name.rpartition(".")[0]
-    if layer_name.endswith("mlp.dense_h_to_4h"):
-        # Each shard has a part of the gates and the same part of what they let through.
+    if layer_name.endswith(HALVED):
         halves = [part.chunk(2) for part in parts]
         return torch.cat([first for first, _ in halves] + [second for _, second in halves])
     if layer_name.endswith("attention.query_key_value") or name.startswith(EMBEDDING):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from chatbridge_glm import loading
 from chatbridge_glm.backend import PIECE, load
 from chatbridge_glm.local_model import GlmModel
@@ -17,6 +18,8 @@ from chatbridge_glm.options import GlmOptions
 
 from chatbridge import ModelInfo
 from chatbridge.testing import fixtures
+
+torch.set_num_threads(1)  # these models are so small that a second thread only waits
 
 CHATGLM, GLM_130B = fixtures() / "chatglm", fixtures() / "glm130b"
 Load = Callable[..., GlmModel]
@@ -69,7 +72,7 @@ def near(found: np.ndarray, expected: np.ndarray, times: float = 1.0) -> None:
 
 
 def options_for(path: Path, **options: Any) -> GlmOptions:
-    """A recorded model on one thread, since these are so small that a second one only waits."""
+    """A recorded model with the recorded vocabulary, exact."""
     values = {"path": there(path), "threads": 1, "tokenizer": there(TOKENIZER), "dtype": "fp32", **options}
     return GlmOptions.model_validate(values)
 

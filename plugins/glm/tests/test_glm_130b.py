@@ -160,6 +160,19 @@ def test_any_degree_gives_the_same_model(tmp_path: Path) -> None:
     np.testing.assert_allclose(found[2], found[0], atol=1e-4)
 
 
+@pytest.mark.parametrize("bits", [0, 8, 4])
+def test_layers_may_stay_in_the_files(tmp_path: Path, bits: int) -> None:
+    folder = write_sat(tmp_path / "sat", parallel=2, bits=bits)
+    found = []
+    for device in ("cpu", {"cpu": 1, "disk": 1}, "disk"):
+        model = load(options_for(folder, config=folder / "ids.json", device=device), lambda share, doing: None)
+        found.append(model.logits(model.new_state(), [30, 31, 32, 33, model.info.bidirectional_until or 0]))
+        assert ("on disk" in model.info.details["memory"]) == (device != "cpu")
+        model.close()
+    for logits in found[1:]:
+        np.testing.assert_allclose(logits, found[0], atol=1e-3)
+
+
 def test_a_missing_shard_is_told(tmp_path: Path) -> None:
     folder = write_sat(tmp_path / "sat", parallel=4)
     (folder / "100" / "mp_rank_02_model_states.pt").unlink()
@@ -173,13 +186,19 @@ def test_other_ids_than_those_of_glm_130b_are_asked_for(tmp_path: Path) -> None:
         load(options_for(folder), lambda share, doing: None)
 
 
+@pytest.fixture(scope="module")
+def sat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GlmModel]:
+    """A model of two shards with a vocabulary, for tests that leave no state behind."""
+    folder = write_sat(tmp_path_factory.mktemp("sat") / "sat", parallel=2)
+    model = load(options_for(folder, config=folder / "ids.json"), lambda share, doing: None)
+    yield model
+    model.close()
+
+
 class TestEngine(EngineContract):
     @pytest.fixture
-    def model(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalModel]:
-        folder = write_sat(tmp_path_factory.mktemp("sat") / "sat", parallel=2)
-        model = load(options_for(folder, config=folder / "ids.json"), lambda share, doing: None)
-        yield model
-        model.close()
+    def model(self, sat: LocalModel) -> LocalModel:
+        return sat
 
 
 def test_conversations_with_different_masks_are_computed_together() -> None:

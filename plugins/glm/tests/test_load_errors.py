@@ -232,7 +232,7 @@ def test_a_vocabulary_with_pictures_is_told_by_its_ids(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"device": "gpu"}, r"'gpu' is no device; write auto, or of cpu, cuda, cuda:1 and mps"),
+        ({"device": "gpu"}, r"'gpu' is no device; write auto, or of cpu, cuda, cuda:1, mps and disk"),
         ({"device": ["cpu", "cpu"]}, r"a device stands there twice"),
         ({"quantization": "int3"}, r"'auto', 'none', 'int8' or 'int4'"),
         ({"dtype": "half"}, r"'auto', 'fp32', 'bf16' or 'fp16'"),
