@@ -41,7 +41,8 @@ def write_chatglm(
     """A ChatGLM-6B folder with the recorded vocabulary."""
     folder.mkdir(parents=True)
     values = json.loads((folder_of() / "config.json").read_text(encoding="utf-8"))
-    values |= {"num_layers": layers, "hidden_size": hidden, "inner_hidden_size": inner, **config}
+    values |= {"num_layers": layers, "hidden_size": hidden, "inner_hidden_size": inner}
+    values |= {"num_attention_heads": hidden // 16, "max_sequence_length": 128, **config}
     if bits:
         values |= {"quantization_bit": bits, "quantization_embeddings": False}
     (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")

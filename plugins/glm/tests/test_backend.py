@@ -46,11 +46,10 @@ class TestModel(LocalModelContract):
 class TestPackedModel(LocalModelContract):
     @pytest.fixture
     def model(self, tmp_path: Path) -> LocalModel:
-        layers = json.loads((folder_of() / "config.json").read_text(encoding="utf-8"))
-        folder = write_chatglm(
-            tmp_path / "model", bits=4, max_sequence_length=512, layers=layers["num_layers"],
-            hidden=layers["hidden_size"], inner=layers["inner_hidden_size"],
-        )  # fmt: skip
+        own = json.loads((folder_of() / "config.json").read_text(encoding="utf-8"))
+        sizes = {"layers": own["num_layers"], "hidden": own["hidden_size"], "inner": own["inner_hidden_size"]}
+        heads = own["num_attention_heads"]
+        folder = write_chatglm(tmp_path / "m", bits=4, **sizes, num_attention_heads=heads, max_sequence_length=512)
         return opened(folder, prefix=folder_of(prefix=True))
 
     @pytest.mark.xfail(reason=NFKC, strict=False)

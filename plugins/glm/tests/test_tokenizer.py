@@ -91,7 +91,7 @@ def test_other_files_are_told_apart(tmp_path: Path) -> None:
         (Path(__file__), r"no SentencePiece model"),
     ):
         with pytest.raises(ModelLoadError, match=why):
-            GlmTokenizer(path, ("<sop>", 424))
-    for anchor in (("<sop>", 3), ("<nothing>", 424)):
+            GlmTokenizer(path, ("<sop>", IDS["<sop>"]))
+    for anchor in (("<sop>", 3), ("<nothing>", IDS["<sop>"])):
         with pytest.raises(ModelLoadError, match="do not belong together"):
             GlmTokenizer(there(TOKENIZER), anchor)
