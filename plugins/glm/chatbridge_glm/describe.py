@@ -31,7 +31,7 @@ def describe(loaded: Loaded, options: GlmOptions, tokenizer: GlmTokenizer) -> Mo
         vocabulary=tokenizer.fingerprint,
         eos=config.ends,
         bos=None,
-        max_batch=MAX_BATCH,
+        max_batch=min(MAX_BATCH, loaded.conversations),
         can_trim=True,
         specials=tokenizer.specials,
         bidirectional_until=config.sop,
@@ -58,6 +58,7 @@ def _details(loaded: Loaded, options: GlmOptions, tokenizer: GlmTokenizer) -> di
         "memory": f"{memory.report(checkpoint, plan)}; {memory.gib(loaded.held)} are held",
         "cache": f"{cache / 1024:.0f} KiB for each token, at most {memory.gib(cache * layout.max_length)} for each "
         f"conversation of {layout.max_length} tokens",
+        "together": f"up to {min(MAX_BATCH, loaded.conversations)} conversations in one batch",
         "reading": "prompts in both directions, so that a conversation is read again at each turn; a repeated or "
         "continued answer is not",
         "tokenizer": f"{checkpoint.tokenizer.name}, {tokenizer.size} ids for {checkpoint.config.vocab_size} rows",

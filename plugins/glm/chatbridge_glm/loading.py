@@ -33,7 +33,10 @@ _BITS = {"none": 0, "int8": 8, "int4": 4}
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model in memory. `held`: bytes of its weights; `digests`: what stands for each prefix; `kernels`: in use."""
+    """A model in memory. `held`: bytes of its weights; `digests`: what stands for each prefix; `kernels`: in use.
+
+    `conversations`: how many of full length there is room for.
+    """
 
     checkpoint: Checkpoint
     plan: Plan
@@ -43,6 +46,7 @@ class Loaded:
     digests: dict[str, str]
     held: int
     kernels: bool
+    conversations: int
 
 
 def load(options: GlmOptions, progress: Progress) -> Loaded:
@@ -78,7 +82,8 @@ def load(options: GlmOptions, progress: Progress) -> Loaded:
         context_length(options, checkpoint),
         _fingerprint(checkpoint, plan, cache, digests, kernels),
     )
-    return Loaded(checkpoint, plan, model, layout, prefixes, digests, loader.held, kernels)
+    room = memory.conversations(checkpoint.config, cache, layout.max_length, plan.devices, memory.this_machine())
+    return Loaded(checkpoint, plan, model, layout, prefixes, digests, loader.held, kernels, room)
 
 
 def context_length(options: GlmOptions, checkpoint: Checkpoint) -> int:

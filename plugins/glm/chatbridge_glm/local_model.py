@@ -1,8 +1,8 @@
 """GLM as a `LocalModel`: answers of many conversations together, and long prompts in slices between them.
 
 A prompt is read in both directions, so it can't be cut by tokens; it goes through the model by pieces of layers, for
-half a second a step, while everybody who is being answered gets a token in each step. Knows passes and samplers; knows
-no file and no text.
+half a second a step or as long as answering takes, while everybody who is being answered gets a token in each step.
+Knows passes and samplers; knows no file and no text.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from chatbridge_glm.tokenizer import GlmTokenizer
 
 SLICE_SECONDS = 0.5
 """How long prompts may hold up a step."""
+
+ALIVE_SECONDS = 10.0
+"""How long a step may take at most, so that a model which is slow is not taken for one that hangs."""
 
 TOGETHER = 256
 """Tokens of short prompts that are read in one pass."""
@@ -73,7 +76,7 @@ class GlmModel:
 
     def step(self, rows: Sequence[Row]) -> list[list[int]]:
         """See `LocalModel.step`. Raises ValueError for what can't be asked; a step that fails leaves no half states."""
-        outs = self._compute(rows, self._clock() + SLICE_SECONDS)
+        outs = self._compute(rows)
         wanted = [number for number, out in enumerate(outs) if out is not None and rows[number].sampler is not None]
         sampled: list[list[int]] = [[] for _ in rows]
         if wanted:
@@ -96,51 +99,54 @@ class GlmModel:
     def close(self) -> None:
         self._model = None
 
-    def _compute(self, rows: Sequence[Row], deadline: float) -> list[Any]:
+    def _compute(self, rows: Sequence[Row]) -> list[Any]:
         """What came out for the last token of each row; None for those that are left for later."""
         check_rows(rows, self.info)
         parts: list[Part] = []
         for row in rows:
             assert isinstance(row.state, GlmState)
             parts.append((row.state, row.tokens))
-        outs: list[Any] = [None] * len(rows)
+        going_on = [(state, tokens) for state, tokens in parts if state.length]
+        first = [(state, tokens) for state, tokens in parts if not state.length]
         try:
             with torch.inference_mode():
-                going_on = [number for number, (state, _) in enumerate(parts) if state.length]
-                self._go_on(parts, going_on, outs)
-                self._read(parts, [number for number in range(len(rows)) if number not in going_on], outs, deadline)
+                begun = self._clock()
+                fresh = [part for part in going_on if part[0].reading is None]
+                if fresh:
+                    self._pass_of(fresh)
+                self._advance(going_on, begun + ALIVE_SECONDS)
+                now = self._clock()
+                self._begin([part for part in first if part[0].reading is None])
+                # Where answering is slow, reading may be as slow: else a prompt would never be read.
+                self._advance(first, now + max(SLICE_SECONDS, now - begun))
         except BaseException:
             for state, _ in parts:
                 state.reading = state.read = None
             raise
-        for (state, tokens), out in zip(parts, outs, strict=True):
-            if out is not None:
-                state.length += len(tokens)
-        return outs
+        return [self._take(state, tokens) for state, tokens in parts]
 
-    def _go_on(self, parts: Sequence[Part], numbers: Sequence[int], outs: list[Any]) -> None:
-        """Compute rows behind their prompts, all together, to the end."""
-        if numbers:
-            run = self._pass([parts[number] for number in numbers])
-            while run.advance():
-                pass
-            for at, number in enumerate(numbers):
-                outs[number] = run.last(at)
+    def _advance(self, parts: Sequence[Part], deadline: float) -> None:
+        """Go on with the passes of these, first come first served, until they are done or it is time.
 
-    def _read(self, parts: Sequence[Part], numbers: Sequence[int], outs: list[Any], deadline: float) -> None:
-        """Go on with prompts, first come first served, until they are read or it is time; a piece at least."""
-        self._begin([parts[number] for number in numbers if parts[number][0].reading is None])
-        for number in numbers:
-            state = parts[number][0]
-            if state.read is None and (number == numbers[0] or self._clock() < deadline):
-                while state.reading.advance():
-                    if self._clock() >= deadline:
-                        break
-                if state.reading.done:
-                    for at, share in enumerate(state.reading.shares):
-                        share.state.read = state.reading.last(at)
-            if state.read is not None:
-                outs[number], state.read, state.reading = state.read, None, None
+        The first goes on by a piece at least.
+        """
+        for number, (state, _) in enumerate(parts):
+            if state.read is not None or (number and self._clock() >= deadline):
+                continue
+            while state.reading.advance():
+                if self._clock() >= deadline:
+                    break
+            if state.reading.done:
+                for at, share in enumerate(state.reading.shares):
+                    share.state.read = (state.reading.last(at), share.end - share.start)
+
+    def _take(self, state: GlmState, tokens: Sequence[int]) -> Any:
+        """What came out for a state, if it is done with what was on its way."""
+        if state.read is None:
+            return None
+        (out, count), state.read, state.reading = state.read, None, None
+        state.length += count
+        return out if count == len(tokens) else None
 
     def _begin(self, parts: Sequence[Part]) -> None:
         """Passes for prompts that come for the first time: short ones share one."""

@@ -16,6 +16,9 @@ WIDTH = {"fp32": 4, "bf16": 2, "fp16": 2}
 DISK = "disk"
 """Layers there are computed by the processor, with matrices that stay in the files and are read each time."""
 
+KEPT = 1 << 30
+"""What the states of finished answers take of main memory."""
+
 SPARE = 512 << 20
 """What CUDA and the products themselves take on a card."""
 
@@ -104,6 +107,19 @@ def needs(checkpoint: Checkpoint, plan: Plan) -> Needs:
 def cache_bytes(config: Config, cache_dtype: str) -> int:
     """Of one token in all layers."""
     return 2 * config.layers * config.hidden_size * WIDTH[cache_dtype]
+
+
+def conversations(config: Config, cache_dtype: str, length: int, devices: Sequence[str], free: Machine) -> int:
+    """How many conversations of that length there is room for beside a loaded model; at least 1."""
+    found = 1 << 20
+    for device in dict.fromkeys(devices):
+        share = devices.count(device) * cache_bytes(config, cache_dtype) // config.layers * length
+        number = int(device.partition(":")[2] or 0)
+        on_card = device.startswith("cuda") and number < len(free.cards)
+        room = free.cards[number] - SPARE if on_card else free.main - KEPT
+        if on_card or free.main:
+            found = min(found, room // share)
+    return max(1, found)
 
 
 def place(layers: int, given: Mapping[str, int], machine: Machine, layer: int, first: int) -> tuple[str, ...]:

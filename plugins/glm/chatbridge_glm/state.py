@@ -49,7 +49,8 @@ class Layout:
 class GlmState:
     """A `ModelState`. `context`: tokens before `sop`; `mask_at`: where in them the answer belongs, see `rotary`.
 
-    `reading`: the pass that its first row is on its way in; `read`: what came out for its last token.
+    `reading`: the pass that its next tokens are on their way in; `read`: what came out for the last of them, and how
+    many they are.
     """
 
     layout: Layout

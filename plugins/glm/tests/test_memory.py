@@ -102,6 +102,18 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
     memory.refuse_what_does_not_fit(of_size(CHATGLM), Plan(0, "fp32", ("disk",) * 28), Machine(5 * GIB))
 
 
+def test_as_many_conversations_as_there_is_room_for() -> None:
+    """A ChatGLM-6B's takes 896 MiB in half precision."""
+    for free, devices, count in (
+        (Machine(6 * GIB), ("cpu",) * 28, 5),
+        (Machine(1 * GIB), ("cpu",) * 28, 1),
+        (Machine(64 * GIB, (2 * GIB,)), ("cuda:0",) * 28, 1),
+        (Machine(6 * GIB, (2 * GIB,)), ("cuda:0",) * 14 + ("cpu",) * 14, 3),
+    ):
+        assert memory.conversations(CHATGLM, "fp16", 2048, devices, free) == count
+    assert memory.conversations(CHATGLM, "fp16", 2048, ("cpu",) * 28, Machine(0)) > 1000
+
+
 def test_the_report_says_which_layer_goes_where() -> None:
     said = memory.report(of_size(CHATGLM, 4), Plan(4, "fp16", ("cuda:0",) * 20 + ("cpu",) * 8))
     assert said.startswith("layers 1 to 20 on cuda:0; layers 21 to 28 on cpu; with the embedding, ")

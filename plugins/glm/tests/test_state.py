@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from chatbridge_glm.local_model import SLICE_SECONDS, GlmModel
+from chatbridge_glm.local_model import ALIVE_SECONDS, SLICE_SECONDS, GlmModel
 from chatbridge_glm.state import GlmState
 
 from chatbridge import BackendError, Row, Sampling
@@ -81,6 +81,36 @@ def test_a_prompt_goes_on_by_a_piece_at_least(made_up: GlmModel, monkeypatch: py
         made_up.step([Row(state, ids, None)])
         steps += 1
     assert steps == 2 * 2 * 2 + 1  # two pieces, two layers, twice each, and the end
+
+
+def test_a_step_of_a_slow_model_is_left_for_the_next_one(made_up: GlmModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = read(made_up, prompt(made_up, 9)), read(made_up, prompt(made_up, 12))
+    expected = [made_up.logits(state.fork(), [7])[-1] for state in (one, other)]
+    monkeypatch.setattr(made_up, "_clock", SteppingClock(ALIVE_SECONDS))
+    samplers = [made_up.new_sampler(GREEDY, [], 0) for _ in range(2)]
+    rows = [Row(state, [7], sampler) for state, sampler in zip((one, other), samplers, strict=True)]
+    steps = 1
+    while not any(sampled := made_up.step(rows)):
+        assert (one.length, other.length) == (9, 12)
+        steps += 1
+    assert steps == 2 * 2 + 1  # two layers, twice each, and the end
+    assert sampled == [[int(logits.argmax())] for logits in expected]
+    assert (one.length, other.length) == (10, 13)
+
+
+def test_where_answering_is_slow_reading_may_take_as_long(made_up: GlmModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def steps_beside(slow: bool) -> int:
+        answering, long = read(made_up, prompt(made_up, 9)), made_up.new_state()
+        clock = SteppingClock(SLICE_SECONDS / 4)
+        monkeypatch.setattr(made_up, "_clock", clock)
+        ids, steps = prompt(made_up, 500), 0
+        while not long.length:
+            clock.seconds = 8 * SLICE_SECONDS / 4 if slow else SLICE_SECONDS / 4
+            made_up.step([Row(answering, [7], None), Row(long, ids, None)])
+            steps += 1
+        return steps
+
+    assert steps_beside(slow=True) <= 2 * steps_beside(slow=False)
 
 
 def test_prompts_come_in_the_order_in_which_they_came(made_up: GlmModel, monkeypatch: pytest.MonkeyPatch) -> None:
