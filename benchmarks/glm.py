@@ -2,9 +2,11 @@
 
 Makes the INT4 or INT8 form on the spot (28 layers, 4,096 wide, vocabulary 130,528; 4 or 7 GB of disk), loads it in a
 process of its own and tells that process's peak. `chatglm-cpp` with q4_0 weights of the same shape is measured in the
-same run where it is installed and a file of its is named. Times are medians of paired rounds.
+same run where it is installed and a file of its is named. Times are medians. With `--shards`, it is GLM-130B's form
+with layers of full size (12,288 wide, vocabulary 150,528), of which 3 take 7 GB of disk.
 
     python benchmarks/glm.py --vocabulary ice_text.model [--bits 4] [--dtype fp32 bf16] [--layers 28] [--peer FILE]
+    python benchmarks/glm.py --vocabulary ice_text.model --shards 8 --layers 3
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
 
 HIDDEN, INNER, VOCABULARY, HEADS = 4096, 16384, 130528, 32
-PROMPT, DECODED = 64, 16
+PROMPT, DECODED = 32, 16
 
 
 def write_model(folder: Path, vocabulary: Path, bits: int, layers: int) -> Path:
@@ -60,7 +62,8 @@ def write_model(folder: Path, vocabulary: Path, bits: int, layers: int) -> Path:
             base = f"transformer.layers.{layer}"
             tensors |= norm(f"{base}.input_layernorm") | norm(f"{base}.post_attention_layernorm")
             for name, (rows, width) in shapes.items():
-                tensors[f"{base}.{name}.weight"] = torch.randint(-128, 128, (rows, width * bits // 8)).to(torch.int8)
+                packed = torch.randint(-128, 128, (rows, width * bits // 8), dtype=torch.int8)
+                tensors[f"{base}.{name}.weight"] = packed
                 tensors[f"{base}.{name}.weight_scale"] = torch.full((rows,), 0.02 / 2 ** (bits - 3)).half()
                 tensors[f"{base}.{name}.bias"] = torch.zeros(rows).half()
         save(start, tensors)
@@ -70,19 +73,49 @@ def write_model(folder: Path, vocabulary: Path, bits: int, layers: int) -> Path:
     return folder
 
 
+def write_shards(folder: Path, vocabulary: Path, bits: int, layers: int, shards: int) -> Path:
+    """Random packed weights in GLM-130B's form."""
+    import torch
+
+    hidden, inner, rows = 12288, 32768, 150528
+    (folder / "ice_text.model").write_bytes(vocabulary.read_bytes())
+    shapes = {
+        "attention.query_key_value": (3 * hidden // shards, hidden), "attention.dense": (hidden, hidden // shards),
+        "mlp.dense_h_to_4h": (2 * inner // shards, hidden), "mlp.dense_4h_to_h": (hidden, inner // shards),
+    }  # fmt: skip
+    for rank in range(shards):
+        tensors: dict[str, Any] = {"transformer.word_embeddings.weight": torch.randn(rows // shards, hidden).half()}
+        norms = [f"layers.{layer}.{name}_layernorm" for layer in range(layers) for name in ("input", "post_attention")]
+        for name in (*norms, "final_layernorm"):
+            tensors |= {f"transformer.{name}.weight": torch.ones(hidden).half()}
+            tensors |= {f"transformer.{name}.bias": torch.zeros(hidden).half()}
+        for layer in range(layers):
+            for name, (out, width) in shapes.items():
+                key = f"transformer.layers.{layer}.{name}"
+                tensors[f"{key}.weight"] = torch.randint(-128, 128, (out, width * bits // 8), dtype=torch.int8)
+                tensors[f"{key}.weight_scale"] = torch.full((out,), 0.01 / 2 ** (bits - 3)).half()
+                tensors[f"{key}.bias"] = torch.zeros(out).half()
+        torch.save({"module": tensors}, folder / f"mp_rank_{rank:02}_model_states.pt")
+    return folder
+
+
 def measure(folder: Path, dtype: str, rounds: int, pipe: Any) -> None:
-    """Load and answer; what is told: GiB at the peak, seconds of loading, of reading, and of a token."""
+    """Load and answer; what is told: GiB held and at the peak, seconds of loading, of reading, and of a token."""
     from chatbridge_glm.backend import load
     from chatbridge_glm.options import GlmOptions
 
     from chatbridge import Row
 
+    bare = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     begun = time.perf_counter()
     options = GlmOptions.model_validate({"path": folder, "threads": 1, "dtype": dtype})
     model = load(options, lambda share, doing: print(f"\r{doing:60}", end="", flush=True))
     loaded = time.perf_counter() - begun
+    loading = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20 - bare
+    print(f"\rat most {loading:.2f} GiB for loading; {model.info.details['memory']}")
     state = model.new_state()
-    prompt = [*range(100, 100 + PROMPT - 2), 130001, 130004]
+    mask, sop = model.tokenizer.special("[gMASK]"), model.info.bidirectional_until
+    prompt = [*range(100, 100 + PROMPT - 2), mask, sop]
     begun = time.perf_counter()
     while not state.length:
         model.step([Row(state, prompt, None)])
@@ -118,11 +151,13 @@ def main() -> None:
     parser.add_argument("--bits", type=int, choices=(4, 8), default=4)
     parser.add_argument("--dtype", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--layers", type=int, default=28)
+    parser.add_argument("--shards", type=int, default=0, help="GLM-130B's form, in so many shards")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--peer", type=Path, help="a file of chatglm-cpp, q4_0, of the same shape")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        model = write_model(Path(folder), given.vocabulary, given.bits, given.layers)
+        sizes = (Path(folder), given.vocabulary, given.bits, given.layers)
+        model = write_shards(*sizes, given.shards) if given.shards else write_model(*sizes)
         for dtype in given.dtype:
             ours, theirs = get_context("spawn").Pipe()
             process = get_context("spawn").Process(target=measure, args=(model, dtype, given.rounds, theirs))

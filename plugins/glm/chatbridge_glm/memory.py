@@ -96,9 +96,11 @@ def needs(checkpoint: Checkpoint, plan: Plan) -> Needs:
     devices[places[0]] += embedding
     last_norm = 2 * checkpoint.config.hidden_size * (4 if places[-1] == "cpu" else WIDTH[plan.dtype])
     devices[places[-1]] += last_norm
-    largest = max(tensor.nbytes for tensor in checkpoint.tensors.values()) * checkpoint.parallel
-    # One tensor as it comes, and once more where parts of it are joined; all else goes by rows.
-    peak = devices.get("cpu", 0) + largest * (2 if checkpoint.parallel > 1 else 1)
+    largest = max(tensor.nbytes for tensor in checkpoint.tensors.values())
+    if devices.keys() != {"cpu"} or (plan.bits and not checkpoint.bits):
+        largest *= checkpoint.parallel  # joined in main memory, before it is packed or goes to a card
+    # One tensor of one file as it comes; all else goes by rows.
+    peak = devices.get("cpu", 0) + largest
     return Needs(
         layer_bytes(checkpoint.config, plan.bits, plan.dtype, plan.devices[0], parts), embedding, devices, peak
     )

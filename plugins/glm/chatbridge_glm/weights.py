@@ -134,14 +134,14 @@ class Loader:
             weight = _joined(name, parts)
             if not self.recipe.bits:
                 return self._dense(weight, device)
-            return self._packed(quantization.quantize(weight, self.recipe.bits), device)
+            return self._packed(quantization.quantize(weight, self.recipe.bits), device, fresh=True)
         bits = self.checkpoint.bits
         if len(parts) > 1 and layer_name.endswith(BY_COLUMNS):
             # Each shard's scales are those of its own columns, so its integers mean nothing to the others.
             whole = [Packed(part, scale, bits) for part, scale in zip(parts, scales, strict=True)]
             products = [self._packed(one, device) for one in whole]
             return quantization.Split(products, [one.shape[1] for one in whole])
-        return self._packed(Packed(_joined(name, parts), _joined(name, scales), bits), device)
+        return self._packed(Packed(_joined(name, parts), _joined(name, scales), bits), device, fresh=len(parts) > 1)
 
     def _stays(self, name: str) -> bool:
         """Whether a tensor is used as it lies in the files."""
@@ -163,8 +163,8 @@ class Loader:
             return quantization.Split(products, widths)
         return quantization.Stacked(products, halves=layer_name.endswith(HALVED))
 
-    def _packed(self, packed: Packed, device: Any) -> Product:
-        weight, scale = self._keep(packed.weight, device), self._keep(packed.scale, device)
+    def _packed(self, packed: Packed, device: Any, *, fresh: bool = False) -> Product:
+        weight, scale = self._keep(packed.weight, device, fresh=fresh), self._keep(packed.scale, device)
         own = Packed(weight, scale, packed.bits)
         kernel = quantization.kernel_product(own) if self.recipe.kernels else None
         return kernel or quantization.exact_product(own)
@@ -180,7 +180,7 @@ class Loader:
             return Packed(self._keep(parts[0], device), self._keep(scales[0], device), bits)
         # Packed models keep it in half precision, as the file does; it is widened by rows when it is used.
         dtype = torch.float16 if self.recipe.bits and self.recipe.dtype == torch.float32 else self.recipe.dtype
-        return self._keep(_joined(name, parts), device, dtype)
+        return self._keep(_joined(name, parts), device, dtype, fresh=len(parts) > 1)
 
     def _embedding(self) -> tuple[Any, Product]:
         table = self._made[f"{EMBEDDING}.weight"]
@@ -222,26 +222,37 @@ class Loader:
             return self.recipe.devices[-1]
         return self.recipe.devices[int(name.split(".")[2])]
 
-    def _keep(self, tensor: Any, device: Any, dtype: Any = None) -> Any:
-        """A copy in memory of our own, where it is to lie."""
-        own = tensor.to(device=device, dtype=dtype or tensor.dtype, copy=True).contiguous()
+    def _keep(self, tensor: Any, device: Any, dtype: Any = None, *, fresh: bool = False) -> Any:
+        """A copy in memory of our own, where it is to lie; `fresh`: it is no part of a file."""
+        own = tensor.to(device=device, dtype=dtype or tensor.dtype, copy=not fresh).contiguous()
         self.held += own.nbytes
         return own
 
 
 def _joined(name: str, parts: Parts) -> Any:
-    """A tensor of all shards: by rows, by columns, by halves of rows, or one of them where all are the same."""
-    if len(parts) == 1:
+    """A tensor of all shards: by rows, by columns, by halves of rows, or one of them where all are the same.
+
+    What was copied is let go at once, so that never more than one part lies there twice.
+    """
+    layer_name, columns = name.rpartition(".")[0], name.endswith(".weight")
+    by_columns = columns and layer_name.endswith(BY_COLUMNS)
+    by_rows = layer_name.endswith((HALVED, MATRICES[0])) or name.startswith(EMBEDDING)
+    if len(parts) == 1 or not (by_columns or by_rows):
         return parts[0]
-    layer_name = name.rpartition(".")[0]
-    if layer_name.endswith(HALVED):
-        halves = [part.chunk(2) for part in parts]
-        return torch.cat([first for first, _ in halves] + [second for _, second in halves])
-    if layer_name.endswith("attention.query_key_value") or name.startswith(EMBEDDING):
-        return torch.cat([*parts])
-    if layer_name.endswith(BY_COLUMNS) and name.endswith(".weight"):
-        return torch.cat([*parts], dim=1)
-    return parts[0]
+    dim, size = (1, parts[0].shape[1]) if by_columns else (0, parts[0].shape[0])
+    shape = list(parts[0].shape)
+    shape[dim] *= len(parts)
+    whole = torch.empty(shape, dtype=parts[0].dtype)
+    for number, part in enumerate(parts):
+        if layer_name.endswith(HALVED):
+            half = size // 2
+            whole[number * half : (number + 1) * half] = part[:half]
+            behind = (len(parts) + number) * half
+            whole[behind : behind + half] = part[half:]
+        else:
+            whole.narrow(dim, number * size, size).copy_(part)
+        drop(part)
+    return whole
 
 
 def _rows_of(table: Packed, ids: Any) -> Any:
