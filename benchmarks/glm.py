@@ -106,12 +106,12 @@ def measure(folder: Path, dtype: str, rounds: int, pipe: Any) -> None:
 
     from chatbridge import Row
 
-    bare = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    bare = peak(reset=True)
     begun = time.perf_counter()
     options = GlmOptions.model_validate({"path": folder, "threads": 1, "dtype": dtype})
     model = load(options, lambda share, doing: print(f"\r{doing:60}", end="", flush=True))
     loaded = time.perf_counter() - begun
-    loading = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20 - bare
+    loading = peak() - bare
     print(f"\rat most {loading:.2f} GiB for loading; {model.info.details['memory']}")
     state = model.new_state()
     mask, sop = model.tokenizer.special("[gMASK]"), model.info.bidirectional_until
@@ -121,8 +121,17 @@ def measure(folder: Path, dtype: str, rounds: int, pipe: Any) -> None:
         model.step([Row(state, prompt, None)])
     read = time.perf_counter() - begun
     tokens = [_timed(lambda: model.step([Row(state, [77], None)])) for _ in range(rounds)]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    pipe.send({"peak": peak, "load": loaded, "read": read, "token": statistics.median(tokens)})
+    pipe.send({"peak": peak(), "load": loaded, "read": read, "token": statistics.median(tokens)})
+
+
+def peak(*, reset: bool = False) -> float:
+    """GiB that this process had at most. `reset`: begin anew; a process inherits the figure of the one before it."""
+    if not Path("/proc/self/clear_refs").exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**20
 
 
 def peer(path: Path, rounds: int) -> float:

@@ -22,6 +22,9 @@ from chatbridge_glm.model import Glm, Layer, Linear, Norm
 from chatbridge_glm.quantization import Packed, Product
 from chatbridge_glm.rotary import Rotary
 
+_COPIED = 1 << 26
+"""Bytes that are copied at a time."""
+
 HALVED = "mlp.dense_h_to_4h"
 """Each of whose shards has a part of the gates and the same part of what they let through."""
 
@@ -224,7 +227,11 @@ class Loader:
 
     def _keep(self, tensor: Any, device: Any, dtype: Any = None, *, fresh: bool = False) -> Any:
         """A copy in memory of our own, where it is to lie; `fresh`: it is no part of a file."""
-        own = tensor.to(device=device, dtype=dtype or tensor.dtype, copy=not fresh).contiguous()
+        dtype = dtype or tensor.dtype
+        if not fresh and device.type == "cpu" and tensor.dim() == 2:
+            own = _copied(tensor, dtype)
+        else:
+            own = tensor.to(device=device, dtype=dtype, copy=not fresh).contiguous()
         self.held += own.nbytes
         return own
 
@@ -253,6 +260,16 @@ def _joined(name: str, parts: Parts) -> Any:
             whole.narrow(dim, number * size, size).copy_(part)
         drop(part)
     return whole
+
+
+def _copied(tensor: Any, dtype: Any) -> Any:
+    """A copy of a matrix, whose rows are let go as they are copied: it never lies there twice."""
+    own = torch.empty(tensor.shape, dtype=dtype)
+    rows = max(1, _COPIED // max(1, tensor[0].nbytes))
+    for start in range(0, len(tensor), rows):
+        own[start : start + rows] = tensor[start : start + rows]
+        drop(tensor[start : start + rows])
+    return own
 
 
 def _rows_of(table: Packed, ids: Any) -> Any:
