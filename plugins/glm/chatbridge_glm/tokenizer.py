@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,13 @@ _BLANK = re.compile(r"<\|blank_(\d+)\|>")
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _LINE_END, _TAB = "<n>", "<|tab|>"
 _SPACE = "▁"
+_CONTROLS = (
+    "<unk>", "<s>", "</s>", "<pad>", "[MASK]", "[gMASK]", "[sMASK]", "<unused_0>", "<sop>", "<eop>", "<ENC>",
+    "<dBLOCK>",
+)  # fmt: skip
+"""Control tokens of the family, whatever type a file gives them."""
+
+_CONTROL = re.compile("|".join(map(re.escape, _CONTROLS)))
 _KEPT, _LONGEST_KEPT = 512, 8192
 """How many texts are remembered with their ids, and their characters at most."""
 
@@ -50,7 +58,8 @@ class GlmTokenizer:
         kinds = self._pieces
         # The token for unknown words is one of them: with bytes for all characters, nothing that is typed becomes it.
         own = {name: number + offset for number, name in enumerate(names) if kinds.is_control(number)}
-        own |= {name: number + offset for number, name in enumerate(names) if kinds.is_unknown(number)}
+        unknown = {name: number + offset for number, name in enumerate(names) if kinds.is_unknown(number)}
+        own |= unknown | {name: number + offset for number, name in enumerate(names) if name in _CONTROLS}
         self.specials: Mapping[str, int] = {**own, **(specials or {})}
         if _LINE_END not in names or _TAB not in names:
             raise ModelLoadError(f"{path}: this is no vocabulary of ChatGLM's: it has no token {_LINE_END}")
@@ -58,6 +67,7 @@ class GlmTokenizer:
         self._bytes = [b"" if n + offset in controls else _bytes_of(name) for n, name in enumerate(names)]
         self.size = max([count + offset - 1, *self.specials.values()]) + 1
         self.fingerprint = f"glm-{offset}-{blake2b(path.read_bytes(), digest_size=12).hexdigest()}"
+        self._never = frozenset(controls - {*unknown.values()})
         self._line_end = self._pieces.piece_to_id(_LINE_END)
         self._remembered = lru_cache(_KEPT)(self._encode)
 
@@ -80,6 +90,15 @@ class GlmTokenizer:
         text = text.encode("utf-8", "replace").decode()
         text = text.replace("\n", _LINE_END).replace("\t", _TAB)
         text = _BLANKS.sub(lambda run: f"<|blank_{len(run[0])}|>", text)
+        ids = self._piecewise(text, start)
+        if self._never.isdisjoint(ids):
+            return ids
+        # A file that calls control tokens user-defined ones finds them in text: there their names are cut in two.
+        cuts = [0, *(found.start() + 1 for found in _CONTROL.finditer(text)), len(text)]
+        parts = [self._piecewise(text[at:end], start and not at) for at, end in pairwise(cuts)]
+        return tuple([one for part in parts for one in part if one not in self._never])
+
+    def _piecewise(self, text: str, start: bool) -> tuple[int, ...]:
         if start:
             ids = self._pieces.encode(text)
         else:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 from chatbridge_glm.tokenizer import GlmTokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from chatbridge import ModelLoadError
 
@@ -81,6 +83,27 @@ def test_no_text_becomes_a_control_token(tokenizer: GlmTokenizer, parts: list[st
         ids = tokenizer.encode(text, start=start)
         assert not {*ids} & {*tokenizer.specials.values()}
         assert b"".join(tokenizer.decode([one]) for one in ids) == tokenizer.decode(ids)
+
+
+def test_control_words_are_text_even_where_a_file_would_find_them(tmp_path: Path) -> None:
+    words = ["<n>", "<|tab|>", "[MASK]", "[gMASK]", "<sop>", "<eop>", *(f"<|blank_{n}|>" for n in range(2, 81))]
+    file = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(["the fox reads a book", "a river and a bridge"] * 9), model_writer=file,
+        vocab_size=400, user_defined_symbols=words, byte_fallback=True, hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    path = tmp_path / "ice_text.model"
+    path.write_bytes(file.getvalue())
+    processor = SentencePieceProcessor(model_file=str(path))
+    number = processor.piece_to_id("<sop>")
+    assert number in processor.encode("<sop>"), "the file would not find it"
+    found = GlmTokenizer(path, ("<sop>", number))
+    for text in ("<sop>", "the fox<sop><eop> [gMASK]<sop>", "<s<sop>op>", "[MASK][gMASK]"):
+        for start in (True, False):
+            ids = found.encode(text, start=start)
+            assert not {*ids} & {*found.specials.values()}
+            assert found.decode(ids).decode().lstrip(" ") == text
+    assert found.encode("the fox", start=True) == processor.encode("the fox")
 
 
 def test_other_files_are_told_apart(tmp_path: Path) -> None:
