@@ -101,7 +101,10 @@ class ModelState(Protocol):
         ...
 
     def trim(self, length: int) -> None:
-        """Forget all but the first `length` tokens, 0 to `self.length`. Only called where `ModelInfo.can_trim`."""
+        """Forget all but the first `length` tokens, 0 to `self.length`. Only called where `ModelInfo.can_trim`.
+
+        With `ModelInfo.bidirectional_until`, never to a length inside of what stands before that token, but for 0.
+        """
         ...
 
     def save(self) -> bytes:
@@ -118,7 +121,8 @@ class Row:
     """One request's share of a step.
 
     `tokens`: ids for `state` to consume now, at least one. `sampler`: what `new_sampler` made for this request, or None
-    where this is a part of a prompt after which no token is wanted yet.
+    where this is a part of a prompt after which no token is wanted yet. With `ModelInfo.bidirectional_until`, the first
+    row of a state has everything up to that token and the token itself, however much it is.
     """
 
     state: ModelState
@@ -132,6 +136,7 @@ def check_rows(rows: Sequence[Row], info: ModelInfo) -> None:
     The core's engine makes no such rows. A model that would wrap or overrun with one calls this at the beginning of
     `step`, for those who call it themselves.
     """
+    until = info.bidirectional_until
     for row in rows:
         if not row.tokens or row.state.length + len(row.tokens) > info.context_length:
             raise ValueError(
@@ -140,6 +145,8 @@ def check_rows(rows: Sequence[Row], info: ModelInfo) -> None:
             )
         if min(row.tokens) < 0 or max(row.tokens) >= info.vocab_size:
             raise ValueError(f"an id is outside the vocabulary of {info.vocab_size}")
+        if until is not None and not row.state.length and until not in row.tokens:
+            raise ValueError(f"the first row of a state has the token {until}, up to which all is read at once")
 
 
 class LocalModel(Protocol):
@@ -182,7 +189,9 @@ class LocalModel(Protocol):
 
         `rows`: from 1 to `ModelInfo.max_batch`, each with a state of its own. Returns one sequence of ids for each row,
         in their order: empty where the row has no sampler, otherwise the sampled id. A speculative model may return
-        several ids; the state has then consumed all of them but the last.
+        several ids; the state has then consumed all of them but the last. A row that would take too long for the others
+        may be left for later, with no id and `state.length` as it was: the next step has it again, so that a long
+        prompt can go through the model by some layers at a time.
 
         Raises: anything; see above. MemoryError where memory is out: kept states are released then, and where that does
         not help the worker is started again.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from chatbridge.engine.backend import ModelState
-from chatbridge.engine.prefix_cache import common_prefix
+from chatbridge.engine.prefix_cache import reusable
 from chatbridge.errors import ModelLoadError
 
 MIN_TOKENS = 64
@@ -139,10 +139,12 @@ class DiskCache:
                 return
             self.put(tokens, state, adapter)
 
-    def longest(self, prompt: Sequence[int], *, whole: bool, adapter: str = "") -> tuple[StoredState | None, int]:
+    def longest(
+        self, prompt: Sequence[int], *, whole: bool, adapter: str = "", until: int | None = None
+    ) -> tuple[StoredState | None, int]:
         """The adapter's state that shares most with `prompt`, and how much; `whole`: only one with nothing else in it.
 
-        One token is always left to evaluate.
+        One token is always left to evaluate. `until`: `ModelInfo.bidirectional_until`.
         """
         best, longest, wanted, digest = None, 0, tuple(prompt), _adapter_digest(adapter)
         own = [stored for stored in self._stored.values() if stored.adapter == digest]
@@ -151,11 +153,11 @@ class DiskCache:
             # Where the last ids differ, there is no need to compare all the others.
             alike = (stored for stored in fitting if stored.tokens[-1] == wanted[len(stored.tokens) - 1])
             for stored in sorted(alike, key=lambda one: len(one.tokens), reverse=True):
-                if wanted[: len(stored.tokens)] == stored.tokens:
+                if reusable(stored.tokens, wanted, until) == len(stored.tokens):
                     return stored, len(stored.tokens)
             return None, 0
         for stored in own:
-            length = min(common_prefix(stored.tokens, wanted), len(wanted) - 1)
+            length = reusable(stored.tokens, wanted, until)
             if length > longest:
                 best, longest = stored, length
         return best, longest

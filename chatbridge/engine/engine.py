@@ -135,7 +135,8 @@ class Engine:
         self._tell_positions()
         if shares := self._shares():
             self._steps += 1
-            with self._prefill_limit.measure(sum(count - 1 for _, count in shares)):
+            divided = sum(count - 1 for generation, count in shares if not generation.comes_whole)
+            with self._prefill_limit.measure(divided):
                 results = self._run(shares)
             for (generation, _), sampled in zip(shares, results, strict=True):
                 if generation.id in self._generations:
@@ -227,10 +228,14 @@ class Engine:
             generation.state = self._states.rewind(state, generation.consumed)
             generation.consumed = generation.state.model_state.length
             generation.sampler = self._new_sampler(generation)
-            while (left := end - generation.consumed) > self._scheduler.token_budget:
-                self.model.step([generation.row(self._scheduler.token_budget)])
-                generation.consumed += self._scheduler.token_budget
-            return self.model.step([generation.row(left)])[0]
+            while True:
+                left = end - generation.consumed
+                count = generation.share(min(left, self._scheduler.token_budget))
+                sampled = self.model.step([generation.row(count)])[0]
+                length = generation.state.model_state.length
+                if count == left or length == generation.consumed:  # the model may leave it for the next step
+                    return sampled
+                generation.consumed = length
         except MemoryError:
             raise
         except Exception as error:

@@ -17,7 +17,7 @@ from chatbridge.engine.state_pool import RequestState
 from chatbridge.errors import InvalidRequest, PromptTooLong, TemplateError
 from chatbridge.prompts.segments import Prompt, Tokenizer, Tokens, encode
 from chatbridge.sampling import forging_biases
-from chatbridge.types import FinishReason, Usage
+from chatbridge.types import FinishReason, ModelInfo, Usage
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -123,6 +123,7 @@ def prepare(request: Request, model: LocalModel, now: float, prompt: Sequence[in
             f"the prompt has {len(prompt)} tokens, and the model {info.name!r} takes {info.context_length} "
             f"with the answer; shorten it, or raise context_length"
         )
+    whole = _whole(prompt, info)
     end_tokens = frozenset((*info.eos, *(_stop_token(token, tokenizer) for token in request.stop_tokens)))
     if forging := forging_biases(request.sampling.logit_bias, info.control_ids - end_tokens):
         raise InvalidRequest(
@@ -134,6 +135,7 @@ def prepare(request: Request, model: LocalModel, now: float, prompt: Sequence[in
     generation = Generation(
         id=request.id,
         tokens=[*prompt, *request.resume],
+        whole=whole,
         request=request,
         detokenizer=StreamingDetokenizer(tokenizer.decode, stop, thinking=thinking),
         end_tokens=end_tokens,
@@ -144,6 +146,19 @@ def prepare(request: Request, model: LocalModel, now: float, prompt: Sequence[in
     for token in request.resume:
         generation.detokenizer.push(token)
     return generation
+
+
+def _whole(prompt: Sequence[int], info: ModelInfo) -> int:
+    """How many of the first tokens have to be read together. Raises TemplateError."""
+    until = info.bidirectional_until
+    if until is None:
+        return 0
+    if until not in prompt:
+        name = next((name for name, id in info.specials.items() if id == until), str(until))
+        raise TemplateError(
+            f"the prompt has no {name!r}, and the model {info.name!r} answers only behind it: the template doesn't fit"
+        )
+    return prompt.index(until) + 1
 
 
 def _stop_token(text: str, tokenizer: Tokenizer) -> int:

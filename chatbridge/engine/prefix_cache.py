@@ -37,12 +37,14 @@ class PrefixCache:
     `can_trim`: whether a state can forget its last tokens; if not, it only serves prompts that begin with all of
     its tokens. `max_bytes` and `max_states` bound what is kept; what goes over is released, after `on_evicted` has seen
     it: first what will not be wanted for long (see `eviction`), by what it takes and what reading it again would.
+    `bidirectional_until`: as in `ModelInfo`.
     """
 
     can_trim: bool
     max_bytes: int
     max_states: int
     on_evicted: Callable[[CacheEntry], None] | None = None
+    bidirectional_until: int | None = None
     hits: int = 0
     evictions: int = 0
     _entries: dict[CacheEntry, None] = field(default_factory=dict)
@@ -160,7 +162,7 @@ class PrefixCache:
         for entry in self._candidates(prompt, adapter):
             if entry.adapter != adapter:
                 continue
-            length = min(common_prefix(entry.tokens, prompt), len(prompt) - 1)
+            length = reusable(entry.tokens, prompt, self.bidirectional_until)
             if not self.can_trim and length < len(entry.tokens):
                 continue
             # Of several, the one with the least besides: that is copied as well.
@@ -186,6 +188,7 @@ class PrefixCache:
     def _covered(self, tokens: tuple[int, ...], adapter: str, hashes: tuple[int, ...]) -> list[CacheEntry]:
         """Entries that a new one with these tokens makes superfluous: they end where it has a block."""
         ends = (hash(adapter), *hashes) if self.can_trim else (hashes or (hash(adapter),))[-1:]
+        until = self.bidirectional_until
         return [
             entry
             for end in ends
@@ -193,6 +196,7 @@ class PrefixCache:
             if entry.adapter == adapter
             and (len(entry.tokens) <= len(tokens) if self.can_trim else len(entry.tokens) == len(tokens))
             and tokens[: len(entry.tokens)] == entry.tokens
+            and (until is None or _context(tokens, until) == _context(entry.tokens, until))
         ]
 
     def _touch(self, entry: CacheEntry) -> None:
@@ -212,6 +216,24 @@ class PrefixCache:
 
 def _length(entry: CacheEntry) -> int:
     return len(entry.tokens)
+
+
+def reusable(kept: Sequence[int], prompt: Sequence[int], until: int | None = None) -> int:
+    """How many of the first tokens of `prompt` a state that has consumed `kept` has read as this prompt wants them.
+
+    One token is always left to evaluate. `until`: the token that ends what is read in both directions, if any: a state
+    whose part before it is another one has read every token otherwise.
+    """
+    length = min(common_prefix(kept, prompt), len(prompt) - 1)
+    if until is None:
+        return length
+    context = _context(prompt, until)
+    return length if length >= context == _context(kept, until) else 0
+
+
+def _context(tokens: Sequence[int], until: int) -> int:
+    """How many tokens stand before `until`: all, where a state was trimmed to just these."""
+    return tokens.index(until) if until in tokens else len(tokens)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

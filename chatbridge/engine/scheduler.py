@@ -14,15 +14,28 @@ from typing import Generic, TypeVar
 
 @dataclass(slots=True, eq=False)
 class TokenSequence:
-    """The token ids of one request so far, and how many of them the state has consumed."""
+    """The token ids of one request so far, and how many of them the state has consumed.
+
+    `whole`: how many of the first tokens have to be consumed together, whatever the budget says.
+    """
 
     id: str
     tokens: list[int]
     consumed: int = 0
+    whole: int = 0
 
     @property
     def pending(self) -> int:
         return len(self.tokens) - self.consumed
+
+    @property
+    def comes_whole(self) -> bool:
+        """Whether the next tokens are those that have to be consumed together."""
+        return self.consumed == 0 < self.whole
+
+    def share(self, count: int) -> int:
+        """How many of its tokens come next, where `count` are wanted."""
+        return self.whole if self.comes_whole else count
 
 
 S = TypeVar("S", bound=TokenSequence)
@@ -65,15 +78,17 @@ class Scheduler(Generic[S]):
         """For each running sequence, how many of its pending tokens the next step consumes (at least one).
 
         `max_prefill`: how many tokens all together may consume beyond these ones; None for as many as the budget
-        allows, which is the limit in either case.
+        allows, which is the limit in either case. What has to come whole counts for neither: how much of it is
+        done in a step is the model's to say.
         """
-        shares: dict[S, int] = {}
+        shares: dict[S, int] = {sequence: sequence.whole for sequence in self.running if sequence.comes_whole}
+        dividing = [sequence for sequence in self.running if sequence not in shares]
         budget = self.token_budget
         if max_prefill is not None:
-            budget = min(budget, len(self.running) + max_prefill)
+            budget = min(budget, len(dividing) + max_prefill)
         # Those who want least come first, so that what they leave goes to the others.
-        for position, sequence in enumerate(sorted(self.running, key=lambda sequence: sequence.pending)):
-            fair = budget // (len(self.running) - position)
+        for position, sequence in enumerate(sorted(dividing, key=lambda sequence: sequence.pending)):
+            fair = budget // (len(dividing) - position)
             shares[sequence] = min(sequence.pending, fair)
             budget -= shares[sequence]
         return [(sequence, shares[sequence]) for sequence in self.running]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from chatbridge.engine.backend import LocalModel, ModelState, Row
 from chatbridge.engine.disk_cache import DiskCache, StoredState
-from chatbridge.engine.prefix_cache import BLOCK, CacheEntry, PrefixCache, common_prefix
+from chatbridge.engine.prefix_cache import BLOCK, CacheEntry, PrefixCache, reusable
 from chatbridge.errors import BackendError
 
 MAX_KEPT_STATES = 256
@@ -55,13 +55,13 @@ class StatePool:
         info = model.info
         self._model = model
         self._can_trim = info.can_trim
+        self._until = info.bidirectional_until
         self._max_states = info.max_states or rows + MAX_KEPT_STATES
         self._max_before_stop = self._max_states - rows
         self._running: dict[RequestState, None] = {}
         self._disk_cache = disk_cache
-        self.cache = PrefixCache(
-            info.can_trim, cache_bytes, self._max_states, None if disk_cache is None else self._put_on_disk
-        )
+        on_evicted = None if disk_cache is None else self._put_on_disk
+        self.cache = PrefixCache(info.can_trim, cache_bytes, self._max_states, on_evicted, self._until)
 
     def acquire(self, tokens: list[int], prompt_length: int, adapter: str = "") -> RequestState:
         """The state for a request that begins with `tokens`: as many of them consumed as in any state there is."""
@@ -137,7 +137,7 @@ class StatePool:
         """Raise what the model raises if it can't even read one token from the start any more."""
         state = self._new_state("")
         try:
-            self._model.step([Row(state, [self._model.info.bos or 0], None)])
+            self._model.step([Row(state, [self._until or self._model.info.bos or 0], None)])
         finally:
             state.release()
 
@@ -148,13 +148,13 @@ class StatePool:
             if request.adapter != adapter:
                 continue
             consumed = request.tokens[: request.model_state.length]
-            if (shared := min(common_prefix(consumed, tokens), len(tokens) - 1)) > longest:
+            if (shared := reusable(consumed, tokens, self._until)) > longest:
                 best, longest = request.model_state, shared
         return best, longest
 
     def _checkpoints(self, tokens: Sequence[int], prompt_length: int, adapter: str, length: int) -> tuple[int, ...]:
         """Where copies are wanted of a state that has consumed the first `length` of `tokens`."""
-        if self._can_trim:
+        if self._can_trim or self._until is not None:
             return ()
         end = prompt_length - 1
         branch = min(self.cache.shared(tokens, adapter), end)
@@ -182,7 +182,8 @@ class StatePool:
     def _longest_on_disk(self, tokens: Sequence[int], adapter: str) -> tuple[StoredState | None, int]:
         if self._disk_cache is None:
             return None, 0
-        return self._disk_cache.longest(tokens, whole=not self._can_trim, adapter=self._digest(adapter))
+        digest = self._digest(adapter)
+        return self._disk_cache.longest(tokens, whole=not self._can_trim, adapter=digest, until=self._until)
 
     def _from_disk(self, stored: StoredState, length: int, adapter: str) -> ModelState | None:
         """The first `length` tokens of a state on disk; None where it is gone or the model refuses it."""

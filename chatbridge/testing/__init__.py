@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from chatbridge.testing.engines import finish_step as finish_step
     from chatbridge.testing.engines import greedy_ids as greedy_ids
     from chatbridge.testing.engines import greedy_request as greedy_request
+    from chatbridge.testing.engines import prompt_ending as prompt_ending
     from chatbridge.testing.engines import requests_for as requests_for
     from chatbridge.testing.frontends import FrontendContract as FrontendContract
     from chatbridge.testing.frontends import Room as Room
@@ -79,7 +80,7 @@ _HOME = {
     "engine_contract": ("EngineContract",),
     "engines": (
         "arrive_and_leave", "arriving_requests", "conversations", "engine_on",
-        "finish_all", "finish_step", "greedy_ids", "greedy_request", "requests_for",
+        "finish_all", "finish_step", "greedy_ids", "greedy_request", "prompt_ending", "requests_for",
     ),
     "frontends": ("FrontendContract", "Room"),
     "gguf_writer": (

@@ -10,7 +10,7 @@ from chatbridge.engine.backend import LocalModel, Request
 from chatbridge.engine.engine import Engine
 from chatbridge.prompts.segments import Prompt, Special, Text, Tokens
 from chatbridge.sampling import Sampling
-from chatbridge.types import Finish
+from chatbridge.types import Finish, ModelInfo
 
 
 class KeptOpen:
@@ -72,14 +72,20 @@ def greedy_ids(
     return [list(ended[request.id].reply.tokens) for request in asked]
 
 
-def conversations(count: int, seed: int) -> list[Prompt]:
-    """Prompts of random letters, the same for the same seed; some begin alike."""
+def prompt_ending(info: ModelInfo) -> Prompt:
+    """What every prompt for this model has to end with, whatever is in it: often nothing."""
+    until = info.bidirectional_until
+    return tuple(Special(name) for name, token in info.specials.items() if token == until)[:1]
+
+
+def conversations(count: int, seed: int, ending: Prompt = ()) -> list[Prompt]:
+    """Prompts of random letters, the same for the same seed; some begin alike. `ending`: see `prompt_ending`."""
     rng = random.Random(seed)
     beginning = "".join(rng.choices("abcdefgh ", k=40))
     prompts: list[Prompt] = []
     for _ in range(count):
         own = "".join(rng.choices("The quick brown foxes,ütz 你好\n", k=rng.randrange(1, 90)))
-        prompts.append((Special("bos"), Text(rng.choice(["", beginning]) + own)))
+        prompts.append((Special("bos"), Text(rng.choice(["", beginning]) + own), *ending))
     return prompts
 
 
@@ -89,10 +95,10 @@ def requests_for(prompts: Sequence[Prompt], max_tokens: int) -> list[Request]:
     return [Request(prompt, id=str(i), sampling=sampling) for i, prompt in enumerate(prompts)]
 
 
-def arriving_requests(count: int = 16, seed: int = 4) -> list[Request]:
-    """Requests of many lengths."""
+def arriving_requests(count: int = 16, seed: int = 4, ending: Prompt = ()) -> list[Request]:
+    """Requests of many lengths. `ending`: see `prompt_ending`."""
     rng = random.Random(seed)
-    asked = requests_for(conversations(count, seed), 40)
+    asked = requests_for(conversations(count, seed, ending), 40)
     lengths = [Sampling(temperature=0, max_tokens=rng.randrange(4, 40)) for _ in asked]
     return [Request(r.prompt, id=r.id, sampling=length) for r, length in zip(asked, lengths, strict=True)]
 

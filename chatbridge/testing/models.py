@@ -9,7 +9,7 @@ import pytest
 from chatbridge.engine.backend import LocalModel, ModelState, Request, Row
 from chatbridge.prompts.segments import Prompt, Special, Text
 from chatbridge.sampling import Sampling
-from chatbridge.testing.engines import engine_on, finish_all
+from chatbridge.testing.engines import engine_on, finish_all, prompt_ending
 from chatbridge.types import Finish
 
 GREEDY = Sampling(temperature=0, max_tokens=24)
@@ -153,7 +153,7 @@ class LocalModelContract:
 
 def ask(model: LocalModel, text: str, sampling: Sampling = GREEDY) -> Request:
     """A request with the model's BOS and that text."""
-    prompt: Prompt = (Special("bos"), Text(text, "person"))
+    prompt: Prompt = (Special("bos"), Text(text, "person"), *prompt_ending(model.info))
     return Request(prompt, sampling=sampling)
 
 
@@ -170,7 +170,9 @@ def answers(
 def some_ids(model: LocalModel, count: int) -> list[int]:
     """So many ids of ordinary text."""
     ids = model.tokenizer.encode("The quick brown fox jumps over the lazy dog, and over the bridge.", start=True)
-    return (ids * (count // len(ids) + 1))[:count]
+    until = model.info.bidirectional_until
+    first = [] if until is None else [until]  # nothing before it, so what follows may come in any pieces
+    return [*first, *ids * (count // len(ids) + 1)][:count]
 
 
 def sampled_after(model: LocalModel, state: ModelState, ids: Sequence[int], count: int = 6) -> list[int]:

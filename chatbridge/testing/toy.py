@@ -26,9 +26,10 @@ from chatbridge.sampling import Sampling
 from chatbridge.types import ModelInfo
 
 LETTERS = 256
-SPECIALS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
+SPECIALS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<think>", "</think>", "<sop>")
 VOCABULARY = LETTERS + len(SPECIALS)
 BOS, EOS = LETTERS, LETTERS + 1
+SOP = LETTERS + SPECIALS.index("<sop>")
 
 
 Doom = Literal["kill", "crash", "hang", "memory"]
@@ -61,11 +62,17 @@ class ToyTokenizer:
 
 @dataclass(slots=True, eq=False)
 class ToyState:
-    """A running hash for each length, which an adapter begins elsewhere."""
+    """A running hash for each length, which an adapter begins elsewhere.
+
+    `context`: how many tokens were read in both directions, so that each of their hashes is of all of them. `waits`:
+    how many steps more its first row is left for later.
+    """
 
     model: ToyModel
     digests: list[bytes]
     released: bool = False
+    context: int = 0
+    waits: int = 0
 
     @property
     def length(self) -> int:
@@ -77,16 +84,17 @@ class ToyState:
 
     def fork(self) -> ToyState:
         assert not self.released, "a released state was forked"
-        return self.model.own(ToyState(self.model, list(self.digests)))
+        return self.model.own(ToyState(self.model, list(self.digests), context=self.context))
 
     def trim(self, length: int) -> None:
         assert self.model.info.can_trim, "a state that can't trim was trimmed"
         assert not self.released, "a released state was trimmed"
         assert 0 <= length <= self.length, f"can't trim {self.length} tokens to {length}"
+        assert length in (0, self.length) or length >= self.context, "trimmed inside of what was read whole"
         del self.digests[length + 1 :]
 
     def save(self) -> bytes:
-        return b"".join(self.digests)
+        return b"".join((self.context.to_bytes(8, "little"), *self.digests))
 
     def release(self) -> None:
         assert not self.released, "a state was released twice"
@@ -94,6 +102,13 @@ class ToyState:
         self.model.live -= 1
 
     def consume(self, tokens: Sequence[int]) -> bytes:
+        if self.model.bidirectional and not self.length:
+            self.context = list(tokens).index(SOP)
+            whole = self.digests[0]
+            for token in tokens[: self.context]:
+                whole = _digest(whole, token)
+            self.digests += [_digest(whole, token) for token in tokens[: self.context]]
+            tokens = tokens[self.context :]
         for token in tokens:
             self.digests.append(_digest(self.digests[-1], token))
         return self.digests[-1]
@@ -107,7 +122,8 @@ class ToyModel:
     this token raises an error. `crash_file`: holds a number, how often the process kills itself by `crash_signal` in
     step `crash_after`. `dooms`: what befalls the process that consumes a token, by its id as a string. `step_seconds`:
     how long a step takes at least. `adapters`: names, each of which makes it say something else. `steps`: the rows'
-    lengths in each step; `live`: states that are not released.
+    lengths in each step; `live`: states that are not released. `bidirectional`: it reads what stands before `<sop>` in
+    both directions, and leaves such a row for `slices` steps before it is done.
     """
 
     context_length: int = 4096
@@ -122,6 +138,8 @@ class ToyModel:
     dooms: Mapping[str, Doom] = field(default_factory=dict)
     step_seconds: float = 0.0
     adapters: tuple[str, ...] = ()
+    bidirectional: bool = False
+    slices: int = 0
     live: int = 0
     steps: list[list[int]] = field(default_factory=list)
     tokenizer: ToyTokenizer = field(default_factory=ToyTokenizer)
@@ -133,13 +151,14 @@ class ToyModel:
             architecture="toy",
             context_length=self.context_length,
             vocab_size=VOCABULARY,
-            fingerprint=f"toy-{self.eos_every}",
+            fingerprint=f"toy-{self.eos_every}{'-bidirectional' * self.bidirectional}",
             vocabulary="toy-bytes",
             bos=BOS,
             eos=(EOS,),
             max_batch=self.max_batch,
             max_states=self.max_states,
             can_trim=self.can_trim,
+            bidirectional_until=SOP if self.bidirectional else None,
             specials={name: LETTERS + i for i, name in enumerate(SPECIALS)},
             adapters={name: f"toy-{name}" for name in self.adapters},
         )
@@ -153,9 +172,10 @@ class ToyModel:
         assert not adapter or adapter in self.adapters, f"there is no adapter {adapter}"
         start = blake2b(adapter.encode(), digest_size=len(_START)).digest() if adapter else _START
         size = len(start)
-        digests = [saved[i : i + size] for i in range(0, len(saved), size)] if saved else [start]
+        context = int.from_bytes(saved[:8], "little") if saved else 0
+        digests = [saved[i : i + size] for i in range(8, len(saved), size)] if saved else [start]
         assert digests[0] == start, "a state of another adapter"
-        return self.own(ToyState(self, digests))
+        return self.own(ToyState(self, digests, context=context, waits=self.slices))
 
     def new_sampler(self, sampling: Sampling, prompt: Sequence[int], generated: int) -> LogitsSampler:
         return LogitsSampler(sampling, prompt, generated)
@@ -183,6 +203,11 @@ class ToyModel:
         assert len(row.tokens) > 0, "a row without tokens"
         assert all(0 <= token < VOCABULARY for token in row.tokens), "a token outside the vocabulary"
         assert state.length + len(row.tokens) <= self.context_length, "longer than the context"
+        if self.bidirectional and not state.length:
+            assert SOP in row.tokens, "a first row without <sop>"
+            if state.waits:
+                state.waits -= 1
+                return []
         digest = state.consume(row.tokens)
         return [] if row.sampler is None else [row.sampler.sample(self.logits(digest))]
 
@@ -219,6 +244,8 @@ class ToyOptions(Options):
     dooms: Annotated[dict[str, Doom], Field(default_factory=dict)]
     step_seconds: float = 0.0
     adapters: Annotated[dict[str, Options], Field(default_factory=dict)]
+    bidirectional: bool = False
+    slices: int = 0
     fail_load: str = ""
 
 

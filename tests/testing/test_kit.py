@@ -11,6 +11,7 @@ import pytest
 from chatbridge import Backend, LocalModel, Row
 from chatbridge.testing import (
     BackendContract,
+    EngineContract,
     LocalModelContract,
     ScriptedBackend,
     ToyModel,
@@ -33,6 +34,18 @@ class TestRecurrentToyModel(LocalModelContract):
     @pytest.fixture
     def model(self) -> LocalModel:
         return ToyModel(can_trim=False)
+
+
+class TestBidirectionalToyModel(LocalModelContract):
+    @pytest.fixture
+    def model(self) -> LocalModel:
+        return ToyModel(bidirectional=True)
+
+
+class TestEngineOnABidirectionalToyModel(EngineContract):
+    @pytest.fixture
+    def model(self) -> LocalModel:
+        return ToyModel(bidirectional=True, slices=2)
 
 
 class TestToyInAWorker(BackendContract):

@@ -1,0 +1,185 @@
+"""What a full-size ChatGLM-6B of random weights takes and how fast it answers, on one thread, beside chatglm-cpp.
+
+Makes the INT4 or INT8 form on the spot (28 layers, 4,096 wide, vocabulary 130,528; 4 or 7 GB of disk), loads it in a
+process of its own and tells that process's peak. `chatglm-cpp` with q4_0 weights of the same shape is measured in the
+same run where it is installed and a file of its is named. Times are medians. With `--shards`, it is GLM-130B's form
+with layers of full size (12,288 wide, vocabulary 150,528), of which 3 take 7 GB of disk.
+
+    python benchmarks/glm.py --vocabulary ice_text.model [--bits 4] [--dtype fp32 bf16] [--layers 28] [--peer FILE]
+    python benchmarks/glm.py --vocabulary ice_text.model --shards 8 --layers 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[variable] = "1"
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+
+HIDDEN, INNER, VOCABULARY, HEADS = 4096, 16384, 130528, 32
+PROMPT, DECODED = 32, 16
+
+
+def write_model(folder: Path, vocabulary: Path, bits: int, layers: int) -> Path:
+    """Random packed weights in the published form, a shard for every four layers."""
+    import torch
+
+    ids = {"bos_token_id": 130004, "eos_token_id": 130005, "mask_token_id": 130000, "gmask_token_id": 130001}
+    config = {
+        "model_type": "chatglm", "num_layers": layers, "hidden_size": HIDDEN, "inner_hidden_size": INNER,
+        "num_attention_heads": HEADS, "vocab_size": VOCABULARY, "max_sequence_length": 2048, "pad_token_id": 3,
+        "layernorm_epsilon": 1e-5, "position_encoding_2d": True, "quantization_bit": bits, **ids,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "ice_text.model").write_bytes(vocabulary.read_bytes())
+    shapes = {"attention.query_key_value": (3 * HIDDEN, HIDDEN), "attention.dense": (HIDDEN, HIDDEN),
+              "mlp.dense_h_to_4h": (INNER, HIDDEN), "mlp.dense_4h_to_h": (HIDDEN, INNER)}  # fmt: skip
+    index: dict[str, str] = {}
+
+    def save(number: int, tensors: dict[str, Any]) -> None:
+        name = f"pytorch_model-{number:05}.bin"
+        torch.save(tensors, folder / name)
+        index.update(dict.fromkeys(tensors, name))
+
+    def norm(name: str) -> dict[str, Any]:
+        return {f"{name}.weight": torch.ones(HIDDEN).half(), f"{name}.bias": torch.zeros(HIDDEN).half()}
+
+    for start in range(0, layers, 4):
+        tensors: dict[str, Any] = {}
+        for layer in range(start, min(layers, start + 4)):
+            base = f"transformer.layers.{layer}"
+            tensors |= norm(f"{base}.input_layernorm") | norm(f"{base}.post_attention_layernorm")
+            for name, (rows, width) in shapes.items():
+                packed = torch.randint(-128, 128, (rows, width * bits // 8), dtype=torch.int8)
+                tensors[f"{base}.{name}.weight"] = packed
+                tensors[f"{base}.{name}.weight_scale"] = torch.full((rows,), 0.02 / 2 ** (bits - 3)).half()
+                tensors[f"{base}.{name}.bias"] = torch.zeros(rows).half()
+        save(start, tensors)
+    embedding = {"transformer.word_embeddings.weight": torch.randn(VOCABULARY, HIDDEN).half()}
+    save(layers, {**embedding, **norm("transformer.final_layernorm")})
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": index}))
+    return folder
+
+
+def write_shards(folder: Path, vocabulary: Path, bits: int, layers: int, shards: int) -> Path:
+    """Random packed weights in GLM-130B's form."""
+    import torch
+
+    hidden, inner, rows = 12288, 32768, 150528
+    (folder / "ice_text.model").write_bytes(vocabulary.read_bytes())
+    shapes = {
+        "attention.query_key_value": (3 * hidden // shards, hidden), "attention.dense": (hidden, hidden // shards),
+        "mlp.dense_h_to_4h": (2 * inner // shards, hidden), "mlp.dense_4h_to_h": (hidden, inner // shards),
+    }  # fmt: skip
+    for rank in range(shards):
+        tensors: dict[str, Any] = {"transformer.word_embeddings.weight": torch.randn(rows // shards, hidden).half()}
+        norms = [f"layers.{layer}.{name}_layernorm" for layer in range(layers) for name in ("input", "post_attention")]
+        for name in (*norms, "final_layernorm"):
+            tensors |= {f"transformer.{name}.weight": torch.ones(hidden).half()}
+            tensors |= {f"transformer.{name}.bias": torch.zeros(hidden).half()}
+        for layer in range(layers):
+            for name, (out, width) in shapes.items():
+                key = f"transformer.layers.{layer}.{name}"
+                tensors[f"{key}.weight"] = torch.randint(-128, 128, (out, width * bits // 8), dtype=torch.int8)
+                tensors[f"{key}.weight_scale"] = torch.full((out,), 0.01 / 2 ** (bits - 3)).half()
+                tensors[f"{key}.bias"] = torch.zeros(out).half()
+        torch.save({"module": tensors}, folder / f"mp_rank_{rank:02}_model_states.pt")
+    return folder
+
+
+def measure(folder: Path, dtype: str, rounds: int, pipe: Any) -> None:
+    """Load and answer; what is told: GiB held and at the peak, seconds of loading, of reading, and of a token."""
+    from chatbridge_glm.backend import load
+    from chatbridge_glm.options import GlmOptions
+
+    from chatbridge import Row
+
+    bare = peak(reset=True)
+    begun = time.perf_counter()
+    options = GlmOptions.model_validate({"path": folder, "threads": 1, "dtype": dtype})
+    model = load(options, lambda share, doing: print(f"\r{doing:60}", end="", flush=True))
+    loaded = time.perf_counter() - begun
+    loading = peak() - bare
+    print(f"\rat most {loading:.2f} GiB for loading; {model.info.details['memory']}")
+    state = model.new_state()
+    mask, sop = model.tokenizer.special("[gMASK]"), model.info.bidirectional_until
+    prompt = [*range(100, 100 + PROMPT - 2), mask, sop]
+    begun = time.perf_counter()
+    while not state.length:
+        model.step([Row(state, prompt, None)])
+    read = time.perf_counter() - begun
+    tokens = [_timed(lambda: model.step([Row(state, [77], None)])) for _ in range(rounds)]
+    pipe.send({"peak": peak(), "load": loaded, "read": read, "token": statistics.median(tokens)})
+
+
+def peak(*, reset: bool = False) -> float:
+    """GiB that this process had at most. `reset`: begin anew; a process inherits the figure of the one before it."""
+    if not Path("/proc/self/clear_refs").exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**20
+
+
+def peer(path: Path, rounds: int) -> float:
+    """Seconds of a token by chatglm-cpp."""
+    import chatglm_cpp
+
+    pipeline = chatglm_cpp.Pipeline(str(path))
+    text = "你好，" * (PROMPT // 3)
+    once = _timed(lambda: pipeline.generate(text, max_new_tokens=1, do_sample=False, num_threads=1))
+    found = [
+        _timed(lambda: pipeline.generate(text, max_new_tokens=1 + DECODED, do_sample=False, num_threads=1)) - once
+        for _ in range(rounds)
+    ]
+    return statistics.median(found) / DECODED
+
+
+def _timed(run: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    run()
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--vocabulary", type=Path, required=True, help="ice_text.model of ChatGLM-6B")
+    parser.add_argument("--bits", type=int, choices=(4, 8), default=4)
+    parser.add_argument("--dtype", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--layers", type=int, default=28)
+    parser.add_argument("--shards", type=int, default=0, help="GLM-130B's form, in so many shards")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--peer", type=Path, help="a file of chatglm-cpp, q4_0, of the same shape")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = (Path(folder), given.vocabulary, given.bits, given.layers)
+        model = write_shards(*sizes, given.shards) if given.shards else write_model(*sizes)
+        for dtype in given.dtype:
+            ours, theirs = get_context("spawn").Pipe()
+            process = get_context("spawn").Process(target=measure, args=(model, dtype, given.rounds, theirs))
+            process.start()
+            found = ours.recv()
+            process.join()
+            print(
+                f"\rint{given.bits} in {dtype}: peak {found['peak']:.2f} GiB, loaded in {found['load']:.0f} s, "
+                f"{PROMPT / found['read']:.1f} tokens/s read, {1 / found['token']:.2f} tokens/s answered"
+            )
+    if given.peer is not None:
+        print(f"chatglm-cpp: {1 / peer(given.peer, given.rounds):.2f} tokens/s answered")
+
+
+if __name__ == "__main__":
+    main()
