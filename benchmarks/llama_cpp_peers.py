@@ -87,7 +87,9 @@ class Peer(Protocol):
     """Something that answers prompts of ids."""
 
     name: str
-    pid: int
+
+    @property
+    def pid(self) -> int: ...
 
     async def answer(self, ids: Sequence[int]) -> Answer: ...
 
