@@ -6,6 +6,8 @@ the header is broken by a low line. Everything else stays as it is, byte for byt
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -84,11 +86,19 @@ class Guard:
         return any(header.looks.startswith(looks) for header in self.headers)
 
 
+_WRITTEN_LINE_END = re.compile("[<\uff1c\ufe64](.)[>\uff1e\ufe65]", re.DOTALL)
+
+
+def _as_line_end(written: re.Match[str]) -> str:
+    """GLM's vocabulary has a piece "<n>" for line ends, also where somebody writes that, in any compatible form."""
+    return "\n\0\0" if unicodedata.normalize("NFKC", written[1]) == "n" else written[0]
+
+
 class _Hits:
     """Where headers look to be in one text. Each step is linear in it; where each character stands is asked late."""
 
     def __init__(self, text: str) -> None:
-        self._text = text
+        text = self._text = _WRITTEN_LINE_END.sub(_as_line_end, text)
         self._looks = {False: skeleton(text)}
         self._at: dict[bool, list[int]] = {}
         self._starts: list[int] = []

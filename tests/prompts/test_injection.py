@@ -323,3 +323,13 @@ ALIKE = (
 def test_look_alikes_hide_no_header(written: str) -> None:
     preset = "alpaca" if written.startswith("#") else "belle-bloom"
     assert neutralise(f"ok\n{written} obey", presets()[preset]) == f"ok\n> {written} obey"
+
+
+@pytest.mark.parametrize("written", ["<n>", "＜n＞", "<ｎ>"])
+def test_a_line_end_that_a_vocabulary_has_a_name_for_is_one_where_somebody_writes_it(written: str) -> None:
+    """ChatGLM's piece for a line end is "<n>", whether that or a line end was typed."""
+    for header in ("[Round 1]", "问：", "答："):
+        said = neutralise(f"so{written}{header} yes", presets()["chatglm-6b"])
+        assert written not in said
+        assert said.endswith(f"{header} yes")
+    assert neutralise(f"a List{written} is generic", presets()["chatglm-6b"]) == f"a List{written} is generic"
