@@ -22,10 +22,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from chatbridge.engine.backend import Request
-from chatbridge.errors import ChatbridgeError
+from chatbridge.errors import ChatbridgeError, ModelLoadError
 from chatbridge.prompts.cache import ByteLru
 from chatbridge.prompts.segments import Prompt, Special
-from chatbridge.worker.memory_limit import limit_memory
+from chatbridge.worker.memory_limit import at_limit, limit_memory
 from chatbridge.worker.protocol import (
     Cancel,
     Close,
@@ -129,11 +129,10 @@ class _Worker:
         try:
             limit_memory(load.memory_limit)
             self._engine = engine = self._load(load)
-        except MemoryError as error:
-            why = _out_of_memory(load.memory_limit, error)
-            self._send(LoadFailed(Failure("ModelLoadError", why)))
-            return
         except Exception as error:
+            # What runs out of memory in the middle of an import, say, may fail of something else.
+            if isinstance(error, MemoryError) or at_limit(load.memory_limit):
+                error = ModelLoadError(_out_of_memory(load.memory_limit, error))
             self._send(LoadFailed(Failure.of(error)))
             return
         self._send(Loaded(engine.model.info))
@@ -256,7 +255,7 @@ def _size(prompt: Prompt, ids: tuple[int, ...]) -> int:
     return 1000 + 36 * len(ids) + sum(4 * len(part.text) for part in prompt if not isinstance(part, Special))
 
 
-def _out_of_memory(limit: int | None, error: MemoryError) -> str:
+def _out_of_memory(limit: int | None, error: Exception) -> str:
     if limit is None:
         return f"there is not enough memory for the model ({error}); free some, or take a smaller model"
     return (

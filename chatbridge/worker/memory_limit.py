@@ -32,3 +32,12 @@ def limit_memory(limit: int | None) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
     else:
         print(f"memory_limit is not kept: {sys.platform} has no such limit", flush=True)
+
+
+def at_limit(limit: int | None) -> bool:
+    """Whether this process has about as much memory as it may have."""
+    if limit is None or sys.platform != "linux":
+        return False
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    kib = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData:")), 0)
+    return kib * 1024 > 0.9 * limit

@@ -14,7 +14,7 @@ from chatbridge.bots.triggers import MAX_ANSWERS_TO_BOTS, MAX_STREAKS, BotStreak
 from chatbridge.delivery.clock import LoopClock
 from chatbridge.testing import ScriptedBackend, bridge_with, channel_settings, run_virtually, scripted
 
-CHATS = 1000
+CHATS = 300
 
 
 class SilentChat:
@@ -58,7 +58,7 @@ async def speak(delivery: Delivery, first: int, count: int) -> None:
 
 
 async def grown(bot: Bot) -> dict[str, int]:
-    """Of which objects there are more after a thousand chats than after fifty, and how many."""
+    """Of which objects there are more after three hundred chats than after fifty, and how many."""
     limits = Limits(2000, budget=Budget(5, 5.0), typing_every=5.0)
     async with Delivery(bot, lambda channel: SilentChat(), limits) as delivery:
         await speak(delivery, 0, 50)
@@ -67,7 +67,9 @@ async def grown(bot: Bot) -> dict[str, int]:
         return dict(objects() - before)
 
 
-def test_a_thousand_chats_that_spoke_once_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_hundred_chats_that_spoke_once_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bots, "MAX_DIALOGUES", 10)  # they are bounded; here by less than others may grow
 
     async def main() -> dict[str, int]:

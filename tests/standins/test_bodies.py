@@ -36,7 +36,11 @@ def test_json_may_be_nested_as_deep_as_is_said_and_no_deeper(shape: str) -> None
         parse_json(DEEP)
 
 
-@pytest.mark.parametrize("body", [DEEP, b'{"text": ' + DEEP + b"}", b"[]", b"7", b'{"chat_id": 1, "text": "' + b"x"])
+@pytest.mark.parametrize(
+    "body",
+    [DEEP, b'{"text": ' + DEEP + b"}", b"[]", b"7", b'{"chat_id": 1, "text": "' + b"x"],
+    ids=["deep", "deep inside", "list", "number", "cut off"],
+)
 async def test_a_body_that_is_no_object_is_refused_by_telegram(service: TelegramServer, body: bytes) -> None:
     url = f"{service.api_url}{service.bot.token}/sendMessage"
     assert (await _post(url, body))[0] == 400
