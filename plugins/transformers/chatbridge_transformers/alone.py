@@ -65,6 +65,7 @@ class OwnCache:
     """A way to compute rows: by the model's own cache."""
 
     summary = "one conversation after another, by the model's own cache"
+    singly = False
 
     def __init__(self, causal: Causal) -> None:
         self._causal = causal
@@ -94,8 +95,7 @@ class OwnCache:
         cache = state.cache
         if cache is None and self._causal.cache_name in ("cache", "past_key_values"):
             cache = DynamicCache(config=self._causal.model.config)
-        # One token at a time once there is a history: not every recurrent model goes on with several.
-        pieces = [tokens] if start == 0 else [[token] for token in tokens]
+        pieces = [[token] for token in tokens] if self.singly and start else [tokens]
         logits = []
         for piece in pieces:
             output = self._causal(
@@ -111,6 +111,13 @@ class OwnCache:
         state.ids += tokens
         state.cache = cache
         return torch.cat(logits, dim=1) if every else logits[-1]
+
+
+class OwnCacheSingly(OwnCache):
+    """The same for recurrent models that go on with one token at a time alone."""
+
+    summary = f"{OwnCache.summary}, a token at a time"
+    singly = True
 
 
 class Anew:

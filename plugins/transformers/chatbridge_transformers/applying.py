@@ -13,8 +13,6 @@ from hashlib import blake2b
 from typing import Any
 
 import torch
-from peft import inject_adapter_in_model, set_peft_model_state_dict
-from peft.tuners.tuners_utils import BaseTunerLayer
 
 from chatbridge import ModelLoadError
 from chatbridge_transformers import adapters
@@ -171,6 +169,8 @@ class Adapters:
 
     def _inject(self, adapter: AdapterFile) -> str:
         """Put PEFT's layers into the model, under a name of our own, with the adapter's tensors in them."""
+        from peft import inject_adapter_in_model, set_peft_model_state_dict
+
         name = f"chatbridge_{self._count}"
         self._count += 1
         model = self._causal.model
@@ -193,34 +193,36 @@ class Adapters:
                 f"{missing[0].replace(f'.{name}', '')}"
             )
         if adapter.scale != 1:
-            for layer in self._layers(name):
+            for _, layer in self._layers():
                 if not hasattr(layer, "scaling"):
                     raise ModelLoadError(f"{adapter.path}: scale is for LoRA, and this is {adapter.kind}")
-                layer.scaling[name] *= adapter.scale
+                if name in layer.scaling:
+                    layer.scaling[name] *= adapter.scale
         return name
 
     def _merge_in(self, name: str) -> None:
         """Add the adapter's products to the weights, and take PEFT's layers out again."""
         model = self._causal.model
-        for path, layer in list(model.named_modules()):
-            if isinstance(layer, BaseTunerLayer):
-                layer.merge(adapter_names=[name])
-                parent, _, child = path.rpartition(".")
-                setattr(model.get_submodule(parent), child, layer.get_base_layer())
+        for path, layer in self._layers():
+            layer.merge(adapter_names=[name])
+            parent, _, child = path.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer.get_base_layer())
         if hasattr(model, "peft_config"):
             del model.peft_config
 
     def _activate(self, names: Sequence[str]) -> None:
-        for layer in self._causal.model.modules():
-            if isinstance(layer, BaseTunerLayer):
-                layer.enable_adapters(bool(names))
-                if names:
-                    layer.set_adapter(list(names), inference_mode=True)
+        for _, layer in self._layers():
+            layer.enable_adapters(bool(names))
+            if names:
+                layer.set_adapter(list(names), inference_mode=True)
 
-    def _layers(self, name: str) -> Iterator[Any]:
-        for layer in self._causal.model.modules():
-            if isinstance(layer, BaseTunerLayer) and name in getattr(layer, "scaling", {name: 1}):
-                yield layer
+    def _layers(self) -> list[tuple[str, Any]]:
+        """PEFT's layers and their names; the package takes seconds to import, and is not for models without adapters."""
+        if not self._count:
+            return []
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        return [(name, one) for name, one in self._causal.model.named_modules() if isinstance(one, BaseTunerLayer)]
 
     def _probe(self) -> Any:
         size = self._causal.model.get_input_embeddings().weight.shape[0]

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 def load(options: TransformersOptions, progress: Callable[[float, str], None]) -> TransformersModel:
     """Load the model and return it with everything asked for in use. Raises ModelLoadError."""
+    from chatbridge_transformers import folder
+
+    progress(0.0, "looking at the files")
+    model_folder = folder.read(folder.locate(options.path, options.revision, progress))
     _use_threads(options.threads)
     from chatbridge_transformers import adapters, describe, loading, tokenizer, ways
     from chatbridge_transformers.applying import Adapters
@@ -29,7 +33,7 @@ def load(options: TransformersOptions, progress: Callable[[float, str], None]) -
         name: [adapters.read(adapter, f"adapters: {name}", progress) for adapter in one.lora]
         for name, one in options.adapters.items()
     }
-    loaded = loading.load(options, progress)
+    loaded = loading.load(options, model_folder, progress)
     found = _tokenizer(options, loaded, own)
     causal = Causal(loaded.model)
     applied = Adapters(causal, merge=options.quantization is None and options.device_map is None)

@@ -6,6 +6,7 @@ Knows safetensors and torch's files; knows no architecture.
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -94,7 +95,9 @@ def rows(found: Mapping[str, Tensor]) -> int | None:
 def _torch(path: Path, device: str) -> dict[str, Any]:
     try:
         mapped = device == "meta" and zipfile.is_zipfile(path)
-        found = torch.load(path, map_location=device, weights_only=True, mmap=mapped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other pickles' versions; what can't be read is an error below
+            found = torch.load(path, map_location=device, weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         why = str(error)
         if "Unsupported" in why or "WeightsUnpickler" in why or "weights_only" in why.lower():

@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from chatbridge import ModelLoadError, free_memory
-from chatbridge_transformers import checkpoint, folder, memory
+from chatbridge_transformers import checkpoint, memory
 from chatbridge_transformers.checkpoint import Tensor
 from chatbridge_transformers.folder import Folder, Progress
 from chatbridge_transformers.options import TransformersOptions
@@ -36,10 +36,8 @@ class Loaded:
     unused: tuple[str, ...]
 
 
-def load(options: TransformersOptions, progress: Progress) -> Loaded:
-    """Load the model that the options name. Raises ModelLoadError, if it can before any weights are read."""
-    progress(0.0, "looking at the files")
-    found = folder.read(folder.locate(options.path, options.revision, progress))
+def load(options: TransformersOptions, found: Folder, progress: Progress) -> Loaded:
+    """Load the model in a folder. Raises ModelLoadError, if it can before any weights are read."""
     tensors = checkpoint.shapes(found.shards)
     _check_options(options)
     config = _config(options, found)
@@ -153,6 +151,7 @@ def _read(options: TransformersOptions, found: Folder, config: Any, dtype: str) 
             local_files_only=True,
             output_loading_info=True,
             weights_only=True,
+            ignore_mismatched_sizes=True,  # the report has them with their sizes, and is an error below
             **places,
         )
     except ModelLoadError:
@@ -176,7 +175,7 @@ def _quantized(kind: str, dtype: Any) -> Any:
 
 def _check_report(path: Path, report: Mapping[str, Any]) -> tuple[str, ...]:
     """Raise ModelLoadError where the library has filled a part of the model with chance; return what it left aside."""
-    if wrong := list(report.get("mismatched_keys") or ()):
+    if wrong := sorted(report.get("mismatched_keys") or (), key=str):
         name, *sizes = wrong[0] if isinstance(wrong[0], tuple) else (wrong[0],)
         told = f" ({list(sizes[0])} in the files, {list(sizes[1])} in config.json)" if len(sizes) > 1 else ""
         raise ModelLoadError(

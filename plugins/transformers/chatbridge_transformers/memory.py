@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,7 +41,6 @@ def refuse_what_does_not_fit(path: Path, size: int, free: int, where: str) -> No
 
 def resident() -> int:
     """Bytes of main memory that this process holds (Linux); 0 where it can't be told."""
-    gc.collect()
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError, IndexError):

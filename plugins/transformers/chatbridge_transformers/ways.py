@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from chatbridge import ModelLoadError
-from chatbridge_transformers.alone import Anew, OwnCache, OwnState
+from chatbridge_transformers.alone import Anew, OwnCache, OwnCacheSingly, OwnState
 from chatbridge_transformers.causal import Causal
 from chatbridge_transformers.packed import Packed, UnfitError
 from chatbridge_transformers.padded import Padded
@@ -49,17 +49,24 @@ class Chosen:
     can_trim: bool
 
 
-def choose(causal: Causal, *, batched: bool, replace_attention: bool, exact: bool) -> Chosen:
-    """The first way that agrees. Raises ModelLoadError where none does.
+def choose(
+    causal: Causal,
+    *,
+    batched: bool,
+    replace_attention: bool,
+    exact: bool,
+    preferred: Sequence[Callable[[Causal], Any]] = (),
+) -> Chosen:
+    """The first way that agrees, of those `preferred` and then of our own. Raises ModelLoadError where none does.
 
     `batched`: false computes one conversation after another. `replace_attention`: whether
     the model's own attention may be put out of use. `exact`: whether numbers are float32.
     """
-    ways: list[Callable[[Causal], Any]] = []
+    ways: list[Callable[[Causal], Any]] = list(preferred)
     if batched:
         ways += [Packed] if replace_attention else []
         ways.append(Padded)
-    ways += [OwnCache, Anew]
+    ways += [OwnCache, OwnCacheSingly, Anew]
     size = causal.model.get_input_embeddings().weight.shape[0]
     conversations = [[(7 * i * i + 3 * i + 5 * k) % size for i in range(1, length)] for k, length in ((1, 13), (2, 7))]
     with torch.inference_mode():
@@ -81,8 +88,8 @@ def choose(causal: Causal, *, batched: bool, replace_attention: bool, exact: boo
                 found = _tried(way, conversations)
                 apart = float((found.cpu() - expected.cpu()).abs().max() / expected.std().cpu())
                 if apart <= (_EXACT if exact else _ROUNDED):
-                    kv = kind in (Packed, Padded)
-                    return Chosen(way, "; ".join(reasons), kv, kv or kind is Anew)
+                    kv = isinstance(way, (Packed, Padded))
+                    return Chosen(way, "; ".join(reasons), kv, kv or isinstance(way, Anew))
                 reasons.append(f"{kind.__name__.lower()}: {apart:.2g} away from the model's own logits")
             except Exception as error:  # whatever a model's own code may raise
                 reasons.append(str(error) if isinstance(error, UnfitError) else f"{kind.__name__.lower()}: {error!r}")
