@@ -49,7 +49,9 @@ class AdapterFile:
 
     def pairs(self) -> dict[str, tuple[Any, Any]]:
         """LoRA's two matrices of each layer, [rank, in] and [out, rank]."""
-        downs = {name[: -len(".lora_A.weight")]: t for name, t in self.tensors.items() if name.endswith("lora_A.weight")}
+        downs = {
+            name[: -len(".lora_A.weight")]: t for name, t in self.tensors.items() if name.endswith("lora_A.weight")
+        }
         return {
             layer: (down, self.tensors[f"{layer}.lora_B.weight"])
             for layer, down in downs.items()

@@ -60,7 +60,8 @@ def tensors(path: Path) -> dict[str, Any]:
     if path.suffix != ".safetensors":
         return _torch(path, "cpu")
     try:
-        return load_file(path)
+        found: dict[str, Any] = load_file(path)
+        return found
     except (OSError, SafetensorError) as error:
         raise ModelLoadError(f"{path}: the file is damaged ({error}); download it again") from error
 

@@ -38,9 +38,7 @@ def read(text: str, path: Path, named: Mapping[str, str], *, add_bos: bool | Non
     special |= {text: vocabulary[text] for key, text in named.items() if text in vocabulary and key != "unk_token"}
     others = {token.content: number for number, token in added.items() if token.content not in special}
     kind, spell = _spelling(written)
-    text_of = {
-        number: piece.encode() if number in added else spell(piece) for piece, number in vocabulary.items()
-    }
+    text_of = {number: piece.encode() if number in added else spell(piece) for piece, number in vocabulary.items()}
 
     def encode(plain: str, start: bool) -> list[int]:
         ids: list[int] = (first if start else later).encode(plain, add_special_tokens=False).ids

@@ -58,13 +58,9 @@ def locate(place: str, revision: str | None, progress: Progress, key: str = "pat
     except Exception:  # not all of it is here yet
         progress(0.0, f"downloading {place}")
     try:
-        names = {
-            entry.rfilename for entry in _hub().model_info(place, revision=revision).siblings or ()
-        }
+        names = {entry.rfilename for entry in _hub().model_info(place, revision=revision).siblings or ()}
         doubled = ["*.bin"] if any(name.endswith(".safetensors") for name in names) else []
-        return Path(
-            snapshot_download(place, revision=revision, allow_patterns=wanted, ignore_patterns=doubled)
-        )
+        return Path(snapshot_download(place, revision=revision, allow_patterns=wanted, ignore_patterns=doubled))
     except Exception as error:  # network, rights, names: the package has a class for each
         why = str(error).splitlines()[0] if str(error) else repr(error)
         raise ModelLoadError(

@@ -110,7 +110,7 @@ def _config(options: TransformersOptions, found: Folder) -> Any:
 
 def _on_card(options: TransformersOptions) -> bool:
     if options.device == "auto" or options.device_map is not None:
-        return torch.cuda.is_available() or torch.backends.mps.is_available()
+        return bool(torch.cuda.is_available() or torch.backends.mps.is_available())
     return options.device != "cpu"
 
 
@@ -168,9 +168,7 @@ def _read(options: TransformersOptions, found: Folder, config: Any, dtype: str) 
 def _quantized(kind: str, dtype: Any) -> Any:
     if kind == "int8":
         return transformers.BitsAndBytesConfig(load_in_8bit=True)
-    return transformers.BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_compute_dtype=dtype
-    )
+    return transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_compute_dtype=dtype)
 
 
 def _check_report(path: Path, report: Mapping[str, Any]) -> tuple[str, ...]:

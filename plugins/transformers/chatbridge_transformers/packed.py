@@ -47,7 +47,7 @@ class _Step:
         return self.masks[key].to(device)
 
 
-class _Rows(DynamicCache):
+class _Rows(DynamicCache):  # type: ignore[misc]
     """What the model takes for its cache: gives back the new keys and values alone, and remembers whose turn it is."""
 
     def __init__(self) -> None:
@@ -92,7 +92,10 @@ class Packed:
         self, rows: Sequence[tuple[KvState, Sequence[int]]], wanted: Sequence[int], *, every: bool = False
     ) -> Any:
         """See `Way`."""
-        spans, ids, positions, start = [], [], [], 0
+        spans: list[tuple[KvState, int, int]] = []
+        ids: list[int] = []
+        positions: list[int] = []
+        start = 0
         for state, tokens in rows:
             spans.append((state, start, start + len(tokens)))
             ids += tokens
@@ -101,9 +104,7 @@ class Packed:
         keep = list(range(start)) if every else [spans[number][2] - 1 for number in wanted]
         self._step, self._rows = _Step(spans), _Rows()
         try:
-            output = self._causal(
-                torch.tensor([ids]), cache=self._rows, positions=torch.tensor([positions]), keep=keep
-            )
+            output = self._causal(torch.tensor([ids]), cache=self._rows, positions=torch.tensor([positions]), keep=keep)
             if not self._step.called:
                 raise UnfitError("it has an attention of its own")
         finally:

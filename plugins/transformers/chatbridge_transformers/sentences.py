@@ -18,9 +18,7 @@ _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
 """NormalizerSpec { add_dummy_prefix: false } as field 3 of a ModelProto: what comes later in a message wins."""
 
 
-def read(
-    path: Path, added: Mapping[str, int], named: Collection[str], *, add_bos: bool
-) -> tuple[Encode, Pieces]:
+def read(path: Path, added: Mapping[str, int], named: Collection[str], *, add_bos: bool) -> tuple[Encode, Pieces]:
     """How the file encodes, and what its ids stand for.
 
     `added`: tokens beside the file, by their text, with ids behind the file's. `named`: texts that are called special.

@@ -80,7 +80,7 @@ class KvState:
 
     @property
     def nbytes(self) -> int:
-        return 64 + sum(tensor.nbytes for layer in self.layers.values() for tensor in layer)
+        return 64 + sum(int(tensor.nbytes) for layer in self.layers.values() for tensor in layer)
 
     def append(self, number: int, keys: Any, values: Any) -> tuple[Any, Any]:
         """Write the new ones, [heads, tokens, size], behind the others; return all, [heads, all tokens, size]."""

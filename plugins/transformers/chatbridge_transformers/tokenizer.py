@@ -168,15 +168,13 @@ def _converted(folder: Path, trust_remote_code: bool) -> str:
     """A tokenizer.json of what only transformers' own classes can read."""
     if not has_tokenizer(folder):
         raise ModelLoadError(
-            f"{folder}: there is no tokenizer here; download tokenizer.json or tokenizer.model into it, or name another "
-            f"folder by tokenizer:"
+            f"{folder}: there is no tokenizer here; download tokenizer.json or tokenizer.model into it, or name "
+            f"another folder by tokenizer:"
         )
     from transformers import AutoTokenizer
 
     try:
-        found = AutoTokenizer.from_pretrained(
-            str(folder), trust_remote_code=trust_remote_code, local_files_only=True
-        )
+        found = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code, local_files_only=True)
         return str(found.backend_tokenizer.to_str())
     except Exception as error:  # whatever a tokenizer's class may raise
         why = str(error).splitlines()[0] if str(error) else type(error).__name__

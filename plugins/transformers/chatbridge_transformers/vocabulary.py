@@ -59,7 +59,7 @@ class TransformersTokenizer:
         self.controls = frozenset(pieces.special.values()) - frozenset(self.specials.values())
         # What is added and not special says something in answers, as <tool_call> does, so it keeps its bytes. A text
         # gives it only where it is text, as runs of blanks are.
-        tags = {text: token for text, token in pieces.added.items() if _TAG.fullmatch(text) and not _THINK.fullmatch(text)}
+        tags = {text: i for text, i in pieces.added.items() if _TAG.fullmatch(text) and not _THINK.fullmatch(text)}
         self._never = frozenset((*self.specials.values(), *self.controls, *tags.values()))
         names = sorted({*self.specials, *tags}, key=len, reverse=True)
         self._names = re.compile(f"(?={'|'.join(map(re.escape, names))})") if names else None

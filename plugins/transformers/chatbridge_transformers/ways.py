@@ -119,9 +119,7 @@ def _tried(way: Way, conversations: Sequence[Sequence[int]]) -> Any:
     parts = [((0, 4), (0, 3)), ((4, -1), (3, 4)), ((-1, None), (4, None))]
     found = None
     for cuts in parts:
-        rows = [
-            (state, list(ids[slice(*cut)])) for state, ids, cut in zip(states, conversations, cuts, strict=True)
-        ]
+        rows = [(state, list(ids[slice(*cut)])) for state, ids, cut in zip(states, conversations, cuts, strict=True)]
         found = way.forward(rows, [0, 1])
         for state, tokens in rows:
             advance(state, len(tokens))

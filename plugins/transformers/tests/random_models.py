@@ -1,4 +1,4 @@
-"""Small models of random weights, of architectures that nothing was recorded of; with the recorded BLOOM's tokenizer."""
+"""Small models of random weights, of architectures that nothing was recorded of, with the recorded BLOOM's words."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from chatbridge.config import load
 
 from .conftest import BLOOM, LLAMA, Load, change, copy_of, opened, recorded
 
-POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{64 * '0'}\nsize 12345\n"
 SHARDS = ("pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin")
 
 
@@ -242,7 +242,8 @@ def test_adapters_for_another_vocabulary_tell_both_numbers(tmp_path: Path) -> No
     refused(LLAMA / "hf", f"of {first} ids", f"the model has {second} by now", "the wrong order", lora=[two, one])
     refused(LLAMA / "hf", f"of {second} ids", f"has {first}", lora=[one, two], tokenizer=one)
     refused(LLAMA / "hf", f"has {first} ids", f"has rows for {plain}", tokenizer=one)
-    refused(LLAMA / "hf", f"a vocabulary of {sizes['chinese_llama']} ids", "lora of a model of its own", adapters={"zh": one})
+    own = (f"a vocabulary of {sizes['chinese_llama']} ids", "lora of a model of its own")
+    refused(LLAMA / "hf", *own, adapters={"zh": one})
     stray = Path(shutil.copytree(LLAMA / "alpaca-lora", tmp_path / "stray"))
     shutil.copyfile(one / "tokenizer.model", stray / "tokenizer.model")
     refused(LLAMA / "hf", first, plain, lora=stray)

@@ -202,9 +202,7 @@ def test_the_first_class_names_and_wrong_ids_are_read_right(
     tmp_path: Path, model_of: Load, reference: dict[str, np.ndarray]
 ) -> None:
     # As decapoda-research's LLaMA, of which most early adapters were made.
-    folder = copy_of(
-        LLAMA / "hf", tmp_path / "m", architectures=["LLaMAForCausalLM"], bos_token_id=0, eos_token_id=1
-    )
+    folder = copy_of(LLAMA / "hf", tmp_path / "m", architectures=["LLaMAForCausalLM"], bos_token_id=0, eos_token_id=1)
     names = {"bos_token": "", "eos_token": "", "unk_token": "", "tokenizer_class": "LLaMATokenizer"}
     change(folder / "tokenizer_config.json", **names)
     (folder / "special_tokens_map.json").write_text("{}", encoding="utf-8")

@@ -15,6 +15,7 @@ from chatbridge_transformers.causal import Causal
 from chatbridge_transformers.model import TransformersModel
 from chatbridge_transformers.packed import Packed, UnfitError
 from chatbridge_transformers.padded import Padded
+from chatbridge_transformers.state import KvStates
 
 from chatbridge import ModelLoadError, Row
 
@@ -94,9 +95,6 @@ def test_rows_in_any_company_are_what_they_are_alone(llama: TransformersModel) -
     assert found == alone
 
 
-
-
-
 def test_a_step_that_fails_leaves_states_as_they_were(llama: TransformersModel) -> None:
     state, other = llama.new_state(), llama.new_state(None, "alpaca")
     llama.step([Row(state, IDS[:5], None), Row(other, IDS[:5], None)])
@@ -149,9 +147,7 @@ def test_a_way_that_disagrees_is_not_taken(library: Any) -> None:
                 state.length = 0
             return super()._compute(rows, every=every)
 
-    found = ways.choose(
-        Causal(library), batched=True, replace_attention=False, exact=True, preferred=(Forgetful,)
-    )
+    found = ways.choose(Causal(library), batched=True, replace_attention=False, exact=True, preferred=(Forgetful,))
     assert type(found.way) is Padded
     assert "forgetful: " in found.why
     assert "away from the model's own logits" in found.why
@@ -164,7 +160,7 @@ def test_what_an_attention_is_given_and_we_do_not_know_is_not_ignored(library: A
         for layer in library.model.layers:
             layer.self_attn.forward = _with_sinks(layer.self_attn, original)
         with torch.inference_mode(), pytest.raises(UnfitError, match="is given s_aux"):
-            way.forward([(ways.KvStates("x", 64).new(), IDS[:4])], [0])
+            way.forward([(KvStates("x", 64).new(), IDS[:4])], [0])
     finally:
         way.close()
     assert library.config._attn_implementation == "sdpa"
