@@ -217,7 +217,7 @@ class Adapters:
                 layer.set_adapter(list(names), inference_mode=True)
 
     def _layers(self) -> list[tuple[str, Any]]:
-        """PEFT's layers and their names; the package takes seconds to import, and is not for models without adapters."""
+        """PEFT's layers and their names; importing it takes seconds, which models without adapters need not wait."""
         if not self._count:
             return []
         from peft.tuners.tuners_utils import BaseTunerLayer

@@ -19,8 +19,9 @@ from chatbridge_transformers.vocabulary import Encode, Pieces
 def read(text: str, path: Path, named: Mapping[str, str], *, add_bos: bool | None) -> tuple[str, Encode, Pieces]:
     """What kind it is, how the file encodes, and what its ids stand for.
 
-    `text`: what the file at `path` holds. `named`: the texts of `bos_token`, `eos_token` and so on, as tokenizer_config.json gives them. `add_bos`: whether
-    prompts begin with the bos; None where the file itself says it. Raises ModelLoadError.
+    `text`: what the file at `path` holds. `named`: the texts of `bos_token`, `eos_token` and so on, as
+    tokenizer_config.json gives them. `add_bos`: whether prompts begin with the bos; None where the file itself says it.
+    Raises ModelLoadError.
     """
     try:
         written = json.loads(text)

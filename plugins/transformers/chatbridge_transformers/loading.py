@@ -158,7 +158,7 @@ def _read(options: TransformersOptions, found: Folder, config: Any, dtype: str) 
         raise
     except torch.OutOfMemoryError as error:
         raise ModelLoadError(
-            f"{found.path}: the card is too small for this model in {dtype}; take quantization: nf4, or device_map: auto"
+            f"{found.path}: the card is too small for this model in {dtype}; take quantization: nf4, or device_map"
         ) from error
     except Exception as error:  # whatever a model's class may raise
         raise ModelLoadError(f"{found.path}: transformers can't load it: {_line(error)}") from error
@@ -185,7 +185,7 @@ def _check_report(path: Path, report: Mapping[str, Any]) -> tuple[str, ...]:
             f"them up; download all parts of the model again"
         )
     if errors := report.get("error_msgs"):
-        raise ModelLoadError(f"{path}: transformers can't load it: {list(errors)[0]}")
+        raise ModelLoadError(f"{path}: transformers can't load it: {next(iter(errors))}")
     unexpected = sorted(report.get("unexpected_keys") or ())
     return tuple(name for name in unexpected if not name.endswith(_USELESS))
 

@@ -1,4 +1,4 @@
-"""Finds a model's tokenizer among its files, and which ids begin prompts and end replies. Knows files; encodes nothing."""
+"""Finds a model's tokenizer among its files, and the ids that begin prompts and end replies. Encodes nothing."""
 
 from __future__ import annotations
 
