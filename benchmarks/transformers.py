@@ -1,7 +1,7 @@
 """How fast the transformers backend answers 8 conversations, on one thread, beside the library's own `generate`.
 
 Both run in the same process and are counted in processor time, since other programs may be running. The greedy ids of
-both are compared as well. Any model's folder will do; a chat model whose template marks turns as ChatML is asked as such.
+both are compared as well. Any model's folder will do; a chat model that has ChatML's marks is asked by these.
 
     python benchmarks/transformers.py FOLDER [--tokens 48]
 """

@@ -44,8 +44,6 @@ def load(options: TransformersOptions, progress: Callable[[float, str], None]) -
     rows = int(loaded.model.get_input_embeddings().weight.shape[0])
     _check_vocabulary(found, rows, own, [file for files in named.values() for file in files])
     ids = tokenizer.special_ids(found.tokenizer, loaded.folder, rows)
-    if options.compile:
-        causal.compile()
     chosen = ways.choose(
         causal,
         batched=options.batched,

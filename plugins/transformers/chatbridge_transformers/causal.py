@@ -21,7 +21,6 @@ class Causal:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.device = model.get_input_embeddings().weight.device
-        self._forward = model  # what is called; `torch.compile` puts another one here
         known = {*inspect.signature(type(model).forward).parameters}
         # Newer models take everything but their own by **kwargs: their inner model names the rest.
         inner = getattr(model, model.base_model_prefix, None)
@@ -32,14 +31,10 @@ class Causal:
 
     def close(self) -> None:
         """Give the model's memory back, as far as nobody else holds it."""
-        self.model = self._forward = None
+        self.model = None
 
     def takes(self, argument: str) -> bool:
         return argument in self._known
-
-    def compile(self) -> None:
-        """Compile the model's forward when it is first used."""
-        self._forward = torch.compile(self.model, dynamic=True)
 
     def __call__(
         self,
@@ -66,7 +61,7 @@ class Causal:
         sliced = keep is not None and self.takes("logits_to_keep")
         if sliced:
             arguments["logits_to_keep"] = torch.tensor(keep or [ids.shape[1] - 1], device=self.device)
-        output = self._forward(**arguments)
+        output = self.model(**arguments)
         if keep is not None and not sliced:
             output.logits = output.logits[:, list(keep)]
         return output

@@ -147,8 +147,7 @@ def _details(
         "together": together + (f" ({chosen.why})" if chosen.why else ""),
         "tokenizer": f"{tokenizer.kind}, {tokenizer.size} ids for {_rows(model)} rows, {found.file}",
         "threads": str(torch.get_num_threads()),
-        "transformers": f"{version('transformers')} on torch {torch.__version__}"
-        + (", compiled" if options.compile else ""),
+        "transformers": f"{version('transformers')} on torch {torch.__version__}",
     }
     if wrong_ids:
         details["wrong ids"] = "; ".join(wrong_ids)

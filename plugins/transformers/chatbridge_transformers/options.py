@@ -131,9 +131,6 @@ class TransformersOptions(Options):
     batched: Annotated[
         bool, Field(description="Compute conversations together where that agrees with the model; false never does.")
     ] = True
-    compile: Annotated[
-        bool, Field(description="Compile the model by torch.compile; the first answers take minutes longer.")
-    ] = False
     threads: Annotated[
         int | None, Field(ge=1, le=512, description="Processor cores to use; else as many as there are.")
     ] = None
