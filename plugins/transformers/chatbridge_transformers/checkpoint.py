@@ -1,0 +1,115 @@
+"""The tensors of a model's or adapter's files: their shapes without reading them, and the adapters' own. No code runs.
+
+Knows safetensors and torch's files; knows no architecture.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from chatbridge import ModelLoadError
+from chatbridge_transformers.folder import safetensors_header
+
+_SAMPLES, _SAMPLE = 64, 4096
+"""Parts of each file that count for the fingerprint, and bytes of each, besides the file's size and header."""
+
+_WIDTHS = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor in a file: its shape, and the bytes of one number."""
+
+    shape: tuple[int, ...]
+    width: int
+
+    @property
+    def count(self) -> int:
+        found = 1
+        for size in self.shape:
+            found *= size
+        return found
+
+
+def shapes(files: Sequence[Path]) -> dict[str, Tensor]:
+    """All tensors by name. Raises ModelLoadError for a file that is damaged, or wants to do more than hold tensors."""
+    found: dict[str, Tensor] = {}
+    for path in files:
+        if path.suffix == ".safetensors":
+            for name, (kind, shape, _) in safetensors_header(path).items():
+                found[name] = Tensor(shape, _WIDTHS.get(kind, 1))
+        else:
+            for name, value in _torch(path, "meta").items():
+                found[name] = Tensor(tuple(value.shape), value.element_size())
+    return found
+
+
+def tensors(path: Path) -> dict[str, Any]:
+    """The tensors themselves, in main memory. Raises ModelLoadError."""
+    if path.suffix != ".safetensors":
+        return _torch(path, "cpu")
+    try:
+        found: dict[str, Any] = load_file(path)
+        return found
+    except (OSError, SafetensorError) as error:
+        raise ModelLoadError(f"{path}: the file is damaged ({error}); download it again") from error
+
+
+def fingerprint(files: Sequence[Path]) -> str:
+    """A hash of sizes, headers and samples of the files; their names don't count."""
+    digest = blake2b(digest_size=16)
+    for path in files:
+        size = path.stat().st_size
+        digest.update(size.to_bytes(8, "little"))
+        if path.suffix == ".safetensors":
+            digest.update(repr(safetensors_header(path)).encode())
+        elif zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for entry in archive.infolist():
+                    digest.update(f"{entry.filename.partition('/')[2]} {entry.file_size} {entry.CRC}\n".encode())
+        with path.open("rb") as file:
+            for number in range(_SAMPLES):
+                file.seek(size * number // _SAMPLES)
+                digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()
+
+
+def rows(found: Mapping[str, Tensor]) -> int | None:
+    """Ids that the embedding has a row for, told from the names that models give it; None where there is no such."""
+    for name, tensor in found.items():
+        if name.endswith(("embed_tokens.weight", "word_embeddings.weight", "wte.weight", "embed_in.weight")):
+            return tensor.shape[0]
+    return None
+
+
+def _torch(path: Path, device: str) -> dict[str, Any]:
+    try:
+        mapped = device == "meta" and zipfile.is_zipfile(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other pickles' versions; what can't be read is an error below
+            found = torch.load(path, map_location=device, weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        why = str(error)
+        if "Unsupported" in why or "WeightsUnpickler" in why or "weights_only" in why.lower():
+            raise ModelLoadError(
+                f"{path}: this file wants to run code and not only to hold weights, so it is not read; take the model "
+                f"as safetensors, from somebody whom you trust"
+            ) from None
+        raise ModelLoadError(f"{path}: the file is damaged ({why.splitlines()[0]}); download it again") from None
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, AttributeError, IndexError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelLoadError(f"{path}: the file is damaged, or only a part of it: {why}; download it again") from None
+    if not isinstance(found, dict):
+        raise ModelLoadError(f"{path}: this holds {type(found).__name__}, and no tensors by name")
+    return {str(name): value for name, value in found.items() if isinstance(value, torch.Tensor)}
