@@ -36,4 +36,5 @@ def seconds(preset: str, text: str) -> float:
 @pytest.mark.parametrize("preset", PIECES)
 def test_eight_times_the_text_costs_about_eight_times_as_much(preset: str) -> None:
     text = PIECES[preset] * (4096 // len(PIECES[preset]))
-    assert seconds(preset, text * 8) < 40 * max(seconds(preset, text), 0.002)  # quadratic: 64 times
+    tries = (seconds(preset, text * 8) / max(seconds(preset, text), 0.002) for _ in range(3))
+    assert any(ratio < 24 for ratio in tries)  # quadratic: 64 times, however often
