@@ -12,6 +12,7 @@ import pytest
 from chatbridge import ModelLoadError
 from chatbridge.testing.toy import ToyOptions, toy_backend
 from chatbridge.worker.backend import WorkerBackend
+from chatbridge.worker.memory_limit import at_limit
 
 from .test_recovery import ask, text_of
 
@@ -70,3 +71,39 @@ def test_whom_a_worker_has_no_memory_for_is_answered_by_the_next_one() -> None:
             await backend.aclose()
 
     asyncio.run(main())
+
+
+DEAF = """
+import socket, threading
+import chatbridge.worker.__main__ as worker
+
+class Deaf(worker._Worker):
+    def run(self):
+        threading.Thread(target=self.{method}, args={args}, daemon=True).start()
+        threading.Event().wait()
+
+    def _ids(self, engine, prompt):
+        raise MemoryError("nothing is left")
+
+    def _read(self):
+        raise MemoryError("nothing is left")
+
+worker._Worker = Deaf
+ours, theirs = socket.socketpair()
+from chatbridge.engine.backend import Request
+worker.main("fd:%d" % theirs.detach())
+"""
+
+
+@pytest.mark.parametrize(("method", "args"), [("_read", "()"), ("_tokenize_request", "(None, Request(()))")])
+def test_a_worker_one_of_whose_threads_finds_no_memory_ends_at_once(method: str, args: str) -> None:
+    program = DEAF.format(method=method, args=args)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "MemoryError: nothing is left" in done.stderr
+
+
+def test_a_process_knows_whether_it_has_what_it_may_have() -> None:
+    assert at_limit(2**20)
+    assert not at_limit(2**60)
+    assert not at_limit(None)
