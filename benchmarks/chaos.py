@@ -1,7 +1,7 @@
 """Chaos under many rooms: the model's worker is stopped, crashed, killed and starved at random, while all rooms talk.
 
     python benchmarks/chaos.py [--minutes 10] [--rooms 50] [--seed 1] [--only SIGKILL,poison] [--blows 5]
-        [--every 2-6] [--patience 60]
+        [--every 2-6] [--hang-timeout 2] [--patience 60]
 
 The toy model runs in a worker process. In each room somebody asks one thing after the other; what an undisturbed worker
 answers is known before, and every answer has to be just that, to the letter. Every few seconds something befalls the
@@ -200,6 +200,12 @@ async def main() -> int:
     parser.add_argument("--blows", type=float, default=float("inf"), help="end after so many, before the time is over")
     parser.add_argument("--every", default="2-6", help="seconds from an answer after one blow to the next blow")
     parser.add_argument(
+        "--hang-timeout",
+        type=float,
+        default=2.0,
+        help="the model's setting, in seconds; a long step may take 20 times as long",
+    )
+    parser.add_argument(
         "--patience", type=float, default=60.0, help="seconds in which somebody has to be told something"
     )
     given = parser.parse_args()
@@ -213,7 +219,8 @@ async def main() -> int:
     )
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        async with bridge_with(toy_backend, Path(folder) / "store", options=options, defaults=defaults) as bridge:
+        store, hang = Path(folder) / "store", given.hang_timeout
+        async with bridge_with(toy_backend, store, options=options, defaults=defaults, hang_timeout=hang) as bridge:
             report = await Chaos(bridge, given).run()
     tell(report, time.monotonic() - begun)
     return 1 if report.breaches else 0

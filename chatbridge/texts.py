@@ -177,6 +177,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "没能从 {service} 取到文件，请再发一次。",
     ),
     "said_nothing": ("(The model had nothing to say.)", "（模型没有给出内容。）"),
+    "question_deleted": ("The message that this would answer was deleted.", "要回答的消息已被删除。"),
     "not_permitted": ("You may not use this bot here.", "您不能在这里使用本机器人。"),
     "not_yours": (
         "This answer is somebody else's: whoever asked for it and admins may do that.",

@@ -265,6 +265,10 @@ class Dialogue(ConversationTree):
             model = settings.model
             async with self.bot.services.models.use(self.bot.model(settings)) as backend:
                 built = await self._build(conversation, target, settings, backend)
+                if built is None:
+                    if not state.superseded:
+                        state.notices.append(say(state.language, "question_deleted"))
+                    return
                 state.notices += built.notices(state.language)
                 state.running = (backend, built.request.id)
                 if state.reservation is not None:
@@ -302,8 +306,8 @@ class Dialogue(ConversationTree):
 
     async def _build(
         self, conversation: Conversation, target: AnswerTarget, settings: ChannelSettings, backend: Backend
-    ) -> BuiltRequest:
-        """The request for an answer; where its prompt begins is stored."""
+    ) -> BuiltRequest | None:
+        """The request for an answer, None where its question was deleted. Where its prompt begins is stored."""
         template = choose_template(self.bot.templates, settings, backend.info)
         await self.bot.services.look_over(template, backend.info)
         path, room = [target.asked], room_for(settings, backend.info)
@@ -313,6 +317,8 @@ class Dialogue(ConversationTree):
         if settings.history:  # what was left out so far, and what can't fit by any means, is not even read back
             most = MAX_BYTES_PER_TOKEN * backend.info.context_length
             path = await self.store.path(conversation.id, target.asked.id, since=trim, max_bytes=most)
+            if not path or path[-1].id != target.asked.id:
+                return None
         asked_of = backend.info.vocabulary, backend.info.context_length, settings
         if self._too_long is not None and self._too_long[1] == asked_of:
             too_long, _, why = self._too_long

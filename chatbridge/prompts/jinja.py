@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise, product
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts.bodies import Body, BodyWriter
+from chatbridge.prompts.cache import ByteLru
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
 from chatbridge.prompts.guard import Guard, guard_against
 from chatbridge.prompts.jinja_renderer import JinjaRenderer, TemplateLimitError, shared_renderer
@@ -170,7 +170,9 @@ def learn(
 ) -> tuple[Guard, tuple[str, ...]]:
     """Renders samples: the guard against the headers that the template writes, and the tokens that end its answers."""
     vocabulary = _Vocabulary(info.bos, info.eos, tuple(info.specials.items()))
-    return _learn(source, vocabulary, tuple(headers), renderer or shared_renderer())
+    # The renderer is no part of the key: it would be kept alive, and all that its limits are asked of.
+    key = (source, vocabulary, tuple(headers))
+    return _LEARNED.get(key, lambda: _learn(*key, renderer or shared_renderer()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +184,18 @@ class _Vocabulary:
     specials: tuple[tuple[str, int], ...]
 
 
-@lru_cache(maxsize=32)
-def _learn(
-    source: str, vocabulary: _Vocabulary, headers: tuple[str, ...], renderer: JinjaRenderer
-) -> tuple[Guard, tuple[str, ...]]:
+_Learned = tuple[Guard, tuple[str, ...]]
+
+
+def _size(key: tuple[str, _Vocabulary, tuple[str, ...]], learned: _Learned) -> int:
+    source, vocabulary, headers = key
+    return 4 * (len(source) + sum(map(len, headers))) + 100 * (len(vocabulary.specials) + len(learned[0].headers))
+
+
+_LEARNED: ByteLru[tuple[str, _Vocabulary, tuple[str, ...]], _Learned] = ByteLru(8 << 20, _size, largest=1 / 2)
+
+
+def _learn(source: str, vocabulary: _Vocabulary, headers: tuple[str, ...], renderer: JinjaRenderer) -> _Learned:
     info = ModelInfo("", "", 0, 0, "", "", vocabulary.eos, vocabulary.bos, specials=dict(vocabulary.specials))
     chat = _Chat(source, info, renderer)
     written: list[list[FormatPart]] = []

@@ -83,15 +83,25 @@ def append_node(
         check_node(db, conversation_id, parent)
     else:
         get_conversation(db, conversation_id)
+    # Where the question was deleted while its answer was being written, nothing of the answer is kept either.
+    removed = role == "assistant" and parent is not None and _is_removed(db, parent)
+    if removed:
+        text, reply = "", None
     values = (role, storable(text), storable(name), trusted, *packed(reply), service_id, partial, author)
     now = time.time()
     node_id = insert_node(db, conversation_id, parent, now, values)
-    if move:
+    if removed:
+        db.execute("UPDATE nodes SET removed = 1 WHERE id = ?", (node_id,))
+    elif move:
         moved = (node_id, now, conversation_id)
         db.execute("UPDATE conversations SET head = ?, touched = ? WHERE id = ?", moved)
     if service_id is not None and channel is not None:
         note(db, get_conversation(db, conversation_id).bot, channel, service_id, node_id)
     return read_node(db, node_id)
+
+
+def _is_removed(db: sqlite3.Connection, node_id: int) -> bool:
+    return bool(db.execute("SELECT removed FROM nodes WHERE id = ?", (node_id,)).fetchone()[0])
 
 
 def ask(

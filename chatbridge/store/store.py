@@ -200,12 +200,12 @@ class Store(Database):
         return await self.transaction(work)
 
     async def update_reply(self, node_id: int, text: str, reply: Reply, partial: bool) -> None:
-        """Put a longer answer in the place of an unfinished one."""
+        """Put a longer answer in the place of an unfinished one; one that was deleted meanwhile stays so."""
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(
                 "UPDATE nodes SET text = ?, tokens = ?, tail = ?, vocabulary = ?, thoughts = ?, partial = ? "
-                "WHERE id = ?",
+                "WHERE id = ? AND removed IS NOT 1",
                 (storable(text), *packed(reply), partial, node_id),
             )
 

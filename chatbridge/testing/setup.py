@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from chatbridge.bridge import Bridge
-from chatbridge.config.settings import BotSettings, ChannelSettings, ModelSettings, Settings
+from chatbridge.config.settings import HANG_TIMEOUT, BotSettings, ChannelSettings, ModelSettings, Settings
 from chatbridge.config.source import SettingsSource
 from chatbridge.engine.backend import Backend, BackendType
 from chatbridge.hookspecs import hookimpl
@@ -62,6 +62,7 @@ async def bridge_with(
     options: BaseModel | None = None,
     defaults: ChannelSettings | None = None,
     template: str = "alpaca",
+    hang_timeout: float = HANG_TIMEOUT,
     plugins: Iterable[object] = (),
     bots: Iterable[BotSettings] = (),
     clock: Callable[[], float] = time.time,
@@ -70,11 +71,12 @@ async def bridge_with(
 ) -> AsyncIterator[Bridge]:
     """A bridge whose only model, `model`, is run by `backend`; it answers every message unless `defaults` say else.
 
-    `bots`: entries of bots.yaml, for bots that are not to have the defaults alone. `shared`: others may have the store
-    open as well, see `Bridge`.
+    `hang_timeout`: seconds, see `ModelSettings`. `bots`: entries of bots.yaml, for bots that are not to have the
+    defaults alone. `shared`: others may have the store open as well, see `Bridge`.
     """
     found = Plugins([plugin_of(backends=[backend]), *plugins], discover=False)
-    model = ModelSettings("model", backend.name, options or backend.options(), template=template)
+    given = options or backend.options()
+    model = ModelSettings("model", backend.name, given, template=template, hang_timeout=hang_timeout)
     if defaults is None:
         defaults = ChannelSettings(reply_to="always", language="en", sampling=Sampling(max_tokens=10_000))
     settings = Settings({"model": model}, found.templates, store, defaults, {bot.name: bot for bot in bots})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from chatbridge.bots.services import Services
 from chatbridge.config.settings import ModelSettings, Settings
 from chatbridge.prompts import presets
 from chatbridge.store import Store
-from chatbridge.testing import ScriptedBackend, scripted
+from chatbridge.testing import ScriptedBackend, bridge_with, scripted
 from chatbridge.worker.pool import ModelPool
 
 from .conftest import ALONE, Make
@@ -39,6 +41,24 @@ async def test_a_bot_can_be_made_without_a_bridge(tmp_path: Path) -> None:
     finally:
         await models.aclose()
         await store.aclose()
+
+
+async def test_of_a_bridge_that_was_closed_nothing_stays_in_memory(tmp_path: Path) -> None:
+    backend = ScriptedBackend("Yes?")
+    own = "{% for message in messages %}[{{ message.role }}]{{ message.content }}{% endfor %}[assistant]"
+    backend.info = replace(backend.info, chat_template=own)
+
+    async def talk() -> list[weakref.ref[object]]:
+        async with bridge_with(scripted(backend), tmp_path / "db", template="model") as bridge:
+            bot = bridge.bot("b")
+            reply = await bot.receive(asked("hello"))
+            assert isinstance(reply, ReplyStream)
+            assert "".join([chunk.text async for chunk in reply]) == "Yes?"
+            return [weakref.ref(bridge), weakref.ref(bot), weakref.ref(bridge.store)]
+
+    left = await talk()
+    gc.collect()
+    assert [one() for one in left] == [None, None, None]
 
 
 async def test_what_is_wrong_between_a_template_and_a_model_is_logged_once(

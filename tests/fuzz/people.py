@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import regex
 from chatbridge_discord.commands import MENUS, option_name
 
 from chatbridge import without_name
@@ -89,7 +90,7 @@ class People:
             wanted = bool(text[len(settings.prefix) :].strip())
         else:
             wanted = not group or called or settings.reply_to == "always"
-            wanted = wanted or bool(settings.pattern and re.search(settings.pattern, text))
+            wanted = wanted or bool(settings.pattern and regex.search(settings.pattern, text))
         return int(wanted), int(wanted)
 
     # --- messages ----------------------------------------------------------------------------------------------

@@ -19,6 +19,14 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     await store.aclose()
 
 
+def rows(folder: Path) -> list[tuple[object, ...]]:
+    """Whether each message is removed, and all that is kept of what it said."""
+    with sqlite3.connect(folder / "test.db") as raw:
+        found = raw.execute("SELECT removed, text, tokens, tail, thoughts FROM nodes").fetchall()
+    raw.close()
+    return found
+
+
 async def test_messages_are_found_by_bot_channel_and_id(store: Store) -> None:
     index = MessageIndex(store)
     talk = await store.conversation("bot", "place")
@@ -57,12 +65,24 @@ async def test_nothing_is_left_of_a_deleted_message_and_the_answers_to_it(store:
     assert await store.children(talk.id, asked.id) == []
     assert await index.find("bot", "room", "2") is None
     assert await index.remove("bot", "room", "2"), "again, for an answer that came since"
-    with sqlite3.connect(tmp_path / "test.db") as raw:
-        rows = raw.execute("SELECT id, text, tokens, tail, thoughts FROM nodes WHERE removed").fetchall()
-    raw.close()
-    assert len(rows) == 5
-    assert {row[1:] for row in rows} == {("", None, None, None)}
+    removed = [row[1:] for row in rows(tmp_path) if row[0]]
+    assert removed == [("", None, None, None)] * 5
     assert (await store.node(after.id)).text == "after"
+
+
+async def test_an_answer_that_ends_after_its_question_was_deleted_is_not_kept(store: Store, tmp_path: Path) -> None:
+    index, reply = MessageIndex(store), Reply("your secret", (1, 2, 3), "tail", "toy", "a secret thought")
+    talk = await store.conversation("bot", "room")
+    before = await store.append(talk.id, "user", "before", parent=None)
+    asked = await store.append(talk.id, "user", "secret", parent=before.id, service_id="2", channel="room")
+    begun = await store.append(talk.id, "assistant", "your", parent=asked.id, partial=True)
+    assert await index.remove("bot", "room", "2")
+    await store.append(talk.id, "assistant", reply.text, parent=asked.id, reply=reply)
+    await store.update_reply(begun.id, reply.text, reply, partial=False)
+    assert [node.text for node in await store.path(talk.id)] == ["before"]
+    assert "secret" not in "".join(map(str, rows(tmp_path)))
+    await store.append(talk.id, "user", "after", parent=asked.id)
+    assert [node.text for node in await store.path(talk.id)] == ["before", "after"]
 
 
 async def test_an_answer_that_was_deleted_leaves_the_question(store: Store) -> None:
