@@ -154,7 +154,8 @@ class Quotas:
         self._told = {key: until for key, until in self._told.items() if until > now}
         told = (kind, author.id) in self._told
         self._told.setdefault((kind, author.id), now + max(seconds, 1.0))
-        return QuotaExceeded(kind, limit, math.ceil(seconds), told)
+        # Rounded first: 60 seconds from now are a little more or less in floating point, and no 61 to anybody.
+        return QuotaExceeded(kind, limit, max(1, math.ceil(round(seconds, 3))), told)
 
 
 def token_guess(text: str) -> int:

@@ -89,10 +89,8 @@ def append_node(
         text, reply = "", None
     values = (role, storable(text), storable(name), trusted, *packed(reply), service_id, partial, author)
     now = time.time()
-    node_id = insert_node(db, conversation_id, parent, now, values)
-    if removed:
-        db.execute("UPDATE nodes SET removed = 1 WHERE id = ?", (node_id,))
-    elif move:
+    node_id = insert_node(db, conversation_id, parent, now, values, removed=removed)
+    if move and not removed:
         moved = (node_id, now, conversation_id)
         db.execute("UPDATE conversations SET head = ?, touched = ? WHERE id = ?", moved)
     if service_id is not None and channel is not None:

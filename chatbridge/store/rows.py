@@ -186,13 +186,19 @@ def packed(reply: Reply | None) -> tuple[bytes | None, str | None, str | None, s
 
 
 def insert_node(
-    db: sqlite3.Connection, conversation_id: int, parent: int | None, created: float, values: tuple[Any, ...]
+    db: sqlite3.Connection,
+    conversation_id: int,
+    parent: int | None,
+    created: float,
+    values: tuple[Any, ...],
+    *,
+    removed: bool = False,
 ) -> int:
     """A new message's id. `values`: from `role` on, in the order of the columns."""
     cursor = db.execute(
         "INSERT INTO nodes (conversation, parent, created, role, text, name, trusted, tokens, tail, vocabulary, "
-        "thoughts, service_id, partial, author) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (conversation_id, parent, created, *values),
+        "thoughts, service_id, partial, author, removed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (conversation_id, parent, created, *values, removed),
     )
     assert cursor.lastrowid is not None
     return cursor.lastrowid

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as tried
 from hypothesis import strategies as st
 
@@ -150,6 +150,8 @@ STEPS = st.lists(st.tuples(st.floats(0, 90), st.floats(-3000 * DAY, 3000 * DAY))
 
 @tried(max_examples=25, deadline=None)
 @given(STEPS)
+@example([(68.9268137132925, 0.0), (0.0, 0.0), (0.0, 0.0)])  # rounding
+@example([(0.0, 0.0), (59.9999, 0.0)])
 def test_a_clock_that_is_set_changes_no_limit_of_a_minute(steps: list[tuple[float, float]]) -> None:
     async def run() -> None:
         times, quota, asked = Times(), Quota(messages_per_minute=2), [0.0]
