@@ -157,7 +157,7 @@ class WorkerBackend:
                 raise
             self._worker = worker
             self._running = ()
-            self._watchdog = Watchdog(self._hang_timeout)
+            self._watchdog.started_again()
             self._watching = asyncio.create_task(self._watch(worker))
 
     async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
@@ -400,6 +400,7 @@ class WorkerBackend:
         if message.failure is not None:
             answer.events.put_nowait(message.failure.error())
         elif message.chunk is not None:
+            self._watchdog.stepped()
             if not message.chunk.thinking:
                 answer.text.append(message.chunk.text)
             answer.waiting = message.chunk.waiting is not None

@@ -17,11 +17,13 @@ class Watchdog:
     """`timeout`: seconds without a sign of life after which a worker hangs.
 
     A step gets four times as many, and as many again for every 32 tokens that it reads: 512 tokens get 20 times as
-    many. The first step of a model gets ten times that, since its file may be read from the disk only then.
+    many. The first step of a model gets ten times that, since its file may be read from the disk only then: not that
+    of a worker that is started again, whose file was read before.
     """
 
     timeout: float = HANG_TIMEOUT
     _silent: float = 0.0
+    _stepped: bool = False
 
     @property
     def interval(self) -> float:
@@ -37,6 +39,14 @@ class Watchdog:
         """Something came from the worker."""
         self._silent = 0.0
 
+    def stepped(self) -> None:
+        """A step has ended, in this worker or in one before it."""
+        self._stepped = True
+
+    def started_again(self) -> None:
+        """Another worker has taken the place of one that ended."""
+        self._silent = 0.0
+
     def tick(self) -> str:
         """Another interval has passed. Why the worker hangs; empty where it doesn't.
 
@@ -48,7 +58,10 @@ class Watchdog:
     def pong(self, pong: Pong) -> str:
         """Why the worker hangs, by what it says of itself; empty where it doesn't."""
         self.heard()
-        allowed = self.timeout * (_STEP_SHARES + pong.tokens / _TOKENS_PER_SHARE) * (_FIRST_STEP if pong.first else 1)
+        self._stepped = self._stepped or not pong.first
+        allowed = (
+            self.timeout * (_STEP_SHARES + pong.tokens / _TOKENS_PER_SHARE) * (1 if self._stepped else _FIRST_STEP)
+        )
         if pong.step_seconds > allowed:
             return f"one step has taken {pong.step_seconds:.0f} s"
         if pong.tokenizing_seconds > self.timeout * _STEP_SHARES:
