@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
@@ -19,6 +20,7 @@ from chatbridge.bots.reply import FinishedReply, ReplyContext, ReplyState, Reply
 from chatbridge.bots.request import AnswerTarget, BuiltRequest, build_request, choose_template, room_for
 from chatbridge.bots.tree import ConversationTree
 from chatbridge.errors import ChatbridgeError, CommandError, PromptTooLong
+from chatbridge.prompts.clean_up import cleaned_chunks
 from chatbridge.prompts.fitting import MAX_BYTES_PER_TOKEN
 from chatbridge.texts import say
 from chatbridge.types import Author, Channel, Chunk, Finish, Message, Reply, Usage
@@ -38,6 +40,8 @@ Begin = Callable[[ReplyState], Awaitable[AnswerTarget | None]]
 """Moves the conversation to where an answer is wanted; None where there is nothing to answer (again)."""
 
 _PARTIAL = ("cancelled", "length")
+_CHINESE = re.compile("[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
+"""Characters beside which no blank stands."""
 
 
 class Dialogue(ConversationTree):
@@ -276,7 +280,10 @@ class Dialogue(ConversationTree):
                 if state.stopped:
                     return
                 came = ""
-                async with aclosing(backend.generate(built.request)) as chunks:
+                generated = backend.generate(built.request)
+                if built.clean_up:
+                    generated = cleaned_chunks(generated, target.unfinished.text if target.unfinished else "")
+                async with aclosing(generated) as chunks:
                     try:
                         async for chunk in chunks:
                             came += "" if chunk.thinking else chunk.text
@@ -361,7 +368,8 @@ class Dialogue(ConversationTree):
     async def _keep(self, state: ReplyState, target: AnswerTarget, built: BuiltRequest, finish: Finish) -> None:
         reply, partial = finish.reply, finish.reason in _PARTIAL
         if built.before:  # its ids are another model's: from now on the answer is text
-            reply = Reply(f"{built.before} {reply.text}")
+            blank = "" if _CHINESE.match(built.before[-1]) or _CHINESE.match(reply.text[:1]) else " "
+            reply = Reply(f"{built.before}{blank}{reply.text}")
         if target.unfinished is not None:
             await self.store.update_reply(target.unfinished.id, reply.text, reply, partial)
         elif reply.text or finish.reason != "cancelled":  # one that was stopped before its first word is none

@@ -54,6 +54,7 @@ class BuiltRequest:
 
     `before`: the text of an unfinished answer that the reply goes on with, where its ids can't be used. `trim`: the
     node that prompts begin at from now on, None for the conversation's first; `trim_moved`: it was another before.
+    `clean_up`: what is put right in the answer, see `Template`.
     """
 
     request: Request
@@ -62,6 +63,7 @@ class BuiltRequest:
     before: str = ""
     trim: int | None = None
     trim_moved: bool = False
+    clean_up: str = ""
 
     def notices(self, language: str) -> list[str]:
         """What the person should be told before the answer."""
@@ -159,6 +161,7 @@ async def build_request(
         before=before,
         trim=ids[start] if start else None,
         trim_moved=start != trimmed,
+        clean_up=template.clean_up,
     )
 
 

@@ -57,6 +57,11 @@ class Template(BaseModel):
     generate_mask_inside: str = Field(default="", description="In the place of `generate` where a mask is inside.")
     stop: tuple[str, ...] = Field(default=(), description="Texts that end an answer.")
     stop_tokens: tuple[str, ...] = Field(default=(), description="Control tokens that end an answer, too.")
+    clean_up: Literal["", "chatglm"] = Field(
+        default="",
+        description="What is put right in answers before they are shown. chatglm: full-width signs beside Chinese "
+        "characters, and the mark for the time of its training, as ChatGLM-6B's own chat() does.",
+    )
     headers: tuple[str, ...] = Field(default=(), description="More role headers that people can't write.")
     jinja: str | None = Field(
         default=None, description="A Jinja chat template in the place of the formats; `model` for the model's own."
