@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from .model import InProcess, hash_backend
 from .script import PEOPLE, ROOMS
 
 HURRY = 20
+PATIENCE = 60.0
+"""Seconds in which everybody is answered."""
 PRIVATE = 9
 """So many rooms of a service are private, those of people 0 to 7 among them; the others are groups."""
 MESSAGES_PER_MINUTE = 6
@@ -86,7 +88,9 @@ def settings_for(rng: random.Random, template: str) -> ChannelSettings:
 async def stage(rng: random.Random, kind: str, store: Path, model: InProcess) -> AsyncIterator[Stage]:
     """Servers, people, rooms, a bridge and two bots, until the context is left."""
     async with AsyncExitStack() as stack:
-        discord = await stack.enter_async_context(DiscordServer(limits=DiscordLimits.generous()))
+        # Interactions wait for longer than Discord lets them: how soon each is answered says how busy the machine is.
+        patient = replace(DiscordLimits.generous(), first_answer=PATIENCE)
+        discord = await stack.enter_async_context(DiscordServer(limits=patient))
         telegram = await stack.enter_async_context(TelegramServer(limits=TelegramLimits.generous()))
         telegram.bot.privacy = False
         servers: dict[str, Any] = {"discord": discord, "telegram": telegram}

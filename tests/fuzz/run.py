@@ -17,15 +17,13 @@ from chatbridge.delivery.clock import LoopClock
 from .model import InProcess
 from .people import People, answers
 from .prompts import Prompts
-from .rooms import MESSAGES_PER_MINUTE, Room, Stage, stage
+from .rooms import MESSAGES_PER_MINUTE, PATIENCE, Room, Stage, stage
 from .script import Event, drawn, halves
 from .watch import Report, Watch
 
 KINDS = ("open", "open", "paired", "limited")
 ROUND = 120
 """Events between two looks at everything."""
-PATIENCE = 60.0
-"""Seconds in which everybody is answered."""
 QUIET = 0.02
 """Seconds between two looks at what goes on, and in which nothing more may come."""
 CLOCK = LoopClock()
