@@ -10,7 +10,7 @@ text is poison: the worker that reads it crashes, is killed, hangs, or runs out 
 that answer, said in words; any other answer that is lost is a breach, unless the worker died under it again and again
 by blows from outside, for which nobody can tell who is to blame: so many are counted by themselves.
 
-Ends with 1 where an innocent room has lost anything, or nothing came for `--patience` seconds.
+Ends with 1 where an innocent room has lost anything, or waits while nothing came for `--patience` seconds.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ class Chaos:
         self._last_chunk = time.monotonic()
         self._chunk = asyncio.Event()
         self._over = False
+        self._innocents = 0
 
     def _pid(self) -> int | None:
         backend = self._bridge.services.models.loaded().get(MODEL)
@@ -104,6 +105,7 @@ class Chaos:
             if "poison" in self._given.only and rng.random() < POISONED:
                 poison = rng.choice([*POISON])
             deaths = self._deaths
+            self._innocents += not poison
             try:
                 said = await self._ask(f"room{number}", count, question + poison)
             except ChatbridgeError as error:
@@ -113,6 +115,8 @@ class Chaos:
             except Exception as error:
                 self.report.breaches.append(f"room {number}: {error!r}")
                 continue
+            finally:
+                self._innocents -= not poison
             if poison:
                 self.report.breaches.append(f"room {number}: poison was answered by {said!r}")
             elif said != self._expected[question]:
@@ -166,10 +170,15 @@ class Chaos:
             print(f"{kind}: an answer went on after {time.monotonic() - struck:.1f} s", flush=True)
 
     async def _watch(self) -> None:
-        """Nobody waits for ever: a worker that does nothing for so long was noticed by nobody."""
+        """Nobody waits for ever: a worker that does nothing for so long was noticed by nobody.
+
+        Where all that is left is poison, workers that die of it one after the other are started ever later.
+        """
         while True:
             await asyncio.sleep(0.2)
             pid = self._pid()
+            if not self._innocents:
+                self._last_chunk = time.monotonic()
             if time.monotonic() - self._last_chunk > self._given.patience:
                 self.report.breaches.append(f"nothing came for {self._given.patience:g} s: the worker hangs")
                 self._last_chunk = time.monotonic()
