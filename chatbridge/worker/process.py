@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
+from pydantic import ValidationError
+
 from chatbridge.errors import ModelLoadError
 from chatbridge.operations.environment import child_environment
 from chatbridge.operations.threads import waiting_variables
@@ -146,11 +148,14 @@ class WorkerProcess:
             self._writer.write(line)
 
     async def receive(self) -> FromWorker | None:
-        """What the worker says next; None when it has ended."""
+        """What the worker says next; None when it has ended, or was ended for what nobody can read."""
         with suppress(ConnectionError):
-            line = await self._reader.readline()
-            if line.endswith(b"\n"):  # a line without an end was cut in two by the worker's death
-                return read_from_worker(line)
+            try:
+                line = await self._reader.readline()
+                if line.endswith(b"\n"):  # a line without an end was cut in two by the worker's death
+                    return read_from_worker(line)
+            except ValueError as error:  # a value that its plugin may not give, or too long a line
+                self.kill(f"it said what can't be read, {_complaint(error)}, and was ended")
         return None
 
     async def end(self, grace: float = 0.0) -> None:
@@ -183,6 +188,14 @@ class WorkerProcess:
         while data := await self.process.stdout.read(1 << 16):
             log.debug("worker %d: %s", self.process.pid, data.decode(errors="replace").rstrip())
             self._output_tail = (self._output_tail + data)[-_OUTPUT_TAIL:]
+
+
+def _complaint(error: ValueError) -> str:
+    """What is wrong with a message, and where in it."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 async def _discard(process: asyncio.subprocess.Process) -> None:
