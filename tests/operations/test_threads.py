@@ -148,8 +148,7 @@ def test_files_of_a_system_that_say_nonsense_change_nothing(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a sandbox makes them up."""
-    of_a_core = {
-        f"{CPU}/cpu{cpu}/{name}": text for cpu in range(2) for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq")
-    }
-    files = {"sys/devices/cpu_core/cpus": text, "sys/fs/cgroup/cpu.max": text, "proc/self/cgroup": text, **of_a_core}
+    names = ("cpu0/cpu_capacity", "cpu1/cpu_capacity", "cpu0/cpufreq/cpuinfo_max_freq")
+    files = {"sys/devices/cpu_core/cpus": text, "sys/fs/cgroup/cpu.max": text, "proc/self/cgroup": text}
+    files |= {f"{CPU}/{name}": text for name in names}
     assert default_threads(machine(tmp_path, monkeypatch, range(2), files)).count == 2

@@ -60,8 +60,12 @@ class Comparison:
     @property
     def flash(self) -> bool:
         """Whether it is faster on the whole: each length counts alike, and reading as one of them."""
-        ratios = (self.reading, *self.answering.values())
-        return prod(ratios) ** (1 / len(ratios)) > _CLEARLY
+        return prod(self.ratios) ** (1 / len(self.ratios)) > _CLEARLY
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """All that was measured."""
+        return (self.reading, *self.answering.values())
 
     def __str__(self) -> str:
         lengths = ", ".join(f"{ratio:.2f} after {length}" for length, ratio in self.answering.items())
@@ -156,11 +160,7 @@ class Kept:
         with suppress(*_UNREADABLE, TypeError, KeyError, AttributeError):
             one = self._all()[key]
             found = Comparison(float(one["reading"]), {int(k): float(v) for k, v in one["answering"].items()})
-            return (
-                found
-                if all(_LEAST < ratio < 1 / _LEAST for ratio in (found.reading, *found.answering.values()))
-                else None
-            )
+            return found if all(_LEAST < ratio < 1 / _LEAST for ratio in found.ratios) else None
         return None
 
     def put(self, key: str, comparison: Comparison) -> None:

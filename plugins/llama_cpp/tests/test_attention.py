@@ -48,7 +48,7 @@ def test_what_was_measured_is_found_again_and_only_under_its_key(tmp_path: Path)
     "text",
     [
         *("", "{", "[]", "[" * 100_000, '{"one": 5}'),
-        *('{"one": {"reading": %s, "answering": {"64": 2}}}' % ratio for ratio in ('"x"', "-1", "0", "NaN", "9" * 400)),
+        *(f'{{"one": {{"reading": {ratio}, "answering": {{"64": 2}}}}}}' for ratio in ('"x"', -1, 0, "NaN", "9" * 400)),
     ],
 )
 def test_a_damaged_file_is_measured_anew(tmp_path: Path, text: str) -> None:

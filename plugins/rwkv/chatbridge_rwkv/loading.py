@@ -213,9 +213,7 @@ def _cache_folder() -> Path:
     try:
         return (Path(root) if root else Path.home() / ".cache") / "chatbridge" / "rwkv"
     except RuntimeError as error:  # as for a user of a container's
-        raise ModelLoadError(
-            f"convert: there is no home folder; name another one as convert_folder ({error})"
-        ) from error
+        raise ModelLoadError("convert: there is no home folder; name another one as convert_folder") from error
 
 
 def _arithmetic(
