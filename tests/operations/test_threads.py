@@ -141,9 +141,7 @@ def test_a_list_of_threads_is_read() -> None:
 
 
 @linux
-@pytest.mark.parametrize(
-    "text", ["\0\xff", "²", "0-x", "1" * 400 + " 1", "1" * 5000 + " 1", "- -"]
-)
+@pytest.mark.parametrize("text", ["\0\xff", "²", "0-x", "1" * 400 + " 1", "1" * 5000 + " 1", "- -"])
 def test_files_of_a_system_that_say_nonsense_change_nothing(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
