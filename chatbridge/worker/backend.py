@@ -202,13 +202,11 @@ class WorkerBackend:
 
     async def count_tokens(self, prompt: Prompt) -> int:
         """See `Backend.count_tokens`."""
-        tokens: int = await self._ask(prompt)
-        return tokens
+        return int(await self._ask(prompt))
 
     async def stats(self) -> dict[str, Any]:
         """The engine's counts; see `Engine.stats`."""
-        counts: dict[str, Any] = await self._ask(None, count=False)
-        return counts
+        return dict(await self._ask(None, count=False))
 
     async def aclose(self) -> None:
         """See `Backend.aclose`. The process is gone afterwards."""
