@@ -25,6 +25,9 @@ from chatbridge.worker.protocol import LINE_LIMIT, FromWorker, ToWorker, read_fr
 
 log = logging.getLogger(__name__)
 
+_LAST_WORDS_SECONDS = 1.0
+"""How long output is waited for once its process has ended."""
+
 _OUTPUT_TAIL = 2000
 """Bytes of a worker's output, its last ones, that go into the error message."""
 
@@ -57,6 +60,7 @@ class WorkerProcess:
         self._writer = writer
         self._output_tail = b""
         self._killed_for = ""
+        self._cutting: asyncio.Task[None] | None = None
         self._reading_output = asyncio.create_task(self._read_output())
 
     @property
@@ -161,7 +165,7 @@ class WorkerProcess:
     async def end(self, grace: float = 0.0) -> None:
         """Wait until the process has ended, for `grace` seconds; then kill it."""
         try:
-            await asyncio.wait_for(self.process.wait(), grace)
+            await asyncio.wait_for(self._exit_code(), grace)
         except TimeoutError:
             with suppress(ProcessLookupError):
                 self.process.kill()
@@ -172,16 +176,39 @@ class WorkerProcess:
         self._killed_for = self._killed_for or why
         with suppress(ProcessLookupError):
             self.process.kill()
+        self._cutting = self._cutting or asyncio.create_task(self._cut())
 
     async def exit_reason(self) -> str:
         """Wait for the end, and say in words how it came, with the last lines that the worker printed."""
-        code = await self.process.wait()
+        code = await self._exit_code()
         await self._reading_output
         self._writer.close()
         with suppress(OSError):
             await self._writer.wait_closed()
         tail = self._output_tail.decode(errors="replace").strip()
         return (self._killed_for or describe_exit(code)) + (f"; its last words:\n{tail}" if tail else "")
+
+    async def _exit_code(self) -> int:
+        """Wait for the end of the process, and no longer than a moment for the end of its output.
+
+        asyncio waits for both; but a program that the process has started may have the output open for ever.
+        """
+        waiting = asyncio.create_task(self.process.wait())
+        try:
+            ended = False
+            while not (await asyncio.wait({waiting}, timeout=_LAST_WORDS_SECONDS))[0]:
+                output = self.process._transport.get_pipe_transport(1)  # type: ignore[attr-defined]  # no public way
+                if ended and output is not None:
+                    output.close()
+                ended = self.process.returncode is not None
+            return waiting.result()
+        finally:
+            waiting.cancel()
+
+    async def _cut(self) -> None:
+        """Let `receive` end with the process, also where one that was forked from it has the socket open."""
+        await self._exit_code()
+        self._writer.transport.abort()
 
     async def _read_output(self) -> None:
         assert self.process.stdout is not None

@@ -24,6 +24,7 @@ from chatbridge.worker.backend import WorkerBackend
 from chatbridge.worker.process import WorkerProcess, describe_exit
 from chatbridge.worker.protocol import Close, Load, Loaded, Loading
 from tests.worker.garbling import garbling
+from tests.worker.leaving import LeavingOptions, leaving
 
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="signals end processes on POSIX systems")
 
@@ -243,6 +244,24 @@ async def test_a_worker_killed_while_idle_is_started_again_when_needed() -> None
 
 
 @needs_signals
+async def test_a_worker_dies_though_a_program_that_it_has_started_lives_on(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    backend = WorkerBackend(leaving, LeavingOptions(pids=pids), name="toy")
+    await backend.start()
+    try:
+        async with asyncio.timeout(60):
+            before, pid = (await answer(backend, ask("a")))[0], backend.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            assert (await answer(backend, ask("a")))[0] == before
+            assert backend.pid != pid
+            await backend.aclose()
+    finally:
+        for line in pids.read_text().split():
+            os.kill(int(line), signal.SIGKILL)
+
+
+@needs_signals
 async def test_stopping_an_answer_whose_worker_has_died_keeps_what_came(tmp_path: Path) -> None:
     async with worker(**crashing(tmp_path, 1, signal.SIGKILL, 30)) as backend:
         request = ask("x", max_tokens=4000)
@@ -263,7 +282,6 @@ async def test_the_worker_leaves_when_its_parent_is_gone(tmp_path: Path) -> None
 import asyncio, os
 from chatbridge.worker.backend import WorkerBackend
 from chatbridge.worker.protocol import Close, Load, Loaded, Loading
-from tests.worker.garbling import garbling
 from chatbridge.testing.toy import ToyOptions, toy_backend
 async def main():
     backend = WorkerBackend(toy_backend, ToyOptions())
