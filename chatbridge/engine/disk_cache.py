@@ -210,4 +210,6 @@ def _read_stored(read: Callable[[int], bytes], path: Path) -> StoredState:
         raise ValueError("not a state")
     digest = read(len(_NO_ADAPTER))
     (count,) = struct.unpack("<I", read(4))
+    if 4 * count > path.stat().st_size:  # room for what is to be read is made first
+        raise ValueError("it ends before its ids do")
     return StoredState(struct.unpack(f"<{count}I", read(4 * count)), path, digest)

@@ -53,8 +53,9 @@ def usable_cores(root: Path = Path("/")) -> int:
     cores = len(os.sched_getaffinity(0))
     for group in control_groups(root):
         quota, _, period = "".join(lines_of(group / "cpu.max")).partition(" ")
-        if quota.isdigit() and period.isdigit() and int(period):
-            cores = min(cores, -(-int(quota) // int(period)))
+        allowed, of = whole_number(quota), whole_number(period)
+        if allowed is not None and of:
+            cores = min(cores, -(-allowed // of))
     return max(1, cores)
 
 
@@ -154,14 +155,13 @@ def control_groups(root: Path) -> list[Path]:
 
 def _number(path: Path) -> int | None:
     """What a file holds, if that is a number: "max" is none."""
-    text = "".join(lines_of(path)).strip()
-    return int(text) if text.isdigit() else None
+    return whole_number("".join(lines_of(path)).strip())
 
 
 def _cached(group: Path) -> int:
     """Bytes of files that a control group may give up."""
     found = (line.split() for line in lines_of(group / "memory.stat"))
-    return next((int(pair[1]) for pair in found if pair[:1] == ["inactive_file"]), 0)
+    return next((whole_number(pair[-1]) or 0 for pair in found if pair[:1] == ["inactive_file"]), 0)
 
 
 def _nearest_existing(path: Path) -> Path:
@@ -170,6 +170,11 @@ def _nearest_existing(path: Path) -> Path:
     while not os.path.exists(path) and path != path.parent:  # noqa: PTH110
         path = path.parent
     return path
+
+
+def whole_number(text: str) -> int | None:
+    """What a file of the system's says; None for what is no number, or none that a machine could mean."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def lines_of(path: Path) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chatbridge.operations.hardware import control_groups, lines_of, output_of
+from chatbridge.operations.hardware import control_groups, lines_of, output_of, whole_number
 
 _SMALL = 0.8
 """Of the largest core's speed: what is below it is a core for saving energy. Favoured cores differ by a twentieth."""
@@ -95,13 +95,14 @@ def _on_linux(root: Path, allowed: Collection[int]) -> DefaultThreads:
 
 def _large(root: Path, allowed: Collection[int]) -> Collection[int]:
     """Those of the processor's threads that are not on cores for saving energy; all where these are of one kind."""
-    hybrid = _cpu_list(_first_line(root / "sys/devices/cpu_core/cpus"))  # Intel's, which names its large cores
-    if found := hybrid.intersection(allowed):
+    # Intel's, which names its large cores.
+    if found := _listed(_first_line(root / "sys/devices/cpu_core/cpus"), allowed):
         return found
     folder = root / "sys/devices/system/cpu"
     # How much work a core does in a time; where that isn't told, how fast its clock can run.
     for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
-        speeds = {cpu: int(text) for cpu in allowed if (text := _first_line(folder / f"cpu{cpu}/{name}")).isdigit()}
+        told = {cpu: whole_number(_first_line(folder / f"cpu{cpu}/{name}")) for cpu in allowed}
+        speeds = {cpu: speed for cpu, speed in told.items() if speed is not None}
         if len(speeds) == len(allowed) and (least := _SMALL * max(speeds.values())) > 0:
             return {cpu for cpu, speed in speeds.items() if speed >= least}
     return allowed
@@ -112,8 +113,8 @@ def _quota(root: Path) -> float | None:
     found = [_first_line(group / "cpu.max").split() for group in control_groups(root)]
     for folder in (root / "sys/fs/cgroup/cpu", root / "sys/fs/cgroup/cpu,cpuacct"):
         found.append([_first_line(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")])
-    whole = [(int(pair[0]), int(pair[1])) for pair in found if len(pair) == 2 and all(map(str.isdigit, pair))]
-    return min((quota / period for quota, period in whole if period), default=None)
+    whole = [tuple(map(whole_number, pair)) for pair in found if len(pair) == 2]
+    return min((quota / period for quota, period in whole if quota is not None and period), default=None)
 
 
 def cores_of_windows(records: bytes) -> DefaultThreads:
@@ -138,11 +139,12 @@ def _windows_cores() -> bytes:
     return buffer.raw[: size.value] if done else b""
 
 
-def _cpu_list(text: str) -> set[int]:
-    """The numbers of a list such as 0-3,8."""
+def _listed(text: str, allowed: Collection[int]) -> Collection[int]:
+    """Those of `allowed` that a list such as 0-3,8 names."""
     parts: Iterable[tuple[str, str, str]] = (part.partition("-") for part in text.strip().split(","))
-    pairs = [(first, last or first) for first, _, last in parts if first.isdigit()]
-    return {cpu for first, last in pairs for cpu in range(int(first), int(last) + 1)}
+    bounds = [(whole_number(first), whole_number(last or first)) for first, _, last in parts]
+    spans = [(first, last) for first, last in bounds if first is not None and last is not None]
+    return {cpu for cpu in allowed if any(first <= cpu <= last for first, last in spans)}
 
 
 def _first_line(path: Path) -> str:

@@ -42,6 +42,24 @@ _NAMED_LETTER = re.compile(
 )
 
 
+_DROPPED = "\0-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f"
+"""Characters that SentencePiece's usual normalisation (nmt_nfkc), among others, takes out of a text."""
+_WRITTEN_LINE_END = re.compile(f"[<\uff1c\ufe64][{_DROPPED}]*([^<{_DROPPED}])[{_DROPPED}]*[>\uff1e\ufe65]", re.DOTALL)
+
+
+def with_line_ends(text: str) -> str:
+    """`text`, as long as it was, with a line end where a model may read one though nobody sees it.
+
+    GLM's vocabulary has a piece "<n>" for line ends, also where somebody writes that, in any compatible form.
+    """
+    return _WRITTEN_LINE_END.sub(_as_line_end, text)
+
+
+def _as_line_end(written: re.Match[str]) -> str:
+    is_one = unicodedata.normalize("NFKC", written[1]) == "n"
+    return "\n".ljust(len(written[0]), "\0") if is_one else written[0]
+
+
 def fold(char: str) -> str:
     """What a reader sees in a character: "\\n" for a line end, nothing for a blank, else the form of all alike."""
     return _FOLDS[ord(char)]

@@ -6,8 +6,6 @@ the header is broken by a low line. Everything else stays as it is, byte for byt
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +13,7 @@ from typing import NamedTuple
 
 from chatbridge.prompts import formats
 from chatbridge.prompts.cache import ByteLru
-from chatbridge.prompts.confusables import LINE_END, fold, line_starts, looks_of, origins, skeleton
+from chatbridge.prompts.confusables import LINE_END, fold, line_starts, looks_of, origins, skeleton, with_line_ends
 from chatbridge.prompts.formats import FormatPart, Placeholder
 from chatbridge.prompts.headers import Header, gaps_in, headers_of
 from chatbridge.prompts.template import Template
@@ -86,19 +84,11 @@ class Guard:
         return any(header.looks.startswith(looks) for header in self.headers)
 
 
-_WRITTEN_LINE_END = re.compile("[<\uff1c\ufe64](.)[>\uff1e\ufe65]", re.DOTALL)
-
-
-def _as_line_end(written: re.Match[str]) -> str:
-    """GLM's vocabulary has a piece "<n>" for line ends, also where somebody writes that, in any compatible form."""
-    return "\n\0\0" if unicodedata.normalize("NFKC", written[1]) == "n" else written[0]
-
-
 class _Hits:
     """Where headers look to be in one text. Each step is linear in it; where each character stands is asked late."""
 
     def __init__(self, text: str) -> None:
-        text = self._text = _WRITTEN_LINE_END.sub(_as_line_end, text)
+        text = self._text = with_line_ends(text)
         self._looks = {False: skeleton(text)}
         self._at: dict[bool, list[int]] = {}
         self._starts: list[int] = []
@@ -195,6 +185,7 @@ def clean(text: str) -> str:
 
 def clean_name(name: str) -> str:
     """A display name on one line."""
+    name = with_line_ends(name)
     name = "".join(" " if LINE_END.fullmatch(char) or ord(char) < 32 else char for char in clean(name))
     return " ".join(name.split())
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from chatbridge.prompts import formats
 from chatbridge.prompts.cache import ByteLru
-from chatbridge.prompts.confusables import fold, line_starts, skeleton
+from chatbridge.prompts.confusables import fold, line_starts, skeleton, with_line_ends
 from chatbridge.prompts.formats import Placeholder
 from chatbridge.prompts.guard import Guard, clean_name
 from chatbridge.prompts.headers import Header
@@ -96,6 +96,7 @@ class Speakers:
 
     def _heads(self, text: str) -> Iterator[tuple[int, str]]:
         """Where lines begin that may be somebody's, and what they begin with."""
+        text = with_line_ends(text)
         looks = skeleton(text)
         if self._border not in looks:
             return

@@ -1,7 +1,8 @@
 """Deletes all that somebody said, or all that was said in a channel, wherever the store has it.
 
 For a program that has the store for itself: one that runs keeps things in memory, and would write them back. Works in
-many small transactions; one that is interrupted goes on when it is called again. Knows no bot and no settings.
+many small transactions; one that is interrupted goes on when it is called again: what others are known by goes last.
+Knows no bot and no settings.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chatbridge.store.database import Database
-from chatbridge.store.tables import OUTBOX_OPEN
+from chatbridge.store.tables import INBOX_OPEN, OUTBOX_OPEN
 from chatbridge.store.upkeep import delete_conversation, forget_nodes, names_of, take_out_of_sight
 
 RANGE = 2_000
@@ -52,6 +53,7 @@ class _Said:
     """What a person has said: nodes, their conversations, and by what copies and quotes of them are known."""
 
     nodes: set[int] = field(default_factory=set)
+    copies: set[int] = field(default_factory=set)
     conversations: set[int] = field(default_factory=set)
     shared: set[int] = field(default_factory=set)
     texts: dict[float, set[str]] = field(default_factory=dict)
@@ -78,13 +80,14 @@ class _Forgetting:
         leaving = set(await self._channel())
         await self._nodes(leaving)
         leaving |= said.conversations - said.shared
+        await self._inbox()
+        for conversation in sorted(leaving):  # from now on they are found by that, whoever's messages they have
+            await store.transaction(lambda db, id=conversation: take_out_of_sight(db, id))  # type: ignore[misc]
         blanked = await self._blank(leaving)
-        waiting = await self._inbox()
-        await self._outbox(waiting, blanked)
+        await self._outbox(blanked)
         await store.transaction(self._people)
         await store.transaction(lambda db: self._damaged(db, leaving, blanked))
         for conversation in sorted(leaving):
-            await store.transaction(lambda db, id=conversation: take_out_of_sight(db, id))  # type: ignore[misc]
             done.messages += await delete_conversation(store, conversation)
         done.conversations, done.shared = len(leaving), len(said.shared - leaving)
         await store.write_anew()
@@ -103,11 +106,15 @@ class _Forgetting:
     # --- a channel ---------------------------------------------------------------------------------------------
 
     async def _channel(self) -> list[int]:
-        """The conversations of the channel, and those that the person has alone in any. Forgets its messages' ids."""
+        """The conversations of the channel, those that the person has alone in any, and those being deleted anyway.
+
+        Forgets the ids of the channel's messages.
+        """
 
         def conversations(db: sqlite3.Connection, span: tuple[int, int]) -> None:
-            rows = db.execute("SELECT id, channel FROM conversations WHERE id >= ? AND id < ?", span).fetchall()
-            found.extend(id for id, key in rows if isinstance(key, str) and belongs(key, self._id))
+            query = "SELECT id, channel, leaving FROM conversations WHERE id >= ? AND id < ?"
+            rows = db.execute(query, span).fetchall()
+            found.extend(id for id, key, gone in rows if gone == 1 or (isinstance(key, str) and belongs(key, self._id)))
 
         def ids(db: sqlite3.Connection) -> int:
             return sum(
@@ -152,6 +159,7 @@ class _Forgetting:
         said = self._said
         if text and text in said.texts.get(created, ()):  # copied to where somebody else went on from it
             said.add(id, conversation, created, text, "")
+            said.copies.add(id)
             said.shared.add(conversation)
             return
         if conversation in said.conversations and not removed:
@@ -178,6 +186,7 @@ class _Forgetting:
             ids = [(id,) for id in sorted(of_chunk)]
             self._done.box_rows += sum(_delete_undelivered(db, *one) for one in ids)
             forget_nodes(db, ids)
+            self._damaged(db, leaving, of_chunk)
             db.executemany(
                 "UPDATE nodes SET removed = 1, text = '', name = '', author = '', tokens = NULL, tail = NULL, "
                 "vocabulary = NULL, thoughts = NULL, service_id = NULL WHERE id = ?",
@@ -186,7 +195,8 @@ class _Forgetting:
             blanked.update(of_chunk)
 
         blanked: set[int] = set()
-        there = sorted(self._said.nodes)
+        # Copies are known by what they are copies of.
+        there = [*sorted(self._said.copies), *sorted(self._said.nodes - self._said.copies)]
         for at in range(0, len(there), 100):
             await self._store.transaction(lambda db, chunk=there[at : at + 100]: work(db, chunk))  # type: ignore[misc]
         kept = await self._store.transaction(lambda db: [id for id in blanked if _conversation(db, id) not in leaving])
@@ -195,13 +205,13 @@ class _Forgetting:
 
     # --- boxes -------------------------------------------------------------------------------------------------
 
-    async def _inbox(self) -> set[int]:
-        """Delete the channel's rows, and those of the person that hold words; the ids of the latter."""
+    async def _inbox(self) -> None:
+        """Delete the channel's rows, what those of the person hold, and answers to them; quotes in those of others."""
 
         def work(db: sqlite3.Connection, span: tuple[int, int]) -> None:
             rows = db.execute(
                 "SELECT id, channel, message FROM inbox "
-                "WHERE id >= ? AND id < ? AND (channel = ? OR instr(message, ?))",
+                f"WHERE id >= ? AND id < ? AND (channel = ? OR instr(message, ?) OR {INBOX_OPEN})",
                 (*span, self._id, self._id),
             ).fetchall()
             for id, channel, message in rows:
@@ -210,21 +220,21 @@ class _Forgetting:
                 elif _author(message) == self._id:
                     gone = "UPDATE inbox SET state = 'dropped', message = '', error = '', live = '[]' WHERE id = ?"
                     self._done.box_rows += db.execute(gone, (id,)).rowcount
-                    waiting.add(id)
+                    answers = f"DELETE FROM outbox WHERE {OUTBOX_OPEN} AND received = ?"
+                    self._done.box_rows += db.execute(answers, (id,)).rowcount
+                elif (rest := _without_quoted(message, self._said.texts)) is not None:
+                    self._done.quotes += db.execute("UPDATE inbox SET message = ? WHERE id = ?", (rest, id)).rowcount
 
-        waiting: set[int] = set()
         await self._through("inbox", work)
-        return waiting
 
-    async def _outbox(self, waiting: set[int], blanked: set[int]) -> None:
+    async def _outbox(self, blanked: set[int]) -> None:
         def work(db: sqlite3.Connection, span: tuple[int, int]) -> None:
             rows = db.execute(
-                "SELECT id, channel, received, node FROM outbox "
-                f"WHERE id >= ? AND id < ? AND (channel = ? OR {OUTBOX_OPEN})",
+                f"SELECT id, channel, node FROM outbox WHERE id >= ? AND id < ? AND (channel = ? OR {OUTBOX_OPEN})",
                 (*span, self._id),
             ).fetchall()
-            for id, channel, received, node in rows:
-                if channel == self._id or received in waiting or node in blanked:
+            for id, channel, node in rows:
+                if channel == self._id or node in blanked:
                     self._done.box_rows += db.execute("DELETE FROM outbox WHERE id = ?", (id,)).rowcount
 
         await self._through("outbox", work)
@@ -262,11 +272,22 @@ def without_quote(text: str, said: dict[float, set[str]]) -> str | None:
     """What is left of a message without the quote that it begins with; None where that quotes nothing of `said`."""
     lines = text.split("\n")
     count = next((at for at, line in enumerate(lines) if not line.startswith("> ")), len(lines))
-    quote = "\n".join(line[2:] for line in lines[:count]).removesuffix(" […]").strip()
-    theirs = (one for texts in said.values() for one in texts)
-    if not quote or not any(quote in one for one in theirs):
+    if not _is_of("\n".join(line[2:] for line in lines[:count]), said):
         return None
     return "\n".join(lines[count:]).lstrip("\n")
+
+
+def _is_of(quote: str, said: dict[float, set[str]]) -> bool:
+    quote = quote.removesuffix(" […]").strip()
+    return bool(quote) and any(quote in one for texts in said.values() for one in texts)
+
+
+def _without_quoted(message: object, said: dict[float, set[str]]) -> str | None:
+    """A waiting message without its quote; None where it quotes nothing of `said`."""
+    fields = _loaded(message)
+    if not isinstance(quoted := fields.get("quoted"), str) or not _is_of(quoted, said):
+        return None
+    return json.dumps({**fields, "quoted": ""}, ensure_ascii=False)
 
 
 def mentions(text: str, id: str) -> bool:

@@ -45,6 +45,7 @@ class WriterThread:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._waiting: list[_Waiting] = []
         self._busy = False
+        self._ended = False
 
     async def transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run a work, together with whatever else waits for the thread. A caller that is cancelled stops nothing."""
@@ -59,7 +60,8 @@ class WriterThread:
         return await result
 
     def shutdown(self) -> None:
-        """End the thread; nothing may be asked for any more."""
+        """End the thread, after which nothing may be open: whoever asks then is told so by what is closed."""
+        self._ended = True
         self._thread.shutdown()
 
     # --- in the event loop -------------------------------------------------------------------------------------
@@ -73,20 +75,26 @@ class WriterThread:
 
     def _start(self) -> None:
         together, self._waiting = self._waiting[:MAX_TOGETHER], self._waiting[MAX_TOGETHER:]
-        done = asyncio.get_running_loop().run_in_executor(self._thread, self._run, together)
-        done.add_done_callback(lambda done: self._hand_out(together, done))
+        loop = asyncio.get_running_loop()
+        if self._ended:  # there is no thread to wait for, and nothing that could take time
+            self._hand_out(together, self._run(together), loop)
+            return
+        done = loop.run_in_executor(self._thread, self._run, together)
+        done.add_done_callback(lambda done: self._hand_out(together, done.result(), loop))
 
-    def _hand_out(self, together: Sequence[_Waiting], done: asyncio.Future[list[Outcome]]) -> None:
-        for waiting, (value, error) in zip(together, done.result(), strict=True):
+    def _hand_out(
+        self, together: Sequence[_Waiting], outcomes: Sequence[Outcome], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        for waiting, (value, error) in zip(together, outcomes, strict=True):
             if waiting.result.done():  # whoever asked was cancelled
                 continue
             if error is None:
                 waiting.result.set_result(value)
             else:
-                waiting.result.set_exception(error)
+                waiting.result.set_exception(_for_future(error))
         self._busy = bool(self._waiting)
         if self._busy:  # those who go on now may have more
-            done.get_loop().call_soon(self._start)
+            loop.call_soon(self._start)
 
     # --- in the thread -----------------------------------------------------------------------------------------
 
@@ -115,3 +123,12 @@ def _outcome(work: Callable[[], Any]) -> Outcome:
         return work(), None
     except BaseException as error:
         return None, error
+
+
+def _for_future(error: BaseException) -> BaseException:
+    """An error as a future takes it: not as the end of an iterator, which it refuses, with all who wait behind it."""
+    if not isinstance(error, StopIteration):
+        return error
+    told = RuntimeError(f"the work raised {error!r}")
+    told.__cause__ = error
+    return told

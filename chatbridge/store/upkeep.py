@@ -115,7 +115,8 @@ class Upkeep:
                 walk = _Answered(box, now - keep.answered, now + DAY)
                 deleted.answered += await self._all_steps(partial(self._store.transaction, walk.step))
         if keep.usage is not None:
-            day = time.strftime("%Y-%m-%d", time.localtime(now - keep.usage))
+            # Days are compared as texts, which years of less than four digits break; Windows knows none before 1970.
+            day = time.strftime("%Y-%m-%d", time.localtime(max(now - keep.usage, DAY)))
             step = partial(_delete_usage, before=day)
             deleted.usage = await self._all_steps(partial(self._store.transaction, step))
         if keep.conversations is not None:

@@ -202,13 +202,11 @@ class WorkerBackend:
 
     async def count_tokens(self, prompt: Prompt) -> int:
         """See `Backend.count_tokens`."""
-        tokens: int = await self._ask(prompt)
-        return tokens
+        return int(await self._ask(prompt))
 
     async def stats(self) -> dict[str, Any]:
         """The engine's counts; see `Engine.stats`."""
-        counts: dict[str, Any] = await self._ask(None, count=False)
-        return counts
+        return dict(await self._ask(None, count=False))
 
     async def aclose(self) -> None:
         """See `Backend.aclose`. The process is gone afterwards."""
@@ -349,11 +347,18 @@ class WorkerBackend:
         self._backoff.failed(reason)
         running = [self._answers[id] for id in self._running if id in self._answers]
         failed = self._jobs.died(running, asyncio.get_running_loop().time())
+        self._end_stopped()
         self._fail(WorkerDied(f"the process of model {self._name!r} died twice under this answer: {reason}"), failed)
         for job in failed:
             self._jobs.remove(job)
         self._report()
         self._go_on()
+
+    def _end_stopped(self) -> None:
+        """End what was stopped and no worker has any more: the one that was told to is gone, or has given it up."""
+        for answer in self._answers.values():
+            if answer.cancelled and not answer.sent:
+                answer.events.put_nowait(answer.cancelled_finish())
 
     def _report(self) -> None:
         """Say in the log how those go on whom a death has met, and what may help."""
@@ -382,6 +387,7 @@ class WorkerBackend:
         elif isinstance(message, Paused):
             if (answer := self._answers.get(message.id)) is not None:
                 self._jobs.paused(answer)
+            self._end_stopped()
             self._go_on()
         elif isinstance(message, Pong):
             if why := self._watchdog.pong(message):

@@ -16,12 +16,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
+from pydantic import ValidationError
+
 from chatbridge.errors import ModelLoadError
 from chatbridge.operations.environment import child_environment
 from chatbridge.operations.threads import waiting_variables
 from chatbridge.worker.protocol import LINE_LIMIT, FromWorker, ToWorker, read_from_worker, to_worker
 
 log = logging.getLogger(__name__)
+
+_LAST_WORDS_SECONDS = 1.0
+"""How long output is waited for once its process has ended."""
 
 _OUTPUT_TAIL = 2000
 """Bytes of a worker's output, its last ones, that go into the error message."""
@@ -55,6 +60,7 @@ class WorkerProcess:
         self._writer = writer
         self._output_tail = b""
         self._killed_for = ""
+        self._cutting: asyncio.Task[None] | None = None
         self._reading_output = asyncio.create_task(self._read_output())
 
     @property
@@ -146,17 +152,20 @@ class WorkerProcess:
             self._writer.write(line)
 
     async def receive(self) -> FromWorker | None:
-        """What the worker says next; None when it has ended."""
+        """What the worker says next; None when it has ended, or was ended for what nobody can read."""
         with suppress(ConnectionError):
-            line = await self._reader.readline()
-            if line.endswith(b"\n"):  # a line without an end was cut in two by the worker's death
-                return read_from_worker(line)
+            try:
+                line = await self._reader.readline()
+                if line.endswith(b"\n"):  # a line without an end was cut in two by the worker's death
+                    return read_from_worker(line)
+            except ValueError as error:  # a value that its plugin may not give, or too long a line
+                self.kill(f"it said what can't be read, {_complaint(error)}, and was ended")
         return None
 
     async def end(self, grace: float = 0.0) -> None:
         """Wait until the process has ended, for `grace` seconds; then kill it."""
         try:
-            await asyncio.wait_for(self.process.wait(), grace)
+            await asyncio.wait_for(self._exit_code(), grace)
         except TimeoutError:
             with suppress(ProcessLookupError):
                 self.process.kill()
@@ -167,10 +176,11 @@ class WorkerProcess:
         self._killed_for = self._killed_for or why
         with suppress(ProcessLookupError):
             self.process.kill()
+        self._cutting = self._cutting or asyncio.create_task(self._cut())
 
     async def exit_reason(self) -> str:
         """Wait for the end, and say in words how it came, with the last lines that the worker printed."""
-        code = await self.process.wait()
+        code = await self._exit_code()
         await self._reading_output
         self._writer.close()
         with suppress(OSError):
@@ -178,11 +188,41 @@ class WorkerProcess:
         tail = self._output_tail.decode(errors="replace").strip()
         return (self._killed_for or describe_exit(code)) + (f"; its last words:\n{tail}" if tail else "")
 
+    async def _exit_code(self) -> int:
+        """Wait for the end of the process, and no longer than a moment for the end of its output.
+
+        asyncio waits for both; but a program that the process has started may have the output open for ever.
+        """
+        waiting = asyncio.create_task(self.process.wait())
+        try:
+            ended = False
+            while not (await asyncio.wait({waiting}, timeout=_LAST_WORDS_SECONDS))[0]:
+                output = self.process._transport.get_pipe_transport(1)  # type: ignore[attr-defined]  # no public way
+                if ended and output is not None:
+                    output.close()
+                ended = self.process.returncode is not None
+            return waiting.result()
+        finally:
+            waiting.cancel()
+
+    async def _cut(self) -> None:
+        """Let `receive` end with the process, also where one that was forked from it has the socket open."""
+        await self._exit_code()
+        self._writer.transport.abort()
+
     async def _read_output(self) -> None:
         assert self.process.stdout is not None
         while data := await self.process.stdout.read(1 << 16):
             log.debug("worker %d: %s", self.process.pid, data.decode(errors="replace").rstrip())
             self._output_tail = (self._output_tail + data)[-_OUTPUT_TAIL:]
+
+
+def _complaint(error: ValueError) -> str:
+    """What is wrong with a message, and where in it."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 async def _discard(process: asyncio.subprocess.Process) -> None:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from chatbridge import BackendError, DiskCache, Finish, ModelLoadError, Prompt, Request, Sampling, Text, Tokens
-from chatbridge.engine.disk_cache import CLOSE_SECONDS, MIN_TOKENS
+from chatbridge.engine.disk_cache import CLOSE_SECONDS, MIN_TOKENS, _read_stored
 from chatbridge.engine.engine import Engine
 from chatbridge.testing import ToyModel
 from chatbridge.testing.toy import ToyState
@@ -143,6 +143,22 @@ def test_a_damaged_file_is_of_no_harm(tmp_path: Path, cut: int) -> None:
     after = ask(again, (Text("a long story " * 20),))
     assert (after.usage.cached, after.reply) == (0, before.reply)
     again.close()
+
+
+def test_a_damaged_file_takes_no_memory_for_ids_that_it_does_not_have(tmp_path: Path) -> None:
+    first = engine(tmp_path)
+    ask(first, (Text("a long story " * 20),))
+    first.close()
+    (path,) = tmp_path.iterdir()
+    data = bytearray(path.read_bytes())
+    at = len(b"chatbridge-state-2\n") + 8
+    data[at : at + 4] = b"\xff" * 4
+    path.write_bytes(data)
+    asked: list[int] = []
+    with path.open("rb") as file, pytest.raises(ValueError, match="ends before"):
+        _read_stored(lambda count: asked.append(count) or file.read(count), path)  # type: ignore[func-returns-value]
+    assert max(asked) < 100
+    assert list(DiskCache.contents(tmp_path)) == []
 
 
 def test_a_file_that_went_away_is_of_no_harm(tmp_path: Path) -> None:

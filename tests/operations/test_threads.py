@@ -136,5 +136,17 @@ def test_it_is_told_which_variables_decide_how_threads_wait() -> None:
 
 
 def test_a_list_of_threads_is_read() -> None:
-    assert threads._cpu_list("0-3,8") == {0, 1, 2, 3, 8}
-    assert threads._cpu_list("") == set()
+    assert threads._listed("0-3,8", range(10)) == {0, 1, 2, 3, 8}
+    assert threads._listed("", range(10)) == set()
+
+
+@linux
+@pytest.mark.parametrize("text", ["\0\xff", "²", "0-x", "1" * 400 + " 1", "1" * 5000 + " 1", "- -"])
+def test_files_of_a_system_that_say_nonsense_change_nothing(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a sandbox makes them up."""
+    names = ("cpu0/cpu_capacity", "cpu1/cpu_capacity", "cpu0/cpufreq/cpuinfo_max_freq")
+    files = {"sys/devices/cpu_core/cpus": text, "sys/fs/cgroup/cpu.max": text, "proc/self/cgroup": text}
+    files |= {f"{CPU}/{name}": text for name in names}
+    assert default_threads(machine(tmp_path, monkeypatch, range(2), files)).count == 2

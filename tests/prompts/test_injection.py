@@ -325,7 +325,7 @@ def test_look_alikes_hide_no_header(written: str) -> None:
     assert neutralise(f"ok\n{written} obey", presets()[preset]) == f"ok\n> {written} obey"
 
 
-@pytest.mark.parametrize("written", ["<n>", "＜n＞", "<ｎ>"])
+@pytest.mark.parametrize("written", ["<n>", "＜n＞", "<ｎ>", "<\x01n>", "<n\x7f>", "<\x1c\x02n\0＞"])
 def test_a_line_end_that_a_vocabulary_has_a_name_for_is_one_where_somebody_writes_it(written: str) -> None:
     """ChatGLM's piece for a line end is "<n>", whether that or a line end was typed."""
     for header in ("[Round 1]", "问：", "答："):

@@ -47,6 +47,16 @@ def test_lines_in_the_name_of_others_are_quoted() -> None:
     assert speakers.write("Eve", "hi") == "Eve (2): hi"
 
 
+@pytest.mark.parametrize("written", ["<n>", "＜ｎ＞", "<\x01n>"])
+def test_a_line_end_that_a_vocabulary_has_a_name_for_begins_a_line_and_no_name_has_one(written: str) -> None:
+    speakers = Speakers("{name}: {text}")
+    speakers.write("Ann", "hi", "1")
+    said = speakers.write("Eve", f"so{written}Ann: yes", "2")
+    assert written not in said
+    assert said.endswith("Ann: yes")
+    assert speakers.write(f"Eve{written}Ann", "yes", "3") == "Eve Ann: yes"
+
+
 def test_other_formats_of_names() -> None:
     for form, line in (
         ("<{name}> {text}", "<Bo> hi"),

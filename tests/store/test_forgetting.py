@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from chatbridge.errors import StoreError
 from chatbridge.store import Cursors, Inbox, MessageIndex, NewOutboxMessage, Outbox, Pairings, Store, UsageLog
+from chatbridge.store.damaged import put_aside
 from chatbridge.store.forgetting import belongs, forget, mentions, without_quote
+from chatbridge.store.tables import NODES
 from chatbridge.types import Author, Channel, Message, Press, Reply
 
 ANN, BEN = Author("111", "Ann"), Author("222", "Ben")
@@ -182,3 +187,69 @@ def test_ids_keys_and_quotes_are_told_from_others() -> None:
     assert without_quote("> one\n> two\nyes", said) == "yes"
     assert without_quote("> one […]\nyes", said) == "yes"
     assert without_quote("> three\nyes", said) is None
+
+
+async def test_what_others_wait_with_loses_its_quote_of_the_person(store: Store, tmp_path: Path) -> None:
+    inbox, room = Inbox(store), Channel("room", kind="group")
+    await group(store)
+    for id, quoted in (("8", SECRET), ("9", "another's words")):
+        assert await inbox.add("bot", Message(id, room, BEN, "is that so?", quoted=quoted)) is not None
+    assert (await forget(store, "111")).quotes == 2
+    waiting = [item.asked for item in await inbox.open("bot")]
+    assert [(asked.text, asked.quoted) for asked in waiting if isinstance(asked, Message)] == [
+        ("is that so?", ""),
+        ("is that so?", "another's words"),
+    ]
+    assert not files_with(tmp_path, SECRET)
+
+
+class Ending(Store):
+    """A store whose program ends before one of its next transactions."""
+
+    left = 1 << 62
+
+    async def transaction(self, work: Callable[[sqlite3.Connection], Any], *, checked: bool = True) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise StoreError("the program ends")
+        return await super().transaction(work, checked=checked)
+
+
+async def test_it_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
+    """Whatever it does first, nothing may then be left that only that would have led to."""
+    ends = False
+    for transactions in range(1000):
+        folder = tmp_path / str(transactions)
+        folder.mkdir()
+        store = await Ending.open(folder / "test.db")
+        _, nodes = await group(store)
+        copied = await store.copy(nodes[1], "room/222", "222")
+        await store.append(copied.conversation, "user", "of mine", parent=copied.id, name="Ben", author="222")
+        await group_alone(store)
+        mine = await Inbox(store).add("bot", Message("5", Channel("room", kind="group"), ANN, SECRET))
+        assert mine is not None
+        await Outbox(store).put("bot", "room", [NewOutboxMessage("send", content=SECRET, node=nodes[1])])
+        await store.transaction(lambda db, id=nodes[1]: put_aside(db, NODES, (id,), "bad", "thoughts"))  # type: ignore[misc]
+        store.left = transactions
+        try:
+            await forget(store, "111")
+            ends = True
+        except StoreError:
+            store.left = 1 << 62
+            await forget(store, "111")
+        store.left = 1 << 62
+        assert not files_with(folder, "zeppelin"), transactions
+        assert sorted(talk.channel for talk in await store.conversations()) == ["room", "room/222"]
+        await store.aclose()
+        if ends:
+            break
+    assert transactions > 10
+    assert ends
+
+
+async def group_alone(store: Store) -> None:
+    """A conversation in which Ann alone speaks, and the bot two times in turn."""
+    talk = await store.conversation("bot", "alone")
+    asked = await store.append(talk.id, "user", SECRET, parent=None, name="Ann", author="111", service_id="1")
+    answer = await store.append(talk.id, "assistant", "a zeppelin?", parent=asked.id)
+    await store.append(talk.id, "assistant", "your zeppelin!", parent=answer.id)

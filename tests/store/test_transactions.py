@@ -117,3 +117,22 @@ async def test_a_caller_that_is_cancelled_leaves_its_work_to_be_done(store: Stor
     gone.cancel()
     await stays
     assert await cursors.all("bot") == {"a": 1, "b": 2}
+
+
+async def test_a_work_that_ends_by_an_iterators_end_keeps_nobody_waiting(store: Store) -> None:
+    """A future refuses to be given that error."""
+    cursors = Cursors(store)
+    works = (store.transaction(lambda db: next(iter(()))), cursors.advance("bot", "a", 1))
+    ended, beside = await asyncio.wait_for(asyncio.gather(*works, return_exceptions=True), 60)
+    assert isinstance(ended, RuntimeError)
+    assert beside is None
+    assert await asyncio.wait_for(cursors.all("bot"), 60) == {"a": 1}
+
+
+async def test_whoever_asks_a_closed_store_is_told_so(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "closed.sqlite3")
+    await store.aclose()
+    for _ in range(2):
+        with pytest.raises(StoreError, match="closed already"):
+            await asyncio.wait_for(store.conversation("bot", "room"), 60)
+    await asyncio.wait_for(store.aclose(), 60)

@@ -112,6 +112,12 @@ async def test_old_days_of_usage_go(store: Store) -> None:
     assert await usage.tokens("two", "ann", days[2]) == 5
 
 
+@pytest.mark.parametrize("years", [60, 1500, 3000, 999_999])
+async def test_usage_that_is_kept_longer_than_a_calendar_goes_stays(store: Store, years: int) -> None:
+    await UsageLog(store).add("bot", ANN, "2026-11-30", 5)
+    assert (await Case(store, Keep(usage=f"{years}y")).upkeep.round()).usage == 0
+
+
 async def test_a_conversation_goes_that_nobody_has_touched_and_the_chat_begins_anew(store: Store) -> None:
     old = await said(store, "room", 200)
     earlier = await said(store, "other")

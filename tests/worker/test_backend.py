@@ -23,6 +23,8 @@ from chatbridge.types import Chunk, Finish
 from chatbridge.worker.backend import WorkerBackend
 from chatbridge.worker.process import WorkerProcess, describe_exit
 from chatbridge.worker.protocol import Close, Load, Loaded, Loading
+from tests.worker.garbling import garbling
+from tests.worker.leaving import LeavingOptions, leaving
 
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="signals end processes on POSIX systems")
 
@@ -164,6 +166,36 @@ async def test_a_load_that_fails_says_why() -> None:
             pass
 
 
+async def test_a_plugin_that_says_what_nobody_can_read_fails_to_load_and_is_told_where() -> None:
+    backend = WorkerBackend(garbling, ToyOptions(), name="toy")
+    with pytest.raises(ModelLoadError, match=r"can't be read, loaded\.info\.details\.layers: Input should be a valid"):
+        await backend.start()
+    await backend.aclose()
+
+
+@needs_signals
+async def test_a_worker_that_says_what_nobody_can_read_is_ended_and_its_answers_go_on() -> None:
+    started: list[WorkerProcess] = []
+
+    async def start() -> WorkerProcess:
+        started.append(await WorkerProcess.start())
+        return started[-1]
+
+    backend = WorkerBackend(toy_backend, ToyOptions(eos_every=10**6), name="toy", start_process=start)
+    await backend.start()
+    request = ask("x", max_tokens=400)
+    text = ""
+    async with asyncio.timeout(60):
+        async for chunk in backend.generate(request):
+            if not text:
+                started[0]._reader.feed_data(b'{"kind": "nonsense"}\n')
+            text += chunk.text
+    await backend.aclose()
+    assert text.strip() == here(request, eos_every=10**6).reply.text
+    assert len(started) == 2
+    assert "nonsense" in await started[0].exit_reason()
+
+
 async def test_progress_is_told() -> None:
     told: list[tuple[float, str]] = []
     backend = WorkerBackend(toy_backend, ToyOptions(), on_progress=lambda share, doing: told.append((share, doing)))
@@ -209,6 +241,24 @@ async def test_a_worker_killed_while_idle_is_started_again_when_needed() -> None
         os.kill(pid, signal.SIGKILL)
         assert (await answer(backend, ask("a")))[0] == before
         assert backend.pid != pid
+
+
+@needs_signals
+async def test_a_worker_dies_though_a_program_that_it_has_started_lives_on(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    backend = WorkerBackend(leaving, LeavingOptions(pids=pids), name="toy")
+    await backend.start()
+    try:
+        async with asyncio.timeout(60):
+            before, pid = (await answer(backend, ask("a")))[0], backend.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            assert (await answer(backend, ask("a")))[0] == before
+            assert backend.pid != pid
+            await backend.aclose()
+    finally:
+        for line in pids.read_text().split():
+            os.kill(int(line), signal.SIGKILL)
 
 
 @needs_signals

@@ -21,7 +21,7 @@ from chatbridge.testing.toy import ToyModel, ToyOptions, toy_backend
 from chatbridge.worker.backend import WorkerBackend
 from chatbridge.worker.backoff import Backoff
 
-from .dying import HANG, POISON, TOKENIZER_POISON, Machine
+from .dying import HANG, POISON, TOKENIZER_POISON, FakeProcess, Machine
 
 
 @asynccontextmanager
@@ -161,6 +161,47 @@ def test_what_is_stopped_while_the_worker_is_down_ends_at_once_with_what_came() 
             return await answer
 
     assert 15 < len(run_virtually(main())) <= 30
+
+
+@pytest.mark.parametrize("others", [0, 3])
+def test_what_is_stopped_just_before_its_worker_dies_ends_as_well(others: int) -> None:
+    """The worker that was told to end it never does."""
+
+    async def main() -> list[str]:
+        machine, processes = Machine(eos_every=10**9), list[FakeProcess]()
+
+        async def start() -> FakeProcess:
+            processes.append(await machine.start())
+            return processes[-1]
+
+        backend = WorkerBackend(toy_backend, ToyOptions(), name="toy", start_process=start)
+        await backend.start()
+        request = ask("room", tokens=4000)
+        going_on = [asyncio.create_task(text_of(backend, ask(f"{n}"))) for n in range(others)]
+        answer = asyncio.create_task(text_of(backend, request))
+        await LoopClock().sleep(0.3)
+        backend.cancel(request.id)
+        processes[0].kill("it died")
+        async with asyncio.timeout(600):
+            texts = await asyncio.gather(answer, *going_on)
+        await backend.aclose()
+        return texts
+
+    stopped, *texts = run_virtually(main())
+    assert 5 < len(stopped) < 50
+    assert texts == [expected(ask(f"{n}"), Machine(eos_every=10**9)) for n in range(others)]
+
+
+def test_an_answer_that_hangs_can_be_stopped_and_holds_up_no_other() -> None:
+    async def main() -> list[str]:
+        async with backend_on(Machine(eos_every=10**9)) as backend, asyncio.timeout(3600):
+            hanging = ask("hi " + HANG)
+            answer = asyncio.create_task(text_of(backend, hanging))
+            await LoopClock().sleep(1)
+            backend.cancel(hanging.id)
+            return await asyncio.gather(answer, text_of(backend, ask("room")))
+
+    assert run_virtually(main()) == ["", expected(ask("room"), Machine(eos_every=10**9))]
 
 
 def test_a_model_that_can_not_be_loaded_again_is_told_to_all_and_not_tried_for_each() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -142,16 +142,7 @@ def _bits(path: Path, tensors: Mapping[str, Tensor], name: str, width: int) -> i
 
 def _checked(path: Path, config: Config, tensors: Mapping[str, Tensor]) -> int:
     """Hold names and shapes against the configuration. Returns the vocabulary's size, which the weights alone know."""
-    hidden, inner = config.hidden_size, config.inner_hidden_size * (2 if config.glu else 1)
-    rows = {MATRICES[0]: 3 * hidden, MATRICES[1]: hidden, MATRICES[2]: inner, MATRICES[3]: hidden}
-    wanted: dict[str, tuple[int, ...]] = {f"{FINAL_NORM}.weight": (hidden,), f"{FINAL_NORM}.bias": (hidden,)}
-    for number in range(config.layers):
-        for norm in _NORMS:
-            wanted |= {layer_key(number, f"{norm}.{end}"): (hidden,) for end in ("weight", "bias")}
-        for name in MATRICES:
-            wanted[layer_key(number, f"{name}.bias")] = (rows[name],)
-            wanted[layer_key(number, f"{name}.weight")] = (rows[name],)
-    for name, shape in ((f"{EMBEDDING}.weight", ()), *wanted.items()):
+    for name, shape in _wanted(config):
         if name not in tensors:
             raise ModelLoadError(f"{path}: {name} is in none of the files; a part of the download is missing")
         if tensors[name].shape[: len(shape)] != shape:
@@ -162,6 +153,19 @@ def _checked(path: Path, config: Config, tensors: Mapping[str, Tensor]) -> int:
     if (more := _layers_of(tensors)) != config.layers:
         raise ModelLoadError(f"{path}: the files hold {more} layers, and config.json says {config.layers}")
     return tensors[f"{EMBEDDING}.weight"].shape[0]
+
+
+def _wanted(config: Config) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The tensors of a model and how their shapes begin; one by one, since config.json may say any number of layers."""
+    hidden, inner = config.hidden_size, config.inner_hidden_size * (2 if config.glu else 1)
+    rows = {MATRICES[0]: 3 * hidden, MATRICES[1]: hidden, MATRICES[2]: inner, MATRICES[3]: hidden}
+    yield f"{EMBEDDING}.weight", ()
+    for end in ("weight", "bias"):
+        yield f"{FINAL_NORM}.{end}", (hidden,)
+    for number in range(config.layers):
+        for end in ("weight", "bias"):
+            yield from ((layer_key(number, f"{norm}.{end}"), (hidden,)) for norm in _NORMS)
+            yield from ((layer_key(number, f"{name}.{end}"), (rows[name],)) for name in MATRICES)
 
 
 def _layers_of(names: Mapping[str, Any]) -> int:

@@ -18,6 +18,10 @@ RESIDUAL_LAYERS = 28
 """ChatGLM's code weighs residuals by sqrt(2 * 28), whatever number of layers a model has."""
 
 
+MAX_SIZE = 1 << 24
+"""What no size of a model comes near; a file that says more is damaged."""
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """The shape of a model, in the words of the original code.
@@ -66,15 +70,15 @@ def read_config(path: Path) -> Config:
     """The config.json of a ChatGLM-6B folder. Raises ModelLoadError for what is another model, or none."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelLoadError(f"{path}: this is no config.json of a model: {error}") from error
     if not isinstance(values, dict):
         raise ModelLoadError(f"{path}: this is no config.json of a model: it holds a {type(values).__name__}")
     _refuse_others(path, values)
     try:
         return _config(values)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelLoadError(f"{path}: the entry {error} is missing or no number") from error
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise ModelLoadError(f"{path}: the entry {error} is missing or no number that could be") from error
 
 
 def _config(values: Mapping[str, Any]) -> Config:
@@ -98,14 +102,26 @@ def _config(values: Mapping[str, Any]) -> Config:
         quantization_bit=int(values.get("quantization_bit") or 0),
         pre_seq_len=int(values.get("pre_seq_len") or 0),
     )
+    for name, ours in _SIZES.items():
+        if not 0 < getattr(config, ours) < MAX_SIZE:
+            raise ValueError(name)
+    if not 0 < config.layernorm_epsilon < 1:
+        raise ValueError("layernorm_epsilon")
     if config.hidden_size % config.heads or config.head_size % 4:
         raise ValueError("num_attention_heads")
     return config
 
 
+_SIZES = {
+    "num_layers": "layers", "hidden_size": "hidden_size", "num_attention_heads": "heads",
+    "inner_hidden_size": "inner_hidden_size", "max_sequence_length": "max_sequence_length",
+}  # fmt: skip
+
+
 def _refuse_others(path: Path, values: Mapping[str, Any]) -> None:
     kind = str(values.get("model_type", ""))
-    names = [str(name) for name in values.get("architectures") or []]
+    given = values.get("architectures")
+    names = [str(name) for name in given] if isinstance(given, list) else []
     if "multi_query_attention" in values or "padded_vocab_size" in values:
         raise ModelLoadError(
             f"{path}: this is ChatGLM2, ChatGLM3 or a later GLM, another architecture; take `backend: llama_cpp` with "

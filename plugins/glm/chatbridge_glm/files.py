@@ -11,6 +11,7 @@ import json
 import mmap
 import os
 import pickle
+import re
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
+from operator import index as as_index
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,7 @@ def look(path: Path, key: str = "") -> WeightFile:
     """Names and shapes of a file, without its weights. Raises ModelLoadError."""
     refuse_half_a_file(path)
     if path.suffix == ".safetensors":
-        return WeightFile(path, _look_safe(path))
+        return WeightFile(path, _safe_tensors(path)[0])
     found = _load(path, "meta", key)
     tensors = {
         name: Tensor(tuple(value.shape), str(value.dtype).removeprefix("torch."), value.nbytes)
@@ -83,19 +85,34 @@ def look(path: Path, key: str = "") -> WeightFile:
     return WeightFile(path, tensors, key)
 
 
-def _look_safe(path: Path) -> dict[str, Tensor]:
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-    found = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            start, end = entry["data_offsets"]
-            found[name] = Tensor(tuple(entry["shape"]), _SAFE_TYPES.get(entry["dtype"], entry["dtype"]), end - start)
-    return found
+def _safe_tensors(path: Path) -> tuple[dict[str, Tensor], int]:
+    """What a safetensors file says that it holds, and how many bytes it has if it is whole. Raises ModelLoadError."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header: Any = json.loads(file.read(length)) if 0 < length < min(path.stat().st_size, 1 << 27) else None
+        found, whole = {}, 8 + length
+        for name, entry in header.items():
+            if name != "__metadata__":
+                start, end = map(as_index, entry["data_offsets"])
+                shape = tuple(map(as_index, entry["shape"]))
+                if not 0 <= start <= end or min(shape, default=0) < 0:
+                    raise ValueError(name)
+                found[name] = Tensor(shape, _SAFE_TYPES.get(entry["dtype"], entry["dtype"]), end - start)
+                whole = max(whole, 8 + length + end)
+    except (ValueError, AttributeError, LookupError, TypeError, RecursionError) as error:
+        raise ModelLoadError(f"{path}: this is no safetensors file, or its beginning is damaged") from error
+    return found, whole
 
 
 _SAFE_TYPES = {"F16": "float16", "F32": "float32", "BF16": "bfloat16", "I8": "int8"}
+
+
+_DAMAGED = (
+    OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError,
+    ArithmeticError, zipfile.BadZipFile,
+)  # fmt: skip
+"""What reading a damaged file may raise."""
 
 
 def _load(path: Path, device: str, key: str) -> Mapping[str, Any]:
@@ -107,7 +124,7 @@ def _load(path: Path, device: str, key: str) -> Mapping[str, Any]:
         raise ModelLoadError(
             f"{path}: the file holds more than weights, and nothing in it is run: {str(error).splitlines()[0]}"
         ) from None
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except _DAMAGED as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelLoadError(f"{path}: the file is damaged: {why}") from None
     if key and isinstance(found, dict):
@@ -152,7 +169,7 @@ def refuse_half_a_file(path: Path) -> None:
             f"{path}: this is a git-lfs pointer of {size} bytes and not the weights; run `git lfs pull` in its folder, "
             "or download the file"
         )
-    if start.lstrip()[:1] == b"<":
+    if re.match(rb"\s*<[!?a-zA-Z]", start):  # by "<" alone a length in safetensors can begin
         raise ModelLoadError(f"{path}: this is a web page and not the weights; download the file itself")
     if path.suffix == ".safetensors":
         return _refuse_half_safetensors(path, size)
@@ -161,19 +178,20 @@ def refuse_half_a_file(path: Path) -> None:
     if start[:4] != b"PK\x03\x04":
         what = "a file of a torch before 1.6: torch.load and torch.save it once" if start[:1] == b"\x80" else "no file"
         raise ModelLoadError(f"{path}: this is {what if what != 'no file' else 'no file of torch or safetensors'}")
-    if not zipfile.is_zipfile(path):
+    if not _ends_as_a_zip(path):
         raise ModelLoadError(f"{path}: its end is missing: {size:,} bytes are there; download it once more")
     return None
 
 
+def _ends_as_a_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # its end is there, and damaged
+        return False
+
+
 def _refuse_half_safetensors(path: Path, size: int) -> None:
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            header: Any = json.loads(file.read(length)) if 0 < length < min(size, 1 << 27) else None
-            whole = 8 + length + max(entry["data_offsets"][1] for name, entry in header.items() if name[:2] != "__")
-        except (ValueError, AttributeError, KeyError, TypeError) as error:
-            raise ModelLoadError(f"{path}: this is no safetensors file, or its beginning is damaged") from error
+    _, whole = _safe_tensors(path)
     if size < whole:
         raise ModelLoadError(f"{path}: {size:,} of {whole:,} bytes are there; download it once more")
 
@@ -217,9 +235,9 @@ def data_files(folder: Path) -> Iterator[Path]:
 def _index(path: Path) -> Mapping[str, str]:
     try:
         found = dict(json.loads(path.read_text(encoding="utf-8"))["weight_map"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelLoadError(f"{path}: this is no index of shards: {error}; download it once more") from error
     for name in found.values():
-        if Path(name).name != name:
+        if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:
             raise ModelLoadError(f"{path}: it names {name!r}, which is not in its folder")
     return found

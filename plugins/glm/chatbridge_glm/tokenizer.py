@@ -16,7 +16,7 @@ from typing import Any
 from chatbridge import ModelLoadError
 
 _BLANKS = re.compile(" {2,80}")
-_BLANK = re.compile(r"<\|blank_(\d+)\|>")
+_BLANK = re.compile(r"<\|blank_([0-9]{1,2})\|>")
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _LINE_END, _TAB = "<n>", "<|tab|>"
 _SPACE = "▁"
@@ -45,7 +45,9 @@ class GlmTokenizer:
         _refuse_stand_ins(path)
         try:
             self._pieces: Any = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        except (RuntimeError, OSError, ValueError) as error:
+            count = self._pieces.vocab_size()
+            names = self._pieces.id_to_piece(list(range(count)))
+        except (RuntimeError, OSError, ValueError) as error:  # also for names that are no UTF-8
             raise ModelLoadError(f"{path}: this is no SentencePiece model: {error}") from error
         self._offset = offset = anchor[1] - self._pieces.piece_to_id(anchor[0])
         if self._pieces.id_to_piece(anchor[1] - offset) != anchor[0] or offset < 0:
@@ -53,8 +55,6 @@ class GlmTokenizer:
                 f"{path}: the model's id for {anchor[0]} is {anchor[1]}, and this vocabulary has none that fits: they "
                 "do not belong together"
             )
-        count = self._pieces.vocab_size()
-        names = self._pieces.id_to_piece(list(range(count)))
         kinds = self._pieces
         # The token for unknown words is one of them: with bytes for all characters, nothing that is typed becomes it.
         own = {name: number + offset for number, name in enumerate(names) if kinds.is_control(number)}

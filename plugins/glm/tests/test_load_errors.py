@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
+import random
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from chatbridge_glm import files
 from chatbridge_glm.backend import load
 from chatbridge_glm.checkpoint import EMBEDDING, PREFIX, layer_key
 from chatbridge_glm.options import GlmOptions
@@ -116,6 +120,57 @@ def test_a_damaged_index(folder: Path) -> None:
     refused(folder, r"this is no index of shards")
     index.write_text(json.dumps({"weight_map": {"x": "../../etc/passwd"}}), encoding="utf-8")
     refused(folder, r"it names '../../etc/passwd', which is not in its folder")
+    for name in (5, None, "", ".."):
+        index.write_text(json.dumps({"weight_map": {"x": name}}), encoding="utf-8")
+        refused(folder, rf"it names {name!r}, which is not in its folder")
+    index.write_text("[" * 100_000, encoding="utf-8")
+    refused(folder, r"this is no index of shards")
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("num_layers", (0, -1, 10**30)),
+        ("num_attention_heads", (0, -1)),
+        ("max_sequence_length", (0, 10**30, math.inf)),
+        ("layernorm_epsilon", (math.nan, -1)),
+    ],
+)
+def test_sizes_that_no_model_has(folder: Path, key: str, values: tuple[float, ...]) -> None:
+    for value in values:
+        change(folder / "config.json", set_to(key, value))
+        refused(folder, r"the entry .* is missing or no number that could be")
+
+
+def test_damage_anywhere_in_a_file_is_told_in_words(folder: Path) -> None:
+    for file, places in ((shard(folder), 3000), (folder / "ice_text.model", 60_000)):
+        whole, draw = file.read_bytes(), random.Random(3)
+        for _ in range(12):
+            damaged = bytearray(whole)
+            for _ in range(64):
+                damaged[-draw.randrange(1, places)] = draw.randrange(256)
+            file.write_bytes(damaged)
+            with suppress(ModelLoadError):
+                opened(folder).close()
+        file.write_bytes(whole)
+
+
+def test_the_beginning_of_safetensors_is_looked_over(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    good = {"dtype": "F16", "shape": [2, 1], "data_offsets": [0, 4]}
+
+    def write(header: object) -> None:
+        text = header if isinstance(header, bytes) else json.dumps(header).encode()
+        file.write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+
+    write({"x": good, "__metadata__": {"format": "pt"}})
+    assert files.look(file).tensors == {"x": files.Tensor((2, 1), "float16", 4)}
+    bad = [{"data_offsets": []}, {"data_offsets": "ab"}, {"data_offsets": [4, 0]}, {"data_offsets": [0.0, 4]}]
+    bad += [{"shape": 5}, {"shape": ["a"]}, {"shape": [-1]}, {"shape": None}]
+    for header in ([], None, b"[" * 100_000, {"x": 5}, {"x": {}}, *({"x": {**good, **one}} for one in bad)):
+        write(header)
+        with pytest.raises(ModelLoadError, match="its beginning is damaged"):
+            files.look(file)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from chatbridge import ModelLoadError
+from chatbridge.prompts.confusables import with_line_ends
 
 from .conftest import TOKENIZER, recorded, there
 
@@ -58,6 +60,17 @@ def test_incremental_decoding_gives_whole_characters_once(tokenizer: GlmTokenize
     for case in CASES["decode"]:
         found = tokenizer.decode(case["ids"]).decode("utf-8", "replace")
         assert found.strip() == case["decode_skip_special"].replace("\u2047", "").strip() or "\ufffd" in found
+
+
+def test_whatever_becomes_a_line_end_is_taken_for_one_by_the_guard(tokenizer: GlmTokenizer) -> None:
+    """The vocabulary's normalisation makes "<n>" of more than what looks like it."""
+    (line_end,) = tokenizer.encode("\n", start=False)
+    kinds = ("Cc", "Cf", "Mn", "Zs", "Ll", "Lm", "No", "So", "Pe", "Ps", "Sm", "Po")
+    odd = [chr(code) for code in range(0x1_0000) if unicodedata.category(chr(code)) in kinds and chr(code) != "\n"]
+    written = [form.format(char) for char in odd for form in ("<{}n>", "<n{}>", "<{}>", "{}n>", "<n{}")]
+    found = [one for one in written if line_end in tokenizer.encode(f"a{one}b", start=False)]
+    assert len(found) > 40
+    assert [one for one in found if with_line_ends(one) == one] == []
 
 
 def test_pictures_move_all_ids() -> None:

@@ -209,12 +209,13 @@ def _compare_attention(
         attention.lengths(planned.context_length),
         (params.n_threads, params.n_threads_batch, options.kv_type_k, options.kv_type_v),
     )
-    kept = attention.Kept(options.keep_states or attention.cache_folder())
-    if (found := kept.find(key)) is None:
+    folder = options.keep_states or attention.cache_folder()
+    kept = attention.Kept(folder) if folder else None
+    if kept is None or (found := kept.find(key)) is None:
         progress(0.92, "measuring attention")
         with log().capture():
             found = attention.compare(model, lambda: _context_params(options, planned, False), planned.context_length)
-        if found is not None:
+        if kept is not None and found is not None:
             kept.put(key, found)
     return found
 

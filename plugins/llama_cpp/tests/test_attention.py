@@ -22,7 +22,9 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    return cache_folder()
+    folder = cache_folder()
+    assert folder is not None
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,13 @@ def test_what_was_measured_is_found_again_and_only_under_its_key(tmp_path: Path)
     assert kept.find("none") is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"one": 5}', '{"one": {"reading": "x", "answering": {}}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "[" * 100_000, '{"one": 5}'),
+        *(f'{{"one": {{"reading": {ratio}, "answering": {{"64": 2}}}}}}' for ratio in ('"x"', -1, 0, "NaN", "9" * 400)),
+    ],
+)
 def test_a_damaged_file_is_measured_anew(tmp_path: Path, text: str) -> None:
     kept = Kept(tmp_path)
     kept.path.write_text(text)
@@ -59,6 +67,21 @@ def test_only_so_many_are_kept_and_what_cannot_be_written_is_left_out(tmp_path: 
     assert kept.find("5") is not None
     (tmp_path / "file").touch()
     Kept(tmp_path / "file").put("one", comparison(1.0))
+
+
+def test_a_user_without_a_home_has_it_measured_each_time(
+    measured: Path, random_path: Path, model_of: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that runs under a number which no user has."""
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert "(measured: " in model_of(random_path).info.details["flash attention"]
+    assert not measured.exists()
 
 
 def test_a_model_is_measured_once_and_says_what_was_found(measured: Path, random_path: Path, model_of: Load) -> None:

@@ -210,7 +210,10 @@ def _converted(
 
 def _cache_folder() -> Path:
     root = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return (Path(root) if root else Path.home() / ".cache") / "chatbridge" / "rwkv"
+    try:
+        return (Path(root) if root else Path.home() / ".cache") / "chatbridge" / "rwkv"
+    except RuntimeError as error:  # as for a user of a container's
+        raise ModelLoadError("convert: there is no home folder; name another one as convert_folder") from error
 
 
 def _arithmetic(

@@ -130,6 +130,17 @@ def test_a_conversion_that_can_not_be_kept_says_so(tmp_path: Path, model_of: Loa
         model_of(V4, convert=True, convert_folder=tmp_path / "file" / "cache")
 
 
+def test_a_user_without_a_home_is_asked_for_a_folder(model_of: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(ModelLoadError, match="name another one as convert_folder"):
+        model_of(V4, convert=True)
+
+
 def test_states_are_kept_beside_bots_yaml_unless_somebody_says_otherwise(tmp_path: Path) -> None:
     for written, folder in (({}, tmp_path / "rwkv-states"), ({"keep_states": "x"}, tmp_path / "x")):
         options = RwkvOptions.model_validate({"path": "m.pth", **written}, context={"base": tmp_path})

@@ -114,8 +114,15 @@ def check_file(path: Path) -> None:
         raise ModelLoadError(f"{path}: this is a web page and not the file; download it again, by the page's button")
     if path.suffix == ".safetensors":
         _check_safetensors(path, begin)
-    elif begin.startswith(b"PK\3\4") and not zipfile.is_zipfile(path):
+    elif begin.startswith(b"PK\3\4") and not _ends_as_a_zip(path):
         raise _half(path, f"{path.stat().st_size:,} bytes are there, and its end is missing")
+
+
+def _ends_as_a_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # its end is there, and damaged
+        return False
 
 
 def _check_safetensors(path: Path, begin: bytes) -> None:
@@ -130,6 +137,10 @@ def _check_safetensors(path: Path, begin: bytes) -> None:
         raise _half(path, f"{size:,} of {needed:,} bytes are there")
 
 
+_DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, struct.error)
+"""What reading a damaged header may raise."""
+
+
 def safetensors_header(path: Path) -> dict[str, tuple[str, tuple[int, ...], int]]:
     """Each tensor's type, shape, and the end of its bytes. Raises ModelLoadError."""
     try:
@@ -141,7 +152,16 @@ def safetensors_header(path: Path) -> dict[str, tuple[str, tuple[int, ...], int]
             for name, entry in header.items()
             if name != "__metadata__"
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        struct.error,
+    ) as error:
         raise ModelLoadError(f"{path}: its header is damaged ({error!r}); download it again") from error
 
 
@@ -158,8 +178,8 @@ def _shards(path: Path) -> tuple[Path, ...]:
             if not isinstance(named, dict) or not named:
                 raise ModelLoadError(f"{path / name}: it names no files (weight_map); download it again")
             files = sorted({str(file) for file in named.values()})
-            if outside := [file for file in files if Path(file).name != file]:
-                raise ModelLoadError(f"{path / name}: {outside[0]} is no name of a file beside it")
+            if outside := [file for file in files if file in ("", "..") or Path(file).name != file]:
+                raise ModelLoadError(f"{path / name}: {outside[0]!r} is no name of a file beside it")
             if missing := [file for file in files if not (path / file).exists()]:
                 more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
                 raise ModelLoadError(

@@ -14,6 +14,7 @@ from chatbridge import ModelLoadError
 from chatbridge_transformers.vocabulary import Encode, Pieces
 
 _BLANK = "▁"
+_MAX_ID = 1 << 31
 _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
 """NormalizerSpec { add_dummy_prefix: false } as field 3 of a ModelProto: what comes later in a message wins."""
 
@@ -28,13 +29,16 @@ def read(path: Path, added: Mapping[str, int], named: Collection[str], *, add_bo
         raw = path.read_bytes()
         first = SentencePieceProcessor(model_proto=raw)
         later = SentencePieceProcessor(model_proto=raw + _NO_DUMMY_PREFIX)
-    except (OSError, RuntimeError) as error:
+        size = first.get_piece_size()
+        names = first.id_to_piece(list(range(size)))
+    except (OSError, RuntimeError, ValueError) as error:  # also for names that are no UTF-8
         raise ModelLoadError(f"{path}: this is no SentencePiece model ({error}); download it again") from error
-    size = first.get_piece_size()
     for text, token in added.items():
-        if token < size and first.id_to_piece(token) != text:
+        if not 0 <= token < _MAX_ID:
+            raise ModelLoadError(f"{path.parent}: added_tokens.json gives {text!r} the id {token}; download it again")
+        if token < size and names[token] != text:
             raise ModelLoadError(
-                f"{path}: added_tokens.json gives {text!r} the id {token}, which is {first.id_to_piece(token)!r} here; "
+                f"{path}: added_tokens.json gives {text!r} the id {token}, which is {names[token]!r} here; "
                 f"take both files from the same place"
             )
     text_of: dict[int, bytes] = {}

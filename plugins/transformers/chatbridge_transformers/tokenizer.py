@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,8 +130,9 @@ def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
     if found is None and (beside := folder / "chat_template.json").exists():
         found = read_json(beside).get("chat_template")
     if isinstance(found, list):  # several by name
-        by_name = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
-        found = by_name.get("default")
+        found = next(
+            (one.get("template") for one in found if isinstance(one, dict) and one.get("name") == "default"), None
+        )
     return found if isinstance(found, str) and found else None
 
 
@@ -157,7 +159,7 @@ def _added(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, int], set
         added |= {text: number for text, number in read_json(beside).items() if isinstance(number, int)}
     decoder = config.get("added_tokens_decoder")
     for number, token in (decoder if isinstance(decoder, dict) else {}).items():
-        if str(number).isdigit() and _text(token):
+        if re.fullmatch("[0-9]{1,9}", str(number)) and _text(token):
             added[_text(token)] = int(number)
             if isinstance(token, dict) and token.get("special"):
                 special.add(_text(token))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import shutil
@@ -22,6 +23,7 @@ from chatbridge.config import load
 from .conftest import BLOOM, LLAMA, Load, change, copy_of, opened, recorded
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{64 * '0'}\nsize 12345\n"
+GOOD = {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]}
 SHARDS = ("pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin")
 
 
@@ -68,6 +70,27 @@ def test_half_a_download_of_safetensors(tmp_path: Path, share: float) -> None:
     refused(folder, "model.safetensors", "only a part of the file was downloaded", "bytes are there")
 
 
+def test_the_beginning_of_safetensors_is_looked_over(tmp_path: Path) -> None:
+    folder = safe_copy(tmp_path)
+    file = folder / "model.safetensors"
+    offsets: list[object] = [[], [0, math.inf], "ab", None]
+    for header in (b"[" * 100_000, *(json.dumps({"x": {**GOOD, "data_offsets": one}}).encode() for one in offsets)):
+        file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+        refused(folder, "model.safetensors", "its header is damaged")
+
+
+def test_a_tokenizer_whose_words_are_no_text(model: Path) -> None:
+    file = model / "tokenizer.model"
+    file.write_bytes(file.read_bytes().replace("\u2581the".encode(), b"\xff\xff\xffthe", 1))
+    refused(model, "tokenizer.model", "no SentencePiece model")
+
+
+def test_what_a_tokenizers_configuration_can_not_mean_is_left_aside(model: Path) -> None:
+    given = {"chat_template": [{"name": [], "template": "x"}], "added_tokens_decoder": {"²": {"content": "b"}}}
+    change(model / "tokenizer_config.json", **given)
+    opened(model).close()
+
+
 def safe_copy(tmp_path: Path) -> Path:
     """The recorded BLOOM with its weights as safetensors."""
     folder = copy_of(BLOOM / "hf", tmp_path / "safe")
@@ -94,6 +117,10 @@ def test_a_part_that_is_missing(model: Path) -> None:
         ("tokenizer.model", "nonsense", ("tokenizer.model", "no SentencePiece model", "download it again")),
         ("pytorch_model.bin.index.json", '{"weight_map": {}}', ("it names no files",)),
         ("pytorch_model.bin.index.json", '{"weight_map": {"a": "../x.bin"}}', ("no name of a file beside it",)),
+        ("pytorch_model.bin.index.json", '{"weight_map": {"a": ".."}}', ("no name of a file beside it",)),
+        ("pytorch_model.bin.index.json", '{"weight_map": {"a": ""}}', ("no name of a file beside it",)),
+        ("added_tokens.json", '{"x": -1}', ("gives 'x' the id -1", "download it again")),
+        ("added_tokens.json", f'{{"x": {10**30}}}', ("gives 'x' the id 1000", "download it again")),
     ],
 )
 def test_files_that_are_not_what_they_are_called(
