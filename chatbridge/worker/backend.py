@@ -197,8 +197,7 @@ class WorkerBackend:
 
     async def tokenize(self, prompt: Prompt) -> list[int]:
         """The ids of `prompt`. Raises TemplateError, and what `generate` does."""
-        ids: list[int] = await self._ask(prompt, count=False)
-        return ids
+        return list(await self._ask(prompt, count=False))
 
     async def count_tokens(self, prompt: Prompt) -> int:
         """See `Backend.count_tokens`."""

@@ -181,7 +181,6 @@ class WorkerProcess:
     async def exit_reason(self) -> str:
         """Wait for the end, and say in words how it came, with the last lines that the worker printed."""
         code = await self._exit_code()
-        await self._reading_output
         self._writer.close()
         with suppress(OSError):
             await self._writer.wait_closed()
@@ -191,12 +190,13 @@ class WorkerProcess:
     async def _exit_code(self) -> int:
         """Wait for the end of the process, and no longer than a moment for the end of its output.
 
-        asyncio waits for both; but a program that the process has started may have the output open for ever.
+        A program that the process has started may have that open for ever; and some versions of asyncio say that a
+        process has ended only when its output has.
         """
         waiting = asyncio.create_task(self.process.wait())
         try:
             ended = False
-            while not (await asyncio.wait({waiting}, timeout=_LAST_WORDS_SECONDS))[0]:
+            while (await asyncio.wait({waiting, self._reading_output}, timeout=_LAST_WORDS_SECONDS))[1]:
                 output = self.process._transport.get_pipe_transport(1)  # type: ignore[attr-defined]  # no public way
                 if ended and output is not None:
                     output.close()
