@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
 
 from chatbridge import usable_cores
+from tests import warm
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 hypothesis.settings.register_profile("all", deadline=None, max_examples=300)
@@ -28,6 +31,32 @@ LONGEST = (
     "plugins/rwkv/tests/test_bots.py",
 )
 """What takes longest goes first, so that at the end of a run on many cores all have something to do to the last."""
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[str]:
+    """A program to start in place of `sys.executable` where chatbridge is started often; see `tests/warm/server.py`."""
+    with warm.warm_python() as program:
+        yield program
+
+
+@pytest.fixture(scope="session")
+def warm_torch() -> Iterator[str]:
+    """The same with torch, which takes seconds of a processor's time to load."""
+    with warm.warm_python("torch") as program:
+        yield program
+
+
+@pytest.fixture
+def warm_workers(warm_python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models' workers that the test starts begin with what `warm_python` has imported."""
+    monkeypatch.setattr(sys, "executable", warm_python)
+
+
+@pytest.fixture
+def warm_torch_workers(warm_torch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models' workers that the test starts begin with torch imported."""
+    monkeypatch.setattr(sys, "executable", warm_torch)
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -34,7 +34,7 @@ ROOM = Channel("room", kind="group")
 
 
 @pytest.fixture
-async def bot(tmp_path: Path) -> AsyncIterator[Bot]:
+async def bot(tmp_path: Path, warm_torch_workers: None) -> AsyncIterator[Bot]:
     written = {
         "models": {
             "raven": {"backend": "rwkv", "path": str(there(V4)), "tokenizer": str(there(TOKENIZER)), "threads": 1}
