@@ -8,7 +8,9 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 
 import hypothesis
 import pytest
@@ -34,29 +36,25 @@ LONGEST = (
 
 
 @pytest.fixture(scope="session")
-def warm_python() -> Iterator[str]:
-    """A program to start in place of `sys.executable` where chatbridge is started often; see `tests/warm/server.py`."""
-    with warm.warm_python() as program:
-        yield program
+def warm_python_with() -> Iterator[Callable[..., str]]:
+    """A program to start in place of `sys.executable`, by the libraries that it has imported besides chatbridge."""
+    with ExitStack() as servers:
+        yield cache(lambda *libraries: servers.enter_context(warm.warm_python(*libraries)))
 
 
 @pytest.fixture(scope="session")
-def warm_torch() -> Iterator[str]:
-    """The same with torch, which takes seconds of a processor's time to load."""
-    with warm.warm_python("torch") as program:
-        yield program
+def warm_python(warm_python_with: Callable[..., str]) -> str:
+    """What to start in place of `sys.executable` where chatbridge is started often; see `tests/warm/server.py`."""
+    return warm_python_with()
 
 
 @pytest.fixture
-def warm_workers(warm_python: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models' workers that the test starts begin with what `warm_python` has imported."""
-    monkeypatch.setattr(sys, "executable", warm_python)
-
-
-@pytest.fixture
-def warm_torch_workers(warm_torch: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models' workers that the test starts begin with torch imported."""
-    monkeypatch.setattr(sys, "executable", warm_torch)
+def warm_workers(
+    request: pytest.FixtureRequest, warm_python_with: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models' workers that the test starts have chatbridge imported, and the library that its mark `warm` names."""
+    mark = request.node.get_closest_marker("warm")
+    monkeypatch.setattr(sys, "executable", warm_python_with(*(mark.args if mark else ())))
 
 
 def pytest_xdist_auto_num_workers() -> int:
