@@ -17,11 +17,11 @@ HERE = Path(__file__).parent
 
 @contextmanager
 def warm_python(*libraries: str) -> Iterator[str]:
-    """Run a server; the file to start in place of `sys.executable`. Where there is no fork, that itself.
+    """Run a server; the file to start in place of `sys.executable`. That itself where forks are not to be trusted.
 
     `libraries`: what forks have imported besides.
     """
-    if not hasattr(os, "fork"):
+    if sys.platform != "linux":
         yield sys.executable
         return
     with tempfile.TemporaryDirectory(prefix="warm") as folder:  # a socket's name may have no more than 100 letters
@@ -29,8 +29,9 @@ def warm_python(*libraries: str) -> Iterator[str]:
         source = (HERE / "client.py").read_text("utf-8")
         client.write_text(f"#!{sys.executable} -IS\n{source}", "utf-8")
         client.chmod(0o700)
-        environment = {"PATH": os.environ["PATH"], "PYTHONUTF8": "1"}
-        environment |= waiting_variables(environment)  # which workers have, too: libraries read them once
+        # What libraries read once: threads do not survive a fork, and are to wait as those of workers do.
+        environment = {"PATH": os.environ["PATH"], "PYTHONUTF8": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment |= waiting_variables(environment)
         command = [sys.executable, str(HERE / "server.py"), folder, *libraries]
         with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
             assert server.stdout is not None

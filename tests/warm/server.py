@@ -161,7 +161,7 @@ def _run(request: Request) -> None:
     while (option := arguments.pop(0)) != "-m":
         if option == "-W":
             sys.warnoptions.append(arguments.pop(0))
-            warnings.simplefilter("error")
+            warnings.simplefilter("error")  # the only one that tests ask for
         elif option == "-P":
             folder = ""
         else:
