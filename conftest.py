@@ -7,16 +7,25 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 
 import hypothesis
 import pytest
 
 from chatbridge import usable_cores
+from tests import warm
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 hypothesis.settings.register_profile("all", deadline=None, max_examples=300)
 hypothesis.settings.register_profile("sample", deadline=None, max_examples=40)
 hypothesis.settings.load_profile("all" if os.environ.get("CHATBRIDGE_FULL") == "1" else "sample")
+
+# Each run has three processes that test and starts hundreds of others: what one has compiled is there for all.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 LONGEST = (
     "tests/test_hello_plugin.py",
@@ -25,9 +34,31 @@ LONGEST = (
     "plugins/telegram/tests/test_kill.py",
     "tests/worker/test_chaos.py",
     "tests/bots/test_kill.py",
-    "plugins/rwkv/tests/test_bots.py",
+    "tests/test_docs.py",
 )
 """What takes longest goes first, so that at the end of a run on many cores all have something to do to the last."""
+
+
+@pytest.fixture(scope="session")
+def warm_python_with() -> Iterator[Callable[..., str]]:
+    """A program to start in place of `sys.executable`, by the libraries that it has imported besides chatbridge."""
+    with ExitStack() as servers:
+        yield cache(lambda *libraries: servers.enter_context(warm.warm_python(*libraries)))
+
+
+@pytest.fixture(scope="session")
+def warm_python(warm_python_with: Callable[..., str]) -> str:
+    """What to start in place of `sys.executable` where chatbridge is started often; see `tests/warm/server.py`."""
+    return warm_python_with()
+
+
+@pytest.fixture
+def warm_workers(
+    request: pytest.FixtureRequest, warm_python_with: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models' workers that the test starts have chatbridge imported, and the library that its mark `warm` names."""
+    mark = request.node.get_closest_marker("warm")
+    monkeypatch.setattr(sys, "executable", warm_python_with(*(mark.args if mark else ())))
 
 
 def pytest_xdist_auto_num_workers() -> int:

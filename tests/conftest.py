@@ -53,18 +53,19 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 
 @pytest.fixture
-def start_chatbridge(tmp_path: Path) -> Start:
+def start_chatbridge(tmp_path: Path, warm_python: str) -> Start:
     """Starts the command line in a process of its own, in an empty home folder, where `install` has put plugins.
 
-    `variables` are set in its environment, which has nothing else of whoever runs the tests.
+    `variables` are set in its environment, which has nothing else of whoever runs the tests. `cold`: by a Python of its
+    own, as people do; else by one that has chatbridge imported already.
     """
 
-    def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
+    def start(*arguments: str, cold: bool = False, **variables: str) -> subprocess.Popen[str]:
         kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "TEMP") if name in os.environ}
         home = {name: str(tmp_path) for name in ("HOME", "USERPROFILE", "APPDATA")}
         with default_signals():
             return subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", "chatbridge", *arguments],
+                [sys.executable if cold else warm_python, "-W", "error", "-m", "chatbridge", *arguments],
                 cwd=tmp_path,
                 env={**kept, **home, "PYTHONPATH": str(tmp_path / "site"), "PYTHONUTF8": "1", **variables},
                 stdin=subprocess.DEVNULL,

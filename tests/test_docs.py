@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import click
@@ -114,6 +115,13 @@ def test_the_ci_runs_the_readmes_test_command() -> None:
     assert ".venv-test/bin/pytest" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
+@cache
+def help_of(*program: str) -> str:
+    """What a program of ours says to `--help`."""
+    command = [sys.executable, *program, "--help"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
 def test_commands_for_contributors_can_be_given() -> None:
     commands = [line for block in Document(ROOT / "CONTRIBUTING.md").blocks("sh") for line in block.splitlines()]
     given = [shlex.split(command) for command in commands if command.startswith(".venv/bin/")]
@@ -130,11 +138,8 @@ def test_commands_for_contributors_can_be_given() -> None:
             assert command is not None
             command.make_context(words[0], words[1:], parent=above)
         elif program.endswith("python"):
-            program_words = words[:2] if words[0] == "-m" else words[:1]
-            done = subprocess.run(
-                [sys.executable, *program_words, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-            )
-            assert all(word in done.stdout for word in words if word.startswith("--"))
+            told = help_of(*(words[:2] if words[0] == "-m" else words[:1]))
+            assert all(word in told for word in words if word.startswith("--"))
     (extra,) = [words[-1] for words in given if words[0].endswith("pip")]
     assert extra == ".[test]"
 

@@ -23,10 +23,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(installed: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(installed: Path, *arguments: str, cwd: Path, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     return subprocess.run(
-        [sys.executable, "-m", *arguments], capture_output=True, text=True, env=environment, cwd=cwd, check=False
+        [python, "-m", *arguments], capture_output=True, text=True, env=environment, cwd=cwd, check=False
     )
 
 
@@ -57,9 +57,10 @@ def test_its_keys_are_checked_like_our_own(installed: Path, tmp_path: Path) -> N
     ]
 
 
-def test_it_passes_the_kit(installed: Path, tmp_path: Path) -> None:
+def test_it_passes_the_kit(installed: Path, tmp_path: Path, warm_python: str) -> None:
     copy = shutil.copytree(
         EXAMPLE, tmp_path / "hello", ignore=shutil.ignore_patterns("chatbridge_hello", "__pycache__")
     )
-    tested = run(installed, "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", str(copy), cwd=copy)
+    command = ("pytest", "-q", "-p", "no:cacheprovider", "-W", "error", str(copy))
+    tested = run(installed, *command, cwd=copy, python=warm_python)
     assert tested.returncode == 0, tested.stdout + tested.stderr

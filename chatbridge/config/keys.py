@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from chatbridge.config.bounds import HANG_TIMEOUT, KEPT_STATES
 from chatbridge.config.options import ConfigPath
 from chatbridge.config.settings import (
-    HANG_TIMEOUT,
-    KEPT_STATES,
     Access,
     Admins,
     ChannelSettings,
@@ -44,7 +43,7 @@ def _bytes(value: object) -> object:
 class ModelKeys(BaseModel):
     """An entry of `models`, besides the backend's options."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     backend: Annotated[str, Field(description="What runs the model.")]
     template: Annotated[str | None, Field(description="The template for this model, unless a channel sets one.")] = None
@@ -86,7 +85,7 @@ class ModelKeys(BaseModel):
 class BotKeys(BaseModel):
     """An entry of `bots`, besides the frontend's options."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     frontend: Annotated[str, Field(description="The chat service.")]
     defaults: Annotated[ChannelSettings, Field(description="For all channels of this bot.")] = ChannelSettings()
@@ -118,7 +117,7 @@ class BotKeys(BaseModel):
 class TopKeys(BaseModel):
     """The top of the file."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     models: Annotated[dict[str, Any], Field(description="Models by the names that you give them.")] = {}
     templates: Annotated[dict[str, Template], Field(description="Prompt templates of your own.")] = {}

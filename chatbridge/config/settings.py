@@ -13,17 +13,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from chatbridge.config.bounds import HANG_TIMEOUT, KEPT_STATES
 from chatbridge.config.pattern import Pattern
 from chatbridge.prompts.jinja_renderer import JinjaLimits
 from chatbridge.prompts.template import Template
 from chatbridge.sampling import Sampling
 from chatbridge.types import Author, Channel
-
-HANG_TIMEOUT = 30.0
-"""Seconds without a sign of life after which a worker hangs, unless told otherwise; see `worker.watchdog`."""
-
-KEPT_STATES = 1 << 30
-"""Bytes that states of conversations may have which are not being answered, unless told otherwise: 1 GiB."""
 
 
 def _id(value: object) -> object:
@@ -59,7 +54,7 @@ def _pattern(pattern: str | None) -> str | None:
 class ChannelSettings(BaseModel):
     """How a bot behaves in a channel. In bots.yaml: `defaults` of the file or of a bot, and each of `channels`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     model: Annotated[
         str, Field(max_length=MAX_NAME, description="A name under `models`; the first one there unless set.")
@@ -161,7 +156,7 @@ class Access(BaseModel):
     the places named by `channels` or `guilds`, if any are; under `deny`, any one of them is enough.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     users: Annotated[frozenset[Id], Field(description="Ids of people.")] = frozenset()
     roles: Annotated[frozenset[Id], Field(description="Ids of roles of people.")] = frozenset()
@@ -182,7 +177,7 @@ class Access(BaseModel):
 class Admins(BaseModel):
     """Who may give a bot's admin commands."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     users: Annotated[frozenset[Id], Field(description="Ids of people.")] = frozenset()
     roles: Annotated[frozenset[Id], Field(description="Ids of roles of people.")] = frozenset()
@@ -195,7 +190,7 @@ class Admins(BaseModel):
 class Strangers(BaseModel):
     """What people who were not let in yet may have of a bot with `pairing`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     open_codes: Annotated[
         int, Field(ge=1, le=100_000, description="Codes that wait for an admin; further people have to wait.")
@@ -215,7 +210,7 @@ class Strangers(BaseModel):
 class Quota(BaseModel):
     """What one person may ask of a bot; admins may ask what they like."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     messages_per_minute: Annotated[int | None, Field(ge=1, description="Messages to be answered in any minute.")] = None
     tokens_per_day: Annotated[
@@ -252,7 +247,7 @@ _KEEP_SCHEMA = WithJsonSchema({"type": "string", "pattern": r"^\s*[0-9]{1,6}\s*[
 class Keep(BaseModel):
     """How long things are kept, in seconds; None: for ever. In bots.yaml as `30d`, `12h`, `8w`, `2y` or `forever`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     answered: Annotated[
         float | None,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chatbridge.config.settings import KEPT_STATES
+from chatbridge.config.bounds import KEPT_STATES
 from chatbridge.engine.backend import LocalModel, Request
 from chatbridge.engine.detokenizer import TextDelta
 from chatbridge.engine.generation import Generation, prepare, prompt_ids

@@ -1,7 +1,7 @@
 """Texts that make a careless tokenizer or renderer slow, and how much longer a longer one takes. Knows neither.
 
-A time is the processor's, the least of two tries, so that a busy machine changes it little; quadratic work shows as
-four times the time for each doubling.
+A time is the processor's, and the least of several tries unless the first shows linear work, so that a busy machine
+changes it little; quadratic work shows as four times the time for each doubling.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ _SHORT, _DOUBLINGS = 16 * 1024, 2
 _FLOOR = 0.002
 """Seconds below which a time is noise."""
 
-
 _TRIES = 2
 """The least of so many counts: other programs take caches away, also from the processor time."""
+
+_LINEAR = 2.2
+"""Growth that a first, short count need not be asked for again: chance makes long texts seem slower, not faster."""
 
 
 def growth(work: Callable[[str], object], piece: str) -> float:
@@ -45,15 +47,21 @@ def growth(work: Callable[[str], object], piece: str) -> float:
     2 where the work is linear, 4 where it is quadratic. Bytes of UTF-8 are counted.
     """
     times = _SHORT // len(piece.encode())
-    tries = (_seconds(work, piece * (times << _DOUBLINGS)) / _seconds(work, piece * times) for _ in range(_TRIES))
-    return float(min(tries) ** (1 / _DOUBLINGS))
+    short, long = piece * times, piece * (times << _DOUBLINGS)
+
+    def grown(runs: int) -> float:
+        return float((_seconds(work, long, runs) / _seconds(work, short, 2)) ** (1 / _DOUBLINGS))
+
+    if (first := grown(1)) <= _LINEAR:
+        return first
+    return min(grown(2) for _ in range(_TRIES))
 
 
-def _seconds(work: Callable[[str], object], text: str) -> float:
+def _seconds(work: Callable[[str], object], text: str, runs: int) -> float:
     def once() -> float:
         fresh = f"{text}{next(_NUMBERS)}"  # not one that is remembered
         began = time.process_time()
         work(fresh)
         return time.process_time() - began
 
-    return max(_FLOOR, min(once(), once()))
+    return max(_FLOOR, min(once() for _ in range(runs)))

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from chatbridge.config.settings import HANG_TIMEOUT, KEPT_STATES
+from chatbridge.config.bounds import HANG_TIMEOUT, KEPT_STATES
 from chatbridge.engine.backend import BackendType, Request
 from chatbridge.errors import (
     BackendError,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, SecretStr, TypeAdapter
 
 from chatbridge import errors
-from chatbridge.config.settings import KEPT_STATES
+from chatbridge.config.bounds import KEPT_STATES
 from chatbridge.engine.backend import Request
 from chatbridge.errors import BackendError, ChatbridgeError
 from chatbridge.prompts.segments import Prompt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chatbridge.config.settings import HANG_TIMEOUT
+from chatbridge.config.bounds import HANG_TIMEOUT
 from chatbridge.worker.protocol import Pong
 
 _STEP_SHARES, _TOKENS_PER_SHARE, _FIRST_STEP = 4, 32, 10

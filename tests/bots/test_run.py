@@ -34,6 +34,8 @@ async def _wait(options: Options, bot: Bot) -> None:
     await asyncio.Event().wait()
 
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 WAITING = FrontendType("waiting", Options, "does nothing", _wait)
 
 

@@ -25,7 +25,7 @@ def models(**lengths: int) -> dict[str, ModelSettings]:
 
 
 @pytest.fixture
-async def bridge(tmp_path: Path) -> AsyncIterator[Bridge]:
+async def bridge(tmp_path: Path, warm_workers: None) -> AsyncIterator[Bridge]:
     plugins = Plugins([plugin_of(backends=[toy_backend])], discover=False)
     defaults = ChannelSettings(model="big", language="en", sampling=Sampling(max_tokens=8, seed=1))
     settings = Settings(models(big=4096, small=300), plugins.templates, tmp_path / "store", defaults)

@@ -156,7 +156,7 @@ def test_a_terminal_without_unicode_still_gets_everything(chatbridge: Run, tmp_p
     leave_out_engines(tmp_path / "site")
     (tmp_path / "bots.yaml").write_text("store: 'x'\n世界: 1\n", encoding="utf-8")
     for command, told in (("check", r"\u4e16\u754c"), ("doctor", r"\u2192")):
-        done = chatbridge(command, PYTHONIOENCODING="latin-1")
+        done = chatbridge(command, cold=True, PYTHONIOENCODING="latin-1")
         assert "Traceback" not in done.stderr
         assert told in done.stdout
 

@@ -22,17 +22,18 @@ Shell = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    """Runs `chatbridge ARGUMENTS` with redirections as a shell understands them."""
+def shell(tmp_path: Path, warm_python: str) -> Shell:
+    """Runs `chatbridge ARGUMENTS` with redirections as a shell understands them. `cold`: by a Python of its own."""
     (tmp_path / "bots.yaml").write_text(GOOD, "utf-8")
     (tmp_path / "db").touch(0o600)
     site = tmp_path / ".site"
     leave_out_engines(site)
 
-    def run(line: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(line: str, *, cold: bool = False, **variables: str) -> subprocess.CompletedProcess[str]:
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "TMPDIR")}
+        python = sys.executable if cold else warm_python
         return subprocess.run(
-            ["/bin/bash", "-c", f'chatbridge() {{ "$0" -m chatbridge "$@"; }}; {line}', sys.executable],
+            ["/bin/bash", "-c", f'chatbridge() {{ "$0" -m chatbridge "$@"; }}; {line}', python],
             cwd=tmp_path,
             env={**kept, "HOME": str(tmp_path), "LANG": "C.UTF-8", "PYTHONPATH": str(site), **variables},
             stdin=subprocess.DEVNULL,
@@ -47,20 +48,20 @@ def shell(tmp_path: Path) -> Shell:
 @pytest.mark.parametrize(("redirected", "why"), [(">&-", "it is closed"), (">/dev/full", "No space left on device")])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_output_that_can_not_be_written_is_told(shell: Shell, command: str, redirected: str, why: str) -> None:
-    done = shell(f"chatbridge {command} {redirected}")
+    done = shell(f"chatbridge {command} {redirected}", cold=command == "check")
     assert (done.returncode, done.stderr) == (1, f"chatbridge: the output can't be written: {why}\n")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_reader_that_has_gone_is_no_failure(shell: Shell, command: str) -> None:
-    done = shell(f"chatbridge {command} | true; exit ${{PIPESTATUS[0]}}")
+    done = shell(f"chatbridge {command} | true; exit ${{PIPESTATUS[0]}}", cold=command == "check")
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("redirected", ["2>&-", "<&-", "2>/dev/full"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_is_not_needed_may_be_closed(shell: Shell, command: str, redirected: str) -> None:
-    done = shell(f"chatbridge {command} {redirected}")
+    done = shell(f"chatbridge {command} {redirected}", cold=command == "check")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
 
@@ -68,13 +69,13 @@ def test_what_is_not_needed_may_be_closed(shell: Shell, command: str, redirected
 @pytest.mark.parametrize("redirected", ["2>&-", "2>/dev/full", ">&- 2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("command", ["check nowhere.yaml", "run -c nowhere.yaml", "templates show nothing"])
 def test_an_error_that_nobody_can_read_is_an_exit_status(shell: Shell, command: str, redirected: str) -> None:
-    done = shell(f"chatbridge {command} {redirected}")
+    done = shell(f"chatbridge {command} {redirected}", cold="templates" in command)
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_the_database_never_takes_the_place_of_a_closed_stream(shell: Shell, tmp_path: Path) -> None:
-    shell("chatbridge repl -p hello <&- >&- 2>&-")
+    shell("chatbridge repl -p hello <&- >&- 2>&-", cold=True)
     assert (tmp_path / "store").read_bytes().startswith(b"SQLite format 3\0")
 
 

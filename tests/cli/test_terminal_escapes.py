@@ -56,12 +56,12 @@ def register_backends():
 """
 
 
-def on_a_terminal(folder: Path, *arguments: str) -> str:
+def on_a_terminal(python: str, folder: Path, *arguments: str) -> str:
     """All that a command writes to a terminal."""
     ours, theirs = pty.openpty()
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "TMPDIR")}
     environment = {**kept, "HOME": str(folder), "PYTHONPATH": str(folder / "site"), "TERM": "xterm", "LANG": "C.UTF-8"}
-    command = [sys.executable, "-m", "chatbridge", *arguments]
+    command = [python, "-m", "chatbridge", *arguments]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder, env=environment):
         os.close(theirs)
         written = b""
@@ -126,14 +126,14 @@ def hostile(tmp_path: Path, install: Install) -> Path:
         "templates show spoilt --color never",
     ],
 )
-def test_no_command_passes_on_what_steers_a_terminal(hostile: Path, command: str) -> None:
-    told = on_a_terminal(hostile, *command.split())
+def test_no_command_passes_on_what_steers_a_terminal(hostile: Path, warm_python: str, command: str) -> None:
+    told = on_a_terminal(warm_python, hostile, *command.split())
     assert told
     assert foreign(told) == "", told
 
 
-def test_the_talk_passes_nothing_on_either(hostile: Path) -> None:
-    told = on_a_terminal(hostile, "repl", "-p", EVIL.replace("\r", ""), "-m", "mean")
+def test_the_talk_passes_nothing_on_either(hostile: Path, warm_python: str) -> None:
+    told = on_a_terminal(warm_python, hostile, "repl", "-p", EVIL.replace("\r", ""), "-m", "mean")
     assert "it said" in told
     for mine in ("\x1b]", "\x07", "\x1b[2J", "\x1b[8m", "\x9b", "\x08", "\u202e"):
         assert mine not in told

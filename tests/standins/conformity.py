@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import pydantic
 from pydantic import TypeAdapter
@@ -19,9 +19,7 @@ def breaches(calls: Calls) -> list[str]:
 
 
 def _of(call: Call) -> Iterator[str]:
-    import aiogram.methods  # takes many seconds: not where tests are only collected
-    import aiogram.types
-
+    aiogram = _library()
     if call.name == "webhook":
         yield from _problems(aiogram.types.Update, dict(call.params))
         return
@@ -57,8 +55,33 @@ def _problems(kind: Any, value: Any) -> Iterator[str]:
 
 
 @cache
+def _library() -> Any:
+    """aiogram, imported without the ten seconds that it takes to build 400 models: `_adapter` builds what is used."""
+    rebuild = pydantic.BaseModel.__dict__["model_rebuild"]
+    pydantic.BaseModel.model_rebuild = classmethod(lambda model, **_: None)  # type: ignore[assignment, method-assign]
+    try:
+        import aiogram.methods
+        import aiogram.types
+    finally:
+        pydantic.BaseModel.model_rebuild = rebuild  # type: ignore[method-assign]
+    return aiogram
+
+
+@cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
+    types = _library().types
+    names = {name: getattr(types, name) for name in types.__all__}
+    for model in _models(kind):
+        model.model_rebuild(_types_namespace=names)
     return TypeAdapter(kind)
+
+
+def _models(kind: Any) -> Iterator[type[pydantic.BaseModel]]:
+    """The models that a type such as `list[Message] | bool` names."""
+    if isinstance(kind, type) and issubclass(kind, pydantic.BaseModel):
+        yield kind
+    for part in get_args(kind):
+        yield from _models(part)
 
 
 def _unknown(value: Any, place: str) -> Iterator[str]:

@@ -50,7 +50,7 @@ class TestEngineOnABidirectionalToyModel(EngineContract):
 
 class TestToyInAWorker(BackendContract):
     @pytest.fixture
-    async def backend(self) -> AsyncIterator[Backend]:
+    async def backend(self, warm_workers: None) -> AsyncIterator[Backend]:
         async with worker_with(toy_backend, ToyOptions(eos_every=2000)) as backend:
             yield backend
 

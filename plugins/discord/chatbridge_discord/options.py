@@ -31,7 +31,7 @@ def _gateway(url: str) -> str:
     return url
 
 
-class DiscordOptions(Options):
+class DiscordOptions(Options, defer_build=True):
     """The keys of a Discord bot."""
 
     token: Annotated[Secret, AfterValidator(_token), Field(description="From the developer portal, Bot > Token.")]

@@ -37,13 +37,13 @@ def _device(value: object) -> object:
     return given
 
 
-class Adapter(Options):
+class Adapter(Options, defer_build=True):
     """One P-Tuning prefix, by which a channel's conversations begin."""
 
     prefix: Annotated[ConfigPath, Field(description="The folder or file that P-Tuning v2 has made.")]
 
 
-class GlmOptions(Options):
+class GlmOptions(Options, defer_build=True):
     """Keys that a model of the `glm` backend accepts."""
 
     path: Annotated[

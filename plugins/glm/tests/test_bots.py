@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from chatbridge import Author, Bridge, Channel, Finish, Message, Plugins, ReplyStream, SettingsSource
 from chatbridge.config import load
 
@@ -27,7 +29,8 @@ async def said(reply: object) -> tuple[str, Finish]:
     return text, reply.finish
 
 
-async def test_a_bot_answers_as_the_original_chat(tmp_path: Path) -> None:
+@pytest.mark.warm("torch")
+async def test_a_bot_answers_as_the_original_chat(tmp_path: Path, warm_workers: None) -> None:
     chat = recorded("reference.json")["chat"][0]
     sure = chat["tokens_before_first_margin_below_0.01"]
     file = tmp_path / "bots.yaml"

@@ -54,7 +54,7 @@ def _draft_beside_the_file(value: str | None, info: ValidationInfo) -> str | Non
     return value if value in (None, LOOKUP) else _beside_the_file(value, info)
 
 
-class Adapter(Options):
+class Adapter(Options, defer_build=True):
     """One LoRA adapter or control vector: its file, and how strongly it works."""
 
     path: Annotated[ConfigPath, Field(description="The adapter as a GGUF file.")]
@@ -70,7 +70,7 @@ def _adapters(value: object) -> object:
 AdapterList = Annotated[tuple[Adapter, ...], BeforeValidator(_adapters)]
 
 
-class NamedAdapter(Options):
+class NamedAdapter(Options, defer_build=True):
     """What one name under `adapters` adds to the model and its own lora and control vectors."""
 
     lora: Annotated[AdapterList, Field(description="LoRA adapters, as in the model's own lora.")] = ()
@@ -90,7 +90,7 @@ def _by_name(value: object) -> object:
     return {name: {"lora": one} if isinstance(one, str | Path) else one for name, one in value.items()}
 
 
-class LlamaOptions(Options):
+class LlamaOptions(Options, defer_build=True):
     """Keys that a model of the `llama_cpp` backend accepts."""
 
     path: Annotated[

@@ -43,9 +43,10 @@ class TestModelThatGuesses(LocalModelContract):
         return opened(random_path, **EXACT, draft="lookup", draft_tokens=3)
 
 
+@pytest.mark.warm("llama_cpp")
 class TestInAWorker(BackendContract):
     @pytest.fixture
-    async def backend(self, random_path: Path) -> AsyncIterator[Backend]:
+    async def backend(self, random_path: Path, warm_workers: None) -> AsyncIterator[Backend]:
         options = LlamaOptions.model_validate({"path": random_path, "threads": 1, **EXACT})
         async with worker_with(llama_cpp, options) as backend:
             yield backend

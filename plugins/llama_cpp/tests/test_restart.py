@@ -16,6 +16,8 @@ from chatbridge.testing import llama_metadata, random_llama, sentencepiece_metad
 
 from .conftest import EXACT, SIZE, Load
 
+pytestmark = [pytest.mark.usefixtures("warm_workers"), pytest.mark.warm("llama_cpp")]
+
 STORY: Prompt = (Special("bos"), Text("Once upon a time there was a bridge. " * 10))
 
 

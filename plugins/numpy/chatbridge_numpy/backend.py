@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from chatbridge_numpy.model import NumpyModel
 
 
-class NumpyOptions(Options):
+class NumpyOptions(Options, defer_build=True):
     """Keys that a model of the `numpy` backend accepts."""
 
     path: Annotated[

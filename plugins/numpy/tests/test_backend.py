@@ -25,7 +25,7 @@ class TestModel(LocalModelContract):
 
 class TestInAWorker(BackendContract):
     @pytest.fixture
-    async def backend(self, random_path: Path) -> AsyncIterator[Backend]:
+    async def backend(self, random_path: Path, warm_workers: None) -> AsyncIterator[Backend]:
         async with worker_with(numpy, NumpyOptions(path=random_path)) as backend:
             yield backend
 

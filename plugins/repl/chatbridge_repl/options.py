@@ -9,7 +9,7 @@ from pydantic import Field
 from chatbridge import Options
 
 
-class ReplOptions(Options):
+class ReplOptions(Options, defer_build=True):
     """Keys of a bot with `frontend: repl`."""
 
     color: Annotated[

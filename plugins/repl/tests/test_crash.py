@@ -29,9 +29,9 @@ def bots(folder: Path, by: signal.Signals, times: int, after: int = 50) -> None:
     (folder / "bots.yaml").write_text(f"models:\n  toy: {model}\ndefaults: {{sampling: {sampling}}}\n")
 
 
-def piped(folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def piped(python: str, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "chatbridge", "repl"],
+        [python, "-m", "chatbridge", "repl"],
         input="hello\nand again\n",
         env=environment,
         cwd=folder,
@@ -43,12 +43,12 @@ def piped(folder: Path, environment: dict[str, str]) -> subprocess.CompletedProc
 
 @pytest.mark.parametrize("by", [signal.SIGSEGV, signal.SIGKILL])
 def test_answers_are_the_same_with_a_crash_and_without(
-    environment: dict[str, str], tmp_path: Path, by: signal.Signals
+    environment: dict[str, str], tmp_path: Path, warm_python: str, by: signal.Signals
 ) -> None:
     bots(tmp_path, by, times=0)
-    without = piped(tmp_path, environment)
+    without = piped(warm_python, tmp_path, environment)
     bots(tmp_path, by, times=1)
-    crashed = piped(tmp_path, environment)
+    crashed = piped(sys.executable, tmp_path, environment)
     assert (tmp_path / "crashes").read_text() == "000", "it never crashed"
     assert crashed.returncode == without.returncode == 0
     assert crashed.stdout == without.stdout != ""

@@ -22,12 +22,12 @@ Repl = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def repl(environment: dict[str, str], tmp_path: Path) -> Repl:
+def repl(environment: dict[str, str], tmp_path: Path, warm_python: str) -> Repl:
     """Run the program: `repl("-p", "hi")`, `repl(stdin="hi\\n")`."""
 
     def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*REPL, *arguments],
+            [warm_python, *REPL[1:], *arguments],
             input=stdin,
             env={**environment, **variables},
             cwd=tmp_path,

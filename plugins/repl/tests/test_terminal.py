@@ -22,14 +22,14 @@ Start = Callable[..., "pexpect.spawn[str]"]
 
 
 @pytest.fixture
-def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
-    """Start the program and wait for its prompt."""
+def start(environment: dict[str, str], tmp_path: Path, warm_python: str) -> Iterator[Start]:
+    """Start the program and wait for its prompt. `cold`: by a Python of its own; see `tests/warm/server.py`."""
     started: list[pexpect.spawn[str]] = []
 
-    def spawn(*arguments: str, **variables: str) -> pexpect.spawn[str]:
+    def spawn(*arguments: str, cold: bool = False, **variables: str) -> pexpect.spawn[str]:
         with default_signals():
             repl = pexpect.spawn(
-                sys.executable,
+                sys.executable if cold else warm_python,
                 ["-m", "chatbridge", "repl", *arguments],
                 env={**environment, **variables},
                 cwd=str(tmp_path),
@@ -60,7 +60,7 @@ def leave(repl: pexpect.spawn[str]) -> int | None:
 
 
 def test_a_talk(start: Start) -> None:
-    repl = start()
+    repl = start(cold=True)
     assert "You are talking to told. /help lists the commands" in plain(repl.before)
     repl.send("hello\r")
     repl.expect("1: hello")

@@ -39,13 +39,13 @@ def _ids(value: object) -> object:
     return [value] if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-class Adapter(Options):
+class Adapter(Options, defer_build=True):
     """One initial state, by which a channel's conversations begin."""
 
     init_state: Annotated[ConfigPath, Field(description="The .pth file that state tuning has made.")]
 
 
-class RwkvOptions(Options):
+class RwkvOptions(Options, defer_build=True):
     """Keys that a model of the `rwkv` backend accepts."""
 
     path: Annotated[ConfigPath, Field(description="BlinkDL's .pth file, or one that the package has converted.")]

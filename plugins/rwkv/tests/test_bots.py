@@ -8,10 +8,14 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from chatbridge import Author, Bridge, Channel, Finish, Message, Notice, Plugins, ReplyStream, SettingsSource
 from chatbridge.config import load
 
 from .conftest import TOKENIZER, V4, V7, there
+
+pytestmark = [pytest.mark.usefixtures("warm_workers"), pytest.mark.warm("torch")]
 
 FOUR = f"four: {{backend: rwkv, path: {V4}, tokenizer: {TOKENIZER}, threads: 1, template: rwkv-raven-alice}}"
 SEVEN = f"seven: {{backend: rwkv, path: {V7}, tokenizer: {TOKENIZER}, threads: 1, template: rwkv-world}}"

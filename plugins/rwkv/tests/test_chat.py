@@ -26,6 +26,8 @@ from chatbridge.config import load
 
 from .conftest import TOKENIZER, V4, there
 
+pytestmark = pytest.mark.warm("torch")
+
 ALIASES = {
     "+gen": "/gen", "+i": "/instruct", "+qq": "/qq", "+++": "/more", "++": "/again", "+": "/regenerate",
     "+reset": "/reset",
@@ -34,7 +36,7 @@ ROOM = Channel("room", kind="group")
 
 
 @pytest.fixture
-async def bot(tmp_path: Path) -> AsyncIterator[Bot]:
+async def bot(tmp_path: Path, warm_workers: None) -> AsyncIterator[Bot]:
     written = {
         "models": {
             "raven": {"backend": "rwkv", "path": str(there(V4)), "tokenizer": str(there(TOKENIZER)), "threads": 1}

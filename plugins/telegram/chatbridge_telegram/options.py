@@ -34,7 +34,7 @@ def _header(secret: Secret) -> Secret:
     return secret
 
 
-class Webhook(Options):
+class Webhook(Options, defer_build=True):
     """Let Telegram post updates, instead of asking for them."""
 
     url: Annotated[str, AfterValidator(_webhook), Field(description="Where Telegram posts to; a proxy brings it here.")]
@@ -45,7 +45,7 @@ class Webhook(Options):
     ] = None
 
 
-class TelegramOptions(Options):
+class TelegramOptions(Options, defer_build=True):
     """The keys of a Telegram bot."""
 
     token: Annotated[Secret, AfterValidator(_token), Field(description="From @BotFather.")]

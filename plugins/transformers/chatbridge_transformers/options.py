@@ -50,7 +50,7 @@ def _size(value: object) -> object:
     return str(value)
 
 
-class Adapter(Options):
+class Adapter(Options, defer_build=True):
     """One PEFT adapter: its folder, and how strongly it works."""
 
     path: Annotated[Place, Field(description="The adapter's folder, or owner/name on Hugging Face.")]
@@ -67,7 +67,7 @@ def _adapters(value: object) -> object:
 AdapterList = Annotated[tuple[Adapter, ...], BeforeValidator(_adapters)]
 
 
-class NamedAdapter(Options):
+class NamedAdapter(Options, defer_build=True):
     """What one name under `adapters` adds to the model and its own `lora`."""
 
     lora: Annotated[AdapterList, Field(description="PEFT adapters, as in the model's own lora.")]
@@ -86,7 +86,7 @@ def _by_name(value: object) -> object:
     return {name: {"lora": one} if isinstance(one, str | Path) else one for name, one in value.items()}
 
 
-class TransformersOptions(Options):
+class TransformersOptions(Options, defer_build=True):
     """Keys that a model of the `transformers` backend accepts."""
 
     path: Annotated[Place, Field(description="A folder in Hugging Face's form, or owner/name there.")]
