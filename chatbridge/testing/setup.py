@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from chatbridge.bridge import Bridge
-from chatbridge.config.settings import HANG_TIMEOUT, BotSettings, ChannelSettings, ModelSettings, Settings
+from chatbridge.config.bounds import HANG_TIMEOUT
+from chatbridge.config.settings import BotSettings, ChannelSettings, ModelSettings, Settings
 from chatbridge.config.source import SettingsSource
 from chatbridge.engine.backend import Backend, BackendType
 from chatbridge.hookspecs import hookimpl
