@@ -102,7 +102,10 @@ class Watch:
         """Note where the event loop is, each time that it is late."""
         while not over.wait(LATE / 5):
             if not self._caught and time.perf_counter() - self._begun > LATE / 2:
-                frames = traceback.extract_stack(sys._current_frames()[thread])[-FRAMES:]
+                try:
+                    frames = traceback.extract_stack(sys._current_frames()[thread])[-FRAMES:]
+                except (AttributeError, KeyError):  # it went on while it was looked at
+                    continue
                 self._caught = " < ".join(
                     f"{Path(one.filename).name}:{one.lineno} {one.name}" for one in reversed(frames)
                 )

@@ -13,6 +13,7 @@ import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,7 @@ async def everything(path: Path) -> None:
     theirs = await store.append(again.id, "user", "> words\nno", parent=mine.id, author="ben")
     item = await Inbox(store).add("bot", message("7"))
     assert item is not None
+    assert await Inbox(store).add("bot", replace(message("11", BEN), quoted="words")) is not None
     new = [NewOutboxMessage("send", content="{}", node=theirs.id)]
     await Outbox(store).put("bot", "room", new, inbox_id=item.id)
     await Outbox(store).put("bot", "room", [NewOutboxMessage("send", content="{}")])

@@ -10,6 +10,8 @@ from textwrap import dedent
 
 import pytest
 
+from chatbridge.testing import default_signals
+
 if sys.platform != "linux":
     pytest.skip("all programs start cold here", allow_module_level=True)
 
@@ -51,12 +53,13 @@ def site(tmp_path: Path) -> Path:
 def test_it_is_as_if_it_had_started_cold(site: Path, warm_python: str, arguments: str, redirected: str) -> None:
     environment = {"PYTHONPATH": str(site), "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", "NAME": "世界"}
     command = f'"$0" -W error -m probe {arguments} {redirected}'
-    cold, warm = (
-        subprocess.run(
-            ["/bin/sh", "-c", command, python], cwd=site, env=environment, input=b"\xff in", capture_output=True
+    with default_signals():
+        cold, warm = (
+            subprocess.run(
+                ["/bin/sh", "-c", command, python], cwd=site, env=environment, input=b"\xff in", capture_output=True
+            )
+            for python in (sys.executable, warm_python)
         )
-        for python in (sys.executable, warm_python)
-    )
     assert (warm.returncode, warm.stdout) == (cold.returncode, cold.stdout)
     assert warm.stderr.splitlines()[:1] == cold.stderr.splitlines()[:1]
     assert warm.stderr.splitlines()[-1:] == cold.stderr.splitlines()[-1:]
