@@ -12,11 +12,14 @@ import argparse
 import ast
 import difflib
 import itertools
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,10 +119,18 @@ def tests_of(file: Path) -> list[str]:
 def passes(tests: list[str], seconds: float) -> bool | None:
     """Whether the tests pass; None if they don't end in time."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    silent = subprocess.DEVNULL
+    program = subprocess.Popen(command, cwd=ROOT, stdin=silent, stdout=silent, stderr=silent, start_new_session=True)
     try:
-        return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=seconds, check=False).returncode == 0
+        return program.wait(seconds) == 0
     except subprocess.TimeoutExpired:
         return None
+    finally:
+        if hasattr(os, "killpg"):  # programs that tests have started may go round in circles for ever
+            with suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
+        program.kill()
+        program.wait()
 
 
 def main() -> None:
