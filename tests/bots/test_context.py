@@ -6,7 +6,20 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from chatbridge import Author, BackendType, Bot, Channel, ChannelSettings, Delivery, Limits, Message, Options
+import pytest
+
+from chatbridge import (
+    Author,
+    BackendType,
+    Bot,
+    Channel,
+    ChannelSettings,
+    CommandError,
+    Delivery,
+    Limits,
+    Message,
+    Options,
+)
 from chatbridge.config import Settings
 from chatbridge.testing import FakeService, ScriptedBackend, bridge_with, scripted
 
@@ -56,3 +69,11 @@ async def test_stop_strings_are_set_as_they_are_typed_with_line_ends_as_backslas
     for typed, stop in (("结束", "结束"), (r"\n\nYou:", "\n\nYou:"), ("###", "###")):
         await command(bot, f"/set stop {typed}")
         assert (await bot.dialogue(ALONE).settings()).sampling.stop == (stop,)
+
+
+@pytest.mark.parametrize("typed", [r"\x4", r"\N{no such}", r"\ud800", r"a\udfff"])
+async def test_a_stop_string_that_is_no_text_is_refused_and_changes_nothing(bot: Bot, typed: str) -> None:
+    before = (await bot.dialogue(ALONE).settings()).sampling.stop
+    with pytest.raises(CommandError, match="stop can't be"):
+        await command(bot, f"/set stop {typed}")
+    assert (await bot.dialogue(ALONE).settings()).sampling.stop == before
