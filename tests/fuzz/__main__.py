@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .run import Failure, act, script_of, shortened
 from .script import read, written
-from .watch import resident
+from .watch import in_use, resident
 
 
 def main() -> int:
@@ -42,7 +42,7 @@ def main() -> int:
     while time.monotonic() - begun < 60 * given.minutes and messages < given.messages:
         events = script_of(seed, given.events)
         outcome = asyncio.run(act(seed, events))
-        before = before or resident()  # after the first run, in which everything was imported
+        before = before or in_use()  # after the first run, in which everything was imported
         messages, prompts = messages + outcome.messages, prompts + outcome.prompts
         answered += outcome.answers
         longest = max(longest, outcome.longest)
@@ -61,8 +61,8 @@ def main() -> int:
     print(
         f"{messages} messages, {answered} answers, {prompts} prompts looked at in {time.monotonic() - begun:.0f} s "
         f"({messages / (time.monotonic() - begun):.0f} messages/s, {messages / time.process_time():.0f} in a second of "
-        f"the processor); memory {before:.0f} MiB after the first run, {resident():.0f} MiB at the end; event loop "
-        f"held up {longest * 1000:.0f} ms at most; failures: {known or 'none'}"
+        f"the processor); memory {before:.0f} MiB in use after the first run, {resident():.0f} MiB at the end, and "
+        f"{in_use():.0f} in use; event loop held up {longest * 1000:.0f} ms at most; failures: {known or 'none'}"
     )
     return 1 if known else 0
 

@@ -9,6 +9,7 @@ limit on.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
 import sys
@@ -17,7 +18,7 @@ import time
 import traceback
 from asyncio import events
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,17 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.ERROR or record.exc_info:
             self._report("log", logging.Formatter("%(name)s: %(message)s").format(record))
+
+
+def in_use() -> float:
+    """Memory of this process in MiB, once what is free in it was given back where the C library can do that (glibc).
+
+    Between allocations of many sizes from many threads, much stays free that no other program gets.
+    """
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return resident()
 
 
 def resident() -> float:
