@@ -88,7 +88,7 @@ def _lock(descriptor: int, file: Path) -> bool:
 
 def _read(descriptor: int) -> dict[str, object]:
     """Who holds it, as they have written there; nothing where they are just about to."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         os.lseek(descriptor, 0, os.SEEK_SET)
         who = json.loads(os.read(descriptor, 1 << 16))
         return who if isinstance(who, dict) else {}
@@ -96,13 +96,15 @@ def _read(descriptor: int) -> dict[str, object]:
 
 
 def _told(path: Path, who: dict[str, object]) -> str:
-    parts = [f"process {who['pid']}"] if "pid" in who else ["a process that is just starting"]
-    if who.get("host"):
-        parts.append(f"on {who['host']}")
-    if isinstance(since := who.get("since"), int | float):
-        parts.append(f"since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(since))}")
-    if who.get("config"):
-        parts.append(f"with {who['config']}")
+    pid, host, since, config = (who.get(name) for name in ("pid", "host", "since", "config"))
+    parts = [f"process {pid}" if isinstance(pid, int) else "a process that is just starting"]
+    if isinstance(host, str) and host.isprintable() and host:
+        parts.append(f"on {host}")
+    if isinstance(since, int | float):
+        with suppress(OverflowError, ValueError, OSError):  # no time that a calendar knows
+            parts.append(f"since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(since))}")
+    if isinstance(config, str) and config.isprintable() and config:
+        parts.append(f"with {config}")
     return (
         f"{path} is in use by another program: {', '.join(parts)}. Two would answer everybody twice: end that one, or "
         "name another file under `store:` in this bots.yaml. `chatbridge queue` and `chatbridge repl` work beside it"

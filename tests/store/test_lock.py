@@ -85,6 +85,27 @@ async def test_beside_its_holder_it_can_be_read_and_what_was_given_up_put_back(t
     await store.aclose()
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"since": 1e300}',
+        '{"since": NaN, "pid": "x"}',
+        '{"host": 7, "config": {}}',
+        "[" * 100_000,
+        '{"host": "\\u001b["}',
+    ],
+)
+async def test_whatever_a_locks_file_says_its_holder_is_told_of_in_one_line(tmp_path: Path, said: str) -> None:
+    store = await Store.open(tmp_path / "db")
+    try:
+        (tmp_path / "db.lock").write_text(said, "utf-8")
+        with pytest.raises(StoreInUse, match="in use by another program: a process that is just starting") as refused:
+            await Store.open(tmp_path / "db")
+        assert str(refused.value).isprintable()
+    finally:
+        await store.aclose()
+
+
 async def test_a_lock_whose_file_says_nothing_holds_as_well(tmp_path: Path) -> None:
     store = await Store.open(tmp_path / "store")
     (tmp_path / "store.lock").write_text("no JSON")
