@@ -18,20 +18,23 @@ class Upload:
     content_type: str
 
 
-def parse_json(text: str | bytes, *, depth: int | None = None) -> Any:
-    """JSON nested `depth` deep at most, or as deep as Python's parser goes; ValueError for anything else."""
+MAX_DEPTH = 500
+"""How deep JSON may be nested, for any Python: some parsers go deeper than others."""
+
+
+def parse_json(text: str | bytes, *, depth: int = MAX_DEPTH) -> Any:
+    """JSON nested `depth` deep at most; ValueError for anything else."""
     try:
         found = json.loads(text)
     except RecursionError:
         raise ValueError("JSON nested too deep") from None
-    if depth is not None:
-        level = [found]
-        for _ in range(depth):
-            if not level:
-                return found
-            level = [inner for one in level for inner in _inside(one)]
-        if any(isinstance(one, (dict, list)) for one in level):
-            raise ValueError("JSON nested too deep")
+    level = [found]
+    for _ in range(depth):
+        if not level:
+            return found
+        level = [inner for one in level for inner in _inside(one)]
+    if any(isinstance(one, (dict, list)) for one in level):
+        raise ValueError("JSON nested too deep")
     return found
 
 
