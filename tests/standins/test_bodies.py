@@ -55,10 +55,11 @@ async def test_a_parameter_nested_deep_is_refused_by_telegram(service: TelegramS
     assert (status, answer["description"]) == (400, "Bad Request: can't parse reply markup JSON object")
 
 
-async def test_a_body_nested_deep_is_refused_by_discord(server: DiscordServer) -> None:
+async def test_a_body_that_is_nested_deep_or_no_object_is_refused_by_discord(server: DiscordServer) -> None:
     url = f"{server.api_url}/channels/{server.general.id}/messages"
-    status, answer = await _post(url, DEEP, Authorization=f"Bot {server.bot.token}")
-    assert (status, answer["code"]) == (400, 50109)
+    for body in (DEEP, b"[[]]", b"7", b'"text"'):
+        status, answer = await _post(url, body, Authorization=f"Bot {server.bot.token}")
+        assert (status, answer["code"]) == (400, 50109)
     async with aiohttp.ClientSession() as session, session.ws_connect(server.gateway_url) as socket:
         await socket.receive_json()
         await socket.send_str('{"op": 2, "d": ' + DEEP.decode() + "}")

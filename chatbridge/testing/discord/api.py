@@ -85,7 +85,9 @@ class Api:
             return self._told(call, counted, too_many_requests(too_many))
         try:
             body, files = _parsed(request)
-        except ValueError:
+            if not isinstance(body, dict | list if request.method == "PUT" else dict):  # all commands at once
+                raise TypeError("an object was asked for")
+        except (ValueError, TypeError):
             return self._told(call, counted, _refused(Refusal(400, 50109, "The request body contains invalid JSON.")))
         call.params = body if isinstance(body, dict) else {"": body} if body else dict(request.query)
         call.files = {str(index): file for index, file in enumerate(files)}
