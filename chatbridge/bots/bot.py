@@ -378,7 +378,8 @@ class Bot:
         if command is None:
             if message.channel.kind == "group" and not message.mentions_bot:
                 return None  # another bot's, as like as not
-            raise context.error("unknown_command", name=name, hint=context.hint(name, known))
+            hint = context.hint(f"/{name}", [f"/{one}" for one in known])
+            raise context.error("unknown_command", name=name, hint=hint)
         command.check(context)
         if redelivered and not command.repeatable:
             raise context.error("maybe_done", name=name)

@@ -88,7 +88,8 @@ async def _branches(context: CommandContext) -> str:
         mark = "*" if leaf.id == conversation.head else "-"
         lines.append(f"{mark} {leaf.id}: {_short(leaf.text)}")
     others = await dialogue.store.conversations(dialogue.bot.name, dialogue.key)
-    earlier = [other for other in others if other.id != conversation.id and other.head is not None]
+    # One whose only message was taken back has no head, and still has that message.
+    earlier = [other for other in others if other.id != conversation.id and (other.head is not None or other.title)]
     if earlier:
         lines.append(context.say("earlier"))
         lines += [f"- c{other.id}: {_short(other.title)}" for other in earlier[:10]]

@@ -12,12 +12,16 @@ from chatbridge.errors import ConfigError
 
 
 @click.command("check")
-@click.argument("file", type=click.Path(path_type=Path), default="bots.yaml")
-def command(file: Path) -> None:
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("-c", "--config", type=click.Path(path_type=Path), help="The same as FILE, as other commands have it.")
+def command(file: Path | None, config: Path | None) -> None:
     """Check FILE (bots.yaml unless given) and list every complaint.
 
     Exits 0 where there is none, else 1. Loads no model and calls no chat service.
     """
+    if file is not None and config is not None:
+        raise click.UsageError("give one file: FILE and -c are the same")
+    file = file or config or Path("bots.yaml")
     from chatbridge.config.reader import load
     from chatbridge.plugins.manager import Plugins
 

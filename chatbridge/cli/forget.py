@@ -84,7 +84,9 @@ def told(done: Forgotten, states: int) -> list[str]:
         (done.usage_days, f"{done.usage_days} days of usage"),
         (done.damaged_rows, f"{done.damaged_rows} rows that could not be read"),
     ]
-    said = [f"deleted: {what}" for count, what in lines if count] or ["nothing of that id was in the store"]
+    said = [f"deleted: {what}" for count, what in lines if count] or [
+        "nothing of that id was in the store; in a chat, `/usage` shows the ids of people"
+    ]
     if states:
         said.append(f"deleted: {states} kept states, which are all; the next answers take longer to begin")
     if done.shared:

@@ -106,7 +106,7 @@ class _Reader:
         if not top.get("models"):
             models = self._default_models()
         self._check_names(models, templates)
-        self._check_adapters(models, defaults, bots)
+        self._check_channels(models, defaults, bots)
         plain = ("store", "drain", "monitor", "template_seconds", "template_mib", "load_mib")
         own: dict[str, Any] = {key: top[key] for key in plain if key in top}
         checked = self._values.validated((), TopKeys, own) or TopKeys()
@@ -262,21 +262,27 @@ class _Reader:
                 have = did_you_mean(name, names) or f" (known: {', '.join(sorted(names))})"
                 self._report_name(key_path, f"there is no {key_path[-1]} {name!r}{have}", names)
 
-    def _check_adapters(
+    def _check_channels(
         self, models: Mapping[str, ModelSettings], defaults: ChannelSettings, bots: Mapping[str, BotSettings]
     ) -> None:
-        """Check that each adapter that is named anywhere belongs to the model that is used there."""
+        """Check that adapters that are named belong to the model that is used there, and aliases stand for commands."""
         top = ChannelSettings(model=next(iter(models), "")).merged(defaults)
-        self._check_adapter(("defaults",), defaults, top, models)
+        self._check_channel(("defaults",), defaults, top, models)
         for name, bot in bots.items():
             own = top.merged(bot.defaults)
-            self._check_adapter(("bots", name, "defaults"), bot.defaults, own, models)
+            self._check_channel(("bots", name, "defaults"), bot.defaults, own, models)
             for id, channel in bot.channels.items():
-                self._check_adapter(("bots", name, "channels", id), channel, own.merged(channel), models)
+                self._check_channel(("bots", name, "channels", id), channel, own.merged(channel), models)
 
-    def _check_adapter(
+    def _check_channel(
         self, at: KeyPath, written: ChannelSettings, merged: ChannelSettings, models: Mapping[str, ModelSettings]
     ) -> None:
+        commands = self._plugins.chat_commands
+        for alias, command in written.aliases.items():
+            name = command[1:].partition(" ")[0].lower()
+            if name not in commands:
+                message = f"there is no command {name!r}{did_you_mean(name, commands)}"
+                self._report_name((*at, "aliases", alias), message, commands)
         model = models.get(merged.model)
         if written.adapter is None or model is None:
             return

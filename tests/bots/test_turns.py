@@ -173,6 +173,20 @@ async def test_reset_begins_anew_and_the_old_is_kept(bot: Bot, say: Say) -> None
     assert "one" in listed.text
 
 
+async def test_a_conversation_whose_only_message_was_taken_back_is_listed_as_well(bot: Bot, say: Say) -> None:
+    await say("one")
+    await command(bot, "/undo")
+    await command(bot, "/reset")
+    listed = await command(bot, "/branch")
+    assert isinstance(listed, Notice)
+    (earlier,) = [line for line in listed.text.splitlines() if line.startswith("- c")]
+    assert earlier.endswith(": one")
+    await command(bot, "/branch " + earlier.removeprefix("- ").partition(":")[0])
+    back = await command(bot, "/branch")
+    assert isinstance(back, Notice)
+    assert "one" in back.text
+
+
 @pytest.mark.parametrize("text", ["/regenerate", "/continue", "/edit x", "/undo", "/edit", "/branch 99", "/model nope"])
 async def test_a_command_that_can_not_be_says_why(bot: Bot, text: str) -> None:
     with pytest.raises(CommandError) as raised:  # noqa: PT012  (some are found out when the turn begins)
@@ -182,7 +196,7 @@ async def test_a_command_that_can_not_be_says_why(bot: Bot, text: str) -> None:
 
 
 async def test_an_unknown_command_is_answered_by_a_guess(bot: Bot) -> None:
-    with pytest.raises(CommandError, match="regenerate"):
+    with pytest.raises(CommandError, match="'/regenerate'"):
         await command(bot, "/regenrate")
 
 

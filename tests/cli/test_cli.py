@@ -170,6 +170,12 @@ def test_check_says_that_a_file_is_good(chatbridge: Run, tmp_path: Path) -> None
     assert (done.returncode, done.stdout, done.stderr) == (0, "bots.yaml: good; 1 model, 1 bot\n", "")
 
 
+def test_check_takes_its_file_as_other_commands_do(chatbridge: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("models: {", "utf-8")
+    assert chatbridge("check", "-c", "mine.yaml").stdout == chatbridge("check", "mine.yaml").stdout != ""
+    assert "give one file" in chatbridge("check", "-c", "mine.yaml", "mine.yaml").stderr
+
+
 def test_check_lists_every_complaint(chatbridge: Run, tmp_path: Path) -> None:
     (tmp_path / "other.yaml").write_text(BAD, encoding="utf-8")
     done = chatbridge("check", "other.yaml")

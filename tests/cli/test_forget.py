@@ -71,7 +71,10 @@ def test_programs_are_told_in_json(config: Path) -> None:
 
 
 def test_what_nobody_said_is_not_there(config: Path) -> None:
-    assert run(config, "--yes", "333") == (0, "nothing of that id was in the store\n")
+    assert run(config, "--yes", "333") == (
+        0,
+        "nothing of that id was in the store; in a chat, `/usage` shows the ids of people\n",
+    )
 
 
 def test_beside_a_program_that_has_the_store_it_says_who_that_is(config: Path) -> None:
