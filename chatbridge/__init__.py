@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from chatbridge.model_files.gguf import GgufTensor as GgufTensor
     from chatbridge.model_files.gguf import damaged_gguf as damaged_gguf
     from chatbridge.operations.environment import child_environment as child_environment
+    from chatbridge.operations.folders import cache_folder as cache_folder
     from chatbridge.operations.hardware import free_memory as free_memory
     from chatbridge.operations.hardware import limit_blas_threads as limit_blas_threads
     from chatbridge.operations.hardware import usable_cores as usable_cores
@@ -149,6 +150,7 @@ _HOME = {
     "plugins.frontend": ("FrontendType",),
     "hookspecs": ("hookimpl",),
     "model_files.gguf": ("GgufHeader", "GgufStrings", "GgufTensor", "damaged_gguf"),
+    "operations.folders": ("cache_folder",),
     "operations.hardware": ("free_memory", "limit_blas_threads", "usable_cores"),
     "operations.redaction": ("redacted",),
     "operations.threads": ("default_threads", "thread_waiting"),

@@ -40,8 +40,8 @@ Begin = Callable[[ReplyState], Awaitable[AnswerTarget | None]]
 """Moves the conversation to where an answer is wanted; None where there is nothing to answer (again)."""
 
 _PARTIAL = ("cancelled", "length")
-_CHINESE = re.compile("[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
-"""Characters beside which no blank stands."""
+_CJK = re.compile("[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
+"""Chinese and Japanese characters and signs, beside which no blank stands."""
 
 
 class Dialogue(ConversationTree):
@@ -368,7 +368,7 @@ class Dialogue(ConversationTree):
     async def _keep(self, state: ReplyState, target: AnswerTarget, built: BuiltRequest, finish: Finish) -> None:
         reply, partial = finish.reply, finish.reason in _PARTIAL
         if built.before:  # its ids are another model's: from now on the answer is text
-            blank = "" if _CHINESE.match(built.before[-1]) or _CHINESE.match(reply.text[:1]) else " "
+            blank = "" if _CJK.match(built.before[-1]) or _CJK.match(reply.text[:1]) else " "
             reply = Reply(f"{built.before}{blank}{reply.text}")
         if target.unfinished is not None:
             await self.store.update_reply(target.unfinished.id, reply.text, reply, partial)

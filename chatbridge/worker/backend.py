@@ -157,7 +157,7 @@ class WorkerBackend:
                 raise
             self._worker = worker
             self._running = ()
-            self._watchdog.started_again()
+            self._watchdog.heard()
             self._watching = asyncio.create_task(self._watch(worker))
 
     async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:

@@ -36,16 +36,12 @@ class Watchdog:
         return self._silent >= self.timeout / 2
 
     def heard(self) -> None:
-        """Something came from the worker."""
+        """Something came from the worker, or another one has taken its place."""
         self._silent = 0.0
 
     def stepped(self) -> None:
         """A step has ended, in this worker or in one before it."""
         self._stepped = True
-
-    def started_again(self) -> None:
-        """Another worker has taken the place of one that ended."""
-        self._silent = 0.0
 
     def tick(self) -> str:
         """Another interval has passed. Why the worker hangs; empty where it doesn't.

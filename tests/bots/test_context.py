@@ -19,6 +19,7 @@ from chatbridge import (
     Limits,
     Message,
     Options,
+    ReplyStream,
 )
 from chatbridge.config import Settings
 from chatbridge.testing import FakeService, ScriptedBackend, bridge_with, scripted
@@ -74,6 +75,36 @@ async def test_stop_strings_are_set_as_they_are_typed_with_line_ends_as_backslas
 @pytest.mark.parametrize("typed", [r"\x4", r"\N{no such}", r"\ud800", r"a\udfff"])
 async def test_a_stop_string_that_is_no_text_is_refused_and_changes_nothing(bot: Bot, typed: str) -> None:
     before = (await bot.dialogue(ALONE).settings()).sampling.stop
-    with pytest.raises(CommandError, match="stop can't be"):
+    with pytest.raises(CommandError, match=r"stop can't be .* an escape"):
         await command(bot, f"/set stop {typed}")
     assert (await bot.dialogue(ALONE).settings()).sampling.stop == before
+
+
+async def test_a_message_that_is_deleted_while_the_model_is_loaded_is_not_answered(tmp_path: Path) -> None:
+    async def connect(options: Options) -> ScriptedBackend:
+        assert await bot.message_index.remove(bot.name, ALONE.id, "2")
+        return ScriptedBackend("an answer to what?")
+
+    slow = BackendType("slow", Options, "takes long to load", connect=connect)
+    async with bridge_with(slow, tmp_path / "db") as bridge:
+        bot = bridge.bot("b")
+        conversation = await bot.dialogue(ALONE).conversation()
+        await bridge.store.append(conversation.id, "user", "before", parent=None)
+        turn = await bot.receive(Message("2", ALONE, Author("a", "Ann"), "secret"))
+        assert isinstance(turn, ReplyStream)
+        assert await drained(turn) == ("", None)
+        assert turn.notices == ["The message that this would answer was deleted."]
+        assert await said(bot) == [("user", "before")]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "joint"), [("你好，", "世界", ""), ("他说", "OK", ""), ("OK", "好", ""), ("a", "b", " ")]
+)
+async def test_no_blank_comes_between_chinese_characters(tmp_path: Path, before: str, after: str, joint: str) -> None:
+    async with bridge_with(scripted(ScriptedBackend(after)), tmp_path / "db") as bridge:
+        bot = bridge.bot("b")
+        conversation = await bot.dialogue(ALONE).conversation()
+        asked = await bridge.store.append(conversation.id, "user", "go on", parent=None)
+        await bridge.store.append(conversation.id, "assistant", before, parent=asked.id, partial=True)
+        await drained(await command(bot, "/continue"))
+        assert (await said(bot))[-1] == ("assistant", f"{before}{joint}{after}")

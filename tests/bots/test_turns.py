@@ -12,7 +12,6 @@ from chatbridge import (
     Attachment,
     Author,
     BackendError,
-    BackendType,
     Bot,
     Bridge,
     Channel,
@@ -21,7 +20,6 @@ from chatbridge import (
     InvalidRequest,
     Message,
     Notice,
-    Options,
     Plugins,
     PromptTooLong,
     ReplyStream,
@@ -231,23 +229,6 @@ async def test_stopping_an_answer_whose_model_is_being_loaded_begins_none(
     assert plugin.turns == []
     text, _ = await drained(await command(bot, "/regenerate"))
     assert await said(bot) == [("user", "talk"), ("assistant", text)]
-
-
-async def test_a_message_that_is_deleted_while_the_model_is_loaded_is_not_answered(tmp_path: Path) -> None:
-    async def connect(options: Options) -> ScriptedBackend:
-        assert await bot.message_index.remove(bot.name, ALONE.id, "2")
-        return ScriptedBackend("an answer to what?")
-
-    slow = BackendType("slow", Options, "takes long to load", connect=connect)
-    async with bridge_with(slow, tmp_path / "db") as bridge:
-        bot = bridge.bot("b")
-        conversation = await bot.dialogue(ALONE).conversation()
-        await bridge.store.append(conversation.id, "user", "before", parent=None)
-        turn = await bot.receive(Message("2", ALONE, Author("a", "Ann"), "secret"))
-        assert isinstance(turn, ReplyStream)
-        assert await drained(turn) == ("", None)
-        assert turn.notices == ["The message that this would answer was deleted."]
-        assert await said(bot) == [("user", "before")]
 
 
 async def test_what_was_said_is_kept_though_its_answer_is_stopped_before_it_begins(

@@ -29,14 +29,14 @@ def test_only_the_first_step_of_all_reads_the_file_from_the_disk() -> None:
     assert dog.pong(Pong(399.0, 0, first=True)) == ""
     assert dog.pong(Pong(401.0, 0, first=True)) == "one step has taken 401 s"
     dog.stepped()
-    dog.started_again()
+    dog.heard()
     assert dog.pong(Pong(41.0, 0, first=True)) == "one step has taken 41 s", "another worker read it before"
 
 
 def test_a_worker_that_died_in_its_first_step_leaves_the_next_as_much_time() -> None:
     dog = Watchdog(10.0)
     assert dog.pong(Pong(100.0, 0, first=True)) == ""
-    dog.started_again()
+    dog.heard()
     assert dog.pong(Pong(100.0, 0, first=True)) == ""
     assert dog.pong(Pong(1.0, 0, first=False)) == ""
     assert dog.pong(Pong(100.0, 0, first=True)) != "", "a step had ended meanwhile"
@@ -52,6 +52,6 @@ def test_a_new_worker_is_not_blamed_for_the_silence_of_the_old_one() -> None:
     dog = Watchdog(6.0)
     for _ in range(6):
         dog.tick()
-    dog.started_again()
+    dog.heard()
     assert not dog.quiet
     assert dog.tick() == ""

@@ -185,20 +185,3 @@ class Kept:
 def key_of(*parts: object) -> str:
     """A hash of all that decides which way is faster."""
     return blake2b(repr(parts).encode(), digest_size=16).hexdigest()
-
-
-def cache_folder(environment: Mapping[str, str] | None = None) -> Path | None:
-    """Where programs keep what can be made again, on this system: a folder of ours in it.
-
-    None where there is none, as for a user of a container's who has no home.
-    """
-    given = os.environ if environment is None else environment
-    with suppress(RuntimeError):
-        if sys.platform == "win32":
-            base = Path(given.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-        elif sys.platform == "darwin":
-            base = Path.home() / "Library/Caches"
-        else:
-            base = Path(given.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return base / "chatbridge"
-    return None

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from gguf.constants import GGMLQuantizationType
 
-from chatbridge import GgufHeader, ModelLoadError, default_threads, free_memory
+from chatbridge import GgufHeader, ModelLoadError, cache_folder, default_threads, free_memory
 from chatbridge_llama_cpp import attention
 from chatbridge_llama_cpp.attention import Comparison
 from chatbridge_llama_cpp.files import find_model
@@ -209,7 +209,7 @@ def _compare_attention(
         attention.lengths(planned.context_length),
         (params.n_threads, params.n_threads_batch, options.kv_type_k, options.kv_type_v),
     )
-    folder = options.keep_states or attention.cache_folder()
+    folder = options.keep_states or cache_folder()
     kept = attention.Kept(folder) if folder else None
     if kept is None or (found := kept.find(key)) is None:
         progress(0.92, "measuring attention")

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from chatbridge_llama_cpp import attention
-from chatbridge_llama_cpp.attention import LENGTHS, Comparison, Kept, cache_folder, key_of
+from chatbridge_llama_cpp.attention import LENGTHS, Comparison, Kept, key_of
+
+from chatbridge import cache_folder
 
 from .conftest import Load
 

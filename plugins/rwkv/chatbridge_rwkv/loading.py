@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from chatbridge import ModelLoadError
+from chatbridge import ModelLoadError, cache_folder
 from chatbridge_rwkv import initial, memory, package
 from chatbridge_rwkv.checkpoint import Checkpoint
 from chatbridge_rwkv.checkpoint import read as read_checkpoint
@@ -209,11 +209,10 @@ def _converted(
 
 
 def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    try:
-        return (Path(root) if root else Path.home() / ".cache") / "chatbridge" / "rwkv"
-    except RuntimeError as error:  # as for a user of a container's
-        raise ModelLoadError("convert: there is no home folder; name another one as convert_folder") from error
+    folder = cache_folder()
+    if folder is None:
+        raise ModelLoadError("convert: there is no home folder; name another one as convert_folder")
+    return folder / "rwkv"
 
 
 def _arithmetic(

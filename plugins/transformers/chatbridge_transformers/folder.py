@@ -152,16 +152,7 @@ def safetensors_header(path: Path) -> dict[str, tuple[str, tuple[int, ...], int]
             for name, entry in header.items()
             if name != "__metadata__"
         }
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-        struct.error,
-    ) as error:
+    except _DAMAGED as error:
         raise ModelLoadError(f"{path}: its header is damaged ({error!r}); download it again") from error
 
 
