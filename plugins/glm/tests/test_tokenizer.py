@@ -119,6 +119,29 @@ def test_control_words_are_text_even_where_a_file_would_find_them(tmp_path: Path
     assert found.encode("the fox", start=True) == processor.encode("the fox")
 
 
+def test_no_vocabulary_makes_a_text_of_any_length_of_one_token(tmp_path: Path) -> None:
+    huge, file = f"<|blank_{10**12}|>", io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(["the fox reads a book"] * 9), model_writer=file, vocab_size=300, minloglevel=2,
+        user_defined_symbols=["<n>", "<|tab|>", "<sop>", huge], byte_fallback=True, hard_vocab_limit=False,
+    )  # fmt: skip
+    path = tmp_path / "ice_text.model"
+    path.write_bytes(file.getvalue())
+    processor = SentencePieceProcessor(model_file=str(path))
+    found = GlmTokenizer(path, ("<sop>", processor.piece_to_id("<sop>")))
+    assert found.decode([processor.piece_to_id(huge)]) == huge.encode()
+
+
+def test_a_piece_that_is_no_text_is_told(tmp_path: Path) -> None:
+    whole, path = there(TOKENIZER).read_bytes(), tmp_path / "ice_text.model"
+    processor = SentencePieceProcessor(model_proto=whole)
+    names = (processor.id_to_piece(id).encode() for id in range(processor.vocab_size()))
+    piece = next(name for name in names if len(name) == 3 and name.decode().isalpha())
+    path.write_bytes(whole.replace(b"\x0a\x03" + piece, b"\x0a\x03\xff\xfe\xfd", 1))
+    with pytest.raises(ModelLoadError, match="no SentencePiece model"):
+        GlmTokenizer(path, ("<sop>", IDS["<sop>"]))
+
+
 def test_other_files_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "ice_text.model").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:99\n")
     for path, why in (
