@@ -37,7 +37,7 @@ from chatbridge_llama_cpp.native import lib
 from chatbridge_llama_cpp.options import LlamaOptions
 from chatbridge_llama_cpp.smoke import survives_repacking
 
-from chatbridge import Request, Row, Sampling, Tokens
+from chatbridge import Request, Row, Sampling, Special, Tokens
 from chatbridge.engine.engine import Engine
 
 ROOMS, DECODED, REPLY = 16, 8, 32
@@ -171,14 +171,16 @@ def newcomer(path: Path, budget: int = 512) -> tuple[float, float, float]:
 
 def timed(engine: Engine) -> float:
     begin = Clock.read()
-    engine.step()
-    return Clock.read() - begin
+    events = engine.step()
+    seconds = Clock.read() - begin
+    assert not any(event.error for event in events), events
+    return seconds
 
 
 def request(prompt: Sequence[int], count: int, name: str) -> Request:
-    bias = {2: -100.0}  # random weights would end an answer at any time
+    bias = dict.fromkeys(range(3), -100.0)  # random weights would end an answer at any time, or write control tokens
     sampling = Sampling(temperature=0, max_tokens=count, logit_bias=bias)
-    return Request((Tokens(tuple(prompt)),), id=name, sampling=sampling)
+    return Request((Special("bos"), Tokens(tuple(prompt[1:]))), id=name, sampling=sampling)
 
 
 def rooms() -> list[Room]:
