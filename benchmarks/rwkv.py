@@ -18,17 +18,19 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[variable] = "1"
+from rwkv_model import opened, paired, write_model
+
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
 
 import torch
 from chatbridge_rwkv import package
-from chatbridge_rwkv.backend import load, rwkv
+from chatbridge_rwkv.backend import rwkv
 from chatbridge_rwkv.model import RwkvModel
 from chatbridge_rwkv.options import RwkvOptions
 
@@ -36,9 +38,8 @@ from chatbridge import Author, Channel, ChannelSettings, Message, ReplyStream, R
 from chatbridge.engine.engine import Engine
 from chatbridge.testing import bridge_with
 
-LAYERS, WIDTH, HEAD, VOCABULARY = 8, 512, 64, 65536
 DECODED, TOGETHER, REPLY = 48, 8, 12
-NEVER_ENDS = {0: -1e9}  # random weights would end an answer at any time
+NEVER_ENDS = {0: -1000.0}  # random weights would end an answer at any time
 CHAT = Sampling(
     temperature=1.0,
     top_p=0.3,
@@ -53,65 +54,6 @@ CHAT = Sampling(
 MESSAGE = "And what did the fox do when it came to the bridge, in the evening, by the river?"
 
 
-def write_model(path: Path, version: int) -> Path:
-    """Random weights in BlinkDL's keys, in bf16."""
-    generator = torch.Generator().manual_seed(version)
-    tensors: dict[str, Any] = {}
-
-    def normal(name: str, *shape: int, scale: float = 1.0) -> None:
-        tensors[name] = torch.randn(shape, generator=generator) * scale
-
-    def matrix(name: str, out: int, into: int, scale: float = 1.0) -> None:
-        normal(f"{name}.weight", out, into, scale=scale * into**-0.5)
-
-    def norm(name: str) -> None:
-        tensors[f"{name}.weight"], tensors[f"{name}.bias"] = torch.ones(WIDTH), torch.zeros(WIDTH)
-
-    def mix(*names: str) -> None:
-        for name in names:
-            tensors[name] = torch.rand((1, 1, WIDTH), generator=generator)
-
-    normal("emb.weight", VOCABULARY, WIDTH, scale=0.5)
-    norm("blocks.0.ln0")
-    for number in range(LAYERS):
-        attention, feed = f"blocks.{number}.att", f"blocks.{number}.ffn"
-        norm(f"blocks.{number}.ln1")
-        norm(f"blocks.{number}.ln2")
-        for name in ("receptance", "key", "value", "output"):
-            matrix(f"{attention}.{name}", WIDTH, WIDTH)
-        matrix(f"{feed}.key", 4 * WIDTH, WIDTH)
-        matrix(f"{feed}.value", WIDTH, 4 * WIDTH)
-        if version == 4:
-            matrix(f"{feed}.receptance", WIDTH, WIDTH)
-            tensors[f"{attention}.time_decay"] = torch.linspace(-5, 3, WIDTH)
-            normal(f"{attention}.time_first", WIDTH, scale=0.3)
-            mix(
-                *(f"{attention}.time_mix_{letter}" for letter in "kvr"),
-                *(f"{feed}.time_mix_{letter}" for letter in "kr"),
-            )
-            continue
-        mix(*(f"{attention}.x_{letter}" for letter in "rwkvag"), f"{feed}.x_k")
-        for letter in "wav":
-            normal(f"{attention}.{letter}0", 1, 1, WIDTH, scale=0.3)
-            normal(f"{attention}.{letter}1", WIDTH, 64, scale=WIDTH**-0.5)
-            normal(f"{attention}.{letter}2", 64, WIDTH, scale=64**-0.5)
-        normal(f"{attention}.g1", WIDTH, 128, scale=WIDTH**-0.5)
-        normal(f"{attention}.g2", 128, WIDTH, scale=128**-0.5)
-        normal(f"{attention}.k_k", 1, 1, WIDTH, scale=0.5)
-        normal(f"{attention}.k_a", 1, 1, WIDTH, scale=0.5)
-        normal(f"{attention}.r_k", WIDTH // HEAD, HEAD, scale=0.1)
-        norm(f"{attention}.ln_x")
-    norm("ln_out")
-    matrix("head", VOCABULARY, WIDTH, 3.0)  # as sure of the next token as a trained model
-    torch.save({name: tensor.bfloat16() for name, tensor in tensors.items()}, path)
-    return path
-
-
-def opened(path: Path, **options: Any) -> RwkvModel:
-    asked = {"path": path, "strategy": "cpu fp32", "threads": 1, "context_length": 1 << 20, **options}
-    return load(RwkvOptions.model_validate(asked), lambda share, doing: None)
-
-
 def their_pipeline(path: Path, version: int) -> Any:
     """The package's own model and `PIPELINE`, compiled as it recommends."""
     module = package.module(package.Switches(v7=version == 7, jit=True))
@@ -123,12 +65,6 @@ def their_pipeline(path: Path, version: int) -> Any:
         from rwkv.utils import PIPELINE
 
         return PIPELINE(model, "rwkv_vocab_v20230424")
-
-
-def paired(rounds: int, *works: Callable[[], float]) -> list[float]:
-    """The median of each, all of them once in every round, after one that does not count."""
-    found = [[work() for work in works] for _ in range(rounds + 1)][1:]
-    return [statistics.median(column) for column in zip(*found, strict=True)]
 
 
 def generate_here(model: RwkvModel, count: int) -> float:
