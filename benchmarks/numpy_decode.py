@@ -24,11 +24,11 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VEC
     os.environ[_name] = "1"
 
 import numpy as np
-from chatbridge_numpy.model import NumpyModel, load_model
+from chatbridge_numpy.model import load_model
 from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.quants import quantize
 
-from chatbridge import Row, Sampling
+from chatbridge import LocalModel, Row, Sampling
 
 DIM, LAYERS, HEADS, HIDDEN, VOCABULARY, CONTEXT = 256, 4, 8, 768, 3072, 1024
 PROMPT, DECODED = 96, 48
@@ -76,7 +76,7 @@ def write_random_model(path: Path) -> Path:
     return path
 
 
-def decoding(model: NumpyModel, batch: int) -> Round:
+def decoding(model: LocalModel, batch: int) -> Round:
     """Samples the next tokens of `batch` conversations, as the engine does."""
     rng = np.random.default_rng(batch)
     prompts = rng.integers(0, model.info.vocab_size, (batch, PROMPT)).tolist()
@@ -97,12 +97,14 @@ def decoding(model: NumpyModel, batch: int) -> Round:
     return run
 
 
-def prefill(model: NumpyModel, count: int) -> Round:
+def prefill(model: LocalModel, count: int) -> Round:
     """Reads a prompt of `count` tokens."""
     prompt = np.random.default_rng(1).integers(0, model.info.vocab_size, count).tolist()
 
     def run() -> float:
-        model.step([Row(model.new_state(), prompt, None)])
+        state = model.new_state()
+        model.step([Row(state, prompt, None)])
+        state.release()
         return count
 
     return run
@@ -151,13 +153,15 @@ def _torch() -> Any:
     return torch
 
 
-def compared(ours: Round, theirs: Round, rounds: int) -> tuple[float, float]:
+def compared(
+    ours: Round, theirs: Round, rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, float]:
     """Tokens a second of both: the median of `rounds`, taken in turns."""
 
     def rate(run: Round) -> float:
-        start = time.perf_counter()
+        start = clock()
         done = run()
-        return done / (time.perf_counter() - start)
+        return done / (clock() - start)
 
     rate(ours), rate(theirs)  # to warm up
     pairs = [(rate(ours), rate(theirs)) for _ in range(rounds)]

@@ -19,6 +19,8 @@ from chatbridge_numpy.vocabulary import NORMAL, USER_DEFINED, Vocabulary
 
 _MAX_CACHED_WORDS = 1 << 15
 _MAX_CACHED_LENGTH = 64
+_NEEDED = frozenset(b"\n" + bytes(range(32, 127)))
+"""A vocabulary without one of these was not made by training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +80,13 @@ class BpeEncoder:
                 f"{path}: the tokenizer cuts words as {pre!r}, which the numpy backend doesn't know (it knows "
                 f"{', '.join(sorted(PRE_TOKENIZERS | _ALIASES))}); use backend: llama_cpp"
             )
-        if missing := [letter for letter in LETTERS if letter not in self._ids]:
+        self.missing = frozenset(byte for byte, letter in enumerate(LETTERS) if letter not in self._ids)
+        """The bytes that the vocabulary has no token for, as training never saw them; the model's own code leaves them
+        out of what it reads, and so do we."""
+        if not self.missing.isdisjoint(_NEEDED):
             raise ModelLoadError(
-                f"{path}: the vocabulary lacks {len(missing)} of the 256 single bytes; it was converted wrongly"
+                f"{path}: the vocabulary lacks {len(self.missing)} of the 256 single bytes, letters among them; it was "
+                f"converted wrongly"
             )
         self._whole_words = PRE_TOKENIZERS[name].whole_words
         self._patterns = [regex.compile(pattern) for pattern in PRE_TOKENIZERS[name].patterns]
@@ -106,7 +112,7 @@ class BpeEncoder:
         ids: list[int] = []
         for part in merge(list(letters), lambda left, right: self._ranks.get((left, right))):
             found = self._ids.get(part)
-            ids += [self._ids[letter] for letter in part] if found is None else [found]
+            ids += [self._ids[letter] for letter in part if letter in self._ids] if found is None else [found]
         return tuple(ids)
 
 

@@ -81,7 +81,9 @@ def read_tokenizer(metadata: Mapping[str, Any], path: Path) -> GgufTokenizer:
             raise ModelLoadError(f"{path}: the tokenizer lacks its merges; convert the model again")
         pre = str(metadata.get("tokenizer.ggml.pre", "default"))
         bpe = BpeEncoder(vocabulary, merges, pre, path)
-        return GgufTokenizer(vocabulary, bpe, _bytes_of_ids(vocabulary, _bpe_bytes), f"byte-level BPE ({pre})")
+        without = f", without {len(bpe.missing)} of the 256 bytes, which are not read" if bpe.missing else ""
+        kind = f"byte-level BPE ({pre}){without}"
+        return GgufTokenizer(vocabulary, bpe, _bytes_of_ids(vocabulary, _bpe_bytes), kind)
     raise ModelLoadError(
         f"{path}: the tokenizer is of kind {model!r}, and the numpy backend knows 'llama' and 'gpt2'; use "
         f"backend: llama_cpp"

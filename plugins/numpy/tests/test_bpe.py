@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import regex
+from chatbridge_numpy.bpe import LETTERS as LETTER_OF
 from chatbridge_numpy.bpe import PRE_TOKENIZERS, words
 from chatbridge_numpy.tokenizer import GgufTokenizer
 from hypothesis import example, given, settings
@@ -112,6 +113,36 @@ def test_text_never_becomes_a_control_token(both: tuple[GgufTokenizer, Tokenizer
     ids = ours.encode(text, start=True)
     assert not set(ours.vocabulary.specials.values()) & set(ids)
     assert ours.decode(ids).decode() == text
+
+
+@pytest.fixture(scope="module")
+def without_some_bytes(tokenizer_of: Make) -> tuple[GgufTokenizer, Tokenizer]:
+    """A vocabulary whose training text had neither a tabulator nor the first byte of 🦊, as SmolLM2 lacks some."""
+    content = json.loads(trained("smollm").to_str())
+    absent = [LETTER_OF[0xF0], LETTER_OF[ord("\t")]]
+    model = content["model"]
+    model["merges"] = [pair for pair in model["merges"] if not any(letter in "".join(pair) for letter in absent)]
+    kept = [token for token in model["vocab"] if not any(letter in token for letter in absent)]
+    model["vocab"] = {token: number for number, token in enumerate(kept)}
+    content["added_tokens"] = []
+    library = Tokenizer.from_str(json.dumps(content))
+    return tokenizer_of(byte_pair_metadata(library.to_str(), "smollm")), library
+
+
+@given(text=TEXTS)
+@settings(deadline=None)
+@example(text="a\tb 🦊🦊 \t")
+def test_bytes_without_a_token_are_left_out_as_in_the_library(
+    without_some_bytes: tuple[GgufTokenizer, Tokenizer], text: str
+) -> None:
+    ours, library = without_some_bytes
+    ids = ours.encode(text, start=True)
+    assert ids == library.encode(text, add_special_tokens=False).ids
+    assert ours.decode(ids) == bytes(byte for byte in text.encode() if byte not in (0xF0, ord("\t")))
+
+
+def test_a_vocabulary_says_that_it_lacks_bytes(without_some_bytes: tuple[GgufTokenizer, Tokenizer]) -> None:
+    assert "without 2 of the 256 bytes" in without_some_bytes[0].kind
 
 
 def test_control_tokens_are_known_by_their_text(both: tuple[GgufTokenizer, Tokenizer]) -> None:
