@@ -5,8 +5,9 @@
 Prints each change that no test noticed, as a diff. Changes files in place, one at a time, and puts them back; run it
 in a clean working tree. Knows no test; the tests of a folder of the core are in the folder of its name.
 
-With `--contexts FILE`, written by a run of all tests under pytest-cov with `--cov-context=test`, the tests that execute
-the changed lines run first, which is over several times as soon. What they don't notice goes to the whole folder still.
+With `--contexts FILE` the tests that execute the changed lines run first, which is over several times as soon; what
+they don't notice goes to the whole folder still. Which ones these are is found by a run of all tests under pytest-cov,
+where the file is not there yet.
 """
 
 from __future__ import annotations
@@ -132,6 +133,13 @@ def tests_of(file: Path) -> list[str]:
     return [str(path) for path in dict.fromkeys([*named, *paths]) if path.exists()]
 
 
+def write_contexts(path: Path) -> None:
+    """Run all tests of the core, and write which of them execute which lines."""
+    options = ["--cov=chatbridge", "--cov-context=test", "--cov-report=", "-p", "no:cacheprovider", "-q", "-n", "auto"]
+    environment = os.environ | {"COVERAGE_FILE": str(path.resolve())}
+    subprocess.run([sys.executable, "-m", "pytest", "tests", *options], cwd=ROOT, env=environment, check=False)
+
+
 def covering(contexts: Path, mutant: Mutant) -> list[str]:
     """The tests that execute the changed lines, those of its own folder first."""
     from coverage import CoverageData
@@ -176,6 +184,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60, help="begin no further one after so long")
     parser.add_argument("--contexts", type=Path, help="coverage with contexts, to run the tests of the lines first")
     asked = parser.parse_args()
+    if asked.contexts and not asked.contexts.exists():
+        write_contexts(asked.contexts)
     files = [file for file in sorted(CORE.rglob("*.py")) if "testing" not in file.parts and tests_of(file)]
     files = [file for file in files if not asked.folders or file.relative_to(CORE).parts[0] in asked.folders]
     known = [mutant for file in files for mutant in mutants(file)]
