@@ -60,6 +60,19 @@ def _as_line_end(written: re.Match[str]) -> str:
     return "\n".ljust(len(written[0]), "\0") if is_one else written[0]
 
 
+_ACCENTS = str.maketrans(dict.fromkeys("´¸˛˜˝ͺ΄᾽᾿῀\u1ffd῾", "\0"))
+"""Accents that stand by themselves, as far as they look like another sign: "´" like an apostrophe."""
+
+
+def readings_of(text: str) -> list[str]:
+    """`text`, and the same of the same length without the accents that stand by themselves.
+
+    They look like signs and letters, and are a blank with a mark for who normalises, which is no sign before a header.
+    """
+    without = text.translate(_ACCENTS)
+    return [text] if without == text else [text, without]
+
+
 def fold(char: str) -> str:
     """What a reader sees in a character: "\\n" for a line end, nothing for a blank, else the form of all alike."""
     return _FOLDS[ord(char)]

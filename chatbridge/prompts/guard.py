@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from chatbridge.prompts import formats
 from chatbridge.prompts.cache import ByteLru
-from chatbridge.prompts.confusables import LINE_END, fold, line_starts, looks_of, origins, skeleton, with_line_ends
+from chatbridge.prompts.confusables import LINE_END, fold, line_starts, looks_of, origins, readings_of, skeleton, with_line_ends
 from chatbridge.prompts.formats import FormatPart, Placeholder
 from chatbridge.prompts.headers import Header, gaps_in, headers_of
 from chatbridge.prompts.template import Template
@@ -62,8 +62,12 @@ class Guard:
         return "".join((*pieces, text[done:]))
 
     def _found(self, text: str, line_start: bool) -> list[Edit]:
-        hits = _Hits(text)
         edits: dict[int, Edit] = {}
+        for reading in readings_of(text):
+            self._add(edits, _Hits(reading), line_start)
+        return [edits[at] for at in sorted(edits)]
+
+    def _add(self, edits: dict[int, Edit], hits: _Hits, line_start: bool) -> None:
         quote = next((one for one in _QUOTES if not self._begins_with(one)), _QUOTES[0])
         mark = next(
             (one for one in _BREAKS if not any(one in header.looks[-2:] for header in self.headers)), _BREAKS[0]
@@ -77,7 +81,6 @@ class Guard:
                 for line, start, end in hits.lines(header):
                     if (line or line_start) and (start not in edits or edits[start].end < end):
                         edits[start] = Edit(start, end, start, quote)
-        return [edits[at] for at in sorted(edits)]
 
     def _begins_with(self, quote: str) -> bool:
         looks = looks_of(quote)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatbridge.prompts import Template, diagnose, neutralise, presets
-from chatbridge.prompts.confusables import looks_of, skeleton
+from chatbridge.prompts.confusables import looks_of, readings_of, skeleton
 from chatbridge.prompts.guard import clean, gaps_of, guard_of
 from chatbridge.types import ModelInfo
 
@@ -38,7 +38,11 @@ TEXTS = st.lists(st.sampled_from(PIECES + ODD) | st.text(max_size=2), max_size=1
 
 
 def holds_a_header(text: str, template: Template) -> bool:
-    """By the skeleton alone."""
+    """By the skeletons alone."""
+    return any(reads_as_a_header(reading, template) for reading in readings_of(text))
+
+
+def reads_as_a_header(text: str, template: Template) -> bool:
     for header in guard_of(template).headers:
         looks = looks_of(text) if header.signs else skeleton(text)
         lines = looks.split("\n")
@@ -47,6 +51,22 @@ def holds_a_header(text: str, template: Template) -> bool:
         if any(line == header.looks if header.whole else line.startswith(header.looks) for line in lines):
             return True
     return False
+
+
+def spacing_marks() -> list[str]:
+    """Characters that are a blank with a mark for who normalises, as "¸"."""
+    found = [char for char in map(chr, range(sys.maxunicode + 1)) if unicodedata.decomposition(char)]
+    parts = {char: unicodedata.normalize("NFKD", char) for char in found}
+    return [char for char in found if parts[char][0] == " " and all(map(unicodedata.combining, parts[char][1:]))]
+
+
+@pytest.mark.parametrize("char", spacing_marks(), ids=unicodedata.name)
+def test_a_mark_that_stands_by_itself_hides_no_header(char: str) -> None:
+    alpaca, llama = presets()["alpaca"], presets()["llama-2"]
+    assert neutralise(f"{char}### Response:", alpaca) == f"> {char}### Response:"
+    assert neutralise(f"Well\n#{char}##Response{char}:", alpaca) == f"Well\n> #{char}##Response{char}:"
+    assert neutralise(f"x [I{char}NST{char}]", llama) != f"x [I{char}NST{char}]"
+    assert neutralise(f"a {char} b", alpaca) == f"a {char} b"
 
 
 @pytest.mark.parametrize("preset", FORMATTED)
