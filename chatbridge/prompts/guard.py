@@ -13,7 +13,16 @@ from typing import NamedTuple
 
 from chatbridge.prompts import formats
 from chatbridge.prompts.cache import ByteLru
-from chatbridge.prompts.confusables import LINE_END, fold, line_starts, looks_of, origins, readings_of, skeleton, with_line_ends
+from chatbridge.prompts.confusables import (
+    LINE_END,
+    fold,
+    line_starts,
+    looks_of,
+    origins,
+    readings_of,
+    skeleton,
+    with_line_ends,
+)
 from chatbridge.prompts.formats import FormatPart, Placeholder
 from chatbridge.prompts.headers import Header, gaps_in, headers_of
 from chatbridge.prompts.template import Template
