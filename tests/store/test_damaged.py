@@ -174,6 +174,22 @@ async def test_one_bad_row_harms_no_other_chat(
         await again.aclose()
 
 
+NAMES = [(table, name) for table, name in COLUMNS if table.columns[name].utf8]
+
+
+@pytest.mark.parametrize(("table", "column"), NAMES, ids=[f"{table.name}-{name}" for table, name in NAMES])
+async def test_a_name_that_is_no_utf8_is_found_before_anybody_asks_for_it(
+    filled: Path, table: Table, column: str
+) -> None:
+    spoil(filled, table, 0, column, b"\xff\xfe not UTF-8")
+    store = await Store.open(filled)
+    try:
+        await store.look_through()
+        assert store.damaged_rows == 1
+    finally:
+        await store.aclose()
+
+
 @pytest.mark.parametrize(
     "content",
     ['{"id": "9", "forwarded": true}', '{"id": "9", "chann', "[]", "null", '"words"', "{}"],
