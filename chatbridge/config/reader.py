@@ -129,8 +129,9 @@ class _Reader:
 
     def _model(self, name: str, at: KeyPath, entry: dict[str, Any]) -> ModelSettings | None:
         backend = self._plugin(at, entry, "backend", self._plugins.backends, self._plugins.require_backend)
+        # Which backend it is was looked up; what it says of that is not judged once more.
         own = {key: value for key, value in entry.items() if key in ModelKeys.model_fields}
-        keys = self._values.validated(at, ModelKeys, {**own, "backend": backend.name if backend else ""})
+        keys = self._values.validated(at, ModelKeys, {**own, "backend": ""})
         options = self._options(at, entry, ModelKeys, backend, "backend")
         if backend is None or keys is None or options is None:
             return None
@@ -158,7 +159,7 @@ class _Reader:
         limits = self._part((*at, "limits"), entry.get("limits"), Quota)
         strangers = self._part((*at, "strangers"), entry.get("strangers"), Strangers)
         own: dict[str, Any] = {key: entry[key] for key in ("admin_commands", "pairing", "anonymous") if key in entry}
-        keys = self._values.validated(at, BotKeys, {**own, "frontend": frontend.name if frontend else ""})
+        keys = self._values.validated(at, BotKeys, {**own, "frontend": ""})
         options = self._options(at, entry, BotKeys, frontend, "frontend")
         if frontend is None:
             return None

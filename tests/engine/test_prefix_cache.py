@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from chatbridge.engine.backend import ModelState
-from chatbridge.engine.prefix_cache import PrefixCache, common_prefix
+from chatbridge.engine.prefix_cache import BLOCK, PrefixCache, common_prefix
 from chatbridge.testing.toy import ToyModel, ToyState
 
 MANY = 1 << 40
@@ -82,6 +82,19 @@ def test_for_an_answer_that_is_given_anew_the_state_is_trimmed_and_not_copied() 
     # Somebody branches off near the beginning: all that follows is worth a copy.
     assert fetched(cache, text("ques")) == 3
     assert len(cache) == 1
+
+
+def test_a_conversation_whose_answer_is_given_anew_is_known_again() -> None:
+    model, question = ToyModel(), text("q", BLOCK + 4)
+    cache = PrefixCache(True, MANY, 9)
+    for answer in ("a", "b"):
+        whole = question + text(answer, BLOCK)
+        cache.put(whole, state_of(model, whole))
+        (entry,) = cache.newest()
+        again = cache.fetch(question, room=9)
+        assert again is not None
+        again.release()
+    assert entry.use.interval == 1, "the turn before was one turn ago"
 
 
 def test_of_several_states_that_serve_the_one_with_least_besides_is_copied() -> None:
