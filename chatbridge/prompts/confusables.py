@@ -140,7 +140,9 @@ def _folded(char: str) -> str:
     plain = "".join(part for part in unicodedata.normalize("NFKD", char) if not _is_unseen(part))
     if plain.isascii() and char not in _OURS and plain:
         return "".join(map(_ascii, plain))
-    for seen in (char, char.casefold(), plain):
+    small = char.casefold()
+    # Where small letters are more than one, as of "ᾳ", the other is a mark that is written below.
+    for seen in (char, plain, small) if len(small) > len(plain) > 0 else (char, small, plain):
         if (alike := "".join(map(_alike, seen))).isascii():
             return "".join(map(_ascii, alike))
     if named:

@@ -69,6 +69,11 @@ def test_a_mark_that_stands_by_itself_hides_no_header(char: str) -> None:
     assert neutralise(f"a {char} b", alpaca) == f"a {char} b"
 
 
+@pytest.mark.parametrize("word", ["Humᾳn", "Humᾷn", "Humaῃ", "ῌuman", "ῌumᾳῃ"])
+def test_a_mark_below_a_letter_hides_no_header(word: str) -> None:
+    assert neutralise(f"{word}: hi", presets()["belle-bloom"]) == f"> {word}: hi"
+
+
 @pytest.mark.parametrize("preset", FORMATTED)
 @given(text=TEXTS)
 @settings(max_examples=60, deadline=None)
