@@ -5,8 +5,8 @@ Matrices are kept as [in, out], so that `x @ w` reads them front to back: measur
 is in one matrix. Constant factors are multiplied in: 1/sqrt(head size) into the queries, 1/2 into the gates (see
 `_feed_forward` in model.py).
 
-They are float32, whatever the file has: NumPy has no product of fewer bytes. Unpacking a matrix for each one took 9 to 31
-times as long from float16, and 2.6 to 3.4 times from int8 (one row, 576 wide, AVX2).
+They are float32, whatever the file has: NumPy has no product of fewer bytes. Unpacking a matrix for each one took 9 to
+31 times as long from float16, and 2.6 to 3.4 times from int8 (one row, 576 wide, AVX2).
 """
 
 from __future__ import annotations
