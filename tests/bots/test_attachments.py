@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as tried
 from hypothesis import strategies as st
 
@@ -253,16 +253,20 @@ async def test_words_that_are_too_long_are_refused_in_words(folder: Path, before
         assert await bot.dialogue(Channel("p")).path() == []
 
 
-@given(
-    st.text(max_size=3000), st.text(max_size=3000), st.lists(st.text(max_size=3000), max_size=3), st.text(max_size=200)
-)
+NAMES = st.text(max_size=200) | st.integers(254, 258).map(lambda length: "é" * length)
+
+
+@given(st.text(max_size=3000), st.text(max_size=3000), st.lists(st.text(max_size=3000), max_size=3), NAMES)
+@example("", "", [""], "é" * 256)
+@example("", "", [""], "é" * 257)
 def test_no_more_than_the_limit_is_ever_stored(text: str, quoted: str, files: list[str], name: str) -> None:
     attachments = tuple(Attachment(name, "text/plain", file.encode("utf-8", "replace")) for file in files)
     message = Message("1", Channel("p", name), Author("a", name), text, quoted=quoted, attachments=attachments)
     kept = within(message, 2)
     read = len(kept.quoted.encode("utf-8", "replace")) + sum(len(file.data) for file in kept.attachments)
     assert read <= max(0, 2048 - len(text.encode("utf-8", "replace"))) + len(" […]".encode())
-    assert max(len(kept.author.name), len(kept.channel.name)) <= 256
+    shown = name if len(name) <= 256 else name[:255] + "…"
+    assert {kept.author.name, kept.channel.name, *(file.name for file in kept.attachments)} == {shown}
     assert within(kept, 2) == kept or kept.quoted.endswith("[…]")
     for file, whole in zip(kept.attachments, attachments, strict=True):
         assert whole.data.startswith(file.data)
