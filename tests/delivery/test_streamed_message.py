@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
 from chatbridge import Chunk, Limits, MessageContent, OutcomeUnknown
@@ -17,6 +19,38 @@ class LosingChat:
     async def send(self, content: MessageContent, *, reply_to: str | None, nonce: str) -> str:
         self.sent += 1
         raise OutcomeUnknown("the answer to the call got lost")
+
+
+class PlainChat:
+    """A chat in which all goes well."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    async def send(self, content: MessageContent, *, reply_to: str | None, nonce: str) -> str:
+        self.calls.append("send")
+        return str(len(self.calls))
+
+    async def edit(self, id: str, content: MessageContent) -> None:
+        self.calls.append("edit")
+
+    async def draft(self, id: int, content: MessageContent) -> None:
+        self.calls.append("draft")
+
+
+@pytest.mark.parametrize("previews", ["edit", "draft"])
+async def test_each_step_tells_which_route_it_has_called(
+    previews: Literal["edit", "draft"],
+) -> None:
+    chat, streamed = PlainChat(), StreamedMessage(Limits(2000, previews=previews))
+    told: list[str | None] = []
+    for chunk in ("hello", " world", ""):
+        streamed.feed(Chunk(chunk))
+        while await streamed.step(chat):
+            told.append(streamed.route)
+        told.append(streamed.route)
+    assert [route for route in told if route] == chat.calls
+    assert told[-1] is None, "there was nothing to do"
 
 
 async def test_after_a_message_that_may_be_there_nothing_more_is_to_be_shown() -> None:
