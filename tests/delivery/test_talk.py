@@ -9,6 +9,7 @@ import pytest
 
 from chatbridge import Attachment, Author, Button, Channel, Downloads, Press
 from chatbridge.config import Access
+from chatbridge.delivery import delivery as delivery_module
 from chatbridge.delivery.chat import Action
 from chatbridge.testing import ScriptedBackend
 from chatbridge.texts import say
@@ -180,6 +181,25 @@ async def test_an_edited_message_offers_to_answer_it_again_once(harness: Harness
         assert harness.shown() == ["one", "two", say("en", "edited")]
         await delivery.deleted(PRIVATE, ["1"])
         assert await spoken(delivery) == []
+
+
+@virtually
+async def test_as_many_offers_are_remembered_as_there_is_room_for(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_module, "MAX_OFFERS", 2)
+    offer = say("en", "edited")
+    async with harness.program(ScriptedBackend("one", "two", "three")) as delivery:
+        for id in ("1", "2", "3"):
+            await delivery.accept(said(f"hello {id}", id))
+            await harness.service.clock.sleep(5)
+            await delivery.edited(said(f"hello again {id}", id))
+            await harness.service.clock.sleep(5)
+        assert harness.shown().count(offer) == 3
+        for id, offers in (("3", 3), ("2", 3), ("1", 4)):
+            await delivery.edited(said(f"hello once more {id}", id))
+            await harness.service.clock.sleep(5)
+            assert harness.shown().count(offer) == offers
 
 
 @virtually
