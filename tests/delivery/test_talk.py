@@ -23,6 +23,11 @@ def harness(tmp_path: Path) -> Harness:
     return Harness(tmp_path)
 
 
+@pytest.fixture
+def room_for_two_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery_module, "MAX_OFFERS", 2)
+
+
 def press(action: Action, message_id: str, author: Author = ANN, channel: Channel = PRIVATE) -> Press:
     return Press(action, message_id, channel, author)
 
@@ -183,11 +188,9 @@ async def test_an_edited_message_offers_to_answer_it_again_once(harness: Harness
         assert await spoken(delivery) == []
 
 
+@pytest.mark.usefixtures("room_for_two_offers")
 @virtually
-async def test_as_many_offers_are_remembered_as_there_is_room_for(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delivery_module, "MAX_OFFERS", 2)
+async def test_as_many_offers_are_remembered_as_there_is_room_for(harness: Harness) -> None:
     offer = say("en", "edited")
     async with harness.program(ScriptedBackend("one", "two", "three")) as delivery:
         for id in ("1", "2", "3"):
