@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import click
 import pytest
 
 from chatbridge.cli import main
+from chatbridge.cli.queue import describe
 from chatbridge.store import Inbox, NewOutboxMessage, Outbox, Store
+from chatbridge.store.queue import Entry
 from chatbridge.types import Author, Channel, Message
 
 Run = Callable[..., CompletedProcess[str]]
@@ -90,3 +94,10 @@ def test_mistakes_are_told(filled: Path, tmp_path: Path, queue: Run) -> None:
     assert done.returncode == 1
     assert "`chatbridge run` makes it" in done.stderr
     assert not (tmp_path / "other.sqlite3").exists()
+
+
+def test_an_error_is_told_where_there_is_one() -> None:
+    entry = Entry("in-1", "bot", "p", "open", attempts=1, error="", text="hello", created=0.0)
+    assert click.unstyle(str(describe(entry))).split("\n")[1:] == ["  hello"]
+    failed = replace(entry, error="it was too long", text="")
+    assert click.unstyle(str(describe(failed))).split("\n")[1:] == ["  error: it was too long"]

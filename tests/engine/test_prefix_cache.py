@@ -117,6 +117,15 @@ def test_without_room_for_a_copy_the_kept_state_is_given_away() -> None:
         assert (len(cache), model.live) == (0, 1)
 
 
+def test_with_room_for_one_copy_the_kept_state_stays() -> None:
+    model = ToyModel(max_states=2)
+    cache = PrefixCache(True, MANY, 2)
+    cache.put(text("abcde"), state_of(model, text("abcde")))
+    assert fetched(cache, text("ab") + text("q", 9), room=2) == 2
+    assert (len(cache), model.live) == (1, 1)
+    assert fetched(cache, text("abcdef"), room=2) == 5
+
+
 def test_room_for_a_copy_is_made_by_dropping_others() -> None:
     model = ToyModel(max_states=3)
     cache = PrefixCache(True, MANY, 3)
