@@ -1,9 +1,9 @@
 """How fast the transformers backend answers 8 conversations, on one thread, beside the library's own ways to do so.
 
 Those are `generate`, one conversation after another, and its continuous batching. All run in the same process and are
-counted in processor time, since other programs may be running; their greedy ids are compared as well. Then somebody
-asks with a prompt of 2,000 tokens while another is being answered: how long that one's next token takes is counted in
-both times. Any model's folder will do; a chat model that has ChatML's marks is asked by these.
+counted in processor time, since other programs may be running; their greedy ids are compared as well. Before, somebody
+asks with a prompt of 2,000 tokens while another is being answered, whose next token is not to be late. Any model's
+folder will do; a chat model that has ChatML's marks is asked by these.
 
     python benchmarks/transformers.py FOLDER [--tokens 48] [--history 0]
 """
@@ -119,38 +119,37 @@ def continuously(
 
 @dataclass(frozen=True)
 class Delay:
-    """How long an answer's tokens took while a long prompt was read, in seconds: of time, and of the processor's."""
+    """How long an answer's next token took at most while a long prompt was read, in seconds of the processor.
 
-    wall: float
-    processor: float
+    `steps`: in which it was read. `largest`: tokens that one of them read at most.
+    """
+
+    seconds: float
     steps: int
     largest: int
 
 
 def delayed(model: TransformersModel, cold: bool) -> Delay:
     """`cold`: the model has read nothing yet from which the engine could tell how fast it reads."""
-    engine = Engine(model, cache_bytes=0, prefill_limit=PrefillLimit())
+    engine = Engine(model, cache_bytes=0, prefill_limit=PrefillLimit(clock=time.process_time))
     sampling = Sampling(temperature=0, max_tokens=LONG, logit_bias=dict.fromkeys(model.info.eos, -1000.0))
     short = (Text("Hello"),) if cold else prompt(model, QUESTIONS[0] * 4)
-    engine.submit(Request(short, id="waits", sampling=sampling))
+    engine.submit(Request(short, id="answered", sampling=sampling))
     while not any(event.tokens for event in engine.step()):
         pass
-    text = "The quick brown fox jumps over the lazy dog. " * LONG
-    ids = engine.tokenize((Text(text),))[:LONG]
-    engine.submit(Request((Text(text),), id="long", sampling=Sampling(temperature=0, max_tokens=1)), ids)
-    longest = [0.0, 0.0]
-    steps = largest = 0
+    long = (Tokens(tuple(model.tokenizer.encode(QUESTIONS[1] * LONG, start=True)[:LONG])),)
+    engine.submit(Request(long, id="long", sampling=Sampling(temperature=0, max_tokens=1)))
+    longest, steps, largest, read = 0.0, 0, 0, engine.stats()["tokens_read"]
     while True:
-        before, wall, processor = engine.stats()["tokens_read"], time.perf_counter(), time.process_time()
+        start = time.process_time()
         events = engine.step()
-        spent = time.perf_counter() - wall, time.process_time() - processor
-        longest = [max(pair) for pair in zip(longest, spent, strict=True)]
-        largest = max(largest, engine.stats()["tokens_read"] - before)
-        steps += 1
+        longest, steps = max(longest, time.process_time() - start), steps + 1
+        now = engine.stats()["tokens_read"]
+        largest, read = max(largest, now - read), now
         if any(event.request_id == "long" for event in events):
-            engine.cancel("waits")
+            engine.cancel("answered")
             engine.step()
-            return Delay(longest[0], longest[1], steps, largest)
+            return Delay(longest, steps, largest)
 
 
 def main() -> None:
@@ -167,8 +166,7 @@ def main() -> None:
         delay = delayed(model, cold)
         print(
             f"a prompt of {LONG} tokens beside an answer, {'just loaded' if cold else 'later'}: read by up to "
-            f"{delay.largest} tokens in {delay.steps} steps, of which the longest took {delay.wall:.2f} s "
-            f"({delay.processor:.2f} s of the processor)"
+            f"{delay.largest} tokens in {delay.steps} steps; the answer's next token took {delay.seconds:.2f} s at most"
         )
     sampling = Sampling(temperature=0, max_tokens=arguments.tokens)
     requests = [
