@@ -76,24 +76,32 @@ def published() -> Path:
 def files(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
     """The dequantised weights: a folder in Hugging Face's form, and a GGUF file of float32."""
     folder = tmp_path_factory.mktemp("smollm2")
+    yield hugging_face(published, folder / "hf"), dequantised(published, folder / "f32.gguf")
+    shutil.rmtree(folder)
+
+
+def hugging_face(published: Path, folder: Path) -> Path:
     place = {"pretrained_model_name_or_path": str(published.parent), "gguf_file": published.name}
     model = transformers.AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
     config = transformers.AutoConfig.from_pretrained(**place)
     plain = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # without the loader's quantizer
     plain.load_state_dict(model.state_dict())
-    plain.save_pretrained(folder / "hf")
-    transformers.AutoTokenizer.from_pretrained(**place).save_pretrained(folder / "hf")
+    plain.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(**place).save_pretrained(folder)
     # The loader cuts texts as GPT-2 does, whatever the file says; SmolLM's own tokenizer.json takes digits apart first.
-    change(folder / "hf" / "tokenizer.json", pre_tokenizer={"type": "Sequence", "pretokenizers": [
+    change(folder / "tokenizer.json", pre_tokenizer={"type": "Sequence", "pretokenizers": [
         {"type": "Digits", "individual_digits": True},
         {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
     ]})  # fmt: skip
+    return folder
+
+
+def dequantised(published: Path, file: Path) -> Path:
     reader = gguf.GGUFReader(published)
     left = ("GGUF.", "general.architecture", "general.file_type", "general.quantization_version")
     metadata = {name: field.contents() for name, field in reader.fields.items() if not name.startswith(left)}
     arrays = {one.name: gguf.dequantize(one.data, one.tensor_type) for one in reader.tensors}
-    yield folder / "hf", write_gguf(folder / "f32.gguf", metadata, arrays)
-    shutil.rmtree(folder)
+    return write_gguf(file, metadata, arrays)
 
 
 def prompt(*turns: str) -> Prompt:
