@@ -38,8 +38,8 @@ class PrefillLimit:
         if tokens >= MIN_TOKENS:
             self._seconds_per_token.append((self.clock() - start) / tokens)
 
-    def max_tokens(self) -> int | None:
-        """Tokens that the next step may read; None while nothing has been measured."""
+    def max_tokens(self) -> int:
+        """Tokens that the next step may read: as few as tell something while nothing has been measured."""
         # The faster of the last two steps: the other may have waited for another program.
         fastest = min(self._seconds_per_token, default=0.0)
-        return max(MIN_TOKENS, int(self.seconds / fastest)) if fastest > 0 else None
+        return max(MIN_TOKENS, int(self.seconds / fastest)) if fastest > 0 else MIN_TOKENS

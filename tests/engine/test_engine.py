@@ -116,7 +116,6 @@ def test_while_somebody_is_answered_reading_takes_no_longer_than_it_may() -> Non
 
 def test_a_step_that_waited_for_another_program_does_not_slow_reading_down() -> None:
     limit = PrefillLimit(0.5, clock=iter([0, 0.125, 1, 9, 10, 10.125]).__next__)
-    assert limit.max_tokens() is None
     limits = []
     for tokens in (16, 16, 16):
         with limit.measure(tokens):
@@ -129,7 +128,23 @@ def test_a_step_of_few_tokens_tells_nothing_of_how_fast_a_model_reads() -> None:
     limit = PrefillLimit(0.5, clock=iter([0.0, 9.0]).__next__)
     with limit.measure(MIN_TOKENS - 1):
         pass
-    assert limit.max_tokens() is None
+    assert limit.max_tokens() == MIN_TOKENS
+
+
+def test_nobody_waits_while_it_is_not_known_how_fast_a_model_reads() -> None:
+    model = Slow(eos_every=10**9)
+    engine = Engine(model, prefill_limit=PrefillLimit(0.5, clock=lambda: model.now))
+    engine.submit(ask("x", id="first", sampling={**GREEDY, "max_tokens": 200}))
+    outputs = Outputs()
+    while not outputs["first"].tokens:  # too short a prompt to tell anything
+        outputs.add(engine.step())
+    engine.submit(ask("y" * 2000, id="second", sampling={**GREEDY, "max_tokens": 20}))
+    while not outputs["second"].tokens:
+        before = model.now
+        outputs.add(engine.step())
+        assert model.now - before <= 0.5 + 0.02 + 1e-9
+    drain(engine, outputs)
+    engine.close()
 
 
 def test_however_slow_a_model_is_it_reads_on() -> None:

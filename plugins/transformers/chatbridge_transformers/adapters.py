@@ -5,6 +5,7 @@ Knows what adapters' files of all years look like; applies nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -144,11 +145,20 @@ def _file(path: Path, key: str) -> Path:
     if not path.exists():
         raise ModelLoadError(f"{key}: {path}: there is no such folder; give the adapter's")
     if path.is_file():
-        raise ModelLoadError(f"{key}: {path}: this is a file; give the folder of the adapter, with adapter_config.json")
+        other = " (one as a GGUF file is for `backend: llama_cpp`)" if path.suffix == ".gguf" else ""
+        raise ModelLoadError(
+            f"{key}: {path}: this is a file; give the folder of the adapter, with adapter_config.json{other}"
+        )
     if not (path / "adapter_config.json").exists():
         what = "a whole model: give it as path" if (path / "config.json").exists() else "no PEFT adapter"
+        if (below := folder.folder_below(path, "adapter_config.json")) is not None:
+            what = f"no adapter, but {below} is: give that folder"
         raise ModelLoadError(f"{key}: {path}: there is no adapter_config.json, so this is {what}")
-    file = next((path / name for name in _FILES if (path / name).exists()), path / _FILES[1])
+    file = next((path / name for name in _FILES if (path / name).exists()), None)
+    if file is None:
+        raise ModelLoadError(
+            f"{key}: {path}: there is an adapter_config.json, and no {' or '.join(_FILES)}; download that, too"
+        )
     folder.check_file(file)
     return file
 
@@ -183,6 +193,8 @@ def _config(path: Path, kind: str, written: Mapping[str, Any], tensors: Mapping[
     made = PEFT_TYPE_TO_CONFIG_MAPPING.get(kind)
     if made is None:
         raise ModelLoadError(f"{path}: this PEFT knows no adapters of the type {kind!r}; pip install -U peft")
+    if kind == "LORA":
+        _check_alpha(path, written)
     known = {field.name for field in fields(made)}
     given = {name: value for name, value in written.items() if name in known and name != "peft_type"}
     given |= {"modules_to_save": None, "inference_mode": True}
@@ -193,6 +205,17 @@ def _config(path: Path, kind: str, written: Mapping[str, Any], tensors: Mapping[
     if kind == "LORA":
         _check_rank(path, config, tensors)
     return config
+
+
+def _check_alpha(path: Path, written: Mapping[str, Any]) -> None:
+    """Raise ModelLoadError where the adapter's strength isn't said: PEFT would take 8 for it, whatever it was."""
+    for name in ("lora_alpha", *(written.get("alpha_pattern") or {})):
+        alpha = (written if name == "lora_alpha" else written["alpha_pattern"]).get(name)
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+            raise ModelLoadError(
+                f"{path / 'adapter_config.json'}: it gives {alpha!r} for {name}, and should give a number: by it the "
+                f"adapter's strength is reckoned; take the file that was saved with the adapter"
+            )
 
 
 def _check_rank(path: Path, config: Any, tensors: Mapping[str, Any]) -> None:

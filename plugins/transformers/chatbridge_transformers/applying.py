@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from chatbridge import ModelLoadError
+from chatbridge import ModelLoadError, in_one_line
 from chatbridge_transformers import adapters
 from chatbridge_transformers.adapters import AdapterFile
 from chatbridge_transformers.causal import Causal
@@ -125,6 +125,8 @@ class Adapters:
         about = f" on {len(pairs)} layers, rank {', '.join(map(str, ranks))}, alpha {alpha:g}" if pairs else ""
         if adapter.scale != 1:
             about += f", scale {adapter.scale:g}"
+        if base := str(getattr(adapter.config, "base_model_name_or_path", None) or ""):
+            about += f", trained on {in_one_line(base, 100)}"
         return about, changed / whole if whole else 0.0
 
     def _replace_matrices(self, adapter: AdapterFile) -> int | None:
@@ -226,9 +228,7 @@ class Adapters:
 
     def _probe(self) -> Any:
         size = self._causal.model.get_input_embeddings().weight.shape[0]
-        ids = torch.tensor([[i * size // 6 for i in range(1, 6)]])
-        with torch.inference_mode():
-            return self._causal(ids).logits[0].float().cpu()
+        return self._causal.whole([i * size // 6 for i in range(1, 6)]).cpu()
 
     def _moved(self, adapter: AdapterFile, before: Any) -> float:
         """How far it moves logits. Raises ModelLoadError for one that moves none."""

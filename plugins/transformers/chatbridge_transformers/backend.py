@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from chatbridge_transformers.tokenizer import Found
 
 
+_LEAST_SHARE = 0.5
+"""Of a model's rows, the ids that its tokenizer has at least: models have some rows to spare, but not so many."""
+
+
 def load(options: TransformersOptions, progress: Callable[[float, str], None]) -> TransformersModel:
     """Load the model and return it with everything asked for in use. Raises ModelLoadError."""
     from chatbridge_transformers import folder
@@ -107,6 +111,11 @@ def _check_vocabulary(found: Found, rows: int, own: list[AdapterFile], named: li
         raise ModelLoadError(
             f"{found.file}: the tokenizer has {size:,} ids, and the model has rows for {rows:,}: they do not belong "
             f"together; take the model's own tokenizer, or the adapter that brings these rows along as lora"
+        )
+    if size < rows * _LEAST_SHARE:
+        raise ModelLoadError(
+            f"{found.file}: the tokenizer has {size:,} ids, and the model has rows for {rows:,}: it is another "
+            f"model's, or only a part; take the model's own tokenizer"
         )
     for one in (*own, *named):
         if one.rows is None and one.tokenizer:

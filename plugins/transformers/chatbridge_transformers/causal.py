@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from chatbridge import ModelLoadError, in_one_line
+
 _CACHES = ("cache", "past_key_values", "cache_params", "state")
 """What models call the argument, and the part of their output, that holds what they remember; newest first."""
 
@@ -20,7 +22,10 @@ class Causal:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.device = model.get_input_embeddings().weight.device
+        embedding = model.get_input_embeddings()
+        self.device = embedding.weight.device
+        if self.device.type == "meta":  # its rows lie on disk, and accelerate fetches them to where it computes
+            self.device = torch.device(getattr(getattr(embedding, "_hf_hook", None), "execution_device", "cpu"))
         known = {*inspect.signature(type(model).forward).parameters}
         # Newer models take everything but their own by **kwargs: their inner model names the rest.
         inner = getattr(model, model.base_model_prefix, None)
@@ -65,6 +70,20 @@ class Causal:
         if keep is not None and not sliced:
             output.logits = output.logits[:, list(keep)]
         return output
+
+    def whole(self, ids: Sequence[int]) -> Any:
+        """The logits after each id of a text that is read at once: [ids, vocabulary], in float32.
+
+        Raises: ModelLoadError where the model can't be computed here at all.
+        """
+        try:
+            with torch.inference_mode():
+                return self(torch.tensor([list(ids)])).logits[0].float()
+        except Exception as error:  # whatever a model's own code may raise
+            raise ModelLoadError(
+                f"the model is loaded, and can't be computed here ({type(error).__name__}: {in_one_line(str(error))}); "
+                f"its weights may be packed for cards alone, or of another form than config.json says"
+            ) from error
 
     def cache_of(self, output: Any) -> Any:
         """What an output says that the model remembers; None for nothing."""

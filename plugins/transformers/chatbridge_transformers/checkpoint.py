@@ -29,10 +29,11 @@ _WIDTHS = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor in a file: its shape, and the bytes of one number."""
+    """A tensor in a file: its shape, the bytes of one number, and whether these are whole numbers."""
 
     shape: tuple[int, ...]
     width: int
+    whole: bool = False
 
     @property
     def count(self) -> int:
@@ -48,10 +49,11 @@ def shapes(files: Sequence[Path]) -> dict[str, Tensor]:
     for path in files:
         if path.suffix == ".safetensors":
             for name, (kind, shape, _) in safetensors_header(path).items():
-                found[name] = Tensor(shape, _WIDTHS.get(kind, 1))
+                found[name] = Tensor(shape, _WIDTHS.get(kind, 1), whole=kind[:1] in ("I", "U"))
         else:
             for name, value in _torch(path, "meta").items():
-                found[name] = Tensor(tuple(value.shape), value.element_size())
+                whole = not value.is_floating_point() and value.dtype != torch.bool
+                found[name] = Tensor(tuple(value.shape), value.element_size(), whole=whole)
     return found
 
 

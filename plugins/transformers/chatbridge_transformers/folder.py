@@ -20,8 +20,9 @@ from chatbridge_transformers.options import is_hub_name
 _POINTER = b"version https://git-lfs"
 _LARGEST_JSON = 64 << 20
 _MAX_HEADER = 100 << 20
-_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-_WHOLE = ("model.safetensors", "pytorch_model.bin")
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+"""What transformers takes the weights from: the first of these that is there, and nothing else beside it."""
+
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "ice_text.model")
 
 Progress = Callable[[float, str], None]
@@ -72,7 +73,7 @@ def locate(place: str, revision: str | None, progress: Progress, key: str = "pat
 def read(path: Path) -> Folder:
     """Look at a model's folder. Raises ModelLoadError for what is none, or not whole."""
     if not path.exists():
-        raise ModelLoadError(f"{path}: there is no such folder; give one in Hugging Face's form, or owner/name there")
+        raise ModelLoadError(f"{path}: {_absent(path)}")
     if path.is_file():
         raise ModelLoadError(f"{path}: {_file(path)}")
     if not (path / "config.json").exists():
@@ -162,29 +163,30 @@ def _half(path: Path, what: str) -> ModelLoadError:
 
 def _shards(path: Path) -> tuple[Path, ...]:
     """The files of the weights, each of which is looked at."""
-    for name in _INDEXES:
-        if (path / name).exists():
-            index = read_json(path / name)
-            named = index.get("weight_map")
-            if not isinstance(named, dict) or not named:
-                raise ModelLoadError(f"{path / name}: it names no files (weight_map); download it again")
-            files = sorted({str(file) for file in named.values()})
-            if outside := [file for file in files if file in ("", "..") or Path(file).name != file]:
-                raise ModelLoadError(f"{path / name}: {outside[0]!r} is no name of a file beside it")
-            if missing := [file for file in files if not (path / file).exists()]:
-                more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-                raise ModelLoadError(
-                    f"{path}: the weights have {len(files)} parts, and {missing[0]}{more} "
-                    f"{'are' if more else 'is'} missing; download all of them into this folder"
-                )
-            for file in files:
-                check_file(path / file)
-            return tuple(path / file for file in files)
-    for name in _WHOLE:
-        if (path / name).exists():
-            check_file(path / name)
-            return (path / name,)
-    raise ModelLoadError(f"{path}: {_no_weights(path)}")
+    found = next((path / name for name in _WEIGHTS if (path / name).exists()), None)
+    if found is None:
+        raise ModelLoadError(f"{path}: {_no_weights(path)}")
+    files = _parts(found) if found.suffix == ".json" else (found,)
+    for file in files:
+        check_file(file)
+    return files
+
+
+def _parts(index: Path) -> tuple[Path, ...]:
+    """The files that an index names."""
+    named = read_json(index).get("weight_map")
+    if not isinstance(named, dict) or not named:
+        raise ModelLoadError(f"{index}: it names no files (weight_map); download it again")
+    files = sorted({str(file) for file in named.values()})
+    if outside := [file for file in files if file in ("", "..") or Path(file).name != file]:
+        raise ModelLoadError(f"{index}: {outside[0]!r} is no name of a file beside it")
+    if missing := [file for file in files if not (index.parent / file).exists()]:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ModelLoadError(
+            f"{index.parent}: the weights have {len(files)} parts, and {missing[0]}{more} "
+            f"{'are' if more else 'is'} missing; download all of them into this folder"
+        )
+    return tuple(index.parent / file for file in files)
 
 
 def _no_weights(path: Path) -> str:
@@ -219,7 +221,15 @@ def _no_config(path: Path) -> str:
         return "this is BlinkDL's form of an RWKV model: use `backend: rwkv`, with the .pth file as path"
     if any(path.glob("*.enc")):
         return "these are encrypted weights (.enc), as BELLE publishes them; decrypt them with the original LLaMA first"
+    if (below := folder_below(path, "config.json")) is not None:
+        return f"there is no config.json here, but one in {below}: give that folder"
     return "there is no config.json here; give the folder of a model in Hugging Face's form, with all its files"
+
+
+def folder_below(path: Path, name: str) -> Path | None:
+    """The newest folder in this one, or in its snapshots as Hugging Face's cache has them, with a file of that name."""
+    found = [*path.glob(f"*/{name}"), *path.glob(f"snapshots/*/{name}")]
+    return max(found, key=lambda file: file.stat().st_mtime).parent if found else None
 
 
 def _file(path: Path) -> str:
@@ -230,6 +240,15 @@ def _file(path: Path) -> str:
     if path.suffix == ".pth" and "rwkv" in path.name.lower():
         return "this is BlinkDL's form of an RWKV model: use `backend: rwkv`"
     return "this is a file; give the folder that it is in"
+
+
+def _absent(path: Path) -> str:
+    name, mark, rest = path.name.partition("@" if "@" in path.name else ":")
+    if path.name.endswith(".gguf"):
+        return "there is no such folder, and a GGUF file is for `backend: llama_cpp`"
+    if mark == "@" and name and rest:
+        return f"there is no such folder; where {rest} is a branch, tag or commit, write revision: {rest}"
+    return "there is no such folder; give one in Hugging Face's form, or owner/name there"
 
 
 def _refuse_others(path: Path, config: Mapping[str, Any]) -> None:

@@ -6,7 +6,9 @@ Knows the library's `from_pretrained`; leaves adapters, tokenizers and conversat
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+import logging
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ class Loaded:
 def load(options: TransformersOptions, found: Folder, progress: Progress) -> Loaded:
     """Load the model in a folder. Raises ModelLoadError, if it can before any weights are read."""
     tensors = checkpoint.shapes(found.shards)
+    _check_tensors(found, tensors)
     _check_options(options)
     config = _config(options, found)
     on_card = _on_card(options)
@@ -53,6 +56,8 @@ def load(options: TransformersOptions, found: Folder, progress: Progress) -> Loa
     progress(0.1, "reading weights")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    # Else bitsandbytes tells at each layer of each token that it rounds what goes in, as 8 bits are meant to.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     before = memory.resident()
     model, report = _read(options, found, config, dtype)
     model.eval()
@@ -61,6 +66,21 @@ def load(options: TransformersOptions, found: Folder, progress: Progress) -> Loa
     unused = _check_report(found.path, report)
     progress(0.8, "checking the arithmetic")
     return Loaded(found, model, tensors, dtype, took, unused)
+
+
+def _check_tensors(found: Folder, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ModelLoadError for files without weights, or with some that another program packed."""
+    if not tensors:
+        raise ModelLoadError(
+            f"{found.shards[0]}: it holds no tensors by name; a checkpoint of a training is to be saved again by "
+            f"save_pretrained"
+        )
+    packed = next((name for name, one in tensors.items() if one.whole and name.endswith(".weight")), None)
+    if packed is not None and "quantization_config" not in found.config:
+        raise ModelLoadError(
+            f"{found.path}: {packed} holds whole numbers, and config.json does not say how they are packed "
+            f"(quantization_config); take both from the same place, or weights that are not packed"
+        )
 
 
 def _check_options(options: TransformersOptions) -> None:
@@ -78,8 +98,24 @@ def _check_options(options: TransformersOptions) -> None:
             f"quantization: {options.quantization} needs another package: pip install "
             f"'chatbridge-transformers[quantization]'"
         )
+    if options.device == "xpu" and not torch.xpu.is_available():
+        raise ModelLoadError("device: xpu: there is no Intel GPU that this torch can use; write cpu")
+    if missing := _absent_cards(options, cards):
+        seen = f"{cards} card{'s' * (cards > 1)}" if cards else "no NVIDIA card"
+        raise ModelLoadError(f"{missing}, and torch {torch.__version__} sees {seen}")
     if options.attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
         raise ModelLoadError("attention: flash_attention_2 needs another package: pip install flash-attn")
+
+
+def _absent_cards(options: TransformersOptions, cards: int) -> str:
+    """Which option names a card that isn't there; empty for none."""
+    map_ = options.device_map if isinstance(options.device_map, dict) else {}
+    for name, places in (("device_map", map_.values()), ("max_memory", options.max_memory or ())):
+        for place in map(str, places):
+            card = re.fullmatch(r"(?:cuda:)?(\d+)|cuda", place)
+            if card is not None and int(card[1] or 0) >= cards:
+                return f"{name} names the card {place}"
+    return ""
 
 
 def _config(options: TransformersOptions, found: Folder) -> Any:
@@ -105,6 +141,18 @@ def _config(options: TransformersOptions, found: Folder) -> Any:
         raise ModelLoadError(f"{found.path / 'config.json'}: transformers does not take it: {_line(error)}") from error
     if options.attention != "auto":
         config._attn_implementation = options.attention
+    if "auto_map" not in found.config and type(config) not in transformers.AutoModelForCausalLM._model_mapping:
+        raise ModelLoadError(
+            f"{found.path}: {found.kind} is no causal language model by itself (of those that transformers "
+            f"{transformers.__version__} knows), but one of pictures, sounds or other tasks; take a model that goes on "
+            f"with text"
+        )
+    packed = found.config.get("quantization_config")
+    if isinstance(packed, dict) and options.quantization is not None:
+        raise ModelLoadError(
+            f"{found.path}: the weights are packed already, by {packed.get('quant_method', 'another program')}, so "
+            f"quantization: {options.quantization} can't be; leave it out, or take the model as it was before"
+        )
     return config
 
 
@@ -133,7 +181,12 @@ def _read(options: TransformersOptions, found: Folder, config: Any, dtype: str) 
         if options.max_memory is not None:
             places["max_memory"] = {_device(key): value for key, value in options.max_memory.items()}
         if options.offload_folder is not None:
-            options.offload_folder.mkdir(parents=True, exist_ok=True)
+            try:
+                options.offload_folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ModelLoadError(
+                    f"offload_folder: {options.offload_folder} can't be used: {error.strerror or error}"
+                ) from error
             places["offload_folder"] = str(options.offload_folder)
     elif device_of(options) == "cpu" and options.quantization is None:
         places = {}
@@ -161,8 +214,24 @@ def _read(options: TransformersOptions, found: Folder, config: Any, dtype: str) 
             f"{found.path}: the card is too small for this model in {dtype}; take quantization: nf4, or device_map"
         ) from error
     except Exception as error:  # whatever a model's class may raise
-        raise ModelLoadError(f"{found.path}: transformers can't load it: {_line(error)}") from error
+        why = _line(error)
+        if "offload_folder" in why:
+            why = "device_map puts weights on disk here, and they need a place: name one by offload_folder"
+        raise ModelLoadError(f"{found.path}: transformers can't load it: {why}") from error
+    if isinstance(options.device_map, dict):
+        _check_map(options.device_map, model)
     return model, report
+
+
+def _check_map(given: Mapping[str, Any], model: Any) -> None:
+    """Raise ModelLoadError where `device_map` names no part of the model, or leaves some out; nobody else does."""
+    modules = {name for name, _ in model.named_modules()}
+    if strange := [name for name in given if name not in modules]:
+        some = ", ".join(name for name, _ in model.named_children())
+        raise ModelLoadError(f"device_map: the model has no part {strange[0]!r}; it has {some}, and the parts of these")
+    for name, _ in model.named_parameters():
+        if not any(part == "" or name.startswith(f"{part}.") for part in given):
+            raise ModelLoadError(f"device_map: it says nothing of {name}; name all parts, or write auto")
 
 
 def _quantized(kind: str, dtype: Any) -> Any:
@@ -179,15 +248,31 @@ def _check_report(path: Path, report: Mapping[str, Any]) -> tuple[str, ...]:
         raise ModelLoadError(
             f"{path}: {name} has another shape than config.json says{told}; take all files from the same place"
         )
+    unexpected = sorted(report.get("unexpected_keys") or ())
     if missing := sorted(report.get("missing_keys") or ()):
-        raise ModelLoadError(
-            f"{path}: {len(missing)} tensors are missing in the files, as {missing[0]}, and transformers would make "
-            f"them up; download all parts of the model again"
-        )
+        raise ModelLoadError(f"{path}: {_missing(missing, unexpected)}")
     if errors := report.get("error_msgs"):
         raise ModelLoadError(f"{path}: transformers can't load it: {next(iter(errors))}")
-    unexpected = sorted(report.get("unexpected_keys") or ())
     return tuple(name for name in unexpected if not name.endswith(_USELESS))
+
+
+def _missing(missing: Sequence[str], unexpected: Sequence[str]) -> str:
+    """What is to be said of tensors that the files do not have. `unexpected`: those that they have instead."""
+    heads = {name.split(".")[0] for name in missing}
+    if len(heads) == 1 and heads <= {"lm_head", "embed_out"}:
+        other = f", but {unexpected[0]}" if unexpected else ""
+        return (
+            f"the files have no {missing[0]}{other}, so this is a model without a head that says words, as those are "
+            f"that sort texts, rate answers or make embeddings; take the one for text generation"
+        )
+    many = len(missing) > 1
+    told = (
+        f"{len(missing)} tensor{'s' * many} {'are' if many else 'is'} missing in the files, as {missing[0]}, and "
+        f"transformers would make {'them' if many else 'it'} up"
+    )
+    if unexpected:
+        return f"{told}; there are others without a use, as {unexpected[0]}: take files and config.json of one model"
+    return f"{told}; download all parts of the model again"
 
 
 def _device(key: str | int) -> str | int:
@@ -195,5 +280,7 @@ def _device(key: str | int) -> str | int:
 
 
 def _line(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"it knows no {error}, which config.json names"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines)[:400] if lines else type(error).__name__

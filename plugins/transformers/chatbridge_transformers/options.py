@@ -15,12 +15,15 @@ from chatbridge import ConfigPath, Options
 
 _HUB = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}")
 _DEVICE = re.compile(r"auto|cpu|mps|xpu|cuda(:\d+)?")
+_ADDRESS = re.compile(r"(https?://)?(www\.)?(huggingface\.co|hf\.co)/(?P<name>[^/\s]+/[^/\s?#]+).*", re.IGNORECASE)
 _SIZE = re.compile(r"\d+(\.\d+)? ?([KMGT]i?B)?", re.IGNORECASE)
 
 
 def _path(value: object) -> object:
     if not isinstance(value, str | Path) or str(value) in ("", ".") or "\0" in str(value):
         raise ValueError("this can be neither the path of a folder nor a name on Hugging Face")
+    if (address := _ADDRESS.fullmatch(str(value))) is not None:
+        raise ValueError(f"this is the address of a page; write {address['name']}")
     return str(value)
 
 
@@ -60,6 +63,8 @@ class Adapter(Options, defer_build=True):
 
 def _adapters(value: object) -> object:
     """A single one, or a bare path, stands for a list of one."""
+    if value is None:
+        return value
     items = value if isinstance(value, list | tuple) else [value]
     return [{"path": item} if isinstance(item, str | Path) else item for item in items]
 
@@ -165,6 +170,8 @@ class TransformersOptions(Options, defer_build=True):
             raise ValueError(f"{name} does nothing without device_map")
         if self.quantization is not None and self.dtype == "float16" and self.device == "cpu":
             raise ValueError("quantization on a processor computes in float32 or bfloat16; leave dtype out")
+        if self.attention == "flash_attention_2" and self.device in ("cpu", "mps"):
+            raise ValueError(f"flash_attention_2 computes on NVIDIA cards, and device is {self.device}")
         return self
 
 

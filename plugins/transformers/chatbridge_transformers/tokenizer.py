@@ -37,6 +37,8 @@ def read(path: Path, *, trust_remote_code: bool = False) -> Found:
     folder, files = (path, None) if path.is_dir() else (path.parent, (path,))
     if not path.exists():
         raise ModelLoadError(f"{path}: there is no such tokenizer; give its folder, tokenizer.json or tokenizer.model")
+    if files is not None and (path.suffix not in (".json", ".model") or path.name == "tokenizer_config.json"):
+        raise ModelLoadError(f"{path}: this is no tokenizer; give its folder, tokenizer.json or tokenizer.model")
     config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
     template = _template(folder, config)
     kind = str(config.get("tokenizer_class") or "").removesuffix("Fast").lower()
@@ -56,7 +58,7 @@ def read(path: Path, *, trust_remote_code: bool = False) -> Found:
         check_file(table)
         text = table.read_text(encoding="utf-8", errors="replace")
     else:
-        table, text = folder, _converted(folder, trust_remote_code)
+        table, text = folder, _converted(folder, str(config.get("tokenizer_class") or ""), trust_remote_code)
     name, encode, pieces = fast.read(text, table, named, add_bos=add_bos)
     return Found(TransformersTokenizer(name, encode, pieces, template or ""), table, template)
 
@@ -166,7 +168,7 @@ def _added(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, int], set
     return added, special
 
 
-def _converted(folder: Path, trust_remote_code: bool) -> str:
+def _converted(folder: Path, kind: str, trust_remote_code: bool) -> str:
     """A tokenizer.json of what only transformers' own classes can read."""
     if not has_tokenizer(folder):
         raise ModelLoadError(
@@ -180,4 +182,7 @@ def _converted(folder: Path, trust_remote_code: bool) -> str:
         return str(found.backend_tokenizer.to_str())
     except Exception as error:  # whatever a tokenizer's class may raise
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelLoadError(f"{folder}: transformers can't read this tokenizer: {why}") from error
+        raise ModelLoadError(
+            f"{folder}: there is no tokenizer.json, and of the other files transformers can't make a "
+            f"{kind or 'tokenizer'}: {why}; download tokenizer.json, or name another folder by tokenizer:"
+        ) from error

@@ -70,7 +70,7 @@ def choose(
     size = causal.model.get_input_embeddings().weight.shape[0]
     conversations = [[(7 * i * i + 3 * i + 5 * k) % size for i in range(1, length)] for k, length in ((1, 13), (2, 7))]
     with torch.inference_mode():
-        expected = torch.stack([_last(causal, ids) for ids in conversations])
+        expected = torch.stack([causal.whole(ids)[-1] for ids in conversations])
         if not bool(torch.isfinite(expected).all()):
             raise ModelLoadError(
                 "the model's logits are no numbers: its weights are damaged, or dtype: float16 is too narrow for them; "
@@ -86,11 +86,15 @@ def choose(
             kind = type(way)
             try:
                 found = _tried(way, conversations)
-                apart = float((found.cpu() - expected.cpu()).abs().max() / expected.std().cpu())
-                if apart <= (_EXACT if exact else _ROUNDED):
+                apart = _apart(found, expected)
+                if apart <= (tolerance := _EXACT if exact else _ROUNDED):
+                    if kind is Anew:
+                        _refuse_both_directions(causal, conversations[0], tolerance)
                     kv = isinstance(way, (Packed, Padded))
                     return Chosen(way, "; ".join(reasons), kv, kv or isinstance(way, Anew))
                 reasons.append(f"{kind.__name__.lower()}: {apart:.2g} away from the model's own logits")
+            except ModelLoadError:
+                raise
             except Exception as error:  # whatever a model's own code may raise
                 reasons.append(str(error) if isinstance(error, UnfitError) else f"{kind.__name__.lower()}: {error!r}")
             way.close()
@@ -104,8 +108,22 @@ def new_state(chosen: Chosen, states: KvStates, adapter: str = "", digest: str =
     return OwnState(adapter, can_trim=chosen.can_trim)
 
 
-def _last(causal: Causal, ids: Sequence[int]) -> Any:
-    return causal(torch.tensor([list(ids)]), keep=[len(ids) - 1]).logits[0, -1].float()
+def _apart(found: Any, expected: Any) -> float:
+    """How far logits are apart at most, in standard deviations."""
+    return float((found.cpu() - expected.cpu()).abs().max() / expected.std().cpu())
+
+
+def _refuse_both_directions(causal: Causal, ids: Sequence[int], tolerance: float) -> None:
+    """Raise ModelLoadError where a token's logits depend on those behind it, as those of BERT do.
+
+    All other ways read in pieces, and so find that out by themselves.
+    """
+    half = len(ids) // 2
+    if _apart(causal.whole(ids)[half - 1], causal.whole(ids[:half])[-1]) > tolerance:
+        raise ModelLoadError(
+            "this model reads in both directions: what it makes of a word depends on the words behind it, as with "
+            "BERT, so it can't go on with a conversation; take a causal model"
+        )
 
 
 def _tried(way: Way, conversations: Sequence[Sequence[int]]) -> Any:

@@ -73,8 +73,8 @@ async def test_a_worker_tells_what_is_really_in_use() -> None:
     assert details["tokenizer"].startswith(f"SentencePiece, {config['vocab_size']} ids for {config['vocab_size']} rows")
     count = config["num_hidden_layers"] * len(adapter["target_modules"])
     assert (
-        f"LORA, {2 * count} tensors on {count} layers, rank {adapter['r']}, alpha {adapter['lora_alpha']}, changes its "
-        f"layers by "
+        f"LORA, {2 * count} tensors on {count} layers, rank {adapter['r']}, alpha {adapter['lora_alpha']}, trained on "
+        f"{adapter['base_model_name_or_path']}, changes its layers by "
     ) in details["adapter alpaca"]
 
 

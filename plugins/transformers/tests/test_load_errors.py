@@ -302,7 +302,7 @@ def test_folders_that_are_no_adapters(tmp_path: Path, adapter: Path) -> None:
     [
         ({"device": "cuda:7"}, ("device: cuda:7", "install a torch with CUDA, or write cpu")),
         ({"context_length": 5000}, ("context_length: 5000", "tokens that this model takes")),
-        ({"attention": "flash_attention_2"}, ("pip install flash-attn",)),
+        ({"attention": "flash_attention_2", "device": "auto"}, ("pip install flash-attn",)),
         ({"revision": "main"}, ("revision is for names on Hugging Face",)),
     ],
 )

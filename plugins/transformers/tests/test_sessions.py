@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chatbridge_transformers.model import TransformersModel
 
-from chatbridge import BackendError, DiskCache, InvalidRequest, Prompt, Request, Row, Sampling, Special, Text
+from chatbridge import (
+    Author,
+    BackendError,
+    Bridge,
+    Channel,
+    DiskCache,
+    Finish,
+    InvalidRequest,
+    Message,
+    Plugins,
+    Prompt,
+    ReplyStream,
+    Request,
+    Row,
+    Sampling,
+    SettingsSource,
+    Special,
+    Text,
+)
+from chatbridge.config import load
 from chatbridge.testing import engine_on, finish_all, finish_step
 
 from .conftest import GREEDY, LLAMA, Load, greedy
@@ -48,6 +68,36 @@ def test_the_engine_keeps_the_states_of_adapters_apart(llama: TransformersModel)
     assert together == again == alone
     assert len(set(alone.values())) == 3
     engine.close()
+
+
+async def test_two_channels_with_different_adapters_are_answered_at_once_by_one_base(tmp_path: Path) -> None:
+    text = f"""\
+models:
+  llama:
+    backend: transformers
+    path: "{LLAMA / "hf"}"
+    threads: 1
+    device: cpu
+    adapters: {{alpaca: "{LLAMA / "alpaca-lora"}", qkvo: "{LLAMA / "alpaca-lora-r16-qkvo"}"}}
+templates: {{talk: {{user: "User: {{text}}\\n", assistant: "Assistant: {{text}}\\n"}}}}
+defaults: {{template: talk, reply_to: always, sampling: {{temperature: 0, max_tokens: 12}}}}
+bots: {{b: {{frontend: repl, channels: {{one: {{adapter: alpaca}}, two: {{adapter: qkvo}}}}}}}}
+"""
+    (tmp_path / "bots.yaml").write_text(text, encoding="utf-8")
+    plugins = Plugins()
+
+    async def asked(bridge: Bridge, channel: str, id: str) -> Finish:
+        turn = await bridge.bot("b").receive(Message(id, Channel(channel), Author("ann", "Ann"), "hi"))
+        assert isinstance(turn, ReplyStream)
+        (finish,) = [chunk.finish async for chunk in turn if chunk.finish is not None]
+        return finish
+
+    async with Bridge(SettingsSource(load(tmp_path / "bots.yaml", plugins)), plugins) as bridge:
+        together = await asyncio.gather(*(asked(bridge, name, name) for name in ("one", "two", "three")))
+        assert len(bridge.models.loaded()) == 1
+    found = [finish.reply.tokens for finish in together]
+    assert len(set(found)) == 3
+    assert [finish.usage.cached for finish in together] == [0, 0, 0], "the same prompt, which other adapters have read"
 
 
 def test_a_saved_state_serves_its_own_model_and_adapter_alone(llama: TransformersModel, model_of: Load) -> None:
