@@ -78,6 +78,12 @@ if TYPE_CHECKING:
     from chatbridge.model_files.gguf import GgufStrings as GgufStrings
     from chatbridge.model_files.gguf import GgufTensor as GgufTensor
     from chatbridge.model_files.gguf import damaged_gguf as damaged_gguf
+    from chatbridge.model_files.reading import check_model_file as check_model_file
+    from chatbridge.model_files.reading import read_json_object as read_json_object
+    from chatbridge.model_files.reading import read_tensors as read_tensors
+    from chatbridge.model_files.reading import weight_files as weight_files
+    from chatbridge.model_files.tensors import TensorFile as TensorFile
+    from chatbridge.model_files.tensors import TensorInfo as TensorInfo
     from chatbridge.operations.environment import child_environment as child_environment
     from chatbridge.operations.folders import cache_folder as cache_folder
     from chatbridge.operations.hardware import free_memory as free_memory
@@ -150,6 +156,8 @@ _HOME = {
     "plugins.frontend": ("FrontendType",),
     "hookspecs": ("hookimpl",),
     "model_files.gguf": ("GgufHeader", "GgufStrings", "GgufTensor", "damaged_gguf"),
+    "model_files.reading": ("check_model_file", "read_json_object", "read_tensors", "weight_files"),
+    "model_files.tensors": ("TensorFile", "TensorInfo"),
     "operations.folders": ("cache_folder",),
     "operations.hardware": ("free_memory", "limit_blas_threads", "usable_cores"),
     "operations.redaction": ("redacted",),

@@ -22,11 +22,9 @@ MAX_VOCABULARY = 1 << 21
 
 _SCALES = {"F32": (1, 4), "F16": (1, 2), "Q2_K": (256, 84), "Q3_K": (256, 110), "Q4_K": (256, 144), "Q5_K": (256, 176),
            "Q6_K": (256, 210), "Q8_K": (256, 292), "Q5_0": (32, 22), "Q5_1": (32, 24)}  # fmt: skip
-_BLOCKS = {
-    **dict.fromkeys((0, 1, 2), {**_SCALES, "Q4_0": (32, 20), "Q4_1": (32, 24), "Q4_2": (16, 10), "Q4_3": (16, 12),
-                                "Q8_0": (32, 36)}),
-    3: {**_SCALES, "Q4_0": (32, 18), "Q4_1": (32, 20), "Q8_0": (32, 34)},
-}  # fmt: skip
+_FIRST = {**_SCALES, "Q4_0": (32, 20), "Q4_1": (32, 24), "Q4_2": (16, 10), "Q4_3": (16, 12), "Q8_0": (32, 36)}
+_LAST = {**_SCALES, "Q4_0": (32, 18), "Q4_1": (32, 20), "Q8_0": (32, 34)}
+_BLOCKS = {0: _FIRST, 1: _FIRST, 2: _FIRST, 3: _LAST}
 """By the version of ggjt (0 for the older magics): numbers in a block of each type, and the block's bytes."""
 
 _TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 4: "Q4_2", 5: "Q4_3", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 10: "Q2_K",
@@ -137,7 +135,9 @@ class _Reader:
         while self.at < self.size:
             dimensions, length, number = self.numbers(3)
             if not 1 <= dimensions <= 4 or not 0 < length <= MAX_NAME or len(found) >= MAX_TENSORS:
-                raise damaged_ggml(self.path, f"tensor {len(found)} has {dimensions} sizes and a name of {length} bytes")
+                raise damaged_ggml(
+                    self.path, f"tensor {len(found)} has {dimensions} sizes and a name of {length} bytes"
+                )
             shape = self.numbers(dimensions)[::-1]
             name = self.take(length).decode("utf-8", "backslashreplace")
             kind = _TYPES.get(number, "")

@@ -62,14 +62,13 @@ def _begin(path: Path) -> bytes:
         raise ModelLoadError(f"{path}: the file is empty; download it again")
     if begin.startswith(b"version https://git-lfs"):
         size = _LFS.match(begin)
+        told = f", which has {int(size[1]):,} bytes" if size else ""
         raise ModelLoadError(
-            f"{path}: this is a Git LFS pointer and not the file itself"
-            f"{f', which has {int(size[1]):,} bytes' if size else ''}; run `git lfs install` and `git lfs pull` in that folder, or download the file from the model's page"
+            f"{path}: this is a Git LFS pointer and not the file itself{told}; run `git lfs install` and `git lfs pull` "
+            f"in that folder, or download the file from the model's page"
         )
     if _PAGE.match(begin):
-        raise ModelLoadError(
-            f"{path}: this is a web page and not the file; download it again, by the page's button"
-        )
+        raise ModelLoadError(f"{path}: this is a web page and not the file; download it again, by the page's button")
     if len(begin) < _BEGIN and begin.startswith(_ANSWERS):
         told = " ".join(begin.decode("utf-8", "backslashreplace").split())[:100]
         raise ModelLoadError(f"{path}: this is a server's answer and not the file: {told!r}; download it again")

@@ -122,6 +122,14 @@ def damaged_torch(path: Path, what: str) -> ModelLoadError:
     return ModelLoadError(f"{path}: the file is damaged, or only a part of it: {what}; download it again")
 
 
+def wants_code(path: Path, name: str) -> ModelLoadError:
+    """The error for a file that names what is no weight, and that only code would read."""
+    return ModelLoadError(
+        f"{path}: this file wants to run code ({name:.200}) and not only to hold weights, so it is not read; take the "
+        f"model as safetensors, from somebody whom you trust"
+    )
+
+
 class _Machine:
     """One run over a pickle: a stack of values, marks in it, and the values that are named again (the memo)."""
 
@@ -253,7 +261,9 @@ def _dtype(full: str) -> str | None:
 
 def _old_tensor(full: str) -> bool:
     """Names of typed tensors, as `torch.cuda.FloatTensor`."""
-    return full.startswith("torch.") and full.endswith("Tensor") and f"{full.rpartition('.')[2][:-6]}Storage" in STORAGES
+    return (
+        full.startswith("torch.") and full.endswith("Tensor") and f"{full.rpartition('.')[2][:-6]}Storage" in STORAGES
+    )
 
 
 _STORAGE_NAMES = {
@@ -269,9 +279,9 @@ _STORAGE_NAMES = {
 def _tensor(machine: _Machine, arguments: tuple[Any, ...]) -> PickledTensor:
     storage, offset, shape, strides = arguments[:4]
     given = arguments[6] if len(arguments) > 7 else None  # _rebuild_tensor_v3 says the type
-    dtype = (_dtype(given.name) if isinstance(given, _Name) else None) or getattr(storage, "dtype", "")
     if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise machine.damaged("a tensor has no storage, or no shape")
+    dtype = (_dtype(given.name) if isinstance(given, _Name) else None) or storage.dtype
     if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
         raise machine.damaged(f"a tensor has {len(shape)} sizes and {len(strides)} strides")
     if not all(map(_natural, (offset, *shape, *strides))) or prod(shape) >= 1 << 62:
@@ -291,7 +301,8 @@ def _ordered(machine: _Machine, arguments: tuple[Any, ...]) -> dict[Any, Any]:
     machine.copied += len(given)  # the same list may be named again and again
     if machine.copied > MAX_STEPS:
         raise machine.damaged(f"more than {MAX_STEPS:,} items in its dictionaries")
-    machine.push(made := {})
+    made: dict[Any, Any] = {}
+    machine.push(made)
     for pair in given:
         if isinstance(pair, list | tuple) and len(pair) == 2:
             machine.set_items(pair)

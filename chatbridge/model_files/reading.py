@@ -6,6 +6,7 @@ Small files of JSON beside them are read here, too, bounded. Knows the formats; 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.ggml import read_ggml
 from chatbridge.model_files.kinds import kind_of, refuse_stand_ins
+from chatbridge.model_files.pickles import wants_code
 from chatbridge.model_files.safetensors import read_safetensors
 from chatbridge.model_files.tensors import TensorFile
 from chatbridge.model_files.torch_files import check_torch_zip, read_torch_old, read_torch_zip
@@ -23,8 +25,12 @@ MAX_JSON = 64 << 20
 MAX_FILES = 10_000
 """Entries of a folder that are looked at."""
 
-INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json", "adapter_model.safetensors.index.json")
-WHOLE = ("model.safetensors", "pytorch_model.bin")
+_WEIGHTS = (
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
+"""Where a folder's weights are, in the order in which transformers looks."""
+
+_PART = re.compile(r"((?:pytorch_)?model)-\d{5}-of-(\d{5})\.(bin|safetensors)")
 
 _OTHERS = {
     "gguf": "this is a GGUF file: use `backend: llama_cpp`",
@@ -36,10 +42,11 @@ _OTHERS = {
 }
 
 
-def read_tensors(path: Path, *, only_weights: bool = True) -> TensorFile:
+def read_tensors(path: Path, *, only_weights: bool = True, mapped: bool = False) -> TensorFile:
     """The header of a torch or safetensors file, by its contents, whatever its name says. Reads no weights.
 
-    `only_weights`: refuse a file that names what is no weight, which only code would read. Raises ModelLoadError.
+    `only_weights`: refuse a file that names what is no weight, which only code would read. `mapped`: refuse one of a
+    torch before 1.6, which can't be mapped into memory. Raises ModelLoadError.
     """
     kind = kind_of(path)
     if why := _OTHERS.get(kind):
@@ -50,15 +57,17 @@ def read_tensors(path: Path, *, only_weights: bool = True) -> TensorFile:
         found = read_torch_zip(path) if kind == "torch" else read_torch_old(path)
     except OSError as error:
         raise ModelLoadError(f"{path}: the file can't be read: {error.strerror or error}") from error
-    if only_weights and found.foreign:
+    if mapped and found.format == "torch before 1.6":
         raise ModelLoadError(
-            f"{path}: this file wants to run code ({found.foreign[0]}) and not only to hold weights, so it is not read; "
-            f"take the model as safetensors, from somebody whom you trust"
+            f"{path}: this is a file of a torch before 1.6, which can't be mapped into memory; torch.load and "
+            f"torch.save it once"
         )
+    if only_weights and found.foreign:
+        raise wants_code(path, found.foreign[0])
     return found
 
 
-def check_file(path: Path) -> None:
+def check_model_file(path: Path) -> None:
     """Raise ModelLoadError for a file that is not there, a pointer to one, a web page, or the beginning of one."""
     kind = kind_of(path)
     if kind == "safetensors":
@@ -69,7 +78,7 @@ def check_file(path: Path) -> None:
         read_ggml(path)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object. Raises ModelLoadError."""
     refuse_stand_ins(path)
     try:
@@ -101,7 +110,7 @@ def files_in(folder: Path) -> list[Path]:
 
 def indexed_files(index: Path) -> list[Path]:
     """The files that an index of shards names, by name, whether they are there or not. Raises ModelLoadError."""
-    named = read_json(index).get("weight_map")
+    named = read_json_object(index).get("weight_map")
     if not isinstance(named, dict) or not named:
         raise ModelLoadError(f"{index}: it names no files (weight_map); download it again")
     files = set()
@@ -115,14 +124,25 @@ def indexed_files(index: Path) -> list[Path]:
 def weight_files(folder: Path) -> list[Path]:
     """The files of weights in a folder of Hugging Face's form, by its index where it has one; each is there.
 
-    Empty where there are none. Raises ModelLoadError for an index that is damaged, and for shards that are missing.
+    Without an index and without a whole file, those are taken that say which part of how many they are. Empty where
+    there are none. Raises ModelLoadError for an index that is damaged, and for shards that are missing.
     """
-    for name in INDEXES:
+    files = expected_files(folder)
+    refuse_missing(folder, files)
+    return files
+
+
+def expected_files(folder: Path) -> list[Path]:
+    """The same, whether they are there or not."""
+    for name in _WEIGHTS:
         if (folder / name).exists():
-            files = indexed_files(folder / name)
-            refuse_missing(folder, files)
-            return files
-    return next(([folder / name] for name in WHOLE if (folder / name).exists()), [])
+            return indexed_files(folder / name) if name.endswith(".json") else [folder / name]
+    for file in files_in(folder):
+        if found := _PART.fullmatch(file.name):
+            stem, count, ending = found[1], found[2], found[3]
+            wanted = range(1, min(int(count), MAX_FILES) + 1)
+            return [folder / f"{stem}-{number:0{len(count)}}-of-{count}.{ending}" for number in wanted]
+    return []
 
 
 def refuse_missing(folder: Path, files: Sequence[Path]) -> None:

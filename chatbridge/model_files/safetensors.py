@@ -36,7 +36,7 @@ def read_safetensors(path: Path) -> TensorFile:
         begin = file.read(9)
         length = int.from_bytes(begin[:8], "little")
         if begin[8:] not in (b"{", b""):
-            raise ModelLoadError(f"{path}: this is no safetensors file; download it again")
+            raise ModelLoadError(f"{path}: this is no safetensors file, or its header is damaged; download it again")
         if length > MAX_HEADER:
             raise _damaged(path, f"it should have {length:,} bytes, and {MAX_HEADER:,} are the most")
         if len(begin) < 9 or 8 + length > size:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from chatbridge.errors import ModelLoadError
-from chatbridge.model_files.pickles import Pickle, PickledTensor, damaged_torch, read_pickle
+from chatbridge.model_files.pickles import Pickle, PickledTensor, damaged_torch, read_pickle, wants_code
 from chatbridge.model_files.tensors import MAX_TENSORS, WIDTHS, Scalar, TensorFile, TensorInfo
 
 MAX_PICKLE = 64 << 20
@@ -74,7 +74,9 @@ def read_torch_old(path: Path) -> TensorFile:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         first = read_pickle(path, data)
         if first.root != _MAGIC:
-            raise ModelLoadError(f"{path}: {_other_pickle(first)}")
+            if first.foreign:
+                raise wants_code(path, next(iter(first.foreign)))
+            raise ModelLoadError(f"{path}: this is a pickle of Python's and no file of torch's: no weights by name")
         version = read_pickle(path, data, first.end)
         if version.root != _PROTOCOL:
             raise ModelLoadError(f"{path}: this is a file of a torch that is not known; save it anew with torch.save")
@@ -90,7 +92,9 @@ def read_torch_old(path: Path) -> TensorFile:
             if at > size:
                 raise _half(path, size, found)
             if int.from_bytes(data[places[key] - 8 : places[key]], "little") != storage.count:
-                raise damaged_torch(path, f"the storage {key!r} does not have the {storage.count:,} numbers of its tensors")
+                raise damaged_torch(
+                    path, f"the storage {key!r} does not have the {storage.count:,} numbers of its tensors"
+                )
         if missing := found.storages.keys() - places.keys():
             raise damaged_torch(path, f"it has no data for the storage {min(missing)!r}")
     return _described(path, "torch before 1.6", size, found, places)
@@ -189,12 +193,3 @@ def _no_weights(names: Mapping[str, object]) -> str:
     if any(name.endswith(".npy") for name in names):
         return "this is an archive of NumPy's (.npz) and no model"
     return "this is a zip archive and no file of torch's (it has no data.pkl); if it was downloaded so, unpack it"
-
-
-def _other_pickle(found: Pickle) -> str:
-    if found.foreign:
-        return (
-            f"this file wants to run code ({next(iter(found.foreign))}) and not only to hold weights, so it is not read; "
-            f"take the model as safetensors, from somebody whom you trust"
-        )
-    return "this is a pickle of Python's and no file of torch's: no weights by name"

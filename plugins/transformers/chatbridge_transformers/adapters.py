@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from chatbridge import ModelLoadError
+from chatbridge import ModelLoadError, check_model_file, read_json_object
 from chatbridge_transformers import checkpoint, folder
 from chatbridge_transformers.options import Adapter
 
@@ -65,7 +65,7 @@ def read(adapter: Adapter, key: str, progress: folder.Progress) -> AdapterFile:
 
     path = folder.locate(adapter.path, adapter.revision, progress, key)
     file = _file(path, key)
-    written = folder.read_json(path / "adapter_config.json")
+    written = read_json_object(path / "adapter_config.json")
     kind = str(written.get("peft_type") or "LORA").upper()
     if kind in _PROMPTS:
         raise ModelLoadError(
@@ -149,7 +149,7 @@ def _file(path: Path, key: str) -> Path:
         what = "a whole model: give it as path" if (path / "config.json").exists() else "no PEFT adapter"
         raise ModelLoadError(f"{key}: {path}: there is no adapter_config.json, so this is {what}")
     file = next((path / name for name in _FILES if (path / name).exists()), path / _FILES[1])
-    folder.check_file(file)
+    check_model_file(file)
     return file
 
 
