@@ -1,0 +1,177 @@
+"""What lies at a path, file or folder: looks at names and first bytes, and lets the form be described that is there.
+
+Reads headers alone, runs nothing, and knows no backend but by name. The facts are put together in `drafts.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from chatbridge.errors import ModelLoadError
+from chatbridge.model_files.description import ModelDescription
+from chatbridge.model_files.drafts import Draft
+from chatbridge.model_files.gguf_models import describe_ggml, describe_gguf
+from chatbridge.model_files.kinds import encrypted_name, kind_of
+from chatbridge.model_files.peft_adapters import describe_peft
+from chatbridge.model_files.reading import files_in
+from chatbridge.model_files.running import REMEDIES, backends_for, example_for
+from chatbridge.model_files.tokenizer_files import count_pieces
+from chatbridge.model_files.torch_models import describe_file, describe_hub, describe_meta, describe_sat
+
+_Describe = Callable[[Draft], None]
+
+
+def inspect_model(path: Path, others: Mapping[str, Collection[str]] | None = None) -> ModelDescription:
+    """Everything that headers and shapes tell about the model, adapter or part of one at `path`.
+
+    What is wrong with it stands in `problems`. `others`: what backends of plugins run, by name (`BackendType.runs`).
+    Raises ModelLoadError where there is nothing to describe: no such file, a pointer or a web page in its place, or no
+    model in the folder.
+    """
+    if not _exists(path):
+        raise ModelLoadError(f"{path}: there is no such file or folder")
+    place, describe = _folder(path) if path.is_dir() else _file(path)
+    draft = Draft(place)
+    if place != path:
+        draft.details["asked for"] = str(path)
+    describe(draft)
+    if not draft.facts.get("layout") and not draft.problems:
+        raise ModelLoadError(f"{path}: this is no model, and no part of one, that is known here")
+    found = draft.done()
+    found = replace(found, preset=_preset(found, draft), backends=backends_for(found, others or {}))
+    if not found.backends and found.layout in REMEDIES:
+        draft.say("warning", *REMEDIES[found.layout])
+        found = replace(found, problems=tuple(draft.problems))
+    if found.sound and found.backends:
+        found = replace(found, example=example_for(found, found.backends[0]))
+    return found
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no system takes
+        return False
+
+
+def _file(path: Path) -> tuple[Path, _Describe]:
+    """What describes a file. One of a folder's files stands for the folder."""
+    kind = kind_of(path)
+    if kind in _BY_KIND:
+        return path, _BY_KIND[kind]
+    found = _of_folder(path.parent)
+    if found is not None and kind in ("torch", "pickle", "safetensors", "json", "sentencepiece") and _belongs(path, found[1]):
+        return found
+    if kind in ("torch", "pickle", "safetensors"):
+        return path, describe_file
+    if kind == "sentencepiece":
+        raise ModelLoadError(f"{path}: this is a tokenizer of {count_pieces(path):,} pieces; give the model's folder")
+    if kind == "json":
+        raise ModelLoadError(f"{path}: this is JSON and no model; give the model's folder, or its file of weights")
+    raise ModelLoadError(
+        f"{path}: this is no file of a model that is known here: neither GGUF, safetensors or torch's, nor an old GGML's"
+    )
+
+
+def _folder(path: Path) -> tuple[Path, _Describe]:
+    """What describes a folder. Raises ModelLoadError for one without a model, or with several."""
+    if (found := _of_folder(path)) is not None:
+        return found
+    files = files_in(path)
+    ggufs = [file for file in files if file.suffix == ".gguf" and "-of-" not in file.name or "-00001-of-" in file.name]
+    alone = ggufs or [file for file in files if file.suffix in (".pth", ".pt", ".safetensors", ".bin") and file.is_file()]
+    if len(alone) == 1:
+        return _file_alone(alone[0])
+    if alone:
+        names = ", ".join(file.name for file in alone[:3])
+        raise ModelLoadError(f"{path}: there are {len(alone)} models here, as {names}; give the file of one")
+    if not files:
+        raise ModelLoadError(f"{path}: the folder is empty; give a model's folder")
+    folders = [file.name for file in files if file.is_dir()][:5]
+    more = f"; one of its folders may be what you mean: {', '.join(folders)}" if folders else ""
+    raise ModelLoadError(f"{path}: there is no model here: no config.json and no weights{more}")
+
+
+def _file_alone(path: Path) -> tuple[Path, _Describe]:
+    kind = kind_of(path)
+    return path, _BY_KIND.get(kind, describe_file)
+
+
+def _of_folder(path: Path) -> tuple[Path, _Describe] | None:
+    """The first form whose sign is in the folder. A part of SAT's stands for the folder with `latest` above it."""
+    names = {file.name for file in files_in(path)}
+    for sign, describe in _SIGNS:
+        if any(Path(name).match(sign) for name in names):
+            above = path.parent
+            if describe is describe_sat and "latest" not in names and (above / "latest").is_file():
+                return above, describe
+            return path, describe
+    return None
+
+
+def _belongs(path: Path, describe: _Describe) -> bool:
+    """Whether the file is one of those that the folder's form is made of."""
+    return any(path.match(name) for name in _MEMBERS[describe])
+
+
+def _describe_xor(draft: Draft) -> None:
+    """Files that BELLE has encrypted with the original LLaMA as the key."""
+    files = [draft.path] if draft.path.is_file() else [file for file in files_in(draft.path) if encrypted_name(file)]
+    for file in files:
+        if draft.try_(kind_of, file, otherwise="other") != "xor":
+            draft.say("error", f"{file.name} does not begin with the hash that its name says", "download it again")
+    names = [encrypted_name(file) or "" for file in files]
+    draft.facts |= {
+        "layout": "xor",
+        "family": "LLaMA, encrypted by BELLE",
+        "architecture": "llama",
+        "format": f"XOR-encrypted, {len(files)} file{'s' * (len(files) != 1)}",
+        "files": len(files),
+        "nbytes": sum(file.stat().st_size for file in files),
+    }
+    draft.details["inside"] = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+
+
+def _preset(found: ModelDescription, draft: Draft) -> str:
+    """The template of ours that fits, as a loaded model is given one."""
+    from chatbridge.prompts.builtin import suggest_preset
+    from chatbridge.types import ModelInfo
+
+    if found.layout in ("", "xor", "ptuning"):
+        return ""
+    base = found.adapter.base if found.adapter else ""
+    info = ModelInfo(
+        name=f"{found.path.stem} {draft.details.get('name', '')} {base}"[:500],
+        architecture=f"{found.family} {found.architecture} {found.variant}",
+        context_length=found.context,
+        vocab_size=found.vocabulary,
+        fingerprint="",
+        vocabulary="",
+        eos=(),
+        specials=draft.specials,
+        chat_template=draft.template or None,
+    )
+    return suggest_preset(info) or ""
+
+
+_BY_KIND: dict[str, _Describe] = {"gguf": describe_gguf, "ggml": describe_ggml, "xor": _describe_xor}
+
+_SIGNS: tuple[tuple[str, _Describe], ...] = (
+    ("adapter_config.json", describe_peft),
+    ("*.enc", _describe_xor),
+    ("mp_rank_*_model_states.pt", describe_sat),
+    ("latest", describe_sat),
+    ("consolidated.*.pth", describe_meta),
+    ("config.json", describe_hub),
+)
+"""By which file a folder's form is known; the first that is there."""
+
+_MEMBERS: dict[_Describe, tuple[str, ...]] = {
+    describe_peft: ("adapter_model.*", "adapter_config.json"),
+    _describe_xor: ("*.enc",),
+    describe_sat: ("mp_rank_*", "latest"),
+    describe_meta: ("consolidated.*", "params.json"),
+    describe_hub: ("pytorch_model*", "model*.safetensors", "config.json", "*.index.json"),
+}
