@@ -62,7 +62,10 @@ def _print(found: ModelDescription, plugins: Plugins) -> None:
 def _lines(found: ModelDescription, plugins: Plugins) -> Iterator[tuple[str, str]]:
     family = found.family or "not known"
     apart = found.architecture and found.architecture.lower() != found.family.lower()
-    yield "family", f"{family}{f' ({found.architecture})' if apart else ''}{f', {found.variant}' if found.variant else ''}"
+    yield (
+        "family",
+        f"{family}{f' ({found.architecture})' if apart else ''}{f', {found.variant}' if found.variant else ''}",
+    )
     if found.format:
         yield "form", f"{found.format}{f', {_bytes(found.nbytes)}' if found.nbytes else ''}"
     if found.parameters:
@@ -78,8 +81,7 @@ def _lines(found: ModelDescription, plugins: Plugins) -> Iterator[tuple[str, str
     if found.layout and found.backends:
         own = "its own" if found.chat_template else "none of its own"
         yield "chat template", f"{own}; fitting preset: {found.preset or 'none known'}"
-    for about, what in found.details.items():
-        yield about, what
+    yield from found.details.items()
     yield "backend", _backends(found, plugins)
 
 
@@ -102,10 +104,11 @@ def _vocabulary(found: ModelDescription) -> str:
 
 def _adapter(adapter: AdapterDescription) -> str:
     ranks = " and ".join(map(str, adapter.rank)) or "not told"
+    base = adapter.base or "a model that it does not name"
     whole = f"; it replaces a vocabulary with {adapter.vocabulary:,} rows" if adapter.vocabulary else ""
     return (
         f"{adapter.kind}, rank {ranks}, alpha {adapter.alpha:g}, {adapter.tensors:,} tensors, of "
-        f"{', '.join(adapter.targets) or 'no layer'}{whole}; trained on {adapter.base or 'a model that it does not name'}"
+        f"{', '.join(adapter.targets) or 'no layer'}{whole}; trained on {base}"
     )
 
 

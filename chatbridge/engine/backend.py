@@ -217,7 +217,8 @@ class BackendType:
     imports it by name) and `connect` (an async function that returns a `Backend`; it runs in the main process).
     `build_info`: what `chatbridge doctor` tells of the engine, as its version and build flags; may import the library.
     `runs`: forms of models that it runs, as `ModelDescription.layout` calls them ("gguf"), or form and architecture
-    ("gguf/llama"); by it `chatbridge model inspect` names the backend. `variables`: what the worker's environment has unless the user has set it, for what a library reads when it is
+    ("gguf/llama"); by it `chatbridge model inspect` names the backend.
+    `variables`: what the worker's environment has unless the user has set it, for what a library reads when it is
     loaded. How threads of OpenMP and OpenBLAS wait for one another is seen to without it.
     """
 

@@ -46,8 +46,9 @@ class ModelDescription:
     """What lies at a path.
 
     `layout`: in which form it is published, by a word that backends name in `BackendType.runs`: "gguf", "huggingface",
-    "meta", "chatglm", "glm-130b", "rwkv", "peft", "ptuning", "ggml", "xor"; "" for no model. `architecture`: as the
-    files call it, in small letters ("llama"); `family`: as people do; `variant`: what its vocabulary tells besides.
+    "meta", "chatglm", "glm-130b", "rwkv", "peft", "ptuning", "gguf-adapter", "ggml", "xor"; "" for no model.
+    `architecture`: as the files call it, in small letters ("llama"); `family`: as people do; `variant`: what its
+    vocabulary tells besides.
     `nbytes`: of its files of weights. `vocabulary`: rows of the embedding; `tokens`: what the tokenizer has.
     `chat_template`: whether it brings one; `preset`: the template of ours that fits. `backends`: what runs it, best
     first; `example`: how bots.yaml says so.

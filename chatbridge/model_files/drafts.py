@@ -19,6 +19,11 @@ from chatbridge.model_files.shapes import Sizes, Tensors, types_in
 from chatbridge.model_files.tensors import TensorFile
 from chatbridge.model_files.tokenizer_files import chat_template_in, tokenizer_in
 
+_COMPARED = {
+    "layers": "layers", "width": "width", "heads": "heads", "inner": "inner width", "vocabulary": "vocabulary",
+}  # fmt: skip
+"""Sizes that a configuration and the shapes both tell, and the words for them."""
+
 AGAIN = "download all files of the model again, from one place"
 MAX_PROBLEMS = 20
 """Faults that are told; where there are more, the first are enough to act on."""
@@ -43,14 +48,14 @@ class Draft:
         if len(self.problems) < MAX_PROBLEMS and problem not in self.problems:
             self.problems.append(problem)
 
-    def try_(self, read: Callable[..., T], *arguments: Any, otherwise: T) -> T:
-        """What a function reads; where it can't, its error is a fault of the model."""
+    def attempt(self, read: Callable[..., T], *arguments: Any) -> T | None:
+        """What a function reads; None where it can't, and its error is a fault of the model."""
         try:
             return read(*arguments)
         except ModelLoadError as error:
             message, _, remedy = str(error).partition("; ")
             self.say("error", message, remedy)
-            return otherwise
+            return None
 
     def done(self) -> ModelDescription:
         return ModelDescription(self.path, **self.facts, details=self.details, problems=tuple(self.problems))
@@ -60,13 +65,13 @@ class Draft:
     def json(self, name: str) -> dict[str, Any]:
         """A file of JSON in the folder; empty where it is damaged or not there."""
         file = self.path / name
-        return self.try_(read_json_object, file, otherwise={}) if file.exists() else {}
+        return (self.attempt(read_json_object, file) if file.exists() else None) or {}
 
     def read(self, files: Sequence[Path]) -> list[TensorFile]:
         """The headers of those files that are there and sound."""
         found: list[TensorFile] = []
         for file in files:
-            header = self.try_(_any_tensors, file, otherwise=None) if file.exists() else None
+            header = self.attempt(_any_tensors, file) if file.exists() else None
             if header is None:
                 self.whole = False
                 continue
@@ -74,8 +79,8 @@ class Draft:
             if header.foreign:
                 self.say(
                     "error",
-                    f"{file}: this file wants to run code ({header.foreign[0]:.200}) and not only to hold weights; nothing "
-                    f"of it was run, and no backend reads it",
+                    f"{file}: this file wants to run code ({header.foreign[0]:.200}) and not only to hold weights; "
+                    f"nothing of it was run, and no backend reads it",
                     "take the model as safetensors, from somebody whom you trust",
                 )
         kinds = sorted({file.format for file in found})
@@ -120,15 +125,16 @@ class Draft:
 
     def against(self, source: str, said: Mapping[str, int], sizes: Sizes, *, vocabulary: Severity = "error") -> None:
         """Hold what a configuration says against the shapes; what shapes don't tell is taken from it."""
-        names = {"layers": "layers", "width": "width", "heads": "heads", "inner": "inner width", "vocabulary": "vocabulary"}
-        for key, words in names.items():
+        for key, words in _COMPARED.items():
             ours, theirs = getattr(sizes, key), said.get(key, 0)
             if ours and theirs and ours != theirs and (self.whole or key not in ("layers", "vocabulary")):
                 severity = vocabulary if key == "vocabulary" else "error"
                 remedy = AGAIN if severity == "error" else ""
                 self.say(severity, disagreement(words, (source, theirs), ("the weights", ours)), remedy)
-            elif not self.facts.get(key):
+            elif not self.facts.get(key) and key != "vocabulary":  # whose rows only the weights have
                 self.facts[key] = theirs
+        if said and not sizes.width:
+            self.details["sizes"] = f"as {source} says; the weights don't tell"
         if said.get("context"):
             self.facts["context"] = said["context"]
         if sizes.layers and not self.whole:
@@ -137,7 +143,7 @@ class Draft:
     def tokenized(self, *folders: Path, needed: bool = True) -> None:
         """The tokenizer in the first folder that has one, held against the vocabulary's rows."""
         for folder in folders:
-            found = self.try_(tokenizer_in, folder, otherwise=None)
+            found = self.attempt(tokenizer_in, folder)
             if found is not None:
                 self.facts |= {"tokens": found.size, "tokenizer": found.file}
                 self.specials = found.specials
@@ -145,16 +151,14 @@ class Draft:
         else:
             if needed and not any("tokenizer" in problem.message for problem in self.problems):
                 self.say("warning", "there is no tokenizer beside it", "download the tokenizer's files, too")
-        self.template = self.try_(chat_template_in, folders[0], otherwise="")
+        self.template = self.attempt(chat_template_in, folders[0]) or ""
         self.facts["chat_template"] = bool(self.template)
         rows, tokens = self.facts.get("vocabulary", 0), self.facts.get("tokens", 0)
         if rows and tokens > rows:
-            self.say(
-                "error",
-                disagreement("vocabulary", (f"the tokenizer ({self.facts['tokenizer']})", tokens), ("the weights", rows)),
-                "take the tokenizer that was published with these weights",
-            )
+            whose = f"the tokenizer ({self.facts['tokenizer']})"
+            told = disagreement("vocabulary", (whose, tokens), ("the weights", rows))
+            self.say("error", told, "take the tokenizer that was published with these weights")
 
 
-def _any_tensors(file: Path) -> TensorFile | None:
+def _any_tensors(file: Path) -> TensorFile:
     return read_tensors(file, only_weights=False)

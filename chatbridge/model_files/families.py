@@ -48,17 +48,28 @@ LLAMA_ROWS = {
 """Who has added how many ids to LLaMA's 32,000."""
 
 _GLM = "layers.{}.attention.query_key_value"
-_RWKV = {"layout": "rwkv", "embedding": "emb.weight", "head": "head.weight", "layer": "blocks.{}."}
+
+
+def _rwkv(version: int, *marks: str, heads: str = "", uneven: tuple[str, ...] = ()) -> Family:
+    return Family(
+        f"RWKV-{version}",
+        f"rwkv-{version}",
+        "rwkv",
+        marks=tuple(rf"blocks\.\d+\.att\.{mark}" for mark in marks),
+        embedding="emb.weight",
+        head="head.weight",
+        layer="blocks.{}.",
+        width="blocks.{}.ln1.weight",
+        heads=(f"blocks.{{}}.att.{heads}", 0) if heads else None,
+        uneven=("ln0.", *uneven),
+    )
+
 
 FAMILIES = (
-    Family("RWKV-7", "rwkv-7", marks=(r"blocks\.\d+\.att\.r_k$",), width="blocks.{}.ln1.weight",
-           heads=("blocks.{}.att.r_k", 0), uneven=("ln0.", "att.v0", "att.v1", "att.v2"), **_RWKV),
-    Family("RWKV-6", "rwkv-6", marks=(r"blocks\.\d+\.att\.time_maa",), width="blocks.{}.ln1.weight",
-           heads=("blocks.{}.att.time_faaaa", 0), uneven=("ln0.",), **_RWKV),
-    Family("RWKV-5", "rwkv-5", marks=(r"blocks\.\d+\.att\.time_decay$", r"blocks\.\d+\.att\.ln_x\."),
-           width="blocks.{}.ln1.weight", heads=("blocks.{}.att.time_decay", 0), uneven=("ln0.",), **_RWKV),
-    Family("RWKV-4", "rwkv-4", marks=(r"blocks\.\d+\.att\.time_decay$",), width="blocks.{}.ln1.weight",
-           uneven=("ln0.",), **_RWKV),
+    _rwkv(7, "r_k$", heads="r_k", uneven=("att.v0", "att.v1", "att.v2")),
+    _rwkv(6, "time_maa", heads="time_faaaa"),
+    _rwkv(5, "time_decay$", r"ln_x\.", heads="time_decay"),
+    _rwkv(4, "time_decay$"),
     Family("LLaMA", "llama", "meta", marks=(r"layers\.\d+\.attention\.wq\.", r"layers\.\d+\.feed_forward\.w1\."),
            embedding="tok_embeddings.weight", head="output.weight", layer="layers.{}.",
            width="layers.{}.attention_norm.weight", inner=("layers.{}.feed_forward.w1.weight", 0, 1),
@@ -89,9 +100,7 @@ FAMILIES = (
 )  # fmt: skip
 """The first whose marks are all there wins: narrow ones stand before those that they contain."""
 
-GENERIC = Family(
-    "", "", "huggingface", marks=(), embedding="", head="", layer="layers.{}.", width="", prefix="model."
-)
+GENERIC = Family("", "", "huggingface", marks=(), embedding="", head="", layer="layers.{}.", width="", prefix="model.")
 """Any other model in Hugging Face's form, whose sizes config.json tells."""
 
 EMBEDDINGS = ("embed_tokens.weight", "word_embeddings.weight", "wte.weight", "embed_in.weight", "tok_embeddings.weight")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from chatbridge.model_files.gguf import GgufHeader
 
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
+_BLOCK = re.compile(r"(?:\w+\.)?blk\.(\d{1,6})\.")
 _SPOKEN = {"llama": "LLaMA", "bloom": "BLOOM", "chatglm": "ChatGLM"}
 _CONTROL, _USER_DEFINED = 3, 4
 _KEYS = {"layers": "block_count", "width": "embedding_length", "heads": "attention.head_count",
@@ -35,7 +36,7 @@ def describe_gguf(draft: Draft) -> None:
     paths = _parts(draft)
     headers: list[GgufHeader] = []
     for path in paths:
-        if path.exists() and (header := draft.try_(_header, path, GgufHeader, otherwise=None)) is not None:
+        if path.exists() and (header := draft.attempt(_header, path, GgufHeader)) is not None:
             headers.append(header)
     draft.facts |= {
         "layout": "gguf",
@@ -53,23 +54,24 @@ def describe_gguf(draft: Draft) -> None:
         "quantization": _quantization(headers),
         **{ours: _natural(headers[0].number(key)) for ours, key in _KEYS.items()},
     }
-    if name := metadata.get("general.name"):
-        draft.details["name"] = str(name)[:200]
-    _check_kind(draft, metadata, architecture)
-    _check_layers(draft, headers)
+    if name := _word(metadata, "general.name"):
+        draft.details["name"] = name[:200]
+    _check_kind(draft, headers, architecture)
+    _check_layers(draft, headers, architecture)
     if draft.facts["layout"] == "gguf":
         _vocabulary(draft, headers)
 
 
 def describe_ggml(draft: Draft) -> None:
     """A file from before GGUF."""
-    found = draft.try_(read_ggml, draft.path, otherwise=None)
-    draft.facts |= {"layout": "ggml", "format": "GGML, from before GGUF", "files": 1}
+    found = draft.attempt(read_ggml, draft.path)
+    draft.facts |= {"layout": "ggml", "family": "LLaMA", "format": "GGML, from before GGUF", "files": 1}
     if found is None:
         return
     draft.facts |= {"format": f"{found.kind}, from before GGUF", "nbytes": found.size}
     if found.program:
         draft.details["written for"] = found.program
+        draft.facts |= {"layout": "ggml-other", "family": ""}
         return
     _describe_old(draft, found)
 
@@ -122,50 +124,55 @@ def _parts(draft: Draft) -> list[Path]:
     return parts
 
 
-def _check_kind(draft: Draft, metadata: Mapping[str, Any], architecture: str) -> None:
-    if metadata.get("general.type") == "adapter":
+def _check_kind(draft: Draft, headers: list[GgufHeader], architecture: str) -> None:
+    metadata = headers[0].metadata
+    kind = _word(metadata, "general.type")
+    if kind == "adapter":
         draft.facts |= {"layout": "gguf-adapter", "family": f"LoRA adapter for {draft.facts['family']}"}
-        draft.details["alpha"] = f"{metadata.get('adapter.lora.alpha', 'not told')}"[:50]
-    elif metadata.get("general.type") == "mmproj" or architecture == "clip":
+        tensors = [tensor for header in headers for tensor in header.tensors.values()]
+        ranks = sorted({tensor.shape[0] for tensor in tensors if tensor.name.endswith("lora_a")})
+        draft.details["rank"] = ", ".join(map(str, ranks[:10])) or "not told"
+        if not ranks:
+            draft.say("error", "it has no LoRA matrices: it has no effect", "convert it again")
+    elif kind == "mmproj" or architecture == "clip":
         draft.facts |= {"layout": "gguf-pictures", "family": "the picture part of a model"}
         draft.say("warning", "this is the picture part of a model", "give the file of its text part")
     elif not architecture:
         draft.say("error", "its metadata lack general.architecture", "download or convert it again")
-    if metadata.get("split.count", 0) not in (0, 1) and not _PART.fullmatch(draft.path.name):
-        told = f"it is one of {metadata['split.count']} parts, and its name does not say which"
+    count = metadata.get("split.count", 0)
+    if isinstance(count, int) and count > 1 and not _PART.fullmatch(draft.path.name):
+        told = f"it is one of {count:,} parts, and its name does not say which"
         draft.say("error", told, "give the parts their names back, as NAME-00001-of-00003.gguf")
         draft.whole = False
-    said = metadata.get("split.tensors.count")
-    if isinstance(said, int) and said < 0:
-        draft.say("error", f"split.tensors.count is {said}", AGAIN)
 
 
-def _check_layers(draft: Draft, headers: list[GgufHeader]) -> None:
-    numbers = {int(found[1]) for header in headers for name in header.tensors if (found := re.match(r"blk\.(\d{1,6})\.", name))}
+def _check_layers(draft: Draft, headers: list[GgufHeader], architecture: str) -> None:
+    names = (name for header in headers for name in header.tensors)
+    numbers = {int(found[1]) for name in names if (found := _BLOCK.match(name))}
     said = draft.facts["layers"]
     if draft.facts["layout"] == "gguf" and draft.whole and said and (len(numbers) < said):
         told = disagreement("layers", ("the metadata", said), ("the tensors", len(numbers)))
-        draft.say("error", told, "download or convert it again")
+        draft.say("error" if architecture in _SPOKEN else "warning", told, "download or convert it again")
 
 
 def _vocabulary(draft: Draft, headers: list[GgufHeader]) -> None:
     from chatbridge.model_files.gguf import GgufStrings
 
     metadata = headers[0].metadata
-    embedding = next((header.tensors["token_embd.weight"] for header in headers if "token_embd.weight" in header.tensors), None)
-    rows = embedding.shape[0] if embedding is not None else 0
+    embeddings = [header.tensors["token_embd.weight"] for header in headers if "token_embd.weight" in header.tensors]
+    rows = embeddings[0].shape[0] if embeddings else 0
     tokens = metadata.get("tokenizer.ggml.tokens")
     draft.facts |= {"vocabulary": rows, "variant": LLAMA_ROWS.get(rows, "")}
     if not isinstance(tokens, GgufStrings) or not tokens.count:
         draft.say("error", "the file has no tokenizer", "get one that was converted with its vocabulary")
         return
-    draft.facts |= {"tokens": tokens.count, "tokenizer": str(metadata.get("tokenizer.ggml.model") or "")[:50]}
+    draft.facts |= {"tokens": tokens.count, "tokenizer": _word(metadata, "tokenizer.ggml.model")[:50]}
     if rows and tokens.count > rows:
         told = disagreement("vocabulary", ("the tokenizer", tokens.count), ("the weights", rows))
         draft.say("error", told, "convert it again, with the tokenizer of these weights")
-    draft.template = str(metadata.get("tokenizer.chat_template") or "")
+    draft.template = _word(metadata, "tokenizer.chat_template")
     draft.facts["chat_template"] = bool(draft.template)
-    kinds = metadata.get("tokenizer.ggml.token_type")
+    kinds: Any = metadata.get("tokenizer.ggml.token_type")
     if getattr(kinds, "ndim", 0) == 1 and len(kinds) == tokens.count:
         special = {int(number) for number in ((kinds == _CONTROL) | (kinds == _USER_DEFINED)).nonzero()[0][:1000]}
         draft.specials = {
@@ -182,6 +189,11 @@ def _quantization(headers: list[GgufHeader]) -> str:
     return ", ".join(kind for kind, _ in kinds.most_common(3))
 
 
+def _word(metadata: Mapping[str, Any], key: str) -> str:
+    value = metadata.get(key)
+    return value if isinstance(value, str) else ""
+
+
 def _natural(number: float) -> int:
     return int(number) if 0 < number < 1 << 31 else 0
 
@@ -191,5 +203,3 @@ def _count(shape: tuple[int, ...]) -> int:
     for size in shape:
         found *= size
     return found
-
-

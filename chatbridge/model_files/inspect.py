@@ -5,6 +5,7 @@ Reads headers alone, runs nothing, and knows no backend but by name. The facts a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from chatbridge.model_files.running import REMEDIES, backends_for, example_for
 from chatbridge.model_files.tokenizer_files import count_pieces
 from chatbridge.model_files.torch_models import describe_file, describe_hub, describe_meta, describe_sat
 
+_WEIGHTS = (".pth", ".pt", ".safetensors", ".bin")
 _Describe = Callable[[Draft], None]
 
 
@@ -62,7 +64,7 @@ def _file(path: Path) -> tuple[Path, _Describe]:
     if kind in _BY_KIND:
         return path, _BY_KIND[kind]
     found = _of_folder(path.parent)
-    if found is not None and kind in ("torch", "pickle", "safetensors", "json", "sentencepiece") and _belongs(path, found[1]):
+    if found is not None and kind != "other" and _belongs(path, found[1]):
         return found
     if kind in ("torch", "pickle", "safetensors"):
         return path, describe_file
@@ -71,7 +73,7 @@ def _file(path: Path) -> tuple[Path, _Describe]:
     if kind == "json":
         raise ModelLoadError(f"{path}: this is JSON and no model; give the model's folder, or its file of weights")
     raise ModelLoadError(
-        f"{path}: this is no file of a model that is known here: neither GGUF, safetensors or torch's, nor an old GGML's"
+        f"{path}: this is no file of a model that is known here: neither GGUF, safetensors or torch's, nor GGML's"
     )
 
 
@@ -80,8 +82,8 @@ def _folder(path: Path) -> tuple[Path, _Describe]:
     if (found := _of_folder(path)) is not None:
         return found
     files = files_in(path)
-    ggufs = [file for file in files if file.suffix == ".gguf" and "-of-" not in file.name or "-00001-of-" in file.name]
-    alone = ggufs or [file for file in files if file.suffix in (".pth", ".pt", ".safetensors", ".bin") and file.is_file()]
+    alone = [file for file in files if file.suffix == ".gguf" and not re.search(r"-(?!00001-)\d{5}-of-", file.name)]
+    alone = alone or [file for file in files if file.suffix in _WEIGHTS and file.is_file()]
     if len(alone) == 1:
         return _file_alone(alone[0])
     if alone:
@@ -120,7 +122,7 @@ def _describe_xor(draft: Draft) -> None:
     """Files that BELLE has encrypted with the original LLaMA as the key."""
     files = [draft.path] if draft.path.is_file() else [file for file in files_in(draft.path) if encrypted_name(file)]
     for file in files:
-        if draft.try_(kind_of, file, otherwise="other") != "xor":
+        if draft.attempt(kind_of, file) != "xor":
             draft.say("error", f"{file.name} does not begin with the hash that its name says", "download it again")
     names = [encrypted_name(file) or "" for file in files]
     draft.facts |= {

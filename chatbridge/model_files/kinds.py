@@ -64,8 +64,8 @@ def _begin(path: Path) -> bytes:
         size = _LFS.match(begin)
         told = f", which has {int(size[1]):,} bytes" if size else ""
         raise ModelLoadError(
-            f"{path}: this is a Git LFS pointer and not the file itself{told}; run `git lfs install` and `git lfs pull` "
-            f"in that folder, or download the file from the model's page"
+            f"{path}: this is a Git LFS pointer and not the file itself{told}; run `git lfs install` and `git lfs "
+            f"pull` in that folder, or download the file from the model's page"
         )
     if _PAGE.match(begin):
         raise ModelLoadError(f"{path}: this is a web page and not the file; download it again, by the page's button")

@@ -37,8 +37,8 @@ def describe_peft(draft: Draft) -> None:
     if headers and not tensors:
         draft.say(
             "error",
-            f"{headers[0].path.name} has no tensors ({headers[0].size:,} bytes): it was saved by a script that took the "
-            f"model's state apart before, as early alpaca-lora's did",
+            f"{headers[0].path.name} has no tensors ({headers[0].size:,} bytes): it was saved by a script that took "
+            f"the model's state apart before, as early alpaca-lora's did",
             "save it again with PEFT's save_pretrained, or take another copy",
         )
     about = _about(kind, written, tensors)
@@ -56,7 +56,9 @@ def describe_peft(draft: Draft) -> None:
 
 
 def _about(kind: str, written: Mapping[str, Any], tensors: Tensors) -> AdapterDescription:
-    downs = {name: tensor for name, tensor in tensors.items() if name.endswith("lora_A.weight") and len(tensor.shape) == 2}
+    downs = {
+        name: tensor for name, tensor in tensors.items() if name.endswith("lora_A.weight") and len(tensor.shape) == 2
+    }
     numbers = {int(found[1]) for name in tensors if (found := _LAYER.search(name))}
     whole = {name: tensor for name, tensor in tensors.items() if name.endswith(_WHOLE) and len(tensor.shape) == 2}
     width = next((tensor.shape[1] for name, tensor in downs.items() if _target(name) in _READ_WIDTH), 0)
@@ -115,7 +117,9 @@ def _check_pair(draft: Draft, name: str, down: TensorInfo, up: TensorInfo | None
 def _short(name: str) -> str:
     """A tensor's name without what PEFT puts before it, and without the adapter's own name."""
     name = name.removeprefix("base_model.model.").replace("modules_to_save.default.", "")
-    return name.replace("lora_A.default.", "lora_A.").replace("lora_B.default.", "lora_B.").replace("modules_to_save.", "")
+    return (
+        name.replace("lora_A.default.", "lora_A.").replace("lora_B.default.", "lora_B.").replace("modules_to_save.", "")
+    )
 
 
 def _target(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from chatbridge.model_files.description import ModelDescription
 
 RUNS = {
-    "llama_cpp": ("gguf",),
+    "llama_cpp": ("gguf", "gguf-adapter"),
     "numpy": ("gguf/llama",),
     "transformers": ("huggingface", "peft"),
     "glm": ("chatglm", "glm-130b", "ptuning"),
@@ -30,6 +30,10 @@ REMEDIES = {
     "ggml": (
         "no backend runs files from before GGUF",
         "make a GGUF file of it with llama.cpp's convert_llama_ggml_to_gguf.py, or convert the model again",
+    ),
+    "ggml-other": (
+        "it was written for another program",
+        "take the model that it was made from, in Hugging Face's form or as a GGUF file",
     ),
     "xor": (
         "it is encrypted, and nothing can be told of what is inside",
@@ -65,7 +69,7 @@ def example_for(found: ModelDescription, backend: str) -> str:
 
     where = str(found.path.absolute())
     entry: dict[str, Any] = {"backend": backend, "path": where}
-    if found.layout == "peft":
+    if found.layout in ("peft", "gguf-adapter"):
         base = found.adapter.base if found.adapter else ""
         entry |= {"path": base or _TIMES, "lora": where}
     elif found.layout == "ptuning":

@@ -23,7 +23,7 @@ _SENTENCEPIECE = ("tokenizer.model", "ice_text.model", "spiece.model", "sentence
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFacts:
-    """A tokenizer. `size`: the number of its ids, up to the greatest; `specials`: added control tokens by their text."""
+    """A tokenizer. `size`: the number of its ids, up to the greatest; `specials`: control tokens by their text."""
 
     file: str
     size: int
@@ -147,7 +147,11 @@ def _added(folder: Path) -> dict[str, int]:
     if (file := folder / "tokenizer_config.json").is_file():
         decoder = read_json_object(file).get("added_tokens_decoder")
         for number, token in decoder.items() if isinstance(decoder, dict) else ():
-            if re.fullmatch("[0-9]{1,9}", str(number)) and isinstance(token, dict) and isinstance(token.get("content"), str):
+            if (
+                re.fullmatch("[0-9]{1,9}", str(number))
+                and isinstance(token, dict)
+                and isinstance(token.get("content"), str)
+            ):
                 found[token["content"]] = int(number)
     return found
 

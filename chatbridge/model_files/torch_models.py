@@ -25,7 +25,7 @@ _ALL_FILES = "download all of them into this folder"
 def describe_hub(draft: Draft) -> None:
     """A folder with config.json."""
     config = draft.json("config.json")
-    files = draft.try_(expected_files, draft.path, otherwise=[])
+    files = draft.attempt(expected_files, draft.path) or []
     if gone := missing(files):
         draft.say("error", f"the weights have {len(files)} parts, and {gone}", _ALL_FILES)
     headers = draft.read(files)
@@ -104,7 +104,7 @@ def _describe_rwkv(draft: Draft, header: TensorFile) -> None:
     draft.facts["context"] = int(context[1]) if context else 0
     rows = draft.facts["vocabulary"]
     known = {65536: "World, which the rwkv package brings along", 50277: "20B_tokenizer.json of BlinkDL/ChatRWKV"}
-    draft.details["vocabulary"] = known.get(rows, "neither World's nor the Pile's: name its file by tokenizer:")
+    draft.details["tokenizer"] = known.get(rows, "neither World's nor the Pile's: name its file by tokenizer:")
     if isinstance(strategy := header.values.get("_strategy"), str):
         draft.details["converted"] = f"for the strategy {strategy[:100]!r}, and for no other"
         draft.facts["quantization"] = "int8" if "i8" in strategy else draft.facts["quantization"]
@@ -114,7 +114,7 @@ def _describe_parts(draft: Draft, name: str, within: str, source: str, said: Map
     """A model in tensor-parallel parts. `name`: of a part by its number; `within`: the folder that they are in."""
     folder = draft.path / within
     pattern = re.compile(re.escape(name.split("{")[0]) + r"(\d{2,4})" + re.escape(name.split("}")[1]))
-    files = draft.try_(files_in, folder, otherwise=[])
+    files = draft.attempt(files_in, folder) or []
     numbers = {int(found[1]): file for file in files if (found := pattern.fullmatch(file.name))}
     headers = draft.read([numbers[number] for number in sorted(numbers)])
     parts = [header.groups.get("module", header.weights) for header in headers]
@@ -142,7 +142,9 @@ def _describe_parts(draft: Draft, name: str, within: str, source: str, said: Map
         draft.against(source, said, sizes)
     for header, part in zip(headers, named, strict=True):
         if why := _unlike(family, named[0], part):
-            draft.say("error", f"{header.path.name} is no part of the same model as {headers[0].path.name}: {why}", AGAIN)
+            draft.say(
+                "error", f"{header.path.name} is no part of the same model as {headers[0].path.name}: {why}", AGAIN
+            )
         elif lost := uneven_layers(family, part):
             draft.say("error", f"{header.path.name}: {lost}", AGAIN)
 
@@ -171,10 +173,14 @@ def _describe_prefix(draft: Draft, tensors: Tensors, config: Mapping[str, Any]) 
     projected = any(".trans." in other for other in tensors)
     wanted = 2 * said.get("layers", 0) * said.get("width", 0)
     if wanted and numbers != wanted and not projected:
-        draft.say("error", disagreement("numbers for a position", ("config.json", wanted), ("the prefix", numbers)), AGAIN)
+        draft.say(
+            "error", disagreement("numbers for a position", ("config.json", wanted), ("the prefix", numbers)), AGAIN
+        )
     declared = config.get("pre_seq_len")
     if isinstance(declared, int) and declared != length:
-        draft.say("error", disagreement("positions", ("pre_seq_len in config.json", declared), ("the prefix", length)), AGAIN)
+        draft.say(
+            "error", disagreement("positions", ("pre_seq_len in config.json", declared), ("the prefix", length)), AGAIN
+        )
 
 
 def _check_index(draft: Draft, headers: Sequence[TensorFile]) -> None:
@@ -182,13 +188,15 @@ def _check_index(draft: Draft, headers: Sequence[TensorFile]) -> None:
     for header in headers:
         form = "model.safetensors" if header.format == "safetensors" else "pytorch_model.bin"
         index = draft.path / f"{form}.index.json"
-        if len(headers) == 1 and header.path.name == form or not index.exists():
+        if (len(headers) == 1 and header.path.name == form) or not index.exists():
             continue
-        named = draft.try_(read_json_object, index, otherwise={}).get("weight_map")
+        named = (draft.attempt(read_json_object, index) or {}).get("weight_map")
         own = [key for key, file in named.items() if file == header.path.name] if isinstance(named, dict) else []
         if lost := [key for key in own if key not in header.tensors]:
             more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-            draft.say("error", f"{header.path.name}: {lost[0]:.200}{more} should be in it by {index.name}, and is not", AGAIN)
+            draft.say(
+                "error", f"{header.path.name}: {lost[0]:.200}{more} should be in it by {index.name}, and is not", AGAIN
+            )
 
 
 def _merged(headers: Sequence[TensorFile]) -> tuple[Tensors, set[str]]:
@@ -206,7 +214,9 @@ def _merged(headers: Sequence[TensorFile]) -> tuple[Tensors, set[str]]:
 
 def _layout(folder: Path, config: Mapping[str, Any]) -> str:
     if config.get("model_type") == "chatglm":
-        first = "inner_hidden_size" in config or "position_encoding_2d" in config or (folder / "ice_text.model").exists()
+        first = (
+            "inner_hidden_size" in config or "position_encoding_2d" in config or (folder / "ice_text.model").exists()
+        )
         return "chatglm" if first else "chatglm2"
     return "encoder-decoder" if config.get("is_encoder_decoder") is True else "huggingface"
 
