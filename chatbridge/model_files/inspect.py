@@ -6,7 +6,8 @@ Reads headers alone, runs nothing, and knows no backend but by name. The facts a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from chatbridge.model_files.drafts import Draft
 from chatbridge.model_files.gguf_models import describe_ggml, describe_gguf
 from chatbridge.model_files.kinds import encrypted_name, kind_of
 from chatbridge.model_files.peft_adapters import describe_peft
-from chatbridge.model_files.reading import files_in
+from chatbridge.model_files.reading import expected_files, files_in
 from chatbridge.model_files.running import REMEDIES, backends_for, example_for
 from chatbridge.model_files.tokenizer_files import count_pieces
 from chatbridge.model_files.torch_models import describe_file, describe_hub, describe_meta, describe_sat
 
+_LATER_PART = re.compile(r"-(?!00001-)\d{5}-of-\d{5}\.gguf$")
 _WEIGHTS = (".pth", ".pt", ".safetensors", ".bin")
 _Describe = Callable[[Draft], None]
 
@@ -63,9 +65,11 @@ def _file(path: Path) -> tuple[Path, _Describe]:
     kind = kind_of(path)
     if kind in _BY_KIND:
         return path, _BY_KIND[kind]
-    found = _of_folder(path.parent)
-    if found is not None and kind != "other" and _belongs(path, found[1]):
-        return found
+    if kind != "other":
+        with suppress(ModelLoadError):  # a folder that can't be listed has files all the same
+            found = _of_folder(path.parent, files_in(path.parent))
+            if found is not None and any(path.match(name) for name in _MEMBERS[found[1]]):
+                return found
     if kind in ("torch", "pickle", "safetensors"):
         return path, describe_file
     if kind == "sentencepiece":
@@ -79,13 +83,14 @@ def _file(path: Path) -> tuple[Path, _Describe]:
 
 def _folder(path: Path) -> tuple[Path, _Describe]:
     """What describes a folder. Raises ModelLoadError for one without a model, or with several."""
-    if (found := _of_folder(path)) is not None:
-        return found
     files = files_in(path)
-    alone = [file for file in files if file.suffix == ".gguf" and not re.search(r"-(?!00001-)\d{5}-of-", file.name)]
-    alone = alone or [file for file in files if file.suffix in _WEIGHTS and file.is_file()]
+    ggufs = [file for file in files if file.suffix == ".gguf" and not _LATER_PART.search(file.name)]
+    found = _of_folder(path, files)
+    if found is not None and not (ggufs and found[1] is describe_hub and not expected_files(path)):
+        return found
+    alone = ggufs or [file for file in files if file.suffix in _WEIGHTS and file.is_file()]
     if len(alone) == 1:
-        return _file_alone(alone[0])
+        return alone[0], _BY_KIND.get(kind_of(alone[0]), describe_file)
     if alone:
         names = ", ".join(file.name for file in alone[:3])
         raise ModelLoadError(f"{path}: there are {len(alone)} models here, as {names}; give the file of one")
@@ -96,26 +101,13 @@ def _folder(path: Path) -> tuple[Path, _Describe]:
     raise ModelLoadError(f"{path}: there is no model here: no config.json and no weights{more}")
 
 
-def _file_alone(path: Path) -> tuple[Path, _Describe]:
-    kind = kind_of(path)
-    return path, _BY_KIND.get(kind, describe_file)
-
-
-def _of_folder(path: Path) -> tuple[Path, _Describe] | None:
+def _of_folder(path: Path, files: Sequence[Path]) -> tuple[Path, _Describe] | None:
     """The first form whose sign is in the folder. A part of SAT's stands for the folder with `latest` above it."""
-    names = {file.name for file in files_in(path)}
     for sign, describe in _SIGNS:
-        if any(Path(name).match(sign) for name in names):
-            above = path.parent
-            if describe is describe_sat and "latest" not in names and (above / "latest").is_file():
-                return above, describe
-            return path, describe
+        if any(file.match(sign) for file in files):
+            above = describe is describe_sat and not (path / "latest").exists() and (path.parent / "latest").is_file()
+            return (path.parent if above else path), describe
     return None
-
-
-def _belongs(path: Path, describe: _Describe) -> bool:
-    """Whether the file is one of those that the folder's form is made of."""
-    return any(path.match(name) for name in _MEMBERS[describe])
 
 
 def _describe_xor(draft: Draft) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.tensors import MAX_DIMENSIONS, MAX_NAME, WIDTHS
 
-MAX_STEPS = 4_000_000
+MAX_STEPS = 2_000_000
 """Instructions of one pickle; a model of 10,000 tensors has about 500,000."""
 
 MAX_STACK = 100_000

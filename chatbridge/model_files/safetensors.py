@@ -50,6 +50,8 @@ def read_safetensors(path: Path) -> TensorFile:
         raise _damaged(path, f"{error}" or type(error).__name__) from error
     if end > size:
         raise _half(path, f"{size:,} of {end:,} bytes are there")
+    if sum(tensor.nbytes for tensor in tensors.values()) != end - 8 - length:
+        raise _damaged(path, "its tensors overlap, or leave gaps")
     if end < size:
         raise _damaged(path, f"it promises {end:,} bytes, and the file has {size:,}")
     return TensorFile(path, "safetensors", size, tensors, values=notes)
