@@ -15,6 +15,9 @@ from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.kinds import refuse_stand_ins
 from chatbridge.model_files.reading import read_json_object
 
+MAX_TEMPLATE = 1 << 20
+"""Bytes that are read of a chat template."""
+
 MAX_MODEL = 32 << 20
 """Bytes of a SentencePiece model; those of 256,000 pieces have 5 MB."""
 
@@ -48,7 +51,7 @@ def chat_template_in(folder: Path) -> str:
     if (beside := folder / "chat_template.jinja").is_file():
         refuse_stand_ins(beside)
         with beside.open("rb") as file:
-            return file.read(1 << 20).decode("utf-8", "replace")
+            return file.read(min(beside.stat().st_size, MAX_TEMPLATE)).decode("utf-8", "replace")
     for name in ("tokenizer_config.json", "chat_template.json"):
         if (folder / name).is_file():
             value = read_json_object(folder / name).get("chat_template")

@@ -129,7 +129,7 @@ def _half_zip(path: Path, file: BinaryIO, size: int) -> ModelLoadError:
         name, extra = struct.unpack("<HH", begin[26:30])
         if file.read(name).endswith(b"/data.pkl"):
             file.seek(extra, 1)
-            return _half(path, size, read_pickle(path, file.read(MAX_PICKLE)))
+            return _half(path, size, read_pickle(path, file.read(min(size, MAX_PICKLE))))
     except (ModelLoadError, struct.error):  # the names are cut short, too
         pass
     return _half(path, size, Pickle())

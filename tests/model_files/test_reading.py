@@ -153,7 +153,7 @@ def test_an_index_names_the_shards_and_the_missing_ones(tmp_path: Path) -> None:
 
 def test_without_an_index_the_names_tell_how_many_there_are(tmp_path: Path) -> None:
     (tmp_path / "model-00002-of-00002.safetensors").touch()
-    with pytest.raises(ModelLoadError, match="have 2 parts, and model-00001-of-00002.safetensors is missing"):
+    with pytest.raises(ModelLoadError, match=r"have 2 parts, and model-00001-of-00002\.safetensors is missing"):
         weight_files(tmp_path)
 
 
