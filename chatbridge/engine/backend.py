@@ -232,5 +232,7 @@ class BackendType:
     runs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.runs, str):
+            raise TypeError(f"BackendType {self.name!r}: runs is a tuple of words, as ({self.runs!r},)")
         if (self.load is None) == (self.connect is None):
             raise TypeError(f"BackendType {self.name!r} needs exactly one of load= and connect=")
