@@ -103,7 +103,10 @@ FAMILIES = (
 GENERIC = Family("", "", "huggingface", marks=(), embedding="", head="", layer="layers.{}.", width="", prefix="model.")
 """Any other model in Hugging Face's form, whose sizes config.json tells."""
 
-EMBEDDINGS = ("embed_tokens.weight", "word_embeddings.weight", "wte.weight", "embed_in.weight", "tok_embeddings.weight")
+EMBEDDINGS = (
+    "embed_tokens.weight", "word_embeddings.weight", "wte.weight", "embed_in.weight", "tok_embeddings.weight",
+    ".embeddings.weight",
+)  # fmt: skip
 """Ends of names that embeddings have in any family."""
 
 NO_WEIGHTS = (

@@ -19,6 +19,9 @@ from chatbridge.model_files.tensors import TensorInfo
 _FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _LAYER = re.compile(r"\.(?:layers|h|blocks|layer)\.(\d{1,6})\.")
 _WHOLE = (*EMBEDDINGS, "lm_head.weight", "embed_out.weight")
+_DOWN = (".lora_A.weight", ".lora_embedding_A")
+_PROMPTS = {"PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "MULTITASK_PROMPT_TUNING", "CPT"}
+"""Adapters that put vectors before the prompt, which take no part in caches here."""
 _READ_WIDTH = ("q_proj", "query_key_value", "wq", "Wqkv", "c_attn", "k_proj", "v_proj", "gate_proj", "up_proj")
 """Layers that take the model's width."""
 
@@ -76,8 +79,12 @@ def _about(kind: str, written: Mapping[str, Any], tensors: Tensors) -> AdapterDe
 
 
 def _check(draft: Draft, written: Mapping[str, Any], tensors: Tensors, about: AdapterDescription) -> None:
+    if about.kind in _PROMPTS:
+        draft.say(
+            "error", f"a {about.kind} adapter puts vectors before the prompt, which no backend does", "take a LoRA"
+        )
     for name, tensor in tensors.items():
-        if name.endswith("lora_A.weight"):
+        if name.endswith(".lora_A.weight"):
             _check_pair(draft, name, tensor, tensors.get(name.replace("lora_A", "lora_B")))
     said = _number(written.get("r"))
     if said and about.rank and not written.get("rank_pattern") and about.rank != (said,):
@@ -124,7 +131,7 @@ def _short(name: str) -> str:
 
 def _target(name: str) -> str:
     """The layer's own name: `q_proj` of `model.layers.0.self_attn.q_proj.lora_A.weight`."""
-    return name.removesuffix(".lora_A.weight").rpartition(".")[2]
+    return name.removesuffix(_DOWN[0]).removesuffix(_DOWN[1]).rpartition(".")[2]
 
 
 def _number(value: object) -> float:

@@ -278,7 +278,7 @@ _STORAGE_NAMES = {
 
 def _tensor(machine: _Machine, arguments: tuple[Any, ...]) -> PickledTensor:
     storage, offset, shape, strides = arguments[:4]
-    given = arguments[6] if len(arguments) > 7 else None  # _rebuild_tensor_v3 says the type
+    given = arguments[6] if len(arguments) > 6 else None  # _rebuild_tensor_v3 says the type
     if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise machine.damaged("a tensor has no storage, or no shape")
     dtype = (_dtype(given.name) if isinstance(given, _Name) else None) or storage.dtype

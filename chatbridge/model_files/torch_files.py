@@ -49,7 +49,7 @@ def read_torch_zip(path: Path) -> TensorFile:
         if len(entries) > MAX_TENSORS or len(by_name) < len(entries):
             raise damaged_torch(path, f"{len(entries):,} entries with {len(by_name):,} names")
         pickled = next((name for name in by_name if name.endswith("/data.pkl")), None)
-        if pickled is None:
+        if pickled is None or f"{pickled.removesuffix('data.pkl')}constants.pkl" in by_name:
             raise ModelLoadError(f"{path}: {_no_weights(by_name)}")
         start, length = _place(path, file, size, by_name[pickled])
         if length > MAX_PICKLE:

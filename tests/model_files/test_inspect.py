@@ -85,6 +85,14 @@ def test_an_adapter_says_what_it_changes() -> None:
     assert chinese.base == "chatbridge/llama-tiny-hf"
 
 
+def test_a_lora_may_be_of_an_embedding_too(tmp_path: Path) -> None:
+    layer = "base_model.model.model.embed_tokens"
+    shapes = {f"{layer}.lora_embedding_A": (4, 48), f"{layer}.lora_embedding_B": (16, 4)}
+    found = inspect_model(write_adapter(tmp_path / "a", shapes, target_modules=["embed_tokens"]))
+    assert found.adapter is not None
+    assert (found.adapter.targets, found.adapter.rank, told(found)) == (("embed_tokens",), (4,), "")
+
+
 def test_a_prefix_and_a_converted_file_say_what_they_are_for() -> None:
     assert inspect_model(there("chatglm/ptuning-v2")).details["prefix"] == "5 positions of 384 numbers"
     converted = inspect_model(there("rwkv/rwkv4-tiny-converted-cpu_fp32i8.pth"))

@@ -242,6 +242,7 @@ def test_an_adapter_without_tensors_says_why(tmp_path: Path) -> None:
         ({"x": (2, 2)}, {}, "none of its tensors changes a layer: it has no effect"),
         ({**GOOD, "m.embed_tokens.weight": (9, 4), "m.lm_head.weight": (8, 4)}, {}, "its embedding or head says 8"),
         (GOOD, {"target_modules": ["q_proj"], "enable_lora": [True]}, "an early PEFT for joined matrices"),
+        (GOOD, {"peft_type": "PREFIX_TUNING"}, "a PREFIX_TUNING adapter puts vectors before the prompt"),
     ],
 )
 def test_an_adapter_that_has_no_effect_or_another_than_it_says(
