@@ -59,9 +59,7 @@ def describe_peft(draft: Draft) -> None:
 
 
 def _about(kind: str, written: Mapping[str, Any], tensors: Tensors) -> AdapterDescription:
-    downs = {
-        name: tensor for name, tensor in tensors.items() if name.endswith("lora_A.weight") and len(tensor.shape) == 2
-    }
+    downs = {name: tensor for name, tensor in tensors.items() if name.endswith(_DOWN) and len(tensor.shape) == 2}
     numbers = {int(found[1]) for name in tensors if (found := _LAYER.search(name))}
     whole = {name: tensor for name, tensor in tensors.items() if name.endswith(_WHOLE) and len(tensor.shape) == 2}
     width = next((tensor.shape[1] for name, tensor in downs.items() if _target(name) in _READ_WIDTH), 0)
