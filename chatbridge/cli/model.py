@@ -93,7 +93,8 @@ def _sizes(found: ModelDescription) -> str:
         (found.inner, f"inner width {found.inner:,}"),
         (found.context, f"context {found.context:,} tokens"),
     )
-    return ", ".join(words for number, words in sizes if number)
+    told = ", ".join(words for number, words in sizes if number)
+    return f"its base: {told}" if found.adapter is not None and told else told
 
 
 def _vocabulary(found: ModelDescription) -> str:

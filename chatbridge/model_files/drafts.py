@@ -112,6 +112,9 @@ class Draft:
 
     def quantized(self, sizes: Sizes, parts: Iterable[Tensors], config: Mapping[str, Any]) -> None:
         """In what the weights are packed, or their types."""
+        if sizes.packed and not sizes.bits:
+            told = disagreement("columns of packed weights", ("the width", sizes.width), ("the weights", sizes.packed))
+            self.say("error", f"{told}: neither 8 bits nor 4", AGAIN)
         given = config.get("quantization_config")
         if sizes.bits:
             also = ", embedding and head, too" if sizes.embedding_bits else ""

@@ -47,6 +47,9 @@ LLAMA_ROWS = {
 }  # fmt: skip
 """Who has added how many ids to LLaMA's 32,000."""
 
+LLAMA_SIZES = {(32, 4096): "7B", (40, 5120): "13B", (60, 6656): "30B", (80, 8192): "65B"}
+"""What Meta calls a LLaMA of so many layers and such a width."""
+
 _GLM = "layers.{}.attention.query_key_value"
 
 
@@ -113,6 +116,7 @@ NO_WEIGHTS = (
     "rotary_emb.inv_freq", "rope.freqs", ".masked_bias", ".position_ids", ".weight_scale", "_mx", "_my", "_rx", "_ry",
     ".qzeros", ".scales", ".g_idx", ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", ".SCB",
     ".weight_format",
+    ".weight_scale_inv", ".input_scale",
 )  # fmt: skip
 """Ends of names of what lies beside the weights, and is no parameter."""
 

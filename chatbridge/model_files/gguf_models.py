@@ -94,10 +94,11 @@ def _describe_old(draft: Draft, found: GgmlFile) -> None:
     embedding = found.tensors.get("tok_embeddings.weight", (found.vocabulary, found.width))
     if embedding[-1] < found.width and found.width % embedding[-1] == 0:
         parts = found.width // embedding[-1]
-        names = [draft.path, *(draft.path.with_name(f"{draft.path.name}.{number}") for number in range(1, parts))]
-        draft.details["parts"] = f"{parts} files, of which this is one"
-        if parts <= _MAX_PARTS and (gone := missing(names)):
-            draft.say("error", f"the model has {parts} parts, and {gone}", "download all of them into this folder")
+        others = range(1, min(parts, _MAX_PARTS))
+        names = [draft.path, *(draft.path.with_name(f"{draft.path.name}.{number}") for number in others)]
+        draft.details["parts"] = f"{parts:,} files, of which this is one"
+        if gone := missing(names):
+            draft.say("error", f"the model has {parts:,} parts, and {gone}", "download all of them into this folder")
     elif embedding != (found.vocabulary, found.width):
         told = disagreement("vocabulary", ("the header", found.vocabulary), ("the embedding", embedding[0]))
         draft.say("error", told, AGAIN)

@@ -23,6 +23,7 @@ from chatbridge.model_files.tokenizer_files import count_pieces
 from chatbridge.model_files.torch_models import describe_file, describe_hub, describe_meta, describe_sat
 
 _LATER_PART = re.compile(r"-(?!00001-)\d{5}-of-\d{5}\.gguf$")
+_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _WEIGHTS = (".pth", ".pt", ".safetensors", ".bin")
 _Describe = Callable[[Draft], None]
 
@@ -35,7 +36,8 @@ def inspect_model(path: Path, others: Mapping[str, Collection[str]] | None = Non
     model in the folder.
     """
     if not _exists(path):
-        raise ModelLoadError(f"{path}: there is no such file or folder")
+        hub = "; download it first, if that is a name on Hugging Face" if _HUB.fullmatch(str(path)) else ""
+        raise ModelLoadError(f"{path}: there is no such file or folder{hub}")
     place, describe = _folder(path) if path.is_dir() else _file(path)
     draft = Draft(place)
     if place != path:

@@ -12,7 +12,7 @@ from typing import Any
 
 from chatbridge.model_files.description import AdapterDescription, disagreement
 from chatbridge.model_files.drafts import AGAIN, Draft
-from chatbridge.model_files.families import EMBEDDINGS, LLAMA_ROWS
+from chatbridge.model_files.families import EMBEDDINGS, LLAMA_ROWS, LLAMA_SIZES
 from chatbridge.model_files.shapes import Sizes, Tensors
 from chatbridge.model_files.tensors import TensorInfo
 
@@ -53,6 +53,8 @@ def describe_peft(draft: Draft) -> None:
         "vocabulary": about.vocabulary,
         "variant": LLAMA_ROWS.get(about.vocabulary, ""),
     }
+    if size := LLAMA_SIZES.get((about.layers, about.width)):
+        draft.details["base"] = f"has the sizes of LLaMA {size}"
     draft.quantized(Sizes(), [tensors], {})
     _check(draft, written, tensors, about)
     draft.tokenized(draft.path, needed=bool(about.vocabulary))

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from chatbridge.model_files.families import CONFIG_KEYS, EMBEDDINGS, FAMILIES, NO_WEIGHTS, Family
@@ -21,7 +22,8 @@ Tensors = Mapping[str, TensorInfo]
 class Sizes:
     """What the shapes tell; 0 where they don't. `degree`: tensor-parallel parts of the whole model.
 
-    `numbers`: of the layers that are there. `bits`: of packed weights; `embedding_bits`: of a packed embedding.
+    `numbers`: of the layers that are there. `bits`: of packed weights; `embedding_bits`: of a packed embedding;
+    `packed`: columns of a packed matrix that has `width` unpacked.
     `head`: rows of the matrix that gives the logits.
     """
 
@@ -35,6 +37,7 @@ class Sizes:
     degree: int = 1
     bits: int = 0
     embedding_bits: int = 0
+    packed: int = 0
 
     @property
     def layers(self) -> int:
@@ -75,7 +78,8 @@ def measure(family: Family, parts: Sequence[Tensors], aliases: Collection[str] =
     degree = 1
     if family.degree is not None and size(family.degree[0]):
         degree = max(1, family.degree[1] * width // size(family.degree[0]))
-    bits = _bits(size(f"{family.packed}.weight", 1), width) if size(f"{family.packed}.weight_scale") else 0
+    packed = size(f"{family.packed}.weight", 1) if size(f"{family.packed}.weight_scale") else 0
+    bits = _bits(packed, width)
     columns, scale = size(family.embedding, 1), size(f"{family.embedding}_scale")
     embedding_bits = _bits(columns, width) if family.embedding and scale else 0
     inner = size(family.inner[0], family.inner[1]) * degree // family.inner[2] if family.inner else 0
@@ -94,6 +98,7 @@ def measure(family: Family, parts: Sequence[Tensors], aliases: Collection[str] =
         degree=degree,
         bits=bits,
         embedding_bits=embedding_bits,
+        packed=packed,
     )
 
 
@@ -128,7 +133,7 @@ def uneven_layers(family: Family, tensors: Tensors) -> str:
             ends.setdefault(int(found[1]), set()).add(found[2])
     common = Counter(end for own in ends.values() for end in own)
     usual = {end for end, count in common.items() if count > len(ends) // 2}
-    if gaps := sorted(set(range(max(ends, default=-1) + 1)) - ends.keys())[:3]:
+    if gaps := [*islice((number for number in range(max(ends, default=-1) + 1) if number not in ends), 3)]:
         return f"layer {', '.join(map(str, gaps))} of {max(ends) + 1} is not there"
     for number, own in sorted(ends.items()):
         if lost := sorted(usual - own):
@@ -145,7 +150,7 @@ def _heads(length: int, channels: int, width: int) -> int:
 
 def _bits(columns: int, width: int) -> int:
     """8 where each column is a weight, 4 where it is two; 0 where it can be neither."""
-    return 8 if columns == width else 4 if columns * 2 == width else 0
+    return 0 if not columns else 8 if columns == width else 4 if columns * 2 == width else 0
 
 
 def _embedding(tensors: Tensors) -> str:

@@ -15,10 +15,11 @@ from chatbridge.model_files.description import disagreement
 from chatbridge.model_files.drafts import AGAIN, Draft
 from chatbridge.model_files.families import GENERIC, Family
 from chatbridge.model_files.reading import expected_files, files_in, missing, read_json_object
-from chatbridge.model_files.shapes import Tensors, family_of, from_config, measure, uneven_layers, without_prefix
+from chatbridge.model_files.shapes import Sizes, Tensors, family_of, from_config, measure, uneven_layers, without_prefix
 from chatbridge.model_files.tensors import TensorFile
 
 _PREFIX = "prefix_encoder.embedding.weight"
+_MAX_PARTS = 1000
 _ALL_FILES = "download all of them into this folder"
 
 
@@ -44,6 +45,9 @@ def describe_hub(draft: Draft) -> None:
     sizes = measure(family, [named], {name.removeprefix(family.prefix) for name in aliases})
     draft.measured(family, sizes)
     draft.quantized(sizes, [named], config)
+    bits = config.get("quantization_bit")
+    if isinstance(bits, int) and bits and sizes.bits and bits != sizes.bits:
+        draft.say("error", disagreement("bits", ("config.json", bits), ("the shapes", sizes.bits)), AGAIN)
     draft.against("config.json", from_config(config), sizes, vocabulary="note" if kind == "chatglm" else "error")
     if family.name and draft.whole and (lost := uneven_layers(family, named)):
         draft.say("error", lost, AGAIN)
@@ -59,7 +63,8 @@ def describe_meta(draft: Draft) -> None:
     params = draft.json("params.json")
     if not (draft.path / "params.json").exists():
         draft.say("warning", "there is no params.json", "download it from where the weights are")
-    _describe_parts(draft, "consolidated.{:02}.pth", "", "params.json", from_config(params))
+    if (sizes := _describe_parts(draft, "consolidated.{:02}.pth")) is not None:
+        draft.against("params.json", from_config(params), sizes)
     draft.tokenized(draft.path, draft.path.parent)
 
 
@@ -73,7 +78,7 @@ def describe_sat(draft: Draft) -> None:
         if not within or Path(within).name != within or "\0" in within or not (draft.path / within).is_dir():
             draft.say("error", f"`latest` names {within[:80]!r}, and there is no such folder", AGAIN)
             return
-    _describe_parts(draft, "mp_rank_{:02}_model_states.pt", within, "", {})
+    _describe_parts(draft, "mp_rank_{:02}_model_states.pt", within, "module")
     draft.facts["context"] = 2048
     draft.tokenized(draft.path)
 
@@ -110,36 +115,33 @@ def _describe_rwkv(draft: Draft, header: TensorFile) -> None:
         draft.facts["quantization"] = "int8" if "i8" in strategy else draft.facts["quantization"]
 
 
-def _describe_parts(draft: Draft, name: str, within: str, source: str, said: Mapping[str, int]) -> None:
-    """A model in tensor-parallel parts. `name`: of a part by its number; `within`: the folder that they are in."""
+def _describe_parts(draft: Draft, name: str, within: str = "", group: str = "") -> Sizes | None:
+    """A model in tensor-parallel parts. `name`: of a part by its number; `within`, `group`: the folder that they are
+    in, and the group of tensors in each. Returns what the shapes say, None where that is nothing."""
     folder = draft.path / within
     pattern = re.compile(re.escape(name.split("{")[0]) + r"(\d{2,4})" + re.escape(name.split("}")[1]))
     files = draft.attempt(files_in, folder) or []
     numbers = {int(found[1]): file for file in files if (found := pattern.fullmatch(file.name))}
     headers = draft.read([numbers[number] for number in sorted(numbers)])
-    parts = [header.groups.get("module", header.weights) for header in headers]
-    if within or name.startswith("mp_"):
-        parts = [header.groups.get("module", {}) for header in headers]
+    parts = [header.groups.get(group, {}) if group else header.tensors for header in headers]
     family = family_of(parts[0], (draft.facts["layout"],)) if parts else None
     if family is None:
         if headers or not numbers:
             draft.say("error", f"the shards hold no weights of {draft.facts['family']}", AGAIN)
-        return
+        return None
     named = [without_prefix(family, part) for part in parts]
     sizes = measure(family, named)
     if sizes.degree != len(numbers):
-        gone = [name.format(number) for number in range(sizes.degree) if number not in numbers]
+        wanted = range(min(sizes.degree, _MAX_PARTS))
+        gone = [name.format(number) for number in wanted if number not in numbers]
         told = disagreement("shards", ("the folder", len(numbers)), ("the shapes in them", sizes.degree))
         lost = f"; {', '.join(gone[:4])}{' …' if len(gone) > 4 else ''} missing" if gone else ""
         draft.say("error", told + lost, _ALL_FILES if gone else "keep the files of one model alone in the folder")
         draft.whole = False
     draft.measured(family, sizes)
     draft.quantized(sizes, named, {})
-    draft.details["tensor-parallel parts"] = f"{sizes.degree}"
-    if sizes.degree == 1:
-        del draft.details["tensor-parallel parts"]
-    if source:
-        draft.against(source, said, sizes)
+    if sizes.degree > 1:
+        draft.details["tensor-parallel parts"] = f"{sizes.degree:,}"
     for header, part in zip(headers, named, strict=True):
         if why := _unlike(family, named[0], part):
             draft.say(
@@ -147,6 +149,7 @@ def _describe_parts(draft: Draft, name: str, within: str, source: str, said: Map
             )
         elif lost := uneven_layers(family, part):
             draft.say("error", f"{header.path.name}: {lost}", AGAIN)
+    return sizes
 
 
 def _unlike(family: Family, first: Tensors, other: Tensors) -> str:

@@ -14,7 +14,16 @@ from chatbridge import ModelDescription, ModelLoadError, Plugins, guide_path, in
 from chatbridge.config import load
 from chatbridge.testing import fixtures
 
-from .writers import hub_llama, meta_llama, write_adapter, write_ggml, write_hub_llama, write_old_torch, write_torch
+from .writers import (
+    hub_llama,
+    meta_llama,
+    write_adapter,
+    write_ggml,
+    write_hub_llama,
+    write_old_torch,
+    write_safetensors,
+    write_torch,
+)
 
 META = {"layout": "meta", "family": "LLaMA", "layers": 2, "width": 64, "heads": 4, "inner": 192, "backends": ()}
 HUB = {**META, "layout": "huggingface", "backends": ("transformers",)}
@@ -91,6 +100,29 @@ def test_a_lora_may_be_of_an_embedding_too(tmp_path: Path) -> None:
     found = inspect_model(write_adapter(tmp_path / "a", shapes, target_modules=["embed_tokens"]))
     assert found.adapter is not None
     assert (found.adapter.targets, found.adapter.rank, told(found)) == (("embed_tokens",), (4,), "")
+
+
+def test_an_adapter_names_the_llama_that_has_its_bases_sizes(tmp_path: Path) -> None:
+    layer = "base_model.model.model.layers.31.self_attn.q_proj"
+    shapes = {f"{layer}.lora_A.weight": (1, 4096), f"{layer}.lora_B.weight": (4096, 1)}
+    found = inspect_model(write_adapter(tmp_path / "a", shapes, r=1, target_modules=["q_proj"]))
+    assert found.details["base"] == "has the sizes of LLaMA 7B"
+
+
+def test_weights_of_gptq_are_counted_unpacked(tmp_path: Path) -> None:
+    shapes = dict(hub_llama())
+    for name in [name for name in shapes if name.endswith("_proj.weight")]:
+        rows, columns = shapes.pop(name)
+        stem = name.removesuffix("weight")
+        shapes |= {f"{stem}qweight": (columns // 8, rows), f"{stem}qzeros": (1, rows // 8), f"{stem}scales": (1, rows)}
+    folder = write_hub_llama(
+        tmp_path / "m", config={"quantization_config": {"quant_method": "gptq", "bits": 4}, **packed}
+    )
+    write_safetensors(folder / "model.safetensors", shapes, "F32")
+    found = inspect_model(folder)
+    plain = inspect_model(write_hub_llama(tmp_path / "plain"))
+    assert (found.parameters, found.quantization) == (plain.parameters, "gptq, 4 bits")
+    assert found.sound, told(found)
 
 
 def test_a_prefix_and_a_converted_file_say_what_they_are_for() -> None:

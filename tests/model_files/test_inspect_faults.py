@@ -16,6 +16,9 @@ from .writers import (
     FOREIGN,
     hub_llama,
     meta_llama,
+    number,
+    numbers,
+    tensor,
     text,
     write_adapter,
     write_ggml,
@@ -54,8 +57,8 @@ def copy_of(path: str, target: Path) -> Path:
 
 def write_meta(folder: Path, *parts: dict[str, tuple[int, ...]]) -> Path:
     folder.mkdir()
-    for number, part in enumerate(parts):
-        write_torch(folder / f"consolidated.{number:02}.pth", part)
+    for rank, part in enumerate(parts):
+        write_torch(folder / f"consolidated.{rank:02}.pth", part)
     (folder / "params.json").write_text('{"dim": 16, "n_layers": 2, "n_heads": 4, "vocab_size": -1}')
     return folder
 
@@ -209,6 +212,30 @@ def test_a_gguf_without_a_tokenizer_or_layers(tmp_path: Path) -> None:
     words = faults(tmp_path / "m.gguf")
     assert "the file has no tokenizer" in words
     assert "layers: the metadata says 2, and the tensors 1" in words
+
+
+def test_a_size_that_is_only_claimed_takes_no_time(tmp_path: Path) -> None:
+    part = dict(meta_llama(parts=2))
+    size = number(1) + b"\x8a\x08" + (1 << 50).to_bytes(8, "little")
+    folder = write_meta(tmp_path / "m", part)
+    names = ("layers.0.attention_norm.weight", "layers.0.attention.wq.weight", "layers.0.feed_forward.w1.weight")
+    items = b"".join(text(name) + tensor("0", (16,)) for name in names)
+    claimed = items.replace(numbers((16,)) + numbers((1,)), b"(" + size[5:] + b"t" + numbers((0,)), 1)
+    pickle = b"\x80\x02}(" + claimed + b"u."
+    write_torch(folder / "consolidated.00.pth", {"x": (16,)}, pickle=pickle)
+    assert "the folder says 1, and the shapes in them 70,368,744,177,664" in faults(folder)
+
+
+def test_packed_weights_that_are_of_no_known_bits(tmp_path: Path) -> None:
+    folder = copy_of("chatglm/chatglm-6b-int4-tiny", tmp_path / "m")
+    change(folder / "config.json", quantization_bit=8)
+    assert "bits: config.json says 8, and the shapes 4" in faults(folder)
+    layer = "transformer.layers.0."
+    shapes = {f"{layer}input_layernorm.weight": (64,), f"{layer}mlp.dense_h_to_4h.bias": (256,),
+              f"{layer}attention.query_key_value.weight": (192, 21),
+              f"{layer}attention.query_key_value.weight_scale": (192,)}  # fmt: skip
+    write_torch(folder / "pytorch_model.bin", shapes)
+    assert "columns of packed weights: the width says 64, and the weights 21: neither 8 bits nor 4" in faults(folder)
 
 
 # --- adapters --------------------------------------------------------------------------------------------------------
