@@ -115,9 +115,8 @@ def test_weights_of_gptq_are_counted_unpacked(tmp_path: Path) -> None:
         rows, columns = shapes.pop(name)
         stem = name.removesuffix("weight")
         shapes |= {f"{stem}qweight": (columns // 8, rows), f"{stem}qzeros": (1, rows // 8), f"{stem}scales": (1, rows)}
-    folder = write_hub_llama(
-        tmp_path / "m", config={"quantization_config": {"quant_method": "gptq", "bits": 4}, **packed}
-    )
+    config = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    folder = write_hub_llama(tmp_path / "m", config=config)
     write_safetensors(folder / "model.safetensors", shapes, "F32")
     found = inspect_model(folder)
     plain = inspect_model(write_hub_llama(tmp_path / "plain"))
