@@ -83,6 +83,8 @@ def test_more_shards_than_the_shapes_allow_are_of_two_models(tmp_path: Path) -> 
 
 def test_shards_of_different_models_do_not_belong_together(tmp_path: Path) -> None:
     first, other = dict(meta_llama(parts=2)), dict(meta_llama(parts=2, inner=48))
+    lacking = {name: shape for name, shape in first.items() if "wv" not in name}
+    assert "layers.0.attention.wv.weight is in one of them alone" in faults(write_meta(tmp_path / "l", first, lacking))
     words = faults(write_meta(tmp_path / "m", first, other))
     assert "consolidated.01.pth is no part of the same model as consolidated.00.pth" in words
     assert "layers.0.feed_forward.w1.weight has the shapes [16, 16] and [24, 16]" in words
@@ -142,6 +144,15 @@ def test_parts_of_a_gguf_that_are_missing_are_named(tmp_path: Path) -> None:
     assert "has 3 parts, and m-00002-of-00003.gguf, m-00003-of-00003.gguf are missing" in faults(tmp_path)
 
 
+def test_a_part_of_a_gguf_that_lost_its_name_is_told(tmp_path: Path) -> None:
+    arrays = random_llama(layers=1, dim=16, hidden=32, heads=2, kv_heads=2, vocabulary=3)
+    metadata = {"llama.block_count": 1, "tokenizer.ggml.tokens": [*"abc"], "split.count": 3}
+    assert "it is one of 3 parts, and its name does not say which" in faults(
+        write_gguf(tmp_path / "m.gguf", metadata, arrays)
+    )
+    assert inspect_model(write_gguf(tmp_path / "n.gguf", {**metadata, "split.count": 1}, arrays)).sound
+
+
 def test_parts_of_an_old_ggml_that_are_missing_are_named(tmp_path: Path) -> None:
     path = write_ggml(tmp_path / "ggml-model-q4_0.bin", "ggmf 1", width=128, parts=2)
     assert "the model has 2 parts, and ggml-model-q4_0.bin.1 is missing" in faults(path)
@@ -166,6 +177,15 @@ def test_a_configuration_of_another_model_prints_both_numbers(
     tmp_path: Path, values: dict[str, object], words: str
 ) -> None:
     assert words in faults(write_hub_llama(tmp_path / "m", config=values))
+
+
+def test_only_the_vocabulary_of_a_chatglm_may_differ_from_its_configuration(tmp_path: Path) -> None:
+    folder = copy_of("chatglm/chatglm-6b-tiny", tmp_path / "m")
+    change(folder / "config.json", vocab_size=20_768)
+    found = inspect_model(folder)
+    assert (found.sound, told(found)) == (True, "vocabulary: config.json says 20,768, and the weights 768; ")
+    change(folder / "config.json", num_layers=28)
+    assert "layers: config.json says 28, and the weights 3" in faults(folder)
 
 
 def test_a_tokenizer_that_is_too_large_prints_both_numbers(tmp_path: Path) -> None:
@@ -309,6 +329,7 @@ def test_an_encrypted_file_that_does_not_begin_with_its_hash(tmp_path: Path) -> 
         (lambda path: path.write_text("hello"), "no file of a model that is known here"),
         (lambda path: path.write_text('{"a": 1}'), "JSON and no model"),
         (lambda path: path.mkdir(), "the folder is empty"),
+        (lambda path: path.write_bytes(b"\n\3abc"), "no file of a model that is known here"),
         (lambda path: (path.mkdir(), (path / "7B").mkdir()), "one of its folders may be what you mean: 7B"),
     ],
 )
@@ -317,6 +338,13 @@ def test_what_is_no_model_at_all(tmp_path: Path, make: Callable[[Path], object],
     make(path)
     with pytest.raises(ModelLoadError, match=words):
         inspect_model(path)
+
+
+def test_a_tokenizer_and_a_name_on_the_hub_are_told_for_what_they_are() -> None:
+    with pytest.raises(ModelLoadError, match="this is a tokenizer of 480 pieces; give the model's folder"):
+        inspect_model(fixtures() / "llama" / "tokenizer.model")
+    with pytest.raises(ModelLoadError, match="download it first, if that is a name on Hugging Face"):
+        inspect_model(Path("THUDM/chatglm-6b"))
 
 
 @pytest.mark.parametrize(
