@@ -288,7 +288,7 @@ def test_the_excerpt_is_one_of_bots_yaml(tmp_path: Path, path: str) -> None:
     found = inspect_model(there(path))
     plugins = Plugins()
     (entry,) = yaml.safe_load(found.example)["models"].values()
-    assert entry["backend"] == found.backends[0]
+    assert (entry["backend"], entry.get("template", "")) == (found.backends[0], found.preset)
     if entry["backend"] in plugins.backends:
         (tmp_path / "bots.yaml").write_text(found.example + "\nbots: {b: {frontend: repl}}\n", encoding="utf-8")
         assert load(tmp_path / "bots.yaml", plugins, {}).models

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from chatbridge import ModelDescription, ModelLoadError, guide_path, inspect_model
+from chatbridge import ModelDescription, ModelLoadError, inspect_model
 from chatbridge.testing import fixtures, random_llama, write_gguf
 
 from .writers import (
@@ -140,8 +140,11 @@ def test_a_shard_that_is_no_file_is_told_beside_the_rest(tmp_path: Path) -> None
 
 
 def test_parts_of_a_gguf_that_are_missing_are_named(tmp_path: Path) -> None:
-    shutil.copy(guide_path(), tmp_path / "m-00001-of-00003.gguf")
-    assert "has 3 parts, and m-00002-of-00003.gguf, m-00003-of-00003.gguf are missing" in faults(tmp_path)
+    arrays = random_llama(layers=1, dim=16, hidden=32, heads=2, kv_heads=2, vocabulary=3)
+    write_gguf(tmp_path / "m-00001-of-00003.gguf", {"llama.block_count": 3, "tokenizer.ggml.tokens": [*"abc"]}, arrays)
+    words = faults(tmp_path)
+    assert "has 3 parts, and m-00002-of-00003.gguf, m-00003-of-00003.gguf are missing" in words
+    assert "layers" not in words, "the others may be in the parts that are missing"
 
 
 def test_a_part_of_a_gguf_that_lost_its_name_is_told(tmp_path: Path) -> None:
@@ -195,6 +198,14 @@ def test_a_tokenizer_that_is_too_large_prints_both_numbers(tmp_path: Path) -> No
     found = inspect_model(folder)
     assert "vocabulary: the tokenizer (tokenizer.model) says 49,954, and the weights 48" in told(found)
     assert (found.sound, found.vocabulary, found.tokens) == (False, 48, 49_954)
+
+
+def test_a_tokenizer_that_is_not_there_is_missed_once(tmp_path: Path) -> None:
+    folder = write_hub_llama(tmp_path / "m")
+    assert told(inspect_model(folder)) == "there is no tokenizer beside it; download the tokenizer's files, too"
+    (folder / "tokenizer.json").write_text("{")
+    assert "this is no JSON" in faults(folder)
+    assert "there is no tokenizer" not in faults(folder)
 
 
 def test_an_embedding_and_a_head_of_different_sizes(tmp_path: Path) -> None:

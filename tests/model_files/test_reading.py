@@ -30,6 +30,7 @@ def refused(path: Path, *words: str) -> None:
 
 def test_a_header_of_safetensors_is_read(tmp_path: Path) -> None:
     path = write_safetensors(tmp_path / "m.safetensors", SHAPES, "F32", {"format": "pt"})
+    assert read_tensors(write_safetensors(tmp_path / "e.safetensors", {"x": (0, 4)})).tensors["x"].nbytes == 0
     found = read_tensors(path)
     assert (found.format, found.values) == ("safetensors", {"format": "pt"})
     assert found.tensors == {"a.weight": TensorInfo((2, 3), "float32", 24), "b.bias": TensorInfo((3,), "float32", 12)}
@@ -203,6 +204,25 @@ def test_pieces_are_counted_and_added_tokens_with_them() -> None:
         assert found is not None
         assert (found.size, found.file) == (size, file)
     assert tokenizer_in(fixtures() / "chatglm" / "ptuning-v2") is None
+
+
+def test_fields_of_every_type_are_passed_over(tmp_path: Path) -> None:
+    others = b"\x18\xff\x01" + b"\x21" + bytes(8) + b"\x2d" + bytes(4) + b"\x12\x02ab"
+    (tmp_path / "tokenizer.model").write_bytes(b"\x0a\x03abc" + others + b"\x0a\x00")
+    assert count_pieces(tmp_path / "tokenizer.model") == 2
+
+
+def test_added_tokens_of_a_tokenizer_json_count(tmp_path: Path) -> None:
+    added = [{"id": 9, "content": "<s>", "special": True}, {"id": 5, "content": "x"}, {"id": -1, "content": "y"}, 7]
+    written = {"model": {"vocab": {"a": 0, "b": 1}}, "added_tokens": added}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(written))
+    found = tokenizer_in(tmp_path)
+    assert found is not None
+    assert (found.size, found.specials) == (10, {"<s>": 9})
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": [["a", 0.0], ["b", -1.0]]}}))
+    found = tokenizer_in(tmp_path)
+    assert found is not None
+    assert found.size == 2
 
 
 @pytest.mark.parametrize("content", [b"nonsense", b"\x0a\x7f", b"\x12\x00", b"\x0a" + b"\xff" * 20, b"\x0b\x00"])

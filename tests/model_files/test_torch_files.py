@@ -53,6 +53,13 @@ def test_tensors_may_lie_otherwise_than_row_after_row(tmp_path: Path) -> None:
     assert read_tensors(path).tensors["x"].strides == (1, 3)
 
 
+def test_several_tensors_may_lie_in_one_storage(tmp_path: Path) -> None:
+    half = tensor("0", (3,), count=6).replace(number(0) + numbers((3,)), number(2) + numbers((3,)))
+    body = text("x") + tensor("0", (6,)) + text("y") + half
+    found = read_tensors(write_torch(tmp_path / "m.bin", {"x": (6,)}, pickle=b"\x80\x02}(" + body + b"u."))
+    assert found.tensors["y"].start == found.tensors["x"].start + 2 * 2
+
+
 def test_a_group_is_found_by_its_name(tmp_path: Path) -> None:
     found = read_tensors(write_torch(tmp_path / "m.pt", SHAPES, group="module"))
     assert not found.tensors
@@ -65,6 +72,17 @@ def test_files_of_an_old_torch_are_the_same(tmp_path: Path) -> None:
     assert (old.format, old.tensors) == ("torch before 1.6", new.tensors)
     with pytest.raises(ModelLoadError, match="can't be mapped into memory"):
         read_tensors(tmp_path / "old.bin", mapped=True)
+
+
+def test_an_old_file_that_lists_what_is_no_storage(tmp_path: Path) -> None:
+    whole = write_old_torch(tmp_path / "m.bin", {"x": (1,)}).read_bytes()
+    for key in (b"]", text("7"), b"N"):
+        (tmp_path / "m.bin").write_bytes(whole.replace(b"](" + text("0"), b"](" + key))
+        refused(tmp_path / "m.bin", "it lists a storage of no tensor")
+    (tmp_path / "m.bin").write_bytes(whole.replace(b"](" + text("0") + b"e.", b"]."))
+    refused(tmp_path / "m.bin", "it has no data for the storage '0'")
+    (tmp_path / "m.bin").write_bytes(whole[:-10] + struct.pack("<q", 2) + bytes(2))
+    refused(tmp_path / "m.bin", "does not have the 1 numbers of its tensors")
 
 
 def test_half_of_a_file_says_what_the_whole_has(tmp_path: Path) -> None:
