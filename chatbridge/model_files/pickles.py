@@ -7,6 +7,7 @@ Instructions: Lib/pickletools.py of CPython; which of them torch writes: torch/_
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -35,10 +36,15 @@ STORAGES = {
 
 _HARMLESS = {
     "_codecs.encode", "builtins.bytearray", "builtins.complex", "builtins.set", "collections.Counter", "torch.Tensor",
-    "torch.device", "torch.nn.parameter.Parameter", "torch.serialization._get_layout", "torch.per_channel_affine",
-    "torch.per_tensor_affine", "torch.per_channel_symmetric", "torch.per_tensor_symmetric",
+    "torch.device", "torch.nn.parameter.Parameter", "torch.serialization._get_layout",
 }  # fmt: skip
 """What torch itself takes from a file that may hold weights only, and what is no tensor."""
+
+_OF_TORCH = re.compile(
+    r"torch\.(?:u?int|bits|qu?int|b?float|complex|bool)[\dx_a-z]*|torch\._utils\._rebuild_\w+|torch\.storage\.\w+"
+    r"|torch\.(?:cuda\.)?(?:sparse\.)?\w+(?:Tensor|Storage)|torch\.per_(?:tensor|channel)_\w+"
+)
+"""Types of numbers, tensors and storages of each, and other kinds of tensors than those that models have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +208,7 @@ class _Machine:
     def name(self) -> None:
         module, name = self.line(), self.line()
         full = f"{'builtins' if module == '__builtin__' else module}.{name}"
-        known = full in _BUILDERS or full in _HARMLESS or _dtype(full) or full in _STORAGE_NAMES or _old_tensor(full)
+        known = full in _BUILDERS or full in _HARMLESS or full in _STORAGE_NAMES or _OF_TORCH.fullmatch(full)
         if not known and len(self.found.foreign) < MAX_FOREIGN:
             self.found.foreign[full] = None
         self.push(_Name(full))
@@ -257,13 +263,6 @@ def _natural(value: object) -> bool:
 def _dtype(full: str) -> str | None:
     name = full.removeprefix("torch.")
     return name if full.startswith("torch.") and name in WIDTHS else None
-
-
-def _old_tensor(full: str) -> bool:
-    """Names of typed tensors, as `torch.cuda.FloatTensor`."""
-    return (
-        full.startswith("torch.") and full.endswith("Tensor") and f"{full.rpartition('.')[2][:-6]}Storage" in STORAGES
-    )
 
 
 _STORAGE_NAMES = {

@@ -54,7 +54,7 @@ REMEDIES = {
 }
 """What is in the way of each layout that no backend of ours runs, and what to do."""
 
-_TIMES = "the model that it was trained on"
+_BASE = "the model that it was trained on"
 
 
 def backends_for(found: ModelDescription, others: Mapping[str, Collection[str]]) -> tuple[str, ...]:
@@ -71,9 +71,9 @@ def example_for(found: ModelDescription, backend: str) -> str:
     entry: dict[str, Any] = {"backend": backend, "path": where}
     if found.layout in ("peft", "gguf-adapter"):
         base = found.adapter.base if found.adapter else ""
-        entry |= {"path": base or _TIMES, "lora": where}
+        entry |= {"path": base or _BASE, "lora": where}
     elif found.layout == "ptuning":
-        entry |= {"path": _TIMES, "adapters": {"tuned": {"prefix": where}}}
+        entry |= {"path": _BASE, "adapters": {"tuned": {"prefix": where}}}
     if found.preset and found.preset != "model":
         entry["template"] = found.preset
     name = re.sub(r"[^\w.-]+", "-", found.path.stem).strip("-.")[:40] or "model"
