@@ -58,7 +58,9 @@ class Draft:
             return None
 
     def done(self) -> ModelDescription:
-        return ModelDescription(self.path, **self.facts, details=self.details, problems=tuple(self.problems))
+        """The description; errors stand first."""
+        problems = sorted(self.problems, key=lambda problem: ("error", "warning", "note").index(problem.severity))
+        return ModelDescription(self.path, **self.facts, details=self.details, problems=tuple(problems))
 
     # --- what forms have in common -------------------------------------------------------------------------------
 

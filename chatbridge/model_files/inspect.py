@@ -42,14 +42,17 @@ def inspect_model(path: Path, others: Mapping[str, Collection[str]] | None = Non
     draft = Draft(place)
     if place != path:
         draft.details["asked for"] = str(path)
-    describe(draft)
+    try:
+        describe(draft)
+    except OSError as error:  # rights, or a file that goes meanwhile
+        raise ModelLoadError(f"{error.filename or path}: it can't be read: {error.strerror or error}") from error
     if not draft.facts.get("layout") and not draft.problems:
         raise ModelLoadError(f"{path}: this is no model, and no part of one, that is known here")
     found = draft.done()
-    found = replace(found, preset=_preset(found, draft), backends=backends_for(found, others or {}))
-    if not found.backends and found.layout in REMEDIES:
+    backends = backends_for(found, others or {})
+    if not backends and found.layout in REMEDIES:
         draft.say("warning", *REMEDIES[found.layout])
-        found = replace(found, problems=tuple(draft.problems))
+    found = replace(draft.done(), preset=_preset(found, draft), backends=backends)
     if found.sound and found.backends:
         found = replace(found, example=example_for(found, found.backends[0]))
     return found

@@ -351,6 +351,12 @@ def test_what_is_no_model_at_all(tmp_path: Path, make: Callable[[Path], object],
         inspect_model(path)
 
 
+def test_errors_stand_before_warnings(tmp_path: Path) -> None:
+    (tmp_path / "consolidated.00.pth").write_text(POINTER)
+    problems = inspect_model(tmp_path).problems
+    assert [one.severity for one in problems] == ["error", "warning", "warning", "warning"]
+
+
 def test_a_tokenizer_and_a_name_on_the_hub_are_told_for_what_they_are() -> None:
     with pytest.raises(ModelLoadError, match="this is a tokenizer of 480 pieces; give the model's folder"):
         inspect_model(fixtures() / "llama" / "tokenizer.model")
