@@ -25,10 +25,8 @@ MAX_JSON = 64 << 20
 MAX_FILES = 10_000
 """Entries of a folder that are looked at."""
 
-_WEIGHTS = (
-    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
-)  # fmt: skip
-"""Where a folder's weights are, in the order in which transformers looks."""
+WHOLE = ("model.safetensors", "pytorch_model.bin")
+"""Where a folder's weights are, in the order in which transformers looks; or in parts, by an index of that name."""
 
 _PART = re.compile(r"((?:pytorch_)?model)-\d{5}-of-(\d{5})\.(bin|safetensors)")
 
@@ -134,9 +132,11 @@ def weight_files(folder: Path) -> list[Path]:
 
 def expected_files(folder: Path) -> list[Path]:
     """The same, whether they are there or not."""
-    for name in _WEIGHTS:
+    for name in WHOLE:
         if (folder / name).exists():
-            return indexed_files(folder / name) if name.endswith(".json") else [folder / name]
+            return [folder / name]
+        if (index := folder / f"{name}.index.json").exists():
+            return indexed_files(index)
     for file in files_in(folder):
         if found := _PART.fullmatch(file.name):
             stem, count, ending = found[1], found[2], found[3]

@@ -14,7 +14,7 @@ from typing import Any
 from chatbridge.model_files.description import disagreement
 from chatbridge.model_files.drafts import AGAIN, Draft
 from chatbridge.model_files.families import GENERIC, Family
-from chatbridge.model_files.reading import expected_files, files_in, missing, read_json_object
+from chatbridge.model_files.reading import WHOLE, expected_files, files_in, missing, read_json_object
 from chatbridge.model_files.shapes import Sizes, Tensors, family_of, from_config, measure, uneven_layers, without_prefix
 from chatbridge.model_files.tensors import TensorFile
 
@@ -29,6 +29,10 @@ def describe_hub(draft: Draft) -> None:
     files = draft.attempt(expected_files, draft.path) or []
     if gone := missing(files):
         draft.say("error", f"the weights have {len(files)} parts, and {gone}", _ALL_FILES)
+    elif len(files) > 1 and not any((draft.path / f"{name}.index.json").exists() for name in WHOLE):
+        draft.say(
+            "error", f"{files[0].name} is there, and the index of the parts is not", "download its …index.json, too"
+        )
     headers = draft.read(files)
     _check_index(draft, headers)
     if not files and not draft.problems:

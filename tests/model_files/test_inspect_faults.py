@@ -128,6 +128,12 @@ def test_missing_and_swapped_shards_of_a_folder_are_named(tmp_path: Path) -> Non
     assert "should be in it by pytorch_model.bin.index.json, and is not" in faults(folder)
 
 
+def test_parts_without_their_index_are_told(tmp_path: Path) -> None:
+    folder = copy_of("llama/hf", tmp_path / "m")
+    (folder / "pytorch_model.bin.index.json").unlink()
+    assert "pytorch_model-00001-of-00002.bin is there, and the index of the parts is not" in faults(folder)
+
+
 def test_a_shard_that_is_no_file_is_told_beside_the_rest(tmp_path: Path) -> None:
     folder = copy_of("llama/hf", tmp_path / "m")
     second = folder / "pytorch_model-00002-of-00002.bin"
