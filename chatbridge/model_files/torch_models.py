@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chatbridge.model_files.description import disagreement
+from chatbridge.model_files.description import Severity, disagreement
 from chatbridge.model_files.drafts import AGAIN, Draft
 from chatbridge.model_files.families import GENERIC, Family
 from chatbridge.model_files.reading import WHOLE, expected_files, files_in, missing, read_json_object
@@ -30,9 +30,9 @@ def describe_hub(draft: Draft) -> None:
     if gone := missing(files):
         draft.say("error", f"the weights have {len(files)} parts, and {gone}", _ALL_FILES)
     elif len(files) > 1 and not any((draft.path / f"{name}.index.json").exists() for name in WHOLE):
-        draft.say(
-            "error", f"{files[0].name} is there, and the index of the parts is not", "download its …index.json, too"
-        )
+        told = f"{files[0].name} is there, and the index of the parts is not"
+        severity: Severity = "error" if _layout(draft.path, config) == "huggingface" else "note"
+        draft.say(severity, told, "download its …index.json, too")
     headers = draft.read(files)
     _check_index(draft, headers)
     if not files and not draft.problems:
