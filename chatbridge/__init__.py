@@ -74,10 +74,20 @@ if TYPE_CHECKING:
     from chatbridge.errors import TemplateError as TemplateError
     from chatbridge.errors import WorkerDied as WorkerDied
     from chatbridge.hookspecs import hookimpl as hookimpl
+    from chatbridge.model_files.description import AdapterDescription as AdapterDescription
+    from chatbridge.model_files.description import ModelDescription as ModelDescription
+    from chatbridge.model_files.description import Problem as Problem
     from chatbridge.model_files.gguf import GgufHeader as GgufHeader
     from chatbridge.model_files.gguf import GgufStrings as GgufStrings
     from chatbridge.model_files.gguf import GgufTensor as GgufTensor
     from chatbridge.model_files.gguf import damaged_gguf as damaged_gguf
+    from chatbridge.model_files.inspect import inspect_model as inspect_model
+    from chatbridge.model_files.reading import check_model_file as check_model_file
+    from chatbridge.model_files.reading import read_json_object as read_json_object
+    from chatbridge.model_files.reading import read_tensors as read_tensors
+    from chatbridge.model_files.reading import weight_files as weight_files
+    from chatbridge.model_files.tensors import TensorFile as TensorFile
+    from chatbridge.model_files.tensors import TensorInfo as TensorInfo
     from chatbridge.operations.environment import child_environment as child_environment
     from chatbridge.operations.folders import cache_folder as cache_folder
     from chatbridge.operations.hardware import free_memory as free_memory
@@ -150,6 +160,10 @@ _HOME = {
     "plugins.frontend": ("FrontendType",),
     "hookspecs": ("hookimpl",),
     "model_files.gguf": ("GgufHeader", "GgufStrings", "GgufTensor", "damaged_gguf"),
+    "model_files.description": ("AdapterDescription", "ModelDescription", "Problem"),
+    "model_files.inspect": ("inspect_model",),
+    "model_files.reading": ("check_model_file", "read_json_object", "read_tensors", "weight_files"),
+    "model_files.tensors": ("TensorFile", "TensorInfo"),
     "operations.folders": ("cache_folder",),
     "operations.hardware": ("free_memory", "limit_blas_threads", "usable_cores"),
     "operations.redaction": ("redacted",),

@@ -216,6 +216,8 @@ class BackendType:
     Give exactly one of `load` (a module-level function that returns a `LocalModel`; it runs in the worker, which
     imports it by name) and `connect` (an async function that returns a `Backend`; it runs in the main process).
     `build_info`: what `chatbridge doctor` tells of the engine, as its version and build flags; may import the library.
+    `runs`: forms of models that it runs, as `ModelDescription.layout` calls them ("gguf"), or form and architecture
+    ("gguf/llama"); by it `chatbridge model inspect` names the backend.
     `variables`: what the worker's environment has unless the user has set it, for what a library reads when it is
     loaded. How threads of OpenMP and OpenBLAS wait for one another is seen to without it.
     """
@@ -227,7 +229,10 @@ class BackendType:
     connect: Callable[[Any], Any] | None = None
     build_info: Callable[[], Mapping[str, str]] | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
+    runs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.runs, str):
+            raise TypeError(f"BackendType {self.name!r}: runs is a tuple of words, as ({self.runs!r},)")
         if (self.load is None) == (self.connect is None):
             raise TypeError(f"BackendType {self.name!r} needs exactly one of load= and connect=")

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from chatbridge.errors import ModelLoadError
+from chatbridge.model_files.tensors import MAX_NAME
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -172,6 +173,8 @@ class _Header:
         metadata: dict[str, Any] = {}
         for _ in range(self._count(pairs, 13)):
             key = self._text()
+            if len(key) > MAX_NAME:
+                raise damaged_gguf(self._path, f"a key has {len(key):,} characters")
             if key in metadata:
                 raise damaged_gguf(self._path, f"the key {key!r} comes twice")
             metadata[key] = self._value(self._number("I"))
@@ -190,6 +193,8 @@ class _Header:
 
     def _tensor(self) -> tuple[str, tuple[int, ...], int, int]:
         name = self._text()
+        if len(name) > MAX_NAME:
+            raise damaged_gguf(self._path, f"a tensor's name has {len(name):,} characters")
         dimensions = self._number("I")
         if not 1 <= dimensions <= _MAX_DIMENSIONS:
             raise damaged_gguf(self._path, f"{name} has {dimensions} dimensions")

@@ -1,22 +1,22 @@
 """Writes GGUF files for tests: of LLaMA checkpoints and adapters as they were published, or of random weights.
 
-Reads PyTorch's zip files without PyTorch, through an unpickler that builds nothing but arrays.
+Reads PyTorch's files without PyTorch, by their headers.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
-from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import ZipFile
 
 import gguf
 import numpy as np
 from gguf.quants import quantize
+
+from chatbridge.model_files.reading import read_tensors
+from chatbridge.model_files.tensors import TensorInfo
 
 if TYPE_CHECKING:
     import sentencepiece
@@ -26,32 +26,17 @@ Arrays = dict[str, np.ndarray]
 
 
 def read_torch(path: Path) -> Arrays:
-    """The tensors of a `torch.save` file, by name."""
-    with ZipFile(path) as archive:
-        pickled = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-        folder = pickled.removesuffix("data.pkl")
-
-        class Unpickler(pickle.Unpickler):
-            def find_class(self, module: str, name: str) -> Any:
-                allowed = {
-                    ("collections", "OrderedDict"): OrderedDict,
-                    ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
-                    ("torch", "HalfStorage"): np.float16,
-                    ("torch", "FloatStorage"): np.float32,
-                }
-                return allowed[module, name]
-
-            def persistent_load(self, pid: Any) -> np.ndarray:
-                _, dtype, key, _, _ = pid
-                return np.frombuffer(archive.read(f"{folder}data/{key}"), dtype)
-
-        with archive.open(pickled) as file:
-            return dict(Unpickler(file).load())
+    """The tensors of a `torch.save` file, by name. No bfloat16, which NumPy does not have. Raises ModelLoadError."""
+    data = path.read_bytes()
+    return {name: _array(data, tensor) for name, tensor in read_tensors(path).tensors.items()}
 
 
-def _rebuild(storage: np.ndarray, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> np.ndarray:
-    steps = [stride * storage.itemsize for stride in strides]
-    return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps)
+def _array(data: bytes, tensor: TensorInfo) -> np.ndarray:
+    dtype = np.dtype(tensor.dtype)
+    if not tensor.strides:
+        return np.frombuffer(data, dtype, tensor.size, tensor.start).reshape(tensor.shape)
+    steps = [stride * dtype.itemsize for stride in tensor.strides]
+    return np.lib.stride_tricks.as_strided(np.frombuffer(data, dtype, 1, tensor.start), tensor.shape, steps)
 
 
 def read_meta_llama(path: Path) -> Arrays:

@@ -14,6 +14,7 @@ import pytest
 
 from chatbridge import __version__
 from chatbridge.cli import COMMANDS, cli, main
+from chatbridge.testing import fixtures
 
 from .engines import leave_out_engines
 
@@ -60,8 +61,11 @@ finally:
         (["check"], READS),
         (["schema"], READS),
         (["templates"], READS),
+        (["model", "--help"], ()),
+        (["model", "inspect", "--help"], ()),
+        (["model", "inspect", str(fixtures() / "llama" / "hf")], READS),
     ],
-    ids=" ".join,
+    ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_a_command_imports_nothing_heavier_than_it_needs(
     tmp_path: Path, command: list[str], may: tuple[str, ...]
@@ -86,7 +90,9 @@ def test_the_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> Non
         assert command.help
 
 
-@pytest.mark.parametrize("command", [*([name] for name in COMMANDS), ["templates", "show"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [*([name] for name in COMMANDS), ["templates", "show"], ["model", "inspect"]], ids=" ".join
+)
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     assert call(*command, "--help") == 0
     told = capsys.readouterr().out

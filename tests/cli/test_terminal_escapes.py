@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import subprocess
@@ -90,6 +91,16 @@ def hostile(tmp_path: Path, install: Install) -> Path:
     (tmp_path / "bad.yaml").write_text(f"{IN_YAML}: {IN_YAML}\nmodels: {{a: {{backend: {IN_YAML}}}}}\n", "utf-8")
     (tmp_path / "raw.yaml").write_text(f"models: {EVIL}\n", "utf-8")
 
+    (tmp_path / "adapter").mkdir()
+    about = {"base_model_name_or_path": EVIL, "peft_type": EVIL, "target_modules": [EVIL]}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(about))
+    named = json.dumps({EVIL: {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]}, "__metadata__": {EVIL: EVIL}})
+    weights = len(named).to_bytes(8, "little") + named.encode() + bytes(2)
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(weights)
+    (tmp_path / "adapter" / "adapter_model.bin").write_bytes(
+        b"\x80\x02c" + EVIL.encode() + b"\n" + EVIL.encode() + b"\n."
+    )
+
     async def fill() -> None:
         store = await Store.open(tmp_path / "store")
         for name in (EVIL, "bot"):
@@ -112,6 +123,10 @@ def hostile(tmp_path: Path, install: Install) -> Path:
         "doctor --load",
         "doctor -c bad.yaml",
         "doctor --json",
+        "model inspect adapter",
+        "model inspect adapter --json",
+        "model inspect adapter/adapter_model.bin",
+        "model inspect nothing",
         "plugins",
         "plugins --json",
         "queue",

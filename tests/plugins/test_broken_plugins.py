@@ -148,6 +148,11 @@ BROKEN = {
         "TypeError: BackendType 'one' needs exactly one of load= and connect=",
         AUTHOR,
     ),
+    "a word in the place of several": (
+        "@hookimpl\ndef register_backends(): return [BackendType('one', Options, '', connect=run, runs='gguf')]",
+        r"TypeError: BackendType 'one': runs is a tuple of words, as \('gguf',\)",
+        AUTHOR,
+    ),
     # clashes
     "our backend's name": (
         "@hookimpl\ndef register_backends(): return [connected('numpy')]",

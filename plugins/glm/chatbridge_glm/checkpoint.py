@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from chatbridge import ModelLoadError
+from chatbridge import ModelLoadError, TensorInfo
 from chatbridge_glm import files
 from chatbridge_glm.config import Config, read_config, sat_config
-from chatbridge_glm.files import Tensor, WeightFile
+from chatbridge_glm.files import WeightFile
 
 EMBEDDING = "transformer.word_embeddings"
 HEAD = "lm_head"
@@ -52,7 +52,7 @@ class Checkpoint:
     path: Path
     config: Config
     files: Sequence[WeightFile]
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, TensorInfo]
     parallel: int
     bits: int
     embedding_bits: int
@@ -89,7 +89,7 @@ def read(path: Path, config_file: Path | None = None, tokenizer: Path | None = N
 def _read_hub(path: Path, tokenizer: Path | None) -> Checkpoint:
     config = read_config(path / "config.json")
     found = [files.look(file) for file in files.data_files(path)]
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, TensorInfo] = {}
     for file in found:
         tensors.update(file.tensors)
     if EMBEDDING + ".weight" not in tensors and any(name.startswith(PREFIX) for name in tensors):
@@ -130,7 +130,7 @@ def _by_rows(config: Config, rows: int) -> Config:
     )
 
 
-def _bits(path: Path, tensors: Mapping[str, Tensor], name: str, width: int) -> int:
+def _bits(path: Path, tensors: Mapping[str, TensorInfo], name: str, width: int) -> int:
     """In how many bits a matrix with `width` columns is packed, told from its shape; 0 where it is not."""
     if f"{name}.weight_scale" not in tensors:
         return 0
@@ -140,7 +140,7 @@ def _bits(path: Path, tensors: Mapping[str, Tensor], name: str, width: int) -> i
     return 8 if columns == width else 4
 
 
-def _checked(path: Path, config: Config, tensors: Mapping[str, Tensor]) -> int:
+def _checked(path: Path, config: Config, tensors: Mapping[str, TensorInfo]) -> int:
     """Hold names and shapes against the configuration. Returns the vocabulary's size, which the weights alone know."""
     for name, shape in _wanted(config):
         if name not in tensors:
@@ -220,7 +220,7 @@ def _values(config_file: Path | None) -> Mapping[str, Any]:
         raise ModelLoadError(f"config: {config_file} can't be read: {error}") from error
 
 
-def _sat_sizes(path: Path, tensors: Mapping[str, Tensor], parallel: int, values: Mapping[str, Any]) -> Config:
+def _sat_sizes(path: Path, tensors: Mapping[str, TensorInfo], parallel: int, values: Mapping[str, Any]) -> Config:
     try:
         layers = _layers_of(tensors)
         vocabulary, hidden = tensors[f"{EMBEDDING}.weight"].shape

@@ -1,41 +1,27 @@
 """Reads tensors from torch's and safetensors' files one at a time, and drops from memory what was read.
 
-Looks at names and shapes without reading weights. A file that is no such file, or half of one, is refused in words.
-Runs no code: torch's files are read by `weights_only`. Knows no architecture.
+Names and shapes are read by the core, which refuses in words what is no such file, or half of one. Runs no code:
+torch's files are read by `weights_only`. Knows no architecture.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 import mmap
-import os
 import pickle
-import re
 import sys
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
-from operator import index as as_index
 from pathlib import Path
 from typing import Any
 
-from chatbridge import ModelLoadError
+from chatbridge import ModelLoadError, TensorInfo, read_tensors, weight_files
 
 _SAMPLE = 128
 """Bytes that count for the fingerprint at each of three places of a tensor."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """A tensor of a file: its shape, its type's name (`float16`), and its bytes."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    nbytes: int
 
 
 @dataclass(slots=True)
@@ -43,8 +29,9 @@ class WeightFile:
     """One file of weights. `tensors` by their names; `key`: where in a torch file they are, "" for at its top."""
 
     path: Path
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, TensorInfo]
     key: str = ""
+    safetensors: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -52,11 +39,11 @@ class WeightFile:
 
     def open(self) -> OpenFile:
         """Map it into memory; nothing is read before it is used."""
-        if self.path.suffix == ".safetensors":
+        if self.safetensors:
             from safetensors import safe_open
 
             return OpenFile(safe_open(self.path, framework="pt"), {})
-        return OpenFile(None, _load(self.path, "cpu", self.key))
+        return OpenFile(None, _load(self.path, self.key))
 
 
 @dataclass(slots=True)
@@ -73,53 +60,24 @@ class OpenFile:
 
 def look(path: Path, key: str = "") -> WeightFile:
     """Names and shapes of a file, without its weights. Raises ModelLoadError."""
-    refuse_half_a_file(path)
-    if path.suffix == ".safetensors":
-        return WeightFile(path, _safe_tensors(path)[0])
-    found = _load(path, "meta", key)
-    tensors = {
-        name: Tensor(tuple(value.shape), str(value.dtype).removeprefix("torch."), value.nbytes)
-        for name, value in found.items()
-        if hasattr(value, "shape")
-    }
-    return WeightFile(path, tensors, key)
-
-
-def _safe_tensors(path: Path) -> tuple[dict[str, Tensor], int]:
-    """What a safetensors file says that it holds, and how many bytes it has if it is whole. Raises ModelLoadError."""
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header: Any = json.loads(file.read(length)) if 0 < length < min(path.stat().st_size, 1 << 27) else None
-        found, whole = {}, 8 + length
-        for name, entry in header.items():
-            if name != "__metadata__":
-                start, end = map(as_index, entry["data_offsets"])
-                shape = tuple(map(as_index, entry["shape"]))
-                if not 0 <= start <= end or min(shape, default=0) < 0:
-                    raise ValueError(name)
-                found[name] = Tensor(shape, _SAFE_TYPES.get(entry["dtype"], entry["dtype"]), end - start)
-                whole = max(whole, 8 + length + end)
-    except (ValueError, AttributeError, LookupError, TypeError, RecursionError) as error:
-        raise ModelLoadError(f"{path}: this is no safetensors file, or its beginning is damaged") from error
-    return found, whole
-
-
-_SAFE_TYPES = {"F16": "float16", "F32": "float32", "BF16": "bfloat16", "I8": "int8"}
+    found = read_tensors(path, mapped=True)
+    if key and key not in found.groups:
+        raise ModelLoadError(f"{path}: this file holds no weights by name under {key!r}")
+    return WeightFile(path, found.groups[key] if key else found.tensors, key, found.format == "safetensors")
 
 
 _DAMAGED = (
     OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError,
-    ArithmeticError, zipfile.BadZipFile,
+    ArithmeticError,
 )  # fmt: skip
 """What reading a damaged file may raise."""
 
 
-def _load(path: Path, device: str, key: str) -> Mapping[str, Any]:
+def _load(path: Path, key: str) -> Mapping[str, Any]:
     import torch
 
     try:
-        found = torch.load(path, map_location=device, weights_only=True, mmap=True)
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise ModelLoadError(
             f"{path}: the file holds more than weights, and nothing in it is run: {str(error).splitlines()[0]}"
@@ -157,45 +115,6 @@ def _madvise() -> Any:
     return None
 
 
-def refuse_half_a_file(path: Path) -> None:
-    """Raises ModelLoadError for what is not there, stands for a file elsewhere, or is the beginning of one."""
-    if not path.exists():
-        raise ModelLoadError(f"{path}: there is no such file; a part of the download is missing")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(64)
-    if start.startswith(b"version https://git-lfs"):
-        raise ModelLoadError(
-            f"{path}: this is a git-lfs pointer of {size} bytes and not the weights; run `git lfs pull` in its folder, "
-            "or download the file"
-        )
-    if re.match(rb"\s*<[!?a-zA-Z]", start):  # by "<" alone a length in safetensors can begin
-        raise ModelLoadError(f"{path}: this is a web page and not the weights; download the file itself")
-    if path.suffix == ".safetensors":
-        return _refuse_half_safetensors(path, size)
-    if start[:4] == b"GGUF" or start[:4] in (b"ggml", b"lmgg", b"fmgg", b"tjgg"):
-        raise ModelLoadError(f"{path}: this is a file for llama.cpp or chatglm.cpp; take the one that it was made from")
-    if start[:4] != b"PK\x03\x04":
-        what = "a file of a torch before 1.6: torch.load and torch.save it once" if start[:1] == b"\x80" else "no file"
-        raise ModelLoadError(f"{path}: this is {what if what != 'no file' else 'no file of torch or safetensors'}")
-    if not _ends_as_a_zip(path):
-        raise ModelLoadError(f"{path}: its end is missing: {size:,} bytes are there; download it once more")
-    return None
-
-
-def _ends_as_a_zip(path: Path) -> bool:
-    try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:  # its end is there, and damaged
-        return False
-
-
-def _refuse_half_safetensors(path: Path, size: int) -> None:
-    _, whole = _safe_tensors(path)
-    if size < whole:
-        raise ModelLoadError(f"{path}: {size:,} of {whole:,} bytes are there; download it once more")
-
-
 def fingerprint(files: list[WeightFile]) -> str:
     """A hash of names, sizes, and a few bytes of everything in the files; their own names do not count."""
     digest = blake2b(digest_size=16)
@@ -203,7 +122,7 @@ def fingerprint(files: list[WeightFile]) -> str:
         opened = file.open()
         for name, about in sorted(file.tensors.items()):
             tensor = opened.tensor(name)
-            digest.update(f"{name} {about}\n".encode() + _sample(tensor))
+            digest.update(f"{name} {about.shape} {about.dtype}\n".encode() + _sample(tensor))
             drop(tensor)
     return digest.hexdigest()
 
@@ -218,26 +137,9 @@ def _sample(tensor: Any) -> bytes:
     return b"".join(bytes(part.tolist()) for part in parts)
 
 
-def data_files(folder: Path) -> Iterator[Path]:
+def data_files(folder: Path) -> list[Path]:
     """The files of weights in a folder of the hub's form, in order, by its index where it has one."""
-    for pattern in ("*.safetensors", "pytorch_model*.bin"):
-        indices = sorted(folder.glob(f"{pattern}.index.json"))
-        for index in indices:
-            names = sorted({*_index(index).values()})
-            yield from (folder / name for name in names)
-            return
-        if found := sorted(path for path in folder.glob(pattern) if os.path.sep not in path.name):
-            yield from found
-            return
-    raise ModelLoadError(f"{folder}: there are no weights: neither pytorch_model*.bin nor *.safetensors")
-
-
-def _index(path: Path) -> Mapping[str, str]:
-    try:
-        found = dict(json.loads(path.read_text(encoding="utf-8"))["weight_map"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelLoadError(f"{path}: this is no index of shards: {error}; download it once more") from error
-    for name in found.values():
-        if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:
-            raise ModelLoadError(f"{path}: it names {name!r}, which is not in its folder")
+    found = weight_files(folder) or sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not found:
+        raise ModelLoadError(f"{folder}: there are no weights: neither pytorch_model*.bin nor *.safetensors")
     return found

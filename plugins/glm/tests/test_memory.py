@@ -9,11 +9,10 @@ import pytest
 from chatbridge_glm import loading, memory
 from chatbridge_glm.checkpoint import Checkpoint
 from chatbridge_glm.config import Config, sat_config
-from chatbridge_glm.files import Tensor
 from chatbridge_glm.loading import Told
 from chatbridge_glm.memory import Machine, Plan
 
-from chatbridge import ModelLoadError
+from chatbridge import ModelLoadError, TensorInfo
 
 from .conftest import folder_of, options_for
 from .made_up import write_chatglm, write_sat
@@ -26,7 +25,7 @@ CHATGLM = replace(GLM_130B, architecture="ChatGLM-6B", layers=28, hidden_size=40
 
 def of_size(config: Config, bits: int = 0, parallel: int = 1) -> Checkpoint:
     """A checkpoint that is nowhere."""
-    largest = Tensor((config.vocab_size // parallel, config.hidden_size), "float16",
+    largest = TensorInfo((config.vocab_size // parallel, config.hidden_size), "float16",
                      2 * config.vocab_size * config.hidden_size // parallel)  # fmt: skip
     return Checkpoint(Path("glm"), config, (), {"x": largest}, parallel, bits, 0, False, Path("x"), ("</s>", 0), {})
 

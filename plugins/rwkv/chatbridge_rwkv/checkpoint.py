@@ -14,27 +14,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from chatbridge import ModelLoadError
+from chatbridge import ModelLoadError, TensorInfo, read_tensors
 
 _SAMPLE = 256
 """Bytes of each tensor that count for the fingerprint, besides its size and checksum."""
 
 _NAMES = {4.0: "RWKV-4", 5.0: "RWKV-5", 5.1: "RWKV-5.1", 5.2: "RWKV-5.2", 6.0: "RWKV-6", 7.0: "RWKV-7"}
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """A tensor of the file: its shape, and the bytes of one number."""
-
-    shape: tuple[int, ...]
-    width: int
-
-    @property
-    def count(self) -> int:
-        found = 1
-        for size in self.shape:
-            found *= size
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +39,7 @@ class Checkpoint:
     heads: int
     head_size: int
     vocab_size: int
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, TensorInfo]
     converted: str | None
     deep_embedding: bool
     fingerprint: str
@@ -65,7 +50,7 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        return sum(tensor.count for name, tensor in self.tensors.items() if not name.endswith(_SCALES))
+        return sum(tensor.size for name, tensor in self.tensors.items() if not name.endswith(_SCALES))
 
 
 _SCALES = ("_mx", "_my", "_rx", "_ry")
@@ -74,17 +59,15 @@ _SCALES = ("_mx", "_my", "_rx", "_ry")
 def read(path: Path) -> Checkpoint:
     """Look at a file. Raises ModelLoadError for what is no RWKV model."""
     path = _there(path)
-    entries = _entries(path)
-    tensors = {
-        name: Tensor(tuple(value.shape), value.element_size())
-        for name, value in entries.items()
-        if hasattr(value, "shape")
-    }
+    found = read_tensors(path, mapped=True)
+    if found.format == "safetensors":
+        raise ModelLoadError(f"{path}: this is a safetensors file; take BlinkDL's .pth, or write one by torch.save")
+    tensors = found.tensors
     _refuse_others(path, tensors)
     version = _version(tensors)
     layers = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
     vocab_size, width = tensors["emb.weight"].shape
-    converted = entries.get("_strategy")
+    converted = found.values.get("_strategy")
     key = tensors["blocks.0.att.key.weight"].shape
     attention = key[1] if converted is not None else key[0]
     heads = _heads(version, tensors)
@@ -133,27 +116,7 @@ def _there(path: Path) -> Path:
     return path
 
 
-def _entries(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        magic = file.read(8)
-    if magic[:4] != b"PK\x03\x04":
-        raise ModelLoadError(f"{path}: {_what_else(magic)}")
-    return load_entries(path, "meta")
-
-
-def _what_else(magic: bytes) -> str:
-    if magic[:4] == b"GGUF":
-        return "this is a GGUF file: use `backend: llama_cpp`"
-    if magic[:4] in (b"fmgg", b"lmgg", b"tjgg"):
-        return "this is a file for rwkv.cpp; take the .pth file that it was made from"
-    if magic[8:9] == b"{" or magic[1:] == b"\0" * 7:
-        return "this is a safetensors file; take BlinkDL's .pth, or write one by torch.save"
-    if magic[:1] == b"\x80":
-        return "this is a file of a torch before 1.6; torch.load and torch.save it once, and it can be read"
-    return "this is no file of torch's; take one of https://huggingface.co/BlinkDL"
-
-
-def _refuse_others(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def _refuse_others(path: Path, tensors: Mapping[str, TensorInfo]) -> None:
     if {"emb.weight", "blocks.0.att.key.weight", "head.weight"} <= tensors.keys():
         shape = tensors["emb.weight"].shape
         if len(shape) == 2:
@@ -174,7 +137,7 @@ def _refuse_others(path: Path, tensors: Mapping[str, Tensor]) -> None:
     )
 
 
-def _version(tensors: Mapping[str, Tensor]) -> float:
+def _version(tensors: Mapping[str, TensorInfo]) -> float:
     """As the package tells them apart."""
     if "blocks.0.att.r_k" in tensors:
         return 7.0
@@ -188,7 +151,7 @@ def _version(tensors: Mapping[str, Tensor]) -> float:
     return 5.1 if any("gate.weight" in name for name in tensors) else 5.0
 
 
-def _heads(version: float, tensors: Mapping[str, Tensor]) -> int:
+def _heads(version: float, tensors: Mapping[str, TensorInfo]) -> int:
     if version == 4:
         return 0
     if version == 7:

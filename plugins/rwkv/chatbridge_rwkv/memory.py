@@ -66,8 +66,8 @@ def needs(checkpoint: Checkpoint, slots: Sequence[Slot]) -> Needs:
         number = int(name.split(".")[1]) if name.startswith("blocks.") else len(slots) - 1
         slot = slots[0 if name.startswith("emb.") else number]
         size = _size(checkpoint, name, slot)
-        total += tensor.count * tensor.width
-        largest = max(largest, tensor.count * 4)
+        total += tensor.size * tensor.width
+        largest = max(largest, tensor.size * 4)
         if name.startswith("emb."):
             embedding += size
         else:
@@ -172,14 +172,14 @@ def _size(checkpoint: Checkpoint, name: str, slot: Slot) -> int:
     """Bytes of a tensor once it is loaded."""
     tensor = checkpoint.tensors[name]
     if checkpoint.converted is not None:
-        return tensor.count * tensor.width
+        return tensor.size * tensor.width
     width = _WIDTH[slot.type]
     matrix = len(tensor.shape) == 2 and "_w1" not in name and "_w2" not in name
     if name.startswith("emb."):
-        return tensor.count * width
+        return tensor.size * width
     if matrix and slot.quantised:
-        return tensor.count + 2 * width * sum(tensor.shape)
-    return tensor.count * (4 if ".time_decay" in name or ".time_first" in name else width)
+        return tensor.size + 2 * width * sum(tensor.shape)
+    return tensor.size * (4 if ".time_decay" in name or ".time_first" in name else width)
 
 
 def _gib(count: int) -> str:

@@ -7,25 +7,30 @@ from pathlib import Path
 
 import pytest
 from chatbridge_rwkv import memory
-from chatbridge_rwkv.checkpoint import Checkpoint, Tensor, read
+from chatbridge_rwkv.checkpoint import Checkpoint, read
 from chatbridge_rwkv.memory import Machine
 from chatbridge_rwkv.strategy import StrategyError
 
-from chatbridge import ModelLoadError
+from chatbridge import ModelLoadError, TensorInfo
 
 from .conftest import CONVERTED, V4, V7, Load, options_for, there
 
 GIB = 2**30
 
 
+def half(shape: tuple[int, int]) -> TensorInfo:
+    """A tensor in two bytes for each number."""
+    return TensorInfo(shape, "float16", 2 * shape[0] * shape[1])
+
+
 def raven(version: float = 4.0, layers: int = 32, width: int = 4096) -> Checkpoint:
     """Raven 7B by its sizes, in a file of 16 bits."""
-    tensors = {"emb.weight": Tensor((50277, width), 2), "head.weight": Tensor((50277, width), 2)}
+    tensors = {"emb.weight": half((50277, width)), "head.weight": half((50277, width))}
     for number in range(layers):
         for name in ("att.key", "att.value", "att.receptance", "att.output", "ffn.receptance"):
-            tensors[f"blocks.{number}.{name}.weight"] = Tensor((width, width), 2)
-        tensors[f"blocks.{number}.ffn.key.weight"] = Tensor((4 * width, width), 2)
-        tensors[f"blocks.{number}.ffn.value.weight"] = Tensor((width, 4 * width), 2)
+            tensors[f"blocks.{number}.{name}.weight"] = half((width, width))
+        tensors[f"blocks.{number}.ffn.key.weight"] = half((4 * width, width))
+        tensors[f"blocks.{number}.ffn.value.weight"] = half((width, 4 * width))
     return Checkpoint(Path("raven.pth"), version, layers, width, width, 0, 0, 50277, tensors, None, False, "f")
 
 
@@ -95,7 +100,7 @@ def test_a_converted_file_takes_what_it_holds() -> None:
     checkpoint = read(there(CONVERTED))
     assert checkpoint.converted
     slots = memory.slots_for(checkpoint, checkpoint.converted)
-    held = sum(tensor.count * tensor.width for tensor in checkpoint.tensors.values())
+    held = sum(tensor.size * tensor.width for tensor in checkpoint.tensors.values())
     assert sum(memory.needs(checkpoint, slots).devices.values()) == held
 
 

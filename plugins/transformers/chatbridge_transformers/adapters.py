@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from chatbridge import ModelLoadError
+from chatbridge import ModelLoadError, check_model_file, read_json_object
 from chatbridge_transformers import checkpoint, folder
 from chatbridge_transformers.options import Adapter
 
@@ -66,7 +66,7 @@ def read(adapter: Adapter, key: str, progress: folder.Progress) -> AdapterFile:
 
     path = folder.locate(adapter.path, adapter.revision, progress, key)
     file = _file(path, key)
-    written = folder.read_json(path / "adapter_config.json")
+    written = read_json_object(path / "adapter_config.json")
     kind = str(written.get("peft_type") or "LORA").upper()
     if kind in _PROMPTS:
         raise ModelLoadError(
@@ -159,7 +159,7 @@ def _file(path: Path, key: str) -> Path:
         raise ModelLoadError(
             f"{key}: {path}: there is an adapter_config.json, and no {' or '.join(_FILES)}; download that, too"
         )
-    folder.check_file(file)
+    check_model_file(file)
     return file
 
 

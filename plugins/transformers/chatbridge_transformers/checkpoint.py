@@ -18,13 +18,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from chatbridge import ModelLoadError
-from chatbridge_transformers.folder import safetensors_header
+from chatbridge import ModelLoadError, read_tensors
 
 _SAMPLES, _SAMPLE = 64, 4096
 """Parts of each file that count for the fingerprint, and bytes of each, besides the file's size and header."""
-
-_WIDTHS = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +44,16 @@ def shapes(files: Sequence[Path]) -> dict[str, Tensor]:
     """All tensors by name. Raises ModelLoadError for a file that is damaged, or wants to do more than hold tensors."""
     found: dict[str, Tensor] = {}
     for path in files:
-        if path.suffix == ".safetensors":
-            for name, (kind, shape, _) in safetensors_header(path).items():
-                found[name] = Tensor(shape, _WIDTHS.get(kind, 1), whole=kind[:1] in ("I", "U"))
-        else:
-            for name, value in _torch(path, "meta").items():
-                whole = not value.is_floating_point() and value.dtype != torch.bool
-                found[name] = Tensor(tuple(value.shape), value.element_size(), whole=whole)
+        for name, tensor in read_tensors(path).tensors.items():
+            whole = tensor.dtype.startswith(("int", "uint"))
+            found[name] = Tensor(tensor.shape, tensor.width, whole=whole)
     return found
 
 
 def tensors(path: Path) -> dict[str, Any]:
     """The tensors themselves, in main memory. Raises ModelLoadError."""
-    if path.suffix != ".safetensors":
-        return _torch(path, "cpu")
+    if read_tensors(path).format != "safetensors":
+        return _torch(path)
     try:
         found: dict[str, Any] = load_file(path)
         return found
@@ -75,7 +68,7 @@ def fingerprint(files: Sequence[Path]) -> str:
         size = path.stat().st_size
         digest.update(size.to_bytes(8, "little"))
         if path.suffix == ".safetensors":
-            digest.update(repr(safetensors_header(path)).encode())
+            digest.update(repr(read_tensors(path).tensors).encode())
         elif zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 for entry in archive.infolist():
@@ -95,23 +88,19 @@ def rows(found: Mapping[str, Tensor]) -> int | None:
     return None
 
 
-def _torch(path: Path, device: str) -> dict[str, Any]:
+def _torch(path: Path) -> dict[str, Any]:
     try:
-        mapped = device == "meta" and zipfile.is_zipfile(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other pickles' versions; what can't be read is an error below
-            found = torch.load(path, map_location=device, weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        why = str(error)
-        if "Unsupported" in why or "WeightsUnpickler" in why or "weights_only" in why.lower():
-            raise ModelLoadError(
-                f"{path}: this file wants to run code and not only to hold weights, so it is not read; take the model "
-                f"as safetensors, from somebody whom you trust"
-            ) from None
-        raise ModelLoadError(f"{path}: the file is damaged ({why.splitlines()[0]}); download it again") from None
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, AttributeError, IndexError) as error:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except _DAMAGED as error:  # the header is sound, so this is of weights, or of what torch reads otherwise
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelLoadError(f"{path}: the file is damaged, or only a part of it: {why}; download it again") from None
     if not isinstance(found, dict):
         raise ModelLoadError(f"{path}: this holds {type(found).__name__}, and no tensors by name")
     return {str(name): value for name, value in found.items() if isinstance(value, torch.Tensor)}
+
+
+_DAMAGED = (
+    pickle.UnpicklingError, OSError, RuntimeError, ValueError, EOFError, KeyError, AttributeError, IndexError,
+)  # fmt: skip

@@ -6,23 +6,16 @@ Knows names and first bytes; reads no weights.
 
 from __future__ import annotations
 
-import json
-import struct
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chatbridge import ModelLoadError
+from chatbridge import ModelLoadError, check_model_file, read_json_object, weight_files
 from chatbridge_transformers.options import is_hub_name
 
-_POINTER = b"version https://git-lfs"
-_LARGEST_JSON = 64 << 20
-_MAX_HEADER = 100 << 20
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-"""What transformers takes the weights from: the first of these that is there, and nothing else beside it."""
-
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_WHOLE = ("model.safetensors", "pytorch_model.bin")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "ice_text.model")
 
 Progress = Callable[[float, str], None]
@@ -78,115 +71,21 @@ def read(path: Path) -> Folder:
         raise ModelLoadError(f"{path}: {_file(path)}")
     if not (path / "config.json").exists():
         raise ModelLoadError(f"{path}: {_no_config(path)}")
-    config = read_json(path / "config.json")
+    config = read_json_object(path / "config.json")
     _refuse_others(path, config)
     generation = path / "generation_config.json"
-    return Folder(path, config, read_json(generation) if generation.exists() else {}, _shards(path))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object. Raises ModelLoadError."""
-    check_file(path)
-    try:
-        if path.stat().st_size > _LARGEST_JSON:
-            raise ValueError("it is too large for what it is called")
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelLoadError(f"{path}: this is no JSON ({error}); download it again") from error
-    if not isinstance(found, dict):
-        raise ModelLoadError(f"{path}: this is a list or a value, and should be an object; download it again")
-    return found
-
-
-def check_file(path: Path) -> None:
-    """Raise ModelLoadError for a file that is not there, a pointer to one, or only the beginning of one."""
-    if not path.exists():
-        raise ModelLoadError(f"{path}: there is no such file; download it, into the same folder as the others")
-    with path.open("rb") as file:
-        begin = file.read(512)
-    if begin.startswith(_POINTER):
-        raise ModelLoadError(
-            f"{path}: this is a Git LFS pointer and not the file itself; run `git lfs install` and `git lfs pull` in "
-            f"that folder, or download the file from the model's page"
-        )
-    if not begin:
-        raise ModelLoadError(f"{path}: the file is empty; download it again")
-    if begin.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
-        raise ModelLoadError(f"{path}: this is a web page and not the file; download it again, by the page's button")
-    if path.suffix == ".safetensors":
-        _check_safetensors(path, begin)
-    elif begin.startswith(b"PK\3\4") and not _ends_as_a_zip(path):
-        raise _half(path, f"{path.stat().st_size:,} bytes are there, and its end is missing")
-
-
-def _ends_as_a_zip(path: Path) -> bool:
-    try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:  # its end is there, and damaged
-        return False
-
-
-def _check_safetensors(path: Path, begin: bytes) -> None:
-    (length,) = struct.unpack("<Q", begin[:8].ljust(8, b"\0"))
-    size = path.stat().st_size
-    if length > min(_MAX_HEADER, size):
-        if begin[8:9] == b"{":
-            raise _half(path, f"{size:,} bytes are there, and its beginning alone has {length:,}")
-        raise ModelLoadError(f"{path}: this is no safetensors file; download it again")
-    needed = 8 + length + max((end for _, _, end in safetensors_header(path).values()), default=0)
-    if size < needed:
-        raise _half(path, f"{size:,} of {needed:,} bytes are there")
-
-
-_DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, struct.error)
-"""What reading a damaged header may raise."""
-
-
-def safetensors_header(path: Path) -> dict[str, tuple[str, tuple[int, ...], int]]:
-    """Each tensor's type, shape, and the end of its bytes. Raises ModelLoadError."""
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(length, _MAX_HEADER)))
-        return {
-            name: (str(entry["dtype"]), tuple(map(int, entry["shape"])), int(entry["data_offsets"][1]))
-            for name, entry in header.items()
-            if name != "__metadata__"
-        }
-    except _DAMAGED as error:
-        raise ModelLoadError(f"{path}: its header is damaged ({error!r}); download it again") from error
-
-
-def _half(path: Path, what: str) -> ModelLoadError:
-    return ModelLoadError(f"{path}: only a part of the file was downloaded: {what}; download it again")
+    return Folder(path, config, read_json_object(generation) if generation.exists() else {}, _shards(path))
 
 
 def _shards(path: Path) -> tuple[Path, ...]:
     """The files of the weights, each of which is looked at."""
-    found = next((path / name for name in _WEIGHTS if (path / name).exists()), None)
-    if found is None:
+    files = weight_files(path)
+    indexed = any((path / name).exists() for name in _INDEXES)
+    if not files or not (indexed or files[0].name in _WHOLE):
         raise ModelLoadError(f"{path}: {_no_weights(path)}")
-    files = _parts(found) if found.suffix == ".json" else (found,)
     for file in files:
-        check_file(file)
-    return files
-
-
-def _parts(index: Path) -> tuple[Path, ...]:
-    """The files that an index names."""
-    named = read_json(index).get("weight_map")
-    if not isinstance(named, dict) or not named:
-        raise ModelLoadError(f"{index}: it names no files (weight_map); download it again")
-    files = sorted({str(file) for file in named.values()})
-    if outside := [file for file in files if file in ("", "..") or Path(file).name != file]:
-        raise ModelLoadError(f"{index}: {outside[0]!r} is no name of a file beside it")
-    if missing := [file for file in files if not (index.parent / file).exists()]:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ModelLoadError(
-            f"{index.parent}: the weights have {len(files)} parts, and {missing[0]}{more} "
-            f"{'are' if more else 'is'} missing; download all of them into this folder"
-        )
-    return tuple(index.parent / file for file in files)
+        check_model_file(file)
+    return tuple(files)
 
 
 def _no_weights(path: Path) -> str:

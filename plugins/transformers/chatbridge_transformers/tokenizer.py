@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chatbridge import ModelLoadError
+from chatbridge import ModelLoadError, check_model_file, read_json_object
 from chatbridge_transformers import fast, sentences
-from chatbridge_transformers.folder import TOKENIZERS, Folder, check_file, read_json
+from chatbridge_transformers.folder import TOKENIZERS, Folder
 from chatbridge_transformers.vocabulary import TransformersTokenizer
 
 _BY_SENTENCEPIECE = {"llamatokenizer", "codellamatokenizer", "gemmatokenizer", ""}
@@ -39,7 +39,7 @@ def read(path: Path, *, trust_remote_code: bool = False) -> Found:
         raise ModelLoadError(f"{path}: there is no such tokenizer; give its folder, tokenizer.json or tokenizer.model")
     if files is not None and (path.suffix not in (".json", ".model") or path.name == "tokenizer_config.json"):
         raise ModelLoadError(f"{path}: this is no tokenizer; give its folder, tokenizer.json or tokenizer.model")
-    config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+    config = read_json_object(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
     template = _template(folder, config)
     kind = str(config.get("tokenizer_class") or "").removesuffix("Fast").lower()
     model = _existing(files, folder, (".model",), ("tokenizer.model", "spiece.model"))
@@ -47,7 +47,7 @@ def read(path: Path, *, trust_remote_code: bool = False) -> Found:
     if (folder / "ice_text.model").exists() and table is None:
         raise ModelLoadError(f"{folder}: this is ChatGLM-6B's vocabulary (ice_text.model): use `backend: glm`")
     if model is not None and (kind in _BY_SENTENCEPIECE or files) and (table is None or kind or files):
-        check_file(model)
+        check_model_file(model)
         added, special = _added(folder, config)
         encode, pieces = sentences.read(model, added, special, add_bos=config.get("add_bos_token") is not False)
         return Found(TransformersTokenizer("SentencePiece", encode, pieces, template or ""), model, template)
@@ -55,7 +55,7 @@ def read(path: Path, *, trust_remote_code: bool = False) -> Found:
     add_bos = config.get("add_bos_token")
     add_bos = add_bos if isinstance(add_bos, bool) else None
     if table is not None:
-        check_file(table)
+        check_model_file(table)
         text = table.read_text(encoding="utf-8", errors="replace")
     else:
         table, text = folder, _converted(folder, str(config.get("tokenizer_class") or ""), trust_remote_code)
@@ -126,11 +126,11 @@ def _existing(
 def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
     """The chat template, from where the different versions of transformers have put it."""
     if (beside := folder / "chat_template.jinja").exists():
-        check_file(beside)
+        check_model_file(beside)
         return beside.read_text(encoding="utf-8", errors="replace")
     found = config.get("chat_template")
     if found is None and (beside := folder / "chat_template.json").exists():
-        found = read_json(beside).get("chat_template")
+        found = read_json_object(beside).get("chat_template")
     if isinstance(found, list):  # several by name
         found = next(
             (one.get("template") for one in found if isinstance(one, dict) and one.get("name") == "default"), None
@@ -145,7 +145,7 @@ def _text(value: Any) -> str:
 def _named(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     """The texts of special tokens by their part; the early files with all of them empty say nothing."""
     beside = folder / "special_tokens_map.json"
-    merged = {**(read_json(beside) if beside.exists() else {}), **{k: v for k, v in config.items() if _text(v)}}
+    merged = {**(read_json_object(beside) if beside.exists() else {}), **{k: v for k, v in config.items() if _text(v)}}
     named = {key: text for key in _NAMES if (text := _text(merged.get(key)))}
     others = merged.get("additional_special_tokens")
     for number, token in enumerate(others if isinstance(others, list) else ()):
@@ -158,7 +158,7 @@ def _added(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, int], set
     added: dict[str, int] = {}
     special = {text for key, text in _named(folder, config).items() if key != "unk_token"}
     if (beside := folder / "added_tokens.json").exists():
-        added |= {text: number for text, number in read_json(beside).items() if isinstance(number, int)}
+        added |= {text: number for text, number in read_json_object(beside).items() if isinstance(number, int)}
     decoder = config.get("added_tokens_decoder")
     for number, token in (decoder if isinstance(decoder, dict) else {}).items():
         if re.fullmatch("[0-9]{1,9}", str(number)) and _text(token):

@@ -1,0 +1,176 @@
+"""What lies at a path, file or folder: looks at names and first bytes, and lets the form be described that is there.
+
+Reads headers alone, runs nothing, and knows no backend but by name. The facts are put together in `drafts.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from chatbridge.errors import ModelLoadError
+from chatbridge.model_files.description import ModelDescription
+from chatbridge.model_files.drafts import Draft
+from chatbridge.model_files.gguf_models import describe_ggml, describe_gguf
+from chatbridge.model_files.kinds import encrypted_name, kind_of
+from chatbridge.model_files.peft_adapters import describe_peft
+from chatbridge.model_files.reading import expected_files, files_in
+from chatbridge.model_files.running import REMEDIES, backends_for, example_for
+from chatbridge.model_files.tokenizer_files import count_pieces
+from chatbridge.model_files.torch_models import describe_file, describe_hub, describe_meta, describe_sat
+
+_LATER_PART = re.compile(r"-(?!00001-)\d{5}-of-\d{5}\.gguf$")
+_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_WEIGHTS = (".pth", ".pt", ".safetensors", ".bin")
+_Describe = Callable[[Draft], None]
+
+
+def inspect_model(path: Path, others: Mapping[str, Collection[str]] | None = None) -> ModelDescription:
+    """Everything that headers and shapes tell about the model, adapter or part of one at `path`.
+
+    What is wrong with it stands in `problems`. `others`: what backends of plugins run, by name (`BackendType.runs`).
+    Raises ModelLoadError where there is nothing to describe: no such file, a pointer or a web page in its place, or no
+    model in the folder.
+    """
+    if not _exists(path):
+        hub = "; download it first, if that is a name on Hugging Face" if _HUB.fullmatch(str(path)) else ""
+        raise ModelLoadError(f"{path}: there is no such file or folder{hub}")
+    place, describe = _folder(path) if path.is_dir() else _file(path)
+    draft = Draft(place)
+    if place != path:
+        draft.details["asked for"] = str(path)
+    try:
+        describe(draft)
+    except OSError as error:  # rights, or a file that goes meanwhile
+        raise ModelLoadError(f"{error.filename or path}: it can't be read: {error.strerror or error}") from error
+    if not draft.facts.get("layout") and not draft.problems:
+        raise ModelLoadError(f"{path}: this is no model, and no part of one, that is known here")
+    found = draft.done()
+    backends = backends_for(found, others or {})
+    if not backends and found.layout in REMEDIES:
+        draft.say("warning", *REMEDIES[found.layout])
+    found = replace(draft.done(), preset=_preset(found, draft), backends=backends)
+    if found.sound and found.backends:
+        found = replace(found, example=example_for(found, found.backends[0]))
+    return found
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no system takes
+        return False
+
+
+def _file(path: Path) -> tuple[Path, _Describe]:
+    """What describes a file. One of a folder's files stands for the folder."""
+    kind = kind_of(path)
+    if kind in _BY_KIND:
+        return path, _BY_KIND[kind]
+    if kind != "other":
+        with suppress(ModelLoadError):  # a folder that can't be listed has files all the same
+            found = _of_folder(path.parent, files_in(path.parent))
+            if found is not None and any(path.match(name) for name in _MEMBERS[found[1]]):
+                return found
+    if kind in ("torch", "pickle", "safetensors"):
+        return path, describe_file
+    if kind == "sentencepiece":
+        raise ModelLoadError(f"{path}: this is a tokenizer of {count_pieces(path):,} pieces; give the model's folder")
+    if kind == "json":
+        raise ModelLoadError(f"{path}: this is JSON and no model; give the model's folder, or its file of weights")
+    raise ModelLoadError(
+        f"{path}: this is no file of a model that is known here: neither GGUF, safetensors or torch's, nor GGML's"
+    )
+
+
+def _folder(path: Path) -> tuple[Path, _Describe]:
+    """What describes a folder. Raises ModelLoadError for one without a model, or with several."""
+    files = files_in(path)
+    ggufs = [file for file in files if file.suffix == ".gguf" and not _LATER_PART.search(file.name)]
+    found = _of_folder(path, files)
+    if found is not None and not (ggufs and found[1] is describe_hub and not expected_files(path)):
+        return found
+    alone = ggufs or [file for file in files if file.suffix in _WEIGHTS and file.is_file()]
+    if len(alone) == 1:
+        return alone[0], _BY_KIND.get(kind_of(alone[0]), describe_file)
+    if alone:
+        names = ", ".join(file.name for file in alone[:3])
+        raise ModelLoadError(f"{path}: there are {len(alone)} models here, as {names}; give the file of one")
+    if not files:
+        raise ModelLoadError(f"{path}: the folder is empty; give a model's folder")
+    folders = [file.name for file in files if file.is_dir()][:5]
+    more = f"; one of its folders may be what you mean: {', '.join(folders)}" if folders else ""
+    raise ModelLoadError(f"{path}: there is no model here: no config.json and no weights{more}")
+
+
+def _of_folder(path: Path, files: Sequence[Path]) -> tuple[Path, _Describe] | None:
+    """The first form whose sign is in the folder. A part of SAT's stands for the folder with `latest` above it."""
+    for sign, describe in _SIGNS:
+        if any(file.match(sign) for file in files):
+            above = describe is describe_sat and not (path / "latest").exists() and (path.parent / "latest").is_file()
+            return (path.parent if above else path), describe
+    return None
+
+
+def _describe_xor(draft: Draft) -> None:
+    """Files that BELLE has encrypted with the original LLaMA as the key."""
+    files = [draft.path] if draft.path.is_file() else [file for file in files_in(draft.path) if encrypted_name(file)]
+    for file in files:
+        if draft.attempt(kind_of, file) != "xor":
+            draft.say("error", f"{file.name} does not begin with the hash that its name says", "download it again")
+    names = [encrypted_name(file) or "" for file in files]
+    draft.facts |= {
+        "layout": "xor",
+        "family": "LLaMA, encrypted by BELLE",
+        "architecture": "llama",
+        "format": f"XOR-encrypted, {len(files)} file{'s' * (len(files) != 1)}",
+        "files": len(files),
+        "nbytes": sum(file.stat().st_size for file in files),
+    }
+    draft.details["inside"] = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+
+
+def _preset(found: ModelDescription, draft: Draft) -> str:
+    """The template of ours that fits, as a loaded model is given one."""
+    from chatbridge.prompts.builtin import suggest_preset
+    from chatbridge.types import ModelInfo
+
+    if found.layout in ("", "xor", "ptuning"):
+        return ""
+    base = found.adapter.base if found.adapter else ""
+    info = ModelInfo(
+        name=f"{found.path.stem} {draft.details.get('name', '')} {base}"[:500],
+        architecture=f"{found.family} {found.architecture} {found.variant}",
+        context_length=found.context,
+        vocab_size=found.vocabulary,
+        fingerprint="",
+        vocabulary="",
+        eos=(),
+        specials=draft.specials,
+        chat_template=draft.template or None,
+    )
+    return suggest_preset(info) or ""
+
+
+_BY_KIND: dict[str, _Describe] = {"gguf": describe_gguf, "ggml": describe_ggml, "xor": _describe_xor}
+
+_SIGNS: tuple[tuple[str, _Describe], ...] = (
+    ("adapter_config.json", describe_peft),
+    ("*.enc", _describe_xor),
+    ("mp_rank_*_model_states.pt", describe_sat),
+    ("latest", describe_sat),
+    ("consolidated.*.pth", describe_meta),
+    ("config.json", describe_hub),
+)
+"""By which file a folder's form is known; the first that is there."""
+
+_MEMBERS: dict[_Describe, tuple[str, ...]] = {
+    describe_peft: ("adapter_model.*", "adapter_config.json"),
+    _describe_xor: ("*.enc",),
+    describe_sat: ("mp_rank_*", "latest"),
+    describe_meta: ("consolidated.*", "params.json"),
+    describe_hub: ("pytorch_model*", "model*.safetensors", "config.json", "*.index.json"),
+}

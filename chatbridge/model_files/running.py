@@ -1,0 +1,80 @@
+"""Which backend runs a model, by the form that it is published in, and how bots.yaml says so.
+
+A plain table, since the answer is wanted most where a backend is not installed yet; a backend of somebody else's says
+in `BackendType.runs` which forms it takes. Knows our backends by their names alone, and imports none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from chatbridge.model_files.description import ModelDescription
+
+RUNS = {
+    "llama_cpp": ("gguf", "gguf-adapter"),
+    "numpy": ("gguf/llama",),
+    "transformers": ("huggingface", "peft"),
+    "glm": ("chatglm", "glm-130b", "ptuning"),
+    "rwkv": ("rwkv",),
+}
+"""The layouts, or layouts and architectures, that each backend of ours runs, by `ModelDescription`'s words."""
+
+REMEDIES = {
+    "meta": (
+        "no backend runs Meta's form as it is",
+        "convert it with transformers' convert_llama_weights_to_hf.py for `backend: transformers`, and that with "
+        "llama.cpp's convert_hf_to_gguf.py for `backend: llama_cpp`; or take a converted model",
+    ),
+    "ggml": (
+        "no backend runs files from before GGUF",
+        "make a GGUF file of it with llama.cpp's convert_llama_ggml_to_gguf.py, or convert the model again",
+    ),
+    "ggml-other": (
+        "it was written for another program",
+        "take the model that it was made from, in Hugging Face's form or as a GGUF file",
+    ),
+    "xor": (
+        "it is encrypted, and nothing can be told of what is inside",
+        "decrypt it with the original LLaMA's files, as BELLE describes (models/decrypt.py), and inspect the result",
+    ),
+    "chatglm2": (
+        "this is ChatGLM2, 3 or a GLM-4 with code of its own, which does not run with transformers 5",
+        "take a GLM-4 whose name ends in -hf, or a GGUF file with `backend: llama_cpp`",
+    ),
+    "encoder-decoder": (
+        "an encoder-decoder model goes on with no conversation",
+        "take a causal model",
+    ),
+    "safetensors": (
+        "no backend runs such a file alone",
+        "give the folder with its config.json and tokenizer",
+    ),
+}
+"""What is in the way of each layout that no backend of ours runs, and what to do."""
+
+_BASE = "the model that it was trained on"
+
+
+def backends_for(found: ModelDescription, others: Mapping[str, Collection[str]]) -> tuple[str, ...]:
+    """The backends that run it, ours first. `others`: what those of plugins run, by name."""
+    words = {found.layout, f"{found.layout}/{found.architecture}"}
+    return tuple(name for name, runs in {**RUNS, **others}.items() if found.layout and words.intersection(runs))
+
+
+def example_for(found: ModelDescription, backend: str) -> str:
+    """An excerpt of bots.yaml with the model."""
+    import yaml
+
+    where = str(found.path.absolute())
+    entry: dict[str, Any] = {"backend": backend, "path": where}
+    if found.layout in ("peft", "gguf-adapter"):
+        base = found.adapter.base if found.adapter else ""
+        entry |= {"path": base or _BASE, "lora": where}
+    elif found.layout == "ptuning":
+        entry |= {"path": _BASE, "adapters": {"tuned": {"prefix": where}}}
+    if found.preset and found.preset != "model":
+        entry["template"] = found.preset
+    name = re.sub(r"[^\w.-]+", "-", found.path.stem).strip("-.")[:40] or "model"
+    return yaml.safe_dump({"models": {name: entry}}, sort_keys=False, allow_unicode=True, width=1000).rstrip()

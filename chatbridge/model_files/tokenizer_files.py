@@ -1,0 +1,167 @@
+"""What tokenizer files say: how many ids, which control tokens, whether there is a chat template. Encodes nothing.
+
+SentencePiece models are read as protocol buffers of which only the pieces are counted (sentencepiece_model.proto).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chatbridge.errors import ModelLoadError
+from chatbridge.model_files.kinds import refuse_stand_ins
+from chatbridge.model_files.reading import read_json_object
+
+MAX_TEMPLATE = 1 << 20
+"""Bytes that are read of a chat template."""
+
+MAX_MODEL = 32 << 20
+"""Bytes of a SentencePiece model; those of 256,000 pieces have 5 MB."""
+
+_SENTENCEPIECE = ("tokenizer.model", "ice_text.model", "spiece.model", "sentencepiece.bpe.model")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerFacts:
+    """A tokenizer. `size`: the number of its ids, up to the greatest; `specials`: control tokens by their text."""
+
+    file: str
+    size: int
+    specials: Mapping[str, int] = field(default_factory=dict)
+
+
+def tokenizer_in(folder: Path) -> TokenizerFacts | None:
+    """The tokenizer in a folder, with the tokens that files beside it add; None where there is none.
+
+    Raises ModelLoadError for one that is damaged.
+    """
+    found = _main(folder)
+    if found is None:
+        return None
+    added = _added(folder)
+    size = max(found.size, 1 + max(added.values(), default=-1))
+    return TokenizerFacts(found.file, size, {**found.specials, **added})
+
+
+def chat_template_in(folder: Path) -> str:
+    """The chat template in a folder, from where the versions of transformers have put it; "" for none."""
+    if (beside := folder / "chat_template.jinja").is_file():
+        refuse_stand_ins(beside)
+        with beside.open("rb") as file:
+            return file.read(min(beside.stat().st_size, MAX_TEMPLATE)).decode("utf-8", "replace")
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        if (folder / name).is_file():
+            value = read_json_object(folder / name).get("chat_template")
+            if isinstance(value, list):  # several by name
+                named = {one.get("name"): one.get("template") for one in value if isinstance(one, dict)
+                         and isinstance(one.get("name"), str)}  # fmt: skip
+                value = named.get("default")
+            if isinstance(value, str) and value:
+                return value
+    return ""
+
+
+def count_pieces(path: Path) -> int:
+    """How many pieces a SentencePiece model has. Raises ModelLoadError for what is none."""
+    refuse_stand_ins(path)
+    if path.stat().st_size > MAX_MODEL:
+        raise ModelLoadError(f"{path}: this is no SentencePiece model: it has more than {MAX_MODEL:,} bytes")
+    data = path.read_bytes()
+    count = at = 0
+    try:
+        while at < len(data):
+            key, at = _varint(data, at)
+            count += key == 0x0A  # field 1, with a length: a piece
+            at = _after(data, at, key)
+        if at > len(data) or not count:
+            raise ValueError("it ends inside a piece" if count else "it has no pieces")
+    except (IndexError, ValueError) as error:
+        raise ModelLoadError(f"{path}: this is no SentencePiece model ({error}); download it again") from None
+    return count
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+        if shift > 63:
+            raise ValueError("a number has more than 64 bits")
+
+
+def _after(data: bytes, at: int, key: int) -> int:
+    """Where the field ends that begins at `at`."""
+    kind = key & 7
+    if kind == 0:
+        return _varint(data, at)[1]
+    if kind == 2:
+        length, at = _varint(data, at)
+        return at + length
+    if kind in (1, 5):
+        return at + (8 if kind == 1 else 4)
+    raise ValueError(f"a field of the type {kind}")
+
+
+def _main(folder: Path) -> TokenizerFacts | None:
+    if (file := folder / "tokenizer.json").is_file():
+        return _fast(file)
+    for name in _SENTENCEPIECE:
+        if (folder / name).is_file():
+            return TokenizerFacts(name, count_pieces(folder / name))
+    if (file := folder / "vocab.json").is_file():
+        ids = _ids(read_json_object(file))
+        return TokenizerFacts(file.name, 1 + max(ids.values(), default=-1))
+    return None
+
+
+def _fast(file: Path) -> TokenizerFacts:
+    """tokenizer.json of the tokenizers package."""
+    written = read_json_object(file)
+    model = written.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, list):  # Unigram
+        size = len(vocabulary)
+    elif isinstance(vocabulary, dict):
+        size = 1 + max(_ids(vocabulary).values(), default=-1)
+    else:
+        raise ModelLoadError(f"{file}: this is no tokenizer.json: it has no vocabulary; download it again")
+    added = written.get("added_tokens")
+    tokens = [one for one in added if isinstance(one, dict)] if isinstance(added, list) else []
+    ids = _ids({one.get("content"): one.get("id") for one in tokens if isinstance(one.get("content"), str)})
+    specials = {one["content"] for one in tokens if one.get("special") and isinstance(one.get("content"), str)}
+    return TokenizerFacts(
+        file.name,
+        max(size, 1 + max(ids.values(), default=-1)),
+        {text: number for text, number in ids.items() if text in specials},
+    )
+
+
+def _added(folder: Path) -> dict[str, int]:
+    """Tokens that files beside a tokenizer add to it."""
+    found: dict[str, int] = {}
+    if (file := folder / "added_tokens.json").is_file():
+        found |= _ids(read_json_object(file))
+    if (file := folder / "tokenizer_config.json").is_file():
+        decoder = read_json_object(file).get("added_tokens_decoder")
+        for number, token in decoder.items() if isinstance(decoder, dict) else ():
+            if (
+                re.fullmatch("[0-9]{1,9}", str(number))
+                and isinstance(token, dict)
+                and isinstance(token.get("content"), str)
+            ):
+                found[token["content"]] = int(number)
+    return found
+
+
+def _ids(written: Mapping[Any, Any]) -> dict[str, int]:
+    return {
+        text: number
+        for text, number in written.items()
+        if isinstance(text, str) and isinstance(number, int) and 0 <= number < 1 << 31
+    }

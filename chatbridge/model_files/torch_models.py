@@ -1,0 +1,258 @@
+"""Describes models whose weights are torch's or safetensors files, in each form that projects publish them.
+
+Hugging Face's folders, Meta's shards, SAT's shards (GLM-130B), and single files (RWKV). What differs by family stands
+in `families.py`; here is what differs by form. Reads headers alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from chatbridge.model_files.description import Severity, disagreement
+from chatbridge.model_files.drafts import AGAIN, Draft
+from chatbridge.model_files.families import GENERIC, Family
+from chatbridge.model_files.reading import WHOLE, expected_files, files_in, missing, read_json_object
+from chatbridge.model_files.shapes import Sizes, Tensors, family_of, from_config, measure, uneven_layers, without_prefix
+from chatbridge.model_files.tensors import TensorFile
+
+_PREFIX = "prefix_encoder.embedding.weight"
+_MAX_PARTS = 1000
+_ALL_FILES = "download all of them into this folder"
+
+
+def describe_hub(draft: Draft) -> None:
+    """A folder with config.json."""
+    config = draft.json("config.json")
+    files = draft.attempt(expected_files, draft.path) or []
+    if gone := missing(files):
+        draft.say("error", f"the weights have {len(files)} parts, and {gone}", _ALL_FILES)
+    elif len(files) > 1 and not any((draft.path / f"{name}.index.json").exists() for name in WHOLE):
+        told = f"{files[0].name} is there, and the index of the parts is not"
+        severity: Severity = "error" if _layout(draft.path, config) == "huggingface" else "note"
+        draft.say(severity, told, "download its …index.json, too")
+    headers = draft.read(files)
+    _check_index(draft, headers)
+    if not files and not draft.problems:
+        draft.say("error", "there are no weights here", _no_weights(draft.path))
+    tensors, aliases = _merged(headers)
+    kind = str(config.get("model_type") or "")[:50]
+    if any(name.endswith(_PREFIX) for name in tensors) and not any("embeddings." in name for name in tensors):
+        return _describe_prefix(draft, tensors, config)
+    draft.facts |= {"layout": _layout(draft.path, config), "family": _spoken(kind), "architecture": kind}
+    family = family_of(tensors, (draft.facts["layout"],)) or GENERIC
+    if kind not in ("", family.architecture) and family.architecture:
+        family = _renamed(family, kind)  # a family with LLaMA's names, as Mistral's
+    named = without_prefix(family, tensors)
+    sizes = measure(family, [named], {name.removeprefix(family.prefix) for name in aliases})
+    draft.measured(family, sizes)
+    draft.quantized(sizes, [named], config)
+    bits = config.get("quantization_bit")
+    if isinstance(bits, int) and bits and sizes.bits and bits != sizes.bits:
+        draft.say("error", disagreement("bits", ("config.json", bits), ("the shapes", sizes.bits)), AGAIN)
+    draft.against("config.json", from_config(config), sizes, vocabulary="note" if kind == "chatglm" else "error")
+    if family.name and draft.whole and (lost := uneven_layers(family, named)):
+        draft.say("error", lost, AGAIN)
+    if not kind and "config.json" not in "".join(problem.message for problem in draft.problems):
+        draft.say("error", "config.json has no model_type", "download it again")
+    draft.tokenized(draft.path)
+    return None
+
+
+def describe_meta(draft: Draft) -> None:
+    """A folder with Meta's consolidated.*.pth and params.json."""
+    draft.facts |= {"layout": "meta", "family": "LLaMA", "architecture": "llama"}
+    params = draft.json("params.json")
+    if not (draft.path / "params.json").exists():
+        draft.say("warning", "there is no params.json", "download it from where the weights are")
+    if (sizes := _describe_parts(draft, "consolidated.{:02}.pth")) is not None:
+        draft.against("params.json", from_config(params), sizes)
+    draft.tokenized(draft.path, draft.path.parent)
+
+
+def describe_sat(draft: Draft) -> None:
+    """A folder with SAT's mp_rank_*_model_states.pt, or with the name of such a one in `latest`."""
+    draft.facts |= {"layout": "glm-130b", "family": "GLM-130B", "architecture": "glm-130b"}
+    within = ""
+    if (draft.path / "latest").is_file():
+        with (draft.path / "latest").open("rb") as file:
+            within = file.read(100).decode("utf-8", "replace").strip()
+        if not within or Path(within).name != within or "\0" in within or not (draft.path / within).is_dir():
+            draft.say("error", f"`latest` names {within[:80]!r}, and there is no such folder", AGAIN)
+            return
+    _describe_parts(draft, "mp_rank_{:02}_model_states.pt", within, "module")
+    draft.facts["context"] = 2048
+    draft.tokenized(draft.path)
+
+
+def describe_file(draft: Draft) -> None:
+    """One file that is a model by itself, or only a part of something."""
+    headers = draft.read([draft.path])
+    tensors = headers[0].weights if headers else {}
+    family = family_of(tensors)
+    if family is None:
+        draft.facts["layout"] = ""
+        if headers:
+            draft.say("error", *_of_no_family(tensors))
+        return
+    draft.facts["layout"] = family.layout if family.layout == "rwkv" else "safetensors"
+    named = without_prefix(family, tensors)
+    sizes = measure(family, [named])
+    draft.measured(family, sizes)
+    draft.quantized(sizes, [named], {})
+    if lost := uneven_layers(family, named):
+        draft.say("error", lost, AGAIN)
+    if family.layout == "rwkv":
+        _describe_rwkv(draft, headers[0])
+
+
+def _describe_rwkv(draft: Draft, header: TensorFile) -> None:
+    context = re.search(r"ctx-?(\d{3,7})", draft.path.stem)
+    draft.facts["context"] = int(context[1]) if context else 0
+    rows = draft.facts["vocabulary"]
+    known = {65536: "World, which the rwkv package brings along", 50277: "20B_tokenizer.json of BlinkDL/ChatRWKV"}
+    draft.details["tokenizer"] = known.get(rows, "neither World's nor the Pile's: name its file by tokenizer:")
+    if isinstance(strategy := header.values.get("_strategy"), str):
+        draft.details["converted"] = f"for the strategy {strategy[:100]!r}, and for no other"
+        draft.facts["quantization"] = "int8" if "i8" in strategy else draft.facts["quantization"]
+
+
+def _describe_parts(draft: Draft, name: str, within: str = "", group: str = "") -> Sizes | None:
+    """A model in tensor-parallel parts. `name`: of a part by its number; `within`, `group`: the folder that they are
+    in, and the group of tensors in each. Returns what the shapes say, None where that is nothing."""
+    folder = draft.path / within
+    pattern = re.compile(re.escape(name.split("{")[0]) + r"(\d{2,4})" + re.escape(name.split("}")[1]))
+    files = draft.attempt(files_in, folder) or []
+    numbers = {int(found[1]): file for file in files if (found := pattern.fullmatch(file.name))}
+    headers = draft.read([numbers[number] for number in sorted(numbers)])
+    parts = [header.groups.get(group, {}) if group else header.tensors for header in headers]
+    family = family_of(parts[0], (draft.facts["layout"],)) if parts else None
+    if family is None:
+        if headers or not numbers:
+            draft.say("error", f"the shards hold no weights of {draft.facts['family']}", AGAIN)
+        return None
+    named = [without_prefix(family, part) for part in parts]
+    sizes = measure(family, named)
+    if sizes.degree != len(numbers):
+        wanted = range(min(sizes.degree, _MAX_PARTS))
+        gone = [name.format(number) for number in wanted if number not in numbers]
+        told = disagreement("shards", ("the folder", len(numbers)), ("the shapes in them", sizes.degree))
+        lost = f"; {', '.join(gone[:4])}{' …' if len(gone) > 4 else ''} missing" if gone else ""
+        draft.say("error", told + lost, _ALL_FILES if gone else "keep the files of one model alone in the folder")
+        draft.whole = False
+    draft.measured(family, sizes)
+    draft.quantized(sizes, named, {})
+    if sizes.degree > 1:
+        draft.details["tensor-parallel parts"] = f"{sizes.degree:,}"
+    for header, part in zip(headers, named, strict=True):
+        if why := _unlike(family, named[0], part):
+            draft.say(
+                "error", f"{header.path.name} is no part of the same model as {headers[0].path.name}: {why}", AGAIN
+            )
+        elif lost := uneven_layers(family, part):
+            draft.say("error", f"{header.path.name}: {lost}", AGAIN)
+    return sizes
+
+
+def _unlike(family: Family, first: Tensors, other: Tensors) -> str:
+    """What another part has differently; vocabularies may be cut unevenly."""
+    if apart := sorted(first.keys() ^ other.keys()):
+        return f"{apart[0]} is in one of them alone"
+    free = (family.embedding, family.head)
+    for name, tensor in first.items():
+        if name not in free and tensor.shape != other[name].shape:
+            return f"{name} has the shapes {list(tensor.shape)} and {list(other[name].shape)}"
+    return ""
+
+
+def _describe_prefix(draft: Draft, tensors: Tensors, config: Mapping[str, Any]) -> None:
+    """What P-Tuning v2 has trained: a vector for each of the first positions, layer by layer."""
+    name = next(name for name in tensors if name.endswith(_PREFIX))
+    shape = tensors[name].shape
+    length, numbers = (shape[0], shape[-1]) if shape else (0, 0)
+    said = from_config(config)
+    draft.facts |= {"layout": "ptuning", "family": "P-Tuning v2 prefix", "architecture": "chatglm",
+                    "parameters": sum(tensor.size for tensor in tensors.values())}  # fmt: skip
+    draft.facts |= {key: said[key] for key in ("layers", "width") if key in said}
+    draft.details["prefix"] = f"{length:,} positions of {numbers:,} numbers"
+    projected = any(".trans." in other for other in tensors)
+    wanted = 2 * said.get("layers", 0) * said.get("width", 0)
+    if wanted and numbers != wanted and not projected:
+        draft.say(
+            "error", disagreement("numbers for a position", ("config.json", wanted), ("the prefix", numbers)), AGAIN
+        )
+    declared = config.get("pre_seq_len")
+    if isinstance(declared, int) and declared != length:
+        draft.say(
+            "error", disagreement("positions", ("pre_seq_len in config.json", declared), ("the prefix", length)), AGAIN
+        )
+
+
+def _check_index(draft: Draft, headers: Sequence[TensorFile]) -> None:
+    """Each shard has the tensors that the index says; shards of two models, or with changed names, have not."""
+    for header in headers:
+        form = "model.safetensors" if header.format == "safetensors" else "pytorch_model.bin"
+        index = draft.path / f"{form}.index.json"
+        if (len(headers) == 1 and header.path.name == form) or not index.exists():
+            continue
+        named = (draft.attempt(read_json_object, index) or {}).get("weight_map")
+        own = [key for key, file in named.items() if file == header.path.name] if isinstance(named, dict) else []
+        if lost := [key for key in own if key not in header.tensors]:
+            more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+            draft.say(
+                "error", f"{header.path.name}: {lost[0]:.200}{more} should be in it by {index.name}, and is not", AGAIN
+            )
+
+
+def _merged(headers: Sequence[TensorFile]) -> tuple[Tensors, set[str]]:
+    """The tensors of all shards, and the names of those that lie where another of their file does."""
+    found, aliases = {}, set()
+    for header in headers:
+        seen = set()
+        for name, tensor in header.weights.items():
+            found[name] = tensor
+            if (tensor.start, tensor.shape) in seen and tensor.nbytes:
+                aliases.add(name)
+            seen.add((tensor.start, tensor.shape))
+    return found, aliases
+
+
+def _layout(folder: Path, config: Mapping[str, Any]) -> str:
+    if config.get("model_type") == "chatglm":
+        first = (
+            "inner_hidden_size" in config or "position_encoding_2d" in config or (folder / "ice_text.model").exists()
+        )
+        return "chatglm" if first else "chatglm2"
+    return "encoder-decoder" if config.get("is_encoder_decoder") is True else "huggingface"
+
+
+def _renamed(family: Family, kind: str) -> Family:
+    from dataclasses import replace
+
+    return replace(family, name=_spoken(kind), architecture=kind, rows={})
+
+
+def _spoken(kind: str) -> str:
+    return {"llama": "LLaMA", "bloom": "BLOOM", "chatglm": "ChatGLM"}.get(kind, kind)
+
+
+def _no_weights(folder: Path) -> str:
+    if any((folder / name).exists() for name in ("tf_model.h5", "flax_model.msgpack")):
+        return "those here are TensorFlow's or Flax's; take a model with safetensors or pytorch_model.bin"
+    return "download model.safetensors or pytorch_model.bin into this folder, with all its parts and their index"
+
+
+def _of_no_family(tensors: Tensors) -> tuple[str, str]:
+    """What weights by themselves may be, and what to do with them."""
+    if not tensors:
+        return "this file holds no weights by name", "take the file that the model's page names"
+    if any(name.endswith("att.time_state") for name in tensors):
+        return "this is an initial state of RWKV and no model", "give it under adapters: NAME: init_state:"
+    if any("lora_" in name for name in tensors):
+        return "these are an adapter's tensors without its adapter_config.json", "give the adapter's folder"
+    if any(name.endswith(_PREFIX) for name in tensors):
+        return "this is a P-Tuning prefix", "give it under adapters: NAME: prefix:, beside its ChatGLM-6B"
+    first = next(iter(tensors))
+    return f"weights of no family that can be told by them ({first:.100}, …)", "give the folder with its config.json"
