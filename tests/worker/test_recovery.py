@@ -20,6 +20,7 @@ from chatbridge.testing import run_virtually
 from chatbridge.testing.toy import ToyModel, ToyOptions, toy_backend
 from chatbridge.worker.backend import WorkerBackend
 from chatbridge.worker.backoff import Backoff
+from chatbridge.worker.recovery import INNOCENT_SECONDS
 
 from .dying import HANG, POISON, TOKENIZER_POISON, FakeProcess, Machine
 
@@ -75,6 +76,25 @@ async def outcomes(machine: Machine, requests: list[tuple[Request, float]]) -> l
         return await asyncio.gather(
             *(text_of(backend, request, delay) for request, delay in requests), return_exceptions=True
         )
+
+
+def test_what_had_no_part_gives_way_to_the_others_in_time() -> None:
+    machine = Machine(max_batch=1, eos_every=10**9, kills=[5])
+
+    async def ends() -> list[float]:
+        async with backend_on(machine) as backend, asyncio.timeout(3600):
+            now = asyncio.get_running_loop().time
+
+            async def end_of(request: Request) -> float:
+                assert await text_of(backend, request, 0.0) == expected(request, machine)
+                return now()
+
+            suspect, innocent = ask("who was at work"), ask("who waited", tokens=4000)
+            return await asyncio.gather(end_of(suspect), end_of(innocent))
+
+    first, second = run_virtually(ends())
+    assert INNOCENT_SECONDS < first < INNOCENT_SECONDS + 5, "it is tried as soon as the other has been paused"
+    assert second > first
 
 
 POISONS = {
