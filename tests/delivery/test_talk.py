@@ -235,6 +235,25 @@ async def test_a_message_edited_or_deleted_while_its_files_are_fetched(harness: 
 
 
 @virtually
+async def test_the_files_of_an_edited_message_are_fetched_before_it_is_answered_again(harness: Harness) -> None:
+    async def fetch(source: str, max_bytes: int) -> bytes:
+        return source.encode()
+
+    backend = ScriptedBackend("one", "two")
+    async with harness.program(backend, downloads=Downloads("Chat", fetch)) as delivery:
+        for id, source in (("1", "old"), ("1", "new")):
+            message = replace(
+                said("read this", id), attachments=(Attachment("a.txt", "text/plain", b"", source=source),)
+            )
+            await (delivery.accept(message) if source == "old" else delivery.edited(message))
+            await harness.service.clock.sleep(5)
+        await delivery.press(press("answer", harness.id(1)))
+        await harness.service.clock.sleep(5)
+    read = [request.turns[-1].text for request in backend.requests]
+    assert read == ["read this\n\n[a.txt]\nold", "read this\n\n[a.txt]\nnew"]
+
+
+@virtually
 async def test_a_message_edited_while_it_waits_for_the_answer_before_it(harness: Harness) -> None:
     backend = EchoBackend(lambda question: f"answer to {question}", pauses=lambda: 1.0)
     async with harness.program(backend, settings={"prefix": "!"}) as delivery:
