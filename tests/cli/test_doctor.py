@@ -196,7 +196,10 @@ def tool(folder: Path, name: str, script: str) -> None:
         ({"nvidia-smi": "echo 'No devices were found'"}, ["none seen; models run on the processor"]),
         ({"nvidia-smi": "echo broken; exit 9"}, ["none seen; models run on the processor"]),
         ({"nvidia-smi": "printf '\\377, 1024, 5\\n'"}, ["\ufffd, 1.0 GiB, driver 5"]),
-        ({"rocm-smi": "echo device,series; echo card0,MI300X,x; echo"}, ["MI300X, ROCm"]),
+        (
+            {"rocm-smi": "echo device,series; echo card0,MI300X,x; echo card1,MI210; echo"},
+            ["MI300X, ROCm", "MI210, ROCm"],
+        ),
         ({}, ["none seen; models run on the processor"]),
     ],
 )

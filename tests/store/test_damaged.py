@@ -174,6 +174,24 @@ async def test_one_bad_row_harms_no_other_chat(
         await again.aclose()
 
 
+@pytest.mark.parametrize("value", [b"\x00\x01", "words"], ids=["bytes", "words"])
+@pytest.mark.parametrize("column", ["bot", "channel", "attempts", "error", "created"])
+@pytest.mark.parametrize("box", ["inbox", "outbox"])
+async def test_the_queue_lists_what_was_not_put_aside_yet(filled: Path, box: str, column: str, value: object) -> None:
+    store = await Store.open(filled)
+    try:
+        before = await Queue(store).entries()
+        spoil(filled, TABLES[box], 0, column, value)
+        entries = await Queue(store).entries()
+        assert {entry.id for entry in entries} == {entry.id for entry in before}
+        for entry in entries:
+            assert isinstance(entry.attempts, int)
+            assert isinstance(entry.created, float)
+            assert all(isinstance(words, str) for words in (entry.bot, entry.channel, entry.error, entry.text))
+    finally:
+        await store.aclose()
+
+
 NAMES = [(table, name) for table, name in COLUMNS if table.columns[name].utf8]
 
 
