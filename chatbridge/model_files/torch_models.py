@@ -35,7 +35,7 @@ def describe_hub(draft: Draft) -> None:
         draft.say(severity, told, "download its …index.json, too")
     headers = draft.read(files)
     _check_index(draft, headers)
-    if not files and not draft.problems:
+    if not files and not any(problem.severity == "error" for problem in draft.problems):
         draft.say("error", "there are no weights here", _no_weights(draft.path))
     tensors, aliases = _merged(headers)
     kind = str(config.get("model_type") or "")[:50]
