@@ -413,3 +413,16 @@ def test_links_to_what_is_not_there_are_told(tmp_path: Path) -> None:
         (tmp_path / name[:4] / name).symlink_to(name)
         assert f"{name} is a link" in told(found := inspect_model(tmp_path / name[:4]))
         assert not found.sound
+
+
+def test_an_adapter_of_experts_has_the_rank_once_for_each(tmp_path: Path) -> None:
+    layer = "base_model.model.model.layers.0"
+    shapes = {f"{layer}.self_attn.q_proj.lora_A.weight": (4, 16), f"{layer}.self_attn.q_proj.lora_B.weight": (16, 4)}
+    for name in ("experts", "experts.base_layer"):
+        shapes |= {f"{layer}.mlp.{name}.lora_A.weight": (32, 16), f"{layer}.mlp.{name}.lora_B.weight": (24, 32)}
+    named = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    found = inspect_model(write_adapter(tmp_path / "a", shapes, target_modules=["q_proj"], target_parameters=named))
+    assert found.sound
+    assert found.adapter is not None
+    assert (found.adapter.rank, found.adapter.targets) == ((4,), ("experts", "q_proj"))
+    assert "tensors of experts" in faults(write_adapter(tmp_path / "b", shapes, target_modules=["q_proj"]))
