@@ -426,3 +426,18 @@ def test_an_adapter_of_experts_has_the_rank_once_for_each(tmp_path: Path) -> Non
     assert found.adapter is not None
     assert (found.adapter.rank, found.adapter.targets) == ((4,), ("experts", "q_proj"))
     assert "tensors of experts" in faults(write_adapter(tmp_path / "b", shapes, target_modules=["q_proj"]))
+
+
+def test_layers_of_another_family_need_not_be_alike_and_may_be_followed_by_guessing_ones(tmp_path: Path) -> None:
+    shapes = {**hub_llama(layers=4)}
+    for layer in (1, 2, 3):
+        del shapes[f"model.layers.{layer}.mlp.gate_proj.weight"]
+        shapes[f"model.layers.{layer}.mlp.experts.0.gate_proj.weight"] = (8, 16)
+    folder = write_hub_llama(tmp_path / "m", config={"model_type": "glm4_moe", "num_hidden_layers": 3})
+    write_safetensors(folder / "model.safetensors", shapes)
+    assert "layers: config.json says 3" in faults(folder)
+    change(folder / "config.json", num_nextn_predict_layers=1)
+    found = inspect_model(folder)
+    assert (found.sound, found.layers) == (True, 3)
+    change(folder / "config.json", model_type="llama")
+    assert "is not there, and other layers have it" in faults(folder)
