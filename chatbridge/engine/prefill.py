@@ -23,11 +23,12 @@ MIN_TOKENS = 16
 class PrefillLimit:
     """How many tokens of prompts the next step may read.
 
-    `seconds`: how long reading may hold up a step; `clock` gives seconds.
+    `seconds`: how long reading may hold up a step; `clock` gives seconds,
+    also those of short steps: `time.monotonic` counts 16 ms at once on Windows.
     """
 
     seconds: float = STEP_SECONDS
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = time.perf_counter
     _seconds_per_token: deque[float] = field(default_factory=lambda: deque(maxlen=2))
 
     @contextmanager

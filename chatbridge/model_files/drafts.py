@@ -73,7 +73,7 @@ class Draft:
         """The headers of those files that are there and sound."""
         found: list[TensorFile] = []
         for file in files:
-            header = self.attempt(_any_tensors, file) if file.exists() else None
+            header = self.attempt(_any_tensors, file) if file.exists() or file.is_symlink() else None
             if header is None:
                 self.whole = False
                 continue

@@ -123,7 +123,7 @@ NO_WEIGHTS = (
 CONFIG_KEYS = {
     "layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
     "width": ("hidden_size", "n_embd", "d_model", "dim"),
-    "heads": ("num_attention_heads", "n_head", "n_heads"),
+    "heads": ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads"),
     "inner": ("intermediate_size", "inner_hidden_size", "ffn_dim", "n_inner", "ffn_hidden_size"),
     "context": ("max_position_embeddings", "max_sequence_length", "seq_length", "n_positions", "n_ctx", "max_seq_len"),
     "vocabulary": ("vocab_size", "padded_vocab_size"),

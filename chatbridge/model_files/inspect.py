@@ -43,6 +43,8 @@ def inspect_model(path: Path, others: Mapping[str, Collection[str]] | None = Non
     if place != path:
         draft.details["asked for"] = str(path)
     try:
+        if place.is_dir():
+            _broken_links(draft)
         describe(draft)
     except OSError as error:  # rights, or a file that goes meanwhile
         raise ModelLoadError(f"{error.filename or path}: it can't be read: {error.strerror or error}") from error
@@ -107,12 +109,36 @@ def _folder(path: Path) -> tuple[Path, _Describe]:
 
 
 def _of_folder(path: Path, files: Sequence[Path]) -> tuple[Path, _Describe] | None:
-    """The first form whose sign is in the folder. A part of SAT's stands for the folder with `latest` above it."""
+    """The first form whose sign is in the folder. A part of SAT's stands for the folder with `latest` above it.
+
+    A whole model in Hugging Face's form is one whatever a trainer or a conversion has left beside it.
+    """
+    whole = any(file.name == "config.json" for file in files) and _has_weights(path)
     for sign, describe in _SIGNS:
+        if whole and describe not in (describe_peft, describe_hub):
+            continue
         if any(file.match(sign) for file in files):
             above = describe is describe_sat and not (path / "latest").exists() and (path.parent / "latest").is_file()
             return (path.parent if above else path), describe
     return None
+
+
+def _has_weights(folder: Path) -> bool:
+    with suppress(ModelLoadError):  # told when the folder is described
+        return any(file.is_file() for file in expected_files(folder))
+    return False
+
+
+def _broken_links(draft: Draft) -> None:
+    """Links to what is not there, as where a folder of Hugging Face's cache was copied without its blobs."""
+    broken = [file.name for file in files_in(draft.path) if file.is_symlink() and not file.exists()]
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        draft.say(
+            "warning",
+            f"{', '.join(broken[:3])}{more} {'is a link' if len(broken) == 1 else 'are links'} to what is not there",
+            "download the model again, or copy it with what its links name (cp -rL)",
+        )
 
 
 def _describe_xor(draft: Draft) -> None:

@@ -84,9 +84,11 @@ def _kind(path: Path, begin: bytes) -> Kind:
         return "torch"
     if (name := _ENC.fullmatch(path.name)) and begin[:32].hex() == name[2]:
         return "xor"
+    if begin[4:9] == b"\0\0\0\0{":  # 8 bytes of length, of which 4 do; it may begin as a pickle does
+        return "safetensors"
     if begin[:1] == b"\x80" and begin[1:2] in b"\1\2\3\4\5" and begin[1:2]:
         return "pickle"
-    if begin[4:9] == b"\0\0\0\0{" or path.suffix == ".safetensors":  # 8 bytes of length, of which 4 do
+    if path.suffix == ".safetensors":
         return "safetensors"
     if begin[:1] == b"\n" and path.suffix == ".model":  # protobuf: the first field is a piece
         return "sentencepiece"

@@ -62,12 +62,13 @@ def describe_peft(draft: Draft) -> None:
 
 def _about(kind: str, written: Mapping[str, Any], tensors: Tensors) -> AdapterDescription:
     downs = {name: tensor for name, tensor in tensors.items() if name.endswith(_DOWN) and len(tensor.shape) == 2}
+    stacked = _with_parameters(written)
     numbers = {int(found[1]) for name in tensors if (found := _LAYER.search(name))}
     whole = {name: tensor for name, tensor in tensors.items() if name.endswith(_WHOLE) and len(tensor.shape) == 2}
     width = next((tensor.shape[1] for name, tensor in downs.items() if _target(name) in _READ_WIDTH), 0)
     return AdapterDescription(
         kind=kind,
-        rank=tuple(sorted({tensor.shape[0] for tensor in downs.values()})),
+        rank=tuple(sorted({tensor.shape[0] for name, tensor in downs.items() if _target(name) not in stacked})),
         alpha=_number(written.get("lora_alpha")),
         targets=tuple(sorted({_target(name) for name in downs})),
         tensors=len(tensors),
@@ -105,12 +106,18 @@ def _check(draft: Draft, written: Mapping[str, Any], tensors: Tensors, about: Ad
             f"target_modules names {', '.join(absent)[:200]}, of which there are no tensors",
             AGAIN,
         )
-    if about.targets and named and (more := sorted(set(about.targets) - named)):
+    if about.targets and named and (more := sorted(set(about.targets) - named - _with_parameters(written))):
         draft.say("error", f"there are tensors of {', '.join(more)[:200]}, which target_modules does not name", AGAIN)
     if written.get("enable_lora") not in (None, False):
         draft.say("error", "it was made by an early PEFT for joined matrices (enable_lora)", "train or merge it again")
     if not about.targets and about.kind == "LORA":
         draft.say("error", "none of its tensors changes a layer: it has no effect", "take another copy")
+
+
+def _with_parameters(written: Mapping[str, Any]) -> set[str]:
+    """The layers of which `target_parameters` names parameters, as "experts"; their matrices are stacked there."""
+    given = written.get("target_parameters")
+    return {str(one).rpartition(".")[0].rpartition(".")[2] for one in given} if isinstance(given, list) else set()
 
 
 def _check_pair(draft: Draft, name: str, down: TensorInfo, up: TensorInfo | None) -> None:
@@ -131,7 +138,10 @@ def _short(name: str) -> str:
 
 def _target(name: str) -> str:
     """The layer's own name: `q_proj` of `model.layers.0.self_attn.q_proj.lora_A.weight`."""
-    return name.removesuffix(_DOWN[0]).removesuffix(_DOWN[1]).rpartition(".")[2]
+    layer = name.removesuffix(_DOWN[0]).removesuffix(_DOWN[1])
+    while layer.endswith(".base_layer"):  # of several parameters in one layer
+        layer = layer.removesuffix(".base_layer")
+    return layer.rpartition(".")[2]
 
 
 def _number(value: object) -> float:

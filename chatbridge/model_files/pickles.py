@@ -140,7 +140,7 @@ class _Machine:
     """One run over a pickle: a stack of values, marks in it, and the values that are named again (the memo)."""
 
     def __init__(self, path: Path, data: Bytes, at: int) -> None:
-        self.path, self.data, self.at = path, data, at
+        self.path, self.data, self.at, self.protocol = path, data, at, 2
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -154,6 +154,12 @@ class _Machine:
                 self.found.root, self.found.end = self.stack.pop(), self.at
                 return self.found
             step = _STEPS.get(code)
+            if step is None and self.protocol > 3:
+                raise ModelLoadError(
+                    f"{self.path}: it was written with Python's pickle protocol {self.protocol}, which torch reads "
+                    f"only by running what the file says; take the model as safetensors, or from somebody whom you "
+                    f"trust torch.load it with weights_only=False, and torch.save it as it does by itself"
+                )
             if step is None:
                 raise self.damaged(f"the pickle has the instruction {code!r}, which torch.save does not write")
             step(self)
@@ -218,11 +224,18 @@ class _Machine:
         build = _BUILDERS.get(function.name) if isinstance(function, _Name) else None
         self.push(build(self, arguments) if build is not None and isinstance(arguments, tuple) else _OTHER)
 
+    def begin(self) -> None:
+        (self.protocol,) = self.take(1)
+
     def build(self) -> None:
         self.stack.pop()  # attributes of what is below, as a state dict's `_metadata`
+        if self.stack and isinstance(self.stack[-1], PickledTensor):
+            raise self.damaged("it makes another tensor of one, which torch.save does not write")
 
     def storage(self) -> None:
         identity = self.stack.pop()
+        if isinstance(identity, tuple) and identity[:1] == ("module",):  # a class with its source, by old torch
+            return self.push(_OTHER)
         if not isinstance(identity, tuple) or len(identity) < 5 or identity[0] != "storage":
             raise self.damaged("it names a storage in a way that torch does not")
         _, kind, key, _, count = identity[:5]
@@ -233,7 +246,7 @@ class _Machine:
         found = self.found.storages.setdefault(key, Storage(key, dtype, count))
         if (found.dtype, found.count) != (dtype, count):
             raise self.damaged(f"the storage {key!r:.100} is said to be two things")
-        self.push(found)
+        return self.push(found)
 
     def set_items(self, items: Sequence[Any]) -> None:
         into = self.stack[-1]
@@ -337,7 +350,7 @@ _BUILDERS: dict[str, Callable[[_Machine, tuple[Any, ...]], Any]] = {
 }
 
 _STEPS: dict[bytes, Callable[[_Machine], object]] = {
-    b"\x80": lambda m: m.take(1),
+    b"\x80": _Machine.begin,
     b"(": _Machine.mark,
     b"}": lambda m: m.push({}),
     b"]": lambda m: m.push([]),

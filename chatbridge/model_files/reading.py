@@ -111,12 +111,14 @@ def indexed_files(index: Path) -> list[Path]:
     named = read_json_object(index).get("weight_map")
     if not isinstance(named, dict) or not named:
         raise ModelLoadError(f"{index}: it names no files (weight_map); download it again")
-    files = set()
+    files: set[str] = set()
     for name in named.values():
         if not isinstance(name, str) or name in ("", "..", ".") or Path(name).name != name or "\0" in name:
             raise ModelLoadError(f"{index}: {name!r} is no name of a file beside it")
-        files.add(index.parent / name)
-    return sorted(files)
+        files.add(name)
+        if len(files) > MAX_FILES:
+            raise ModelLoadError(f"{index}: it names more than {MAX_FILES:,} files; download it again")
+    return [index.parent / name for name in sorted(files)]
 
 
 def weight_files(folder: Path) -> list[Path]:

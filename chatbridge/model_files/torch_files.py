@@ -26,7 +26,7 @@ MAX_DIRECTORY = 32 << 20
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
-_END, _END_64 = b"PK\5\6", b"PK\6\6"
+_END, _END_64, _LOCATOR_64 = b"PK\5\6", b"PK\6\6", b"PK\6\7"
 
 _ZIP_ERRORS = (
     zipfile.BadZipFile, NotImplementedError, OSError, ValueError, RuntimeError, EOFError, LookupError, struct.error,
@@ -46,17 +46,18 @@ def read_torch_zip(path: Path) -> TensorFile:
         except _ZIP_ERRORS as error:
             raise damaged_torch(path, f"its table of contents can't be read: {error}") from error
         by_name = {entry.filename: entry for entry in entries}
-        if len(entries) > MAX_TENSORS or len(by_name) < len(entries):
-            raise damaged_torch(path, f"{len(entries):,} entries with {len(by_name):,} names")
-        pickled = next((name for name in by_name if name.endswith("/data.pkl")), None)
-        if pickled is None or f"{pickled.removesuffix('data.pkl')}constants.pkl" in by_name:
+        apart = {name.lower() for name in by_name}  # torch takes the one for the other
+        if len(entries) > MAX_TENSORS or len(apart) < len(entries):
+            raise damaged_torch(path, f"{len(entries):,} entries with {len(apart):,} names")
+        folder = next(iter(by_name), "").partition("/")[0] + "/"  # torch, too, asks the first entry
+        pickled = f"{folder}data.pkl"
+        if pickled not in by_name or f"{folder}constants.pkl" in by_name:
             raise ModelLoadError(f"{path}: {_no_weights(by_name)}")
         start, length = _place(path, file, size, by_name[pickled])
         if length > MAX_PICKLE:
             raise damaged_torch(path, f"its names and shapes take {length:,} bytes; {MAX_PICKLE:,} are the most")
         file.seek(start)
         found = read_pickle(path, file.read(length))
-        folder = pickled.removesuffix("data.pkl")
         places = {}
         for key, storage in found.storages.items():
             entry = by_name.get(f"{folder}data/{key}")
@@ -107,18 +108,27 @@ def check_torch_zip(path: Path) -> None:
 
 
 def _check_end(path: Path, file: BinaryIO, size: int) -> None:
-    """The archive's end is there, and its table of contents is none that would fill the memory."""
+    """The archive's end is there, and its table of contents is none that would fill the memory, or that a program
+    would look for elsewhere: Python counts back from the end, and torch from the beginning."""
     file.seek(max(0, size - (1 << 16) - 22))
     tail = file.read((1 << 16) + 22)
     at = tail.rfind(_END)
     if at < 0 or len(tail) - at < 22:
         raise _half_zip(path, file, size)
-    length = int.from_bytes(tail[at + 12 : at + 16], "little")
-    if length == 0xFFFFFFFF:
-        wide = tail.rfind(_END_64)
-        length = int.from_bytes(tail[wide + 40 : wide + 48], "little") if wide >= 0 else length
+    length, start = struct.unpack("<II", tail[at + 12 : at + 20])
+    end = max(0, size - (1 << 16) - 22) + at
+    if at >= 76 and tail[at - 20 : at - 16] == _LOCATOR_64:  # the same in wide numbers, as torch always writes it
+        end -= 76
+        wide = tail[at - 76 : at - 20]
+        if wide[:4] != _END_64 or int.from_bytes(tail[at - 12 : at - 4], "little") != end:
+            raise damaged_torch(path, "its end is not where it says")
+        length, start = struct.unpack("<QQ", wide[40:56])
     if length > min(size, MAX_DIRECTORY):
         raise damaged_torch(path, f"its table of contents has {length:,} bytes; {MAX_DIRECTORY:,} are the most")
+    if start + length != end:
+        raise damaged_torch(
+            path, f"its table of contents should end at byte {start + length:,}, and ends at byte {end:,}"
+        )
 
 
 def _half_zip(path: Path, file: BinaryIO, size: int) -> ModelLoadError:
@@ -146,7 +156,10 @@ def _half(path: Path, size: int, found: Pickle) -> ModelLoadError:
 def _place(path: Path, file: BinaryIO, size: int, entry: zipfile.ZipInfo) -> tuple[int, int]:
     """Where the bytes of an entry begin, and how many there are."""
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-        raise damaged_torch(path, f"{entry.filename:.200} is compressed or encrypted, which torch never does")
+        raise ModelLoadError(
+            f"{path}: {entry.filename:.200} is compressed or encrypted, which torch never does: another program has "
+            f"packed the file anew; take the original, or torch.load and torch.save it once"
+        )
     file.seek(max(0, entry.header_offset))
     header = file.read(30)
     if len(header) < 30 or header[:4] != b"PK\3\4" or entry.header_offset < 0:

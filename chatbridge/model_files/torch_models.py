@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def describe_hub(draft: Draft) -> None:
         draft.say(severity, told, "download its …index.json, too")
     headers = draft.read(files)
     _check_index(draft, headers)
-    if not files and not draft.problems:
+    if not files and not any(problem.severity == "error" for problem in draft.problems):
         draft.say("error", "there are no weights here", _no_weights(draft.path))
     tensors, aliases = _merged(headers)
     kind = str(config.get("model_type") or "")[:50]
@@ -43,17 +44,22 @@ def describe_hub(draft: Draft) -> None:
         return _describe_prefix(draft, tensors, config)
     draft.facts |= {"layout": _layout(draft.path, config), "family": _spoken(kind), "architecture": kind}
     family = family_of(tensors, (draft.facts["layout"],)) or GENERIC
+    even = bool(family.name)
     if kind not in ("", family.architecture) and family.architecture:
+        even = False  # others with these names may have experts in some layers, or no keys
         family = _renamed(family, kind)  # a family with LLaMA's names, as Mistral's
     named = without_prefix(family, tensors)
     sizes = measure(family, [named], {name.removeprefix(family.prefix) for name in aliases})
+    more = config.get("num_nextn_predict_layers")  # layers behind the last that guess tokens, as DeepSeek-V3's
+    if isinstance(more, int) and more > 0 and sizes.layers - more == from_config(config).get("layers"):
+        sizes = replace(sizes, numbers=tuple(n for n in sizes.numbers if n < sizes.layers - more))
     draft.measured(family, sizes)
     draft.quantized(sizes, [named], config)
     bits = config.get("quantization_bit")
     if isinstance(bits, int) and bits and sizes.bits and bits != sizes.bits:
         draft.say("error", disagreement("bits", ("config.json", bits), ("the shapes", sizes.bits)), AGAIN)
     draft.against("config.json", from_config(config), sizes, vocabulary="note" if kind == "chatglm" else "error")
-    if family.name and draft.whole and (lost := uneven_layers(family, named)):
+    if even and draft.whole and (lost := uneven_layers(family, named)):
         draft.say("error", lost, AGAIN)
     if not kind and "config.json" not in "".join(problem.message for problem in draft.problems):
         draft.say("error", "config.json has no model_type", "download it again")
@@ -229,8 +235,6 @@ def _layout(folder: Path, config: Mapping[str, Any]) -> str:
 
 
 def _renamed(family: Family, kind: str) -> Family:
-    from dataclasses import replace
-
     return replace(family, name=_spoken(kind), architecture=kind, rows={})
 
 

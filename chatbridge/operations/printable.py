@@ -20,6 +20,7 @@ _ESCAPED: dict[int, str | None] = {code: chr(code).encode("unicode_escape").deco
 _IN_JSON = {code: f"\\u{code:04x}" for code in _STEERING if code >= 0x20}  # below that, JSON itself writes them out
 _LONE_HALVES = {code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}
 _ESCAPED |= _LONE_HALVES
+_IN_JSON |= _LONE_HALVES  # a file's name may hold bytes that are no text
 
 
 def printable(text: str) -> str:

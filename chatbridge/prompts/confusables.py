@@ -60,17 +60,25 @@ def _as_line_end(written: re.Match[str]) -> str:
     return "\n".ljust(len(written[0]), "\0") if is_one else written[0]
 
 
+_UNSEEN_LINE_END = re.compile("[\v\x1c-\x1e]")
 _ACCENTS = str.maketrans(dict.fromkeys("´¸˛˜˝ͺ΄᾽᾿῀\u1ffd῾", "\0"))
 """Accents that stand by themselves, as far as they look like another sign: "´" like an apostrophe."""
 
 
 def readings_of(text: str) -> list[str]:
-    """`text`, and the same of the same length without the accents that stand by themselves.
+    """`text`, and the same of the same length as others may read it, in every combination.
 
-    They look like signs and letters, and are a blank with a mark for who normalises, which is no sign before a header.
+    Accents that stand by themselves look like signs and letters, and are a blank with a mark for who normalises, which
+    is no sign before a header. Capital letters may look like others than small ones: "Υ" like Y, and "υ" like u. Some
+    controls end a line for Python, and are nothing for SentencePiece and on a screen.
     """
-    without = text.translate(_ACCENTS)
-    return [text] if without == text else [text, without]
+    readings = [text]
+    if _UNSEEN_LINE_END.search(text):
+        readings += [_UNSEEN_LINE_END.sub("\0", one) for one in readings]
+    if not text.isascii():
+        readings += [one.translate(_ACCENTS) for one in readings]
+        readings += [one.translate(_SMALL) for one in readings]
+    return list(dict.fromkeys(readings))
 
 
 def fold(char: str) -> str:
@@ -126,6 +134,23 @@ class _Folds(dict[int, str]):
 
 
 _FOLDS = _Folds()
+
+
+class _Small(dict[int, str]):
+    """The small letter of each capital one that looks otherwise, for `str.translate`; all else is itself."""
+
+    def __missing__(self, code: int) -> str:
+        if len(self) >= _Folds._MAX_ENTRIES:
+            self.clear()
+        char = chr(code)
+        plain = "".join(part for part in unicodedata.normalize("NFKD", char) if not _is_unseen(part))
+        small = plain.lower()
+        other = len(plain) == len(small) == 1 and small != plain and fold(small) != fold(char)
+        self[code] = small if other else char
+        return self[code]
+
+
+_SMALL = _Small()
 
 
 def _folded(char: str) -> str:

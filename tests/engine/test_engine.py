@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -122,6 +123,10 @@ def test_a_step_that_waited_for_another_program_does_not_slow_reading_down() -> 
             pass
         limits.append(limit.max_tokens())
     assert limits == [64, 64, 64]
+
+
+def test_steps_are_timed_by_a_clock_that_sees_short_ones() -> None:
+    assert PrefillLimit().clock is time.perf_counter
 
 
 def test_a_step_of_few_tokens_tells_nothing_of_how_fast_a_model_reads() -> None:

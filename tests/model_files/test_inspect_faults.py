@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -382,3 +383,61 @@ def test_a_tokenizer_and_a_name_on_the_hub_are_told_for_what_they_are() -> None:
 )
 def test_files_that_are_parts_of_something(tmp_path: Path, shapes: dict[str, tuple[int, ...]], words: str) -> None:
     assert words in faults(write_torch(tmp_path / "x.pth", shapes))
+
+
+@pytest.mark.parametrize(
+    "beside", ["latest", "consolidated.00.pth", "mp_rank_00_model_states.pt", f"a.{'0' * 64}.enc", "params.json"]
+)
+def test_what_a_trainer_or_a_conversion_left_beside_a_model_does_not_hide_it(tmp_path: Path, beside: str) -> None:
+    folder = write_hub_llama(tmp_path / "checkpoint-500")
+    (folder / beside).write_text("global_step500", encoding="utf-8")
+    for path in (folder, folder / "model.safetensors"):
+        found = inspect_model(path)
+        assert (found.layout, found.layers, found.sound) == ("huggingface", 2, True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights")
+def test_links_to_what_is_not_there_are_told(tmp_path: Path) -> None:
+    folder = write_hub_llama(tmp_path / "model")
+    (folder / "README.md").symlink_to("nowhere")
+    found = inspect_model(folder)
+    assert found.sound
+    assert "README.md is a link to what is not there" in told(found)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to("../blobs/1")
+    found = inspect_model(folder)
+    assert not found.sound
+    assert "README.md, model.safetensors are links to what is not there" in told(found)
+    for name in ("consolidated.00.pth", "mp_rank_00_model_states.pt"):
+        (tmp_path / name[:4]).mkdir()
+        (tmp_path / name[:4] / name).symlink_to(name)
+        assert f"{name} is a link" in told(found := inspect_model(tmp_path / name[:4]))
+        assert not found.sound
+
+
+def test_an_adapter_of_experts_has_the_rank_once_for_each(tmp_path: Path) -> None:
+    layer = "base_model.model.model.layers.0"
+    shapes = {f"{layer}.self_attn.q_proj.lora_A.weight": (4, 16), f"{layer}.self_attn.q_proj.lora_B.weight": (16, 4)}
+    for name in ("experts", "experts.base_layer"):
+        shapes |= {f"{layer}.mlp.{name}.lora_A.weight": (32, 16), f"{layer}.mlp.{name}.lora_B.weight": (24, 32)}
+    named = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    found = inspect_model(write_adapter(tmp_path / "a", shapes, target_modules=["q_proj"], target_parameters=named))
+    assert found.sound
+    assert found.adapter is not None
+    assert (found.adapter.rank, found.adapter.targets) == ((4,), ("experts", "q_proj"))
+    assert "tensors of experts" in faults(write_adapter(tmp_path / "b", shapes, target_modules=["q_proj"]))
+
+
+def test_layers_of_another_family_need_not_be_alike_and_may_be_followed_by_guessing_ones(tmp_path: Path) -> None:
+    shapes = {**hub_llama(layers=4)}
+    for layer in (1, 2, 3):
+        del shapes[f"model.layers.{layer}.mlp.gate_proj.weight"]
+        shapes[f"model.layers.{layer}.mlp.experts.0.gate_proj.weight"] = (8, 16)
+    folder = write_hub_llama(tmp_path / "m", config={"model_type": "glm4_moe", "num_hidden_layers": 3})
+    write_safetensors(folder / "model.safetensors", shapes)
+    assert "layers: config.json says 3" in faults(folder)
+    change(folder / "config.json", num_nextn_predict_layers=1)
+    found = inspect_model(folder)
+    assert (found.sound, found.layers) == (True, 3)
+    change(folder / "config.json", model_type="llama")
+    assert "is not there, and other layers have it" in faults(folder)

@@ -247,3 +247,25 @@ def test_a_chat_template_is_found_where_versions_of_transformers_put_it(
 ) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
     assert chat_template_in(tmp_path) == found
+
+
+@pytest.mark.parametrize("length", [0x180, 0x280, 0x380, 0x480, 0x580, 0x10280])
+def test_a_header_whose_length_begins_as_a_pickle_does_is_none(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "model-00004-of-00010.safetensors"
+    raw = b'{"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}'.ljust(length)
+    path.write_bytes(struct.pack("<Q", length) + raw + bytes(4))
+    assert read_tensors(path).tensors == {"a": TensorInfo((2,), "float16", 4)}
+
+
+def test_types_of_numbers_are_called_as_torch_calls_them(tmp_path: Path) -> None:
+    for written, ours in (("F8_E4M3FNUZ", "float8_e4m3fnuz"), ("F8_E5M2FNUZ", "float8_e5m2fnuz"), ("BOOL", "bool")):
+        raw = json.dumps({"a": {"dtype": written, "shape": [2], "data_offsets": [0, 2]}}).encode()
+        (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(2))
+        assert read_tensors(tmp_path / "m.safetensors").tensors["a"].dtype == ours
+
+
+def test_an_index_that_names_more_files_than_any_model_has(tmp_path: Path) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {str(at): f"{at}.safetensors" for at in range(10_001)}}))
+    with pytest.raises(ModelLoadError, match="it names more than 10,000 files"):
+        weight_files(tmp_path)

@@ -106,6 +106,13 @@ def test_what_a_file_would_run_is_named_and_not_run(tmp_path: Path) -> None:
     refused(path, "wants to run code (posix.system)")
 
 
+def test_a_whole_module_of_an_old_torch_is_code_and_not_damaged(tmp_path: Path) -> None:
+    module = b"(" + text("module") + b"cmodels\nNet\n" + text("net.py") + text("class Net: ...") + b"tQ)\x81}b."
+    whole = write_old_torch(tmp_path / "m.bin", {}).read_bytes()
+    (tmp_path / "m.bin").write_bytes(whole.replace(b"\x80\x02}(u.", b"\x80\x02" + module))
+    refused(tmp_path / "m.bin", "wants to run code (models.Net)")
+
+
 def test_what_torch_takes_for_weights_is_no_code(tmp_path: Path) -> None:
     layout = b"ctorch\nfloat8_e4m3fn\nctorch.cuda\nHalfStorage\nctorch.nn.parameter\nParameter\nc__builtin__\nset\nl"
     path = write_torch(tmp_path / "m.bin", {}, pickle=b"\x80\x02}" + text("x") + b"(" + layout + b"s.")
@@ -117,7 +124,9 @@ def test_what_torch_takes_for_weights_is_no_code(tmp_path: Path) -> None:
     [
         (b"\x80\x02}", "ends inside its pickle"),
         (b"\x80\x02}.", ""),
-        (b"\x80\x04\x95", "has the instruction b'\\x95'"),
+        (b"\x80\x02\x95", "has the instruction b'\\x95'"),
+        (b"\x80\x04\x95" + bytes(8) + b"}.", "protocol 4, which torch reads only by running"),
+        (b"\x80\x02}" + text("x") + tensor("0", (1,)) + b")bs.", "it makes another tensor of one"),
         (b"\x80\x02s.", "damaged"),
         (b"\x80\x02u.", "damaged"),
         (b"\x80\x02}h\x07.", "it names the value 7"),
@@ -173,7 +182,44 @@ def test_archives_that_are_something_else(tmp_path: Path) -> None:
         refused(tmp_path / "a.pth", words)
     with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("m/data.pkl", b"\x80\x02}." + bytes(5000))
-    refused(tmp_path / "a.pth", "compressed or encrypted")
+    refused(tmp_path / "a.pth", "compressed or encrypted", "another program has packed the file anew")
+
+
+def packed(path: Path, *names: str) -> bytes:
+    """An archive with a tensor in each pickle that is named so: "a" in the first, "b" in the second."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, shapes in zip(names, ({"a": (2,)}, {"b": (3,)}), strict=False):
+            archive.writestr(name, b"\x80\x02" + entries(shapes, "float16") + b".")
+            archive.writestr(f"{name.rpartition('/')[0]}/data/0", bytes(8))
+    return path.read_bytes()
+
+
+def test_of_two_pickles_that_is_read_which_torch_reads(tmp_path: Path) -> None:
+    packed(tmp_path / "a.bin", "m/x/data.pkl", "m/data.pkl")
+    assert read_tensors(tmp_path / "a.bin").tensors.keys() == {"b"}
+    with zipfile.ZipFile(tmp_path / "b.bin", "w") as archive:
+        for name in ("m/data.pkl", "m/DATA.PKL"):
+            archive.writestr(name, b"\x80\x02}.")
+    refused(tmp_path / "b.bin", "2 entries with 1 names")
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_an_archive_behind_another_is_refused(tmp_path: Path, wide: bool) -> None:
+    first, second = packed(tmp_path / "a.bin", "m/data.pkl"), packed(tmp_path / "b.bin", "n/data.pkl")
+    if wide:
+        first, second = _widened(first), _widened(second)
+        (tmp_path / "a.bin").write_bytes(first)
+        assert read_tensors(tmp_path / "a.bin").tensors
+    (tmp_path / "a.bin").write_bytes(first + second)
+    refused(tmp_path / "a.bin", "its end is not where it says" if wide else "its table of contents should end at byte")
+
+
+def _widened(archive: bytes) -> bytes:
+    """The archive with its end once more in wide numbers, as torch writes it."""
+    at = archive.rindex(b"PK\5\6")
+    entries_, length, start = struct.unpack("<HII", archive[at + 10 : at + 20])
+    wide = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, entries_, entries_, length, start)
+    return archive[:at] + wide + struct.pack("<4sIQI", b"PK\6\7", 0, at, 1) + archive[at:]
 
 
 def test_a_table_of_contents_that_claims_too_much_is_not_read(tmp_path: Path) -> None:

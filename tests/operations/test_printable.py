@@ -72,3 +72,10 @@ def test_a_librarys_traceback_is_a_line(name: str, lines: int) -> None:
     assert re.match(r"Attempting a reconnect", told)
     assert "502 Bad Gateway" in told
     assert (told.count("\n") == 1) == (lines == 1)
+
+
+def test_json_with_a_name_whose_bytes_are_no_text_can_be_printed_and_read_back() -> None:
+    value = {"path": "/models/\udcff\udcfe"}
+    written = as_json(value)
+    assert written.encode() == b'{"path": "/models/\\udcff\\udcfe"}'
+    assert json.loads(written) == value

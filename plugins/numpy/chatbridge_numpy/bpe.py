@@ -109,6 +109,8 @@ class BpeEncoder:
         letters = "".join([LETTERS[byte] for byte in word.encode()])
         if self._whole_words and (found := self._ids.get(letters)) is not None:
             return (found,)
+        if self.missing:  # before they are joined, so that their neighbours are
+            letters = "".join([LETTERS[byte] for byte in word.encode() if byte not in self.missing])
         ids: list[int] = []
         for part in merge(list(letters), lambda left, right: self._ranks.get((left, right))):
             found = self._ids.get(part)
