@@ -50,8 +50,8 @@ sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != HERE]
 
 ANSWER, ADDED, SEQUENCES = 32, 24, 16
 
-BYTES = range(3, 259)
-"""Ids of single bytes in the models that are made here. Servers don't tell ids that end amid a character."""
+BYTES = range(259)
+"""Control ids and single bytes in the models that are made here. Servers don't tell ids that end amid a character."""
 
 XLLAMACPP = """
 import json, sys, time
