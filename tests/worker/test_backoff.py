@@ -19,6 +19,11 @@ def test_waits_double_up_to_a_limit_and_good_news_takes_them_back() -> None:
         backoff.succeeded()
     backoff.failed("it died")
     assert backoff.remaining() == 1
+    for _ in range(3):  # more that goes well than had failed
+        backoff.succeeded()
+    now += MOST
+    backoff.failed("it died")
+    assert backoff.remaining() == 0, "the first failure is free again"
     assert Backoff(free=0, clock=lambda: 0.0, failures=5).remaining() == 0
 
 
