@@ -29,11 +29,10 @@ import numpy as np
 import torch
 from chatbridge_llama_cpp.backend import load
 from chatbridge_llama_cpp.options import LlamaOptions
-from gguf import GGMLQuantizationType, GGUFWriter
-from gguf.quants import quantize
 
 from chatbridge import LocalModel, Request, Row, Sampling, Tokens
 from chatbridge.engine.engine import Engine
+from chatbridge.testing import write_gguf
 
 TOGETHER, READ, ANSWER = 8, 256, 48
 GREEDY = Sampling(temperature=0, max_tokens=ANSWER, logit_bias={0: -100.0})
@@ -45,7 +44,7 @@ _MATRICES = {
     **{f"att.{name}": f"time_mix_{name}" for name in ("receptance", "key", "value", "output")},
     **{f"ffn.{name}": f"channel_mix_{name}" for name in ("key", "value")},
 }
-_RANKS = {"decay": "w", "iclr": "a", "value_residual_mix": "v", "gate": "g"}
+_RANKS = (("decay", "w"), ("iclr", "a"), ("value_residual_mix", "v"), ("gate", "g"))
 
 
 def arrays_of(path: Path) -> dict[str, Any]:
@@ -75,34 +74,19 @@ def arrays_of(path: Path) -> dict[str, Any]:
     return found
 
 
-def write_gguf(path: Path, arrays: Mapping[str, Any], kind: str) -> Path:
-    """A file that llama.cpp reads; matrices in `kind`, the rest in f32."""
-    writer = GGUFWriter(path, "rwkv7")
-    writer.add_context_length(1 << 20)
-    writer.add_embedding_length(WIDTH)
-    writer.add_block_count(LAYERS)
-    writer.add_feed_forward_length(4 * WIDTH)
-    writer.add_head_count(0)
-    writer.add_layer_norm_eps(1e-5)
-    writer.add_wkv_head_size(HEAD)
-    for name, letter in _RANKS.items():
-        writer.add_uint32(f"rwkv7.attention.{name}_lora_rank", arrays[f"blk.0.time_mix_{letter}1.weight"].shape[0])
-    writer.add_tokenizer_model("rwkv")
-    bytes_ = [repr(bytes([byte]))[2:-1] for byte in range(256)]
-    writer.add_token_list(["<s>", *bytes_, *(f"piece{number}" for number in range(257, VOCABULARY))])
-    writer.add_token_types([3, *[1] * (VOCABULARY - 1)])
-    packed = GGMLQuantizationType[kind.upper()]
-    for name, array in arrays.items():
-        rows = np.ascontiguousarray(array, np.float32)
-        if rows.ndim == 2 and rows.shape[1] % 32 == 0 and "time_mix_w" not in name:
-            writer.add_tensor(name, quantize(rows, packed), raw_dtype=packed)
-        else:
-            writer.add_tensor(name, rows)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+def metadata_of(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """What llama.cpp wants to know of the model, with a vocabulary of its size."""
+    ranks = {f"attention.{name}_lora_rank": len(arrays[f"blk.0.time_mix_{letter}1.weight"]) for name, letter in _RANKS}
+    sizes = {
+        "context_length": 1 << 20, "embedding_length": WIDTH, "block_count": LAYERS, "feed_forward_length": 4 * WIDTH,
+        "attention.head_count": 0, "attention.layer_norm_epsilon": 1e-5, "wkv.head_size": HEAD, **ranks,
+    }  # fmt: skip
+    single = [repr(bytes([byte]))[2:-1] for byte in range(256)]
+    return {f"rwkv7.{name}": value for name, value in sizes.items()} | {
+        "tokenizer.ggml.model": "rwkv",
+        "tokenizer.ggml.tokens": ["<s>", *single, *(f"piece{number}" for number in range(257, VOCABULARY))],
+        "tokenizer.ggml.token_type": [3, *[1] * (VOCABULARY - 1)],
+    }
 
 
 def in_llama_cpp(path: Path) -> LocalModel:
@@ -166,7 +150,9 @@ def main() -> None:
         arrays = arrays_of(path)
         ours = opened(path)
         for kind in KINDS:
-            theirs = in_llama_cpp(write_gguf(folder / f"{kind}.gguf", arrays, kind))
+            theirs = in_llama_cpp(
+                write_gguf(folder / f"{kind}.gguf", metadata_of(arrays), arrays, kind.upper(), architecture="rwkv7")
+            )
             report(kind, ours, theirs, options.rounds)
             theirs.close()
         ours.close()

@@ -23,8 +23,8 @@ MIN_TOKENS = 16
 class PrefillLimit:
     """How many tokens of prompts the next step may read.
 
-    `seconds`: how long reading may hold up a step; `clock` gives seconds,
-    also those of short steps: `time.monotonic` counts 16 ms at once on Windows.
+    `seconds`: how long reading may hold up a step. `clock` gives seconds, and sees short steps, too; `time.monotonic`
+    counts 16 ms at once on Windows.
     """
 
     seconds: float = STEP_SECONDS

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.resources import files
 
@@ -118,39 +118,43 @@ def origins(text: str, start: int = 0, *, once: bool) -> Iterator[int]:
             yield at
 
 
-class _Folds(dict[int, str]):
-    """What each character folds to, for `str.translate`. Computed when met, and bounded: Unicode has a million."""
+class _Table(dict[int, str]):
+    """What is made of each character, for `str.translate`. Computed when met, and bounded: Unicode has a million."""
 
     _MAX_ENTRIES = 1 << 16
+
+    def __init__(self, make: Callable[[str], str]) -> None:
+        super().__init__()
+        self._make = make
 
     def __missing__(self, code: int) -> str:
         if len(self) >= self._MAX_ENTRIES:
             self.clear()
-        folded = _folded(chr(code))
-        while (again := "".join(map(_folded, folded))) != folded and len(again) <= len(folded):
-            folded = again
-        self[code] = folded
-        return folded
+        self[code] = made = self._make(chr(code))
+        return made
 
 
-_FOLDS = _Folds()
+def _wholly_folded(char: str) -> str:
+    folded = _folded(char)
+    while (again := "".join(map(_folded, folded))) != folded and len(again) <= len(folded):
+        folded = again
+    return folded
 
 
-class _Small(dict[int, str]):
-    """The small letter of each capital one that looks otherwise, for `str.translate`; all else is itself."""
-
-    def __missing__(self, code: int) -> str:
-        if len(self) >= _Folds._MAX_ENTRIES:
-            self.clear()
-        char = chr(code)
-        plain = "".join(part for part in unicodedata.normalize("NFKD", char) if not _is_unseen(part))
-        small = plain.lower()
-        other = len(plain) == len(small) == 1 and small != plain and fold(small) != fold(char)
-        self[code] = small if other else char
-        return self[code]
+def _small(char: str) -> str:
+    """The small letter of a capital one that looks otherwise; all else is itself."""
+    plain = _plain(char)
+    small = plain.lower()
+    other = len(plain) == len(small) == 1 and small != plain and fold(small) != fold(char)
+    return small if other else char
 
 
-_SMALL = _Small()
+_FOLDS, _SMALL = _Table(_wholly_folded), _Table(_small)
+
+
+def _plain(text: str) -> str:
+    """What is seen of Unicode's own other form of a text, without blanks and marks."""
+    return "".join(part for part in unicodedata.normalize("NFKD", text) if not _is_unseen(part))
 
 
 def _folded(char: str) -> str:
@@ -162,7 +166,7 @@ def _folded(char: str) -> str:
     if (named := _NAMED_LETTER.fullmatch(name)) and name.startswith("PARENTHESIZED"):
         return _ascii(named[1] or named[2])
     # Unicode's own other form of a character goes first: for UTS 39 a wide bracket is a round one.
-    plain = "".join(part for part in unicodedata.normalize("NFKD", char) if not _is_unseen(part))
+    plain = _plain(char)
     if plain.isascii() and char not in _OURS and plain:
         return "".join(map(_ascii, plain))
     small = char.casefold()
@@ -191,7 +195,7 @@ def _alike(char: str) -> str:
     if char in _OURS:
         return _OURS[char]
     if (found := _by_standard().get(char)) is not None:
-        return "".join(part for part in unicodedata.normalize("NFKD", found) if not _is_unseen(part))
+        return _plain(found)
     return "" if _is_unseen(char) else char
 
 

@@ -232,7 +232,7 @@ def write_gguf(
     quantised = gguf.GGMLQuantizationType[kind]
     for name, array in arrays.items():
         floats = np.ascontiguousarray(array, np.float32)
-        if floats.ndim > 1:
+        if floats.ndim == 2:
             writer.add_tensor(name, quantize(floats, quantised), raw_dtype=quantised)
         else:
             writer.add_tensor(name, floats)

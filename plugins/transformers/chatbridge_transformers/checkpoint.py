@@ -9,7 +9,6 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -18,35 +17,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from chatbridge import ModelLoadError, read_tensors
+from chatbridge import ModelLoadError, TensorInfo, read_tensors
 
 _SAMPLES, _SAMPLE = 64, 4096
 """Parts of each file that count for the fingerprint, and bytes of each, besides the file's size and header."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """A tensor in a file: its shape, the bytes of one number, and whether these are whole numbers."""
-
-    shape: tuple[int, ...]
-    width: int
-    whole: bool = False
-
-    @property
-    def count(self) -> int:
-        found = 1
-        for size in self.shape:
-            found *= size
-        return found
-
-
-def shapes(files: Sequence[Path]) -> dict[str, Tensor]:
+def shapes(files: Sequence[Path]) -> dict[str, TensorInfo]:
     """All tensors by name. Raises ModelLoadError for a file that is damaged, or wants to do more than hold tensors."""
-    found: dict[str, Tensor] = {}
+    found: dict[str, TensorInfo] = {}
     for path in files:
-        for name, tensor in read_tensors(path).tensors.items():
-            whole = tensor.dtype.startswith(("int", "uint"))
-            found[name] = Tensor(tensor.shape, tensor.width, whole=whole)
+        found.update(read_tensors(path).tensors)
     return found
 
 
@@ -80,7 +61,7 @@ def fingerprint(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def rows(found: Mapping[str, Tensor]) -> int | None:
+def rows(found: Mapping[str, TensorInfo]) -> int | None:
     """Ids that the embedding has a row for, told from the names that models give it; None where there is no such."""
     for name, tensor in found.items():
         if name.endswith(("embed_tokens.weight", "word_embeddings.weight", "wte.weight", "embed_in.weight")):

@@ -131,7 +131,7 @@ def _details(
     chosen: Chosen,
 ) -> dict[str, str]:
     model, tokenizer = loaded.model, found.tokenizer
-    parameters = sum(tensor.count for tensor in loaded.tensors.values())
+    parameters = sum(tensor.size for tensor in loaded.tensors.values())
     took = f"; loading took {gib(loaded.took)} of main memory" if loaded.took else ""
     together = chosen.way.summary
     if chosen.batched:

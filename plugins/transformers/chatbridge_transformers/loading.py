@@ -16,9 +16,8 @@ from typing import Any
 import torch
 import transformers
 
-from chatbridge import ModelLoadError, free_memory
+from chatbridge import ModelLoadError, TensorInfo, free_memory
 from chatbridge_transformers import checkpoint, memory
-from chatbridge_transformers.checkpoint import Tensor
 from chatbridge_transformers.folder import Folder, Progress
 from chatbridge_transformers.options import TransformersOptions
 
@@ -32,7 +31,7 @@ class Loaded:
 
     folder: Folder
     model: Any
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, TensorInfo]
     dtype: str
     took: int
     unused: tuple[str, ...]
@@ -68,14 +67,15 @@ def load(options: TransformersOptions, found: Folder, progress: Progress) -> Loa
     return Loaded(found, model, tensors, dtype, took, unused)
 
 
-def _check_tensors(found: Folder, tensors: Mapping[str, Tensor]) -> None:
+def _check_tensors(found: Folder, tensors: Mapping[str, TensorInfo]) -> None:
     """Raise ModelLoadError for files without weights, or with some that another program packed."""
     if not tensors:
         raise ModelLoadError(
             f"{found.shards[0]}: it holds no tensors by name; a checkpoint of a training is to be saved again by "
             f"save_pretrained"
         )
-    packed = next((name for name, one in tensors.items() if one.whole and name.endswith(".weight")), None)
+    whole = (name for name, one in tensors.items() if one.dtype.startswith(("int", "uint")))
+    packed = next((name for name in whole if name.endswith(".weight")), None)
     if packed is not None and "quantization_config" not in found.config:
         raise ModelLoadError(
             f"{found.path}: {packed} holds whole numbers, and config.json does not say how they are packed "

@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from chatbridge import ModelLoadError, free_memory
-from chatbridge_transformers.checkpoint import Tensor
+from chatbridge import ModelLoadError, TensorInfo, free_memory
 
 WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
 _PACKED = {"int8": 1.0, "nf4": 0.5 + 4 / 64, "fp4": 0.5 + 4 / 64}
 """Bytes of a packed weight: 4-bit ones have a float32 scale for each 64."""
 
 
-def needed(tensors: Mapping[str, Tensor], dtype: str, quantization: str | None) -> int:
+def needed(tensors: Mapping[str, TensorInfo], dtype: str, quantization: str | None) -> int:
     """Bytes that the weights take once they are loaded."""
     total = 0.0
     for name, tensor in tensors.items():
         packed = quantization is not None and len(tensor.shape) == 2 and not _unpacked(name)
-        total += tensor.count * (_PACKED[quantization or "int8"] if packed else WIDTHS[dtype])
+        total += tensor.size * (_PACKED[quantization or "int8"] if packed else WIDTHS[dtype])
     return int(total)
 
 
-def choose_dtype(tensors: Mapping[str, Tensor], published: str, on_card: bool) -> str:
+def choose_dtype(tensors: Mapping[str, TensorInfo], published: str, on_card: bool) -> str:
     """The type for `auto`: as published on a card; on a processor float32 where that fits, which is faster there."""
     if on_card:
         return published if published in WIDTHS else "float16"

@@ -9,10 +9,9 @@ import pytest
 import torch
 import transformers
 from chatbridge_transformers import memory
-from chatbridge_transformers.checkpoint import Tensor
 from chatbridge_transformers.options import TransformersOptions
 
-from chatbridge import Plugins
+from chatbridge import Plugins, TensorInfo
 from chatbridge.testing import Document, readmes
 
 READMES = readmes(Path(__file__).parents[1])
@@ -52,7 +51,10 @@ def test_the_memory_table_is_what_is_reckoned_before_loading(readme: Document) -
     for row, (kind, config) in zip(rows, SIZES, strict=True):
         with torch.device("meta"):
             model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(kind, **config))
-        tensors = {name: Tensor(tuple(value.shape), 2) for name, value in model.named_parameters()}
+        tensors = {
+            name: TensorInfo(tuple(value.shape), "float16", 2 * value.numel())
+            for name, value in model.named_parameters()
+        }
         ways = (("float32", None), ("float16", None), ("float16", "int8"), ("float16", "nf4"))
         assert row[1:] == [memory.gib(memory.needed(tensors, *way)) for way in ways]
 

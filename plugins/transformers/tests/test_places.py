@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chatbridge_transformers import memory
-from chatbridge_transformers.checkpoint import Tensor
 from chatbridge_transformers.model import TransformersModel
 
-from chatbridge import ModelLoadError
+from chatbridge import ModelLoadError, TensorInfo
 
 from .conftest import LLAMA, Load, arrays, greedy, opened
 from .random_models import random_model
@@ -90,7 +89,10 @@ def test_sixteen_bits_answer_nearly_the_same(dtype: str, model_of: Load) -> None
 
 
 def test_memory_is_reckoned_before_anything_is_read() -> None:
-    tensors = {"model.layers.0.q.weight": Tensor((100, 100), 2), "lm_head.weight": Tensor((50, 100), 2)}
+    tensors = {
+        "model.layers.0.q.weight": TensorInfo((100, 100), "float16", 20_000),
+        "lm_head.weight": TensorInfo((50, 100), "float16", 10_000),
+    }
     assert memory.needed(tensors, "float32", None) == 60_000
     assert memory.needed(tensors, "float16", "int8") == 10_000 + 2 * 5_000
     with pytest.raises(ModelLoadError, match=r"need 2\.0 GiB of main memory, and 1\.0 GiB are free; take quantization"):
