@@ -88,6 +88,12 @@ if TYPE_CHECKING:
     from chatbridge.model_files.reading import weight_files as weight_files
     from chatbridge.model_files.tensors import TensorFile as TensorFile
     from chatbridge.model_files.tensors import TensorInfo as TensorInfo
+    from chatbridge.model_tools.converter import Conversion as Conversion
+    from chatbridge.model_tools.converter import Converter as Converter
+    from chatbridge.model_tools.progress import WorkProgress as WorkProgress
+    from chatbridge.model_tools.report import Report as Report
+    from chatbridge.model_tools.report import Source as Source
+    from chatbridge.model_tools.report import hashed as hashed
     from chatbridge.operations.environment import child_environment as child_environment
     from chatbridge.operations.folders import cache_folder as cache_folder
     from chatbridge.operations.hardware import free_memory as free_memory
@@ -164,6 +170,9 @@ _HOME = {
     "model_files.inspect": ("inspect_model",),
     "model_files.reading": ("check_model_file", "read_json_object", "read_tensors", "weight_files"),
     "model_files.tensors": ("TensorFile", "TensorInfo"),
+    "model_tools.converter": ("Conversion", "Converter"),
+    "model_tools.progress": ("WorkProgress",),
+    "model_tools.report": ("Report", "Source", "hashed"),
     "operations.folders": ("cache_folder",),
     "operations.hardware": ("free_memory", "limit_blas_threads", "usable_cores"),
     "operations.redaction": ("redacted",),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from chatbridge.bots.reply import FinishedReply
     from chatbridge.config.settings import ChannelSettings
     from chatbridge.engine.backend import BackendType
+    from chatbridge.model_tools.converter import Converter
     from chatbridge.plugins.frontend import FrontendType
     from chatbridge.prompts.template import Template
     from chatbridge.types import Message
@@ -38,6 +39,11 @@ def register_frontends() -> Iterable[FrontendType]:  # type: ignore[empty-body]
 @hookspec
 def register_templates() -> Iterable[Template]:  # type: ignore[empty-body]
     """Prompt templates, named by `template:` in bots.yaml."""
+
+
+@hookspec
+def register_converters() -> Iterable[Converter]:  # type: ignore[empty-body]
+    """Ways from one form of a model to another, for `chatbridge model convert` and `quantize`."""
 
 
 @hookspec

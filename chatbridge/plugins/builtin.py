@@ -15,6 +15,7 @@ def commands() -> dict[str, dict[str, Any]]:
 def everything_else() -> dict[str, dict[str, Any]]:
     """By kind and name."""
     from chatbridge.bots.commands import BUILTIN
+    from chatbridge.model_tools.builtin import CONVERTERS
     from chatbridge.prompts.builtin import presets
 
     return {
@@ -22,4 +23,5 @@ def everything_else() -> dict[str, dict[str, Any]]:
         "frontends": {},
         "templates": dict(presets()),
         "chat_commands": {command.name: command for command in BUILTIN},
+        "converters": {converter.name: converter for converter in CONVERTERS},
     }

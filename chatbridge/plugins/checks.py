@@ -8,7 +8,7 @@ from typing import Any
 
 from chatbridge.errors import PluginError
 
-KINDS = ("backends", "frontends", "templates", "chat_commands")
+KINDS = ("backends", "frontends", "templates", "chat_commands", "converters")
 """What the hooks `register_<kind>` offer, besides commands of the command line."""
 
 _RESERVED = {
@@ -46,10 +46,14 @@ def _type_of(kind: str) -> type[Any]:
     """What a hook has to return; imported only now, since it brings pydantic."""
     from chatbridge.bots.command import ChatCommand
     from chatbridge.engine.backend import BackendType
+    from chatbridge.model_tools.converter import Converter
     from chatbridge.plugins.frontend import FrontendType
     from chatbridge.prompts.template import Template
 
-    types = {"backends": BackendType, "frontends": FrontendType, "templates": Template, "chat_commands": ChatCommand}
+    types = {
+        "backends": BackendType, "frontends": FrontendType, "templates": Template, "chat_commands": ChatCommand,
+        "converters": Converter,
+    }  # fmt: skip
     return types[kind]
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from chatbridge.bots.command import ChatCommand
     from chatbridge.engine.backend import BackendType
+    from chatbridge.model_tools.converter import Converter
     from chatbridge.plugins.frontend import FrontendType
     from chatbridge.prompts.template import Template
 
@@ -93,6 +94,11 @@ class Plugins:
     def chat_commands(self) -> Mapping[str, ChatCommand]:
         """The built-in chat commands, and every one that plugins add."""
         return self._everything("chat_commands")
+
+    @property
+    def converters(self) -> Mapping[str, Converter]:
+        """Every way from one form of a model to another, by its name."""
+        return self._everything("converters")
 
     @property
     def commands(self) -> Mapping[str, click.Command]:

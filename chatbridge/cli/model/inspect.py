@@ -1,4 +1,4 @@
-"""`chatbridge model`: what model files are, without loading them. `inspect` tells of one file or folder."""
+"""`chatbridge model inspect`: what one file or folder is, without loading it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,10 @@ if TYPE_CHECKING:
 _MARKS = {"error": ("✗", "red"), "warning": ("!", "yellow"), "note": ("·", "cyan")}
 
 
-@click.group("model")
-def command() -> None:
-    """Look at model files: what they are, what is wrong, what runs them."""
-
-
-@command.command("inspect")
+@click.command("inspect")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def inspect(path: Path, as_json: bool) -> None:
+def command(path: Path, as_json: bool) -> None:
     """Tell what lies at PATH, a file or a folder, from headers and shapes alone.
 
     Names family, sizes, vocabulary, quantisation, missing parts, the backend that runs it, and what is wrong. Exits 1

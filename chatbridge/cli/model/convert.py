@@ -1,0 +1,69 @@
+"""`chatbridge model convert`: finds the converter for what lies at a path, and shows how far it is."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from chatbridge.cli.output import echo
+from chatbridge.errors import ModelLoadError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from chatbridge.model_files.description import ModelDescription
+    from chatbridge.model_tools.converter import Converter
+
+
+@click.command("convert")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file or folder to make.")
+@click.option("-t", "--to", "target", required=True, metavar="FORM", help="What to make: f16, q8_0, hf, meta, int4, …")
+def command(source: Path, output: Path, target: str) -> None:
+    """Make another form of the model at SOURCE.
+
+    GGUF of type f32, f16, bf16 or q8_0; hf and meta for those forms; and what plugins make. The output is whole or not
+    there; a run that was killed is gone on with by the same command. Exits 1 where it can't be made.
+    """
+    made = convert(source, output, target, {})
+    echo(f"{made} is made. Talk to it: chatbridge repl -m {shlex.quote(str(made))}")
+
+
+def convert(source: Path, output: Path, target: str, options: Mapping[str, object]) -> Path:
+    """Convert by whatever converter fits. Raises ModelLoadError."""
+    from chatbridge.cli.progress import ProgressBar
+    from chatbridge.model_files.inspect import inspect_model
+    from chatbridge.model_tools.converter import Conversion
+    from chatbridge.model_tools.report import Report
+    from chatbridge.plugins.manager import Plugins
+
+    found = inspect_model(source)
+    if not found.sound:
+        wrong = next(problem for problem in found.problems if problem.severity == "error")
+        raise ModelLoadError(f"{found.path}: {wrong.message}{f'; {wrong.remedy}' if wrong.remedy else ''}")
+    converter = _chosen(found, target, Plugins().converters.values())
+    if output.exists():
+        raise ModelLoadError(f"{output}: it is there already; name another output, or delete it")
+    with ProgressBar() as progress:
+        work = Conversion(found, target, output, options, progress, Report(shlex.join(sys.argv[1:])))
+        if converter.check is not None:
+            converter.check(work)
+        converter.convert(work)
+    return output
+
+
+def _chosen(found: ModelDescription, target: str, known: Iterable[Converter]) -> Converter:
+    """The first that makes it. Raises ModelLoadError, with what can be made of it."""
+    fitting = [converter for converter in known if converter.reads(found)]
+    for converter in fitting:
+        if converter.writes(target):
+            return converter
+    what = f"{found.path}: this is {found.family or found.format or 'a model'} ({found.layout})"
+    if not fitting:
+        raise ModelLoadError(f"{what}, which nothing here converts; `chatbridge model inspect` says what runs it")
+    words = ", ".join(dict.fromkeys(word for converter in fitting for word in converter.makes))
+    raise ModelLoadError(f"{what}, of which no {target!r} is made; give one of: {words}")

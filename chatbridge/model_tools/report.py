@@ -1,0 +1,92 @@
+"""The report that lies beside what was made: its sources with sizes and hashes, each step, and the versions at work.
+
+JSON that people can read and programs can check. Knows no format of models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from chatbridge.errors import ModelLoadError
+from chatbridge.model_tools.progress import Silent, WorkProgress
+
+IN_FOLDER = "chatbridge-report.json"
+"""What the report of a folder is called; that of a file has the file's name before it: `NAME.report.json`."""
+
+_CHUNK = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file that was read. `size` in bytes; `sha256` in hexadecimal digits."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What is done to make something, written down as it is done. `command`: in the words of the command line."""
+
+    command: str
+    sources: list[Source] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+
+    def step(self, what: str, **facts: Any) -> None:
+        """One step, with the numbers that belong to it. `facts`: values that JSON has."""
+        self.steps.append({"step": what, **facts})
+
+    def write(self, output: Path, packages: Sequence[str] = ("gguf", "numpy")) -> Path:
+        """Write it into a folder, or beside a file. `packages`: whose versions are told besides chatbridge's."""
+        path = output / IN_FOLDER if output.is_dir() else output.with_name(f"{output.name}.report.json")
+        told = {
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": self.command,
+            "sources": [{"path": s.path, "size": s.size, "sha256": s.sha256} for s in self.sources],
+            "steps": self.steps,
+            "versions": {"python": platform.python_version(), **versions(("chatbridge", *packages))},
+        }
+        whole = path.with_name(f"{path.name}.partial")
+        whole.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        whole.replace(path)
+        return path
+
+
+def versions(packages: Iterable[str]) -> Mapping[str, str]:
+    """Which versions of packages are installed; those that are not are left out."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def hashed(paths: Iterable[Path], progress: WorkProgress | None = None) -> list[Source]:
+    """Size and hash of each file. Raises ModelLoadError for one that can't be read."""
+    paths, progress = list(paths), progress or Silent()
+    try:
+        progress.begin("hashing", sum(path.stat().st_size for path in paths))
+        return [_hashed(path, progress) for path in paths]
+    except OSError as error:
+        raise ModelLoadError(f"{error.filename}: the file can't be read: {error.strerror or error}") from error
+
+
+def _hashed(path: Path, progress: WorkProgress) -> Source:
+    digest, size, buffer = hashlib.sha256(), 0, bytearray(_CHUNK)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:count])
+            size += count
+            progress.advance(count)
+    return Source(str(path), size, digest.hexdigest())
