@@ -20,9 +20,9 @@ from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.kinds import encrypted_name, kind_of
 from chatbridge.model_files.reading import files_in
 from chatbridge.model_tools.llama_keys import ORIGINALS, Original, check_key, identify, keys_at, unlike
+from chatbridge.model_tools.output import cant_write, check_space, output_folder, partial_name
 from chatbridge.model_tools.progress import Silent, WorkProgress
 from chatbridge.model_tools.report import IN_FOLDER, Report, Source
-from chatbridge.operations.hardware import disk_free, size
 
 CHUNK = 10 << 20
 """Bytes that the original takes at a time. Part of the format: after the key's last chunk, a short one that is repeated
@@ -71,20 +71,19 @@ def decrypt(
     files = encrypted_files(source)
     work = _Work(_fitting(keys_at(key), files), progress or Silent(), report)
     _take_key(work, files)
-    partial = output.with_name(f"{output.name}.partial")
+    check_space(output, sum(file.size for file in files))
+    work.progress.begin("decrypting", sum(file.size for file in files))
+    if source.is_dir():
+        with output_folder(output, f"decrypt {work.known.sha256} {[file.path.name for file in files]}") as partial:
+            _folder(work, source, files, partial)
+            report.write(partial)
+        return
     try:
-        if source.is_dir():
-            _folder(work, source, files, output, partial)
-        else:
-            _check_space(output, files[0].size - _bytes_in(partial))
-            work.progress.begin("decrypting", files[0].size)
-            _finish(work, files[0], partial, output)
-            report.write(output)
+        _finish(work, files[0], partial_name(output), output)
+        report.write(output)
     except OSError as error:
-        raise ModelLoadError(
-            f"{error.filename or output}: it can't be read or written: {error.strerror or error}; what is done lies in "
-            f"{partial}, and the same command goes on from there"
-        ) from error
+        partial_name(output).unlink(missing_ok=True)
+        raise cant_write(output, error) from error
 
 
 def encrypted_files(source: Path) -> list[Encrypted]:
@@ -173,27 +172,13 @@ def _tail(key: Path, file: Encrypted) -> bytes:
 # --- the work --------------------------------------------------------------------------------------------------------
 
 
-def _folder(work: _Work, source: Path, files: Sequence[Encrypted], output: Path, partial: Path) -> None:
-    _check_space(output, sum(file.size for file in files) - _bytes_in(partial))
-    partial.mkdir(exist_ok=True)
-    work.progress.begin("decrypting", sum(file.size for file in files))
+def _folder(work: _Work, source: Path, files: Sequence[Encrypted], output: Path) -> None:
     for file in sorted(files, key=lambda file: file.size):
-        try:
-            _finish(work, file, partial / f"{file.name}.partial", partial / file.name)
-        except ModelLoadError:
-            if _bytes_in(partial) <= CHUNK:  # nothing that took time
-                shutil.rmtree(partial)
-            raise
+        _finish(work, file, partial_name(output / file.name), output / file.name)
     beside = [path for path in _beside(source) if not any(file.name == path.name for file in files)]
     for path in beside:
-        shutil.copyfile(path, partial / path.name)
+        shutil.copyfile(path, output / path.name)
     work.report.step("copied", files=[path.name for path in beside])
-    expected = {*(file.name for file in files), *(path.name for path in beside)}
-    for left in files_in(partial):  # of a run that was killed, for other files of this name
-        if left.name not in expected and left.is_file():
-            left.unlink()
-    work.report.write(partial)
-    partial.replace(output)
 
 
 def _beside(source: Path) -> Iterator[Path]:
@@ -206,9 +191,8 @@ def _beside(source: Path) -> Iterator[Path]:
 
 def _finish(work: _Work, file: Encrypted, partial: Path, output: Path) -> None:
     """Decrypt one file into `partial` and, once its hash is right, give it its name."""
-    if output.exists():  # of a run that was killed: whole, but perhaps another model's
-        partial.unlink(missing_ok=True)
-        output.rename(partial)
+    if output.exists():  # of a run that was killed: hashed anew, since that is quick
+        output.replace(partial)
     resumed = partial.stat().st_size // CHUNK * CHUNK if partial.is_file() else 0
     if partial.is_file() and partial.stat().st_size == file.size:
         resumed = file.size
@@ -276,18 +260,3 @@ def _xor(data: bytes, key: bytes) -> bytes:
     if len(right) < len(left):
         right = np.resize(right, len(left))
     return (left ^ right[: len(left)]).tobytes()
-
-
-def _bytes_in(path: Path) -> int:
-    """What a run that was killed has written."""
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _check_space(output: Path, needed: int) -> None:
-    if needed > (free := disk_free(output)):
-        raise ModelLoadError(
-            f"{output}: it takes {size(needed)} more, and {size(free)} are free on that disk; make room, or name an "
-            f"output elsewhere"
-        )

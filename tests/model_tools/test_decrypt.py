@@ -102,9 +102,7 @@ def test_a_key_that_ends_first_begins_anew_with_the_next_chunk(large: tuple[Path
     assert peak < 6 * CHUNK
 
 
-def test_a_run_that_was_killed_is_gone_on_with(large: tuple[Path, Path, bytes], tmp_path: Path) -> None:
-    source, key, plain = large
-    program = """
+KILLED = """
 import os, sys
 from pathlib import Path
 from chatbridge.model_tools.decrypt import decrypt
@@ -113,11 +111,19 @@ class Killer:
     def begin(self, doing, total): self.doing = doing
     def advance(self, nbytes):
         self.seen += self.doing == "decrypting"
-        if self.seen == 3: os._exit(9)
-decrypt(*map(Path, sys.argv[1:]), Killer())
+        if self.seen == int(sys.argv[4]): os._exit(9)
+decrypt(*map(Path, sys.argv[1:4]), Killer())
 """
-    killed = subprocess.run([sys.executable, "-c", program, source, key, tmp_path / "out"], check=False)
-    assert killed.returncode == 9
+
+
+def killed_after(source: Path, key: Path, output: Path, chunks: int) -> int:
+    """How a run ended that dies after so many chunks, as by kill -9."""
+    return subprocess.run([sys.executable, "-c", KILLED, source, key, output, str(chunks)], check=False).returncode
+
+
+def test_a_run_that_was_killed_is_gone_on_with(large: tuple[Path, Path, bytes], tmp_path: Path) -> None:
+    source, key, plain = large
+    assert killed_after(source, key, tmp_path / "out", 3) == 9
     assert [file.name for file in tmp_path.iterdir()] == ["out.partial"]
     decrypt(source, key, tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == plain
@@ -136,19 +142,15 @@ def test_what_a_killed_run_left_is_believed_by_its_hash_alone(
     assert (tmp_path / "out").read_bytes() == plain
 
 
-def test_files_that_a_killed_run_has_finished_for_another_model_are_made_anew(tmp_path: Path) -> None:
+def test_what_a_killed_run_left_of_another_model_is_deleted(tmp_path: Path) -> None:
     left = tmp_path / "out.partial"
     left.mkdir()
     (left / "blob.bin").write_bytes(bytes(2577))
     (left / "other.bin").write_bytes(b"other")
-    shutil.copy(XOR / "plain" / "config.json", left)
     decrypt(XOR / "enc", KEY, tmp_path / "out")
     made = files_in(tmp_path / "out")
-    told = json.loads(made.pop("chatbridge-report.json"))
+    del made["chatbridge-report.json"]
     assert made == files_in(XOR / "plain")
-    assert {step["file"]: step["resumed_at"] for step in told["steps"] if step["step"] == "decrypted"} == {
-        "config.json": 50, "blob.bin": 0
-    }  # fmt: skip
 
 
 def refused(source: Path, key: Path, output: Path) -> str:
@@ -202,24 +204,25 @@ def test_one_damaged_file_among_good_ones_is_named(tmp_path: Path) -> None:
     assert blob.name in refused(tmp_path / "enc", KEY, tmp_path / "out")
 
 
-def test_what_is_done_stays_for_the_next_run_when_a_late_file_is_damaged(
+def test_a_folder_goes_on_after_its_finished_files_and_leaves_nothing_where_one_is_damaged(
     large: tuple[Path, Path, bytes], tmp_path: Path
 ) -> None:
     source, key, plain = large
     folder = tmp_path / "enc"
-    bad = encrypted(folder, "z.npy", b"x" + plain + plain, key.read_bytes())
+    second = encrypted(folder, "z.npy", b"x" + plain, key.read_bytes())
     shutil.copy(source, folder)
-    raw = bytearray(bad.read_bytes())
-    raw[15 * MIB] ^= 1
-    bad.write_bytes(raw)
-    with pytest.raises(ModelLoadError, match=r"this is not the key: z\.npy"):
-        decrypt(folder, key, tmp_path / "out")
-    assert {*files_in(tmp_path / "out.partial")} == {"pytorch_model.bin"}
-    raw[15 * MIB] ^= 1
-    bad.write_bytes(raw)
+    assert killed_after(folder, key, tmp_path / "out", 5) == 9
+    assert "pytorch_model.bin" in files_in(tmp_path / "out.partial")
     decrypt(folder, key, tmp_path / "out")
-    assert not (tmp_path / "out.partial").exists()
-    assert (tmp_path / "out" / "pytorch_model.bin").read_bytes() == plain
+    told = json.loads((tmp_path / "out" / "chatbridge-report.json").read_text(encoding="utf-8"))
+    resumed = {step["file"]: step["resumed_at"] for step in told["steps"] if step["step"] == "decrypted"}
+    assert resumed["pytorch_model.bin"] == len(plain)
+    assert (tmp_path / "out" / "z.npy").read_bytes() == b"x" + plain
+    shutil.rmtree(tmp_path / "out")
+    raw = bytearray(second.read_bytes())
+    raw[15 * MIB] ^= 1
+    second.write_bytes(raw)
+    assert "this is not the key: z.npy" in refused(folder, key, tmp_path / "out")
 
 
 def test_the_llama_folder_has_its_sizes_below_and_the_fitting_one_is_taken(tmp_path: Path) -> None:
