@@ -64,6 +64,19 @@ def _chosen(found: ModelDescription, target: str, known: Iterable[Converter]) ->
             return converter
     what = f"{found.path}: this is {found.family or found.format or 'a model'} ({found.layout})"
     if not fitting:
-        raise ModelLoadError(f"{what}, which nothing here converts; `chatbridge model inspect` says what runs it")
+        other = ELSEWHERE.get(found.layout, "`chatbridge model inspect` says what runs it")
+        raise ModelLoadError(f"{what}, which nothing here converts; {other}")
     words = ", ".join(dict.fromkeys(word for converter in fitting for word in converter.makes))
-    raise ModelLoadError(f"{what}, of which no {target!r} is made; give one of: {words}")
+    packed = "; to pack it, make f16 first, and `chatbridge model quantize` that" if "f16" in words else ""
+    raise ModelLoadError(f"{what}, of which no {target!r} is made; give one of: {words}{packed}")
+
+
+ELSEWHERE = {
+    "huggingface": "llama.cpp's convert_hf_to_gguf.py may make a GGUF file of it",
+    "chatglm2": "llama.cpp's convert_hf_to_gguf.py makes a GGUF file of it",
+    "peft": "llama.cpp's convert_lora_to_gguf.py may make a GGUF adapter of it",
+    "ggml": "llama.cpp's convert_llama_ggml_to_gguf.py makes a GGUF file of it",
+    "rwkv": "for GGUF, take the model in Hugging Face's form to llama.cpp's convert_hf_to_gguf.py",
+    "safetensors": "give the folder with its config.json and tokenizer",
+}
+"""Who converts forms that nothing here does."""
