@@ -1,7 +1,23 @@
-"""The converters of the core, as plugins register theirs. A list; does no work."""
+"""The converters of the core, as plugins register theirs. A list, which imports what does the work when it is done."""
 
 from __future__ import annotations
 
-from chatbridge.model_tools.converter import Converter
+from chatbridge.model_tools.converter import Conversion, Converter
+from chatbridge.model_tools.tables import FORMS
 
-CONVERTERS: tuple[Converter, ...] = ()
+
+def _to_gguf(work: Conversion) -> None:
+    from chatbridge.model_tools.to_gguf import convert
+
+    convert(work)
+
+
+CONVERTERS: tuple[Converter, ...] = (
+    Converter(
+        "gguf",
+        "LLaMA, its relatives and BLOOM, in Meta's or Hugging Face's form, into a GGUF file",
+        takes=tuple(f"{form.layout}/{kind}" for form in FORMS for kind in form.kinds),
+        makes=("f32", "f16", "bf16", "q8_0"),
+        convert=_to_gguf,
+    ),
+)

@@ -18,7 +18,7 @@ from chatbridge import __version__
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.arrays import as_float32, from_float32
 from chatbridge.model_files.families import EMBEDDINGS
-from chatbridge.model_files.tokenizer_files import read_pieces
+from chatbridge.model_files.sentencepiece_files import read_sentencepiece
 from chatbridge.model_tools.llama_layouts import usual_parts
 from chatbridge.model_tools.lora import VOCABULARY, Adapter, Delta, read_adapter, turned_sideways
 from chatbridge.model_tools.matrices import Matrices, Matrix, floats
@@ -318,6 +318,7 @@ def _texts(model: OpenModel) -> list[list[int]]:
         return []
     if model.config.get("rope_scaling"):
         return []
-    pieces = read_pieces(model.tokenizer / "tokenizer.model")[: model.sizes.rows]
+    read = read_sentencepiece(model.tokenizer / "tokenizer.model").pieces[: model.sizes.rows]
+    pieces = [(text, score) for text, score, _ in read]
     texts = [encode(pieces, sentence) for sentence in SENTENCES]
     return texts if min(map(len, texts)) > 1 else []

@@ -16,7 +16,7 @@ import pytest
 from chatbridge import ModelLoadError, inspect_model
 from chatbridge.cli import main
 from chatbridge.model_files.arrays import Weights
-from chatbridge.model_files.tokenizer_files import read_pieces
+from chatbridge.model_files.sentencepiece_files import read_sentencepiece
 from chatbridge.model_tools.lora import read_adapter
 from chatbridge.model_tools.matrices import floats
 from chatbridge.model_tools.merge import merge
@@ -224,7 +224,8 @@ def knowing_base(folder: Path) -> Path:
             known[name] = np.zeros_like(known[name])
     embedding = np.random.default_rng(1).standard_normal((480, 64)).astype(np.float32) / 8
     head = np.zeros_like(embedding)
-    for text in (encode(read_pieces(LLAMA / "tokenizer.model"), sentence) for sentence in SENTENCES):
+    pieces = [(text, score) for text, score, _ in read_sentencepiece(LLAMA / "tokenizer.model").pieces]
+    for text in (encode(pieces, sentence) for sentence in SENTENCES):
         for one, following in pairwise(text):
             head[following] += 2 * embedding[one]
     write_arrays(folder / "model.safetensors", known | {"model.embed_tokens.weight": embedding, "lm_head.weight": head})
