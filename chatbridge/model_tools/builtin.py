@@ -12,6 +12,12 @@ def _to_gguf(work: Conversion) -> None:
     convert(work)
 
 
+def _ggml_to_gguf(work: Conversion) -> None:
+    from chatbridge.model_tools.ggml_to_gguf import convert
+
+    convert(work)
+
+
 CONVERTERS: tuple[Converter, ...] = (
     Converter(
         "gguf",
@@ -19,5 +25,12 @@ CONVERTERS: tuple[Converter, ...] = (
         takes=tuple(f"{form.layout}/{kind}" for form in FORMS for kind in form.kinds),
         makes=("f32", "f16", "bf16", "q8_0"),
         convert=_to_gguf,
+    ),
+    Converter(
+        "ggml",
+        "LLaMA from before GGUF (ggml, ggmf, ggjt 1 to 3): its blocks as they are (gguf), or unpacked (f16, f32)",
+        takes=("ggml",),
+        makes=("gguf", "f16", "f32"),
+        convert=_ggml_to_gguf,
     ),
 )
