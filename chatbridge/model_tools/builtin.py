@@ -18,6 +18,12 @@ def _ggml_to_gguf(work: Conversion) -> None:
     convert(work)
 
 
+def _llama_forms(work: Conversion) -> None:
+    from chatbridge.model_tools.llama_forms import convert
+
+    convert(work)
+
+
 CONVERTERS: tuple[Converter, ...] = (
     Converter(
         "gguf",
@@ -32,5 +38,14 @@ CONVERTERS: tuple[Converter, ...] = (
         takes=("ggml",),
         makes=("gguf", "f16", "f32"),
         convert=_ggml_to_gguf,
+    ),
+    Converter(
+        "llama",
+        "LLaMA from Meta's form into Hugging Face's and back, to the bit; Meta's into other numbers of parts",
+        takes=("meta/llama", "huggingface/llama"),
+        makes=("hf", "meta"),
+        convert=_llama_forms,
+        folder=True,
+        options=("parts",),
     ),
 )
