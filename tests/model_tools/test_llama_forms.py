@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,12 @@ def written(path: Path) -> dict[str, Any]:
     return found
 
 
+def bytes_in(array: np.ndarray) -> list[bytes]:
+    return [np.ascontiguousarray(array).tobytes()]
+
+
 def write(path: Path, arrays: Mapping[str, np.ndarray], dtype: str = "") -> None:
-    tensors = [
-        NewTensor(n, a.shape, dtype or str(a.dtype), a.nbytes, lambda a=a: [np.ascontiguousarray(a).tobytes()])
-        for n, a in arrays.items()
-    ]
+    tensors = [NewTensor(n, a.shape, dtype or str(a.dtype), a.nbytes, partial(bytes_in, a)) for n, a in arrays.items()]
     container = SafetensorsFile(tensors) if path.suffix == ".safetensors" else TorchFile(tensors)
     write_tensors(path, container, tensors, "test")
 
