@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,16 @@ import pytest
 from chatbridge import ModelLoadError, inspect_model
 from chatbridge.cli import main
 from chatbridge.model_files.arrays import Weights
+from chatbridge.model_files.tokenizer_files import read_pieces
 from chatbridge.model_tools.lora import read_adapter
+from chatbridge.model_tools.matrices import floats
 from chatbridge.model_tools.merge import merge
 from chatbridge.model_tools.model_folders import open_model
-from chatbridge.model_tools.perplexity import logits
+from chatbridge.model_tools.output import NewTensor, write_tensors
+from chatbridge.model_tools.perplexity import SENTENCES, encode, logits
 from chatbridge.model_tools.progress import Silent
+from chatbridge.model_tools.safetensors_file import SafetensorsFile
+from chatbridge.model_tools.torch_file import TorchFile
 from chatbridge.testing import fixtures
 from tests.model_files.writers import write_adapter, write_hub_llama
 
@@ -180,15 +186,10 @@ def test_a_tied_head_that_an_adapter_brings_is_written_and_no_longer_tied(tmp_pa
     base = copied(HF, tmp_path / "base", "config.json", tie_word_embeddings=True)
     for file in base.glob("pytorch_model*"):
         file.unlink()
-    merge(HF, [LLAMA / "alpaca-lora"], tmp_path / "untied", "hf", check=False)
     with ExitStack() as files:
-        model = open_model(HF, files)
-        from chatbridge.model_tools.matrices import to_write
-        from chatbridge.model_tools.output import write_tensors
-        from chatbridge.model_tools.safetensors_file import SafetensorsFile
-
-        tensors = [to_write(name, one) for name, one in model.tensors.items() if name != "lm_head.weight"]
-        write_tensors(base / "model.safetensors", SafetensorsFile(tensors), tensors, "")
+        tensors = open_model(HF, files).tensors
+        arrays = {name: one.read(0, one.shape[0]) for name, one in tensors.items() if name != "lm_head.weight"}
+    write_arrays(base / "model.safetensors", arrays)
     merge(base, [CHINESE_LLAMA], tmp_path / "out", "hf")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
     merge(base, [LLAMA / "alpaca-lora"], tmp_path / "tied", "hf")
@@ -209,15 +210,53 @@ def refused(base: Path, adapters: Sequence[Path], output: Path, form: Any = "hf"
     return str(error.value)
 
 
+def knowing_base(folder: Path) -> Path:
+    """A model that has learnt by heart which id comes after which in the three sentences, and nothing more."""
+    copied(HF, folder)
+    for file in folder.glob("pytorch_model*"):
+        file.unlink()
+    with ExitStack() as files:
+        known = {name: floats(one, 0, one.shape[0]) for name, one in open_model(HF, files).tensors.items()}
+    for name in known:
+        if "o_proj" in name or "norm" in name:
+            known[name] = np.full_like(known[name], "norm" in name)
+        if "down_proj" in name:
+            known[name] = np.zeros_like(known[name])
+    embedding = np.random.default_rng(1).standard_normal((480, 64)).astype(np.float32) / 8
+    head = np.zeros_like(embedding)
+    for text in (encode(read_pieces(LLAMA / "tokenizer.model"), sentence) for sentence in SENTENCES):
+        for one, following in pairwise(text):
+            head[following] += 2 * embedding[one]
+    write_arrays(folder / "model.safetensors", known | {"model.embed_tokens.weight": embedding, "lm_head.weight": head})
+    return folder
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    tensors = [
+        NewTensor(name, one.shape, str(one.dtype), one.nbytes, lambda one=one: [one.tobytes()])
+        for name, one in arrays.items()
+    ]
+    write_tensors(path, SafetensorsFile(tensors) if path.suffix == ".safetensors" else TorchFile(tensors), tensors, "")
+
+
 def test_a_perplexity_beyond_ten_times_is_warned_of(tmp_path: Path) -> None:
-    strong = copied(LLAMA / "alpaca-lora", tmp_path / "strong", "adapter_config.json", lora_alpha=1000)
-    done = merge(HF, [strong], tmp_path / "out", "hf")
-    assert done.after > 10 * done.before
-    assert any("trained on another model" in warning for warning in done.warnings)
-    assert step(tmp_path / "out", "perplexity")["after"] == done.after
-    good = merge(HF, [LLAMA / "alpaca-lora"], tmp_path / "good", "hf")
-    assert good.after < 10 * good.before
-    assert good.warnings == []
+    base, random = knowing_base(tmp_path / "base"), np.random.default_rng(2)
+    layer = "base_model.model.model.layers.1.self_attn.o_proj"
+    adapter = write_adapter(tmp_path / "adapter", {}, target_modules=["o_proj"], r=4, lora_alpha=400)
+    (adapter / "adapter_model.bin").unlink()
+    shapes = {f"{layer}.lora_A.weight": (4, 64), f"{layer}.lora_B.weight": (64, 4)}
+    arrays = {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    write_arrays(adapter / "adapter_model.safetensors", arrays)
+    wrong = merge(base, [adapter], tmp_path / "wrong", "hf")
+    assert wrong.before < 480 / 10
+    assert wrong.after > 10 * wrong.before
+    assert any("trained on another model" in warning for warning in wrong.warnings)
+    assert step(tmp_path / "wrong", "perplexity")["after"] == wrong.after
+    weak = copied(adapter, tmp_path / "weak", "adapter_config.json", lora_alpha=0.04)
+    right = merge(base, [weak], tmp_path / "right", "hf")
+    assert right.before == wrong.before
+    assert right.after < 2 * right.before
+    assert right.warnings == []
 
 
 @pytest.mark.parametrize("sizes", [{"width": 32}, {"layers": 1}, {"inner": 64}], ids=str)
@@ -306,25 +345,15 @@ def test_what_is_neither_base_nor_adapter_is_told(tmp_path: Path) -> None:
     assert "there is no params.json" in refused(lonely, [adapter], out)
 
 
-def test_parts_of_two_models_are_told_apart_by_their_norms(work: Path, tmp_path: Path) -> None:
+def test_parts_of_two_models_are_told_apart_by_their_norms(tmp_path: Path) -> None:
     mixed = copied(META2, tmp_path / "mixed")
-    other = LLAMA / "chinese-llama-merged-meta-2shard"
     with Weights.of_files([META2 / "consolidated.01.pth"]) as weights:
-        from chatbridge.model_tools.output import NewTensor, write_tensors
-        from chatbridge.model_tools.torch_file import TorchFile
-
-        def doubled(name: str) -> Iterator[bytes]:
-            yield (weights[name].read() * (2 if name == "norm.weight" else 1)).tobytes()
-
-        tensors = [
-            NewTensor(name, one.shape, one.dtype, one.nbytes, lambda name=name: doubled(name))
-            for name, one in weights.items()
-        ]
-        (mixed / "consolidated.01.pth").unlink()
-        write_tensors(mixed / "consolidated.01.pth", TorchFile(tensors), tensors, "")
+        arrays = {name: one.read() for name, one in weights.items()}
+    (mixed / "consolidated.01.pth").unlink()
+    write_arrays(mixed / "consolidated.01.pth", arrays | {"norm.weight": 2 * arrays["norm.weight"]})
     assert "they are of two models" in refused(mixed, [LLAMA / "alpaca-lora"], tmp_path / "out")
-    shutil.copy(other / "consolidated.01.pth", mixed)
-    assert "alpaca-lora" not in refused(mixed, [LLAMA / "alpaca-lora"], tmp_path / "out")
+    shutil.copy(LLAMA / "chinese-llama-merged-meta-2shard" / "consolidated.01.pth", mixed)
+    assert "the embedding says 480, and the head 586" in refused(mixed, [LLAMA / "alpaca-lora"], tmp_path / "out")
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
