@@ -24,6 +24,12 @@ def _llama_forms(work: Conversion) -> None:
     convert(work)
 
 
+def _lora_to_gguf(work: Conversion) -> None:
+    from chatbridge.model_tools.lora_to_gguf import convert
+
+    convert(work)
+
+
 CONVERTERS: tuple[Converter, ...] = (
     Converter(
         "gguf",
@@ -47,5 +53,13 @@ CONVERTERS: tuple[Converter, ...] = (
         convert=_llama_forms,
         folder=True,
         options=("parts",),
+    ),
+    Converter(
+        "lora",
+        "PEFT's LoRA adapters for LLaMA, its relatives and BLOOM into a GGUF file that llama.cpp puts on a model",
+        takes=("peft",),
+        makes=("f32", "f16"),
+        convert=_lora_to_gguf,
+        options=("base",),
     ),
 )
