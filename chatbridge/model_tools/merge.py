@@ -89,8 +89,8 @@ class Merged:
         for delta in self._deltas[1:]:
             values += delta.rows(first, last)
         made = from_float32(values, self.dtype)
-        wide = (made & 0x7F80) != 0x7F80 if self.dtype == "bfloat16" else np.isfinite(made)
-        if not wide.all():
+        numbers = made.view(np.uint16) & 0x7F80 != 0x7F80 if self.dtype == "bfloat16" else np.isfinite(made)
+        if not numbers.all():
             raise ModelLoadError(
                 f"{self._name}: merged, it holds numbers that are too large for {self.dtype}, or none; the adapter is "
                 f"damaged, or for another model"
