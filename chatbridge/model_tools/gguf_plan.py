@@ -201,8 +201,7 @@ def _keys(
         except ValueError as error:
             raise _else(source, str(error)) from None
         keys |= rotary.keys
-        if sizes["q"] != sizes["width"] or "head_dim" in config:
-            keys |= {"attention.key_length": sizes["head"], "attention.value_length": sizes["head"]}
+        keys |= {"attention.key_length": sizes["head"], "attention.value_length": sizes["head"]}
     if config.get("sliding_window") and config.get("use_sliding_window", True):
         notes.append(f"its window of {config['sliding_window']} tokens is not kept: it sees its whole context")
     return keys, rotary, tuple(notes)
