@@ -25,11 +25,12 @@ from chatbridge.model_files.tensors import TensorInfo
 from chatbridge.model_tools.checkpoint import JoinedTensor
 from chatbridge.model_tools.converter import Conversion
 from chatbridge.model_tools.ggml_blocks import GONE, PLAIN, take_over, unpack
-from chatbridge.model_tools.ggml_vocabulary import GgmlVocabulary, vocabulary_of
+from chatbridge.model_tools.ggml_vocabulary import vocabulary_of
 from chatbridge.model_tools.gguf_file import GgufFile
 from chatbridge.model_tools.output import NewTensor, check_space, write_tensors
 from chatbridge.model_tools.report import hashed
 from chatbridge.model_tools.tables import FORMS, Axis, Entry
+from chatbridge.model_tools.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import gguf
@@ -70,17 +71,17 @@ def convert(work: Conversion) -> None:
     """Write the file. Raises ModelLoadError."""
     target = work.target.lower()
     with _opened(work.source.path) as (first, whole):
-        vocabulary = vocabulary_of(first)
+        vocabulary, scored = vocabulary_of(first)
         settings = _settings(first, whole)
         files = [first.path, *_others(first)]
-        work.report.sources.extend(hashed([*files, *{vocabulary.source} - {first.path}], work.progress))
+        work.report.sources.extend(hashed([*files, *{scored} - {first.path}], work.progress))
         tensors = [_new(one, target) for one in whole]
         check_space(work.output, sum(tensor.nbytes for tensor in tensors))
         fields = _fields(first, whole, vocabulary, settings, target)
         work.report.step(
             "convert", form=first.kind, parts=len(files), to=target, tensors=len(tensors),
             nbytes=sum(tensor.nbytes for tensor in tensors), epsilon=settings.epsilon, context=settings.context,
-            settings=settings.told, scores=str(vocabulary.source),
+            settings=settings.told, scores=str(scored),
         )  # fmt: skip
         key = repr((target, settings, [source.sha256 for source in work.report.sources]))
         work.progress.begin("writing", sum(tensor.nbytes for tensor in tensors))
@@ -252,17 +253,17 @@ def _nbytes(shape: tuple[int, ...], kind: str) -> int:
 
 
 def _fields(
-    first: GgmlFile, whole: Sequence[_Whole], vocabulary: GgmlVocabulary, settings: Settings, target: str
+    first: GgmlFile, whole: Sequence[_Whole], vocabulary: Vocabulary, settings: Settings, target: str
 ) -> Callable[[gguf.GGUFWriter], None]:
     shapes = {one.name: one.shape for one in whole}
     head = first.width // first.heads
 
-    def add(writer: gguf.GGUFWriter) -> None:
+    def write(writer: gguf.GGUFWriter) -> None:
+        writer.add_type("model")
         writer.add_name(first.path.stem)
         writer.add_description(f"converted from {first.kind}")
         writer.add_file_type(_FILE_TYPES.get(target, first.file_type))
-        if any(one.kind not in PLAIN for one in whole) and target not in _FILE_TYPES:
-            writer.add_quantization_version(2)
+        writer.add_quantization_version(2)
         writer.add_context_length(settings.context)
         writer.add_embedding_length(first.width)
         writer.add_block_count(first.layers)
@@ -273,15 +274,6 @@ def _fields(
         writer.add_head_count_kv(shapes["blk.0.attn_k.weight"][0] // head)
         writer.add_layer_norm_rms_eps(settings.epsilon)
         writer.add_vocab_size(first.vocabulary)
-        writer.add_tokenizer_model("llama")
-        writer.add_tokenizer_pre("default")
-        writer.add_token_list(vocabulary.tokens)
-        writer.add_token_scores(vocabulary.scores)
-        writer.add_token_types(vocabulary.kinds)
-        writer.add_unk_token_id(0)
-        writer.add_bos_token_id(1)
-        writer.add_eos_token_id(2)
-        writer.add_add_bos_token(True)
-        writer.add_add_eos_token(False)
+        vocabulary.write(writer)
 
-    return add
+    return write

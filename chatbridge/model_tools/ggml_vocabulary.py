@@ -6,38 +6,27 @@ convert-pth-to-ggml.py of March 2023, and convert.py until August 2023).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.description import disagreement
 from chatbridge.model_files.ggml import GgmlFile, read_ggml_vocabulary
 from chatbridge.model_files.sentencepiece_files import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, read_sentencepiece
+from chatbridge.model_tools.vocabulary import ADDED, Vocabulary
 
 _FIRST = (("<unk>", UNKNOWN), ("<s>", CONTROL), ("</s>", CONTROL))
 """What the first three ids of LLaMA are, whatever a file says of them."""
 
 _BYTES = range(3, 259)
 _SPACE = "\u2581"
-_ADDED = -1000.0
-"""The score that convert.py gave to tokens that were added to a tokenizer; the next has one less."""
 
 
-@dataclass(frozen=True, slots=True)
-class GgmlVocabulary:
-    """By id: the texts, their scores, and their kinds by SentencePiece's numbers, which are GGUF's, too.
+def vocabulary_of(found: GgmlFile) -> tuple[Vocabulary, Path]:
+    """The vocabulary, and the file that its scores are from.
 
-    `source`: the file that the scores are from.
+    Raises ModelLoadError for one that is none of SentencePiece's, or has no scores and none beside it.
     """
-
-    tokens: list[bytes]
-    scores: list[float]
-    kinds: list[int]
-    source: Path
-
-
-def vocabulary_of(found: GgmlFile) -> GgmlVocabulary:
-    """Raises ModelLoadError for a vocabulary that is none of SentencePiece's, or has no scores and none beside it."""
     written = read_ggml_vocabulary(found)
     kinds = [_kind(number, text, score) for number, (text, score) in enumerate(written)]
     there = sum(kinds[number] == BYTE for number in _BYTES if number < len(kinds))
@@ -46,8 +35,15 @@ def vocabulary_of(found: GgmlFile) -> GgmlVocabulary:
         raise ModelLoadError(f"{found.path}: {told}; convert the model that it was made from")
     tokens = [_text(number, text, kinds[number]) for number, (text, _) in enumerate(written)]
     if found.kind != "ggml":
-        return GgmlVocabulary(tokens, [score for _, score in written], kinds, found.path)
+        return _vocabulary(tokens, [score for _, score in written], kinds), found.path
     return _scored(found, tokens)
+
+
+def _vocabulary(tokens: Sequence[bytes], scores: Sequence[float], kinds: Sequence[int]) -> Vocabulary:
+    return Vocabulary(
+        "llama", "default", tuple(tokens), tuple(kinds), tuple(scores), ids={"unk": 0, "bos": 1, "eos": 2},
+        adds={"bos": True, "eos": False}, space_prefix=True,
+    )  # fmt: skip
 
 
 def _kind(number: int, text: bytes, score: float) -> int:
@@ -57,7 +53,7 @@ def _kind(number: int, text: bytes, score: float) -> int:
         return BYTE
     if not text:
         return CONTROL
-    return USER_DEFINED if score <= _ADDED and score == int(score) else NORMAL
+    return USER_DEFINED if score <= ADDED and score == int(score) else NORMAL
 
 
 def _text(number: int, text: bytes, kind: int) -> bytes:
@@ -70,7 +66,7 @@ def _text(number: int, text: bytes, kind: int) -> bytes:
     return text if kind == USER_DEFINED else text.replace(b" ", _SPACE.encode())
 
 
-def _scored(found: GgmlFile, tokens: list[bytes]) -> GgmlVocabulary:
+def _scored(found: GgmlFile, tokens: list[bytes]) -> tuple[Vocabulary, Path]:
     """With the scores of the tokenizer.model beside the file, or above it, where Meta's has it."""
     places = [folder / "tokenizer.model" for folder in (found.path.parent, found.path.parent.parent)]
     file = next((place for place in places if place.is_file()), None)
@@ -90,7 +86,5 @@ def _scored(found: GgmlFile, tokens: list[bytes]) -> GgmlVocabulary:
                 f"{file}: token {number} is {piece!r:.60} there and {ours!r:.60} in {found.path.name}; take the "
                 f"tokenizer.model of this model"
             )
-    pieces = model.pieces
-    return GgmlVocabulary(
-        [p.encode() for p, _, _ in pieces], [s for _, s, _ in pieces], [k for _, _, k in pieces], file
-    )
+    texts, scores, kinds = zip(*model.pieces, strict=True)
+    return _vocabulary([text.encode() for text in texts], scores, kinds), file

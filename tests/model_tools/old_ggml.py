@@ -15,6 +15,9 @@ import numpy as np
 Arrays = Mapping[str, np.ndarray]
 
 KINDS = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q4_2": 4, "Q4_3": 5, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8}
+FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q4_2": 5, "Q4_3": 6, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9}
+"""What most tensors of a file are (`llama_ftype`)."""
+
 MAGICS = {
     "ggml": b"lmgg",
     "ggmf 1": b"fmgg\1\0\0\0",
@@ -96,7 +99,9 @@ def write_llama(
     for part in range(parts):
         out = io.BytesIO()
         out.write(MAGICS[form])
-        out.write(struct.pack("<7i", len(pieces) + len(added), width, 32, heads, layers, width // heads, KINDS[kind]))
+        out.write(
+            struct.pack("<7i", len(pieces) + len(added), width, 32, heads, layers, width // heads, FILE_TYPES[kind])
+        )
         texts = [(printed(piece, sort), score) for piece, score, sort in pieces]
         texts += [(text.encode(), -1000.0 - at) for at, text in enumerate(added)]
         for text, score in texts:

@@ -19,7 +19,7 @@ from chatbridge.model_files.gguf import GgufHeader
 from chatbridge.model_files.sentencepiece_files import read_sentencepiece
 from chatbridge.testing import fixtures, read_torch
 
-from .old_ggml import MAGICS, write_llama
+from .old_ggml import FILE_TYPES, MAGICS, write_llama
 
 RECORDS = fixtures() / "llama"
 HEADS = 4
@@ -91,6 +91,24 @@ def test_weights_that_are_not_quantised_are_taken_over_to_the_bit(
     assert {kind.lower() for kind in kinds} == {"f16", "f32"}
 
 
+def test_what_comes_out_is_what_comes_of_metas_form(tmp_path: Path, pieces: Pieces) -> None:
+    whole = read_torch(RECORDS / "meta-1shard" / "consolidated.00.pth")
+    path, _ = made(tmp_path, "ggml", whole, pieces)
+    convert(path, tmp_path / "out.gguf", "f16", {})
+    convert(RECORDS / "meta-1shard", tmp_path / "meta.gguf", "f16", {})
+    found, wanted = (GgufHeader(tmp_path / name, reader="this test") for name in ("out.gguf", "meta.gguf"))
+    assert {name: (t.shape, t.kind) for name, t in found.tensors.items()} == {
+        name: (t.shape, t.kind) for name, t in wanted.tensors.items()
+    }
+    ours, theirs = numbers_in(tmp_path / "out.gguf"), numbers_in(tmp_path / "meta.gguf")
+    assert all((ours[name] == theirs[name]).all() for name in theirs)
+    own = {"general.name", "general.description", "llama.attention.key_length", "llama.attention.value_length"}
+    assert found.metadata.keys() - own == wanted.metadata.keys() - own
+    for key in found.metadata.keys() - own:
+        ours, theirs = found.metadata[key], wanted.metadata[key]
+        assert list(ours) == list(theirs) if hasattr(ours, "__len__") else ours == theirs, key
+
+
 @pytest.mark.parametrize(("form", "kind"), QUANTISED)
 def test_blocks_are_unpacked_to_the_numbers_that_llama_cpp_computed_with(
     tmp_path: Path, weights: Weights, pieces: Pieces, form: str, kind: str
@@ -118,6 +136,7 @@ def test_blocks_are_taken_over_without_a_bit_lost(
     found = GgufHeader(tmp_path / "out.gguf", reader="this test")
     assert {t.kind.lower() for t in found.tensors.values() if len(t.shape) == 2} == {kind.lower()}
     assert found.metadata["general.quantization_version"] == 2
+    assert found.metadata["general.file_type"] == FILE_TYPES[kind]
 
 
 @pytest.mark.parametrize(
