@@ -60,6 +60,11 @@ class Delta:
             product = self.up.floats(first, last) @ self.down.floats()
         return product * np.float32(self.scale)
 
+    def narrow(self) -> tuple[Floats, Floats]:
+        """The two matrices that make it, [rank, in] and [out, rank], with the scale. Raises ModelLoadError."""
+        down, up = self.down.floats(), self.up.floats() * np.float32(self.scale)
+        return (up.T, down.T) if self.sideways else (down, up)
+
     def norm(self) -> float:
         """The Frobenius norm, told from the small matrices alone. Raises ModelLoadError."""
         down, up = self.down.floats().astype(np.float64), self.up.floats().astype(np.float64)

@@ -16,7 +16,7 @@ import numpy as np
 
 from chatbridge import __version__
 from chatbridge.errors import ModelLoadError
-from chatbridge.model_files.arrays import as_float32, from_float32
+from chatbridge.model_files.arrays import from_float32
 from chatbridge.model_files.families import EMBEDDINGS
 from chatbridge.model_files.sentencepiece_files import read_sentencepiece
 from chatbridge.model_tools.llama_layouts import usual_parts
@@ -41,7 +41,7 @@ from chatbridge.model_tools.progress import Silent, WorkProgress
 from chatbridge.model_tools.report import Report, hashed
 
 if TYPE_CHECKING:
-    from chatbridge.model_files.arrays import Array
+    from chatbridge.model_files.arrays import Array, Floats
 
 WORSE = 10
 """How many times the perplexity may grow before people are warned that the base is another one."""
@@ -89,12 +89,17 @@ class Merged:
         for delta in self._deltas[1:]:
             values += delta.rows(first, last)
         made = from_float32(values, self.dtype)
-        if not np.isfinite(as_float32(made, self.dtype)).all():
+        numbers = made.view(np.uint16) & 0x7F80 != 0x7F80 if self.dtype == "bfloat16" else np.isfinite(made)
+        if not numbers.all():
             raise ModelLoadError(
                 f"{self._name}: merged, it holds numbers that are too large for {self.dtype}, or none; the adapter is "
                 f"damaged, or for another model"
             )
         return made
+
+    def parted(self) -> tuple[Matrix, list[tuple[Floats, Floats]]]:
+        """See `WithNarrow`."""
+        return self._source, [delta.narrow() for delta in self._deltas]
 
 
 def merge(

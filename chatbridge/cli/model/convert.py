@@ -23,13 +23,18 @@ if TYPE_CHECKING:
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file or folder to make.")
 @click.option("-t", "--to", "target", required=True, metavar="FORM", help="What to make: f16, q8_0, hf, meta, int4, …")
-def command(source: Path, output: Path, target: str) -> None:
+@click.option("--parts", type=click.IntRange(1, 64), help="Tensor-parallel parts of Meta's form; 1 unless given.")
+@click.option(
+    "--base", type=click.Path(path_type=Path),
+    help="The model that an adapter was trained on, where the adapter does not lead to it.",
+)  # fmt: skip
+def command(source: Path, output: Path, target: str, **options: object) -> None:
     """Make another form of the model at SOURCE.
 
     GGUF of type f32, f16, bf16 or q8_0; hf and meta for those forms; and what plugins make. The output is whole or not
     there; a run that was killed is gone on with by the same command. Exits 1 where it can't be made.
     """
-    made = convert(source, output, target, {})
+    made = convert(source, output, target, {name: value for name, value in options.items() if value is not None})
     echo(f"{made} is made. Talk to it: chatbridge repl -m {shlex.quote(str(made))}")
 
 
@@ -48,6 +53,8 @@ def convert(source: Path, output: Path, target: str, options: Mapping[str, objec
     converter = _chosen(found, target, Plugins().converters.values())
     if output.exists():
         raise ModelLoadError(f"{output}: it is there already; name another output, or delete it")
+    if surplus := sorted(options.keys() - set(converter.options)):
+        raise ModelLoadError(f"--{surplus[0]} is not for making {target!r} of this ({found.path}); leave it out")
     with ProgressBar() as progress:
         work = Conversion(found, target, output, options, progress, Report(shlex.join(sys.argv[1:])))
         if converter.check is not None:
