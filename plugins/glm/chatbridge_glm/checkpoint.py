@@ -28,8 +28,6 @@ MATRICES = (
     "mlp.dense_h_to_4h",
     "mlp.dense_4h_to_h",
 )
-BY_COLUMNS = ("attention.dense", "mlp.dense_4h_to_h")
-"""Whose shards are parts of the columns; of all others they are parts of the rows."""
 
 _LAYER = re.compile(r"transformer\.layers\.(\d+)\.")
 _NORMS = ("input_layernorm", "post_attention_layernorm")
