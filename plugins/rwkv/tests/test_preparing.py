@@ -1,0 +1,73 @@
+"""What is made of each tensor for a strategy is what the rwkv package makes of it, bit for bit, for every version."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from chatbridge_rwkv import memory, package
+from chatbridge_rwkv.checkpoint import read
+from chatbridge_rwkv.preparing import FIRST_NORM, VERSION, Preparation, rescale_layer
+
+from .conftest import V4, there
+from .weights import write_model
+
+
+def theirs(path: Path, strategy: str, folder: Path) -> dict[str, Any]:
+    """The entries of the file that the package's own conversion writes."""
+    module = package.module(package.Switches(v7=False, jit=False))
+    target = folder / "theirs.pth"
+    with package.quiet(), pytest.raises(SystemExit):
+        module.RWKV(str(path), strategy, verbose=False, convert_and_save_and_exit=str(target))
+    return dict(torch.load(target))
+
+
+def ours(path: Path, strategy: str, device: str = "cpu") -> dict[str, Any]:
+    checkpoint = read(path)
+    preparation = Preparation(
+        checkpoint.version, checkpoint.heads, memory.slots_for(checkpoint, strategy), rescale_layer(strategy),
+        any(name.endswith("time_faaaa") for name in checkpoint.tensors),
+    )  # fmt: skip
+    tensors = torch.load(path, map_location=device)
+    norm = [tensors.pop(name) for name in FIRST_NORM]
+    found: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        found |= preparation.prepared(name, tensor, norm)
+    return found
+
+
+def write(folder: Path, version: float) -> Path:
+    return write_model(folder / "m.pth", version, layers=7, width=64, vocabulary=96)
+
+
+@pytest.mark.parametrize("version", [4, 5, 5.1, 5.2, 6])
+@pytest.mark.parametrize("strategy", ["cpu fp32i8", "cpu bf16 *2 -> cpu fp32i8 *3 -> cpu bf16i8", "cpu fp16i8"])
+def test_it_is_what_the_package_makes(version: float, strategy: str, tmp_path: Path) -> None:
+    path = write(tmp_path, version)
+    expected = theirs(path, strategy, tmp_path)
+    assert expected.pop("_strategy") == strategy
+    assert expected.pop("_rescale_layer") == rescale_layer(strategy)
+    assert expected.pop("_version") == VERSION
+    found, told = ours(path, strategy), ours(path, strategy, "meta")
+    assert found.keys() == expected.keys() == told.keys()
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype == told[name].dtype, name
+        assert found[name].stride() == tensor.stride() == told[name].stride(), name
+        assert torch.equal(found[name], tensor), name
+
+
+def test_the_recorded_model_is_prepared_as_the_package_does(tmp_path: Path) -> None:
+    path, strategy = there(V4), "cpu fp16i8 *4 -> cpu fp16"
+    expected, found = theirs(path, strategy, tmp_path), ours(path, strategy)
+    for name, tensor in found.items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_the_packages_variable_says_when_it_rescales(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RWKV_RESCALE_LAYER", raising=False)
+    assert [rescale_layer(strategy) for strategy in ("cpu fp32", "cuda fp16i8 *3 -> cpu fp32")] == [0, 6]
+    monkeypatch.setenv("RWKV_RESCALE_LAYER", "999")
+    assert rescale_layer("cuda fp16") == int(os.environ["RWKV_RESCALE_LAYER"])
