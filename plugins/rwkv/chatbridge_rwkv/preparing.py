@@ -1,8 +1,8 @@
 """What the rwkv package makes of each tensor of a model while it loads it for a strategy, bit for bit.
 
-It turns matrices over, packs them, halves some against overflow, and puts the first norm into the embedding; a file in
-which this is done already is what it calls converted. Done here one tensor at a time, where the package does it with the
-whole model in memory. Knows tensors; reads and writes no file. Source: rwkv 0.8.32, `RWKV.__init__` in model.py.
+It turns matrices over, packs them, halves some against overflow, and puts the first norm into the embedding. A file in
+which this is done already is what it calls converted. Here it is done one tensor at a time; the package does it with
+the whole model in memory. Knows tensors; reads and writes no file. Source: rwkv 0.8.32, `RWKV.__init__` in model.py.
 """
 
 from __future__ import annotations

@@ -8,21 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from chatbridge_rwkv import memory, package
+from chatbridge_rwkv import memory
 from chatbridge_rwkv.checkpoint import read
 from chatbridge_rwkv.preparing import FIRST_NORM, VERSION, Preparation, rescale_layer
 
-from .conftest import V4, there
+from .conftest import V4, converted_by_the_package, there
 from .weights import write_model
-
-
-def theirs(path: Path, strategy: str, folder: Path) -> dict[str, Any]:
-    """The entries of the file that the package's own conversion writes."""
-    module = package.module(package.Switches(v7=False, jit=False))
-    target = folder / "theirs.pth"
-    with package.quiet(), pytest.raises(SystemExit):
-        module.RWKV(str(path), strategy, verbose=False, convert_and_save_and_exit=str(target))
-    return dict(torch.load(target))
 
 
 def ours(path: Path, strategy: str, device: str = "cpu") -> dict[str, Any]:
@@ -47,7 +38,7 @@ def write(folder: Path, version: float) -> Path:
 @pytest.mark.parametrize("strategy", ["cpu fp32i8", "cpu bf16 *2 -> cpu fp32i8 *3 -> cpu bf16i8", "cpu fp16i8"])
 def test_it_is_what_the_package_makes(version: float, strategy: str, tmp_path: Path) -> None:
     path = write(tmp_path, version)
-    expected = theirs(path, strategy, tmp_path)
+    expected = converted_by_the_package(path, strategy, tmp_path)
     assert expected.pop("_strategy") == strategy
     assert expected.pop("_rescale_layer") == rescale_layer(strategy)
     assert expected.pop("_version") == VERSION
@@ -61,7 +52,7 @@ def test_it_is_what_the_package_makes(version: float, strategy: str, tmp_path: P
 
 def test_the_recorded_model_is_prepared_as_the_package_does(tmp_path: Path) -> None:
     path, strategy = there(V4), "cpu fp16i8 *4 -> cpu fp16"
-    expected, found = theirs(path, strategy, tmp_path), ours(path, strategy)
+    expected, found = converted_by_the_package(path, strategy, tmp_path), ours(path, strategy)
     for name, tensor in found.items():
         assert torch.equal(tensor, expected[name]), name
 
