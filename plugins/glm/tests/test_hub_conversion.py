@@ -171,7 +171,7 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     """A small one first, so that what is imported and set up is there before it is measured."""
     pytest.importorskip("resource")
     small = write_chatglm(tmp_path / "small", layers=1, hidden=512, inner=2048)
-    large = write_chatglm(tmp_path / "large", layers=16, hidden=512, inner=2048)
+    large = write_chatglm(tmp_path / "large", layers=5, hidden=512, inner=2048)
     program = (
         "import resource, sys; from pathlib import Path; from chatbridge import *\n"
         "from chatbridge_glm.converters import CONVERTERS\n"
@@ -186,5 +186,5 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     first, second = map(int, done.stdout.split())
     kib = 1024 if sys.platform == "linux" else 1
     weights = sum(file.stat().st_size for file in large.glob("*.bin"))
-    assert weights > 90 << 20
-    assert (second - first) * kib < 24 << 20
+    assert weights > 30 << 20
+    assert (second - first) * kib < 12 << 20

@@ -6,9 +6,10 @@ One tensor at a time, and gone on with where a killed run ended. Knows files; le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -108,32 +109,27 @@ class _New:
     _made: dict[str, Any] = field(default_factory=dict)
 
     def tensors(self) -> Sequence[NewTensor]:
-        names = [name for name in self.weights if name not in FIRST_NORM]
-        planned = {name: self._prepared(name, _shape_of) for name in names}
-        return [self._new(name, own, planned[name][own]) for name in names for own in planned[name]]
-
-    def _new(self, name: str, own: str, planned: Any) -> NewTensor:
-        kind, make = str(planned.dtype).removeprefix("torch."), partial(self._bytes, name, own)
-        strides = () if planned.is_contiguous() else tuple(planned.stride())
-        return NewTensor(own, tuple(planned.shape), kind, planned.nbytes, make, strides)
+        found = []
+        for name, stored in self.weights.items():
+            for form in self.preparation.forms(name, stored.shape) if name not in FIRST_NORM else ():
+                nbytes = prod(form.shape) * getattr(torch, form.dtype).itemsize
+                make = partial(self._bytes, name, form.name)
+                found.append(NewTensor(form.name, form.shape, form.dtype, nbytes, make, form.strides))
+        return found
 
     def _bytes(self, name: str, own: str) -> Iterator[memoryview]:
         """The numbers of a new tensor in the order in which they lie."""
         if self._of != name or own not in self._made:
             self._made.clear()
-            self._of, self._made = name, self._prepared(name, _numbers_of)
+            self._of, self._made = name, self._prepared(name)
         tensor = self._made.pop(own)
         flat = tensor.as_strided((tensor.numel(),), (1,))
         raw: memoryview = flat.view(torch.uint8).numpy().data
         yield raw
 
-    def _prepared(self, name: str, read: Callable[[StoredTensor], Any]) -> dict[str, Any]:
-        norm = [read(self.weights[other]) for other in FIRST_NORM] if name == EMBEDDING else []
-        return self.preparation.prepared(name, read(self.weights[name]), norm)
-
-
-def _shape_of(stored: StoredTensor) -> Any:
-    return torch.empty(stored.shape, dtype=getattr(torch, stored.dtype), device="meta")
+    def _prepared(self, name: str) -> dict[str, Any]:
+        norm = [_numbers_of(self.weights[other]) for other in FIRST_NORM] if name == EMBEDDING else []
+        return self.preparation.prepared(name, _numbers_of(self.weights[name]), norm)
 
 
 def _numbers_of(stored: StoredTensor) -> Any:

@@ -11,6 +11,8 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
+from math import prod
 from typing import Any
 
 import torch
@@ -27,6 +29,7 @@ FIRST_NORM = ("blocks.0.ln0.weight", "blocks.0.ln0.bias")
 EMBEDDING = "emb.weight"
 _RESCALED = ("att.output.weight", "ffn.value.weight")
 _TURNED = ("key.weight", "value.weight", "receptance.weight", "gate.weight", "output.weight", "head.weight")
+_SQUEEZED = ".time_"
 _TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -40,6 +43,26 @@ def rescale_layer(strategy: str) -> int:
     return 6 if "fp16" in strategy else 0
 
 
+class Kind(Enum):
+    """What becomes of a tensor."""
+
+    DECAY = "time_decay, as it is multiplied by"
+    FIRST = "time_first, likewise"
+    NORM = "the norm over heads"
+    PACKED = "a matrix in 8 bits"
+    PLAIN = "in the layer's type"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A tensor to be: `dtype` as torch calls it. `strides`: in numbers, of a matrix turned over; else empty."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    strides: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Preparation:
     """How a model is prepared. `version`, `heads`: of the model, as the checkpoint has them; `slots`: of its layers and
@@ -51,33 +74,51 @@ class Preparation:
     rescale: int
     exponents: bool
 
+    def forms(self, name: str, shape: Sequence[int]) -> list[Form]:
+        """What `prepared` makes of a tensor of that shape, told without its numbers."""
+        slot = self._place(name)[1]
+        sizes = tuple(size for size in shape if size != 1) if _SQUEEZED in name else tuple(shape)
+        turned = _is_turned(name) and len(sizes) == 2
+        sizes = sizes[::-1] if turned else sizes
+        strides = (1, sizes[0]) if turned and min(sizes) > 1 else ()
+        own, kind, dtype = _new_name(name), _kind(name, len(sizes), slot), _word(_TYPES[slot.type])
+        if kind in (Kind.DECAY, Kind.FIRST):
+            return [Form(own, self._of_heads(sizes), "float32")]
+        if kind is Kind.NORM:
+            return [Form(own, sizes, "float32")]
+        if kind is Kind.PLAIN:
+            return [Form(own, sizes, dtype, strides)]
+        rows, columns = sizes
+        scales = {"_mx": (columns,), "_my": (rows, 1), "_rx": (columns,), "_ry": (rows, 1)}
+        packed = Form(own, sizes, "uint8", strides)
+        return [packed, *(Form(f"{own}{end}", scale, dtype) for end, scale in scales.items())]
+
     def prepared(self, name: str, tensor: Any, norm: Sequence[Any] = ()) -> dict[str, Any]:
         """What the tensor becomes, by its new name: itself, or its bytes and their four rows of scales.
 
         A matrix turned over is a view, so that its numbers lie in memory as they lay before. `norm`: the tensors of
-        FIRST_NORM, for the embedding. On "meta" it tells shapes and types, and computes nothing. `tensor` may be
-        changed.
+        FIRST_NORM, for the embedding.
         """
         if name == EMBEDDING:
             tensor = _normed(tensor, norm)
         layer, slot = self._place(name)
         if self.rescale > 0 and any(part in name for part in _RESCALED):
             tensor = tensor / (2 ** (layer // self.rescale))
-        if ".time_" in name:
+        if _SQUEEZED in name:
             tensor = tensor.squeeze()
-        if any(part in name for part in _TURNED):
+        if _is_turned(name):
             tensor = tensor.t()
-        name = name.replace(".time_faaaa", ".time_first")
-        if ".time_decay" in name and "_w" not in name:
-            return {name: self._decay(tensor)}
-        if ".time_first" in name:
-            return {name: self._first(tensor)}
-        if ".ln_x" in name:
-            return {name: tensor.float()}
-        matrix = tensor.dim() == 2 and "emb" not in name and "_w1" not in name and "_w2" not in name
-        if matrix and slot.quantised:
-            return _packed(name, tensor, _TYPES[slot.type])
-        return {name: tensor.to(_TYPES[slot.type])}
+        own, kind = _new_name(name), _kind(name, tensor.dim(), slot)
+        if kind is Kind.DECAY:
+            return {own: self._decay(tensor.float()).reshape(self._of_heads(tensor.shape))}
+        if kind is Kind.FIRST:
+            first = tensor.float() if self.version == 4 or self.exponents else torch.exp(tensor.float())
+            return {own: first.reshape(self._of_heads(tensor.shape))}
+        if kind is Kind.NORM:
+            return {own: tensor.float()}
+        if kind is Kind.PACKED:
+            return _packed(own, tensor, _TYPES[slot.type])
+        return {own: tensor.to(_TYPES[slot.type])}
 
     def _place(self, name: str) -> tuple[int, Slot]:
         """The layer that it counts to, the head being the one behind the last, and where that goes."""
@@ -88,18 +129,39 @@ class Preparation:
 
     def _decay(self, tensor: Any) -> Any:
         if self.version == 4:
-            return -torch.exp(tensor.float())
-        if self.version == 6:
-            return tensor.float().reshape(self.heads, -1, 1)
-        decay = torch.exp(-torch.exp(tensor.float()))
-        return decay.reshape(self.heads, -1, 1) if self.version == 5.2 else decay.reshape(-1, 1, 1)
+            return -torch.exp(tensor)
+        return tensor if self.version == 6 else torch.exp(-torch.exp(tensor))
 
-    def _first(self, tensor: Any) -> Any:
-        first = tensor.float()
+    def _of_heads(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        """The shape of what each head has one or some numbers of."""
         if self.version == 4:
-            return first
-        first = first if self.exponents else torch.exp(first)
-        return first.reshape(self.heads, -1, 1) if self.version in (5.2, 6.0) else first.reshape(-1, 1, 1)
+            return tuple(sizes)
+        if self.version in (5.2, 6.0):
+            return (self.heads, prod(sizes) // self.heads, 1)
+        return (prod(sizes), 1, 1)
+
+
+def _is_turned(name: str) -> bool:
+    return any(part in name for part in _TURNED)
+
+
+def _new_name(name: str) -> str:
+    return name.replace(".time_faaaa", ".time_first")
+
+
+def _kind(name: str, axes: int, slot: Slot) -> Kind:
+    if ".time_decay" in name and "_w" not in name:
+        return Kind.DECAY
+    if ".time_first" in name or ".time_faaaa" in name:
+        return Kind.FIRST
+    if ".ln_x" in name:
+        return Kind.NORM
+    matrix = axes == 2 and "emb" not in name and "_w1" not in name and "_w2" not in name
+    return Kind.PACKED if matrix and slot.quantised else Kind.PLAIN
+
+
+def _word(kind: Any) -> str:
+    return str(kind).removeprefix("torch.")
 
 
 def _normed(embedding: Any, norm: Sequence[Any]) -> Any:

@@ -172,7 +172,7 @@ def test_the_command_finds_the_converter(tmp_path: Path) -> None:
 def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     """A small one first, so that what is imported and set up is there before it is measured."""
     pytest.importorskip("resource")
-    sources = [write_model(tmp_path / f"{n}.pth", 4, layers=n, width=512, vocabulary=512) for n in (1, 16)]
+    sources = [write_model(tmp_path / f"{n}.pth", 4, layers=n, width=512, vocabulary=512) for n in (1, 5)]
     program = (
         "import resource, sys; from pathlib import Path; from chatbridge import *\n"
         "from chatbridge_rwkv.converters import CONVERTERS\n"
@@ -182,5 +182,5 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     )
     words = [sys.executable, "-c", program, *map(str, sources)]
     first, second = map(int, subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
-    assert sources[1].stat().st_size > 100 << 20
-    assert (second - first) * (1024 if sys.platform == "linux" else 1) < 32 << 20
+    assert sources[1].stat().st_size > 32 << 20
+    assert (second - first) * (1024 if sys.platform == "linux" else 1) < 12 << 20
