@@ -149,16 +149,20 @@ def test_shards_that_differ_where_they_should_not_are_told_in_the_report(tmp_pat
 
 def test_a_run_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:
     source = write_sat(tmp_path / "source", parallel=1, layers=1)
-    calls = convert(source, "tp2-int4", tmp_path / "whole").calls
+    calls, whole = convert(source, "tp2-int4", tmp_path / "whole").calls, 0
     assert calls > 40
     for kill_at in range(1, calls + 1, 7):
         made = tmp_path / f"made-{kill_at}"
         with pytest.raises(Killed):
             convert(source, "tp2-int4", made, Progress(kill_at))
         assert not made.exists()
+        kept = {file.name: file.stat().st_ino for file in tmp_path.glob("*.partial/100/*.pt")}
         progress = convert(source, "tp2-int4", made)
+        assert kept.items() <= {file.name: file.stat().st_ino for file in made.glob("100/*.pt")}.items()
         assert contents(made) == contents(tmp_path / "whole")
         assert all(total == done for _, total, done in progress.stages)
+        whole += len(kept)
+    assert whole, "no run was killed after its first shard was whole"
     assert not list(tmp_path.glob("*.partial"))
 
 

@@ -61,7 +61,11 @@ def write(checkpoint: Checkpoint, strategy: str, path: Path, digest: str, progre
         tensors = _New(weights, _preparation(checkpoint, strategy)).tensors()
         total = sum(tensor.nbytes for tensor in tensors)
         progress.begin("converting", total)
-        values = {"_strategy": strategy, "_rescale_layer": rescale_layer(strategy), "_version": VERSION}
+        values: dict[str, str | int] = {
+            "_strategy": strategy,
+            "_rescale_layer": rescale_layer(strategy),
+            "_version": VERSION,
+        }
         key = repr((digest, values))
         write_tensors(path, TorchFile(tensors, values=values), tensors, key, progress)
     return total
