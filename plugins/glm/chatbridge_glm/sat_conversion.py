@@ -96,7 +96,7 @@ def _read(work: Conversion, degree: int | None, bits: int) -> Source:
     for file in found:
         header = read_tensors(file.path)
         # A training's other groups, as those of its optimizer, are no part of the model.
-        headers.append(replace(header, tensors=header.groups[_GROUP], groups={}))
+        headers.append(replace(header, tensors=header.groups[_GROUP]))
     first = headers[0].tensors
     for name in (f"{EMBEDDING}.weight", layer_key(0, f"{MATRICES[0]}.weight")):
         if name not in first or len(first[name].shape) != 2:

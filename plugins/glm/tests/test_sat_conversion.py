@@ -147,7 +147,9 @@ def test_shards_that_differ_where_they_should_not_are_told_in_the_report(tmp_pat
     assert report["steps"][0]["of which differ between shards"] == [name]
 
 
-def test_a_run_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_run_that_was_killed_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each tensor counts as written when it is, as in a model whose tensors are large."""
+    monkeypatch.setattr("chatbridge.model_tools.output.SYNC", 1)
     source = write_sat(tmp_path / "source", parallel=1, layers=1)
     calls, whole = convert(source, "tp2-int4", tmp_path / "whole").calls, 0
     assert calls > 40

@@ -109,7 +109,6 @@ class _New:
 
     weights: Weights
     preparation: Preparation
-    _of: str = ""
     _made: dict[str, Any] = field(default_factory=dict)
 
     def tensors(self) -> Sequence[NewTensor]:
@@ -123,9 +122,9 @@ class _New:
 
     def _bytes(self, name: str, own: str) -> Iterator[memoryview]:
         """The numbers of a new tensor in the order in which they lie."""
-        if self._of != name or own not in self._made:
-            self._made.clear()
-            self._of, self._made = name, self._prepared(name)
+        if own not in self._made:
+            self._made.clear()  # before the next is read; a run that goes on has made more than it needs
+            self._made = self._prepared(name)
         tensor = self._made.pop(own)
         flat = tensor.as_strided((tensor.numel(),), (1,))
         raw: memoryview = flat.view(torch.uint8).numpy().data
