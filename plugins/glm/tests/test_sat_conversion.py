@@ -168,6 +168,20 @@ def test_a_run_that_was_killed_is_gone_on_with(tmp_path: Path, monkeypatch: pyte
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_what_was_left_of_other_weights_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatbridge.model_tools.output.SYNC", 1)
+    source = write_sat(tmp_path / "source", parallel=1, layers=1)
+    file, made = source / "100" / "mp_rank_00_model_states.pt", tmp_path / "made"
+    with pytest.raises(Killed):
+        convert(source, "tp2", made, Progress(25))
+    written = torch.load(file)
+    written["module"]["transformer.word_embeddings.weight"] += 1
+    torch.save(written, file)
+    convert(source, "tp2", made)
+    convert(source, "tp2", tmp_path / "whole")
+    assert contents(made) == contents(tmp_path / "whole")
+
+
 @pytest.mark.parametrize(
     ("name", "target", "why"),
     [

@@ -145,6 +145,17 @@ def test_a_run_that_was_killed_is_gone_on_with(tmp_path: Path, monkeypatch: pyte
     assert not [file for file in tmp_path.iterdir() if "partial" in file.name or "journal" in file.name]
 
 
+def test_what_was_left_of_another_model_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatbridge.model_tools.output.SYNC", 1)
+    one, other = (write_model(tmp_path / f"{n}.pth", 4, layers=1, vocabulary=96, seed=n) for n in (1, 2))
+    made, whole = tmp_path / "made.pth", tmp_path / "whole.pth"
+    with pytest.raises(Killed):
+        convert(one, "cpu fp32", made, Progress(10))
+    convert(other, "cpu fp32", made)
+    convert(other, "cpu fp32", whole)
+    assert made.read_bytes() == whole.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("path", "strategy", "output", "why"),
     [
