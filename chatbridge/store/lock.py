@@ -43,7 +43,7 @@ class StoreLock:
         """Take it, and say in the file who has it. Raises: StoreInUse where another has it, OSError."""
         descriptor = open_private(self.file)
         try:
-            if not _lock(descriptor, self.file):
+            if not try_lock(descriptor, self.file):
                 raise StoreInUse(_told(self._path, _read(descriptor)))
             config = str(Path(self._config).absolute()) if self._config else ""
             who = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time(), "config": config}
@@ -62,8 +62,8 @@ class StoreLock:
             self._descriptor = None
 
 
-def _lock(descriptor: int, file: Path) -> bool:
-    """Whether the lock is ours now."""
+def try_lock(descriptor: int, file: Path) -> bool:
+    """Take the lock of an open file. Returns whether it is ours now; raises OSError."""
     try:
         if sys.platform == "win32":
             import msvcrt
