@@ -49,6 +49,19 @@ class CatalogueEntry:
         """What fetches it."""
         return f"chatbridge model pull {self.name}"
 
+    @property
+    def missing(self) -> str:
+        """What is told where it is wanted and was not fetched."""
+        if self.request:
+            return (
+                f"{self.name} is given away by request only: ask at {self.request}, and name what you get by its path"
+            )
+        return f"{self.name} is not fetched yet ({self.words}): {self.command}"
+
+    def keys(self, path: Path) -> dict[str, Any]:
+        """Its entry in bots.yaml, by the keys there."""
+        return {"backend": self.backend, "path": str(path), "template": self.template}
+
     def path(self, models: Path) -> Path | None:
         """What the backend is to be given, once it was fetched into the folder of models; None before."""
         folder = models / self.name

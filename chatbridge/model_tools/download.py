@@ -22,9 +22,6 @@ from chatbridge.model_tools.report import Source
 PART = ".fetching"
 """What the name of a file ends in while it is being fetched."""
 
-_ENOUGH = 1 << 20
-"""Bytes after which a connection has not failed in vain."""
-
 _CHUNK = 4 << 20
 
 
@@ -81,7 +78,7 @@ def _fetch(client: Client, attempt: Attempt) -> None:
                     return
             raise Interrupted("the connection ended before the file did")
         except Interrupted as error:
-            failures = 1 if _size(attempt.part) - begun >= _ENOUGH else failures + 1
+            failures = 1 if _size(attempt.part) > begun else failures + 1
             attempt.patience.bear(f"{file.name}: {error}", failures, error.seconds)
 
 

@@ -33,7 +33,7 @@ PASSING = (408, 425, 429, 500, 502, 503, 504)
 
 
 class Interrupted(Exception):
-    """The connection failed in a way that may pass. `seconds`: how long the server asks to wait; None unless it does."""
+    """The connection failed in a way that may pass. `seconds`: how long the server asks to wait, if it does."""
 
     def __init__(self, message: str, seconds: float | None = None) -> None:
         super().__init__(message)
@@ -84,7 +84,7 @@ class Client:
     def get(self, url: str, start: int = 0, version: str = "", end: int | None = None) -> Iterator[Answer]:
         """The file from byte `start` on, if it is still of that `version`; else all of it, as `Answer.start` tells.
 
-        `end`: the last byte that is wanted. Raises Interrupted, and ModelLoadError for what will be no better next time.
+        `end`: the last byte that is wanted. Raises Interrupted, and ModelLoadError for what will be no better later.
         """
         response = self._open(url, start, version, end)
         if response is None or (start and version and _version(response) not in ("", version)):
@@ -157,11 +157,8 @@ def _refusal(url: str, error: urllib.error.HTTPError, known: bool) -> Exception:
             f"{_host(url)} answers {status} ({error.reason})", retry_after(error.headers.get("Retry-After"))
         )
     if status in (401, 403):
-        whom = "that token may not have it" if known else "it is not for everybody"
-        return ModelLoadError(
-            f"{where}: {_host(url)} refuses it ({status}): {whom}. Where its page asks to accept terms, do that, and set "
-            f"HF_TOKEN to a token of yours"
-        )
+        hub = "it is not for everybody; of Hugging Face, fetch it as owner/name:FILE with HF_TOKEN set"
+        return ModelLoadError(f"{where}: refused ({status}): {'that token may not have it' if known else hub}")
     if status in (404, 410):
         return ModelLoadError(f"{where}: there is no such file ({status}); look at the address again")
     return ModelLoadError(f"{where}: the server answers {status} ({error.reason})")
@@ -210,12 +207,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def __init__(self, credentials: _Credentials) -> None:
         self._credentials = credentials
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]  # noqa: ANN
+    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
         allowed = ("https",) if urlsplit(req.full_url).scheme == "https" else ("https", "http")
         if urlsplit(newurl).scheme not in allowed:
             raise ModelLoadError(
-                f"{without_secrets(req.full_url)}: the server leads on to {without_secrets(newurl)}, which is not https; "
-                f"nothing was fetched"
+                f"{without_secrets(req.full_url)}: the server leads on to {without_secrets(newurl)}, which is not https"
             )
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
         if request is not None:

@@ -1,4 +1,4 @@
-"""What a repository on Hugging Face has: its files with sizes and checksums, at one commit; and which of them are wanted.
+"""What a repository on Hugging Face has: its files with sizes and checksums at one commit, and which are wanted.
 
 Asks by huggingface_hub, an extra (`pip install 'chatbridge[hub]'`), which knows the endpoint, the token and how the hub
 says no. It lists alone: the bytes come by `download.py`, since from version 2 on huggingface_hub throws away what has
@@ -134,8 +134,8 @@ class _Hub:
             from huggingface_hub import HfApi, get_token
         except ImportError as error:
             raise ModelLoadError(
-                f"{source.repository}: to fetch from Hugging Face takes huggingface_hub: pip install 'chatbridge[hub]'; "
-                f"or give the address of a file, which takes nothing ({error})"
+                f"{source.repository}: to fetch from Hugging Face, pip install 'chatbridge[hub]'; "
+                f"the address of one file is fetched without it ({error})"
             ) from error
         self._source, self._patience = source, patience
         self._api = HfApi(endpoint=endpoint)
@@ -173,9 +173,8 @@ class _Hub:
             return
         token = "the token that is set may not have it" if self.token else "and set HF_TOKEN to a token of yours"
         if isinstance(error, errors.GatedRepoError) or status == 403:
-            raise ModelLoadError(
-                f"{name}: its owners let in only who has accepted their terms: do that at {self.endpoint}/{name}; {token}"
-            ) from error
+            page = f"{self.endpoint}/{name}"
+            raise ModelLoadError(f"{name}: it is for who has accepted its terms: do that at {page}, {token}") from error
         if isinstance(error, errors.RevisionNotFoundError):
             raise ModelLoadError(f"{name}: it has no revision {self._source.revision!r}") from error
         if status in (401, 404):  # the hub says 401 of what is not there, so that nobody learns what is private

@@ -78,8 +78,8 @@ def look(
     free = _free(folder)
     if not folder.exists() and (needed := (size or 0) - there) + _MARGIN > free:
         raise ModelLoadError(
-            f"{folder}: there is room for {in_words(free)} on that disk, and {in_words(max(0, needed))} are still to be "
-            f"fetched; make room, or name a folder elsewhere by -o"
+            f"{folder}: that disk has {in_words(free)} free, and {in_words(max(0, needed))} are still to be fetched; "
+            f"make room, or name a folder elsewhere by -o"
         )
     return Pull(remote, folder, size, there, free, timeout, patience)
 
@@ -162,9 +162,7 @@ def _forget_changed(work: Pull, stage: Path) -> None:
         traces = [path for path in (stage / file.name, stage / f"{file.name}{PART}") if path.exists()]
         unsure = not (file.sha256 or file.git_sha1 or file.version)
         if traces and (unsure or known.get(file.name) != now[file.name]):
-            why = (
-                "the server does not say which version it has" if unsure else "it has changed there since the last run"
-            )
+            why = "the server does not say which version it has" if unsure else "it has changed since the last run"
             work.patience.tell(f"{file.name}: {why}; it is fetched anew")
             for path in traces:
                 path.unlink()
@@ -189,11 +187,9 @@ def _is_there(work: Pull, progress: WorkProgress) -> bool:
     if step.get("source") != remote.source:
         raise ModelLoadError(f"{folder}: it is there already, fetched from {step.get('source')}; {instead}")
     wanted = {file.name: file for file in remote.files}
-    if step.get("revision", "") != remote.revision or {one.path for one in sources} != wanted.keys():
-        raise ModelLoadError(
-            f"{folder}: it is there already, with other files or as they were at {step.get('revision', 'another time')}; "
-            f"{instead}"
-        )
+    same = step.get("revision", "") == remote.revision and {one.path for one in sources} == wanted.keys()
+    if not same or any(wanted[one.path].size not in (None, one.size) for one in sources):
+        raise ModelLoadError(f"{folder}: it is there already, in another version or with other files; {instead}")
     for source, found in zip(sources, hashed([folder / one.path for one in sources], progress), strict=True):
         told = wanted[source.path].sha256 or source.sha256
         if found.sha256 != told:

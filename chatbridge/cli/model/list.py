@@ -18,8 +18,8 @@ from chatbridge.cli.output import echo, echo_json, joined, styled
 def command(as_json: bool, language: Literal["en", "zh"]) -> None:
     """List models that can be fetched by name, and those that were fetched.
 
-    `chatbridge model pull NAME` fetches one, `chatbridge repl -m NAME` talks to it, and `models: {mine: {model: NAME}}`
-    in bots.yaml gives it to bots. Sizes are of what is fetched.
+    `chatbridge model pull NAME` fetches one, `chatbridge repl -m NAME` talks to it, and in bots.yaml it is `models:
+    {mine: {catalogue: NAME}}`. Sizes are of what is fetched.
     """
     from chatbridge.model_tools.catalogue import catalogue
     from chatbridge.model_tools.pull import fetched_folders
