@@ -110,7 +110,7 @@ def _take(answer: Answer, attempt: Attempt, begun: int) -> bool:
                 attempt.progress.advance(len(chunk))
     except OSError as error:
         told = error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
             told = f"the disk is full ({told}); make room, and the same command goes on"
         raise ModelLoadError(f"{attempt.part}: {told}") from error
     return total is None or done == total

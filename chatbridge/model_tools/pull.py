@@ -17,10 +17,12 @@ from typing import Any
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_tools.download import PART, Attempt, download
 from chatbridge.model_tools.http import TIMEOUT, Client, Interrupted
+from chatbridge.model_tools.output import partial_name
 from chatbridge.model_tools.patience import Patience
 from chatbridge.model_tools.progress import Silent, WorkProgress
 from chatbridge.model_tools.remote import HubSource, Remote, RemoteFile, UrlSource
 from chatbridge.model_tools.report import IN_FOLDER, Report, Source, hashed
+from chatbridge.operations.file_locks import try_lock
 from chatbridge.operations.hardware import size as in_words
 
 _MEMORY = "chatbridge-pull.json"
@@ -73,7 +75,7 @@ def look(
         remote = replace(remote, files=tuple(_with_sha256(file, sha256) for file in remote.files))
     sizes = [file.size for file in remote.files]
     size = None if None in sizes else sum(one for one in sizes if one is not None)
-    stage = _stage(folder)
+    stage = partial_name(folder)
     there = sum(_there(stage, file) for file in remote.files)
     free = _free(folder)
     if not folder.exists() and (needed := (size or 0) - there) + _MARGIN > free:
@@ -90,7 +92,7 @@ def pull(work: Pull, report: Report, progress: WorkProgress | None = None) -> bo
     Raises ModelLoadError; what came stays for the next run.
     """
     progress = progress or Silent()
-    folder, stage = work.folder, _stage(work.folder)
+    folder, stage = work.folder, partial_name(work.folder)
     try:
         stage.parent.mkdir(parents=True, exist_ok=True)
         with _alone(stage):
@@ -217,10 +219,6 @@ def fetched_folders(models: Path) -> list[Path]:
         return []
 
 
-def _stage(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.partial")
-
-
 def _there(stage: Path, file: RemoteFile) -> int:
     for path in (stage / file.name, stage / f"{file.name}{PART}"):
         with suppress(OSError):
@@ -242,8 +240,6 @@ def _free(folder: Path) -> int:
 @contextmanager
 def _alone(stage: Path) -> Iterator[None]:
     """Keep a second run out of the same folder. Raises ModelLoadError for the second."""
-    from chatbridge.store.lock import try_lock
-
     lock = stage.with_name(f"{stage.name}.lock")
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:

@@ -21,7 +21,7 @@ _RESERVED = {
         "hang_timeout",
         "memory_limit",
         "kept_states",
-    ),  # fmt: skip
+    ),
     "frontends": ("frontend", "defaults", "channels", "allow", "deny"),
 }
 """Keys of bots.yaml that are the core's where they stand beside a plugin's."""

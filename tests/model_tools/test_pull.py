@@ -14,7 +14,7 @@ from chatbridge import ModelLoadError
 from chatbridge.model_tools import pull as pulling
 from chatbridge.model_tools.http import Client
 from chatbridge.model_tools.remote import HubSource, UrlSource, parse_source, without_secrets
-from chatbridge.store.lock import try_lock
+from chatbridge.operations.file_locks import try_lock
 
 from .conftest import Fetch
 from .server import Server, serving

@@ -43,13 +43,14 @@ def command(
 
     owner/name:FILE is one file of a repository, an address may end in #sha256=…; HF_TOKEN is for what is not for
     everybody. The folder is whole or not there; a run that was stopped or killed is gone on with by the same command.
-    Exits 1 where it can't be fetched.
+    Exits 1 where it can't be fetched, and where what has come is no sound model, unless --include chose parts of one.
     """
     from chatbridge.model_tools.patience import Patience
 
     patience = Patience(tries, tell=lambda words: echo(words, err=True))
     fetched = fetch(source, output, revision, include, timeout=timeout, patience=patience)
-    _tell_what_it_is(source, fetched, output)
+    if not _tell_what_it_is(source, fetched, output) and not include:
+        sys.exit(1)
 
 
 def fetch(
@@ -120,18 +121,19 @@ def _plan(work: Pull) -> str:
     )
 
 
-def _tell_what_it_is(source: str, folder: Path, output: Path | None) -> None:
-    """What was fetched, by a look at it, and what to do with it."""
+def _tell_what_it_is(source: str, folder: Path, output: Path | None) -> bool:
+    """What was fetched, by a look at it, and what to do with it. Returns whether it is a sound model."""
     from chatbridge.model_files.inspect import inspect_model
     from chatbridge.model_tools.catalogue import catalogue
 
     try:
         found = inspect_model(folder)
     except ModelLoadError as error:
-        echo(f"this is no model that can be run as it is: {error}", err=True)
-        return
+        echo(f"error: {error}", err=True)
+        return False
     for problem in found.problems:
         echo(f"{problem.severity}: {problem.message}{f'; {problem.remedy}' if problem.remedy else ''}", err=True)
     if found.sound and found.backends:
         name = source if source in catalogue() and output is None else str(folder)
         echo(f"talk to it: chatbridge repl -m {shlex.quote(name)}")
+    return found.sound
