@@ -37,7 +37,6 @@ class CatalogueEntry:
     exact: bool = False
     sha256: Mapping[str, str] = field(default_factory=dict)
     terms: str = ""
-    gated: bool = False
 
     @property
     def words(self) -> str:

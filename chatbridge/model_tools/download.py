@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,6 +109,7 @@ def _take(answer: Answer, attempt: Attempt, begun: int) -> bool:
                     raise ModelLoadError(f"{file.name}: more bytes come than the {total:,} that it should have")
                 part.write(chunk)
                 attempt.progress.advance(len(chunk))
+            os.fsync(part.fileno())
     except OSError as error:
         told = error.strerror or str(error)
         if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):

@@ -213,6 +213,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
             raise ModelLoadError(
                 f"{without_secrets(req.full_url)}: the server leads on to {without_secrets(newurl)}, which is not https"
             )
+        fp.close()  # else all that it says is read, however much that is
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
         if request is not None:
             self._credentials.give(request)

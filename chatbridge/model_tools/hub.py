@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.hf_api import ModelInfo
 
+MAX_BYTES = 50 * 10**9
+"""Of one file: what is larger the hub sends by its own protocol alone (huggingface_hub, MAX_HTTP_DOWNLOAD_SIZE)."""
+
 _PART = re.compile(r"(.*)-\d{5}-of-\d{5}(\.\w+)")
 _MANY = 12
 """Files that an error names."""
@@ -75,6 +78,12 @@ def list_hub(
     wanted = _included(source, files, [source.file] if source.file else include)
     if not source.file and not include:
         wanted = _readable(source, wanted)
+    for file in wanted:
+        if (file.size or 0) > MAX_BYTES:
+            raise ModelLoadError(
+                f"{source.repository}: {file.name} has {file.size:,} bytes, and the hub sends no file of more than "
+                f"{MAX_BYTES:,} in this way; fetch it by `hf download` with hf_xet"
+            )
     names = {file.name for file in wanted}
     left_out = tuple(file.name for file in files if file.name not in names)
     return Remote(source.repository, tuple(wanted), commit, left_out, hub.token, hub.endpoint)

@@ -12,16 +12,20 @@ TRIES = 5
 """How often in a row something may fail, unless somebody says otherwise."""
 
 LONGEST_WAIT = 120.0
-"""Seconds that a server may ask to wait; for longer nobody sits there."""
+"""Seconds that a server may ask to wait, unless somebody says otherwise; for longer nobody sits there."""
 
 _LONGEST_PAUSE = 30.0
 
 
 @dataclass(slots=True)
 class Patience:
-    """`tries`: how many failures in a row; `wait`: waits for so many seconds; `tell`: is told in words of each try."""
+    """`tries`: how many failures in a row; `longest`: seconds that a server may ask to wait.
+
+    `wait`: waits for so many seconds; `tell`: is told in words of each try.
+    """
 
     tries: int = TRIES
+    longest: float = LONGEST_WAIT
     wait: Callable[[float], None] = time.sleep
     tell: Callable[[str], None] = lambda words: None
 
@@ -32,7 +36,7 @@ class Patience:
         """
         later = "the same command goes on where it was"
         seconds = min(2.0 ** (failures - 1), _LONGEST_PAUSE) if asked is None else asked
-        if seconds > LONGEST_WAIT:
+        if asked is not None and seconds > self.longest:
             raise ModelLoadError(f"{what}, and asks to wait {seconds:,.0f} seconds; after that {later}")
         if failures >= self.tries:
             raise ModelLoadError(f"{what}{f', {failures} times in a row' if failures > 1 else ''}; {later}")

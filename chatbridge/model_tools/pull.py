@@ -75,10 +75,13 @@ def look(
         remote = replace(remote, files=tuple(_with_sha256(file, sha256) for file in remote.files))
     sizes = [file.size for file in remote.files]
     size = None if None in sizes else sum(one for one in sizes if one is not None)
+    folder = folder if folder.name else folder.absolute()
+    if not folder.name:
+        raise ModelLoadError(f"{folder}: name a folder in there by -o")
     stage = partial_name(folder)
     there = sum(_there(stage, file) for file in remote.files)
     free = _free(folder)
-    if not folder.exists() and (needed := (size or 0) - there) + _MARGIN > free:
+    if read_report(folder)[0] is None and (needed := (size or 0) - there) + _MARGIN > free:
         raise ModelLoadError(
             f"{folder}: that disk has {in_words(free)} free, and {in_words(max(0, needed))} are still to be fetched; "
             f"make room, or name a folder elsewhere by -o"

@@ -41,7 +41,7 @@ def fetch(server: Server) -> Fetch:
 
     def run(source: str, folder: Path, include: Sequence[str] = (), *, revision: str = "", **more: object) -> Fetched:
         seen = Fetched()
-        patience = Patience(3, seen.waited.append, seen.told.append)
+        patience = Patience(3, wait=seen.waited.append, tell=seen.told.append)
         parsed = parse_source(source, revision)
         work = look(parsed, folder, include, endpoint=server.address, patience=patience, **more)  # type: ignore[arg-type]
         seen.made = pull(work, Report("model pull"))

@@ -29,6 +29,8 @@ class Served:
     cuts: list[int] = field(default_factory=list)
     statuses: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     claims: int | None = None
+    sized: bool = True
+    """Whether the length is told at all."""
     blind: bool = False
     """Whether parts are sent whatever `If-Range` says."""
 
@@ -120,9 +122,9 @@ def serving() -> Iterator[Server]:
                     return
                 headers["Content-Range"] = f"bytes {start}-{end}/{size}"
             body = served.body[start : end + 1]
-            length = len(body) if served.claims is None or look else served.claims
+            length: int | None = len(body) if served.claims is None or look else served.claims
             cut = served.cuts.pop(0) if served.cuts and not look else None
-            self.answer(206 if "Content-Range" in headers else 200, headers, body, length, cut)
+            self.answer(206 if "Content-Range" in headers else 200, headers, body, length if served.sized else -1, cut)
 
         def answer(
             self, status: int, headers: dict[str, str], body: bytes, length: int | None = None, cut: int | None = None
@@ -130,7 +132,8 @@ def serving() -> Iterator[Server]:
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body) if length is None else length))
+            if length != -1:
+                self.send_header("Content-Length", str(len(body) if length is None else length))
             self.end_headers()
             stall = server.stall_after if len(body) > 1000 else None
             if stall is not None:

@@ -147,6 +147,15 @@ def test_a_busy_hub_is_waited_for(server: Server, fetch: Fetch, tmp_path: Path) 
     assert fetch("a/b", tmp_path / "b").waited == [9.0, 2.0]
 
 
+def test_what_the_hub_does_not_send_in_this_way_is_told_before(
+    server: Server, fetch: Fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "MAX_BYTES", 150_000)
+    server.repository("a/b", WHOLE)
+    with pytest.raises(ModelLoadError, match=r"model\.safetensors has 200,000 bytes, .* by `hf download` with hf_xet"):
+        fetch("a/b", tmp_path / "b")
+
+
 def test_names_that_lead_out_of_the_folder_are_refused(server: Server, fetch: Fetch, tmp_path: Path) -> None:
     server.repository("a/b", {"../evil.gguf": BODY})
     with pytest.raises(ModelLoadError, match=r"'\.\./evil\.gguf': no file of such a name"):

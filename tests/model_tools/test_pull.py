@@ -168,6 +168,12 @@ def test_a_length_that_is_a_lie_is_no_whole_file(server: Server, fetch: Fetch, t
     assert not (tmp_path / "m").exists()
 
 
+def test_a_server_that_tells_no_length_is_read_to_its_end(server: Server, fetch: Fetch, tmp_path: Path) -> None:
+    server.put("/m.bin", BODY, sized=False, ranges=False)
+    assert fetch(server.url("/m.bin"), tmp_path / "m").made
+    assert (tmp_path / "m" / "m.bin").read_bytes() == BODY
+
+
 def test_a_redirect_takes_no_token_along(server: Server) -> None:
     with serving() as other:
         other.put("/far", BODY)
@@ -230,7 +236,21 @@ def test_too_little_room_is_told_before_anything_is_fetched(
     monkeypatch.setattr(pulling.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(ModelLoadError, match="that disk has 50 MiB free, and 0 MiB are still to be fetched; make room"):
         fetch(server.url("/m.bin"), tmp_path / "m")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelLoadError, match="make room"):
+        fetch(server.url("/m.bin"), tmp_path / "empty")
     assert server.ranges("/m.bin") == []
+
+
+def test_a_folder_has_a_name(server: Server, fetch: Fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.put("/m.bin", BODY)
+    with pytest.raises(ModelLoadError, match="name a folder in there by -o"):
+        fetch(server.url("/m.bin"), Path("/"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here" / "thesis.txt").write_text("mine")
+    with pytest.raises(ModelLoadError, match="was not fetched by this command"):
+        fetch(server.url("/m.bin"), Path())
 
 
 # --- how sources are named -------------------------------------------------------------------------------------------

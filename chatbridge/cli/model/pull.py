@@ -36,8 +36,21 @@ if TYPE_CHECKING:
     show_default=True,
     help="Seconds that a server may stay silent.",
 )
+@click.option(
+    "--longest-wait",
+    type=click.FloatRange(0, 86_400),
+    default=120.0,
+    show_default=True,
+    help="Seconds that a busy server may ask to wait before it gives up.",
+)
 def command(
-    source: str, output: Path | None, revision: str, include: tuple[str, ...], tries: int, timeout: float
+    source: str,
+    output: Path | None,
+    revision: str,
+    include: tuple[str, ...],
+    tries: int,
+    timeout: float,
+    longest_wait: float,
 ) -> None:
     """Fetch SOURCE: a name of `chatbridge model list`, owner/name on Hugging Face, or an https address.
 
@@ -47,7 +60,7 @@ def command(
     """
     from chatbridge.model_tools.patience import Patience
 
-    patience = Patience(tries, tell=lambda words: echo(words, err=True))
+    patience = Patience(tries, longest_wait, tell=lambda words: echo(words, err=True))
     fetched = fetch(source, output, revision, include, timeout=timeout, patience=patience)
     if not _tell_what_it_is(source, fetched, output) and not include:
         sys.exit(1)
@@ -80,12 +93,12 @@ def fetch(
     if named and named.terms:
         echo(f"its licence: {named.licence}, {named.terms}", err=True)
     sha256 = named.sha256 if named else None
-    work = look(parsed, folder, wanted, sha256=sha256, timeout=timeout, patience=patience)
-    echo(_plan(work), err=True)
     shown = without_secrets(source) if "://" in source else source
     words = ["model", "pull", shown, *(["--revision", revision] if revision else ())]
     report = Report(shlex.join([*words, *(word for pattern in include for word in ("--include", pattern))]))
     try:
+        work = look(parsed, folder, wanted, sha256=sha256, timeout=timeout, patience=patience)
+        echo(_plan(work), err=True)
         with ProgressBar() as progress:
             made = pull(work, report, progress)
     except KeyboardInterrupt:
