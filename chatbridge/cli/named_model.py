@@ -32,7 +32,7 @@ def find_model(word: str, settings: Settings, plugins: Plugins) -> ModelSettings
     is_path, in_catalogue = _exists(word), word in catalogue()
     if word in settings.models:
         if is_path:
-            echo(f"{word} is a model of bots.yaml; for the file say -m ./{word}", err=True)
+            echo(f"{word} is taken for the model of that name; for the file say -m ./{word}", err=True)
         return settings.models[word]
     if "://" in word:
         raise ModelLoadError(

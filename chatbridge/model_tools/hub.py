@@ -94,8 +94,8 @@ def _included(source: HubSource, files: Sequence[RemoteFile], patterns: Iterable
     names = [file.name for file in files]
     chosen: set[str] = set()
     for pattern in patterns:
-        lowered = f"{pattern}*" if pattern.endswith("/") else pattern
-        found = {name for name in names if name == pattern or fnmatchcase(name.lower(), lowered.lower())}
+        whole = f"{pattern}*" if pattern.endswith("/") else pattern  # a folder is all that is in it
+        found = {name for name in names if name == pattern or fnmatchcase(name.lower(), whole.lower())}
         if not found:
             close = get_close_matches(pattern, names, n=1)
             known = f"; did you mean {close[0]!r}?" if close else f"; it has {_some(names)}"

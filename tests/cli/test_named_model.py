@@ -148,7 +148,7 @@ def test_a_name_that_may_mean_two_things_is_told(
 ) -> None:
     shutil.copy(guide_path(), tmp_path / "guide")
     assert find("guide").backend == "numpy"
-    assert capsys.readouterr().err == "guide is a model of bots.yaml; for the file say -m ./guide\n"
+    assert capsys.readouterr().err == "guide is taken for the model of that name; for the file say -m ./guide\n"
     shutil.copy(guide_path(), tmp_path / "qwen3-4b")
     assert find("qwen3-4b").name == "qwen3-4b"
     assert "qwen3-4b lies here, and is taken" in capsys.readouterr().err

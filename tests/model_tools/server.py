@@ -29,6 +29,8 @@ class Served:
     cuts: list[int] = field(default_factory=list)
     statuses: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     claims: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    """What is told besides, or in the place of what would be."""
     sized: bool = True
     """Whether the length is told at all."""
     blind: bool = False
@@ -122,6 +124,7 @@ def serving() -> Iterator[Server]:
                     return
                 headers["Content-Range"] = f"bytes {start}-{end}/{size}"
             body = served.body[start : end + 1]
+            headers |= {} if look else served.headers
             length: int | None = len(body) if served.claims is None or look else served.claims
             cut = served.cuts.pop(0) if served.cuts and not look else None
             self.answer(206 if "Content-Range" in headers else 200, headers, body, length if served.sized else -1, cut)

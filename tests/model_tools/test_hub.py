@@ -162,6 +162,23 @@ def test_names_that_lead_out_of_the_folder_are_refused(server: Server, fetch: Fe
         fetch("a/b", tmp_path / "b")
 
 
+def test_a_machine_that_is_to_stay_offline_asks_nobody(
+    server: Server, fetch: Fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelLoadError, match="HF_HUB_OFFLINE is set"):
+        fetch("a/b", tmp_path / "b")
+    assert server.asked == []
+
+
+def test_a_folder_of_a_repository_may_be_included(server: Server, fetch: Fetch, tmp_path: Path) -> None:
+    server.repository("a/b", WHOLE)
+    fetch("a/b", tmp_path / "b", ["onnx/", "config.json"])
+    assert in_folder(tmp_path / "b") == {"onnx/model.onnx", "config.json", "chatbridge-report.json"}
+
+
 def test_without_huggingface_hub_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ModelLoadError, match=r"pip install 'chatbridge\[hub\]'"):

@@ -168,6 +168,35 @@ def test_a_length_that_is_a_lie_is_no_whole_file(server: Server, fetch: Fetch, t
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.parametrize(("tag", "asked"), [('"1"', '"1"'), ('W/"1"', None)], ids=["strong", "weak"])
+def test_servers_are_asked_for_the_rest_of_the_same_version(
+    server: Server, fetch: Fetch, tmp_path: Path, tag: str, asked: str | None
+) -> None:
+    server.put("/m.bin", BODY, tag=tag, cuts=[100_000])
+    fetch(server.url("/m.bin"), tmp_path / "m")
+    assert (server.ranges("/m.bin")[-1], server.asked[-1].headers.get("if-range")) == ("bytes=100000-", asked)
+
+
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        ({"Content-Range": "bytes 99999-299998/300000"}, "sends another part than was asked for, 3 times in a row"),
+        ({"Content-Range": "bytes"}, "sends another part than was asked for"),
+        ({"Content-Encoding": "gzip"}, r"the server sends it packed \(gzip\), unasked"),
+    ],
+)
+def test_a_part_that_was_not_asked_for_is_not_taken(
+    server: Server, fetch: Fetch, tmp_path: Path, headers: dict[str, str], told: str
+) -> None:
+    file = server.put("/m.bin", BODY, cuts=[100_000, 0, 0])
+    with pytest.raises(ModelLoadError, match="in a row"):
+        fetch(server.url("/m.bin"), tmp_path / "m")
+    file.cuts, file.headers = [], headers
+    with pytest.raises(ModelLoadError, match=told):
+        fetch(server.url("/m.bin"), tmp_path / "m")
+    assert (tmp_path / "m.partial" / "m.bin.fetching").stat().st_size == 100_000
+
+
 def test_a_server_that_tells_no_length_is_read_to_its_end(server: Server, fetch: Fetch, tmp_path: Path) -> None:
     server.put("/m.bin", BODY, sized=False, ranges=False)
     assert fetch(server.url("/m.bin"), tmp_path / "m").made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,7 @@ def command(
     """
     from chatbridge.model_tools.patience import Patience
 
-    patience = Patience(tries, longest_wait, tell=lambda words: echo(words, err=True))
+    patience = Patience(tries, longest_wait)
     fetched = fetch(source, output, revision, include, timeout=timeout, patience=patience)
     if not _tell_what_it_is(source, fetched, output) and not include:
         sys.exit(1)
@@ -78,6 +79,7 @@ def fetch(
     """Fetch what somebody named, and tell how far it is. Returns the folder. Raises ModelLoadError."""
     from chatbridge.cli.progress import ProgressBar
     from chatbridge.model_tools.catalogue import catalogue, entry
+    from chatbridge.model_tools.patience import Patience
     from chatbridge.model_tools.pull import look, pull
     from chatbridge.model_tools.remote import parse_source, without_secrets
     from chatbridge.model_tools.report import Report
@@ -93,6 +95,7 @@ def fetch(
     if named and named.terms:
         echo(f"its licence: {named.licence}, {named.terms}", err=True)
     sha256 = named.sha256 if named else None
+    patience = replace(patience or Patience(), tell=lambda words: echo(words, err=True))
     shown = without_secrets(source) if "://" in source else source
     words = ["model", "pull", shown, *(["--revision", revision] if revision else ())]
     report = Report(shlex.join([*words, *(word for pattern in include for word in ("--include", pattern))]))
