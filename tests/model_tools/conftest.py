@@ -25,11 +25,21 @@ def server() -> Iterator[Server]:
 
 @dataclass
 class Fetched:
-    """How a fetch went: whether anything was to be done, what was told meanwhile, and how long servers had us wait."""
+    """How a fetch went: whether anything was to be done, its progress, what was told, and how long it waited."""
 
     made: bool = False
+    stages: list[tuple[str, int]] = field(default_factory=list)
+    bytes: int = 0
     told: list[str] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
+
+    def begin(self, doing: str, total: int) -> None:
+        """Of progress: a stage."""
+        self.stages.append((doing, total))
+
+    def advance(self, nbytes: int) -> None:
+        """Of progress: bytes."""
+        self.bytes += nbytes
 
 
 Fetch = Callable[..., Fetched]
@@ -44,7 +54,7 @@ def fetch(server: Server) -> Fetch:
         patience = Patience(3, wait=seen.waited.append, tell=seen.told.append)
         parsed = parse_source(source, revision)
         work = look(parsed, folder, include, endpoint=server.address, patience=patience, **more)  # type: ignore[arg-type]
-        seen.made = pull(work, Report("model pull"))
+        seen.made = pull(work, Report("model pull"), seen)
         return seen
 
     return run

@@ -91,6 +91,16 @@ def test_the_hubs_checksums_are_held_against_what_comes(
     assert fetch("a/b", tmp_path / "b").made
 
 
+def test_more_than_was_told_of_is_not_written(server: Server, fetch: Fetch, tmp_path: Path) -> None:
+    server.repository("a/b", WHOLE, large=("model.safetensors",))
+    served = server.files[f"/a/b/resolve/{COMMIT}/model.safetensors"]
+    served.body, served.sized = BODY * 10, False
+    with pytest.raises(ModelLoadError, match="more bytes come than the 200,000 that it should have"):
+        fetch("a/b", tmp_path / "b")
+    served.body, served.sized = BODY, True
+    assert fetch("a/b", tmp_path / "b").made
+
+
 def test_a_newer_commit_keeps_what_it_has_not_changed(server: Server, fetch: Fetch, tmp_path: Path) -> None:
     files = {"config.json": b'{"model_type": "llama"}', "a.safetensors": BODY, "b.safetensors": BODY[::-1]}
     large = ("a.safetensors", "b.safetensors")

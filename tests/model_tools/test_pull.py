@@ -102,6 +102,18 @@ def test_a_file_that_changes_meanwhile_is_fetched_anew(
     assert seen.told[-1] == "m.bin: the server has another version by now, or sends no parts; it is fetched anew"
 
 
+@pytest.mark.parametrize("ranges", [True, False])
+def test_progress_ends_at_the_size_however_often_it_began(
+    server: Server, fetch: Fetch, tmp_path: Path, ranges: bool
+) -> None:
+    file = server.put("/m.bin", BODY, cuts=[100_000, 0, 0], ranges=ranges)
+    with pytest.raises(ModelLoadError, match="in a row"):
+        fetch(server.url("/m.bin"), tmp_path / "m")
+    file.cuts = [50_000]
+    seen = fetch(server.url("/m.bin"), tmp_path / "m")
+    assert (seen.stages, seen.bytes) == ([("fetching", len(BODY))], len(BODY))
+
+
 def test_a_server_without_ranges_sends_all_once_more(server: Server, fetch: Fetch, tmp_path: Path) -> None:
     server.put("/m.bin", BODY, cuts=[100_000], ranges=False)
     seen = fetch(server.url("/m.bin"), tmp_path / "m")
@@ -245,6 +257,17 @@ def test_what_is_there_already_is_checked_and_not_fetched(server: Server, fetch:
     (tmp_path / "own" / "thesis.txt").write_text("mine")
     with pytest.raises(ModelLoadError, match="was not fetched by this command; name another folder by -o"):
         fetch(url, tmp_path / "own")
+
+
+def test_what_another_source_has_left_behind_is_no_part_of_this_one(
+    server: Server, fetch: Fetch, tmp_path: Path
+) -> None:
+    server.put("/old.bin", BODY, cuts=[100_000, 0, 0])
+    with pytest.raises(ModelLoadError, match="in a row"):
+        fetch(server.url("/old.bin"), tmp_path / "m")
+    server.put("/new.bin", BODY)
+    fetch(server.url("/new.bin"), tmp_path / "m")
+    assert in_folder(tmp_path / "m") == {"new.bin", "chatbridge-report.json"}
 
 
 def test_two_runs_do_not_write_into_one_folder(server: Server, fetch: Fetch, tmp_path: Path) -> None:
