@@ -114,7 +114,7 @@ def test_a_newer_commit_keeps_what_it_has_not_changed(server: Server, fetch: Fet
     assert server.ranges(f"/a/b/resolve/{newer}/a.safetensors") == []
     assert (tmp_path / "b" / "b.safetensors").read_bytes() == BODY[7:]
     assert not fetch("a/b", tmp_path / "b").made
-    server.repository("a/b", files, large=large)
+    server.repository("a/b", {**files, "b.safetensors": BODY[7:]}, large=large, commit="dead" * 10)
     with pytest.raises(ModelLoadError, match="in another version or with other files"):
         fetch("a/b", tmp_path / "b")
 
