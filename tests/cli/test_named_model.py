@@ -63,7 +63,7 @@ def find(settings: Settings) -> Find:
 def put_in_catalogues_place(name: str, folder: Path, file: Path) -> Path:
     """Let a model look as one that `model pull` has fetched."""
     here = folder / "models" / name
-    here.mkdir(parents=True)
+    here.mkdir(parents=True, exist_ok=True)
     (here / IN_FOLDER).write_text("{}")
     return Path(shutil.copy(file, here / catalogue()[name].run))
 
@@ -132,6 +132,10 @@ def test_a_name_of_the_catalogue_is_taken_once_it_was_fetched(find: Find, tmp_pa
         find(name)
     with pytest.raises(PluginError, match="pip install chatbridge-llama-cpp"):
         find(name, "numpy")
+    (tmp_path / "models" / name).mkdir(parents=True)
+    shutil.copy(guide_path(), tmp_path / "models" / name / catalogue()[name].run)
+    with pytest.raises(ModelLoadError, match="is not fetched yet"):  # nobody knows what that is
+        find(name)
     file = put_in_catalogues_place(name, tmp_path, guide_path())
     found = find(name)
     assert (found.name, found.backend, found.template) == (name, "llama_cpp", "model")
