@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import IO
 from urllib.parse import urlsplit
 
 from chatbridge import __version__
@@ -45,7 +44,7 @@ class Answer:
     """What a server sends. `start`: the byte that it begins with; `total`: how many the file has, None where it does
     not say; `version`: a tag that changes with the file, "" where it has none."""
 
-    body: IO[bytes]
+    body: http.client.HTTPResponse
     start: int
     total: int | None
     version: str
@@ -54,7 +53,7 @@ class Answer:
         """The bytes, up to a mebibyte at a time. Raises Interrupted where they stop coming."""
         while True:
             try:
-                chunk = self.body.read(_CHUNK)
+                chunk = self.body.read1(_CHUNK)  # what is there: what a whole chunk waits for may never come
             except (OSError, http.client.HTTPException) as error:
                 raise Interrupted(f"the connection broke ({error or type(error).__name__})") from error
             if not chunk:

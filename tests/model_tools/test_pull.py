@@ -13,7 +13,10 @@ import pytest
 from chatbridge import ModelLoadError
 from chatbridge.model_tools import pull as pulling
 from chatbridge.model_tools.http import Client
+from chatbridge.model_tools.patience import Patience
+from chatbridge.model_tools.pull import look
 from chatbridge.model_tools.remote import HubSource, UrlSource, parse_source, without_secrets
+from chatbridge.model_tools.report import Report
 from chatbridge.operations.file_locks import try_lock
 
 from .conftest import Fetch
@@ -142,6 +145,28 @@ def test_what_no_patience_helps_is_told_at_once(
     with pytest.raises(ModelLoadError, match=told):
         fetch(server.url("/m.bin"), tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_falls_silent_is_asked_anew(server: Server, tmp_path: Path) -> None:
+    server.put("/m.bin", BODY)
+    server.stall_after = 100_000
+
+    def wait(seconds: float) -> None:
+        server.stall_after = None
+
+    work = look(parse_source(server.url("/m.bin")), tmp_path / "m", timeout=0.5, patience=Patience(3, wait=wait))
+    assert pulling.pull(work, Report(""))
+    assert server.ranges("/m.bin") == [None, "bytes=100000-"]
+    assert (tmp_path / "m" / "m.bin").read_bytes() == BODY
+
+
+def test_a_server_that_nobody_runs_is_told(tmp_path: Path) -> None:
+    with serving() as gone:
+        url = gone.url("/m.bin")
+    with pytest.raises(ModelLoadError, match=r"127\.0\.0\.1 can't be reached \(.*\), 2 times in a row"):
+        look(parse_source(url), tmp_path / "m", patience=Patience(2, wait=lambda seconds: None))
+    with pytest.raises(ModelLoadError, match=r"nowhere\.invalid: this name leads nowhere"):
+        look(parse_source("https://nowhere.invalid/m.bin"), tmp_path / "m", patience=Patience(1))
 
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 4000\n"
