@@ -100,7 +100,7 @@ def _take(answer: Answer, attempt: Attempt, begun: int) -> bool:
     total = file.size if answer.total is None else answer.total
     done = answer.start
     try:
-        with attempt.part.open("r+b" if attempt.part.exists() else "w+b", buffering=0) as part:
+        with attempt.part.open("r+b" if attempt.part.exists() else "w+b") as part:  # unbuffered may write less
             part.seek(done)
             part.truncate()
             for chunk in answer.chunks():
@@ -109,6 +109,7 @@ def _take(answer: Answer, attempt: Attempt, begun: int) -> bool:
                     raise ModelLoadError(f"{file.name}: more bytes come than the {total:,} that it should have")
                 part.write(chunk)
                 attempt.progress.advance(len(chunk))
+            part.flush()
             os.fsync(part.fileno())
     except OSError as error:
         told = error.strerror or str(error)

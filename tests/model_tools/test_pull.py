@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 from random import Random
 
@@ -303,6 +304,23 @@ def test_two_runs_do_not_write_into_one_folder(server: Server, fetch: Fetch, tmp
         with pytest.raises(ModelLoadError, match="another run is fetching into it just now"):
             fetch(server.url("/m.bin"), tmp_path / "m")
     assert fetch(server.url("/m.bin"), tmp_path / "m").made
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
+def test_what_came_before_a_full_disk_stays_to_be_gone_on_with(server: Server, fetch: Fetch, tmp_path: Path) -> None:
+    import resource
+
+    server.put("/m.bin", BODY)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(BODY) - 10, limits[1]))
+    try:
+        with pytest.raises(ModelLoadError, match=r"m\.bin\.fetching: File too large"):
+            fetch(server.url("/m.bin"), tmp_path / "m")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert fetch(server.url("/m.bin"), tmp_path / "m").told == []
+    assert server.ranges("/m.bin")[-1] != server.ranges("/m.bin")[0]
+    assert (tmp_path / "m" / "m.bin").read_bytes() == BODY
 
 
 def test_too_little_room_is_told_before_anything_is_fetched(
