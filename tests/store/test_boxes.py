@@ -115,6 +115,7 @@ async def test_what_was_answered_is_no_damage_when_it_is_asked_for(store: Store)
     assert await inbox.asked(item.id) is None
     assert store.damaged_rows == 0
 
+
 async def test_what_was_answered_leaves_no_words_behind(store: Store, tmp_path: Path) -> None:
     inbox, outbox = Inbox(store), Outbox(store)
     item = await inbox.add("bot", message(text="a secret"))
@@ -208,6 +209,7 @@ async def test_what_can_not_be_read_is_out_of_the_outbox_and_in_the_queue(store:
     assert [row.id for row in await outbox.open("bot")] == [second.id]
     (entry,) = [entry for entry in await Queue(store).entries() if entry.given_up]
     assert (entry.state, entry.error) == ("damaged", "it is no message")
+
 
 async def test_the_queue_lists_retries_and_drops(store: Store) -> None:
     inbox, outbox, queue = Inbox(store), Outbox(store), Queue(store)

@@ -109,6 +109,7 @@ async def test_a_copy_is_what_was_said_and_of_whom_it_is(store: Store) -> None:
     with pytest.raises(StoreError, match="no message 99"):
         await store.copy(99, "room/b", "b")
 
+
 async def test_nodes_of_another_conversation_are_refused(store: Store) -> None:
     ours, theirs = await store.conversation("bot", "a"), await store.conversation("bot", "b")
     node = await store.append(theirs.id, "user", "hi", parent=None)
