@@ -250,6 +250,23 @@ def test_what_follows_a_message_that_is_gone_comes_behind_its_replacement() -> N
     assert made == [("send", ""), ("delete", "m1"), ("send", ""), ("edit", "m2")]
 
 
+def test_a_deletion_that_the_service_refuses_is_given_up_and_holds_nothing_up() -> None:
+    limiter, delete, after = limiter_of(), Call("delete", "m1"), Call("send")
+    limiter.add(delete, after)
+    limiter.settle(_next(limiter, 0.0, "delete"), 0.0, ContentRejected("too old"))
+    assert (delete.kind, delete.state, delete.error) == ("delete", "failed", "too old")
+    assert _next(limiter, 0.0, "send") is after
+
+
+def test_what_is_delivered_at_last_has_no_error_any_more() -> None:
+    limiter, call = limiter_of(), Call("send")
+    limiter.add(call)
+    limiter.settle(_next(limiter, 0.0, "send"), 0.0, Unreachable("down"))
+    assert call.error == "down"
+    limiter.settle(_next(limiter, 1000.0, "send"), 1000.0)
+    assert (call.state, call.error) == ("delivered", "")
+
+
 def test_an_error_notice_that_arrives_is_no_delivery() -> None:
     limiter, call = limiter_of(), Call("send")
     limiter.add(call)

@@ -77,7 +77,8 @@ async def test_conversations_are_kept_apart_and_come_back(store: Store) -> None:
     assert (await store.conversation("bot", "other")).id not in (old.id, new.id)
     found = await store.conversations("bot", "room")
     assert [(talk.id, talk.title) for talk in found] == [(new.id, ""), (old.id, "how it began")]
-    await store.make_current(old.id)
+    again = await store.make_current(old.id)
+    assert (again.id, again.title, again.overrides) == (old.id, "how it began", {"model": "raven"})
     assert (await store.conversation("bot", "room")).overrides == {"model": "raven"}
 
 
