@@ -348,12 +348,13 @@ async def test_what_the_queue_puts_back_is_taken_up_by_a_running_program(harness
 async def test_what_waits_and_can_not_be_read_is_put_aside_and_the_rest_goes_out(harness: Harness) -> None:
     async with harness.program(ScriptedBackend()) as delivery:
         store = delivery.bot.services.store
-        contents = ["{}", "no JSON", to_json(MessageContent("good"))]
+        odd = to_json(MessageContent("good")).replace('"good"', "5")
+        contents = ["{}", "no JSON", odd, to_json(MessageContent("good"))]
         await Outbox(store).put("bot", "p", [NewOutboxMessage("send", content=content) for content in contents])
         await delivery.resume()
         await delivery.settled()
         entries = await Queue(store).entries()
-        assert [(entry.state, entry.error[:6]) for entry in entries] == [("damaged", "part: ")] * 2
+        assert [(entry.state, entry.error[:6]) for entry in entries] == [("damaged", "part: ")] * 3
     assert harness.shown() == ["good"]
 
 

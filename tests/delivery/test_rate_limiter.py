@@ -136,6 +136,11 @@ def test_a_penalty_of_no_seconds_is_guessed_as_well(seconds: float) -> None:
     assert limiter.next(0.0) == 5 + MARGIN
 
 
+def test_a_penalty_says_what_it_holds_and_for_how_long() -> None:
+    assert str(RateLimited(2.5, "global")) == "too many calls (global); wait 2.5 s"
+    assert str(RateLimited()) == "too many calls (chat); wait a while"
+
+
 @pytest.mark.parametrize("scope", ["global", "chat", "route"])
 @pytest.mark.parametrize("seconds", [1e300, math.inf])
 def test_no_penalty_silences_a_bot_for_ever(scope: str, seconds: float) -> None:
