@@ -65,10 +65,9 @@ class ModelKeys(BaseModel):
         ),
     ] = HANG_TIMEOUT
     memory_limit: Annotated[
-        int | None,
+        Annotated[int, Field(ge=1 << 26)] | None,
         BeforeValidator(_bytes),
         Field(
-            ge=1 << 26,
             description='Memory that the model\'s process may have besides the file itself, as "8 GiB"; none unless '
             "set. Kept on Linux.",
         ),
