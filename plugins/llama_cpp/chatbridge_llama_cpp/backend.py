@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from chatbridge_llama_cpp.model import LlamaModel
 
 
-def load(
-    options: LlamaOptions, progress: Callable[[float, str], None], outputs: int | None = None
-) -> LlamaModel:
+def load(options: LlamaOptions, progress: Callable[[float, str], None], outputs: int | None = None) -> LlamaModel:
     """Load the model and return it with everything asked for in use. Raises ModelLoadError.
 
     `outputs`: tokens of one call whose logits are wanted, for `LlamaModel.logits`; else as many as answering takes.

@@ -181,11 +181,11 @@ def _fitting(job: Facts, ids: Sequence[int], vocabulary: int) -> Sequence[int]:
     free = shutil.disk_usage(job["folder"]).free
     room = min(job["bytes"], free) // (4 * vocabulary)
     if len(ids) < MIN_TOKENS:
-        raise ModelLoadError(f"the text has {len(ids)} tokens, and a comparison takes {MIN_TOKENS} and more; give a longer one")
+        raise ModelLoadError(f"the text has {len(ids)} tokens; give one with {MIN_TOKENS} and more")
     if room < MIN_TOKENS:
         raise ModelLoadError(
-            f"there is room for the logits of {room} tokens alone, {4 * vocabulary:,} bytes each, and a comparison takes "
-            f"{MIN_TOKENS} and more; allow more (--check-gib), or make room in {job['folder']}"
+            f"there is room for the logits of {room} tokens alone, {4 * vocabulary:,} bytes each, and a comparison "
+            f"takes {MIN_TOKENS} and more; allow more (--check-gib), or make room in {job['folder']}"
         )
     return ids[:room]
 

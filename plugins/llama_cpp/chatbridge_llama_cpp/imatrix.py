@@ -40,7 +40,7 @@ class ImportanceMatrix:
 
 
 def read_imatrix(path: Path) -> ImportanceMatrix:
-    """The matrix in a file. Raises ModelLoadError for another file, and for one that is empty, cut short or not finite."""
+    """The matrix in a file. Raises ModelLoadError for another file, and an empty, damaged or shortened one."""
     try:
         with path.open("rb") as file:
             is_gguf = file.read(4) == b"GGUF"
@@ -58,14 +58,16 @@ def read_imatrix(path: Path) -> ImportanceMatrix:
 
 
 def check_imatrix(matrix: ImportanceMatrix, tensors: Mapping[str, GgufTensor], types: Mapping[str, str]) -> list[str]:
-    """The tensors that it has no weights for, though they would use them; those at both ends often have none. Raises ModelLoadError where it is another model's.
+    """The tensors that it has no weights for and that would use them. Raises ModelLoadError for another model's matrix.
 
     `tensors`: the model's; `types`: what each becomes, in capitals, of those that change.
     """
     wanted = [name for name, kind in types.items() if kind not in UNUSED_BY and name not in _ENDS]
     if not wanted:
         kinds = ", ".join(sorted(set(types.values())))
-        raise ModelLoadError(f"{matrix.path}: no tensor would use an importance matrix, as all become {kinds}; leave it out")
+        raise ModelLoadError(
+            f"{matrix.path}: no tensor would use an importance matrix: all become {kinds}; leave it out"
+        )
     for name, values in matrix.values.items():
         tensor = tensors.get(name)
         if tensor is None or name == "token_embd.weight":
@@ -73,14 +75,14 @@ def check_imatrix(matrix: ImportanceMatrix, tensors: Mapping[str, GgufTensor], t
         columns = tensor.shape[-1] * (tensor.shape[-3] if len(tensor.shape) > 2 else 1)
         if len(values) != columns:
             raise ModelLoadError(
-                f"{matrix.path}: this importance matrix is of another model: it weighs {len(values):,} columns of {name}, "
-                f"which has {columns:,} here"
+                f"{matrix.path}: this importance matrix is of another model: it weighs {len(values):,} columns of "
+                f"{name}, which has {columns:,} here"
             )
     lacking = [name for name in wanted if name not in matrix.values]
     if len(lacking) == len(wanted):
         raise ModelLoadError(
-            f"{matrix.path}: this importance matrix is of another model: it has {next(iter(matrix.values))!r} and others, "
-            f"and none of this model's tensors, as {wanted[0]!r}"
+            f"{matrix.path}: this importance matrix is of another model: it has {next(iter(matrix.values))!r}, and "
+            f"none of this model's tensors, as {wanted[0]!r}"
         )
     for name in lacking:
         if types[name] in NEEDED_BY:
@@ -97,7 +99,8 @@ def _read_gguf(path: Path) -> ImportanceMatrix:
     lacking = [key for key in ("datasets", "chunk_count", "chunk_size") if f"imatrix.{key}" not in metadata]
     if lacking:
         raise ModelLoadError(
-            f"{path}: this GGUF file is no importance matrix: it lacks imatrix.{lacking[0]}; give a file that llama-imatrix made"
+            f"{path}: this GGUF file is no importance matrix: it lacks imatrix.{lacking[0]}; give a file that "
+            f"llama-imatrix made"
         )
     values: _Arrays = {}
     for name, sums in header.tensors.items():
@@ -133,7 +136,8 @@ def _read_dat(path: Path, file: IO[bytes]) -> ImportanceMatrix:
         nonlocal left
         if not 0 <= size <= left:
             raise ModelLoadError(
-                f"{path}: this is no importance matrix of llama.cpp's, or it is cut short; give a file that llama-imatrix made"
+                f"{path}: this is no importance matrix of llama.cpp's, or it is cut short; give a file that "
+                f"llama-imatrix made"
             )
         left -= size
         return file.read(size)
@@ -148,7 +152,7 @@ def _read_dat(path: Path, file: IO[bytes]) -> ImportanceMatrix:
             name = take(length if length <= _MAX_NAME else -1).decode("utf-8", "replace")
             calls = number()
             sums = np.frombuffer(take(4 * number()), "<f4")
-            yield name, sums / np.float32(calls) if calls > 0 else sums
+            yield name, (sums / max(calls, 1)).astype(np.float32)
 
     values = dict(entries())
     chunks = number() if left else 0

@@ -14,10 +14,11 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import IO, Any
 
-from chatbridge import ModelLoadError, WorkProgress, child_environment
+from chatbridge import ModelLoadError, WorkProgress, child_environment, waiting_variables
 
 Facts = dict[str, Any]
 """What JSON can say."""
@@ -29,11 +30,15 @@ _TAIL = 2000
 """Bytes of what the process printed last that go into the error message."""
 
 
-def run_job(work: Callable[[Facts, Tell], Facts], facts: Mapping[str, Any], progress: WorkProgress) -> Facts:
-    """What `work`, a function of a module, returns for these facts. Raises ModelLoadError, as it does or for a crash."""
+def run_job(work: str, facts: Mapping[str, Any], progress: WorkProgress) -> Facts:
+    """What `work` returns for these facts. Raises ModelLoadError, as it does, or for a crash.
+
+    `work`: module:function, so that the module is imported there alone; the function takes the facts and a `Tell`.
+    """
+    given = child_environment()
     paths = os.pathsep.join(filter(None, sys.path))
-    environment = {**child_environment(), "GGML_NO_BACKTRACE": "1", "PYTHONPATH": paths, "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, "-m", __name__, f"{work.__module__}:{work.__name__}"]
+    environment = {**waiting_variables(given), **given, "GGML_NO_BACKTRACE": "1", "PYTHONPATH": paths}
+    command = [sys.executable, "-m", __name__, work]
     with tempfile.TemporaryFile() as printed:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=printed, env=environment
@@ -76,10 +81,8 @@ def _listen(lines: IO[bytes], progress: WorkProgress) -> Facts | None:
 
 
 def _close(pipe: IO[bytes]) -> None:
-    try:
+    with suppress(OSError):  # what was not taken is wanted by nobody
         pipe.close()
-    except OSError:  # what was not taken is wanted by nobody
-        pass
 
 
 def _last_words(code: int, printed: IO[bytes]) -> str:

@@ -5,11 +5,9 @@ Imports llama.cpp nowhere: what its library does is done in processes of their o
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,11 +20,13 @@ from chatbridge import (
     GgufTensor,
     ModelLoadError,
     Options,
-    WorkProgress,
+    check_space,
     default_threads,
     hashed,
+    output_file,
 )
 from chatbridge_llama_cpp.ftypes import ftypes
+from chatbridge_llama_cpp.job import run_job
 
 GIB = 1 << 30
 
@@ -34,14 +34,18 @@ GIB = 1 << 30
 class QuantizeOptions(Options, defer_build=True):
     """What may be asked for besides the type; the keys of `Conversion.options`."""
 
-    threads: Annotated[int | None, Field(gt=0, le=1024, description="Threads that compute; else one for each core.")] = None
+    threads: Annotated[
+        int | None, Field(gt=0, le=1024, description="Threads that compute; else one for each core.")
+    ] = None
     leave_output: Annotated[bool, Field(description="Leave output.weight as it is (--leave-output-tensor).")] = False
     pure: Annotated[bool, Field(description="One type for all tensors, without a mixture (--pure).")] = False
     imatrix: Annotated[Path | None, Field(description="What llama-imatrix made of a text (--imatrix).")] = None
     requantize: Annotated[bool, Field(description="Take what is quantised already (--allow-requantize).")] = False
     dry_run: Annotated[bool, Field(description="Say what would be made, and make nothing (--dry-run).")] = False
     check: Annotated[bool, Field(description="Compare both files on a text when it is made.")] = False
-    check_text: Annotated[Path | None, Field(description="That text, as a UTF-8 file; else a short one of ours.")] = None
+    check_text: Annotated[Path | None, Field(description="That text, as a UTF-8 file; else a short one of ours.")] = (
+        None
+    )
     check_gib: Annotated[float, Field(gt=0, le=1024, description="Room on the disk for the comparison, in GiB.")] = 1.0
 
 
@@ -65,8 +69,8 @@ def check(work: Conversion) -> None:
     _check_source(files, options)
     if options.leave_output and "output.weight" not in tensors:
         raise ModelLoadError(
-            f"{work.source.path}: there is no output.weight to leave as it is: the embedding serves as output, too; leave "
-            f"out what says so (--leave-output)"
+            f"{work.source.path}: there is no output.weight to leave as it is: the embedding serves as output, too; "
+            f"leave out --leave-output"
         )
     if options.imatrix is not None:
         from chatbridge_llama_cpp.imatrix import read_imatrix
@@ -82,9 +86,6 @@ def check(work: Conversion) -> None:
 
 def convert(work: Conversion) -> None:
     """Quantise, and compare where that is asked for. What is made, and what was found, stands in the report."""
-    from chatbridge_llama_cpp import quantizer
-    from chatbridge_llama_cpp.job import run_job
-
     options, files = _options(work), _files(work)
     job = {
         "sources": [str(file.path.absolute()) for file in files],
@@ -97,14 +98,14 @@ def convert(work: Conversion) -> None:
         "alignment": files[0].metadata.get("general.alignment", 32),
     }
     work.progress.begin("planning", 0)
-    planned = run_job(quantizer.plan, job, work.progress)
+    planned = run_job("chatbridge_llama_cpp.quantizer:plan", job, work.progress)
     facts = _judge(work, options, _tensors(files), planned)
     work.report.step("plan", **facts)
     if options.dry_run:
         return
     work.report.sources += hashed([file.path for file in files], work.progress)
     began = time.monotonic()
-    _make(work, files, planned, lambda partial: run_job(quantizer.quantize, job | {"output": partial, "size": planned["size"]}, work.progress))
+    _make(work, planned, job)
     work.report.step("quantise", bytes=planned["size"], seconds=round(time.monotonic() - began, 1))
     work.report.write(work.output, _PACKAGES)
     if options.check:
@@ -128,7 +129,7 @@ def _files(work: Conversion) -> tuple[GgufHeader, ...]:
     from chatbridge_llama_cpp.files import find_model
     from chatbridge_llama_cpp.options import LlamaOptions
 
-    return find_model(LlamaOptions(path=str(work.source.path)), lambda share, doing: None)
+    return find_model(LlamaOptions.model_validate({"path": work.source.path.absolute()}), lambda share, doing: None)
 
 
 def _tensors(files: Sequence[GgufHeader]) -> dict[str, GgufTensor]:
@@ -140,8 +141,8 @@ def _check_source(files: Sequence[GgufHeader], options: QuantizeOptions) -> None
         for name, tensor in file.tensors.items():
             if _quantised(tensor.kind) and not options.requantize:
                 raise ModelLoadError(
-                    f"{file.path}: {name} is quantised already, as {tensor.kind}; quantising it again loses more than doing "
-                    f"it once: give the f32, f16 or bf16 file, or allow it (--requantize)"
+                    f"{file.path}: {name} is quantised already, as {tensor.kind}; quantising it again loses more than "
+                    f"doing it once: give the f32, f16 or bf16 file, or allow it (--requantize)"
                 )
 
 
@@ -155,11 +156,13 @@ def _quantised(kind: str) -> bool:
 def _judge(
     work: Conversion, options: QuantizeOptions, tensors: Mapping[str, GgufTensor], planned: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The plan for the report. Raises ModelLoadError where nothing would change, or weights of importance are lacking."""
+    """The plan for the report. Raises ModelLoadError where nothing would change, or importance is lacking."""
     types: Mapping[str, str] = planned["types"]
     changed = {name: kind for name, kind in types.items() if kind != tensors[name].kind}
     if not changed:
-        raise ModelLoadError(f"{work.source.path}: nothing would change: its tensors are what {work.target} makes of them")
+        raise ModelLoadError(
+            f"{work.source.path}: nothing would change: its tensors are what {work.target} makes of them"
+        )
     lacking: list[str] = []
     if options.imatrix is not None:
         from chatbridge_llama_cpp.imatrix import check_imatrix, read_imatrix
@@ -183,44 +186,27 @@ def _judge(
     }
 
 
-def _make(work: Conversion, files: Sequence[GgufHeader], planned: Mapping[str, Any], fill: Callable[[str], object]) -> None:
-    """Fill a file of a temporary name, see that it is what was planned, and give it its name. Leaves nothing else."""
-    partial = work.output.absolute().with_name(f"{work.output.name}.partial")
-    size = planned["size"]
-    try:
-        partial.unlink(missing_ok=True)  # of a run that was killed, which llama.cpp can't go on with
-        _check_room(partial, size)
-        fill(str(partial))
+def _make(work: Conversion, planned: Mapping[str, Any], job: Mapping[str, Any]) -> None:
+    """Have the file made, and see that it is what was planned."""
+    size, types = planned["size"], planned["types"]
+    check_space(work.output, size)
+    with output_file(work.output) as partial:
+        run_job(
+            "chatbridge_llama_cpp.quantizer:quantize",
+            {**job, "output": str(partial.absolute()), "size": size},
+            work.progress,
+        )
         made = GgufHeader(partial, reader="llama.cpp")
         kinds = {name: tensor.kind for name, tensor in made.tensors.items() if not tensor.kind.startswith("type ")}
-        if made.size != size or not kinds.items() <= planned["types"].items() or len(made.tensors) != len(planned["types"]):
+        if made.size != size or made.tensors.keys() != types.keys() or not kinds.items() <= types.items():
             raise ModelLoadError(
-                f"{work.output}: llama.cpp made {made.size:,} bytes where {size:,} were planned, so something went wrong, "
+                f"{work.output}: llama.cpp made {made.size:,} bytes where {size:,} were planned, or other types, "
                 f"and it was deleted; run it again"
             )
-        with partial.open("r+b") as file:
-            os.fsync(file.fileno())
-        partial.replace(work.output)
-    except OSError as error:
-        raise ModelLoadError(f"{work.output}: it can't be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _check_room(path: Path, size: int) -> None:
-    free = shutil.disk_usage(path.parent).free
-    if free < size:
-        raise ModelLoadError(
-            f"{path.parent}: the disk has {free / GIB:,.1f} GiB free, and the file will take {size / GIB:,.1f} GiB; make "
-            f"room, name another folder, or take a smaller type"
-        )
 
 
 def _compare(work: Conversion, options: QuantizeOptions, files: Sequence[GgufHeader]) -> dict[str, Any]:
     """How far what was made is from the source. Raises ModelLoadError."""
-    from chatbridge_llama_cpp import comparison
-    from chatbridge_llama_cpp.job import run_job
-
     room = int(options.check_gib * GIB)
     job = {
         "source": str(files[0].path.absolute()),
@@ -231,6 +217,6 @@ def _compare(work: Conversion, options: QuantizeOptions, files: Sequence[GgufHea
         "threads": options.threads,
     }
     try:
-        return run_job(comparison.compare, job, work.progress)
+        return run_job("chatbridge_llama_cpp.comparison:compare", job, work.progress)
     except ModelLoadError as error:
         raise ModelLoadError(f"{work.output} is made, and could not be compared: {error}") from error

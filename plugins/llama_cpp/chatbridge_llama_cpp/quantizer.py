@@ -1,4 +1,4 @@
-"""Quantises by llama.cpp's own quantiser, and tells beforehand what comes of it. Runs in a process of its own (`job.py`).
+"""Quantises by llama.cpp's own quantiser, and tells beforehand what comes of it; in a process of its own (`job.py`).
 
 What becomes of each tensor is read from the log of llama.cpp's dry run, since its C interface tells it no other way;
 the size of the file is reckoned by the functions that write its header. Checks no option.
@@ -10,19 +10,17 @@ import ctypes
 import os
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from chatbridge import ModelLoadError
+from chatbridge_llama_cpp.gguf_size import ALIGNMENT, Pairs, file_size
 from chatbridge_llama_cpp.imatrix import read_imatrix
 from chatbridge_llama_cpp.job import Facts, Tell
-from chatbridge_llama_cpp.native import CONTINUED, ERROR, NOTHING, ggml_function, lib
-
-_ALIGNMENT = 32
-"""What llama.cpp pads tensors to, whatever the source says."""
+from chatbridge_llama_cpp.native import CONTINUED, ERROR, NOTHING, lib
 
 _BUFFER = 1 << 30
 """Bytes of one tensor's rows in memory at once; more makes nothing faster."""
@@ -37,7 +35,6 @@ _FALLBACK = re.compile(
 )
 _FAILED = re.compile(r"failed to quantize: (.+)")
 _INT, _STR = 0, 3  # LLAMA_KV_OVERRIDE_TYPE_
-_Pairs = Mapping[str, int | str]
 
 
 def plan(job: Facts, tell: Tell) -> Facts:
@@ -49,11 +46,12 @@ def plan(job: Facts, tell: Tell) -> Facts:
     pairs = _pairs(job)
     _quantize(job, pairs, log, None)
     types = {name: after or before for name, before, after in _TENSOR.findall(log.text)}
-    size, missing = _size(job["sources"], types, pairs, job["ftype"])
+    numbers = {**pairs, "general.quantization_version": 2, "general.file_type": job["ftype"]}
+    size, missing = file_size(job["sources"], types, numbers)
     if missing:
         raise ModelLoadError(
-            f"this llama-cpp-python does not say what becomes of {missing[0]}; take the version that the plugin asks for: "
-            f"pip install -U chatbridge-llama-cpp"
+            f"this llama-cpp-python does not say what becomes of {missing[0]}; take the version that the plugin asks "
+            f"for: pip install -U chatbridge-llama-cpp"
         )
     fallbacks = [
         {"tensor": name, "columns": int(columns), "block": int(block), "asked": asked.upper(), "made": made.upper()}
@@ -117,7 +115,7 @@ class _Log:
             self._errors.append(self._pieces[-1])
 
 
-def _quantize(job: Facts, pairs: _Pairs, log: _Log, output: Path | None) -> None:
+def _quantize(job: Facts, pairs: Pairs, log: _Log, output: Path | None) -> None:
     """Let llama.cpp do it, or only say what it would do. Raises ModelLoadError."""
     lib.llama_backend_init()
     params = lib.llama_model_quantize_default_params()
@@ -151,11 +149,11 @@ def _weights(path: str | None) -> tuple[Any, Sequence[Any]] | None:
     return entries, list(values.values())
 
 
-def _pairs(job: Facts) -> _Pairs:
+def _pairs(job: Facts) -> Pairs:
     """What is written into the file's metadata besides: of the matrix, as llama-quantize does, and the alignment."""
     pairs: dict[str, int | str] = {}
-    if job["alignment"] != _ALIGNMENT:  # llama.cpp would copy the number, and not go by it
-        pairs["general.alignment"] = _ALIGNMENT
+    if job["alignment"] != ALIGNMENT:  # llama.cpp would copy the number, and not go by it
+        pairs["general.alignment"] = ALIGNMENT
     if job["imatrix"] is not None:
         matrix = read_imatrix(Path(job["imatrix"]))
         pairs["quantize.imatrix.file"] = _short(matrix.path.name)
@@ -172,7 +170,7 @@ def _short(text: str) -> str:
     return text.encode("utf-8", "replace").partition(b"\0")[0][:127].decode("utf-8", "ignore")
 
 
-def _overrides(pairs: _Pairs) -> Any:
+def _overrides(pairs: Pairs) -> Any:
     overrides = (lib.llama_model_kv_override * (len(pairs) + 1))()  # an empty key ends the list
     for override, (key, value) in zip(overrides, pairs.items(), strict=False):
         override.key = key.encode()
@@ -181,69 +179,6 @@ def _overrides(pairs: _Pairs) -> Any:
         else:
             override.tag, override.value.val_str = _STR, value.encode()
     return overrides
-
-
-class _InitParams(ctypes.Structure):
-    """`gguf_init_params`, by which a header is read alone, and its tensors without their data."""
-
-    _fields_ = (("no_alloc", ctypes.c_bool), ("context", ctypes.POINTER(ctypes.c_void_p)))
-
-
-def _size(sources: Sequence[str], types: Mapping[str, str], pairs: _Pairs, ftype: int) -> tuple[int, list[str]]:
-    """Bytes of the file that comes of it, and tensors whose type isn't told. By ggml's own functions (gguf.h)."""
-    pointer, text = ctypes.c_void_p, ctypes.c_char_p
-    read: Any = ggml_function("gguf_init_from_file", pointer, text, _InitParams)
-    copy: Any = ggml_function("gguf_set_kv", None, pointer, pointer)
-    remove: Any = ggml_function("gguf_remove_key", ctypes.c_int64, pointer, text)
-    set_number: Any = ggml_function("gguf_set_val_u32", None, pointer, text, ctypes.c_uint32)
-    set_text: Any = ggml_function("gguf_set_val_str", None, pointer, text, text)
-    first: Any = ggml_function("ggml_get_first_tensor", pointer, pointer)
-    following: Any = ggml_function("ggml_get_next_tensor", pointer, pointer, pointer)
-    name_of: Any = ggml_function("ggml_get_name", text, pointer)
-    add: Any = ggml_function("gguf_add_tensor", None, pointer, pointer)
-    set_type: Any = ggml_function("gguf_set_tensor_type", None, pointer, text, ctypes.c_int)
-    size_of: Any = ggml_function("gguf_get_tensor_size", ctypes.c_size_t, pointer, ctypes.c_int64)
-    header_size: Any = ggml_function("gguf_get_meta_size", ctypes.c_size_t, pointer)
-    numbers = _type_numbers(set(types.values()))
-    out = ggml_function("gguf_init_empty", pointer)()
-    names: list[bytes] = []
-    for i, source in enumerate(sources):
-        tensors = pointer()
-        header = read(os.fsencode(source), _InitParams(True, ctypes.pointer(tensors)))
-        if i == 0:
-            copy(out, header)
-        tensor = first(tensors)
-        while tensor:
-            add(out, tensor)
-            names.append(name_of(tensor))
-            tensor = following(tensors, tensor)
-    for key in (b"split.no", b"split.count", b"split.tensors.count"):
-        remove(out, key)
-    set_number(out, b"general.quantization_version", 2)
-    set_number(out, b"general.file_type", ftype)
-    for key, value in pairs.items():
-        if isinstance(value, int):
-            set_number(out, key.encode(), value)
-        else:
-            set_text(out, key.encode(), value.encode())
-    told = [name for name in names if name.decode() in types]
-    for name in told:
-        set_type(out, name, numbers[types[name.decode()]])
-    total = header_size(out)
-    for i in range(len(names)):
-        total += -(-size_of(out, i) // _ALIGNMENT) * _ALIGNMENT
-    return total, [name.decode() for name in names if name.decode() not in types]
-
-
-def _type_numbers(names: set[str]) -> dict[str, int]:
-    """ggml's numbers of the types with these names, which it has told itself."""
-    name_of: Any = ggml_function("ggml_type_name", ctypes.c_char_p, ctypes.c_int)
-    numbers: dict[str, int] = {}
-    at = 0
-    while not names <= numbers.keys():
-        numbers[(name_of(at) or b"").decode()] = at
-        at += 1
-    return numbers
 
 
 def _reason(errors: str, job: Facts) -> str:
@@ -256,13 +191,17 @@ def _reason(errors: str, job: Facts) -> str:
         return f"{why}: it holds what is no number, or an infinite one; download or convert the model again"
     if "data validation failed" in why:
         return (
-            "a number of the model is too large for this type, or is none; take bf16 or a quantised type in place of f16, "
-            "or convert the model again"
+            "a number of the model is too large for this type, or is none; take bf16 or a quantised type in place of "
+            "f16, or convert the model again"
         )
     if "unknown model architecture" in why:
-        return f"this llama.cpp does not know its architecture ({why}); a newer one may: pip install -U llama-cpp-python"
+        return (
+            f"this llama.cpp does not know its architecture ({why}); a newer one may: pip install -U llama-cpp-python"
+        )
     if "invalid output file type" in why:
         return "this llama.cpp has a name for that type, and makes no file of it; take another one"
     if "iostream" in why or "basic_ios" in why:
-        return "the file could not be written: the disk is full, or files may not be so large; make room, and run it again"
+        return (
+            "the file could not be written: the disk is full, or files may not be so large; make room, and run it again"
+        )
     return f"llama.cpp could not quantise it: {why}"
