@@ -128,7 +128,8 @@ def compare(job: Facts, tell: Tell) -> Facts:
     with tempfile.TemporaryFile(dir=job["folder"]) as waiting:
         with _Opened(job, "source", length) as model:
             ids = model.tokenizer.encode(text, start=True)
-            pieces = windows(_fitting(job, ids, model.info.vocab_size), model.info.bos, length)
+            read = _fitting(job, ids, model.info.vocab_size)
+            pieces = windows(read, model.info.bos, length)
             total = sum(len(piece) - 1 for piece in pieces)
             nbytes = 4 * model.info.vocab_size * total
             tell({"begin": ["computing with the source", nbytes]})
@@ -144,7 +145,8 @@ def compare(job: Facts, tell: Tell) -> Facts:
     return {
         "text": Path(job["text"]).name if job["text"] else "chatbridge's own",
         "window": length,
-        "of_tokens": len(ids),
+        "text_tokens": len(ids),
+        "read_tokens": len(read),
         **summary(parts),
     }
 
