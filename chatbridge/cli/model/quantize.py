@@ -18,6 +18,7 @@ from chatbridge.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from chatbridge.model_tools.converter import Converter
+    from chatbridge.plugins.manager import Plugins
 
 _PLUGIN = "llama_cpp"
 """Whose converter it is; named like its backend."""
@@ -67,19 +68,18 @@ def quantize(
     from chatbridge.cli.progress import ProgressBar
     from chatbridge.model_tools.converter import Conversion
     from chatbridge.model_tools.report import Report
+    from chatbridge.plugins.manager import Plugins
 
-    converter = _converter()
+    converter = llama_converter(Plugins())
     if not converter.writes(target):
-        known = ", ".join(converter.makes)
-        raise ModelLoadError(
-            f"there is no type {target!r}{did_you_mean(target.lower(), converter.makes)}; give one of: {known}"
-        )
+        hint, known = did_you_mean(target.lower(), converter.makes), ", ".join(converter.makes)
+        raise ModelLoadError(f"there is no type {target!r}{hint}; give one of: {known}")
     found = sound_source(source)
     if not converter.reads(found):
         what = found.family or found.format or "a model"
         raise ModelLoadError(
-            f"{found.path}: this is {what} ({found.layout}), and GGUF files are quantised; make one of a whole model first: "
-            f"chatbridge model convert {shlex.quote(str(source))} -t f16 -o {shlex.quote(found.path.stem)}.gguf"
+            f"{found.path}: this is {what} ({found.layout}), and GGUF files are quantised; make one of a whole model "
+            f"first: chatbridge model convert {shlex.quote(str(source))} -t f16 -o {shlex.quote(found.path.stem)}.gguf"
         )
     if output is not None and output.exists() and not options.get("dry_run"):
         raise ModelLoadError(f"{output}: it is there already; name another output, or delete it")
@@ -92,11 +92,8 @@ def quantize(
     return {step["step"]: step for step in report.steps}
 
 
-def _converter() -> Converter:
-    """Raises PluginError with the way to get it."""
-    from chatbridge.plugins.manager import Plugins
-
-    plugins = Plugins()
+def llama_converter(plugins: Plugins) -> Converter:
+    """What the plugin has registered. Raises PluginError with the way to get it."""
     if (found := plugins.converters.get(_PLUGIN)) is not None:
         return found
     plugins.require_backend(_PLUGIN)

@@ -219,5 +219,4 @@ def _log_probabilities(logits: Logits) -> NDArray[np.float64]:
 
 
 def _perplexity(surprise: NDArray[np.float64]) -> float:
-    mean = float(surprise.mean())
-    return exp(mean) if mean < 700 else float("inf")
+    return exp(min(700.0, float(surprise.mean())))  # beyond that is no number that a file can tell
