@@ -103,6 +103,7 @@ def convert(work: Conversion) -> None:
     work.report.step("plan", **facts)
     if options.dry_run:
         return
+    check_space(work.output, planned["size"])  # before anything long begins
     work.report.sources += hashed([file.path for file in files], work.progress)
     began = time.monotonic()
     _make(work, planned, job)
@@ -160,9 +161,10 @@ def _judge(
     types: Mapping[str, str] = planned["types"]
     changed = {name: kind for name, kind in types.items() if kind != tensors[name].kind}
     if not changed:
-        raise ModelLoadError(
-            f"{work.source.path}: nothing would change: its tensors are what {work.target} makes of them"
-        )
+        why = f"its tensors are what {work.target} makes of them"
+        if planned["fallbacks"]:
+            why = f"its rows are no multiple of what {work.target} packs together, 32 numbers and more"
+        raise ModelLoadError(f"{work.source.path}: nothing would change: {why}")
     lacking: list[str] = []
     if options.imatrix is not None:
         from chatbridge_llama_cpp.imatrix import check_imatrix, read_imatrix
@@ -189,7 +191,6 @@ def _judge(
 def _make(work: Conversion, planned: Mapping[str, Any], job: Mapping[str, Any]) -> None:
     """Have the file made, and see that it is what was planned."""
     size, types = planned["size"], planned["types"]
-    check_space(work.output, size)
     with output_file(work.output) as partial:
         run_job(
             "chatbridge_llama_cpp.quantizer:quantize",

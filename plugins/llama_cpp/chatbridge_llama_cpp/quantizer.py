@@ -200,6 +200,8 @@ def _reason(errors: str, job: Facts) -> str:
         )
     if "invalid output file type" in why:
         return "this llama.cpp has a name for that type, and makes no file of it; take another one"
+    if "no tensor type fallback" in why:
+        return f"its rows fit no block of this type, and llama.cpp has none in its place ({why}); take q4_0 or larger"
     if "iostream" in why or "basic_ios" in why:
         return (
             "the file could not be written: the disk is full, or files may not be so large; make room, and run it again"
