@@ -79,7 +79,8 @@ def score(source: Logits, made: Logits, targets: Sequence[int]) -> Scores:
     first, second = _log_probabilities(source), _log_probabilities(made)
     rows = np.arange(len(targets))
     likely = np.exp(first)
-    terms = np.multiply(likely, first - second, out=np.zeros_like(first), where=likely > 0)
+    # What the source holds for impossible counts for nothing, though its logarithm is infinite.
+    terms = likely * np.subtract(first, second, out=np.zeros_like(first), where=likely > 0)
     return Scores(
         -first[rows, targets],
         -second[rows, targets],
@@ -199,7 +200,7 @@ def _computed(model: LlamaModel, pieces: Sequence[Sequence[int]], tell: Tell) ->
         for at in range(0, len(piece) - 1, ROWS):
             tokens, targets = piece[at : at + ROWS][: len(piece) - 1 - at], piece[at + 1 : at + 1 + ROWS]
             logits = model.logits(state, tokens)
-            if np.isnan(logits).any():
+            if not (logits < np.inf).all():
                 raise ModelLoadError(f"{model.info.details['file']}: the model computes what is no number")
             tell({"advance": logits.nbytes})
             yield logits, targets
