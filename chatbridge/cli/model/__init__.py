@@ -12,8 +12,8 @@ COMMANDS = {
     "convert": "Make another form of a model: GGUF, Hugging Face's, Meta's, int4, …",
     "decrypt": "Decrypt weights that BELLE published as XOR with the original LLaMA.",
     "inspect": "Tell what lies at a path, from headers and shapes alone.",
-    "quantize": "Make a GGUF file smaller by llama.cpp's quantiser, and compare both.",
     "merge": "Merge LoRA adapters into their model, vocabularies and all.",
+    "quantize": "Make a GGUF file smaller by llama.cpp's quantiser, and compare both.",
 }
 
 
