@@ -319,37 +319,57 @@ def until(happened: Callable[[], object]) -> None:
         os.sched_yield()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+class Running:
+    """A quantisation that takes a while, stopped at where the first bytes have been written."""
+
+    def __init__(self, folder: Path, tokenizer: Metadata) -> None:
+        size = WIDE | {"dim": 512, "hidden": 2048, "layers": 4}
+        self.source = write_model(folder / "large.gguf", tokenizer, size)
+        self.made = folder / "made.gguf"
+        partial = folder / "made.gguf.partial"
+        command = [sys.executable, "-m", "chatbridge", "model", "quantize", str(self.source), "-o", str(self.made)]
+        self.process = subprocess.Popen(
+            [*command, "iq3_s", "--threads", "1"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        )
+        until(lambda: (partial.exists() and partial.stat().st_size) or self.process.poll() is not None)
+        (self.child,) = children(self.process.pid)
+
+    def ended(self) -> str:
+        """What it has said of errors, once both processes have ended."""
+        _, errors = self.process.communicate()
+        until(lambda: not alive(self.child))
+        return errors
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+@linux
 def test_a_killed_run_takes_llama_cpp_along_and_leaves_the_temporary_name_alone(
     tmp_path: Path, tokenizer: Metadata, quantize: Quantize
 ) -> None:
-    size = WIDE | {"dim": 512, "hidden": 2048, "layers": 4}
-    path = write_model(tmp_path / "large.gguf", tokenizer, size)
-    made, partial = tmp_path / "made.gguf", tmp_path / "made.gguf.partial"
-    command = [sys.executable, "-m", "chatbridge", "model", "quantize", str(path), "-o", str(made), "--threads", "1"]
-    process = subprocess.Popen([*command, "iq3_s"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    until(lambda: (partial.exists() and partial.stat().st_size) or process.poll() is not None)
-    (child,) = children(process.pid)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    until(lambda: not alive(child))
+    run = Running(tmp_path, tokenizer)
+    run.process.send_signal(signal.SIGKILL)
+    run.ended()
     assert {file.name for file in tmp_path.iterdir()} == {"large.gguf", "made.gguf.partial"}
-    assert quantize(path, "-o", made, "q4_0")[0] == 0
+    assert quantize(run.source, "-o", run.made, "q4_0")[0] == 0
     assert {file.name for file in tmp_path.iterdir()} == {"large.gguf", "made.gguf", "made.gguf.report.json"}
-    assert {tensor.kind for tensor in GgufHeader(made, reader="a test").tensors.values()} <= READABLE
+    assert {tensor.kind for tensor in GgufHeader(run.made, reader="a test").tensors.values()} <= READABLE
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@linux
+def test_a_run_that_is_interrupted_leaves_nothing(tmp_path: Path, tokenizer: Metadata) -> None:
+    run = Running(tmp_path, tokenizer)
+    run.process.send_signal(signal.SIGINT)
+    assert "Traceback" not in run.ended()
+    assert run.process.returncode != 0
+    assert {file.name for file in tmp_path.iterdir()} == {"large.gguf"}
+
+
+@linux
 def test_a_child_that_dies_is_told_of_and_leaves_nothing(tmp_path: Path, tokenizer: Metadata) -> None:
-    size = WIDE | {"dim": 512, "hidden": 2048, "layers": 4}
-    path = write_model(tmp_path / "large.gguf", tokenizer, size)
-    made, partial = tmp_path / "made.gguf", tmp_path / "made.gguf.partial"
-    command = [sys.executable, "-m", "chatbridge", "model", "quantize", str(path), "-o", str(made), "--threads", "1"]
-    process = subprocess.Popen([*command, "iq3_s"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    until(lambda: (partial.exists() and partial.stat().st_size) or process.poll() is not None)
-    (child,) = children(process.pid)
-    os.kill(child, signal.SIGABRT)
-    _, errors = process.communicate()
-    assert process.returncode == 1
-    assert "the process in which llama.cpp worked ended by the signal SIGABRT" in errors
+    run = Running(tmp_path, tokenizer)
+    os.kill(run.child, signal.SIGABRT)
+    assert "the process in which llama.cpp worked ended by the signal SIGABRT" in run.ended()
+    assert run.process.returncode == 1
     assert {file.name for file in tmp_path.iterdir()} == {"large.gguf"}
