@@ -133,6 +133,35 @@ def output_folder(path: Path, key: str) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def output_file(path: Path) -> Iterator[Path]:
+    """A file that is whole or not there, for what writes it in one go: under the name given, and renamed at the end.
+
+    What a killed run has left is written anew. Where the work fails or is stopped, nothing is left. Raises
+    ModelLoadError.
+    """
+    partial = partial_name(path)
+    try:
+        with partial.open("a+b") as file, _alone(file, path):
+            if not partial.exists() or not os.path.samestat(os.fstat(file.fileno()), partial.stat()):
+                raise Busy(f"{path}: another program has just made it")  # and what was opened bears its name now
+            file.truncate(0)
+            yield partial
+            os.fsync(file.fileno())
+            if sys.platform != "win32":
+                partial.replace(path)
+        if sys.platform == "win32":  # where nothing that is open is renamed
+            partial.replace(path)
+    except Busy:
+        raise
+    except OSError as error:
+        _delete(partial)
+        raise cant_write(path, error) from error
+    except BaseException:
+        _delete(partial)
+        raise
+
+
 def check_space(path: Path, nbytes: int) -> None:
     """Raise ModelLoadError where a file of so many bytes has no room on the disk of `path`."""
     there = next(folder for folder in path.absolute().parents if folder.exists())

@@ -15,6 +15,7 @@ COMMANDS = {
     "list": "List models that can be fetched by name, and those that were.",
     "merge": "Merge LoRA adapters into their model, vocabularies and all.",
     "pull": "Fetch a model: by a name of the list, from Hugging Face, or by an address.",
+    "quantize": "Make a GGUF file smaller by llama.cpp's quantiser, and compare both.",
 }
 
 

@@ -41,15 +41,11 @@ def command(source: Path, output: Path, target: str, **options: object) -> None:
 def convert(source: Path, output: Path, target: str, options: Mapping[str, object]) -> Path:
     """Convert by whatever converter fits. Raises ModelLoadError."""
     from chatbridge.cli.progress import ProgressBar
-    from chatbridge.model_files.inspect import inspect_model
     from chatbridge.model_tools.converter import Conversion
     from chatbridge.model_tools.report import Report
     from chatbridge.plugins.manager import Plugins
 
-    found = inspect_model(source)
-    if not found.sound:
-        wrong = next(problem for problem in found.problems if problem.severity == "error")
-        raise ModelLoadError(f"{found.path}: {wrong.message}{f'; {wrong.remedy}' if wrong.remedy else ''}")
+    found = sound_source(source)
     converter = _chosen(found, target, Plugins().converters.values())
     if output.exists():
         raise ModelLoadError(f"{output}: it is there already; name another output, or delete it")
@@ -61,6 +57,17 @@ def convert(source: Path, output: Path, target: str, options: Mapping[str, objec
             converter.check(work)
         converter.convert(work)
     return output
+
+
+def sound_source(path: Path) -> ModelDescription:
+    """What lies there, if nothing is wrong with it. Raises ModelLoadError."""
+    from chatbridge.model_files.inspect import inspect_model
+
+    found = inspect_model(path)
+    if not found.sound:
+        wrong = next(problem for problem in found.problems if problem.severity == "error")
+        raise ModelLoadError(f"{found.path}: {wrong.message}{f'; {wrong.remedy}' if wrong.remedy else ''}")
+    return found
 
 
 def _chosen(found: ModelDescription, target: str, known: Iterable[Converter]) -> Converter:
