@@ -88,8 +88,21 @@ if TYPE_CHECKING:
     from chatbridge.model_files.reading import weight_files as weight_files
     from chatbridge.model_files.tensors import TensorFile as TensorFile
     from chatbridge.model_files.tensors import TensorInfo as TensorInfo
+    from chatbridge.model_tools.catalogue import KnownModel as KnownModel
+    from chatbridge.model_tools.catalogue import known_model as known_model
     from chatbridge.model_tools.converter import Conversion as Conversion
     from chatbridge.model_tools.converter import Converter as Converter
+    from chatbridge.model_tools.machine import Card as Card
+    from chatbridge.model_tools.machine import Machine as Machine
+    from chatbridge.model_tools.machine import parse_devices as parse_devices
+    from chatbridge.model_tools.machine import this_machine as this_machine
+    from chatbridge.model_tools.memory_plan import Change as Change
+    from chatbridge.model_tools.memory_plan import DevicePlan as DevicePlan
+    from chatbridge.model_tools.memory_plan import MemoryPlan as MemoryPlan
+    from chatbridge.model_tools.memory_plan import PlanRequest as PlanRequest
+    from chatbridge.model_tools.memory_plan import device_plan as device_plan
+    from chatbridge.model_tools.memory_plan import refuse_what_does_not_fit as refuse_what_does_not_fit
+    from chatbridge.model_tools.memory_plan import with_changes as with_changes
     from chatbridge.model_tools.progress import WorkProgress as WorkProgress
     from chatbridge.model_tools.report import Report as Report
     from chatbridge.model_tools.report import Source as Source
@@ -170,7 +183,12 @@ _HOME = {
     "model_files.inspect": ("inspect_model",),
     "model_files.reading": ("check_model_file", "read_json_object", "read_tensors", "weight_files"),
     "model_files.tensors": ("TensorFile", "TensorInfo"),
+    "model_tools.catalogue": ("KnownModel", "known_model"),
     "model_tools.converter": ("Conversion", "Converter"),
+    "model_tools.machine": ("Card", "Machine", "parse_devices", "this_machine"),
+    "model_tools.memory_plan": (
+        "Change", "DevicePlan", "MemoryPlan", "PlanRequest", "device_plan", "refuse_what_does_not_fit", "with_changes",
+    ),
     "model_tools.progress": ("WorkProgress",),
     "model_tools.report": ("Report", "Source", "hashed"),
     "operations.folders": ("cache_folder",),
