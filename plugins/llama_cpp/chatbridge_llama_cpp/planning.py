@@ -85,11 +85,8 @@ def retyped(files: Sequence[GgufHeader], word: str) -> tuple[GgufHeader, ...]:
             return tensor
         found = _MORE_BITS.fullmatch(tensor.name)
         important = tensor.name == "output.weight" or (mixed and found and _has_more_bits(int(found[1]), count))
-        for kind in (
-            "q6_k" if important and _bits("q6_k") > _bits(plain) else plain,
-            "q8_0",
-            "f16",
-        ):  # rows that no block divides stay larger
+        first = "q6_k" if important and _bits("q6_k") > _bits(plain) else plain
+        for kind in (first, "q8_0", "f16"):  # rows that no block divides stay larger
             block, size = _block(kind)
             if tensor.shape[-1] % block == 0:
                 return replace(tensor, kind=kind.upper(), nbytes=tensor.size // block * size)
