@@ -88,10 +88,10 @@ if TYPE_CHECKING:
     from chatbridge.model_files.reading import weight_files as weight_files
     from chatbridge.model_files.tensors import TensorFile as TensorFile
     from chatbridge.model_files.tensors import TensorInfo as TensorInfo
-    from chatbridge.model_tools.catalogue import KnownModel as KnownModel
-    from chatbridge.model_tools.catalogue import known_model as known_model
     from chatbridge.model_tools.converter import Conversion as Conversion
     from chatbridge.model_tools.converter import Converter as Converter
+    from chatbridge.model_tools.known_models import KnownModel as KnownModel
+    from chatbridge.model_tools.known_models import known_model as known_model
     from chatbridge.model_tools.machine import Card as Card
     from chatbridge.model_tools.machine import Machine as Machine
     from chatbridge.model_tools.machine import parse_devices as parse_devices
@@ -183,7 +183,7 @@ _HOME = {
     "model_files.inspect": ("inspect_model",),
     "model_files.reading": ("check_model_file", "read_json_object", "read_tensors", "weight_files"),
     "model_files.tensors": ("TensorFile", "TensorInfo"),
-    "model_tools.catalogue": ("KnownModel", "known_model"),
+    "model_tools.known_models": ("KnownModel", "known_model"),
     "model_tools.converter": ("Conversion", "Converter"),
     "model_tools.machine": ("Card", "Machine", "parse_devices", "this_machine"),
     "model_tools.memory_plan": (

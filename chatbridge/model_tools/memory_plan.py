@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from chatbridge.errors import ModelLoadError
-from chatbridge.model_tools.catalogue import KnownModel
+from chatbridge.model_tools.known_models import KnownModel
 from chatbridge.model_tools.machine import MAIN, Machine
 
 Part = Literal["weights", "cache", "working memory", "program"]
@@ -28,7 +28,7 @@ class PlanRequest:
 
     `conversations`: of full length, held at once; 0 for what the backend takes by itself. `quantization`: what the
     weights are to be in, by the backend's word for it ("int4", "nf4", "q4_0"); "" for what files and options say.
-    `model`: the sizes of a model of the catalogue, whose files need not be there.
+    `model`: the sizes of a well-known model, whose files need not be there.
     """
 
     conversations: int = 0

@@ -11,6 +11,7 @@ from chatbridge.suggest import did_you_mean
 COMMANDS = {
     "convert": "Make another form of a model: GGUF, Hugging Face's, Meta's, int4, …",
     "inspect": "Tell what lies at a path, from headers and shapes alone.",
+    "plan": "Tell whether a model fits, where it goes, and what would make it fit.",
 }
 
 

@@ -204,7 +204,10 @@ def _changes(
         yield "sequences: 1 with kv_type_k and kv_type_v: q8_0", partial(planned, files, **packed)
     for word in _SMALLER:
         if _bits(word) < _bits(_most(files)):
-            yield f"a GGUF file in {word}", partial(planned, retyped(files, word))
+            smaller = retyped(files, word)
+            yield f"a GGUF file in {word}", partial(planned, smaller)
+            if first.sequences > 1:
+                yield f"a GGUF file in {word} with sequences: 1", partial(planned, smaller, sequences=1)
 
 
 def _fewer(options: LlamaOptions, first: Plan, machine: Machine) -> Iterator[int]:
