@@ -74,6 +74,8 @@ if TYPE_CHECKING:
     from chatbridge.errors import TemplateError as TemplateError
     from chatbridge.errors import WorkerDied as WorkerDied
     from chatbridge.hookspecs import hookimpl as hookimpl
+    from chatbridge.model_files.arrays import StoredTensor as StoredTensor
+    from chatbridge.model_files.arrays import Weights as Weights
     from chatbridge.model_files.description import AdapterDescription as AdapterDescription
     from chatbridge.model_files.description import ModelDescription as ModelDescription
     from chatbridge.model_files.description import Problem as Problem
@@ -103,10 +105,16 @@ if TYPE_CHECKING:
     from chatbridge.model_tools.memory_plan import device_plan as device_plan
     from chatbridge.model_tools.memory_plan import refuse_what_does_not_fit as refuse_what_does_not_fit
     from chatbridge.model_tools.memory_plan import with_changes as with_changes
+    from chatbridge.model_tools.output import NewTensor as NewTensor
+    from chatbridge.model_tools.output import check_space as check_space
+    from chatbridge.model_tools.output import output_folder as output_folder
+    from chatbridge.model_tools.output import write_tensors as write_tensors
     from chatbridge.model_tools.progress import WorkProgress as WorkProgress
     from chatbridge.model_tools.report import Report as Report
     from chatbridge.model_tools.report import Source as Source
     from chatbridge.model_tools.report import hashed as hashed
+    from chatbridge.model_tools.safetensors_file import SafetensorsFile as SafetensorsFile
+    from chatbridge.model_tools.torch_file import TorchFile as TorchFile
     from chatbridge.operations.environment import child_environment as child_environment
     from chatbridge.operations.folders import cache_folder as cache_folder
     from chatbridge.operations.hardware import free_memory as free_memory
@@ -189,6 +197,10 @@ _HOME = {
     "model_tools.memory_plan": (
         "Change", "DevicePlan", "MemoryPlan", "PlanRequest", "device_plan", "refuse_what_does_not_fit", "with_changes",
     ),
+    "model_tools.output": ("NewTensor", "check_space", "output_folder", "write_tensors"),
+    "model_tools.safetensors_file": ("SafetensorsFile",),
+    "model_tools.torch_file": ("TorchFile",),
+    "model_files.arrays": ("StoredTensor", "Weights"),
     "model_tools.progress": ("WorkProgress",),
     "model_tools.report": ("Report", "Source", "hashed"),
     "operations.folders": ("cache_folder",),

@@ -6,7 +6,8 @@ SentencePiece models are read as protocol buffers of which only the pieces are c
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,19 @@ def chat_template_in(folder: Path) -> str:
 
 def count_pieces(path: Path) -> int:
     """How many pieces a SentencePiece model has. Raises ModelLoadError for what is none."""
+    return sum(1 for _ in _pieces(path))
+
+
+def read_pieces(path: Path) -> list[tuple[str, float]]:
+    """Text and score of each piece, by their ids. Raises ModelLoadError."""
+    try:
+        return [_piece(raw) for raw in _pieces(path)]
+    except (IndexError, ValueError, struct.error) as error:
+        raise ModelLoadError(f"{path}: this is no SentencePiece model ({error}); download it again") from None
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    """The messages of the pieces, not looked into."""
     refuse_stand_ins(path)
     if path.stat().st_size > MAX_MODEL:
         raise ModelLoadError(f"{path}: this is no SentencePiece model: it has more than {MAX_MODEL:,} bytes")
@@ -73,14 +87,27 @@ def count_pieces(path: Path) -> int:
     count = at = 0
     try:
         while at < len(data):
-            key, at = _varint(data, at)
-            count += key == 0x0A  # field 1, with a length: a piece
-            at = _after(data, at, key)
+            key, begin = _varint(data, at)
+            at = _after(data, begin, key)
+            if key == 0x0A:  # field 1, with a length: a piece
+                count += 1
+                yield data[_varint(data, begin)[1] : at]
         if at > len(data) or not count:
             raise ValueError("it ends inside a piece" if count else "it has no pieces")
     except (IndexError, ValueError) as error:
         raise ModelLoadError(f"{path}: this is no SentencePiece model ({error}); download it again") from None
-    return count
+
+
+def _piece(raw: bytes) -> tuple[str, float]:
+    text, score, at = "", 0.0, 0
+    while at < len(raw):
+        key, begin = _varint(raw, at)
+        at = _after(raw, begin, key)
+        if key == 0x0A:
+            text = raw[_varint(raw, begin)[1] : at].decode("utf-8", "replace")
+        elif key == 0x15:
+            (score,) = struct.unpack("<f", raw[begin:at])
+    return text, score
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

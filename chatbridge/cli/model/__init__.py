@@ -10,7 +10,9 @@ from chatbridge.suggest import did_you_mean
 
 COMMANDS = {
     "convert": "Make another form of a model: GGUF, Hugging Face's, Meta's, int4, …",
+    "decrypt": "Decrypt weights that BELLE published as XOR with the original LLaMA.",
     "inspect": "Tell what lies at a path, from headers and shapes alone.",
+    "merge": "Merge LoRA adapters into their model, vocabularies and all.",
     "plan": "Tell whether a model fits, where it goes, and what would make it fit.",
 }
 

@@ -1,0 +1,241 @@
+"""The two forms in which LLaMA is published, one told in terms of the other: names, order of rows, parts, sizes.
+
+Meta's code: facebookresearch/llama, branch llama_v1; Hugging Face's names, and what they are made from:
+transformers, convert_llama_weights_to_hf.py. Reads no weights, and writes none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from chatbridge.errors import ModelLoadError
+from chatbridge.model_tools.matrices import Cut, Joined, Matrices, Matrix, Turned, floats
+
+if TYPE_CHECKING:
+    from chatbridge.model_files.arrays import Floats
+
+_COPIED = -1
+
+_OUTER = {
+    "model.embed_tokens.weight": ("tok_embeddings.weight", 1),
+    "model.norm.weight": ("norm.weight", _COPIED),
+    "lm_head.weight": ("output.weight", 0),
+}
+_INNER = {
+    "self_attn.q_proj.weight": ("attention.wq.weight", 0),
+    "self_attn.k_proj.weight": ("attention.wk.weight", 0),
+    "self_attn.v_proj.weight": ("attention.wv.weight", 0),
+    "self_attn.o_proj.weight": ("attention.wo.weight", 1),
+    "mlp.gate_proj.weight": ("feed_forward.w1.weight", 0),
+    "mlp.down_proj.weight": ("feed_forward.w2.weight", 1),
+    "mlp.up_proj.weight": ("feed_forward.w3.weight", 0),
+    "input_layernorm.weight": ("attention_norm.weight", _COPIED),
+    "post_attention_layernorm.weight": ("ffn_norm.weight", _COPIED),
+}
+"""Hugging Face's names, Meta's, and the axis along which Meta's are cut into tensor-parallel parts."""
+
+_LAYER = re.compile(r"(?:model\.)?layers\.(\d{1,6})\.(.+)")
+_PARTS = {4096: 1, 5120: 2, 6656: 4, 8192: 8}
+"""How many parts Meta published a model of a width in."""
+
+_MAX_PARTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaSizes:
+    """What both forms say of a model. `eps`: of its norms; `theta`: the base of its rotary frequencies."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    inner: int
+    rows: int
+    eps: float = 1e-6
+    theta: float = 10000.0
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its tensors in Hugging Face's form, in their order."""
+        inner = [f"model.layers.{layer}.{name}" for layer in range(self.layers) for name in _INNER]
+        return ["model.embed_tokens.weight", *inner, "model.norm.weight", "lm_head.weight"]
+
+
+def sizes_of(config: Mapping[str, Any], tensors: Matrices) -> LlamaSizes:
+    """From a config.json or params.json, and from the tensors by Hugging Face's names what they tell better.
+
+    Raises ModelLoadError where these don't make a LLaMA.
+    """
+    layers = 1 + max((int(found[1]) for name in tensors if (found := _LAYER.match(name))), default=-1)
+    heads = config.get("num_attention_heads", config.get("n_heads"))
+    kv_heads = config.get("num_key_value_heads", config.get("n_kv_heads")) or heads
+    eps = config.get("rms_norm_eps", config.get("norm_eps", 1e-6))
+    theta = config.get("rope_theta", 10000.0)
+    shape = _shape(tensors, "model.embed_tokens.weight")
+    inner = _shape(tensors, "model.layers.0.mlp.gate_proj.weight")[0]
+    for name, value in (("heads", heads), ("key heads", kv_heads)):
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= shape[1]:
+            raise ModelLoadError(f"its settings give {value!r:.100} for the number of {name}")
+    for name, value in (("the norms' epsilon", eps), ("rope_theta", theta)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
+            raise ModelLoadError(f"its settings give {value!r:.100} for {name}")
+    sizes = LlamaSizes(layers, shape[1], heads, kv_heads, inner, shape[0], float(eps), float(theta))
+    if shape[1] % heads or heads % kv_heads or shape[1] // heads % 2:
+        raise ModelLoadError(f"a width of {shape[1]:,} does not go with {heads} heads, {kv_heads} of them for keys")
+    _check_shapes(sizes, tensors)
+    return sizes
+
+
+def _check_shapes(sizes: LlamaSizes, tensors: Matrices) -> None:
+    keys = sizes.width // sizes.heads * sizes.kv_heads
+    wanted = {
+        "self_attn.q_proj.weight": (sizes.width, sizes.width),
+        "self_attn.k_proj.weight": (keys, sizes.width),
+        "self_attn.v_proj.weight": (keys, sizes.width),
+        "self_attn.o_proj.weight": (sizes.width, sizes.width),
+        "mlp.gate_proj.weight": (sizes.inner, sizes.width),
+        "mlp.up_proj.weight": (sizes.inner, sizes.width),
+        "mlp.down_proj.weight": (sizes.width, sizes.inner),
+        "input_layernorm.weight": (sizes.width,),
+        "post_attention_layernorm.weight": (sizes.width,),
+    }
+    for name in sizes.names:
+        found = _LAYER.fullmatch(name)
+        should = wanted[found[2]] if found else (sizes.width,) if "norm" in name else (sizes.rows, sizes.width)
+        if name == "lm_head.weight" and name not in tensors:  # the embedding is the head, too
+            continue
+        if _shape(tensors, name) != should:
+            raise ModelLoadError(f"{name} has the shape {list(tensors[name].shape)}, and should have {list(should)}")
+
+
+def _shape(tensors: Matrices, name: str) -> tuple[int, ...]:
+    if name not in tensors:
+        raise ModelLoadError(f"it has no {name}")
+    if len(shape := tensors[name].shape) != (1 if "norm" in name else 2):
+        raise ModelLoadError(f"{name} has the shape {list(shape)}")
+    return shape
+
+
+# --- from Meta's form ------------------------------------------------------------------------------------------------
+
+
+def from_meta(parts: Sequence[Matrices], params: Mapping[str, Any]) -> dict[str, Matrix]:
+    """Meta's tensor-parallel parts as one model by Hugging Face's names. `params`: params.json.
+
+    Raises ModelLoadError for parts that don't fit together.
+    """
+    heads = params.get("n_heads")
+    kv_heads = params.get("n_kv_heads") or heads
+    found: dict[str, Matrix] = {}
+    for name in parts[0]:
+        ours, axis = _from_meta_name(name)
+        if not ours:
+            continue
+        try:
+            pieces = [part[name] for part in parts]
+        except KeyError:
+            raise ModelLoadError(f"{name} is in some of the parts alone") from None
+        if axis == _COPIED and any((_numbers(pieces[0]) != _numbers(one)).any() for one in pieces[1:]):
+            raise ModelLoadError(f"{name} differs between the parts: they are of two models")
+        matrix: Matrix = pieces[0] if axis == _COPIED or len(pieces) == 1 else Joined(pieces, axis)
+        if turned := _heads(ours, heads, kv_heads):
+            if not isinstance(turned, int) or turned < 1 or matrix.shape[0] % (2 * turned):
+                raise ModelLoadError(f"{name} has {matrix.shape[0]:,} rows, which {turned!r:.50} heads don't share")
+            matrix = Turned(matrix, turned, to_halves=True)
+        found[ours] = matrix
+    return found
+
+
+def _numbers(matrix: Matrix) -> Floats:
+    return floats(matrix, 0, matrix.shape[0])
+
+
+def _from_meta_name(name: str) -> tuple[str, int]:
+    for ours, (theirs, axis) in _OUTER.items():
+        if name == theirs:
+            return ours, axis
+    layer = _LAYER.fullmatch(name)
+    for ours, (theirs, axis) in _INNER.items() if layer else ():
+        if layer and layer[2] == theirs:
+            return f"model.layers.{layer[1]}.{ours}", axis
+    if name.endswith("rope.freqs"):  # Meta computes them anew
+        return "", 0
+    raise ModelLoadError(f"{name:.200} is no tensor of a LLaMA in Meta's form")
+
+
+def _heads(name: str, heads: Any, kv_heads: Any) -> Any:
+    """How many heads share the rows of a tensor that is turned; 0 for one that is not."""
+    return heads if "q_proj" in name else kv_heads if "k_proj" in name else 0
+
+
+# --- to Meta's form --------------------------------------------------------------------------------------------------
+
+
+def to_meta(tensors: Matrices, sizes: LlamaSizes, count: int) -> list[dict[str, Matrix]]:
+    """A model by Hugging Face's names as so many of Meta's parts. Where a vocabulary does not divide, the last part
+    has what is left over. Raises ModelLoadError for a count that the sizes don't divide by."""
+    for what, number in (("heads", sizes.kv_heads), ("inner width", sizes.inner), ("width", sizes.width)):
+        if not 0 < count <= _MAX_PARTS or number % count:
+            raise ModelLoadError(f"{count} parts: the {what} of {number:,} can't be divided so")
+    parts: list[dict[str, Matrix]] = [{} for _ in range(count)]
+    for name in sizes.names:
+        layer = _LAYER.fullmatch(name)
+        theirs, axis = _INNER[layer[2]] if layer else _OUTER[name]
+        full = f"layers.{layer[1]}.{theirs}" if layer else theirs
+        matrix = tensors.get(name) or tensors["model.embed_tokens.weight"]  # where the head is the embedding
+        if turned := _heads(name, sizes.heads, sizes.kv_heads):
+            matrix = Turned(matrix, turned, to_halves=False)
+        each = matrix.shape[max(axis, 0)] // count
+        for number, part in enumerate(parts):
+            last = matrix.shape[max(axis, 0)] if number == count - 1 else (number + 1) * each
+            part[full] = matrix if axis == _COPIED or count == 1 else Cut(matrix, axis, number * each, last)
+    return parts
+
+
+def usual_parts(sizes: LlamaSizes) -> int:
+    """In how many parts Meta publishes a model of that width; 1 for widths that it has not published."""
+    return _PARTS.get(sizes.width, 1)
+
+
+def params_for(sizes: LlamaSizes) -> dict[str, Any]:
+    """A params.json. Raises ModelLoadError for an inner width that Meta's code can't have."""
+    multiple = next((m for m in (256, 128, 64, 32, 16, 8, 4, 2, 1) if _inner(sizes.width, m) == sizes.inner), 0)
+    if not multiple:
+        raise ModelLoadError(
+            f"an inner width of {sizes.inner:,} can't be said in Meta's form for a width of {sizes.width:,}; make "
+            f"Hugging Face's (--to hf)"
+        )
+    params: dict[str, Any] = {
+        "dim": sizes.width, "multiple_of": multiple, "n_heads": sizes.heads, "n_layers": sizes.layers,
+        "norm_eps": sizes.eps, "vocab_size": -1,
+    }  # fmt: skip
+    return params | ({"n_kv_heads": sizes.kv_heads} if sizes.kv_heads != sizes.heads else {})
+
+
+def _inner(width: int, multiple: int) -> int:
+    return multiple * -(-(2 * 4 * width // 3) // multiple)
+
+
+def config_for(sizes: LlamaSizes, dtype: str) -> dict[str, Any]:
+    """A config.json for the LLaMA that Meta published, whose context has 2,048 tokens."""
+    return {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "bos_token_id": 1, "eos_token_id": 2,
+        "hidden_act": "silu", "hidden_size": sizes.width, "initializer_range": 0.02, "intermediate_size": sizes.inner,
+        "max_position_embeddings": 2048, "num_attention_heads": sizes.heads, "num_hidden_layers": sizes.layers,
+        "num_key_value_heads": sizes.kv_heads, "pad_token_id": 0, "rms_norm_eps": sizes.eps, "rope_theta": sizes.theta,
+        "tie_word_embeddings": False, "torch_dtype": dtype, "use_cache": True, "vocab_size": sizes.rows,
+    }  # fmt: skip
+
+
+TOKENIZER_FILES: Mapping[str, Mapping[str, Any]] = {
+    "tokenizer_config.json": {
+        "add_bos_token": True, "add_eos_token": False, "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
+        "clean_up_tokenization_spaces": False, "model_max_length": 2048, "tokenizer_class": "LlamaTokenizer",
+    },
+    "special_tokens_map.json": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
+    "generation_config.json": {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
+}  # fmt: skip
+"""What Hugging Face's form has beside LLaMA's tokenizer.model, and Meta's has not."""
