@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,8 @@ from chatbridge import (
     known_model,
     parse_devices,
     refuse_what_does_not_fit,
-)  # fmt: skip
+)
+from chatbridge.testing import Document, readmes
 
 from .conftest import folder_of, options_for
 
@@ -159,3 +163,24 @@ def test_a_form_that_the_backend_has_not_is_refused_in_words() -> None:
     with pytest.raises(ModelLoadError, match="no model of the glm backend"):
         planned("llama-7b", "cpu-16G")
     assert glm.plan is not None
+
+
+@pytest.mark.parametrize("readme", readmes(Path(__file__).parents[3]), ids=str)
+def test_the_example_in_the_readme_is_what_is_printed(readme: Document) -> None:
+    (block,) = (block for block in readme.blocks("") if block.startswith("$ chatbridge model plan"))
+    command, _, told = block.partition("\n")
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split()[1:]], capture_output=True, text=True, encoding="utf-8", check=False,
+        env={**os.environ, "COLUMNS": "80", "PYTHONIOENCODING": "utf-8"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.rstrip(), done.stderr) == (1, told.rstrip(), "")
+
+
+def test_a_plan_needs_no_torch() -> None:
+    program = (
+        "import sys; from chatbridge.cli import main\n"
+        "try: main(['model', 'plan', 'chatglm-6b', '--devices', 'cpu-16G', '--quant', 'int4'])\n"
+        "finally: print('torch' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == "False\n"
