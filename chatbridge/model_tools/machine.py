@@ -60,10 +60,10 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """What is free here and now. Cards are asked of torch where that is loaded already, else of NVIDIA's own tool."""
+    """What is free here and now. Cards are asked of torch where that is loaded already, else of their makers' tools."""
     torch = sys.modules.get("torch")
     if torch is None:
-        return Machine(free_memory(), tuple(_visible_cards()))
+        return Machine(free_memory(), tuple(_visible_cards()) or tuple(_cards_of_amd()))
     if not torch.cuda.is_available():
         return Machine(free_memory())
     numbers = range(torch.cuda.device_count())
@@ -125,6 +125,14 @@ def _visible_cards() -> Iterator[Card]:
         if not key:  # as CUDA does: what follows one that is not there isn't seen either
             return
         yield found[key]
+
+
+def _cards_of_amd() -> Iterator[Card]:
+    """Cards as rocm-smi tells of them: all and used bytes of each."""
+    for line in output_of("rocm-smi", "--showmeminfo", "vram", "--csv").splitlines()[1:]:
+        name, *sizes = line.split(",")
+        if len(sizes) == 2 and all(size.strip().isdigit() for size in sizes):
+            yield Card(f"AMD {name.strip()}", max(0, int(sizes[0]) - int(sizes[1])))
 
 
 def _card_number(device: str) -> int:

@@ -89,6 +89,13 @@ def test_this_machine_is_asked_without_torch() -> None:
     assert done.stdout == "False\n"
 
 
+def stand_in(tool: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool.write_text(script, encoding="utf-8")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tool.parent), prepend=":")
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+
+
 SMI = """#!/bin/sh
 echo "0, GPU-aaaa-1, 81000, NVIDIA A100-SXM4-80GB"
 echo "1, GPU-bbbb-2, 24000, NVIDIA GeForce RTX 3090"
@@ -104,13 +111,22 @@ echo "2, GPU-cccc-3, [N/A], something odd"
 def test_cards_are_those_that_programs_may_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, frees: list[int]
 ) -> None:
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(SMI, encoding="utf-8")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    stand_in(tmp_path / "nvidia-smi", SMI, monkeypatch)
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert [card.free >> 20 for card in this_machine().cards] == frees
+
+
+ROCM = """#!/bin/sh
+echo "device,VRAM Total Memory (B),VRAM Total Used Memory (B)"
+echo "card0,17163091968,1073741824"
+echo "card1,N/A,N/A"
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a script of the shell")
+def test_cards_of_amd_are_seen_where_there_is_none_of_nvidia(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(tmp_path / "rocm-smi", ROCM, monkeypatch)
+    assert this_machine().cards == (Card("AMD card0", 17163091968 - GIB),)

@@ -40,6 +40,9 @@ _MORE_BITS = re.compile(r"blk\.(\d{1,9})\.(attn_v|ffn_down)\.weight")
 _SMALLER = ("q8_0", "q4_0")
 """Types that are tried where a model does not fit."""
 
+_UNKNOWN = "gpu"
+"""A graphics card of another make than can be asked here, as in a Mac: what it has is seen when the model is loaded."""
+
 _MAX_SEQUENCES = 256
 _LEAST_CONTEXT = 256
 
@@ -109,7 +112,9 @@ def _decided(
     chosen = memory.plan(files, options, machine, max_sequences=max_sequences)
     shares = _shares(options, chosen, machine)
     while options.gpu_layers == "auto" and chosen.gpu_layers and not all(one.fits for one in shares[:-1]):
-        chosen = replace(chosen, gpu_layers=chosen.gpu_layers - 1)  # layers are whole, and so may not divide evenly
+        # Layers are whole, and so may not divide evenly among cards.
+        fewer = options.model_copy(update={"gpu_layers": chosen.gpu_layers - 1})
+        chosen = memory.plan(files, fewer, machine, max_sequences=max_sequences)
         shares = _shares(options, chosen, machine)
     return chosen, _reckoned(files, chosen, shares)
 
@@ -143,7 +148,7 @@ def _shares(options: LlamaOptions, chosen: Plan, machine: Machine) -> tuple[Devi
         output = needs.output if chosen.gpu_layers > total and end == chosen.gpu_layers else 0
         share = device_plan(
             machine,
-            f"cuda:{number}",
+            f"cuda:{number}" if machine.cards else _UNKNOWN,
             {
                 "weights": sum(here) + output,
                 "cache": (cache - main_cache) * len(here) // max(1, min(chosen.gpu_layers, total)),

@@ -60,6 +60,13 @@ def test_layers_go_to_cards_and_the_rest_stays() -> None:
     assert sum(one.parts["weights"] for one in part.devices) == weights
 
 
+def test_a_card_that_can_not_be_asked_is_not_forbidden() -> None:
+    (card, main) = planned("llama-7b", "cpu-16G", "q4_0", 1, gpu_layers="all").devices
+    assert (card.device, card.free, card.fits) == ("gpu", None, True)
+    assert card.holds == "layers 1 to 32 and the output"
+    assert main.parts["weights"] < GIB
+
+
 def test_what_does_not_fit_comes_with_what_would() -> None:
     found = planned("llama-7b", "cpu-8G", "f16")
     assert not found.fits

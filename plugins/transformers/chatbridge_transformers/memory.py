@@ -8,7 +8,7 @@ from typing import Any
 
 from chatbridge import TensorInfo
 
-PROGRAM = 384 << 20
+PROGRAM = 400 << 20
 """What Python, torch and transformers take of main memory before there is a model; measured with transformers 5."""
 
 SPARE = 512 << 20
