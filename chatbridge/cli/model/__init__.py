@@ -16,6 +16,7 @@ COMMANDS = {
     "merge": "Merge LoRA adapters into their model, vocabularies and all.",
     "pull": "Fetch a model: by a name of the list, from Hugging Face, or by an address.",
     "quantize": "Make a GGUF file smaller by llama.cpp's quantiser, and compare both.",
+    "plan": "Tell whether a model fits, where it goes, and what would make it fit.",
 }
 
 

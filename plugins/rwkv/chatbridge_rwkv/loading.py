@@ -18,15 +18,16 @@ from typing import Any
 
 import torch
 
-from chatbridge import ModelLoadError, cache_folder
+from chatbridge import ModelLoadError, cache_folder, refuse_what_does_not_fit, this_machine
 from chatbridge_rwkv import conversion, initial, memory, package
 from chatbridge_rwkv.checkpoint import Checkpoint
 from chatbridge_rwkv.checkpoint import read as read_checkpoint
 from chatbridge_rwkv.matrices import Matrices
 from chatbridge_rwkv.options import RwkvOptions
 from chatbridge_rwkv.package_model import PackageModel
+from chatbridge_rwkv.planning import memory_plan, strategy_for
 from chatbridge_rwkv.state import Layout, States, Tensors
-from chatbridge_rwkv.strategy import AUTO, Slot, StrategyError, normal, parse
+from chatbridge_rwkv.strategy import Slot, StrategyError
 from chatbridge_rwkv.v4 import BatchedV4
 from chatbridge_rwkv.v5 import BatchedV5
 from chatbridge_rwkv.v7 import BatchedV7
@@ -69,15 +70,15 @@ def load(options: RwkvOptions, progress: Progress) -> Loaded:
     """Load the model that the options name. Raises ModelLoadError, if it can before any weights are read."""
     progress(0.0, "looking at the file")
     checkpoint = read_checkpoint(options.path)
-    machine = memory.this_machine()
-    strategy = _strategy(options, checkpoint, machine)
+    machine = this_machine()
+    strategy = strategy_for(options, checkpoint, machine)
     try:
         slots = memory.slots_for(checkpoint, strategy)
     except StrategyError as error:
         raise ModelLoadError(f"{checkpoint.path}: strategy: {error}") from error
     devices = {slot.device for slot in slots}
     _devices_are_there(devices, options)
-    memory.refuse_what_does_not_fit(checkpoint, slots, machine)
+    refuse_what_does_not_fit(memory_plan(options, checkpoint, strategy, machine))
     progress(0.05, "bringing in the package")
     jit = bool(_why_unbatched(options, checkpoint)) if options.jit is None else options.jit
     module = package.module(
@@ -112,21 +113,6 @@ def load(options: RwkvOptions, progress: Progress) -> Loaded:
     return Loaded(
         checkpoint, strategy, slots, layout, arithmetic, package_model, report, unbatched, jit, converted, merged
     )
-
-
-def _strategy(options: RwkvOptions, checkpoint: Checkpoint, machine: memory.Machine) -> str:
-    if checkpoint.converted is not None:
-        if options.strategy != AUTO and normal(parse(options.strategy)) != checkpoint.converted:
-            raise ModelLoadError(
-                f"{checkpoint.path}: this file was converted for the strategy {checkpoint.converted!r}: leave strategy "
-                f"out, or take the file that it was made from"
-            )
-        if options.convert:
-            raise ModelLoadError(f"{checkpoint.path}: this file is converted already; leave convert out")
-        return checkpoint.converted
-    if options.strategy == AUTO:
-        return memory.choose(checkpoint, machine)
-    return normal(parse(options.strategy))
 
 
 def _devices_are_there(devices: set[str], options: RwkvOptions) -> None:
