@@ -70,7 +70,7 @@ def plan_gguf(source: ModelDescription, form: Form, checkpoint: Checkpoint, conf
         if name in checkpoint:
             tensor = checkpoint[name]
             _check_shape(tensor, entry, sizes)
-            tensors.append(Planned(entry.target, tensor, _order(entry, sizes)))
+            tensors.append(Planned(entry.target, tensor, row_order(entry, sizes)))
     keys, rotary, notes = _keys(source, form, config, sizes)
     extra = {} if rotary.factors is None else {"rope_freqs.weight": rotary.factors}
     return GgufPlan(form, sizes, keys, tuple(tensors), extra, left_out, notes)
@@ -170,7 +170,7 @@ def _check_shape(tensor: JoinedTensor, entry: Entry, sizes: Mapping[str, int]) -
         )
 
 
-def _order(entry: Entry, sizes: Mapping[str, int]) -> NDArray[np.int64] | None:
+def row_order(entry: Entry, sizes: Mapping[str, int]) -> NDArray[np.int64] | None:
     """From which row each row comes."""
     head = sizes["head"]
     if entry.order == "apart":  # from (heads, 3, head) to (3, heads, head)
