@@ -102,7 +102,8 @@ def test_what_comes_out_is_what_comes_of_metas_form(tmp_path: Path, pieces: Piec
     }
     ours, theirs = numbers_in(tmp_path / "out.gguf"), numbers_in(tmp_path / "meta.gguf")
     assert all((ours[name] == theirs[name]).all() for name in theirs)
-    own = {"general.name", "general.description", "llama.attention.key_length", "llama.attention.value_length"}
+    own = {"general.name", "general.description", "general.size_label"}
+    own |= {"llama.attention.key_length", "llama.attention.value_length"}
     assert found.metadata.keys() - own == wanted.metadata.keys() - own
     for key in found.metadata.keys() - own:
         ours, theirs = found.metadata[key], wanted.metadata[key]
