@@ -32,7 +32,8 @@ SYNC = 256 << 20
 class NewTensor:
     """A tensor to be written. `shape`: rows first. `dtype`: as torch calls it, or llama.cpp's type ("q8_0").
 
-    `make`: its bytes, in order and in pieces, of which only one is in memory at a time; `nbytes` in all.
+    `make`: its bytes, in order and in pieces, of which only one is in memory at a time; `nbytes` in all. `strides`: in
+    numbers, where they don't lie row after row, as those of a matrix turned over; torch's files alone can have them.
     """
 
     name: str
@@ -40,6 +41,7 @@ class NewTensor:
     dtype: str
     nbytes: int
     make: Callable[[], Iterable[Bytes]]
+    strides: tuple[int, ...] = ()
 
 
 class Container(Protocol):
@@ -67,7 +69,7 @@ def write_tensors(
     be written, or another program writes it; then nothing is left.
     """
     progress = progress or Silent()
-    names = [(tensor.name, tensor.shape, tensor.dtype, tensor.nbytes) for tensor in tensors]
+    names = [(tensor.name, tensor.shape, tensor.dtype, tensor.nbytes, tensor.strides) for tensor in tensors]
     whole_key = hashlib.sha256(json.dumps([key, type(container).__name__, names]).encode()).hexdigest()
     partial, journal = partial_name(path), path.with_name(f"{path.name}.journal")
     try:

@@ -102,6 +102,17 @@ def test_values_stand_beside_the_tensors(tmp_path: Path) -> None:
     assert list(found.tensors) == list(ARRAYS)
 
 
+def test_a_matrix_may_be_turned_over_in_a_torch_file_alone(tmp_path: Path) -> None:
+    """Its numbers stay in the order in which they lay before."""
+    turned = [NewTensor("w", (4, 3), "float32", 48, TENSORS[0].make, strides=(1, 4))]
+    write_tensors(tmp_path / "a.pth", TorchFile(turned), turned, "key")
+    with Weights([read_tensors(tmp_path / "a.pth")]) as weights:
+        np.testing.assert_array_equal(weights["w"].read(), ARRAYS["one"].T)
+    for other in (SafetensorsFile, lambda tensors: GgufFile("llama", lambda writer: None, tensors)):
+        with pytest.raises(ValueError, match="no strides, and w has them"):
+            other(turned)
+
+
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_a_file_may_hold_no_tensor(tmp_path: Path, name: str) -> None:
     write_tensors(tmp_path / name, CONTAINERS[name]([]), [], "key")

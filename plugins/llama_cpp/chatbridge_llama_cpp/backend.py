@@ -10,6 +10,7 @@ from chatbridge import BackendType, DiskCache
 from chatbridge_llama_cpp.options import LlamaOptions
 
 if TYPE_CHECKING:
+    from chatbridge import Machine, MemoryPlan, PlanRequest
     from chatbridge_llama_cpp.model import LlamaModel
 
 
@@ -48,6 +49,13 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None], outputs:
     return LlamaModel(info, tokenizer, decoder, samplers, adapters, free, draft=draft, disk_cache=disk_cache)
 
 
+def plan(options: LlamaOptions, machine: Machine, request: PlanRequest) -> MemoryPlan:
+    """What the model takes of a machine, from its header alone. Raises ModelLoadError."""
+    from chatbridge_llama_cpp import planning
+
+    return planning.plan(options, machine, request)
+
+
 def build_info() -> dict[str, str]:
     """What `chatbridge doctor` tells: the engine's version, and what it was built for."""
     from chatbridge_llama_cpp.native import build_flags
@@ -61,4 +69,5 @@ llama_cpp = BackendType(
     "every GGUF model through llama.cpp, quantised, on processors and graphics cards",
     load=load,
     build_info=build_info,
+    plan=plan,
 )

@@ -16,11 +16,20 @@ from typing import Any, Literal
 
 from gguf.constants import GGMLQuantizationType
 
-from chatbridge import GgufHeader, ModelLoadError, cache_folder, default_threads, free_memory
-from chatbridge_llama_cpp import attention
+from chatbridge import (
+    Card,
+    GgufHeader,
+    Machine,
+    ModelLoadError,
+    cache_folder,
+    default_threads,
+    free_memory,
+    refuse_what_does_not_fit,
+)
+from chatbridge_llama_cpp import attention, planning
 from chatbridge_llama_cpp.attention import Comparison
 from chatbridge_llama_cpp.files import find_model
-from chatbridge_llama_cpp.memory import Plan, plan
+from chatbridge_llama_cpp.memory import Plan
 from chatbridge_llama_cpp.native import Device, build_flags, devices, lib, log
 from chatbridge_llama_cpp.options import UNPACKED, LlamaOptions
 from chatbridge_llama_cpp.smoke import survives_repacking
@@ -72,10 +81,11 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None], outputs:
     files = find_model(options, progress)
     found_devices = devices()
     check_gpu(options, [device for device in found_devices if device.is_gpu], lib.llama_supports_gpu_offload())
-    gpu_free = sum(device.free for device in found_devices if device.is_gpu)
-    planned = plan(
-        files, options, free=free_memory(), gpu_free=gpu_free, max_sequences=lib.llama_max_parallel_sequences()
+    cards = tuple(Card(device.description, device.free) for device in found_devices if device.is_gpu)
+    planned, reckoned = planning.decide(
+        files, options, Machine(free_memory(), cards), lib.llama_max_parallel_sequences()
     )
+    refuse_what_does_not_fit(reckoned)
     if options.numa is not None:
         lib.llama_numa_init(_NUMA[options.numa])
     with log().capture() as output:
