@@ -205,8 +205,9 @@ def test_columns_that_weigh_more_lose_less(source: Path, tmp_path: Path) -> None
         if options:
             assert made.metadata["quantize.imatrix.file"] == "imatrix.dat"
             assert made.metadata["quantize.imatrix.entries_count"] == len(partly)
-            steps = json.loads((tmp_path / "with.gguf.report.json").read_text())["steps"]
-            assert steps[0]["without_importance"] == ["blk.0.attn_q.weight"]
+            report = json.loads((tmp_path / "with.gguf.report.json").read_text())
+            assert report["steps"][0]["without_importance"] == ["blk.0.attn_q.weight"]
+            assert [Path(one["path"]).name for one in report["sources"]] == ["wide.gguf", "imatrix.dat"]
     assert lost["with"][:128].mean() < lost["without"][:128].mean()
     assert lost["with"][128:].mean() > lost["without"][128:].mean()
 
