@@ -61,7 +61,7 @@ def main() -> None:
     chatbridge("model", "quantize", out / "alpaca-f16.gguf", "-o", out / "alpaca-q4_0.gguf", "q4_0")
     chatbridge("model", "plan", out / "alpaca-q4_0.gguf")
     right = 0
-    asked = [pair for name in ANIMALS for pair in questions(name)][::7]
+    asked = [pair for name in ANIMALS for pair in questions(name)][:: 7]
     for question, answer in asked:
         said = chatbridge("repl", "-m", out / "alpaca-q4_0.gguf", "-t", "alpaca", "-n", "24", "-p", question).strip()
         right += said == answer
