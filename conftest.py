@@ -34,6 +34,7 @@ LONGEST = (
     "plugins/telegram/tests/test_kill.py",
     "tests/worker/test_chaos.py",
     "tests/bots/test_kill.py",
+    "plugins/llama_cpp/tests/test_quantization.py",
     "tests/test_docs.py",
     "examples/classic_way/tests/test_classic_way.py",
 )
