@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -31,6 +31,15 @@ class Matrix(Protocol):
 
     def read(self, first: int, last: int) -> Array:
         """The rows from `first` to before `last`, as they are stored: `(last - first, …)`. Raises ModelLoadError."""
+        ...
+
+
+@runtime_checkable
+class WithNarrow(Protocol):
+    """A matrix to which products of narrow ones are added: vectors go through it without its being made."""
+
+    def parted(self) -> tuple[Matrix, list[tuple[Floats, Floats]]]:
+        """The matrix by itself, [out, in], and pairs of [rank, in] and [out, rank]. Raises ModelLoadError."""
         ...
 
 

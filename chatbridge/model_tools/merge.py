@@ -16,9 +16,9 @@ import numpy as np
 
 from chatbridge import __version__
 from chatbridge.errors import ModelLoadError
-from chatbridge.model_files.arrays import as_float32, from_float32
+from chatbridge.model_files.arrays import from_float32
 from chatbridge.model_files.families import EMBEDDINGS
-from chatbridge.model_files.tokenizer_files import read_pieces
+from chatbridge.model_files.sentencepiece_files import read_sentencepiece
 from chatbridge.model_tools.llama_layouts import usual_parts
 from chatbridge.model_tools.lora import VOCABULARY, Adapter, Delta, read_adapter, turned_sideways
 from chatbridge.model_tools.matrices import Matrices, Matrix, floats
@@ -41,7 +41,7 @@ from chatbridge.model_tools.progress import Silent, WorkProgress
 from chatbridge.model_tools.report import Report, hashed
 
 if TYPE_CHECKING:
-    from chatbridge.model_files.arrays import Array
+    from chatbridge.model_files.arrays import Array, Floats
 
 WORSE = 10
 """How many times the perplexity may grow before people are warned that the base is another one."""
@@ -89,12 +89,17 @@ class Merged:
         for delta in self._deltas[1:]:
             values += delta.rows(first, last)
         made = from_float32(values, self.dtype)
-        if not np.isfinite(as_float32(made, self.dtype)).all():
+        numbers = made.view(np.uint16) & 0x7F80 != 0x7F80 if self.dtype == "bfloat16" else np.isfinite(made)
+        if not numbers.all():
             raise ModelLoadError(
                 f"{self._name}: merged, it holds numbers that are too large for {self.dtype}, or none; the adapter is "
                 f"damaged, or for another model"
             )
         return made
+
+    def parted(self) -> tuple[Matrix, list[tuple[Floats, Floats]]]:
+        """See `WithNarrow`."""
+        return self._source, [delta.narrow() for delta in self._deltas]
 
 
 def merge(
@@ -137,7 +142,7 @@ def merge(
         total = size_of(tensors)
         check_space(output, total)
         report.sources += hashed([*model.files, *(adapter.file for adapter in ordered)], progress)
-        warnings = _told(report, opened, ordered, tokenizer)
+        warnings = _told(report, model, opened, ordered, tokenizer)
         before, after = _perplexities(model, tensors, progress, warnings) if check else (0.0, 0.0)
         report.step("perplexity", sentences=len(SENTENCES), before=before, after=after, checked=bool(before))
         key = repr((__version__, form, count, dtype, shard, [source.sha256 for source in report.sources]))
@@ -270,7 +275,9 @@ def _tokenizer(model: OpenModel, adapters: Sequence[Adapter]) -> Path | None:
 # --- what people are told --------------------------------------------------------------------------------------------
 
 
-def _told(report: Report, given: Sequence[Adapter], ordered: Sequence[Adapter], tokenizer: Path | None) -> list[str]:
+def _told(
+    report: Report, model: OpenModel, given: Sequence[Adapter], ordered: Sequence[Adapter], tokenizer: Path | None
+) -> list[str]:
     """Write down what is merged; what people should know of it."""
     warnings = []
     names = ", ".join(adapter.path.name for adapter in ordered)
@@ -285,6 +292,8 @@ def _told(report: Report, given: Sequence[Adapter], ordered: Sequence[Adapter], 
             trained_on=about.base if about else "",
         )  # fmt: skip
         warnings += [f"{adapter.path}: {note}" for note in adapter.notes]
+        if adapter.config.get("fan_in_fan_out") and model.about.architecture not in _SIDEWAYS:
+            warnings.append(f"{adapter.path}: fan_in_fan_out is set, and means nothing for this model's layers")
     if tokenizer is None:
         warnings.append("there is no tokenizer beside the model: put its files into the folder")
     return warnings
@@ -318,6 +327,7 @@ def _texts(model: OpenModel) -> list[list[int]]:
         return []
     if model.config.get("rope_scaling"):
         return []
-    pieces = read_pieces(model.tokenizer / "tokenizer.model")[: model.sizes.rows]
+    read = read_sentencepiece(model.tokenizer / "tokenizer.model").pieces[: model.sizes.rows]
+    pieces = [(text, score) for text, score, _ in read]
     texts = [encode(pieces, sentence) for sentence in SENTENCES]
     return texts if min(map(len, texts)) > 1 else []

@@ -22,6 +22,7 @@ from chatbridge.model_files.tokenizer_files import chat_template_in
 from chatbridge.model_tools.llama_layouts import (
     TOKENIZER_FILES,
     LlamaSizes,
+    check_for_meta,
     config_for,
     from_meta,
     params_for,
@@ -156,16 +157,20 @@ def write_meta(
         shard = [to_write(name, matrix) for name, matrix in part.items()]
         _write_file(folder / f"consolidated.{number:02}.pth", TorchFile(shard), shard, key, progress)
     params = dict(model.config) if model.meta else params_for(sizes)
-    params["vocab_size"] = rows if params.get("vocab_size", -1) not in (-1, None) else -1
+    unlike = not model.meta and sizes == model.sizes and model.about.tokens not in (0, rows)
+    params["vocab_size"] = rows if unlike or params.get("vocab_size", -1) not in (-1, None) else -1
     _json(folder / "params.json", params)
 
 
 def check_meta(model: OpenModel, tensors: Matrices, rows: int, count: int) -> None:
     """Raise ModelLoadError where that can't be written."""
     sizes = _llama(model, rows)
-    to_meta(tensors, sizes, count)
-    if not model.meta:
-        params_for(sizes)
+    try:
+        to_meta(tensors, sizes, count)
+        if not model.meta:
+            check_for_meta(model.config, sizes, tensors)
+    except ModelLoadError as error:
+        raise ModelLoadError(f"{model.folder}: {error}") from error
 
 
 def copy_tokenizer(source: Path, folder: Path, form: Form, *, llama: bool) -> None:
@@ -198,7 +203,7 @@ def _llama(model: OpenModel, rows: int) -> LlamaSizes:
 def _config(model: OpenModel, tensors: Matrices, rows: int) -> dict[str, Any]:
     dtype = max(tensors.values(), key=nbytes).dtype
     if model.meta:
-        return config_for(_llama(model, rows), dtype)
+        return config_for(_llama(model, rows), dtype) | {"tie_word_embeddings": "lm_head.weight" not in tensors}
     written = {**model.config, "vocab_size": rows} if rows else dict(model.config)
     written["dtype" if "dtype" in written else "torch_dtype"] = dtype
     if written.get("tie_word_embeddings") is True and "lm_head.weight" in tensors:

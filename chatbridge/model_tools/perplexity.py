@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from chatbridge.model_tools.llama_layouts import LlamaSizes
-from chatbridge.model_tools.matrices import Matrices, floats, nbytes, spans
+from chatbridge.model_tools.matrices import Matrices, WithNarrow, floats, nbytes, spans
 from chatbridge.model_tools.progress import WorkProgress
 
 if TYPE_CHECKING:
@@ -89,10 +89,14 @@ def logits(tensors: Matrices, sizes: LlamaSizes, texts: Sequence[Sequence[int]],
 
     def through(values: Floats, name: str) -> Floats:
         matrix, out = tensors[name], []
+        matrix, narrow = matrix.parted() if isinstance(matrix, WithNarrow) else (matrix, [])
         for first, last in spans(matrix):
             out.append(values @ floats(matrix, first, last).T)
             progress.advance(nbytes(matrix) * (last - first) // matrix.shape[0])
-        return np.concatenate(out, axis=1)
+        given = np.concatenate(out, axis=1)
+        for down, up in narrow:
+            given += (values @ down.T) @ up.T
+        return given
 
     def turned(values: Floats, heads: int) -> Floats:
         by_head = values.reshape(len(values), heads, size)

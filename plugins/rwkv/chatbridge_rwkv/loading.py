@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from chatbridge import ModelLoadError, cache_folder, refuse_what_does_not_fit, this_machine
-from chatbridge_rwkv import initial, memory, package
+from chatbridge_rwkv import conversion, initial, memory, package
 from chatbridge_rwkv.checkpoint import Checkpoint
 from chatbridge_rwkv.checkpoint import read as read_checkpoint
 from chatbridge_rwkv.matrices import Matrices
@@ -92,7 +92,7 @@ def load(options: RwkvOptions, progress: Progress) -> Loaded:
     )
     path, converted = checkpoint.path, None
     if options.convert:
-        path = converted = _converted(options, checkpoint, strategy, module, progress)
+        path = converted = _converted(options, checkpoint, strategy, progress)
     progress(0.2, "reading weights")
     with package.quiet():
         model = _open(module, path, strategy, checkpoint)
@@ -161,9 +161,7 @@ def _ending_in_pth(path: Path) -> Iterator[str]:
         yield str(link)
 
 
-def _converted(
-    options: RwkvOptions, checkpoint: Checkpoint, strategy: str, module: ModuleType, progress: Progress
-) -> Path:
+def _converted(options: RwkvOptions, checkpoint: Checkpoint, strategy: str, progress: Progress) -> Path:
     """The file converted for the strategy, from the folder where it is kept, or made now."""
     if checkpoint.version == 7:
         raise ModelLoadError("convert: true: RWKV-7 files are mapped into memory as they are; leave convert out")
@@ -173,25 +171,34 @@ def _converted(
     target = folder / f"{words.replace('*', 'x').replace('+', 'plus')}-{checkpoint.fingerprint[:12]}.pth"
     if target.exists():
         return target
-    progress(0.1, "converting, once")
-    needed = sum(memory.needs(checkpoint, memory.slots_for(checkpoint, strategy)).devices.values())
-    fresh = target.with_name(f"{target.stem}.{os.getpid()}.part.pth")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if (free := shutil.disk_usage(folder).free) < needed:
-            raise ModelLoadError(f"convert: {folder} has {free >> 20} MiB left, and {needed >> 20} MiB are needed")
-        with package.quiet():
-            try:
-                with _ending_in_pth(checkpoint.path) as name:
-                    module.RWKV(name, strategy, verbose=False, convert_and_save_and_exit=str(fresh))
-            except SystemExit:  # this is how the package ends a conversion that went well
-                pass
-        fresh.replace(target)
-    except (OSError, RuntimeError) as error:
-        with suppress(OSError):
-            fresh.unlink()
+        free, needed = shutil.disk_usage(folder).free, conversion.new_size(checkpoint, strategy)
+    except OSError as error:
         raise ModelLoadError(f"convert: {target} can't be written: {error}") from error
+    if free < needed:
+        raise ModelLoadError(f"convert: {folder} has {free >> 20} MiB left, and {needed >> 20} MiB are needed")
+    try:
+        conversion.write(checkpoint, strategy, target, checkpoint.fingerprint, _Converting(progress))
+    except ModelLoadError as error:
+        raise ModelLoadError(f"convert: {error}") from error
     return target
+
+
+class _Converting:
+    """Tells whoever waits for a model how far its conversion is."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._total, self._done = progress, 0, 0
+
+    def begin(self, doing: str, total: int) -> None:
+        self._total, self._done = total, 0
+        self.advance(0)
+
+    def advance(self, nbytes: int) -> None:
+        self._done += nbytes
+        done, total = self._done, max(1, self._total)
+        self._progress(0.1 + 0.1 * done / total, f"converting, once: {done >> 20} of {total >> 20} MiB")
 
 
 def _cache_folder() -> Path:
