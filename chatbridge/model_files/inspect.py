@@ -36,7 +36,8 @@ def inspect_model(path: Path, others: Mapping[str, Collection[str]] | None = Non
     model in the folder.
     """
     if not _exists(path):
-        hub = "; download it first, if that is a name on Hugging Face" if _HUB.fullmatch(str(path)) else ""
+        fetch = f"; `chatbridge model pull {path}` fetches it, if that is a name on Hugging Face"
+        hub = fetch if _HUB.fullmatch(str(path)) else ""
         raise ModelLoadError(f"{path}: there is no such file or folder{hub}")
     place, describe = _folder(path) if path.is_dir() else _file(path)
     draft = Draft(place)

@@ -6,6 +6,7 @@ a file is trusted.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ UNIGRAM, BPE = 1, 2
 
 _IDS = {40: "unk", 41: "bos", 42: "eos", 43: "pad"}
 _USUAL_IDS = {"unk": 0, "bos": 1, "eos": 2, "pad": -1}
+
+_RANKS = re.compile(rb"[A-Za-z0-9+/]+={0,2} [0-9]+\n")
+"""How a line of tiktoken's files looks: bytes in base64, and their rank."""
 
 Field = int | bytes
 
@@ -85,7 +89,13 @@ def _bytes_of(path: Path) -> bytes:
     refuse_stand_ins(path)
     if path.stat().st_size > MAX_MODEL:
         raise ModelLoadError(f"{path}: this is no SentencePiece model: it has more than {MAX_MODEL:,} bytes")
-    return path.read_bytes()
+    data = path.read_bytes()
+    if _RANKS.match(data):
+        raise ModelLoadError(
+            f"{path}: this is no SentencePiece model but a list of ranks (tiktoken), as Llama 3 has in Meta's form; "
+            f"take the model in Hugging Face's form, with tokenizer.json"
+        )
+    return data
 
 
 def _no_model(path: Path, error: Exception) -> ModelLoadError:

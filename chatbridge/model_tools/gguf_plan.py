@@ -146,13 +146,17 @@ def _sizes(source: ModelDescription, form: Form, checkpoint: Checkpoint, config:
         if tensor is not None and len(tensor.shape) == len(entry.shape):
             for word, number in zip(entry.shape, tensor.shape, strict=True):
                 sizes.setdefault(word, number)
-    sizes["kv_heads"] = kv_heads = sizes.get("kv", sizes["q"]) // head
+    kv = sizes.get("kv", sizes["q"])
+    if kv % head:
+        told = f"{kv:,} numbers of keys and values can't be cut into heads of {head:,}"
+        raise ModelLoadError(f"{source.path}: {told}; {_AGAIN}")
+    sizes["kv_heads"] = kv_heads = kv // head
     said = config.get("num_key_value_heads", config.get("n_kv_heads"))
     if isinstance(said, int) and said != kv_heads:
         told = disagreement("heads of keys and values", (_config_name(form), said), ("the weights", kv_heads))
         raise ModelLoadError(f"{source.path}: {told}; {_AGAIN}")
-    if kv_heads < 1 or heads % kv_heads or kv_heads * head != sizes.get("kv", sizes["q"]):
-        told = f"{sizes.get('kv', 0):,} numbers of keys can't be shared by {heads:,} heads of {head:,}"
+    if not kv_heads or heads % kv_heads:
+        told = f"{heads:,} heads can't share {kv_heads:,} of keys and values"
         raise ModelLoadError(f"{source.path}: {told}; {_AGAIN}")
     return sizes
 

@@ -7,14 +7,14 @@ to 0.21, tuners/lora. Reads an adapter's numbers when they are asked for; knows 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import regex
 
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.arrays import StoredTensor, Weights
@@ -34,6 +34,8 @@ _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 _DOWN_EMBEDDING, _UP_EMBEDDING = ".lora_embedding_A", ".lora_embedding_B"
 _ALIEN = ("lora_", "ia3_", "hada_", "lokr_", "vera_", "oft_", "boft_", "hra_", "original_module")
 _BASE_LAYER = ".base_layer"
+_PATIENCE = 1.0
+"""Seconds for one regular expression of an adapter's, which may be written to take ages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class Adapter:
     deltas: Mapping[str, Delta]
     whole: Mapping[str, StoredTensor]
     norm: float
-    notes: list[str] = field(default_factory=list)
+    notes: Sequence[str]
 
     @property
     def rows(self) -> int:
@@ -114,8 +116,6 @@ def read_adapter(path: Path, files: ExitStack) -> Adapter:
     norm = math.sqrt(sum(delta.norm() ** 2 for delta in deltas.values()))
     _check_numbers(folder, norm, deltas, whole)
     notes = [problem.message for problem in about.problems]
-    if config.get("fan_in_fan_out"):
-        notes.append("fan_in_fan_out is set, and means nothing for layers that lie [out, in]")
     return Adapter(folder, file, about, config, deltas, whole, norm, notes)
 
 
@@ -161,7 +161,7 @@ def _parted(
         elif not name.endswith((_UP, _UP_EMBEDDING)):
             if any(part in name for part in _ALIEN):
                 raise ModelLoadError(f"{folder}: {name:.200} is no part of an adapter that is merged here")
-            whole[name] = tensor
+            whole[name.replace(_BASE_LAYER, "")] = tensor
     return deltas, whole
 
 
@@ -175,8 +175,11 @@ def _scale(config: Mapping[str, Any], layer: str, rank: int) -> float:
 
 
 def _fits(key: str, layer: str) -> bool:
-    """Whether a key of alpha_pattern names a layer; PEFT takes it for a regular expression, and so few do."""
-    return layer == key or re.fullmatch(rf".*\.{re.escape(key)}", layer) is not None
+    """Whether a key of alpha_pattern names a layer, by PEFT's rule (utils/other.py, `get_pattern_key`)."""
+    try:
+        return regex.match(rf"(?:.*\.)?({key})$", layer, timeout=_PATIENCE) is not None
+    except (regex.error, TimeoutError) as error:
+        raise ModelLoadError(f"alpha_pattern: {key!r:.100} can't be used: {error or 'it takes too long'}") from error
 
 
 def _check_numbers(folder: Path, norm: float, deltas: Mapping[str, Delta], whole: Mapping[str, StoredTensor]) -> None:

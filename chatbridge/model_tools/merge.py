@@ -142,7 +142,7 @@ def merge(
         total = size_of(tensors)
         check_space(output, total)
         report.sources += hashed([*model.files, *(adapter.file for adapter in ordered)], progress)
-        warnings = _told(report, opened, ordered, tokenizer)
+        warnings = _told(report, model, opened, ordered, tokenizer)
         before, after = _perplexities(model, tensors, progress, warnings) if check else (0.0, 0.0)
         report.step("perplexity", sentences=len(SENTENCES), before=before, after=after, checked=bool(before))
         key = repr((__version__, form, count, dtype, shard, [source.sha256 for source in report.sources]))
@@ -275,7 +275,9 @@ def _tokenizer(model: OpenModel, adapters: Sequence[Adapter]) -> Path | None:
 # --- what people are told --------------------------------------------------------------------------------------------
 
 
-def _told(report: Report, given: Sequence[Adapter], ordered: Sequence[Adapter], tokenizer: Path | None) -> list[str]:
+def _told(
+    report: Report, model: OpenModel, given: Sequence[Adapter], ordered: Sequence[Adapter], tokenizer: Path | None
+) -> list[str]:
     """Write down what is merged; what people should know of it."""
     warnings = []
     names = ", ".join(adapter.path.name for adapter in ordered)
@@ -290,6 +292,8 @@ def _told(report: Report, given: Sequence[Adapter], ordered: Sequence[Adapter], 
             trained_on=about.base if about else "",
         )  # fmt: skip
         warnings += [f"{adapter.path}: {note}" for note in adapter.notes]
+        if adapter.config.get("fan_in_fan_out") and model.about.architecture not in _SIDEWAYS:
+            warnings.append(f"{adapter.path}: fan_in_fan_out is set, and means nothing for this model's layers")
     if tokenizer is None:
         warnings.append("there is no tokenizer beside the model: put its files into the folder")
     return warnings

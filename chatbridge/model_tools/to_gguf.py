@@ -7,8 +7,10 @@ it. `gguf_plan.py` says what is written, `vocabulary.py` what the tokenizer is; 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from chatbridge.model_tools.gguf_plan import CONFIGS, GgufPlan, Planned, plan_gg
 from chatbridge.model_tools.output import NewTensor, check_space, write_tensors
 from chatbridge.model_tools.report import hashed
 from chatbridge.model_tools.tables import Form, form_of
-from chatbridge.model_tools.vocabulary import Vocabulary, read_vocabulary
+from chatbridge.model_tools.vocabulary import TOKENIZER_FILES, Vocabulary, read_vocabulary
 
 if TYPE_CHECKING:
     import gguf
@@ -58,7 +60,7 @@ def convert(work: Conversion) -> None:
         head = GgufFile(form.architecture, _fields(work.source, plan, vocabulary, target), tensors)
         total = sum(tensor.nbytes for tensor in tensors)
         check_space(work.output, total + len(head.before(0)))
-        work.report.sources.extend(hashed(checkpoint.files, work.progress))
+        work.report.sources.extend(hashed([*checkpoint.files, *_small_files(folders, form)], work.progress))
         _tell(work, plan, vocabulary, tensors)
         key = json.dumps([head.before(0).hex(), [source.sha256 for source in work.report.sources], _VERSION])
         work.progress.begin(f"writing {target}", total)
@@ -87,9 +89,12 @@ def _config(source: ModelDescription, form: Form) -> Mapping[str, Any]:
 def _fields(
     source: ModelDescription, plan: GgufPlan, vocabulary: Vocabulary, target: str
 ) -> Callable[[gguf.GGUFWriter], None]:
+    import gguf
+
     def write(writer: gguf.GGUFWriter) -> None:
         writer.add_type("model")
         writer.add_name(source.path.absolute().name)
+        writer.add_size_label(gguf.size_label(_parameters(plan), 0, 0, 0))
         writer.add_file_type(TARGETS[target])
         writer.add_quantization_version(2)
         for name, value in plan.keys.items():
@@ -103,6 +108,19 @@ def _fields(
         vocabulary.write(writer)
 
     return write
+
+
+def _parameters(plan: GgufPlan) -> int:
+    return sum(prod(planned.source.shape) for planned in plan.tensors)
+
+
+def _small_files(folders: Sequence[Path], form: Form) -> list[Path]:
+    """What is read besides weights; the tokenizer of Meta's models may lie above them."""
+    beside = [folders[0] / CONFIGS[form.layout]]
+    for folder in folders:
+        if found := [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]:
+            return beside + found
+    return beside
 
 
 def _tell(work: Conversion, plan: GgufPlan, vocabulary: Vocabulary, tensors: list[NewTensor]) -> None:
@@ -135,7 +153,7 @@ def _new(planned: Planned, target: str) -> NewTensor:
     kind = target if len(shape) > 1 else "f32"
     if kind == "q8_0" and shape[-1] % _BLOCK:
         kind = "f16"
-    size = int(np.prod(shape))
+    size = prod(shape)
     nbytes = size // _BLOCK * 34 if kind == "q8_0" else size * (4 if kind == "f32" else 2)
     return NewTensor(planned.target, shape, kind, nbytes, lambda: _pieces(planned, kind))
 

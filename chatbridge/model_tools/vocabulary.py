@@ -33,6 +33,12 @@ PADDING = -10000.0
 ADDED = -1000.0
 """The score of tokens that were added to a SentencePiece model, likewise."""
 
+TOKENIZER_FILES = (
+    "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+"""What is read of a tokenizer, as far as it is there."""
+
 UPSTREAM = "llama.cpp's convert_hf_to_gguf.py"
 """What converts the models that are not converted here."""
 
@@ -94,10 +100,7 @@ def read_vocabulary(folders: Sequence[Path], rows: int, config: Mapping[str, Any
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             return _of_words(folder / "vocab.json", Beside.read(folder), rows, config)
         if model.is_file():
-            raise ModelLoadError(
-                f"{model}: this is no SentencePiece model (Llama 3 has another in Meta's form); take the model in "
-                f"Hugging Face's form, with tokenizer.json"
-            )
+            return _of_sentencepiece(model, Beside.read(folder), rows, config)  # which says what it is
     raise ModelLoadError(
         f"{folders[0]}: there is no tokenizer here (tokenizer.model or tokenizer.json), and a GGUF file needs one; "
         f"download it into this folder"

@@ -306,15 +306,92 @@ def test_configurations_that_give_no_merge_are_told(keys: dict[str, Any], words:
     assert words in said
 
 
-def test_alpha_by_layer_and_rs_lora_change_the_strength(tmp_path: Path) -> None:
-    name = "adapter_config.json"
-    patterned = copied(LLAMA / "alpaca-lora", tmp_path / "a", name, alpha_pattern={"q_proj": 32, "0.self_attn": 1})
-    rooted = copied(LLAMA / "alpaca-lora", tmp_path / "b", name, use_rslora=True)
+def scales(adapter: Path) -> dict[str, float]:
     with ExitStack() as files:
-        usual, by_layer, root = (read_adapter(path, files) for path in (LLAMA / "alpaca-lora", patterned, rooted))
-        for layer, delta in usual.deltas.items():
-            assert by_layer.deltas[layer].scale == delta.scale * (2 if "q_proj" in layer else 1)
-            assert root.deltas[layer].scale == pytest.approx(delta.scale * 8**0.5)
+        return {layer: delta.scale for layer, delta in read_adapter(adapter, files).deltas.items()}
+
+
+@pytest.mark.parametrize(
+    ("keys", "strengths"),
+    [
+        ({}, (2, 2, 2, 2)),
+        ({"use_rslora": True}, (32**0.5, 32**0.5, 32**0.5, 32**0.5)),
+        ({"alpha_pattern": {"q_proj": 32, "v_proj": 4}}, (4, 0.5, 4, 0.5)),
+        ({"alpha_pattern": {"layers.1.self_attn.q_proj": 32, "0.self_attn": 1}}, (2, 2, 4, 2)),
+        ({"alpha_pattern": {r".*\.1\..*": 32}}, (2, 2, 4, 4)),
+        ({"alpha_pattern": {"roj": 32}}, (2, 2, 2, 2)),
+    ],
+    ids=str,
+)
+def test_the_strength_is_peft_s(keys: dict[str, Any], strengths: tuple[float, ...], tmp_path: Path) -> None:
+    adapter = copied(LLAMA / "alpaca-lora", tmp_path / "adapter", "adapter_config.json", **keys)
+    names = [f"model.layers.{layer}.self_attn.{name}.weight" for layer in (0, 1) for name in ("q_proj", "v_proj")]
+    assert scales(adapter) == pytest.approx(dict(zip(names, strengths, strict=True)))
+
+
+@pytest.mark.parametrize("key", ["(", r"(?:\S|\S)+(?<!z)(?<=z)"])
+def test_a_pattern_that_is_none_or_takes_ages_is_refused(key: str, tmp_path: Path) -> None:
+    name = "adapter_config.json"
+    adapter = copied(LLAMA / "alpaca-lora", tmp_path / "adapter", name, alpha_pattern={key: 1})
+    assert "can't be used" in refused(HF, [adapter], tmp_path / "out")
+
+
+def test_an_embedding_that_comes_with_its_own_adapter_is_the_base_of_it(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    arrays = {name: random.standard_normal(shape).astype(np.float32) for name, shape in (
+        ("base_model.model.model.embed_tokens.base_layer.weight", (480, 64)),
+        ("base_model.model.model.embed_tokens.lora_embedding_A", (4, 480)),
+        ("base_model.model.model.embed_tokens.lora_embedding_B", (64, 4)),
+    )}  # fmt: skip
+    adapter = write_adapter(tmp_path / "adapter", {}, target_modules=["embed_tokens"], r=4, lora_alpha=8)
+    (adapter / "adapter_model.bin").unlink()
+    write_arrays(adapter / "adapter_model.safetensors", arrays)
+    merge(HF, [adapter], tmp_path / "out", "hf", dtype="float32")
+    whole, down, up = arrays.values()
+    with Weights.of_files([tmp_path / "out" / "model.safetensors"]) as weights:
+        made = weights["model.embed_tokens.weight"].floats()
+    np.testing.assert_allclose(made, whole + 2 * (up @ down).T, atol=1e-4)
+
+
+def test_layers_that_lie_sideways_are_added_to_sideways(tmp_path: Path) -> None:
+    random, base = np.random.default_rng(4), tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2}))
+    layer = "transformer.h.0.attn.c_attn"
+    weights = {f"{layer}.weight": (8, 24), "transformer.wte.weight": (20, 8), f"{layer}.bias": (24,)}
+    plain = {name: random.standard_normal(shape).astype(np.float32) for name, shape in weights.items()}
+    write_arrays(base / "model.safetensors", plain | {"transformer.h.0.attn.mask": np.ones((1, 4), np.bool_)})
+    adapter = write_adapter(tmp_path / "adapter", {}, target_modules=["c_attn"], r=2, lora_alpha=4, fan_in_fan_out=True)
+    (adapter / "adapter_model.bin").unlink()
+    down, up = (random.standard_normal(shape).astype(np.float32) for shape in ((2, 8), (24, 2)))
+    pair = {"lora_A": down, "lora_B": up}
+    write_arrays(
+        adapter / "adapter_model.safetensors",
+        {f"base_model.model.{layer}.{name}.weight": one for name, one in pair.items()},
+    )
+    done = merge(base, [adapter], tmp_path / "out", "hf")
+    assert (done.before, done.after) == (0, 0)
+    assert any("no perplexity was computed" in warning for warning in done.warnings)
+    with Weights.of_files([tmp_path / "out" / "model.safetensors"]) as made:
+        np.testing.assert_allclose(
+            made[f"{layer}.weight"].read(), plain[f"{layer}.weight"] + 2 * (up @ down).T, atol=1e-5
+        )
+        assert made["transformer.h.0.attn.mask"].dtype == "bool"
+        assert (made[f"{layer}.bias"].read() == plain[f"{layer}.bias"]).all()
+    assert "has no form of Meta's" in refused(base, [adapter], tmp_path / "meta", "meta")
+
+
+def test_a_quantised_base_is_refused_with_the_tensors_name(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    copied(HF, base)
+    for file in base.glob("pytorch_model*"):
+        file.unlink()
+    with ExitStack() as files:
+        tensors = open_model(HF, files).tensors
+        arrays = {name: one.read(0, one.shape[0]) for name, one in tensors.items()}
+    name = "model.layers.1.self_attn.q_proj.weight"
+    write_arrays(base / "model.safetensors", arrays | {name: arrays[name].astype(np.int8)})
+    assert f"{name} has numbers of int8" in refused(base, [LLAMA / "alpaca-lora"], tmp_path / "out")
 
 
 def test_adapters_that_are_empty_or_were_saved_before_training_are_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import gguf
 
-from tests.model_tools.samples import PRE, SAMPLES
+from .samples import PRE, SAMPLES
 
 RECORDS = Path(__file__).parent / "records"
 LONG = 40
@@ -60,7 +60,7 @@ def main(upstream: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
             made = Path(folder) / "made.gguf"
             source = make(Path(folder) / "source")
-            arguments = [source, "--outtype", "f16", "--outfile", made]
+            arguments = [str(source), "--outtype", "f16", "--outfile", str(made)]
             subprocess.run([sys.executable, "-c", _RUN, upstream, PRE.get(name, ""), *arguments], check=True)
             keys, tensors = contents(made)
         written = {"keys": {key: shortened(value) for key, value in keys.items()}, "tensors": tensors}

@@ -41,15 +41,11 @@ def command(source: Path, output: Path, target: str, **options: object) -> None:
 def convert(source: Path, output: Path, target: str, options: Mapping[str, object]) -> Path:
     """Convert by whatever converter fits. Raises ModelLoadError."""
     from chatbridge.cli.progress import ProgressBar
-    from chatbridge.model_files.inspect import inspect_model
     from chatbridge.model_tools.converter import Conversion
     from chatbridge.model_tools.report import Report
     from chatbridge.plugins.manager import Plugins
 
-    found = inspect_model(source)
-    if not found.sound:
-        wrong = next(problem for problem in found.problems if problem.severity == "error")
-        raise ModelLoadError(f"{found.path}: {wrong.message}{f'; {wrong.remedy}' if wrong.remedy else ''}")
+    found = sound_source(source)
     converter = _chosen(found, target, Plugins().converters.values())
     if output.exists():
         raise ModelLoadError(f"{output}: it is there already; name another output, or delete it")
@@ -63,6 +59,17 @@ def convert(source: Path, output: Path, target: str, options: Mapping[str, objec
     return output
 
 
+def sound_source(path: Path) -> ModelDescription:
+    """What lies there, if nothing is wrong with it. Raises ModelLoadError."""
+    from chatbridge.model_files.inspect import inspect_model
+
+    found = inspect_model(path)
+    if not found.sound:
+        wrong = next(problem for problem in found.problems if problem.severity == "error")
+        raise ModelLoadError(f"{found.path}: {wrong.message}{f'; {wrong.remedy}' if wrong.remedy else ''}")
+    return found
+
+
 def _chosen(found: ModelDescription, target: str, known: Iterable[Converter]) -> Converter:
     """The first that makes it. Raises ModelLoadError, with what can be made of it."""
     fitting = [converter for converter in known if converter.reads(found)]
@@ -71,6 +78,19 @@ def _chosen(found: ModelDescription, target: str, known: Iterable[Converter]) ->
             return converter
     what = f"{found.path}: this is {found.family or found.format or 'a model'} ({found.layout})"
     if not fitting:
-        raise ModelLoadError(f"{what}, which nothing here converts; `chatbridge model inspect` says what runs it")
+        other = ELSEWHERE.get(found.layout, "`chatbridge model inspect` says what runs it")
+        raise ModelLoadError(f"{what}, which nothing here converts; {other}")
     words = ", ".join(dict.fromkeys(word for converter in fitting for word in converter.makes))
-    raise ModelLoadError(f"{what}, of which no {target!r} is made; give one of: {words}")
+    packed = "; to pack it, make f16 first, and `chatbridge model quantize` that" if "f16" in words else ""
+    raise ModelLoadError(f"{what}, of which no {target!r} is made; give one of: {words}{packed}")
+
+
+ELSEWHERE = {
+    "huggingface": "llama.cpp's convert_hf_to_gguf.py may make a GGUF file of it",
+    "chatglm2": "llama.cpp's convert_hf_to_gguf.py makes a GGUF file of it",
+    "peft": "llama.cpp's convert_lora_to_gguf.py may make a GGUF adapter of it",
+    "ggml": "llama.cpp's convert_llama_ggml_to_gguf.py makes a GGUF file of it",
+    "rwkv": "for GGUF, take the model in Hugging Face's form to llama.cpp's convert_hf_to_gguf.py",
+    "safetensors": "give the folder with its config.json and tokenizer",
+}
+"""Who converts forms that nothing here does."""

@@ -65,7 +65,7 @@ def test_llama_gives_the_recorded_logits(
 ) -> None:
     model = converted(LLAMA / folder)
     for prompt in ("p0", "p1"):
-        ids = reference[f"{prompt}.input_ids"]
+        ids = reference[f"{prompt}.input_ids"].tolist()
         np.testing.assert_allclose(logits(model, ids), reference[f"{source}{prompt}.logits"], atol=TOLERANCE)
     alone = [int(i) for i in reference["hf.p0.greedy"]]
     prompt = reference["p0.input_ids"].tolist()
@@ -83,7 +83,7 @@ def test_a_merged_chinese_model_in_two_parts_gives_the_recorded_logits(
     converted: Any, reference: dict[str, np.ndarray]
 ) -> None:
     model = converted(LLAMA / "chinese-llama-merged-meta-2shard")
-    ids = reference["chinese_llama.input_ids"]
+    ids = reference["chinese_llama.input_ids"].tolist()
     np.testing.assert_allclose(logits(model, ids), reference["chinese_llama.logits"], atol=TOLERANCE)
 
 
@@ -128,7 +128,7 @@ def test_relatives_of_llama_compute_as_their_own_code_does(converted: Any, tmp_p
 
 @pytest.mark.parametrize("target", ["f16", "bf16", "q8_0"])
 def test_smaller_types_give_nearly_the_same(converted: Any, reference: dict[str, np.ndarray], target: str) -> None:
-    ids = reference["p1.input_ids"]
+    ids = reference["p1.input_ids"].tolist()
     found = logits(converted(LLAMA / "hf", target), ids)
     np.testing.assert_allclose(found, reference["hf.p1.logits"], atol=1)
     assert (found.argmax(-1) == reference["hf.p1.logits"].argmax(-1)).mean() > 0.8
