@@ -121,6 +121,8 @@ class Weights(Mapping[str, StoredTensor]):
         except OSError as error:
             raise ModelLoadError(f"{header.path}: the file can't be read: {error.strerror or error}") from error
         for name, info in header.weights.items():
+            if info.nbytes > header.size:  # a number may stand for many, as in what torch has expanded
+                raise ModelLoadError(f"{header.path}: {name:.200} has {info.nbytes:,} bytes, more than the whole file")
             if (known := self._tensors.get(name)) is None:
                 self._tensors[name] = StoredTensor(header.path, file, name, info)
             elif known.info != info:
