@@ -116,6 +116,11 @@ def test_the_report_names_sources_and_steps(tmp_path: Path) -> None:
     assert "2,048 tokens are what such a model has" in note["note"]
 
 
+def test_what_people_should_know_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(LLAMA / "meta-1shard", tmp_path)
+    assert "note: params.json says no context: 2,048 tokens are what such a model has" in capsys.readouterr().err
+
+
 def test_a_run_that_was_killed_is_gone_on_with_to_the_same_bytes(tmp_path: Path) -> None:
     script = """
 import os, signal, sys

@@ -53,7 +53,8 @@ def convert(source: Path, output: Path, target: str, options: Mapping[str, objec
     """Convert by whatever converter fits. Raises ModelLoadError."""
     from chatbridge.cli.progress import ProgressBar
     from chatbridge.model_tools.converter import Conversion
-    from chatbridge.model_tools.report import Report
+    from chatbridge.model_tools.report import NOTE, Report
+    from chatbridge.operations.printable import in_one_line
     from chatbridge.plugins.manager import Plugins
 
     found = sound_source(source)
@@ -67,6 +68,9 @@ def convert(source: Path, output: Path, target: str, options: Mapping[str, objec
         if converter.check is not None:
             converter.check(work)
         converter.convert(work)
+    for step in work.report.steps:
+        if step["step"] == NOTE:
+            echo(f"note: {in_one_line(str(step[NOTE]), 1000)}", err=True)
     return output
 
 
@@ -99,9 +103,12 @@ def _chosen(found: ModelDescription, target: str, known: Iterable[Converter]) ->
 ELSEWHERE = {
     "huggingface": "llama.cpp's convert_hf_to_gguf.py may make a GGUF file of it",
     "chatglm2": "llama.cpp's convert_hf_to_gguf.py makes a GGUF file of it",
-    "peft": "llama.cpp's convert_lora_to_gguf.py may make a GGUF adapter of it",
-    "ggml": "llama.cpp's convert_llama_ggml_to_gguf.py makes a GGUF file of it",
-    "rwkv": "for GGUF, take the model in Hugging Face's form to llama.cpp's convert_hf_to_gguf.py",
+    "chatglm": "the plugin does: pip install chatbridge-glm",
+    "glm-130b": "the plugin does: pip install chatbridge-glm",
+    "gguf": "the plugin packs it in other types: pip install chatbridge-llama-cpp",
+    "rwkv": "the plugin does, for the rwkv package: pip install chatbridge-rwkv; for GGUF, give the model in Hugging "
+    "Face's form to llama.cpp's convert_hf_to_gguf.py",
+    "xor": "decrypt it first: `chatbridge model decrypt`",
     "safetensors": "give the folder with its config.json and tokenizer",
 }
 """Who converts forms that nothing here does."""
