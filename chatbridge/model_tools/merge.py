@@ -20,7 +20,7 @@ from chatbridge.model_files.arrays import from_float32
 from chatbridge.model_files.families import EMBEDDINGS
 from chatbridge.model_files.tokenizer_files import read_pieces
 from chatbridge.model_tools.llama_layouts import usual_parts
-from chatbridge.model_tools.lora import VOCABULARY, Adapter, Delta, read_adapter, turned_sideways
+from chatbridge.model_tools.lora import VOCABULARY, Adapter, Delta, norm_of, read_adapter, turned_sideways
 from chatbridge.model_tools.matrices import Matrices, Matrix, floats
 from chatbridge.model_tools.model_folders import (
     SHARD,
@@ -135,6 +135,7 @@ def merge(
             raise ModelLoadError("an adapter is given twice; give each once")
         ordered = in_order(opened)
         tensors, rows = merged(model, ordered, dtype)
+        norms = [norm_of(adapter) for adapter in ordered]
         tokenizer = _tokenizer(model, ordered)
         count = parts or (len(model.files) if model.meta else usual_parts(model.sizes) if model.sizes else 1)
         if form == "meta":
@@ -142,7 +143,7 @@ def merge(
         total = size_of(tensors)
         check_space(output, total)
         report.sources += hashed([*model.files, *(adapter.file for adapter in ordered)], progress)
-        warnings = _told(report, model, opened, ordered, tokenizer)
+        warnings = _told(report, model, opened, ordered, norms, tokenizer)
         before, after = _perplexities(model, tensors, progress, warnings) if check else (0.0, 0.0)
         report.step("perplexity", sentences=len(SENTENCES), before=before, after=after, checked=bool(before))
         key = repr((__version__, form, count, dtype, shard, [source.sha256 for source in report.sources]))
@@ -276,7 +277,12 @@ def _tokenizer(model: OpenModel, adapters: Sequence[Adapter]) -> Path | None:
 
 
 def _told(
-    report: Report, model: OpenModel, given: Sequence[Adapter], ordered: Sequence[Adapter], tokenizer: Path | None
+    report: Report,
+    model: OpenModel,
+    given: Sequence[Adapter],
+    ordered: Sequence[Adapter],
+    norms: Sequence[float],
+    tokenizer: Path | None,
 ) -> list[str]:
     """Write down what is merged; what people should know of it."""
     warnings = []
@@ -284,11 +290,11 @@ def _told(
     if list(given) != list(ordered):
         warnings.append(f"the adapters are merged in the order of their vocabularies: {names}")
     report.step("order", adapters=[str(adapter.path) for adapter in ordered], changed=list(given) != list(ordered))
-    for adapter in ordered:
+    for adapter, norm in zip(ordered, norms, strict=True):
         about = adapter.about.adapter
         report.step(
             "adapter", path=str(adapter.path), layers=len(adapter.deltas), rank=list(about.rank) if about else [],
-            alpha=about.alpha if about else 0, norm=adapter.norm, replaces=list(adapter.whole),
+            alpha=about.alpha if about else 0, norm=norm, replaces=list(adapter.whole),
             trained_on=about.base if about else "",
         )  # fmt: skip
         warnings += [f"{adapter.path}: {note}" for note in adapter.notes]
