@@ -212,7 +212,9 @@ def params_for(sizes: LlamaSizes) -> dict[str, Any]:
         "dim": sizes.width, "multiple_of": multiple, "n_heads": sizes.heads, "n_layers": sizes.layers,
         "norm_eps": sizes.eps, "vocab_size": -1,
     }  # fmt: skip
-    return params | ({"n_kv_heads": sizes.kv_heads} if sizes.kv_heads != sizes.heads else {})
+    if sizes.kv_heads != sizes.heads:
+        params["n_kv_heads"] = sizes.kv_heads
+    return params | ({"rope_theta": sizes.theta} if sizes.theta != 10000 else {})
 
 
 def _inner(width: int, multiple: int) -> int:

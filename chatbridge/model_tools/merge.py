@@ -312,7 +312,7 @@ def _perplexities(
     sizes = model.sizes
     texts = _texts(model)
     if sizes is None or not texts:
-        why = "the model is no LLaMA, or lacks its tokenizer.model, or stretches positions"
+        why = "the model is no LLaMA as Meta's, or lacks its tokenizer.model, or stretches positions"
         warnings.append(f"no perplexity was computed: {why}; talk to the result before you trust it")
         return 0.0, 0.0
     progress.begin("trying three sentences before", work(model.tensors, sizes))

@@ -99,8 +99,15 @@ def _open_hub(about: ModelDescription, files: ExitStack) -> OpenModel:
     weights = files.enter_context(Weights.of_files(paths))
     tensors = {name: tensor for name, tensor in weights.items() if not name.endswith(_DROPPED)}
     config = read_json_object(folder / "config.json")
-    sizes = sizes_of(config, tensors) if about.architecture == "llama" else None
+    sizes = sizes_of(config, tensors) if _usual(about, config) else None
     return OpenModel(folder, about, paths, config, tensors, sizes, folder if about.tokens else None)
+
+
+def _usual(about: ModelDescription, config: Mapping[str, Any]) -> bool:
+    """Whether it is built as the LLaMA that Meta published: later ones may have biases, or heads of another size."""
+    width, heads, own = (config.get(name) for name in ("hidden_size", "num_attention_heads", "head_dim"))
+    odd = isinstance(own, int) and isinstance(width, int) and isinstance(heads, int) and own * heads != width
+    return about.architecture == "llama" and not (odd or config.get("attention_bias") or config.get("mlp_bias"))
 
 
 def _open_meta(about: ModelDescription, files: ExitStack) -> OpenModel:
@@ -166,6 +173,10 @@ def check_meta(model: OpenModel, tensors: Matrices, rows: int, count: int) -> No
     to_meta(tensors, sizes, count)
     if not model.meta:
         params_for(sizes)
+    if strange := [name for name in tensors if name not in sizes.names]:
+        raise ModelLoadError(f"{model.folder}: {strange[0]:.200} has no place in Meta's form; make the other (--to hf)")
+    if model.config.get("rope_scaling"):
+        raise ModelLoadError(f"{model.folder}: it stretches positions, which Meta's form does not say; use --to hf")
 
 
 def copy_tokenizer(source: Path, folder: Path, form: Form, *, llama: bool) -> None:
@@ -190,8 +201,8 @@ def copy_licence(source: Path, folder: Path) -> None:
 
 def _llama(model: OpenModel, rows: int) -> LlamaSizes:
     if model.sizes is None:
-        what = model.about.family or "This model"
-        raise ModelLoadError(f"{model.folder}: {what} has no form of Meta's; make Hugging Face's (--to hf)")
+        what = model.about.family or "model"
+        raise ModelLoadError(f"{model.folder}: this {what} has no form of Meta's; make Hugging Face's (--to hf)")
     return replace(model.sizes, rows=rows)
 
 
