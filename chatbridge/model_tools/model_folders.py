@@ -210,7 +210,9 @@ def _config(model: OpenModel, tensors: Matrices, rows: int) -> dict[str, Any]:
     dtype = max(tensors.values(), key=nbytes).dtype
     if model.meta:
         return config_for(_llama(model, rows), dtype)
-    written = {**model.config, "vocab_size": rows} if rows else dict(model.config)
+    written = dict(model.config)
+    if rows != model.about.vocabulary:
+        written["vocab_size"] = rows
     written["dtype" if "dtype" in written else "torch_dtype"] = dtype
     if written.get("tie_word_embeddings") is True and "lm_head.weight" in tensors:
         written["tie_word_embeddings"] = False

@@ -146,6 +146,18 @@ def test_what_a_killed_run_left_of_another_adapter_is_not_taken(tmp_path: Path) 
     assert resumed == whole
 
 
+def test_what_a_killed_run_left_of_another_strength_is_not_taken(tmp_path: Path) -> None:
+    base, (adapter, _) = copy_all(tmp_path, "hf")
+    subprocess.run([sys.executable, "-c", KILLED, base, adapter, tmp_path / "out", "hf", "9"], check=False)
+    config = adapter / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"lora_alpha": 64}))
+    merge(base, [adapter], tmp_path / "out", "hf", shard=100_000)
+    merge(base, [adapter], tmp_path / "whole", "hf", shard=100_000)
+    resumed, whole = files_in(tmp_path / "out"), files_in(tmp_path / "whole")
+    del resumed["chatbridge-report.json"], whole["chatbridge-report.json"]
+    assert resumed == whole
+
+
 def test_memory_does_not_grow_with_the_matrices(tmp_path: Path) -> None:
     sizes = {"rows": 40_000, "width": 1024, "layers": 1, "inner": 2048}
     base = write_hub_llama(tmp_path / "base", **sizes)
