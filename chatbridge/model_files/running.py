@@ -37,7 +37,7 @@ REMEDIES = {
     ),
     "xor": (
         "it is encrypted, and nothing can be told of what is inside",
-        "decrypt it with the original LLaMA's files by `chatbridge model decrypt`, and inspect the result",
+        "decrypt it with the original LLaMA (chatbridge model decrypt), and inspect the result",
     ),
     "chatglm2": (
         "this is ChatGLM2, 3 or a GLM-4 with code of its own, which does not run with transformers 5",
