@@ -46,8 +46,8 @@ def test_what_was_made_is_told_with_what_to_do_next(convert: Convert, meta: Path
         (LLAMA / "alpaca-lora", "f32", ("--base", meta), "Look at it: chatbridge model inspect"),
     ):
         out = tmp_path / f"a {target}"
-        code, printed, errors = convert(source, "-o", out, "--to", target, *more)
-        assert (code, errors) == (0, "")
+        code, printed, _ = convert(source, "-o", out, "--to", target, *more)
+        assert code == 0
         assert printed == f"{out} is made. {told} {shlex.quote(str(out))}\n"
     assert sorted(file.name for file in (tmp_path / "a meta").glob("*.pth")) == [
         "consolidated.00.pth", "consolidated.01.pth",

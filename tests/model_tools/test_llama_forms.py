@@ -429,3 +429,12 @@ def test_what_an_ended_run_with_other_parts_has_left_is_not_used(meta: Path, tmp
     convert(meta / "meta-1shard", tmp_path / "out", "meta", {"parts": 4})
     convert(meta / "meta-1shard", tmp_path / "whole", "meta", {"parts": 4})
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("config", [{"attention_bias": True}, {"head_dim": 32}], ids=str)
+def test_a_llama_that_is_built_otherwise_has_no_form_of_metas(
+    tmp_path: Path, hub_arrays: Arrays, config: dict[str, Any]
+) -> None:
+    folder = hub_with(tmp_path / "hf", hub_arrays, **config)
+    with pytest.raises(ModelLoadError, match=r"hf: this LLaMA has biases, or heads of a width of their own"):
+        convert(folder, tmp_path / "out", "meta", {})
