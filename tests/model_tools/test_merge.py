@@ -196,6 +196,29 @@ def test_a_tied_head_that_an_adapter_brings_is_written_and_no_longer_tied(tmp_pa
     assert json.loads((tmp_path / "tied" / "config.json").read_text())["tie_word_embeddings"] is True
     with Weights.of_files([tmp_path / "tied" / "model.safetensors"]) as weights:
         assert "lm_head.weight" not in weights
+    merge(base, [LLAMA / "alpaca-lora"], tmp_path / "meta", "meta")
+    with Weights.of_files([tmp_path / "meta" / "consolidated.00.pth"]) as weights:
+        assert (weights["output.weight"].read() == weights["tok_embeddings.weight"].read()).all()
+
+
+@pytest.mark.parametrize(("dtype", "exact"), [("float16", 2**-11), ("bfloat16", 2**-8), ("float32", 0)])
+@pytest.mark.parametrize("form", ["hf", "meta"])
+def test_numbers_are_written_in_the_type_that_is_asked_for(dtype: str, exact: float, form: Any, tmp_path: Path) -> None:
+    merge(HF, [LLAMA / "alpaca-lora"], tmp_path / "out", form, dtype=dtype, check=False)
+    assert inspect_model(tmp_path / "out").quantization == f"none ({dtype})"
+    with ExitStack() as files:
+        tensors = open_model(tmp_path / "out", files).tensors
+        made = floats(tensors["model.layers.0.self_attn.q_proj.weight"], 0, 64)
+    np.testing.assert_allclose(made, RECORDED["lora.merged.layers.0.q_proj"], rtol=exact, atol=1e-7)
+
+
+def test_a_llama_that_is_built_otherwise_is_merged_and_has_no_form_of_metas(tmp_path: Path) -> None:
+    bent = copied(HF, tmp_path / "bent", "config.json", rope_scaling={"type": "linear", "factor": 2.0})
+    biased = copied(HF, tmp_path / "biased", "config.json", attention_bias=True)
+    for base, words in ((bent, "rope_scaling, which Meta's form can't say"), (biased, "has no form of Meta's")):
+        done = merge(base, [LLAMA / "alpaca-lora"], tmp_path / f"{base.name}-out", "hf")
+        assert any("no perplexity was computed" in warning for warning in done.warnings)
+        assert words in refused(base, [LLAMA / "alpaca-lora"], tmp_path / "out", "meta")
 
 
 # --- another base, and what is refused -------------------------------------------------------------------------------
