@@ -74,6 +74,8 @@ if TYPE_CHECKING:
     from chatbridge.errors import TemplateError as TemplateError
     from chatbridge.errors import WorkerDied as WorkerDied
     from chatbridge.hookspecs import hookimpl as hookimpl
+    from chatbridge.model_files.arrays import StoredTensor as StoredTensor
+    from chatbridge.model_files.arrays import Weights as Weights
     from chatbridge.model_files.description import AdapterDescription as AdapterDescription
     from chatbridge.model_files.description import ModelDescription as ModelDescription
     from chatbridge.model_files.description import Problem as Problem
@@ -90,10 +92,30 @@ if TYPE_CHECKING:
     from chatbridge.model_files.tensors import TensorInfo as TensorInfo
     from chatbridge.model_tools.converter import Conversion as Conversion
     from chatbridge.model_tools.converter import Converter as Converter
+    from chatbridge.model_tools.known_models import KnownModel as KnownModel
+    from chatbridge.model_tools.known_models import known_model as known_model
+    from chatbridge.model_tools.machine import Card as Card
+    from chatbridge.model_tools.machine import Machine as Machine
+    from chatbridge.model_tools.machine import parse_devices as parse_devices
+    from chatbridge.model_tools.machine import this_machine as this_machine
+    from chatbridge.model_tools.memory_plan import Change as Change
+    from chatbridge.model_tools.memory_plan import DevicePlan as DevicePlan
+    from chatbridge.model_tools.memory_plan import MemoryPlan as MemoryPlan
+    from chatbridge.model_tools.memory_plan import PlanRequest as PlanRequest
+    from chatbridge.model_tools.memory_plan import device_plan as device_plan
+    from chatbridge.model_tools.memory_plan import refuse_what_does_not_fit as refuse_what_does_not_fit
+    from chatbridge.model_tools.memory_plan import with_changes as with_changes
+    from chatbridge.model_tools.output import NewTensor as NewTensor
+    from chatbridge.model_tools.output import check_space as check_space
+    from chatbridge.model_tools.output import output_file as output_file
+    from chatbridge.model_tools.output import output_folder as output_folder
+    from chatbridge.model_tools.output import write_tensors as write_tensors
     from chatbridge.model_tools.progress import WorkProgress as WorkProgress
     from chatbridge.model_tools.report import Report as Report
     from chatbridge.model_tools.report import Source as Source
     from chatbridge.model_tools.report import hashed as hashed
+    from chatbridge.model_tools.safetensors_file import SafetensorsFile as SafetensorsFile
+    from chatbridge.model_tools.torch_file import TorchFile as TorchFile
     from chatbridge.operations.environment import child_environment as child_environment
     from chatbridge.operations.folders import cache_folder as cache_folder
     from chatbridge.operations.hardware import free_memory as free_memory
@@ -105,6 +127,7 @@ if TYPE_CHECKING:
     from chatbridge.operations.redaction import redacted as redacted
     from chatbridge.operations.threads import default_threads as default_threads
     from chatbridge.operations.threads import thread_waiting as thread_waiting
+    from chatbridge.operations.threads import waiting_variables as waiting_variables
     from chatbridge.plugins.frontend import FrontendType as FrontendType
     from chatbridge.plugins.manager import Plugins as Plugins
     from chatbridge.prompts import Prompt as Prompt
@@ -170,13 +193,22 @@ _HOME = {
     "model_files.inspect": ("inspect_model",),
     "model_files.reading": ("check_model_file", "read_json_object", "read_tensors", "weight_files"),
     "model_files.tensors": ("TensorFile", "TensorInfo"),
+    "model_tools.known_models": ("KnownModel", "known_model"),
     "model_tools.converter": ("Conversion", "Converter"),
+    "model_tools.output": ("NewTensor", "check_space", "output_file", "output_folder", "write_tensors"),
+    "model_tools.machine": ("Card", "Machine", "parse_devices", "this_machine"),
+    "model_tools.memory_plan": (
+        "Change", "DevicePlan", "MemoryPlan", "PlanRequest", "device_plan", "refuse_what_does_not_fit", "with_changes",
+    ),
+    "model_tools.safetensors_file": ("SafetensorsFile",),
+    "model_tools.torch_file": ("TorchFile",),
+    "model_files.arrays": ("StoredTensor", "Weights"),
     "model_tools.progress": ("WorkProgress",),
     "model_tools.report": ("Report", "Source", "hashed"),
     "operations.folders": ("cache_folder",),
     "operations.hardware": ("free_memory", "limit_blas_threads", "usable_cores"),
     "operations.redaction": ("redacted",),
-    "operations.threads": ("default_threads", "thread_waiting"),
+    "operations.threads": ("default_threads", "thread_waiting", "waiting_variables"),
     "plugins.manager": ("Plugins",),
     "prompts": ("Prompt", "Special", "Template", "Text", "Tokenizer", "Tokens", "is_mark"),
     "sampling": ("Sampling",),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from chatbridge.model_files.description import AdapterDescription, disagreement
@@ -26,17 +27,22 @@ _READ_WIDTH = ("q_proj", "query_key_value", "wq", "Wqkv", "c_attn", "k_proj", "v
 """Layers that take the model's width."""
 
 
+def adapter_file(folder: Path) -> Path | None:
+    """Where an adapter's weights are; None where there are none."""
+    return next((folder / name for name in _FILES if (folder / name).exists()), None)
+
+
 def describe_peft(draft: Draft) -> None:
     """A folder with adapter_config.json."""
     written = draft.json("adapter_config.json")
     kind = str(written.get("peft_type") or "LORA")[:50].upper()
     draft.facts |= {"layout": "peft", "family": "PEFT adapter", "architecture": kind.lower()}
-    file = next((draft.path / name for name in _FILES if (draft.path / name).exists()), None)
+    file = adapter_file(draft.path)
     if file is None:
         draft.whole = False
         draft.say("error", f"there is neither {' nor '.join(_FILES)}", "download the adapter's weights, too")
     headers = draft.read([file] if file else [])
-    tensors = {_short(name): tensor for header in headers for name, tensor in header.weights.items()}
+    tensors = {short_name(name): tensor for header in headers for name, tensor in header.weights.items()}
     if headers and not tensors:
         draft.say(
             "error",
@@ -128,7 +134,7 @@ def _check_pair(draft: Draft, name: str, down: TensorInfo, up: TensorInfo | None
         draft.say("error", disagreement(f"rank of {layer}", ("lora_A", down.shape[0]), ("lora_B", up.shape[1])), AGAIN)
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """A tensor's name without what PEFT puts before it, and without the adapter's own name."""
     name = name.removeprefix("base_model.model.").replace("modules_to_save.default.", "")
     return (

@@ -19,12 +19,13 @@ from chatbridge.model_files.tensors import MAX_DIMENSIONS, MAX_NAME, MAX_TENSORS
 MAX_HEADER = 32 << 20
 """Bytes of a header; that of a file of 10,000 tensors has about 1 MiB."""
 
-_DTYPES = {
+DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
     "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
     "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu", "C64": "complex64",
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
+"""Types of numbers, by their codes in the header, as torch calls them."""
 
 _DAMAGED = (ValueError, AttributeError, LookupError, TypeError, OverflowError, RecursionError)
 """What reading a damaged header may raise."""
@@ -69,7 +70,7 @@ def _entries(path: Path, header: Any, data: int) -> tuple[dict[str, TensorInfo],
             raise ValueError(f"a name has {len(name):,} characters")
         first, last = map(index, entry["data_offsets"])
         shape = tuple(map(index, entry["shape"]))
-        dtype = _DTYPES.get(entry["dtype"], str(entry["dtype"])[:32])
+        dtype = DTYPES.get(entry["dtype"], str(entry["dtype"])[:32])
         if not 0 <= first <= last or min(shape, default=0) < 0 or len(shape) > MAX_DIMENSIONS:
             raise ValueError(f"{name[:200]} lies at {first}:{last} and has {len(shape)} sizes")
         if dtype in WIDTHS and prod(shape) * WIDTHS[dtype] != last - first:

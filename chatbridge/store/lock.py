@@ -11,23 +11,16 @@ there are none, `acquire` says so in the log and goes on. SQLite's WAL works on 
 
 from __future__ import annotations
 
-import errno
 import json
-import logging
 import os
 import socket
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from chatbridge.errors import StoreInUse
+from chatbridge.operations.file_locks import try_lock
 from chatbridge.store.private import open_private
-
-log = logging.getLogger(__name__)
-
-_BYTE = 1 << 30
-"""Which byte is locked on Windows, where what is locked can't be read: far behind what the file says."""
 
 
 class StoreLock:
@@ -43,7 +36,7 @@ class StoreLock:
         """Take it, and say in the file who has it. Raises: StoreInUse where another has it, OSError."""
         descriptor = open_private(self.file)
         try:
-            if not _lock(descriptor, self.file):
+            if not try_lock(descriptor, self.file):
                 raise StoreInUse(_told(self._path, _read(descriptor)))
             config = str(Path(self._config).absolute()) if self._config else ""
             who = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time(), "config": config}
@@ -60,30 +53,6 @@ class StoreLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-
-def _lock(descriptor: int, file: Path) -> bool:
-    """Whether the lock is ours now."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            os.lseek(descriptor, _BYTE, os.SEEK_SET)
-            try:
-                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-            finally:
-                os.lseek(descriptor, 0, os.SEEK_SET)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-            return False
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
-            raise
-        log.warning("%s: this drive has no locks (%s); see to it that one program alone uses it", file, error.strerror)
-    return True
 
 
 def _read(descriptor: int) -> dict[str, object]:

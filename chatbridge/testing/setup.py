@@ -23,6 +23,7 @@ from chatbridge.worker.backend import WorkerBackend
 
 if TYPE_CHECKING:
     from chatbridge.bots.command import ChatCommand
+    from chatbridge.model_tools.converter import Converter
     from chatbridge.prompts.template import Template
 
 
@@ -32,6 +33,7 @@ def plugin_of(
     frontends: Iterable[FrontendType] = (),
     templates: Iterable[Template] = (),
     chat_commands: Iterable[ChatCommand] = (),
+    converters: Iterable[Converter] = (),
 ) -> object:
     """A plugin that offers these."""
 
@@ -51,6 +53,10 @@ def plugin_of(
         @hookimpl
         def register_chat_commands(self) -> Iterable[ChatCommand]:
             return chat_commands
+
+        @hookimpl
+        def register_converters(self) -> Iterable[Converter]:
+            return converters
 
     return Plugin()
 

@@ -101,8 +101,10 @@ class Prompts:
                 "control tokens", f"{made.template.name}: {_skeleton(request.prompt)!r} for {_skeleton(harmless)!r}"
             )
         said, meant = _flat(request.prompt), _flat(harmless)
+        bare = [turn if turn.trusted else replace(turn, text="x", reply=None) for turn in _harmless(made.turns)]
+        written = _flat(made.again(bare))
         for header in headers_of(made.template):
-            if (count := _count(header, said, meant)) > (wanted := _count(header, meant, meant)):
+            if (count := _count(header, said, written)) > (wanted := _count(header, meant, written)):
                 self._report("header", f"{made.template.name}: {header!r} {count} times, not {wanted}: {said!r}")
         self._impersonated(made)
 
@@ -170,11 +172,11 @@ def _pattern(header: str, inline: bool) -> re.Pattern[str]:
     return re.compile((r"(?<![a-z0-9])" if inline else r"(?:\A|[\n\0])[^\S\n]*") + inner)
 
 
-def _count(header: str, text: str, model: str | None) -> int:
-    """How often a header is in a text: where a line begins, or anywhere if `model` has it within lines."""
-    inline = model is not None and any(
-        model[: found.start()].rstrip(" ")[-1:] not in ("", "\n", "\0")
-        for found in _pattern(header, True).finditer(model)
+def _count(header: str, text: str, written: str | None) -> int:
+    """How often a header is in a text: where a line begins, or anywhere if the template has `written` it in lines."""
+    inline = written is not None and any(
+        written[: found.start()].rstrip(" ")[-1:] not in ("", "\n", "\0")
+        for found in _pattern(header, True).finditer(written)
     )
     return sum(1 for _ in _pattern(header, inline).finditer(text))
 

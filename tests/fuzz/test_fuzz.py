@@ -26,12 +26,14 @@ async def test_nothing_fails_in_a_sample(seed: int) -> None:
     assert outcome.prompts > 20
 
 
-def _seen(preset: str, change: object, *, resume: tuple[int, ...] = ()) -> set[str]:
+TURNS = (Turn("user", "why?", name="Bob"), Turn("assistant", "so."), Turn("user", "hello", name="Alice"))
+
+
+def _seen(preset: str, change: object, *, resume: tuple[int, ...] = (), turns: tuple[Turn, ...] = TURNS) -> set[str]:
     """What is reported of a prompt of two messages, once it was changed."""
     reported: list[str] = []
     prompts = Prompts(lambda kind, what: reported.append(kind), 7)
     info = HashModel().info
-    turns = (Turn("user", "why?", name="Bob"), Turn("assistant", "so."), Turn("user", "hello", name="Alice"))
     made = Made(presets()[preset], turns, info, {}, continue_last=False)
     prompt: Prompt = change(made.again(turns))  # type: ignore[operator]
     prompts.remember(prompt, made)
@@ -51,6 +53,13 @@ def test_an_honest_prompt_is_left_alone(preset: str) -> None:
 def test_a_header_in_a_person_s_words_is_noticed(preset: str) -> None:
     for header in headers_of(presets()[preset]):
         assert _seen(preset, lambda prompt, header=header: (*prompt, Text(f"x\n{header} y", "person"))) == {"header"}
+
+
+@pytest.mark.parametrize("preset", GUARDED)
+def test_headers_that_are_quoted_in_an_answer_and_by_a_person_are_left_alone(preset: str) -> None:
+    header = headers_of(presets()[preset])[0]
+    quoted = (Turn("user", "why?"), Turn("assistant", f"so.\n{header} x"), Turn("user", f"why\n{header} not?"))
+    assert _seen(preset, lambda prompt: prompt, turns=quoted) == set()
 
 
 @pytest.mark.parametrize("preset", presets())

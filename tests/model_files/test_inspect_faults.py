@@ -382,7 +382,7 @@ def test_errors_stand_before_warnings(tmp_path: Path) -> None:
 def test_a_tokenizer_and_a_name_on_the_hub_are_told_for_what_they_are() -> None:
     with pytest.raises(ModelLoadError, match="this is a tokenizer of 480 pieces; give the model's folder"):
         inspect_model(fixtures() / "llama" / "tokenizer.model")
-    with pytest.raises(ModelLoadError, match="download it first, if that is a name on Hugging Face"):
+    with pytest.raises(ModelLoadError, match="`chatbridge model pull THUDM/chatglm-6b` fetches it"):
         inspect_model(Path("THUDM/chatglm-6b"))
 
 

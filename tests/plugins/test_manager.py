@@ -19,6 +19,7 @@ from chatbridge import (
     ChannelSettings,
     ChatCommand,
     CommandContext,
+    Converter,
     FinishedReply,
     FrontendType,
     Message,
@@ -116,6 +117,11 @@ def test_register_frontends_is_called() -> None:
 def test_register_templates_is_called() -> None:
     template = Template(name="letter", user="Dear model, {text}", assistant="Yours, {text}")
     assert Plugins([plugin_of(templates=[template])], discover=False).templates["letter"] is template
+
+
+def test_register_converters_is_called() -> None:
+    kind = Converter("shrink", "makes it small", ("gguf",), ("tiny",), lambda conversion: None)
+    assert Plugins([plugin_of(converters=[kind])], discover=False).converters["shrink"] is kind
 
 
 COMMANDS = """

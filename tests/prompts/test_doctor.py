@@ -38,6 +38,7 @@ FITTING = [
     ("rwkv-raven-zh", info("RWKV-4-Raven-7B-v11-chn", {}, bos=None, vocab_size=50277)),
     ("rwkv-world", info("rwkv", {}, bos=None, vocab_size=65536)),
     ("llama-2", info("Llama-2-7B-Chat")),
+    ("llama-2", info("chinese-alpaca-2-7b")),
     ("llama-3", info("x", LLAMA_3)),
     ("vicuna", info("vicuna-13b-v1.5")),
     ("chatml", info("qwen", CHATML)),

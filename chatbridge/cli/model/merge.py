@@ -1,0 +1,64 @@
+"""`chatbridge model merge`: shows how far the work is, and what people should know of the result."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from chatbridge.cli.output import echo, styled
+
+if TYPE_CHECKING:
+    from chatbridge.model_tools.model_folders import Form
+
+
+@click.command("merge")
+@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("adapters", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="ADAPTER…")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder to make.")
+@click.option(
+    "-t", "--to", "form", type=click.Choice(("hf", "meta")), default="hf", show_default=True,
+    help="Hugging Face's form, or Meta's (consolidated.*.pth) of a LLaMA.",
+)  # fmt: skip
+@click.option(
+    "--parts", type=click.IntRange(1, 64), help="Parts of Meta's form; as many as Meta published unless given."
+)
+@click.option(
+    "--dtype", type=click.Choice(("float16", "bfloat16", "float32")), help="Of the weights; the base's unless given."
+)
+@click.option(
+    "--check/--no-check", default=True, show_default=True,
+    help="Compute the perplexity of three sentences before and after, which tells a wrong base.",
+)  # fmt: skip
+def command(
+    base: Path,
+    adapters: tuple[Path, ...],
+    output: Path,
+    form: Form,
+    parts: int | None,
+    dtype: str | None,
+    check: bool,
+) -> None:
+    """Merge each ADAPTER (PEFT's LoRA) into the model at BASE, a folder in Hugging Face's form or Meta's.
+
+    Adapters that bring a vocabulary, as Chinese-LLaMA's and Chinese-Alpaca's, are merged in the order of their
+    vocabularies, whatever the order in which they are given. The output is a complete folder or not there; the same
+    command goes on with what a run that was killed has done.
+    """
+    from chatbridge.cli.progress import ProgressBar
+    from chatbridge.model_tools.merge import merge
+    from chatbridge.model_tools.report import Report
+
+    report = Report(shlex.join(("chatbridge", *sys.argv[1:])))
+    with ProgressBar() as progress:
+        done = merge(
+            base, adapters, output, form, parts=parts, dtype=dtype, check=check, progress=progress, report=report
+        )
+    for warning in done.warnings:
+        echo(styled("!", fg="yellow"), f" {warning}", err=True)
+    if done.before:
+        echo(f"Perplexity of three sentences: {done.before:,.1f} before, {done.after:,.1f} after.")
+    echo(f"{output} is made. Look at it: chatbridge model inspect {shlex.quote(str(output))}")

@@ -1,0 +1,155 @@
+"""Merging with whatever a download, a disk or a killed run leaves: words or the right result, and nothing besides."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from chatbridge import ModelLoadError
+from chatbridge.model_tools.merge import merge
+from chatbridge.testing import fixtures
+from tests.model_files.writers import write_hub_llama, write_safetensors
+
+LLAMA = fixtures() / "llama"
+BASES = {"hf": LLAMA / "hf", "meta": LLAMA / "meta-2shard"}
+ADAPTERS = (LLAMA / "chinese-llama-lora", LLAMA / "chinese-alpaca-lora")
+
+Change = Callable[[bytes, int, bytes], bytes]
+CHANGES: tuple[Change, ...] = (
+    lambda data, at, other: data[: at % (len(data) + 1)],
+    lambda data, at, other: data[at % (len(data) + 1) :],
+    lambda data, at, other: data[: at % len(data)] + other + data[at % len(data) + len(other) :],
+    lambda data, at, other: other,
+    lambda data, at, other: data + other,
+)
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def outcome(base: Path, adapters: list[Path], output: Path, form: str) -> str:
+    """What is said of files that can't be merged; "" where they are."""
+    try:
+        merge(base, adapters, output, form)  # type: ignore[arg-type]
+    except ModelLoadError as error:
+        return str(error)
+    return ""
+
+
+def copy_all(folder: Path, form: str) -> tuple[Path, list[Path]]:
+    base = shutil.copytree(BASES[form], folder / "base")
+    shutil.copy(LLAMA / "tokenizer.model", base)
+    return base, [shutil.copytree(adapter, folder / adapter.name) for adapter in ADAPTERS]
+
+
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.sampled_from(sorted(BASES)), st.integers(0, 100), st.sampled_from(CHANGES), st.integers(0, 400_000), st.binary()
+)
+def test_whatever_is_done_to_a_file_it_ends_in_words_or_in_a_whole_folder(
+    form: str, which: int, change: Change, at: int, other: bytes
+) -> None:
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        base, adapters = copy_all(folder, form)
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        target = files[which % len(files)]
+        target.write_bytes(change(target.read_bytes(), at, other))
+        said = outcome(base, adapters, folder / "out", form)
+        if said:
+            assert str(folder) in said
+            assert not [*folder.glob("out*")]
+        else:
+            assert [*folder.glob("out*")] == [folder / "out"]
+            assert (folder / "out" / "chatbridge-report.json").exists()
+
+
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(sorted(BASES)), st.integers(0, 100), st.integers(0, 100))
+def test_files_that_have_changed_places_end_in_words_or_in_a_whole_folder(form: str, one: int, other: int) -> None:
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        base, adapters = copy_all(folder, form)
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        first, second = files[one % len(files)], files[other % len(files)]
+        content = first.read_bytes()
+        first.write_bytes(second.read_bytes())
+        second.write_bytes(content)
+        said = outcome(base, adapters, folder / "out", form)
+        assert str(folder) in said or (folder / "out" / "chatbridge-report.json").exists()
+        assert [*folder.glob("out*")] == ([] if said else [folder / "out"])
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from chatbridge.model_tools.merge import merge
+class Killer:
+    doing, seen = "", 0
+    def begin(self, doing, total): self.doing = doing
+    def advance(self, nbytes):
+        self.seen += self.doing == "merging" and nbytes > 0
+        if self.seen == int(sys.argv[5]): os._exit(9)
+merge(Path(sys.argv[1]), [Path(sys.argv[2])], Path(sys.argv[3]), sys.argv[4], shard=100_000, progress=Killer())
+"""
+
+
+@pytest.mark.parametrize(("form", "seen"), [("hf", 9), ("meta", 12)])
+def test_a_run_that_was_killed_is_gone_on_with_and_gives_the_same_bytes(form: str, seen: int, tmp_path: Path) -> None:
+    base, (adapter, _) = copy_all(tmp_path, form)
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, base, adapter, tmp_path / "out", form, str(seen)], check=False
+    )
+    assert ended.returncode == 9
+    assert [file.name for file in tmp_path.glob("out*")] == ["out.partial"]
+    left = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out.partial").glob("*.safetensors")}
+    merge(base, [adapter], tmp_path / "out", form, shard=100_000)  # type: ignore[arg-type]
+    merge(base, [adapter], tmp_path / "whole", form, shard=100_000)  # type: ignore[arg-type]
+    resumed, whole = files_in(tmp_path / "out"), files_in(tmp_path / "whole")
+    del resumed["chatbridge-report.json"], whole["chatbridge-report.json"]
+    assert resumed == whole
+    assert bool(left) == (form == "hf")
+    assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in left} == left
+
+
+def test_what_a_killed_run_left_of_another_adapter_is_not_taken(tmp_path: Path) -> None:
+    base, (adapter, _) = copy_all(tmp_path, "hf")
+    subprocess.run([sys.executable, "-c", KILLED, base, adapter, tmp_path / "out", "hf", "9"], check=False)
+    merge(base, [LLAMA / "alpaca-lora"], tmp_path / "out", "hf", shard=100_000)
+    merge(base, [LLAMA / "alpaca-lora"], tmp_path / "whole", "hf", shard=100_000)
+    resumed, whole = files_in(tmp_path / "out"), files_in(tmp_path / "whole")
+    del resumed["chatbridge-report.json"], whole["chatbridge-report.json"]
+    assert resumed == whole
+
+
+def test_memory_does_not_grow_with_the_matrices(tmp_path: Path) -> None:
+    sizes = {"rows": 40_000, "width": 1024, "layers": 1, "inner": 2048}
+    base = write_hub_llama(tmp_path / "base", **sizes)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"r": 8, "lora_alpha": 8, "target_modules": ["up_proj"]}))
+    layer = "base_model.model.model.layers.0.mlp.up_proj"
+    shapes = {f"{layer}.lora_A.weight": (8, 1024), f"{layer}.lora_B.weight": (2048, 8)}
+    shapes |= {"base_model.model.model.embed_tokens.weight": (40_000, 1024)}
+    write_safetensors(adapter / "adapter_model.safetensors", shapes)
+    raw = bytearray((adapter / "adapter_model.safetensors").read_bytes())
+    raw[-2:] = np.float16(1).tobytes()
+    (adapter / "adapter_model.safetensors").write_bytes(raw)
+    tracemalloc.start()
+    merge(base, [adapter], tmp_path / "out", "hf")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200 << 20
+    assert (tmp_path / "out" / "model.safetensors").stat().st_size > 160 << 20
