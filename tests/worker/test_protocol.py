@@ -103,7 +103,7 @@ class Outer(Options):
 
 
 def test_options_go_to_the_worker_whole_and_unless_set_not_at_all() -> None:
-    options = Outer(token="secret", inner={"more": (1, 2)}, by_name={5: "five"}, rate=0.5, nothing=None)  # type: ignore[arg-type]
+    options = Outer(token="secret", inner={"more": (1, 2)}, by_name={5: "five"}, rate=0.5, nothing=None)  # type: ignore[arg-type, dict-item]
     assert said.plain_options(options) == {
         "token": "secret",
         "inner": {"key": "inner", "more": [1, 2]},
