@@ -335,7 +335,7 @@ class Bot:
         """How the channel's model is loaded. Raises ConfigError where bots.yaml has it no longer."""
         models = self.services.settings.models
         if settings.model not in models:
-            known = did_you_mean(settings.model, models)
+            known = did_you_mean(settings.model, models) or ";"
             raise ConfigError(f"bots.yaml has no model {settings.model!r}{known} /model picks another one")
         return models[settings.model]
 

@@ -17,7 +17,8 @@ from chatbridge.errors import ConfigError
 def command(file: Path | None, config: Path | None) -> None:
     """Check FILE (bots.yaml unless given) and list every complaint.
 
-    Exits 0 where there is none, else 1. Loads no model and calls no chat service.
+    Exits 0 where there is none, else 1. Says which models will not fit into this machine's memory, by their files'
+    headers; that ends with 0 all the same. Loads no model and calls no chat service.
     """
     if file is not None and config is not None:
         raise click.UsageError("give one file: FILE and -c are the same")
@@ -25,12 +26,18 @@ def command(file: Path | None, config: Path | None) -> None:
     from chatbridge.config.reader import load
     from chatbridge.plugins.manager import Plugins
 
+    plugins = Plugins()
     try:
-        settings = load(file, Plugins())
+        settings = load(file, plugins)
     except ConfigError as error:
         echo(str(error))
         count = len(str(error).splitlines())
         echo(f"{count} {'mistake' if count == 1 else 'mistakes'} in {file}", err=True)
         sys.exit(1)
+    from chatbridge.model_tools.machine import this_machine
+    from chatbridge.model_tools.planner import too_large
+
+    for name, plan in too_large(settings.models.values(), plugins.backends, this_machine()):
+        echo(f"{file}: the model {name} will not fit: {plan.shortage()}; {plan.advice()}", err=True)
     models, bots = len(settings.models), len(settings.bots)
     echo(f"{file}: good; {models} model{'s' * (models != 1)}, {bots} bot{'s' * (bots != 1)}")

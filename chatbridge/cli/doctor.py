@@ -134,8 +134,15 @@ def _settings(config: Path | None, plugins: Plugins, load_models: bool) -> Itera
         yield Check("settings", str(error), "error", "mend the lines above; `chatbridge check` looks again")
         return
     yield from _disk(settings)
-    for model in settings.models.values() if load_models else ():
-        yield _model(model, plugins)
+    if load_models:
+        for model in settings.models.values():
+            yield _model(model, plugins)
+        return
+    from chatbridge.model_tools.machine import this_machine
+    from chatbridge.model_tools.planner import too_large
+
+    for name, plan in too_large(settings.models.values(), plugins.backends, this_machine()):
+        yield Check("model", f"{name} will not fit: {plan.shortage()}", "warning", plan.advice())
 
 
 def _model(settings: ModelSettings, plugins: Plugins) -> Check:

@@ -6,7 +6,7 @@ COMMANDS = {
     "check": "Check bots.yaml and list every complaint.",
     "doctor": "Look over this machine, the plugins and the settings; say what to do.",
     "forget": "Delete what somebody said, or what was said in a channel.",
-    "model": "Look at model files: what they are, what is wrong, what runs them.",
+    "model": "Fetch, look at, plan and convert model files.",
     "plugins": "List plugins, what each offers, and the broken ones.",
     "queue": "List messages that wait or were given up; retry or drop them.",
     "repl": "Talk to a model in this terminal.",

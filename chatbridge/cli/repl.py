@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The bots.yaml to use. Unless given, ./bots.yaml if there is one, else the bundled model.",
 )
-@click.option("-m", "--model", help="The model to talk to.")
+@click.option(
+    "-m",
+    "--model",
+    metavar="NAME|FILE|FOLDER",
+    help="The model to talk to: a name in bots.yaml, a file or folder, or a name of `chatbridge model list`.",
+)
 @click.option("-t", "--template", help="The prompt template to use.")
 @click.option("--system", metavar="TEXT", help="The system text to use.")
 @click.option("-p", "--prompt", help="Answer this one message and exit.")
@@ -57,7 +62,13 @@ def command(
 
     plugins = Plugins()
     source = _source(config, plugins)
-    _check_name("model", model, source.current.models)
+    if model is not None:
+        from chatbridge.cli.named_model import find_model
+
+        found = find_model(model, source.current, plugins)
+        if found.name not in source.current.models:
+            source.add_model(found)
+        model = found.name
     _check_name("template", template, source.current.templates)
     for name, text in (("system", system), ("prompt", prompt)):
         if text is not None and not text.strip():

@@ -46,6 +46,10 @@ class ModelKeys(BaseModel):
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
     backend: Annotated[str, Field(description="What runs the model.")]
+    catalogue: Annotated[
+        str | None,
+        Field(description="A name of `chatbridge model list`, in place of `backend` and `path`, once it was fetched."),
+    ] = None
     template: Annotated[str | None, Field(description="The template for this model, unless a channel sets one.")] = None
     sampling: Annotated[Sampling, Field(description="How its answers are sampled, below a channel's.")] = Sampling()
     max_batch: Annotated[
@@ -61,10 +65,9 @@ class ModelKeys(BaseModel):
         ),
     ] = HANG_TIMEOUT
     memory_limit: Annotated[
-        int | None,
+        Annotated[int, Field(ge=1 << 26)] | None,
         BeforeValidator(_bytes),
         Field(
-            ge=1 << 26,
             description='Memory that the model\'s process may have besides the file itself, as "8 GiB"; none unless '
             "set. Kept on Linux.",
         ),

@@ -29,6 +29,9 @@ from chatbridge.config.settings import (
 )
 from chatbridge.config.values import Values, file_keys
 from chatbridge.errors import ConfigError, PluginError
+from chatbridge.model_tools.catalogue import catalogue
+from chatbridge.model_tools.report import IN_FOLDER
+from chatbridge.operations.folders import models_folder
 from chatbridge.plugins.manager import Plugins
 from chatbridge.prompts.guard import gaps_of, unguarded
 from chatbridge.prompts.jinja_renderer import JinjaLimits
@@ -64,7 +67,8 @@ def load(
         data = read_file(path)
     except OSError as error:
         raise ConfigError(f"{path}:1:1: this file can't be read: {error.strerror}; name another one") from error
-    reader = _Reader(parse(data, os.environ if environment is None else environment), path, plugins)
+    environment = os.environ if environment is None else environment
+    reader = _Reader(parse(data, environment), path, plugins, environment)
     settings = reader.settings()
     looked_at |= reader.files
     if diagnostics := sorted(set(reader.document.diagnostics)):
@@ -89,12 +93,13 @@ def _guide(plugins: Plugins) -> dict[str, ModelSettings]:
 class _Reader:
     """Puts the settings together, and reports errors to `document` as it goes."""
 
-    def __init__(self, document: Document, path: Path, plugins: Plugins) -> None:
+    def __init__(self, document: Document, path: Path, plugins: Plugins, environment: Mapping[str, str]) -> None:
         self.document = document
         self._base = path.absolute().parent
         self._values = Values(document, self._base)
         self.files = self._values.files
         self._plugins = plugins
+        self._environment = environment
 
     def settings(self) -> Settings:
         top = self._mapping((), self.document.value)
@@ -128,6 +133,10 @@ class _Reader:
             return {}
 
     def _model(self, name: str, at: KeyPath, entry: dict[str, Any]) -> ModelSettings | None:
+        if "catalogue" in entry:
+            if (filled := self._of_catalogue(at, entry)) is None:
+                return None
+            entry = filled
         backend = self._plugin(at, entry, "backend", self._plugins.backends, self._plugins.require_backend)
         # Which backend it is was looked up; what it says of that is not judged once more.
         own = {key: value for key, value in entry.items() if key in ModelKeys.model_fields}
@@ -146,6 +155,28 @@ class _Reader:
             keys.memory_limit,
             keys.kept_states,
         )
+
+    def _of_catalogue(self, at: KeyPath, entry: dict[str, Any]) -> dict[str, Any] | None:
+        """An entry with what its `catalogue` stands for; None where errors were reported."""
+        name, key_path = entry["catalogue"], (*at, "catalogue")
+        found = catalogue().get(name) if isinstance(name, str) else None
+        models = models_folder(self._environment)
+        path = found.path(models) if found and models else None
+        if found and models:
+            self.files.add(models / found.name / IN_FOLDER)  # it may come while the program runs
+        if key_path in self.document.failed:
+            return None
+        if found is None:
+            message = f"there is no model {name!r} in the catalogue{did_you_mean(str(name), catalogue())}"
+            self._report_name(key_path, message, catalogue())
+        elif "path" in entry:
+            message = "`catalogue` is given, too; keep one of `catalogue` and `path`"
+            self.document.report(self.document.at_key((*at, "path")), message)
+        elif path is None:
+            self.document.report(self.document.at(key_path), found.missing)
+        else:
+            return {**found.keys(path), **entry}
+        return None
 
     def _bot(self, name: str, at: KeyPath, entry: dict[str, Any]) -> BotSettings | None:
         frontend = self._plugin(at, entry, "frontend", self._plugins.frontends, self._plugins.require_frontend)

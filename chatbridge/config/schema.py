@@ -11,6 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from chatbridge.config.keys import BotKeys, ModelKeys, TopKeys
 from chatbridge.config.settings import ChannelSettings
 from chatbridge.config.values import file_keys
+from chatbridge.model_tools.catalogue import catalogue
 from chatbridge.plugins.manager import Plugins
 from chatbridge.prompts.template import Template
 
@@ -55,7 +56,9 @@ def json_schema(plugins: Plugins) -> Schema:
     def entries(own: type[BaseModel], key: str, offered: Iterable[BackendType | FrontendType]) -> Schema:
         return {"anyOf": [_entry(definition(own), key, one, definition(one.options)) for one in offered] or [False]}
 
-    top["models"]["anyOf"][0]["additionalProperties"] = entries(ModelKeys, "backend", backends)
+    top["models"]["anyOf"][0]["additionalProperties"] = models = entries(ModelKeys, "backend", backends)
+    for model in models["anyOf"] if backends else ():
+        _allow_catalogue(model)
     top["bots"]["anyOf"][0]["additionalProperties"] = entries(BotKeys, "frontend", frontends)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -86,6 +89,18 @@ def _entry(own: Schema, key: str, plugin: BackendType | FrontendType, options: S
         "additionalProperties": False,
         **({"allOf": options["allOf"]} if "allOf" in options else {}),
     }
+
+
+def _allow_catalogue(model: Schema) -> None:
+    """Let `catalogue` stand in the place of `backend` and `path`."""
+    needed = model.pop("required")
+    model["properties"]["catalogue"] = {
+        **model["properties"]["catalogue"],
+        "anyOf": [{"enum": [*catalogue()]}, _VARIABLE],
+    }
+    rest = [key for key in needed if key not in ("backend", "path")]
+    by_name = {"required": ["catalogue", *rest], "not": {"required": ["path"]}}
+    model.setdefault("allOf", []).append({"oneOf": [{"required": needed, "not": {"required": ["catalogue"]}}, by_name]})
 
 
 def _allow_files(schema: Schema, model: type[BaseModel]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -350,6 +350,10 @@ class Settings:
     load_mib: int = 32
     variables: frozenset[str] = frozenset()
     keep: Keep = field(default=Keep())
+
+    def with_model(self, model: ModelSettings) -> Settings:
+        """These settings and one model more; another of its name gives way."""
+        return replace(self, models={**self.models, model.name: model})
 
     def channel(self, bot: str, channel: Channel, *, overrides: Mapping[str, Any] | None = None) -> ChannelSettings:
         """What applies in a channel of a bot: channel over bot over file over model.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from chatbridge.config.files import read_file
 from chatbridge.config.reader import load
-from chatbridge.config.settings import Settings
+from chatbridge.config.settings import ModelSettings, Settings
 from chatbridge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,6 +44,12 @@ class SettingsSource:
         source._files = frozenset(files)
         source._read = lambda looked_at: load(path, plugins, environment, looked_at=looked_at)
         return source
+
+    def add_model(self, model: ModelSettings) -> None:
+        """Have one model more, whatever the files say, also after each reload."""
+        read = self._read
+        self._read = lambda looked_at: read(looked_at).with_model(model)
+        self.change(self.current.with_model(model))
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Have `listener` called whenever `current` has become another."""

@@ -19,6 +19,9 @@ from chatbridge.types import Chunk, ModelInfo, Turn
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from chatbridge.model_tools.machine import Machine
+    from chatbridge.model_tools.memory_plan import MemoryPlan, PlanRequest
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -216,6 +219,9 @@ class BackendType:
     Give exactly one of `load` (a module-level function that returns a `LocalModel`; it runs in the worker, which
     imports it by name) and `connect` (an async function that returns a `Backend`; it runs in the main process).
     `build_info`: what `chatbridge doctor` tells of the engine, as its version and build flags; may import the library.
+    `plan`: says from headers alone what a model with these options takes of a machine, for `chatbridge model plan` and
+    `check`; it runs in the main process, imports nothing heavy, and raises ModelLoadError for what can't be at all.
+    `load` is to refuse by the same plan (`chatbridge.refuse_what_does_not_fit`).
     `runs`: forms of models that it runs, as `ModelDescription.layout` calls them ("gguf"), or form and architecture
     ("gguf/llama"); by it `chatbridge model inspect` names the backend.
     `variables`: what the worker's environment has unless the user has set it, for what a library reads when it is
@@ -230,6 +236,7 @@ class BackendType:
     build_info: Callable[[], Mapping[str, str]] | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     runs: tuple[str, ...] = ()
+    plan: Callable[[Any, Machine, PlanRequest], MemoryPlan] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.runs, str):

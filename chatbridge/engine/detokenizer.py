@@ -68,7 +68,7 @@ class StreamingDetokenizer:
         if not self.stopped:
             self._raw += self._utf8.decode(b"", final=True)
         deltas = self._emit(withheld=0)
-        return _merged([*deltas, *self._trimmed(self._think.finish())])
+        return [*deltas, *self._trimmed(self._think.finish())]
 
     def reply(self, vocabulary: str) -> Reply:
         """The reply so far, as it is kept."""
@@ -87,7 +87,7 @@ class StreamingDetokenizer:
         # goes back: where a stop string is found, only characters that were withheld are cut off.
         end = len(self._raw) - withheld
         new, self._emitted = self._raw[self._emitted : end], max(end, self._emitted)
-        return _merged(self._trimmed(self._think.feed(new)))
+        return self._trimmed(self._think.feed(new))
 
     def _trimmed(self, deltas: list[TextDelta]) -> list[TextDelta]:
         return [
@@ -228,14 +228,3 @@ def _partial_match(text: str, patterns: Sequence[str]) -> int:
         if any(pattern.startswith(text[-length:]) for pattern in patterns if len(pattern) > length):
             return length
     return 0
-
-
-def _merged(deltas: list[TextDelta]) -> list[TextDelta]:
-    """Neighbours of the same kind put together."""
-    merged: list[TextDelta] = []
-    for delta in deltas:
-        if merged and merged[-1].thinking == delta.thinking:
-            merged[-1] = TextDelta(merged[-1].text + delta.text, delta.thinking)
-        else:
-            merged.append(delta)
-    return merged

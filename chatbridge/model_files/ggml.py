@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -34,10 +34,22 @@ _MAGICS = {b"lmgg": "ggml", b"fmgg": "ggmf", b"tjgg": "ggjt", b"algg": "ggla", b
 
 
 @dataclass(frozen=True, slots=True)
+class GgmlTensor:
+    """A tensor of an old file. `shape`: rows first. `kind`: the name of its type ("Q4_0"); how blocks of that are laid
+    out depends on the file's version. `start`, `nbytes`: where its data lie in the file."""
+
+    shape: tuple[int, ...]
+    kind: str
+    start: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class GgmlFile:
     """The header of an old file. `kind`: "ggml", "ggmf 1", "ggjt 3"; `program`: whose it is, "" where not llama.cpp's.
 
-    `tensors`: shapes by name, rows first; `types`: bytes by the type's name. All sizes are 0 where `program` is set.
+    `version`: of ggjt, 0 for the older magics: by it blocks are laid out. `types`: bytes by the type's name.
+    `file_type`: what most matrices are, by llama.cpp's number. All sizes are 0 where `program` is set.
     """
 
     path: Path
@@ -48,8 +60,10 @@ class GgmlFile:
     width: int = 0
     heads: int = 0
     layers: int = 0
-    tensors: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    tensors: Mapping[str, GgmlTensor] = field(default_factory=dict)
     types: Mapping[str, int] = field(default_factory=dict)
+    version: int = 0
+    file_type: int = 0
 
 
 def is_ggml(begin: bytes) -> bool:
@@ -76,9 +90,21 @@ def read_ggml(path: Path) -> GgmlFile:
         sizes = reader.numbers(7)  # n_vocab, n_embd, n_mult, n_head, n_layer, n_rot, ftype
         if not _of_llama(sizes):
             return GgmlFile(path, size, kind, program="another program than llama.cpp, as of GPT-J or GPT-2")
-        reader.skip_vocabulary(sizes[0], scores=name != "ggml")
-        tensors, types = reader.tensors(version if name == "ggjt" else 0, aligned=name == "ggjt")
-    return GgmlFile(path, size, kind, "", sizes[0], sizes[1], sizes[3], sizes[4], tensors, types)
+        for _ in reader.vocabulary(sizes[0], scores=name != "ggml"):
+            pass
+        layout = version if name == "ggjt" else 0
+        tensors, types = reader.tensors(layout, aligned=name == "ggjt")
+    return GgmlFile(
+        path, size, kind, "", sizes[0], sizes[1], sizes[3], sizes[4], tensors, types, layout, sizes[6] % 1000
+    )
+
+
+def read_ggml_vocabulary(found: GgmlFile) -> list[tuple[bytes, float]]:
+    """Text and score of each token of a LLaMA; scores are 0 in "ggml", which has none. Raises ModelLoadError."""
+    with found.path.open("rb") as file:
+        reader = _Reader(found.path, file, found.size)
+        reader.take(4 + 28 if found.kind == "ggml" else 8 + 28)
+        return list(reader.vocabulary(found.vocabulary, scores=found.kind != "ggml"))
 
 
 def damaged_ggml(path: Path, what: str) -> ModelLoadError:
@@ -122,15 +148,16 @@ class _Reader:
             f"it again"
         )
 
-    def skip_vocabulary(self, count: int, *, scores: bool) -> None:
+    def vocabulary(self, count: int, *, scores: bool) -> Iterator[tuple[bytes, float]]:
         for number in range(count):
             length = self.number()
             if length > MAX_NAME:
                 raise damaged_ggml(self.path, f"token {number} has {length:,} bytes")
-            self.take(length + (4 if scores else 0))
+            text = self.take(length)
+            yield text, struct.unpack("<f", self.take(4))[0] if scores else 0.0
 
-    def tensors(self, version: int, *, aligned: bool) -> tuple[dict[str, tuple[int, ...]], Counter[str]]:
-        found: dict[str, tuple[int, ...]] = {}
+    def tensors(self, version: int, *, aligned: bool) -> tuple[dict[str, GgmlTensor], Counter[str]]:
+        found: dict[str, GgmlTensor] = {}
         types: Counter[str] = Counter()
         while self.at < self.size:
             dimensions, length, number = self.numbers(3)
@@ -147,10 +174,10 @@ class _Reader:
             if name in found:
                 raise damaged_ggml(self.path, f"two tensors are called {name}")
             self.skip(-self.at % 32 if aligned else 0)
-            nbytes = prod(shape) // block * width
+            start, nbytes = self.at, prod(shape) // block * width
             self.skip(nbytes)
             if self.at > self.size:
                 raise self.half(f"{name} should end at byte {self.at:,}")
-            found[name] = shape
+            found[name] = GgmlTensor(shape, kind, start, nbytes)
             types[kind] += nbytes
         return found, types

@@ -101,6 +101,14 @@ class GgufHeader:
             finally:
                 header.close()
 
+    @classmethod
+    def of(cls, path: Path, metadata: dict[str, Any], tensors: dict[str, GgufTensor]) -> GgufHeader:
+        """The header that a file would have, for what is planned and not there. It has no fingerprint."""
+        header = object.__new__(cls)
+        header.path, header.metadata, header.tensors, header._digest = path, metadata, tensors, ""
+        header.size = sum(tensor.nbytes for tensor in tensors.values())
+        return header
+
     @property
     def architecture(self) -> str:
         """`general.architecture`, which all other keys of the model begin with."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ def describe_ggml(draft: Draft) -> None:
 
 
 def _describe_old(draft: Draft, found: GgmlFile) -> None:
-    parameters = sum(_count(shape) for shape in found.tensors.values())
+    parameters = sum(prod(tensor.shape) for tensor in found.tensors.values())
     draft.facts |= {
         "family": "LLaMA",
         "architecture": "llama",
@@ -91,7 +92,8 @@ def _describe_old(draft: Draft, found: GgmlFile) -> None:
         "tokenizer": "in the file",
         "quantization": ", ".join(kind for kind, _ in Counter(found.types).most_common(3)),
     }
-    embedding = found.tensors.get("tok_embeddings.weight", (found.vocabulary, found.width))
+    first = found.tensors.get("tok_embeddings.weight")
+    embedding = first.shape if first else (found.vocabulary, found.width)
     if embedding[-1] < found.width and found.width % embedding[-1] == 0:
         parts = found.width // embedding[-1]
         others = range(1, min(parts, _MAX_PARTS))
@@ -197,10 +199,3 @@ def _word(metadata: Mapping[str, Any], key: str) -> str:
 
 def _natural(number: float) -> int:
     return int(number) if 0 < number < 1 << 31 else 0
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    found = 1
-    for size in shape:
-        found *= size
-    return found

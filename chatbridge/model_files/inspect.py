@@ -19,7 +19,7 @@ from chatbridge.model_files.kinds import encrypted_name, kind_of
 from chatbridge.model_files.peft_adapters import describe_peft
 from chatbridge.model_files.reading import expected_files, files_in
 from chatbridge.model_files.running import REMEDIES, backends_for, example_for
-from chatbridge.model_files.tokenizer_files import count_pieces
+from chatbridge.model_files.sentencepiece_files import count_pieces
 from chatbridge.model_files.torch_models import describe_file, describe_hub, describe_meta, describe_sat
 
 _LATER_PART = re.compile(r"-(?!00001-)\d{5}-of-\d{5}\.gguf$")
@@ -36,7 +36,8 @@ def inspect_model(path: Path, others: Mapping[str, Collection[str]] | None = Non
     model in the folder.
     """
     if not _exists(path):
-        hub = "; download it first, if that is a name on Hugging Face" if _HUB.fullmatch(str(path)) else ""
+        fetch = f"; `chatbridge model pull {path}` fetches it, if that is a name on Hugging Face"
+        hub = fetch if _HUB.fullmatch(str(path)) else ""
         raise ModelLoadError(f"{path}: there is no such file or folder{hub}")
     place, describe = _folder(path) if path.is_dir() else _file(path)
     draft = Draft(place)

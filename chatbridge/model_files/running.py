@@ -54,7 +54,8 @@ REMEDIES = {
 }
 """What is in the way of each layout that no backend of ours runs, and what to do."""
 
-_BASE = "the model that it was trained on"
+BASE = "the model that it was trained on"
+"""Stands in an entry where the path of that model belongs."""
 
 
 def backends_for(found: ModelDescription, others: Mapping[str, Collection[str]]) -> tuple[str, ...]:
@@ -67,14 +68,29 @@ def example_for(found: ModelDescription, backend: str) -> str:
     """An excerpt of bots.yaml with the model."""
     import yaml
 
+    entry = entry_for(found, backend)
+    return yaml.safe_dump(
+        {"models": {name_for(found): entry}}, sort_keys=False, allow_unicode=True, width=1000
+    ).rstrip()
+
+
+def entry_for(found: ModelDescription, backend: str) -> dict[str, Any]:
+    """The model's entry in bots.yaml, by its keys; of an adapter, with the model that it was trained on.
+
+    The `path` of that is `BASE` where the adapter does not name it.
+    """
     where = str(found.path.absolute())
     entry: dict[str, Any] = {"backend": backend, "path": where}
     if found.layout in ("peft", "gguf-adapter"):
         base = found.adapter.base if found.adapter else ""
-        entry |= {"path": base or _BASE, "lora": where}
+        entry |= {"path": base or BASE, "lora": where}
     elif found.layout == "ptuning":
-        entry |= {"path": _BASE, "adapters": {"tuned": {"prefix": where}}}
+        entry |= {"path": BASE, "adapters": {"tuned": {"prefix": where}}}
     if found.preset and found.preset != "model":
         entry["template"] = found.preset
-    name = re.sub(r"[^\w.-]+", "-", found.path.stem).strip("-.")[:40] or "model"
-    return yaml.safe_dump({"models": {name: entry}}, sort_keys=False, allow_unicode=True, width=1000).rstrip()
+    return entry
+
+
+def name_for(found: ModelDescription) -> str:
+    """A name for it in bots.yaml: that of its file or folder."""
+    return re.sub(r"[^\w.-]+", "-", found.path.stem).strip("-.")[:40] or "model"

@@ -1,13 +1,9 @@
-"""What tokenizer files say: how many ids, which control tokens, whether there is a chat template. Encodes nothing.
-
-SentencePiece models are read as protocol buffers of which only the pieces are counted (sentencepiece_model.proto).
-"""
+"""What tokenizer files say: how many ids, which control tokens, whether there is a chat template. Encodes nothing."""
 
 from __future__ import annotations
 
 import re
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +11,10 @@ from typing import Any
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.kinds import refuse_stand_ins
 from chatbridge.model_files.reading import read_json_object
+from chatbridge.model_files.sentencepiece_files import count_pieces
 
 MAX_TEMPLATE = 1 << 20
 """Bytes that are read of a chat template."""
-
-MAX_MODEL = 32 << 20
-"""Bytes of a SentencePiece model; those of 256,000 pieces have 5 MB."""
 
 _SENTENCEPIECE = ("tokenizer.model", "ice_text.model", "spiece.model", "sentencepiece.bpe.model")
 
@@ -63,76 +57,6 @@ def chat_template_in(folder: Path) -> str:
             if isinstance(value, str) and value:
                 return value
     return ""
-
-
-def count_pieces(path: Path) -> int:
-    """How many pieces a SentencePiece model has. Raises ModelLoadError for what is none."""
-    return sum(1 for _ in _pieces(path))
-
-
-def read_pieces(path: Path) -> list[tuple[str, float]]:
-    """Text and score of each piece, by their ids. Raises ModelLoadError."""
-    try:
-        return [_piece(raw) for raw in _pieces(path)]
-    except (IndexError, ValueError, struct.error) as error:
-        raise ModelLoadError(f"{path}: this is no SentencePiece model ({error}); download it again") from None
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    """The messages of the pieces, not looked into."""
-    refuse_stand_ins(path)
-    if path.stat().st_size > MAX_MODEL:
-        raise ModelLoadError(f"{path}: this is no SentencePiece model: it has more than {MAX_MODEL:,} bytes")
-    data = path.read_bytes()
-    count = at = 0
-    try:
-        while at < len(data):
-            key, begin = _varint(data, at)
-            at = _after(data, begin, key)
-            if key == 0x0A:  # field 1, with a length: a piece
-                count += 1
-                yield data[_varint(data, begin)[1] : at]
-        if at > len(data) or not count:
-            raise ValueError("it ends inside a piece" if count else "it has no pieces")
-    except (IndexError, ValueError) as error:
-        raise ModelLoadError(f"{path}: this is no SentencePiece model ({error}); download it again") from None
-
-
-def _piece(raw: bytes) -> tuple[str, float]:
-    text, score, at = "", 0.0, 0
-    while at < len(raw):
-        key, begin = _varint(raw, at)
-        at = _after(raw, begin, key)
-        if key == 0x0A:
-            text = raw[_varint(raw, begin)[1] : at].decode("utf-8", "replace")
-        elif key == 0x15:
-            (score,) = struct.unpack("<f", raw[begin:at])
-    return text, score
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-        if shift > 63:
-            raise ValueError("a number has more than 64 bits")
-
-
-def _after(data: bytes, at: int, key: int) -> int:
-    """Where the field ends that begins at `at`."""
-    kind = key & 7
-    if kind == 0:
-        return _varint(data, at)[1]
-    if kind == 2:
-        length, at = _varint(data, at)
-        return at + length
-    if kind in (1, 5):
-        return at + (8 if kind == 1 else 4)
-    raise ValueError(f"a field of the type {kind}")
 
 
 def _main(folder: Path) -> TokenizerFacts | None:

@@ -43,6 +43,7 @@ class Converter:
     `convert`: does the work, in the main process. It finishes under a temporary name, so that what bears the name of
     the output is whole; a second run goes on where a killed one ended. It raises ModelLoadError in words.
     `check`: complains of a conversion that can't work before anything is written; by ModelLoadError, too.
+    `options`: names of what may be given to it besides; another name is refused before it is called.
     """
 
     name: str
@@ -52,11 +53,12 @@ class Converter:
     convert: Callable[[Conversion], None]
     folder: bool = False
     check: Callable[[Conversion], None] | None = None
+    options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for words in (self.takes, self.makes):
-            if isinstance(words, str) or not words:
-                raise TypeError(f"Converter {self.name!r}: takes and makes are tuples of words, as ('gguf',)")
+        for words in (self.takes, self.makes, self.options):
+            if isinstance(words, str) or (not words and words is not self.options):
+                raise TypeError(f"Converter {self.name!r}: takes, makes and options are tuples of words, as ('gguf',)")
 
     def reads(self, source: ModelDescription) -> bool:
         """Whether it takes what was found."""

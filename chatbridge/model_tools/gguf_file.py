@@ -23,11 +23,14 @@ ALIGNMENT = 32
 
 class GgufFile:
     """`fields`: called with a `gguf.GGUFWriter`, adds the keys and values. Shapes of tensors are rows first, as
-    torch's; a tensor's `dtype` is the name of llama.cpp's type in small letters ("f16", "q8_0")."""
+    torch's; a tensor's `dtype` is the name of llama.cpp's type in small letters ("f16", "q8_0"). Raises ValueError for
+    tensors with strides."""
 
     def __init__(
         self, architecture: str, fields: Callable[[gguf.GGUFWriter], None], tensors: Sequence[NewTensor]
     ) -> None:
+        if turned := [tensor.name for tensor in tensors if tensor.strides]:
+            raise ValueError(f"GGUF has no strides, and {turned[0]} has them")
         self._sizes = [tensor.nbytes for tensor in tensors]
         self._head = _header(architecture, fields, tensors)
 

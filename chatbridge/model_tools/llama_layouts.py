@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_tools.matrices import Cut, Joined, Matrices, Matrix, Turned, floats
+from chatbridge.model_tools.tables import META_CONTEXTS
 
 if TYPE_CHECKING:
     from chatbridge.model_files.arrays import Floats
@@ -43,10 +44,20 @@ _PARTS = {4096: 1, 5120: 2, 6656: 4, 8192: 8}
 
 _MAX_PARTS = 64
 
+_FACTORS = ((1.3, 4096), (1.3, 1024), (1.2, 4096), (1.5, 256))
+"""How Meta has made the inner width of Llama 2 and 3 larger: `ffn_dim_multiplier`, and of what it is a multiple."""
+
+SCALED = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}  # fmt: skip
+"""How Llama 3.1 stretches its rotary frequencies; Meta's code has these numbers, its form a word (use_scaled_rope)."""
+
 
 @dataclass(frozen=True, slots=True)
 class LlamaSizes:
-    """What both forms say of a model. `eps`: of its norms; `theta`: the base of its rotary frequencies."""
+    """What both forms say of a model. `eps`: of its norms; `theta`: the base of its rotary frequencies, which are
+    stretched as Llama 3.1's where `scaled`. `context`: how many tokens it was trained on."""
 
     layers: int
     width: int
@@ -56,6 +67,8 @@ class LlamaSizes:
     rows: int
     eps: float = 1e-6
     theta: float = 10000.0
+    scaled: bool = False
+    context: int = 2048
 
     @property
     def names(self) -> list[str]:
@@ -73,7 +86,7 @@ def sizes_of(config: Mapping[str, Any], tensors: Matrices) -> LlamaSizes:
     heads = config.get("num_attention_heads", config.get("n_heads"))
     kv_heads = config.get("num_key_value_heads", config.get("n_kv_heads")) or heads
     eps = config.get("rms_norm_eps", config.get("norm_eps", 1e-6))
-    theta = config.get("rope_theta", 10000.0)
+    theta, scaled = _rotary(config)
     shape = _shape(tensors, "model.embed_tokens.weight")
     inner = _shape(tensors, "model.layers.0.mlp.gate_proj.weight")[0]
     for name, value in (("heads", heads), ("key heads", kv_heads)):
@@ -82,11 +95,34 @@ def sizes_of(config: Mapping[str, Any], tensors: Matrices) -> LlamaSizes:
     for name, value in (("the norms' epsilon", eps), ("rope_theta", theta)):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
             raise ModelLoadError(f"its settings give {value!r:.100} for {name}")
-    sizes = LlamaSizes(layers, shape[1], heads, kv_heads, inner, shape[0], float(eps), float(theta))
+    sizes = LlamaSizes(layers, shape[1], heads, kv_heads, inner, shape[0], float(eps), float(theta), scaled)
+    sizes = replace(sizes, context=_context(config, sizes))
     if shape[1] % heads or heads % kv_heads or shape[1] // heads % 2:
         raise ModelLoadError(f"a width of {shape[1]:,} does not go with {heads} heads, {kv_heads} of them for keys")
     _check_shapes(sizes, tensors)
     return sizes
+
+
+def _rotary(config: Mapping[str, Any]) -> tuple[Any, bool]:
+    """The base of the frequencies, and whether they are stretched as Llama 3.1's; in the spelling of either form."""
+    written = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(written, dict):
+        raise ModelLoadError(f"its settings give {written!r:.100} for the rotary frequencies")
+    theta = written.get("rope_theta", config.get("rope_theta"))
+    scaled = config.get("use_scaled_rope") is True or all(written.get(k) == v for k, v in SCALED.items())
+    return 10000.0 if theta is None else theta, scaled
+
+
+def _context(config: Mapping[str, Any], sizes: LlamaSizes) -> int:
+    """As it is said or, in Meta's form, which does not say it, as Meta's models have it."""
+    said = config.get("max_position_embeddings", config.get("max_seq_len"))
+    if isinstance(said, int) and not isinstance(said, bool) and said > 0:
+        return said
+    if sizes.scaled:
+        return 131072
+    width = 0 if sizes.kv_heads < sizes.heads else sizes.width
+    return next(tokens for theta, eps, widest, tokens in META_CONTEXTS
+                if sizes.theta >= theta and sizes.eps >= eps and width <= widest)  # fmt: skip
 
 
 def _check_shapes(sizes: LlamaSizes, tensors: Matrices) -> None:
@@ -140,6 +176,8 @@ def from_meta(parts: Sequence[Matrices], params: Mapping[str, Any]) -> dict[str,
             raise ModelLoadError(f"{name} is in some of the parts alone") from None
         if axis == _COPIED and any((_numbers(pieces[0]) != _numbers(one)).any() for one in pieces[1:]):
             raise ModelLoadError(f"{name} differs between the parts: they are of two models")
+        if ours == "model.embed_tokens.weight" and pieces[0].shape[1:] == parts[0]["norm.weight"].shape:
+            axis = 0  # Llama 3 is cut so
         matrix: Matrix = pieces[0] if axis == _COPIED or len(pieces) == 1 else Joined(pieces, axis)
         if turned := _heads(ours, heads, kv_heads):
             if not isinstance(turned, int) or turned < 1 or matrix.shape[0] % (2 * turned):
@@ -195,40 +233,66 @@ def to_meta(tensors: Matrices, sizes: LlamaSizes, count: int) -> list[dict[str, 
     return parts
 
 
+def check_for_meta(config: Mapping[str, Any], sizes: LlamaSizes, tensors: Matrices) -> None:
+    """Raise ModelLoadError for a LLaMA in Hugging Face's form that Meta's code would compute otherwise."""
+    if surplus := sorted(set(tensors) - set(sizes.names)):
+        more = f" and {len(surplus) - 1} more" if len(surplus) > 1 else ""
+        raise ModelLoadError(f"its tensor {surplus[0]:.200}{more} has no place in Meta's form")
+    written = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = written.get("rope_type", written.get("type", "default"))
+    told = {
+        "hidden_act": config.get("hidden_act", "silu") not in ("silu", "swish"),
+        "head_dim": config.get("head_dim") not in (None, sizes.width // sizes.heads),
+        "partial_rotary_factor": config.get("partial_rotary_factor") not in (None, 1),
+        "rope_scaling": kind != "default" and not sizes.scaled,
+    }
+    if wrong := [name for name, differs in told.items() if differs]:
+        value = written if wrong[0] == "rope_scaling" else config[wrong[0]]
+        raise ModelLoadError(f"its config.json gives {value!r:.200} for {wrong[0]}, which Meta's form can't say")
+
+
 def usual_parts(sizes: LlamaSizes) -> int:
     """In how many parts Meta publishes a model of that width; 1 for widths that it has not published."""
     return _PARTS.get(sizes.width, 1)
 
 
 def params_for(sizes: LlamaSizes) -> dict[str, Any]:
-    """A params.json. Raises ModelLoadError for an inner width that Meta's code can't have."""
-    multiple = next((m for m in (256, 128, 64, 32, 16, 8, 4, 2, 1) if _inner(sizes.width, m) == sizes.inner), 0)
-    if not multiple:
-        raise ModelLoadError(
-            f"an inner width of {sizes.inner:,} can't be said in Meta's form for a width of {sizes.width:,}; make "
-            f"Hugging Face's (--to hf)"
-        )
+    """A params.json."""
     params: dict[str, Any] = {
-        "dim": sizes.width, "multiple_of": multiple, "n_heads": sizes.heads, "n_layers": sizes.layers,
+        "dim": sizes.width, **_inner_said(sizes), "n_heads": sizes.heads, "n_layers": sizes.layers,
         "norm_eps": sizes.eps, "vocab_size": -1,
     }  # fmt: skip
     if sizes.kv_heads != sizes.heads:
         params["n_kv_heads"] = sizes.kv_heads
-    return params | ({"rope_theta": sizes.theta} if sizes.theta != 10000 else {})
+    if sizes.theta != 10000.0:
+        params["rope_theta"] = sizes.theta
+    return params | ({"use_scaled_rope": True} if sizes.scaled else {})
 
 
-def _inner(width: int, multiple: int) -> int:
-    return multiple * -(-(2 * 4 * width // 3) // multiple)
+def _inner_said(sizes: LlamaSizes) -> dict[str, Any]:
+    """The inner width as Meta's form says it: by what it is a multiple of and, in some, by a factor."""
+    for multiple in (256, 128, 64, 32, 16, 8, 4, 2, 1, 512, 1024, 2048, 4096):
+        if _inner(sizes.width, multiple) == sizes.inner:
+            return {"multiple_of": multiple}
+    for factor, multiple in _FACTORS:
+        if _inner(sizes.width, multiple, factor) == sizes.inner:
+            return {"multiple_of": multiple, "ffn_dim_multiplier": factor}
+    return {"multiple_of": 1, "ffn_dim_multiplier": (sizes.inner + 0.5) / (2 * 4 * sizes.width // 3)}
+
+
+def _inner(width: int, multiple: int, factor: float = 1.0) -> int:
+    return multiple * -(-int(factor * (2 * 4 * width // 3)) // multiple)
 
 
 def config_for(sizes: LlamaSizes, dtype: str) -> dict[str, Any]:
-    """A config.json for the LLaMA that Meta published, whose context has 2,048 tokens."""
+    """A config.json for a LLaMA in Meta's form."""
     return {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "bos_token_id": 1, "eos_token_id": 2,
         "hidden_act": "silu", "hidden_size": sizes.width, "initializer_range": 0.02, "intermediate_size": sizes.inner,
-        "max_position_embeddings": 2048, "num_attention_heads": sizes.heads, "num_hidden_layers": sizes.layers,
+        "max_position_embeddings": sizes.context, "num_attention_heads": sizes.heads, "num_hidden_layers": sizes.layers,
         "num_key_value_heads": sizes.kv_heads, "pad_token_id": 0, "rms_norm_eps": sizes.eps, "rope_theta": sizes.theta,
         "tie_word_embeddings": False, "torch_dtype": dtype, "use_cache": True, "vocab_size": sizes.rows,
+        **({"rope_scaling": SCALED} if sizes.scaled else {}),
     }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from chatbridge.model_files.tokenizer_files import chat_template_in
 from chatbridge.model_tools.llama_layouts import (
     TOKENIZER_FILES,
     LlamaSizes,
+    check_for_meta,
     config_for,
     from_meta,
     params_for,
@@ -104,10 +105,10 @@ def _open_hub(about: ModelDescription, files: ExitStack) -> OpenModel:
 
 
 def _usual(about: ModelDescription, config: Mapping[str, Any]) -> bool:
-    """Whether it is built as the LLaMA that Meta published: later ones may have biases, or heads of another size."""
+    """Whether it is a LLaMA whose heads share its width, as in all that Meta has published."""
     width, heads, own = (config.get(name) for name in ("hidden_size", "num_attention_heads", "head_dim"))
     odd = isinstance(own, int) and isinstance(width, int) and isinstance(heads, int) and own * heads != width
-    return about.architecture == "llama" and not (odd or config.get("attention_bias") or config.get("mlp_bias"))
+    return about.architecture == "llama" and not odd
 
 
 def _open_meta(about: ModelDescription, files: ExitStack) -> OpenModel:
@@ -163,20 +164,20 @@ def write_meta(
         shard = [to_write(name, matrix) for name, matrix in part.items()]
         _write_file(folder / f"consolidated.{number:02}.pth", TorchFile(shard), shard, key, progress)
     params = dict(model.config) if model.meta else params_for(sizes)
-    params["vocab_size"] = rows if params.get("vocab_size", -1) not in (-1, None) else -1
+    unlike = not model.meta and sizes == model.sizes and model.about.tokens not in (0, rows)
+    params["vocab_size"] = rows if unlike or params.get("vocab_size", -1) not in (-1, None) else -1
     _json(folder / "params.json", params)
 
 
 def check_meta(model: OpenModel, tensors: Matrices, rows: int, count: int) -> None:
     """Raise ModelLoadError where that can't be written."""
     sizes = _llama(model, rows)
-    to_meta(tensors, sizes, count)
-    if not model.meta:
-        params_for(sizes)
-    if strange := [name for name in tensors if name not in sizes.names]:
-        raise ModelLoadError(f"{model.folder}: {strange[0]:.200} has no place in Meta's form; make the other (--to hf)")
-    if model.config.get("rope_scaling"):
-        raise ModelLoadError(f"{model.folder}: it stretches positions, which Meta's form does not say; use --to hf")
+    try:
+        to_meta(tensors, sizes, count)
+        if not model.meta:
+            check_for_meta(model.config, sizes, tensors)
+    except ModelLoadError as error:
+        raise ModelLoadError(f"{model.folder}: {error}") from error
 
 
 def copy_tokenizer(source: Path, folder: Path, form: Form, *, llama: bool) -> None:
@@ -209,7 +210,7 @@ def _llama(model: OpenModel, rows: int) -> LlamaSizes:
 def _config(model: OpenModel, tensors: Matrices, rows: int) -> dict[str, Any]:
     dtype = max(tensors.values(), key=nbytes).dtype
     if model.meta:
-        return config_for(_llama(model, rows), dtype)
+        return config_for(_llama(model, rows), dtype) | {"tie_word_embeddings": "lm_head.weight" not in tensors}
     written = dict(model.config)
     if rows != model.about.vocabulary:
         written["vocab_size"] = rows

@@ -32,7 +32,8 @@ SYNC = 256 << 20
 class NewTensor:
     """A tensor to be written. `shape`: rows first. `dtype`: as torch calls it, or llama.cpp's type ("q8_0").
 
-    `make`: its bytes, in order and in pieces, of which only one is in memory at a time; `nbytes` in all.
+    `make`: its bytes, in order and in pieces, of which only one is in memory at a time; `nbytes` in all. `strides`: in
+    numbers, where they don't lie row after row, as those of a matrix turned over; torch's files alone can have them.
     """
 
     name: str
@@ -40,6 +41,7 @@ class NewTensor:
     dtype: str
     nbytes: int
     make: Callable[[], Iterable[Bytes]]
+    strides: tuple[int, ...] = ()
 
 
 class Container(Protocol):
@@ -67,7 +69,7 @@ def write_tensors(
     be written, or another program writes it; then nothing is left.
     """
     progress = progress or Silent()
-    names = [(tensor.name, tensor.shape, tensor.dtype, tensor.nbytes) for tensor in tensors]
+    names = [(tensor.name, tensor.shape, tensor.dtype, tensor.nbytes, tensor.strides) for tensor in tensors]
     whole_key = hashlib.sha256(json.dumps([key, type(container).__name__, names]).encode()).hexdigest()
     partial, journal = partial_name(path), path.with_name(f"{path.name}.journal")
     try:
@@ -128,6 +130,35 @@ def output_folder(path: Path, key: str) -> Iterator[Path]:
         raise cant_write(path, error) from error
     except Exception:
         shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def output_file(path: Path) -> Iterator[Path]:
+    """A file that is whole or not there, for what writes it in one go: under the name given, and renamed at the end.
+
+    What a killed run has left is written anew. Where the work fails or is stopped, nothing is left. Raises
+    ModelLoadError.
+    """
+    partial = partial_name(path)
+    try:
+        with partial.open("a+b") as file, _alone(file, path):
+            if not partial.exists() or not os.path.samestat(os.fstat(file.fileno()), partial.stat()):
+                raise Busy(f"{path}: another program has just made it")  # and what was opened bears its name now
+            file.truncate(0)
+            yield partial
+            os.fsync(file.fileno())
+            if sys.platform != "win32":
+                partial.replace(path)
+        if sys.platform == "win32":  # where nothing that is open is renamed
+            partial.replace(path)
+    except Busy:
+        raise
+    except OSError as error:
+        _delete(partial)
+        raise cant_write(path, error) from error
+    except BaseException:
+        _delete(partial)
         raise
 
 

@@ -15,7 +15,7 @@ _CODES = {word: code for code, word in DTYPES.items()}
 
 
 class SafetensorsFile:
-    """`notes`: the file's metadata; transformers wants `{"format": "pt"}`. Raises ValueError for an unknown type."""
+    """`notes`: the file's metadata; transformers wants `{"format": "pt"}`. Raises ValueError for what it can't have."""
 
     def __init__(self, tensors: Sequence[NewTensor], notes: Mapping[str, str] | None = None) -> None:
         entries: dict[str, object] = {"__metadata__": dict(notes if notes is not None else {"format": "pt"})}
@@ -23,6 +23,8 @@ class SafetensorsFile:
         for tensor in tensors:
             if tensor.dtype not in _CODES:
                 raise ValueError(f"safetensors has no {tensor.dtype}")
+            if tensor.strides:
+                raise ValueError(f"safetensors has no strides, and {tensor.name} has them")
             span = [at, at := at + tensor.nbytes]
             entries[tensor.name] = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": span}
         header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()

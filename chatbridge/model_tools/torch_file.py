@@ -133,15 +133,14 @@ def _tensor(number: int, tensor: NewTensor) -> bytes:
     for size in reversed(tensor.shape):
         strides.append(step)
         step *= max(size, 1)
-    for size in tensor.shape:
         count *= size
     storage = (
         b"(" + _plain("storage") + b"ctorch\n" + STORAGES[tensor.dtype].encode() + b"\n" + _plain(str(number))
         + _plain("cpu") + _plain(count) + b"tQ"
     )  # fmt: skip
     return (
-        b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + _plain(0) + _tuple(tensor.shape) + _tuple(strides[::-1])
-        + b"\x89ccollections\nOrderedDict\n)RtR"
+        b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + _plain(0) + _tuple(tensor.shape)
+        + _tuple(tensor.strides or strides[::-1]) + b"\x89ccollections\nOrderedDict\n)RtR"
     )  # fmt: skip
 
 

@@ -12,7 +12,16 @@ KINDS = ("backends", "frontends", "templates", "chat_commands", "converters")
 """What the hooks `register_<kind>` offer, besides commands of the command line."""
 
 _RESERVED = {
-    "backends": ("backend", "template", "sampling", "max_batch", "hang_timeout", "memory_limit", "kept_states"),
+    "backends": (
+        "backend",
+        "catalogue",
+        "template",
+        "sampling",
+        "max_batch",
+        "hang_timeout",
+        "memory_limit",
+        "kept_states",
+    ),
     "frontends": ("frontend", "defaults", "channels", "allow", "deny"),
 }
 """Keys of bots.yaml that are the core's where they stand beside a plugin's."""

@@ -49,6 +49,7 @@ _BY_TOKENS = {
 _BY_NAME: dict[str, tuple[tuple[str, ...], ...]] = {
     "glm-130b": (("glm-130b",), ("glm130b",)),
     "chatglm-6b": (("chatglm-6b",),),
+    "llama-2": (("llama-2", "chat"), ("llama2", "chat"), ("chinese", "alpaca-2")),
     "chinese-alpaca": (("chinese", "alpaca"),),
     "alpaca-lora": (("alpaca-lora",),),
     "alpaca": (("alpaca",),),
@@ -58,7 +59,6 @@ _BY_NAME: dict[str, tuple[tuple[str, ...], ...]] = {
     "rwkv-raven": (("rwkv",), ("raven",)),
     "vicuna": (("vicuna",),),
     "mistral": (("mistral", "instruct"), ("mixtral", "instruct")),
-    "llama-2": (("llama-2", "chat"), ("llama2", "chat")),
     "llama-3": (("llama-3", "instruct"), ("llama3", "instruct")),
     "chatml": (("chatml",), ("qwen",)),
 }

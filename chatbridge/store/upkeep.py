@@ -235,7 +235,7 @@ class _Untouched:
         return [tuple(row) for *row, is_old in found if is_old]
 
 
-def _leave(db: sqlite3.Connection, id: int, before: float) -> bool:
+def _leave(db: sqlite3.Connection, id: int, before: float) -> None:
     """Begin to delete a conversation, unless somebody has touched it meanwhile or waits for an answer in it."""
     row = db.execute(
         "SELECT bot, channel FROM conversations WHERE id = ? AND max(touched, created, coalesce("
@@ -243,16 +243,14 @@ def _leave(db: sqlite3.Connection, id: int, before: float) -> bool:
         (id, id, before),
     ).fetchone()
     if row is None:
-        return False
+        return
     waits = db.execute(
         f"SELECT 1 FROM inbox WHERE bot = ? AND {INBOX_OPEN} AND (? = channel OR "
         "substr(?, 1, length(channel) + 1) IN (channel || '/', channel || '#') OR instr(message, ?)) LIMIT 1",
         (row[0], row[1], row[1], row[1]),
     ).fetchone()
-    if waits is not None:
-        return False
-    take_out_of_sight(db, id)
-    return True
+    if waits is None:
+        take_out_of_sight(db, id)
 
 
 def take_out_of_sight(db: sqlite3.Connection, id: int) -> None:

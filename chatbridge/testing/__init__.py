@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from chatbridge.testing.harness import channel_settings as channel_settings
     from chatbridge.testing.harness import log_lines as log_lines
     from chatbridge.testing.harness import running as running
+    from chatbridge.testing.hub_writer import hub_arrays as hub_arrays
+    from chatbridge.testing.hub_writer import hub_config as hub_config
+    from chatbridge.testing.hub_writer import write_hub as write_hub
     from chatbridge.testing.kills import BusyChat as BusyChat
     from chatbridge.testing.kills import KillReport as KillReport
     from chatbridge.testing.kills import check_answers as check_answers
@@ -88,6 +91,7 @@ _HOME = {
         "read_meta_llama", "read_peft_adapter", "read_torch", "sentencepiece_metadata", "write_gguf", "write_lora",
     ),
     "harness": ("channel_settings", "log_lines", "running"),
+    "hub_writer": ("hub_arrays", "hub_config", "write_hub"),
     "kills": ("BusyChat", "KillReport", "check_answers", "kill_at_random"),
     "linear": ("LONG_RUNS", "growth"),
     "models": ("LocalModelContract",),

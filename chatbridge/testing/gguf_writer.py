@@ -215,12 +215,21 @@ def write_gguf(
     arrays: Mapping[str, np.ndarray],
     kind: str = "F32",
     architecture: str = "llama",
+    alignment: int | None = None,
 ) -> Path:
-    """A GGUF file; matrices as `kind`, everything else as f32. Values of metadata: int, float, bool, str, lists."""
+    """A GGUF file; matrices as `kind`, everything else as f32. Values of metadata: int, float, bool, str, lists.
+
+    A NumPy number is written as its own type, such as the uint16 of split.count; an int as uint32. `alignment`: what
+    tensors begin at a multiple of, told in the file; unless given, 32 bytes.
+    """
     writer = gguf.GGUFWriter(path, architecture)
+    if alignment is not None:
+        writer.add_custom_alignment(alignment)
     for key, value in metadata.items():
         if isinstance(value, bool):
             writer.add_bool(key, value)
+        elif isinstance(value, np.integer):
+            writer.add_key_value(key, int(value), gguf.GGUFValueType[value.dtype.name.upper()])
         elif isinstance(value, int):
             writer.add_uint32(key, value)
         elif isinstance(value, float):

@@ -213,6 +213,19 @@ async def test_a_file_that_does_not_come_is_given_up() -> None:
     assert (attachment.data, attachment.source, reasons) == (b"", "", ("file_lost",))
 
 
+async def test_of_files_that_do_not_come_in_time_no_other_is_lost() -> None:
+    async def fetch(source: str, max_bytes: int) -> bytes | None:
+        return await asyncio.Event().wait() and None
+
+    downloads = Downloads("Chat", fetch, seconds=0.01)
+    here = Attachment("here.txt", "text/plain", b"words")
+    announced, _ = downloads.announced([Held("slow.txt").remote, Held("next.txt").remote])
+    found, reasons = await downloads.fetched([here, *announced, here])
+    lost = [Attachment(name, "application/octet-stream", b"") for name in ("slow.txt", "next.txt")]
+    assert found == (here, *lost, here)
+    assert reasons == ("file_lost",)
+
+
 async def test_more_files_than_are_read_are_told_of() -> None:
     files = [Held(f"{number}.txt") for number in range(12)]
     announced, reasons = downloads_of(*files).announced([file.remote for file in files])

@@ -124,6 +124,22 @@ def test_a_file_that_comes_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     assert path.read_text("utf-8") == "mine"
 
 
+@posix
+def test_a_file_system_without_links_keeps_what_is_there_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*names: object, **options: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    files.write_text(tmp_path / "a", "mine", replace=False)
+    with pytest.raises(FileExistsError):
+        files.write_text(tmp_path / "a", "other", replace=False)
+    assert (tmp_path / "a").read_text("utf-8") == "mine"
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
+    assert names_in(tmp_path) == ["a"]
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.mktemp("files") / "a"

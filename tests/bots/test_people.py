@@ -159,6 +159,24 @@ async def test_nobody_is_heard_before_an_admin_lets_them_in(tmp_path: Path) -> N
         assert await ask(bot, "/unpair zz", BOSS) == say("en", "no_such_person", user="zz")
 
 
+async def test_those_who_were_let_in_are_listed_before_those_who_wait(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"pairing": True, "admins": Admins(users=frozenset({"b"}))}
+    async with serving(tmp_path, **settings) as bot:
+        assert await ask(bot, "/pair", BOSS) == say("en", "nobody_asked")
+        for name in ("Early", "In", "Late"):
+            await ask(bot, "hello", Author(name.lower(), name))
+        await ask(bot, "/pair in", BOSS)
+        people = {person.user: person for person in await bot.permissions.pairings.all("bot")}
+        assert await ask(bot, "/pair", BOSS) == "\n".join(
+            [
+                say("en", "people"),
+                say("en", "pair_listed", name="In", user="in", code=people["in"].code),
+                say("en", "pair_waiting", name="Early", user="early", code=people["early"].code),
+                say("en", "pair_waiting", name="Late", user="late", code=people["late"].code),
+            ]
+        )
+
+
 async def test_pairing_opens_no_place_that_is_closed(tmp_path: Path) -> None:
     closed: dict[str, Any] = {"allow": access(channels="elsewhere"), "deny": access(users="x")}
     async with serving(tmp_path, pairing=True, **closed) as bot:

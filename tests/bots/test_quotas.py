@@ -14,8 +14,22 @@ from hypothesis import example, given
 from hypothesis import settings as tried
 from hypothesis import strategies as st
 
-from chatbridge import Author, BackendError, Bot, Channel, Message, Notice, Options, Press, ReplyStream, Usage
-from chatbridge.bots.quotas import QuotaExceeded, Quotas, Reservation
+from chatbridge import (
+    Attachment,
+    Author,
+    BackendError,
+    Bot,
+    Channel,
+    ChannelSettings,
+    Message,
+    Notice,
+    Options,
+    Press,
+    ReplyStream,
+    Sampling,
+    Usage,
+)
+from chatbridge.bots.quotas import QuotaExceeded, Quotas, Reservation, estimate
 from chatbridge.config import BotSettings, Quota
 from chatbridge.store import Store, UsageLog
 from chatbridge.testing import EchoBackend, ScriptedBackend, bridge_with, channel_settings, scripted
@@ -122,6 +136,15 @@ async def test_those_who_write_in_a_chats_name_share_one_quota_there(tmp_path: P
         assert isinstance(await ask(bot, "g", ANN, kind="group"), ReplyStream)
 
 
+def test_what_an_answer_may_cost_is_its_limit_and_all_that_is_read_for_it() -> None:
+    settings = ChannelSettings(system="s" * 31, sampling=Sampling(max_tokens=20))
+    files = tuple(Attachment("f", "text/plain", b"12345") for _ in range(2))
+    message = Message("1", Channel("c"), ANN, "文字" * 2, attachments=files)
+    assert estimate(message, settings, 100) == 20 + 10 + 100 + 4 + 3
+    assert estimate(Press("continue", "1", Channel("c"), ANN), settings, 100) == 20 + 10 + 100
+    assert estimate(message, ChannelSettings(sampling=Sampling(max_tokens=20)), 0) == 20 + 4 + 3
+
+
 # --- the clock -------------------------------------------------------------------------------------------------------
 
 
@@ -143,6 +166,49 @@ async def quotas(folder: Path, times: Times) -> AsyncIterator[Quotas]:
         yield Quotas("bot", UsageLog(store), lambda: times.wall, lambda: times.steady)
     finally:
         await store.aclose()
+
+
+async def test_a_limit_of_a_minute_is_told_once_until_there_is_room_again(tmp_path: Path) -> None:
+    times, quota = Times(), Quota(messages_per_minute=2)
+    async with quotas(tmp_path, times) as limits:
+        for seconds in (0.0, 10.0):
+            times.pass_by(seconds)
+            assert isinstance(await limits.reserve(ANN, quota, 1), Reservation)
+        for seconds, wait, told in ((0.0, 50, False), (0.0, 50, True), (49.5, 1, True)):
+            times.pass_by(seconds)
+            assert await limits.reserve(ANN, quota, 1) == QuotaExceeded("messages_per_minute", 2, wait, told)
+        assert isinstance(await limits.reserve(Author("b", "Ben"), quota, 1), Reservation)
+        times.pass_by(0.5)
+        assert isinstance(await limits.reserve(ANN, quota, 1), Reservation)
+        assert await limits.reserve(ANN, quota, 1) == QuotaExceeded("messages_per_minute", 2, 10, False)
+
+
+async def test_where_both_are_limited_either_is_kept_to(tmp_path: Path) -> None:
+    quota = Quota(messages_per_minute=1, tokens_per_day=10)
+    async with quotas(tmp_path, Times()) as limits:
+        await limits.settle(ANN, Usage(prompt=9))
+        last = await limits.reserve(ANN, quota, 5)
+        assert isinstance(last, Reservation)
+        assert last.tokens == 1, "the last token is anybody's"
+        last.tokens = 0
+        assert await limits.reserve(ANN, quota, 5) == QuotaExceeded("messages_per_minute", 1, 60, False)
+
+
+async def test_of_a_day_what_is_left_is_reserved_and_what_it_cost_is_counted(tmp_path: Path) -> None:
+    times, quota = Times(), Quota(tokens_per_day=10)
+    async with quotas(tmp_path, times) as limits:
+        first, second = [await limits.reserve(ANN, quota, tokens) for tokens in (4, 100)]
+        assert isinstance(first, Reservation)
+        assert isinstance(second, Reservation)
+        assert (first.tokens, second.tokens, limits.reserved(ANN)) == (4, 6, 10)
+        assert await limits.reserve(ANN, quota, 1) == QuotaExceeded("tokens_reserved", 10, 1, False)
+        await limits.settle(ANN, Usage(prompt=9, cached=5, generated=3), first)
+        assert limits.reserved(ANN) == 6
+        await limits.settle(ANN, Usage(prompt=1, generated=2), second)
+        assert await limits.reserve(ANN, quota, 1) == QuotaExceeded("tokens_per_day", 10, 12 * 3600, False)
+        assert await limits.reserve(ANN, quota, 1) == QuotaExceeded("tokens_per_day", 10, 12 * 3600, True)
+        assert isinstance(await limits.reserve(ANN, Quota(), 5), Reservation)
+        assert limits.reserved(ANN) == 0, "where nothing is limited, nothing is reserved"
 
 
 STEPS = st.lists(st.tuples(st.floats(0, 90), st.floats(-3000 * DAY, 3000 * DAY)), max_size=12)

@@ -11,6 +11,7 @@ import pytest
 
 from chatbridge import Author, Bot, Channel, ChannelSettings, Message, Notice, ReplyStream
 from chatbridge.bots.bot import MAX_DIALOGUES
+from chatbridge.bots.scopes import SIDE, moved_key, owner_of
 from chatbridge.testing import ScriptedBackend, bridge_with, scripted
 
 HALL = Channel("hall", kind="group")
@@ -101,6 +102,34 @@ async def test_commands_are_about_ones_own_conversation(tmp_path: Path) -> None:
         await talk.say("/reset", BOB)
         assert (await talk.say("three", BOB))[1] == ["three"]
         assert (await talk.say("four"))[1] == ["one", "four"]
+
+
+def test_the_keys_of_a_channel_move_with_it_in_every_scope_and_no_others() -> None:
+    keys = ["-5", "-5/ann", "-5#77", "-5/aside/notes", "-55", "-55/ann", "7/-5", ""]
+    moved = [moved_key(key, "-5", "-100") for key in keys]
+    assert moved == ["-100", "-100/ann", "-100#77", "-100/aside/notes", "-55", "-55/ann", "7/-5", ""]
+
+
+def test_whose_own_conversation_a_key_is() -> None:
+    assert owner_of("hall/ann", HALL) == "ann"
+    for key in ("hall", "hall#7", f"hall{SIDE}notes", "elsewhere/ann"):
+        assert owner_of(key, HALL) is None
+    assert owner_of("p/ann", Channel("p")) is None
+
+
+async def test_of_idle_conversations_one_that_is_answered_in_stays(tmp_path: Path) -> None:
+    async with talking(tmp_path, "thread") as talk:
+        reply = await talk.bot.receive(Message("1", HALL, ANN, "one", mentions_bot=True))
+        assert isinstance(reply, ReplyStream)
+        chunks = aiter(reply)
+        await anext(chunks)
+        for i in range(MAX_DIALOGUES + 5):
+            talk.bot.dialogue(Channel(str(i)))
+        assert talk.bot.uses(HALL.id)
+        assert talk.bot.dialogue(HALL).answering
+        async for _ in chunks:
+            pass
+        assert not talk.bot.dialogue(HALL).answering
 
 
 async def test_idle_conversations_are_let_go_of(tmp_path: Path) -> None:

@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from chatbridge import Author, Bot, Channel, ChannelSettings, Message, Notice, Plugins, ReplyStream, SettingsSource
+from chatbridge import (
+    Author,
+    Bot,
+    Bridge,
+    Channel,
+    ChannelSettings,
+    Message,
+    Notice,
+    Plugins,
+    ReplyStream,
+    SettingsSource,
+)
 from chatbridge.bots.services import Services
 from chatbridge.config.settings import ModelSettings, Settings
 from chatbridge.prompts import presets
@@ -102,13 +113,18 @@ async def test_a_queued_message_is_answered_by_what_bots_yaml_says_then(tmp_path
         await store.aclose()
 
 
-async def test_a_conversation_is_in_use_while_something_is_answered_in_it(bot: Bot, message: Make) -> None:
+async def test_a_conversation_is_in_use_while_something_is_answered_in_it(
+    bot: Bot, bridge: Bridge, message: Make
+) -> None:
     reply = await bot.receive(message("hi"))
     assert isinstance(reply, ReplyStream)
     assert not bot.uses(ALONE.id)
     chunks = aiter(reply)
     await anext(chunks)
     assert bot.uses(ALONE.id)
+    assert bridge._in_use(bot.name, ALONE.id)
+    assert not bridge._in_use("another bot", ALONE.id)
+    assert not bridge._in_use(bot.name, "elsewhere")
     async for _ in chunks:
         pass
     assert not bot.uses(ALONE.id)

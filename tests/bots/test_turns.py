@@ -28,6 +28,7 @@ from chatbridge import (
 from chatbridge.config import ModelSettings, Settings, SettingsSource
 from chatbridge.testing import ScriptedBackend, bridge_with, scripted, toy_backend
 from chatbridge.testing.toy import ToyOptions
+from chatbridge.texts import say as text_of
 
 from .conftest import ALONE, ROOM, Make, Say, ToyPlugin, command, drained, said
 
@@ -169,6 +170,37 @@ async def test_reset_begins_anew_and_the_old_is_kept(bot: Bot, say: Say) -> None
     listed = await command(bot, "/branch")
     assert isinstance(listed, Notice)
     assert "one" in listed.text
+
+
+async def test_ten_earlier_conversations_are_listed_and_gone_back_to(bot: Bot, say: Say) -> None:
+    for number in range(13):
+        await say(f"talk {number}")
+        if number < 12:
+            await command(bot, "/reset")
+    listed = await command(bot, "/branch")
+    assert isinstance(listed, Notice)
+    _, current, _, *earlier = listed.text.splitlines()
+    assert current.startswith("* ")
+    assert [line.rpartition(": ")[2] for line in earlier] == [f"talk {number}" for number in range(11, 1, -1)]
+    oldest = earlier[-1].removeprefix("- ").partition(":")[0]
+    assert await command(bot, f"/branch {oldest}") == Notice(text_of("en", "branch_taken", id=oldest))
+    assert (await said(bot))[0] == ("user", "talk 2")
+    assert (await bot.dialogue(ALONE).conversation()).id == int(oldest[1:])
+    with pytest.raises(CommandError, match="no branch 'c999'"):
+        await command(bot, "/branch c999")
+
+
+async def test_each_answer_to_a_message_is_a_branch_to_go_to(bot: Bot, say: Say) -> None:
+    await say("one")
+    first = await said(bot)
+    await drained(await command(bot, "/regenerate"))
+    listed = await command(bot, "/branch")
+    assert isinstance(listed, Notice)
+    _, other, current = listed.text.splitlines()
+    assert (other[:2], current[:2]) == ("- ", "* ")
+    id = other[2:].partition(":")[0]
+    assert await command(bot, f"/branch {id}") == Notice(text_of("en", "branch_taken", id=id))
+    assert await said(bot) == first
 
 
 async def test_a_conversation_whose_only_message_was_taken_back_is_listed_as_well(bot: Bot, say: Say) -> None:

@@ -38,6 +38,9 @@ HEAVY = {"pydantic", "numpy", "yaml", "jinja2", "regex", "gguf", "torch", "rich"
 READS = ("pydantic", "pydantic_core", "yaml")
 """What it takes to read bots.yaml."""
 
+PLANS = (*READS, "numpy", "gguf")
+"""What it takes to plan a model in NumPy."""
+
 LISTING = """
 import sys
 from chatbridge.cli import main
@@ -58,12 +61,14 @@ finally:
         (["doctor", "--help"], ()),
         (["templates", "show", "--help"], ()),
         (["plugins"], READS),
-        (["check"], READS),
+        (["check"], PLANS),
         (["schema"], READS),
         (["templates"], READS),
         (["model", "--help"], ()),
         (["model", "inspect", "--help"], ()),
         (["model", "inspect", str(fixtures() / "llama" / "hf")], READS),
+        (["model", "plan", "--help"], ()),
+        (["model", "plan", "llama-7b", "--devices", "cpu-64G", "--backend", "numpy"], PLANS),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -91,7 +96,9 @@ def test_the_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize(
-    "command", [*([name] for name in COMMANDS), ["templates", "show"], ["model", "inspect"]], ids=" ".join
+    "command",
+    [*([name] for name in COMMANDS), ["templates", "show"], ["model", "inspect"], ["model", "plan"]],
+    ids=" ".join,
 )
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     assert call(*command, "--help") == 0

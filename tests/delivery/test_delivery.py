@@ -31,7 +31,7 @@ from chatbridge.delivery.contents import split_answer
 from chatbridge.delivery.delivery import SWEEP_SECONDS
 from chatbridge.delivery.telegram_entities import as_entities
 from chatbridge.errors import StoreError
-from chatbridge.store import NewOutboxMessage
+from chatbridge.store import NewOutboxMessage, Outbox
 from chatbridge.store.queue import Queue
 from chatbridge.testing import (
     FakeService,
@@ -342,6 +342,20 @@ async def test_what_the_queue_puts_back_is_taken_up_by_a_running_program(harness
         await harness.service.clock.sleep(SWEEP_SECONDS)
         assert await queue.entries() == []
     assert harness.shown() == ["the answer"]
+
+
+@virtually
+async def test_what_waits_and_can_not_be_read_is_put_aside_and_the_rest_goes_out(harness: Harness) -> None:
+    async with harness.program(ScriptedBackend()) as delivery:
+        store = delivery.bot.services.store
+        odd = to_json(MessageContent("good")).replace('"good"', "5")
+        contents = ["{}", "no JSON", odd, to_json(MessageContent("good"))]
+        await Outbox(store).put("bot", "p", [NewOutboxMessage("send", content=content) for content in contents])
+        await delivery.resume()
+        await delivery.settled()
+        entries = await Queue(store).entries()
+        assert [(entry.state, entry.error[:6]) for entry in entries] == [("damaged", "part: ")] * 3
+    assert harness.shown() == ["good"]
 
 
 @virtually

@@ -136,6 +136,11 @@ def test_a_penalty_of_no_seconds_is_guessed_as_well(seconds: float) -> None:
     assert limiter.next(0.0) == 5 + MARGIN
 
 
+def test_a_penalty_says_what_it_holds_and_for_how_long() -> None:
+    assert str(RateLimited(2.5, "global")) == "too many calls (global); wait 2.5 s"
+    assert str(RateLimited()) == "too many calls (chat); wait a while"
+
+
 @pytest.mark.parametrize("scope", ["global", "chat", "route"])
 @pytest.mark.parametrize("seconds", [1e300, math.inf])
 def test_no_penalty_silences_a_bot_for_ever(scope: str, seconds: float) -> None:
@@ -248,6 +253,23 @@ def test_what_follows_a_message_that_is_gone_comes_behind_its_replacement() -> N
         made.append((step.kind, step.target))
         limiter.settle(step, 0.0)
     assert made == [("send", ""), ("delete", "m1"), ("send", ""), ("edit", "m2")]
+
+
+def test_a_deletion_that_the_service_refuses_is_given_up_and_holds_nothing_up() -> None:
+    limiter, delete, after = limiter_of(), Call("delete", "m1"), Call("send")
+    limiter.add(delete, after)
+    limiter.settle(_next(limiter, 0.0, "delete"), 0.0, ContentRejected("too old"))
+    assert (delete.kind, delete.state, delete.error) == ("delete", "failed", "too old")
+    assert _next(limiter, 0.0, "send") is after
+
+
+def test_what_is_delivered_at_last_has_no_error_any_more() -> None:
+    limiter, call = limiter_of(), Call("send")
+    limiter.add(call)
+    limiter.settle(_next(limiter, 0.0, "send"), 0.0, Unreachable("down"))
+    assert call.error == "down"
+    limiter.settle(_next(limiter, 1000.0, "send"), 1000.0)
+    assert (call.state, call.error) == ("delivered", "")
 
 
 def test_an_error_notice_that_arrives_is_no_delivery() -> None:

@@ -90,6 +90,46 @@ async def test_what_is_pressed_or_said_during_a_shutdown_is_answered_after_it(ha
 
 
 @virtually
+async def test_what_is_in_hand_is_not_taken_up_a_second_time(harness: Harness) -> None:
+    await answered(harness)
+    backend = slow()
+    async with harness.program(backend) as delivery:
+        await delivery.accept(said("one", "2", Channel("a")))
+        await delivery.press(Press("regenerate", harness.id(0), PRIVATE, ANN, id="77"))
+        await harness.service.clock.sleep(150)
+        await delivery.call(said("/regenerate", "i1"))
+        for _ in range(3):
+            await harness.service.clock.sleep(5)
+            await delivery.resume()
+        await delivery.settled()
+    assert len(backend.requests) == 3
+    assert [len(harness.shown(chat)) for chat in ("p", "a")] == [3, 1]
+
+
+@virtually
+async def test_of_a_delivery_that_has_ended_nothing_goes_on(harness: Harness) -> None:
+    async with harness.program(slow(), drain=1.0) as delivery:
+        services = delivery.bot.services
+        assert list(services.deliveries) == [delivery]
+        await delivery.accept(said("one", "2"))
+        await delivery.__aexit__(None, None, None)
+        assert list(services.deliveries) == []
+        made = len(harness.service.calls)
+        await harness.service.clock.sleep(1000)
+        assert len(harness.service.calls) == made
+
+
+@virtually
+async def test_how_far_each_source_was_read_is_kept(harness: Harness) -> None:
+    async with harness.program(ScriptedBackend("one")) as delivery:
+        await delivery.accept(said("hello", "2"), cursor=("updates", 7))
+        await delivery.advance("room", 5)
+        await delivery.advance("room", 3)
+    async with harness.program(ScriptedBackend()) as delivery:
+        assert await delivery.cursors() == {"updates": 7, "room": 5}
+
+
+@virtually
 async def test_a_press_is_kept_before_anything_is_done_about_it(harness: Harness) -> None:
     await answered(harness)
     async with harness.program(ScriptedBackend()) as delivery:

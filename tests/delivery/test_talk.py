@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chatbridge import Attachment, Author, Button, Channel, Downloads, Press
+from chatbridge import Attachment, Author, Button, Channel, Downloads, Message, Press
 from chatbridge.config import Access
 from chatbridge.delivery import delivery as delivery_module
 from chatbridge.delivery.chat import Action
@@ -147,6 +147,15 @@ async def test_a_services_command_is_answered_to_whom_gave_it_or_streams_into_th
 
 
 @virtually
+async def test_whoever_may_not_give_a_services_command_is_told_so(harness: Harness) -> None:
+    async with harness.program(
+        ScriptedBackend("one"), bot={"allow": Access(users=frozenset({"somebody"}))}
+    ) as delivery:
+        (content,) = await delivery.call(said("/help", "i1", language="en"))
+    assert content.text == say("en", "not_permitted")
+
+
+@virtually
 async def test_a_long_answer_to_a_command_comes_in_messages_that_fit(harness: Harness) -> None:
     harness.service.limits = type(harness.service.limits)(300)
     async with harness.program(ScriptedBackend("one")) as delivery:
@@ -251,6 +260,60 @@ async def test_the_files_of_an_edited_message_are_fetched_before_it_is_answered_
         await harness.service.clock.sleep(5)
     read = [request.turns[-1].text for request in backend.requests]
     assert read == ["read this\n\n[a.txt]\nold", "read this\n\n[a.txt]\nnew"]
+
+
+@virtually
+async def test_of_two_edits_whose_files_are_fetched_the_later_one_counts(harness: Harness) -> None:
+    async def fetch(source: str, max_bytes: int) -> bytes:
+        await harness.service.clock.sleep({"old": 0, "slow": 9, "new": 15}[source])
+        return source.encode()
+
+    def read(source: str) -> Message:
+        return replace(said(f"read {source}"), attachments=(Attachment("a.txt", "text/plain", b"", source=source),))
+
+    backend = ScriptedBackend("one", "two", "three")
+    async with harness.program(backend, downloads=Downloads("Chat", fetch)) as delivery:
+        await delivery.accept(read("old"))
+        await harness.service.clock.sleep(5)
+        await delivery.edited(read("slow"))
+        await harness.service.clock.sleep(1)
+        await delivery.edited(read("new"))
+        await harness.service.clock.sleep(20)
+        await delivery.press(press("answer", harness.id(1)))
+        await harness.service.clock.sleep(5)
+        assert harness.shown() == ["one", "two"]
+        await delivery.edited(read("slow"))  # and once more, when nothing is being fetched any more
+        await harness.service.clock.sleep(20)
+        await delivery.press(press("answer", harness.id(2)))
+        await harness.service.clock.sleep(5)
+    read_last = [request.turns[-1].text for request in backend.requests]
+    assert read_last == [f"read {source}\n\n[a.txt]\n{source}" for source in ("old", "new", "slow")]
+
+
+@virtually
+async def test_the_files_of_a_message_that_was_never_answered_are_not_fetched_for_an_edit(harness: Harness) -> None:
+    asked = []
+
+    async def fetch(source: str, max_bytes: int) -> bytes:
+        asked.append(source)
+        return b"contents"
+
+    async with harness.program(ScriptedBackend("one"), downloads=Downloads("Chat", fetch)) as delivery:
+        files = (Attachment("a.txt", "text/plain", b"", source="there"),)
+        await delivery.edited(replace(said("read this", "unknown"), attachments=files))
+    assert (asked, harness.shown()) == ([], [])
+
+
+@virtually
+async def test_an_edit_that_can_not_be_read_is_told_of_where_the_message_was_answered(harness: Harness) -> None:
+    async with harness.program(ScriptedBackend("one")) as delivery:
+        await delivery.accept(said("hello", "1"))
+        await harness.service.clock.sleep(5)
+        for id in ("unknown", "1"):
+            await delivery.edited(replace(said("", id), unreadable=f"{id} is too long."))
+            await harness.service.clock.sleep(5)
+        assert await spoken(delivery) == ["hello", "one"]
+    assert harness.shown() == ["one", "1 is too long."]
 
 
 @virtually

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from chatbridge.delivery.tasks import Tasks
+from chatbridge.errors import StoreFull
 
 
 async def test_one_that_fails_is_logged_and_ends_no_other(caplog: pytest.LogCaptureFixture) -> None:
@@ -36,6 +37,22 @@ async def test_one_that_fails_is_logged_and_ends_no_other(caplog: pytest.LogCapt
         "bot guild: a message waits to be tried again: of all things"
     ]
     assert complaints == []
+
+
+async def test_a_failure_is_remembered_and_a_full_disk_needs_no_trace(caplog: pytest.LogCaptureFixture) -> None:
+    tasks = Tasks("guild")
+
+    async def fail(error: Exception | None) -> None:
+        if error is not None:
+            raise error
+
+    for error, fails in ((None, False), (StoreFull("full"), True), (ValueError("odd"), True)):
+        tasks.failed = False
+        tasks.start(fail(error))
+        await asyncio.wait(tasks.running)
+        await asyncio.sleep(0)
+        assert tasks.failed is fails
+    assert [bool(record.exc_info) for record in caplog.records] == [False, True]
 
 
 async def test_those_that_are_cancelled_are_waited_for_and_no_failure(caplog: pytest.LogCaptureFixture) -> None:

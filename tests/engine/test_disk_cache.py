@@ -202,6 +202,54 @@ def test_what_can_not_be_written_is_left_out(tmp_path: Path) -> None:
     assert kept.longest([*IDS, 1], whole=True) == (None, 0)
 
 
+def test_of_what_could_not_be_written_whole_nothing_stays(tmp_path: Path) -> None:
+    class Unsaved(ToyState):
+        def save(self) -> bytes:
+            raise OSError("no space left on device")
+
+    state = Unsaved(ToyModel(), IDS)
+    kept = disk_cache(tmp_path)
+    kept.put(IDS, state)
+    assert list(tmp_path.iterdir()) == []
+    assert kept.longest([*IDS, 1], whole=True) == (None, 0)
+
+
+def test_the_folder_never_holds_more_than_it_may(tmp_path: Path) -> None:
+    model = ToyModel()
+    disk_cache(tmp_path).put(IDS, state_of(model, IDS))  # type: ignore[arg-type]
+    size = next(tmp_path.iterdir()).stat().st_size
+    most = 40 * size
+    kept = disk_cache(tmp_path, "two", most)
+    (tmp_path / "notes.txt").write_text("of somebody else")
+    for first in range(100):
+        ids = [first, *IDS[1:]]
+        kept.put(ids, state_of(model, ids))  # type: ignore[arg-type]
+        assert sum(path.stat().st_size for path in tmp_path.glob("*.state")) <= most
+    assert len(list(tmp_path.glob("*.state"))) > 30, "no more goes than has to"
+    assert (tmp_path / "notes.txt").exists()
+
+
+def test_a_kept_state_tells_which_adapter_read_it(tmp_path: Path) -> None:
+    kept = disk_cache(tmp_path)
+    for adapter in ("", "d1"):
+        kept.put(IDS, state_of(ToyModel(), IDS), adapter)  # type: ignore[arg-type]
+    plain, adapted = (kept.longest([*IDS, 1], whole=True, adapter=adapter)[0] for adapter in ("", "d1"))
+    assert plain is not None
+    assert adapted is not None
+    assert [plain.read_by(adapter) for adapter in ("", "d1", "d2")] == [True, False, False]
+    assert [adapted.read_by(adapter) for adapter in ("", "d1", "d2")] == [False, True, False]
+
+
+def test_whoever_clears_a_folder_deletes_states_and_halves_of_them_and_nothing_else(tmp_path: Path) -> None:
+    for fingerprint in ("one", "two"):
+        disk_cache(tmp_path, fingerprint).put(IDS, state_of(ToyModel(), IDS))  # type: ignore[arg-type]
+    (tmp_path / "x.7.part").write_bytes(b"half")
+    (tmp_path / "notes.txt").write_text("of somebody else")
+    assert DiskCache.clear(tmp_path) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert DiskCache.clear(tmp_path) == 0
+
+
 class Forgetful(ToyModel):
     """Reads no saved states."""
 
@@ -220,6 +268,28 @@ def test_a_state_that_the_model_refuses_is_given_up(tmp_path: Path) -> None:
     last = engine(tmp_path)
     assert ask(last, (Text("a long story " * 20),)).usage.cached == before.usage.prompt - 1, "written anew"
     last.close()
+
+
+class Shortening(ToyModel):
+    """Reads less from a saved state than was saved."""
+
+    def new_state(self, saved: bytes | None = None, adapter: str = "") -> ToyState:
+        state = super().new_state(saved, adapter)
+        if saved:
+            state.trim(state.length - 1)
+        return state
+
+
+def test_a_state_that_is_not_what_was_saved_is_given_up(tmp_path: Path) -> None:
+    first = engine(tmp_path)
+    before = ask(first, (Text("a long story " * 20),))
+    first.close()
+    model = Shortening()
+    again = Engine(WithDiskCache(model, tmp_path), cache_bytes=0)  # type: ignore[arg-type]
+    after = ask(again, (Text("a long story " * 20),))
+    assert (after.usage.cached, after.reply) == (0, before.reply)
+    assert model.live == 0
+    again.close()
 
 
 def test_closing_takes_no_longer_than_it_may(tmp_path: Path) -> None:

@@ -318,6 +318,24 @@ def test_a_resumed_answer_is_the_uninterrupted_one(sampling: Mapping[str, Any], 
         engine.close()
 
 
+def test_a_request_that_is_paused_goes_on_from_what_was_read() -> None:
+    request = ask("tell me a tale", sampling={**GREEDY, "max_tokens": 40})
+    engine, outputs = Engine(ToyModel(eos_every=10**9)), Outputs()
+    engine.submit(request)
+    for _ in range(10):
+        outputs.add(engine.step())
+    engine.pause("r")
+    engine.pause("nobody")
+    assert engine.idle
+    assert not outputs["r"].over
+    begun = outputs["r"]
+    read = engine.stats()["tokens_read"]
+    rest = answer_to(engine, replace(request, resume=tuple(begun.tokens)))
+    assert begun.text + rest.text == alone(request, eos_every=10**9).text
+    assert engine.stats()["tokens_read"] == read, "nothing is read again"
+    engine.close()
+
+
 @pytest.mark.parametrize(
     ("options", "reason"), [({"sampling": {**GREEDY, "max_tokens": 12}}, "length"), ({"stop": ("s",)}, "stop")]
 )

@@ -12,7 +12,7 @@ from chatbridge.engine.engine import Engine
 from chatbridge.errors import BackendError, ChatbridgeError, InvalidRequest, PromptTooLong, TemplateError
 from chatbridge.prompts.segments import Special, Text, Tokens
 from chatbridge.sampling import Sampling
-from chatbridge.testing.toy import VOCABULARY, ToyModel, ToyTokenizer
+from chatbridge.testing.toy import VOCABULARY, ToyModel, ToyState, ToyTokenizer
 
 from .driving import GREEDY, SEEDED, alone, answer_to, ask, drain, play
 
@@ -149,6 +149,25 @@ def test_where_memory_is_out_kept_states_go_before_anybody_fails() -> None:
     engine = Engine(Tight())
     for number in range(4):
         assert answer_to(engine, ask(f"question {number}", id=f"{number}")).end
+    engine.close()
+
+
+class Full(ToyModel):
+    """Has no room for a new state while it keeps another."""
+
+    def new_state(self, saved: bytes | None = None, adapter: str = "") -> ToyState:
+        if self.live:
+            raise MemoryError("no memory is left")
+        return super().new_state(saved, adapter)
+
+
+def test_where_there_is_no_room_to_begin_kept_states_go_first() -> None:
+    engine = Engine(Full(can_trim=False))
+    for number in range(3):
+        assert (
+            answer_to(engine, ask(f"{number} is my question", id=f"{number}")).text
+            == alone(ask(f"{number} is my question")).text
+        )
     engine.close()
 
 

@@ -24,7 +24,7 @@ from .watch import Report, Watch
 KINDS = ("open", "open", "paired", "limited")
 ROUND = 120
 """Events between two looks at everything."""
-QUIET = 0.02
+QUIET = 0.1
 """Seconds between two looks at what goes on, and in which nothing more may come."""
 CLOCK = LoopClock()
 MEMORY = next((folder for folder in ("/dev/shm",) if Path(folder).is_dir()), None)  # noqa: S108 (a folder of its own in it)

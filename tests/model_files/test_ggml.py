@@ -19,7 +19,7 @@ def test_every_version_is_read_to_its_end(tmp_path: Path, kind: str) -> None:
     found = read_ggml(path)
     assert (found.kind, found.program, found.size) == (kind, "", path.stat().st_size)
     assert (found.vocabulary, found.width, found.heads, found.layers) == (9, 64, 4, 3)
-    assert found.tensors["tok_embeddings.weight"] == (9, 64)
+    assert found.tensors["tok_embeddings.weight"].shape == (9, 64)
     assert len(found.tensors) == 8
     blocks = (9 * 64 + 3 * 64 * 64) // 32
     assert found.types == {"Q4_0": blocks * (18 if kind == "ggjt 3" else 20), "F32": 4 * 64 * 4}
@@ -38,6 +38,7 @@ def test_half_of_a_file_is_told(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("begin", "program"),
     [
+        (b"fmgg" + struct.pack("<I", 100), "rwkv.cpp"),
         (b"fmgg" + struct.pack("<I", 101), "rwkv.cpp"),
         (b"ggml" + bytes(40), "chatglm.cpp"),
         (b"algg" + struct.pack("<I", 1), "finetune"),
@@ -47,6 +48,69 @@ def test_half_of_a_file_is_told(tmp_path: Path, kind: str) -> None:
 def test_other_programs_of_the_same_magic_are_named(tmp_path: Path, begin: bytes, program: str) -> None:
     (tmp_path / "m.bin").write_bytes(begin + bytes(100))
     assert program in read_ggml(tmp_path / "m.bin").program
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (0, 64, 256, 4, 2, 16, 2),
+        ((1 << 21) + 1, 64, 256, 4, 2, 16, 2),
+        (8, 64, 256, 0, 2, 16, 2),
+        (8, 64, 256, 65, 2, 0, 2),
+        (8, 1 << 20, 256, 4, 2, 1 << 18, 2),
+        (8, 64, 256, 4, 0, 16, 2),
+        (8, 64, 256, 4, 10_000, 16, 2),
+        (8, 66, 256, 4, 2, 16, 2),
+        (8, 64, 256, 4, 2, 8, 2),
+    ],
+)
+def test_sizes_that_no_llama_has_are_another_programs(tmp_path: Path, sizes: tuple[int, ...]) -> None:
+    (tmp_path / "m.bin").write_bytes(b"lmgg" + struct.pack("<7i", *sizes) + bytes(100))
+    assert "GPT-J" in read_ggml(tmp_path / "m.bin").program
+
+
+def test_the_smallest_llama_is_one(tmp_path: Path) -> None:
+    found = read_ggml(write_ggml(tmp_path / "m.bin", "ggjt 3", vocabulary=1, width=32, heads=1, layers=1))
+    assert (found.program, found.vocabulary, found.width, found.heads, found.layers) == ("", 1, 32, 1, 1)
+
+
+def entry(shape: tuple[int, ...], name: bytes, number: int = 0) -> bytes:
+    """A tensor's header, for the end of a file of the first kind."""
+    return struct.pack("<3i", len(shape), len(name), number) + struct.pack(f"<{len(shape)}i", *shape[::-1]) + name
+
+
+@pytest.mark.parametrize(
+    "added",
+    [entry((3,), b"x") + bytes(12), entry((1, 1, 1, 3), b"long name") + bytes(12), entry((2, 32), b"q", 2) + bytes(40)],
+)
+def test_whatever_a_tensor_may_be_is_read(tmp_path: Path, added: bytes) -> None:
+    path = write_ggml(tmp_path / "m.bin", "ggml")
+    before = read_ggml(path)
+    path.write_bytes(path.read_bytes() + added)
+    after = read_ggml(path)
+    assert len(after.tensors) == len(before.tensors) + 1
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ModelLoadError, match="only a part of the file"):
+        read_ggml(path)
+
+
+@pytest.mark.parametrize(
+    ("added", "told"),
+    [
+        (entry((), b"x"), "tensor 6 has 0 sizes"),
+        (entry((1, 1, 1, 1, 1), b"x"), "tensor 6 has 5 sizes"),
+        (entry((3,), b""), "a name of 0 bytes"),
+        (entry((3,), b"x", 9), "the type 9"),
+        (entry((0,), b"x"), r"x has the shape \[0\]"),
+        (entry((33,), b"x", 2), r"x has the shape \[33\] and the type Q4_0"),
+        (entry((3,), b"norm.weight") + bytes(12), "two tensors are called norm.weight"),
+    ],
+)
+def test_a_tensor_that_can_not_be_is_damage(tmp_path: Path, added: bytes, told: str) -> None:
+    path = write_ggml(tmp_path / "m.bin", "ggml")
+    path.write_bytes(path.read_bytes() + added + bytes(100))
+    with pytest.raises(ModelLoadError, match=f"the file is damaged: .*{told}"):
+        read_ggml(path)
 
 
 def test_sizes_that_are_only_claimed_take_no_memory(tmp_path: Path) -> None:
@@ -63,7 +127,8 @@ def test_sizes_that_are_only_claimed_take_no_memory(tmp_path: Path) -> None:
         read_ggml(path)
 
 
-def test_a_version_that_never_was(tmp_path: Path) -> None:
-    (tmp_path / "m.bin").write_bytes(b"tjgg" + struct.pack("<I", 9) + bytes(100))
-    with pytest.raises(ModelLoadError, match="its version is 9; there were 1 of ggmf, and 1 to 3 of ggjt"):
+@pytest.mark.parametrize(("magic", "version"), [(b"tjgg", 9), (b"tjgg", 4), (b"tjgg", 0), (b"fmgg", 2), (b"fmgg", 0)])
+def test_a_version_that_never_was(tmp_path: Path, magic: bytes, version: int) -> None:
+    (tmp_path / "m.bin").write_bytes(magic + struct.pack("<I", version) + bytes(100))
+    with pytest.raises(ModelLoadError, match=f"its version is {version}; there were 1 of ggmf, and 1 to 3 of ggjt"):
         read_ggml(tmp_path / "m.bin")

@@ -79,7 +79,22 @@ def test_one_shard_of_metas_says_how_many_there_should_be(tmp_path: Path) -> Non
 
 def test_more_shards_than_the_shapes_allow_are_of_two_models(tmp_path: Path) -> None:
     part = dict(meta_llama(parts=2))
-    assert "the folder says 3, and the shapes in them 2" in faults(write_meta(tmp_path / "m", part, part, part))
+    words = faults(write_meta(tmp_path / "m", part, part, part))
+    assert "the folder says 3, and the shapes in them 2; keep the files of one model alone" in words
+    assert "missing" not in words
+
+
+def test_a_layer_that_no_shard_has_whole_is_told_of_each(tmp_path: Path) -> None:
+    part = dict(meta_llama(parts=2))
+    found = inspect_model(write_meta(tmp_path / "whole", part, part))
+    assert "shards" not in told(found)
+    assert found.details["tensor-parallel parts"] == "2"
+    assert "tensor-parallel parts" not in inspect_model(write_meta(tmp_path / "one", dict(meta_llama()))).details
+    larger = dict(meta_llama(parts=2, layers=3))
+    lacking = {name: shape for name, shape in larger.items() if name != "layers.1.feed_forward.w1.weight"}
+    words = faults(write_meta(tmp_path / "m", lacking, lacking))
+    for file in ("consolidated.00.pth", "consolidated.01.pth"):
+        assert f"{file}: layers.1.feed_forward.w1.weight is not there, and other layers have it" in words
 
 
 def test_shards_of_different_models_do_not_belong_together(tmp_path: Path) -> None:
@@ -367,7 +382,7 @@ def test_errors_stand_before_warnings(tmp_path: Path) -> None:
 def test_a_tokenizer_and_a_name_on_the_hub_are_told_for_what_they_are() -> None:
     with pytest.raises(ModelLoadError, match="this is a tokenizer of 480 pieces; give the model's folder"):
         inspect_model(fixtures() / "llama" / "tokenizer.model")
-    with pytest.raises(ModelLoadError, match="download it first, if that is a name on Hugging Face"):
+    with pytest.raises(ModelLoadError, match="`chatbridge model pull THUDM/chatglm-6b` fetches it"):
         inspect_model(Path("THUDM/chatglm-6b"))
 
 

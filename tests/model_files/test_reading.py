@@ -12,7 +12,8 @@ import pytest
 
 from chatbridge import ModelLoadError, TensorInfo, check_model_file, read_json_object, read_tensors, weight_files
 from chatbridge.model_files.kinds import kind_of
-from chatbridge.model_files.tokenizer_files import chat_template_in, count_pieces, tokenizer_in
+from chatbridge.model_files.sentencepiece_files import count_pieces
+from chatbridge.model_files.tokenizer_files import chat_template_in, tokenizer_in
 from chatbridge.testing import fixtures
 
 from .writers import write_ggml, write_safetensors, write_torch

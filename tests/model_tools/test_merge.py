@@ -16,7 +16,7 @@ import pytest
 from chatbridge import ModelLoadError, inspect_model
 from chatbridge.cli import main
 from chatbridge.model_files.arrays import Weights
-from chatbridge.model_files.tokenizer_files import read_pieces
+from chatbridge.model_files.sentencepiece_files import read_sentencepiece
 from chatbridge.model_tools.lora import read_adapter
 from chatbridge.model_tools.matrices import floats
 from chatbridge.model_tools.merge import merge
@@ -214,11 +214,24 @@ def test_numbers_are_written_in_the_type_that_is_asked_for(dtype: str, exact: fl
 
 def test_a_llama_that_is_built_otherwise_is_merged_and_has_no_form_of_metas(tmp_path: Path) -> None:
     bent = copied(HF, tmp_path / "bent", "config.json", rope_scaling={"type": "linear", "factor": 2.0})
+    apart = copied(HF, tmp_path / "apart", "config.json", head_dim=32)
     biased = copied(HF, tmp_path / "biased", "config.json", attention_bias=True)
-    for base, words in ((bent, "stretches positions"), (biased, "has no form of Meta's")):
+    with ExitStack() as files:
+        arrays = {name: one.read(0, one.shape[0]) for name, one in open_model(HF, files).tensors.items()}
+    for file in biased.glob("pytorch_model*"):
+        file.unlink()
+    bias = {f"model.layers.{layer}.self_attn.q_proj.bias": np.ones(64, np.float16) for layer in (0, 1)}
+    write_arrays(biased / "model.safetensors", arrays | bias)
+    for base, words in (
+        (bent, "rope_scaling"),
+        (apart, "has no form of Meta's"),
+        (biased, "q_proj.bias and 1 more has no place"),
+    ):
         done = merge(base, [LLAMA / "alpaca-lora"], tmp_path / f"{base.name}-out", "hf")
         assert any("no perplexity was computed" in warning for warning in done.warnings)
         assert words in refused(base, [LLAMA / "alpaca-lora"], tmp_path / "out", "meta")
+    with Weights.of_files([tmp_path / "biased-out" / "model.safetensors"]) as weights:
+        assert (weights["model.layers.0.self_attn.q_proj.bias"].read() == 1).all()
 
 
 # --- another base, and what is refused -------------------------------------------------------------------------------
@@ -247,7 +260,8 @@ def knowing_base(folder: Path) -> Path:
             known[name] = np.zeros_like(known[name])
     embedding = np.random.default_rng(1).standard_normal((480, 64)).astype(np.float32) / 8
     head = np.zeros_like(embedding)
-    for text in (encode(read_pieces(LLAMA / "tokenizer.model"), sentence) for sentence in SENTENCES):
+    pieces = [(text, score) for text, score, _ in read_sentencepiece(LLAMA / "tokenizer.model").pieces]
+    for text in (encode(pieces, sentence) for sentence in SENTENCES):
         for one, following in pairwise(text):
             head[following] += 2 * embedding[one]
     write_arrays(folder / "model.safetensors", known | {"model.embed_tokens.weight": embedding, "lm_head.weight": head})

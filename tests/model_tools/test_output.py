@@ -21,7 +21,7 @@ from chatbridge.model_files.arrays import Weights, as_float32, from_float32
 from chatbridge.model_files.gguf import GgufHeader
 from chatbridge.model_files.reading import read_tensors
 from chatbridge.model_tools.gguf_file import GgufFile
-from chatbridge.model_tools.output import Container, NewTensor, check_space, output_folder, write_tensors
+from chatbridge.model_tools.output import Container, NewTensor, check_space, output_file, output_folder, write_tensors
 from chatbridge.model_tools.safetensors_file import SafetensorsFile
 from chatbridge.model_tools.torch_file import TorchFile
 
@@ -100,6 +100,17 @@ def test_values_stand_beside_the_tensors(tmp_path: Path) -> None:
     found = read_tensors(tmp_path / "a.pth")
     assert found.values == {"_strategy": "cpu fp32", "n": None}
     assert list(found.tensors) == list(ARRAYS)
+
+
+def test_a_matrix_may_be_turned_over_in_a_torch_file_alone(tmp_path: Path) -> None:
+    """Its numbers stay in the order in which they lay before."""
+    turned = [NewTensor("w", (4, 3), "float32", 48, TENSORS[0].make, strides=(1, 4))]
+    write_tensors(tmp_path / "a.pth", TorchFile(turned), turned, "key")
+    with Weights([read_tensors(tmp_path / "a.pth")]) as weights:
+        np.testing.assert_array_equal(weights["w"].read(), ARRAYS["one"].T)
+    for other in (SafetensorsFile, lambda tensors: GgufFile("llama", lambda writer: None, tensors)):
+        with pytest.raises(ValueError, match="no strides, and w has them"):
+            other(turned)
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
@@ -284,3 +295,47 @@ def test_what_is_no_float_is_refused_by_its_name(tmp_path: Path) -> None:
     write_tensors(tmp_path / "a.safetensors", SafetensorsFile(numbers), numbers, "key")
     with Weights.of_files([tmp_path / "a.safetensors"]) as weights, pytest.raises(ModelLoadError, match=r"ids .* int8"):
         weights["ids"].floats()
+
+
+# --- files that other programs write ---------------------------------------------------------------------------------
+
+
+def test_a_file_of_another_program_has_its_name_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "made.bin"
+    (tmp_path / "made.bin.partial").write_text("what a killed run has left, and more of it than is written now")
+    with output_file(path) as partial:
+        assert (partial.name, partial.stat().st_size, path.exists()) == ("made.bin.partial", 0, False)
+        partial.write_text("whole")
+    assert names_in(tmp_path) == ["made.bin"]
+    assert path.read_text() == "whole"
+
+
+@pytest.mark.parametrize("error", [ModelLoadError("no"), KeyboardInterrupt(), ZeroDivisionError()])
+def test_a_file_of_another_program_that_fails_or_is_stopped_leaves_nothing(
+    tmp_path: Path, error: BaseException
+) -> None:
+    def make() -> None:
+        with output_file(tmp_path / "made.bin") as partial:
+            partial.write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        make()
+    assert names_in(tmp_path) == []
+
+
+def test_two_programs_never_write_one_file(tmp_path: Path) -> None:
+    with output_file(tmp_path / "made.bin") as partial:
+        partial.write_text("ours")
+        with (
+            pytest.raises(ModelLoadError, match=r"made\.bin: another program is making it now"),
+            output_file(tmp_path / "made.bin"),
+        ):
+            raise AssertionError
+        assert partial.read_text() == "ours"
+    assert names_in(tmp_path) == ["made.bin"]
+
+
+def test_a_file_in_a_folder_that_is_not_there_is_an_error_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match="it can't be written: No such file"), output_file(tmp_path / "a" / "b"):
+        raise AssertionError

@@ -38,6 +38,7 @@ FITTING = [
     ("rwkv-raven-zh", info("RWKV-4-Raven-7B-v11-chn", {}, bos=None, vocab_size=50277)),
     ("rwkv-world", info("rwkv", {}, bos=None, vocab_size=65536)),
     ("llama-2", info("Llama-2-7B-Chat")),
+    ("llama-2", info("chinese-alpaca-2-7b")),
     ("llama-3", info("x", LLAMA_3)),
     ("vicuna", info("vicuna-13b-v1.5")),
     ("chatml", info("qwen", CHATML)),
@@ -72,6 +73,13 @@ def test_one_bos() -> None:
     assert 'do not begin with the BOS that the model wants -> set begin: "{bos}"' in said(none, info())
     typed = resolve("mine", Template(extends="alpaca", begin="<s>"), presets())
     assert "writes '<s>' as plain text, and the model has it as a control token -> write {bos}" in said(typed, info())
+    turns = Template(user="<|im_start|>{text}</s>", assistant="{text}<|im_end|>", stop_tokens=["<|im_end|>"])
+    model = info("x", {**CHATML, "<end>": 9}, eos=(2, 6))
+    assert [line.rpartition(" -> ")[2] for line in said(turns, model).splitlines() if "as plain text" in line] == [
+        "write {eos}",
+        "write {token:<|im_start|>}",
+        "write {token:<|im_end|>}",
+    ]
     in_system = resolve("mine", Template(extends="alpaca", system="Hi</s>"), presets())
     assert "-> write {eos}" in said(in_system, info())
 
@@ -104,6 +112,13 @@ def test_another_template_than_the_model_s_own() -> None:
     broken = info("alpaca", chat_template="{{ nothing.at.all }}")
     assert said(presets()["alpaca"], broken) == ""
     assert "error: the template 'model' can't be used with 'alpaca'" in said(presets()["model"], broken)
+
+
+def test_a_template_of_ones_own_is_another_if_its_headers_or_control_tokens_are() -> None:
+    alpaca, model = presets()["alpaca"], info("alpaca-7b", {**LLAMA, "<end>": 9})
+    changes = [{"begin": ""}, {"user": "### Asked:\n{text}\n\n"}, {"user": alpaca.user + "{token:<end>}"}]
+    mine = [resolve("mine", Template(extends="alpaca", **change), presets()) for change in changes]
+    assert ["looks like one for the template 'alpaca'" in said(one, model) for one in mine] == [False, True, True]
 
 
 def test_a_persona_is_no_other_template() -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from chatbridge.errors import StoreError
 from chatbridge.store import Cursors, Inbox, MessageIndex, NewOutboxMessage, Outbox, Store
+from chatbridge.store.inbox import edited
 from chatbridge.store.queue import Queue
 from chatbridge.store.schema import MIGRATIONS
 from chatbridge.types import Attachment, Author, Channel, Message
@@ -94,6 +95,27 @@ async def test_an_edit_changes_the_words_of_a_message_that_waits_and_nothing_els
     assert not await inbox.revise("bot", message(text="too late"))
 
 
+def test_of_an_edit_what_it_tells_is_taken_and_the_rest_is_as_before() -> None:
+    old = replace(message(), wanted=True, quoted="before", unreadable="too large")
+    silent = Message("1", ROOM, Author("a", "Ann"), "")
+    kept = edited(old, silent)
+    assert (kept.wanted, kept.quoted, kept.unreadable, kept.reply_to) == (True, "before", "too large", "0")
+    words = edited(old, replace(silent, text="words", wanted=False, quoted="after", reply_to=""))
+    assert (words.wanted, words.quoted, words.unreadable, words.reply_to) == (False, "after", "", "")
+    assert edited(old, replace(silent, unreadable="a virus")).unreadable == "a virus"
+    assert edited(old, replace(silent, text="words", unreadable="a virus")).unreadable == "a virus"
+
+
+async def test_what_was_answered_is_no_damage_when_it_is_asked_for(store: Store) -> None:
+    inbox = Inbox(store)
+    item = await inbox.add("bot", message())
+    assert item is not None
+    assert await inbox.asked(item.id) == item.asked
+    await inbox.finish(item.id)
+    assert await inbox.asked(item.id) is None
+    assert store.damaged_rows == 0
+
+
 async def test_what_was_answered_leaves_no_words_behind(store: Store, tmp_path: Path) -> None:
     inbox, outbox = Inbox(store), Outbox(store)
     item = await inbox.add("bot", message(text="a secret"))
@@ -151,6 +173,42 @@ async def test_an_answer_in_the_outbox_ends_the_message_in_the_inbox(store: Stor
     )
     assert (second.state, second.error, second.doubtful, second.language) == ("pending", "down", True, "zh")
     assert await outbox.open("other bot") == []
+
+
+async def test_a_nonce_stays_through_all_tries_of_a_message_and_is_no_other_ones(store: Store) -> None:
+    outbox = Outbox(store)
+    tried, fresh, edit = await outbox.put(
+        "bot", "room", [NewOutboxMessage("send", "n7"), NewOutboxMessage("send"), NewOutboxMessage("edit", "m1")]
+    )
+    assert tried.nonce == "n7"
+    assert edit.nonce not in ("m1", fresh.nonce)
+    await outbox.attempting(fresh.id, "send", fresh.nonce)
+    assert fresh.nonce in [row.nonce for row in await outbox.open("bot")]
+
+
+async def test_a_message_that_was_delivered_is_known_by_its_id_in_the_chat(store: Store) -> None:
+    outbox, index = Outbox(store), MessageIndex(store)
+    talk = await store.conversation("bot", "key")
+    first = await store.append(talk.id, "user", "hi", parent=None)
+    second = await store.append(talk.id, "assistant", "hello", parent=first.id)
+    shows, silent = await outbox.put(
+        "bot", "room", [NewOutboxMessage("send", node=second.id), NewOutboxMessage("delete", "m", node=second.id)]
+    )
+    await outbox.delivered(shows.id, "m7")
+    await outbox.delivered(silent.id, "")
+    found = await index.find("bot", "room", "m7")
+    assert found is not None
+    assert (found.key, found.node) == ("key", second.id)
+    assert await index.find("bot", "room", "") is None
+
+
+async def test_what_can_not_be_read_is_out_of_the_outbox_and_in_the_queue(store: Store) -> None:
+    outbox = Outbox(store)
+    first, second = await outbox.put("bot", "room", [NewOutboxMessage("send"), NewOutboxMessage("send")])
+    await outbox.put_aside(first.id, "it is no message")
+    assert [row.id for row in await outbox.open("bot")] == [second.id]
+    (entry,) = [entry for entry in await Queue(store).entries() if entry.given_up]
+    assert (entry.state, entry.error) == ("damaged", "it is no message")
 
 
 async def test_the_queue_lists_retries_and_drops(store: Store) -> None:

@@ -221,6 +221,7 @@ async def test_a_message_that_can_not_be_read_is_put_aside_whole(
         assert len(await Inbox(store).open("bot")) == 5
         (told,) = [record.getMessage() for record in caplog.records if "can't be read" in record.getMessage()]
         assert "row 1 of table inbox" in told
+        assert "it is put aside as damaged-1" in told
         (entry,) = [entry for entry in await Queue(store).entries() if entry.given_up]
         assert (entry.id, entry.channel, entry.state) == ("damaged-1", "inbox", "damaged")
         assert json.loads(entry.text)["message"] == content
@@ -251,6 +252,65 @@ async def test_a_conversation_goes_on_with_what_of_it_can_be_read(filled: Path) 
         assert store.damaged_rows == 4
         with pytest.raises(StoreError, match="only be dropped"):
             await Queue(store).retry("damaged-1")
+    finally:
+        await store.aclose()
+
+
+async def test_a_conversation_of_which_is_not_known_whose_it_is_is_nobodys(
+    filled: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for row, column in enumerate(("channel", "bot")):
+        spoil(filled, TABLES["conversations"], row, column, b"\xff\xfe not UTF-8")
+    store = await Store.open(filled)
+    try:
+        assert [(talk.bot, talk.channel) for talk in await store.conversations()] == [
+            ("bot", "three"),
+            ("", "two"),
+            ("bot", ""),
+        ]
+        current = await store.transaction(lambda db: db.execute("SELECT current FROM conversations").fetchall())
+        assert current == [(0,), (0,), (1,)]
+        assert {(await store.conversation("bot", room)).id for room in ROOMS} == {3, 4, 5}
+    finally:
+        await store.aclose()
+    told = [record.getMessage() for record in caplog.records]
+    assert ["it is mended, and kept as damaged-" in line for line in told] == [True, True]
+
+
+@pytest.mark.parametrize(("column", "value"), [("tail", None), ("vocabulary", None), ("tail", b"\x00")])
+async def test_of_an_answers_ids_and_what_they_mean_each_is_nothing_alone(
+    filled: Path, column: str, value: object
+) -> None:
+    spoil(filled, TABLES["nodes"], 1, column, value)
+    store = await Store.open(filled)
+    try:
+        assert (await store.node(2)).reply is None
+        row = await store.transaction(
+            lambda db: db.execute("SELECT text, tokens, tail, vocabulary FROM nodes WHERE id = 2").fetchone()
+        )
+        assert row == ("answer one", None, None, None)
+        (entry,) = [entry for entry in await Queue(store).entries() if entry.given_up]
+        assert entry.state == "mended"
+        assert ("tokens: it stands alone" in entry.error) is (value is None)
+    finally:
+        await store.aclose()
+
+
+@pytest.mark.parametrize("column", ["code", "paired"])
+async def test_what_is_written_over_a_row_that_can_not_be_read_is_as_if_it_were_new(filled: Path, column: str) -> None:
+    spoil(filled, TABLES["people"], 0, column, b"\x00")
+    spoil(filled, TABLES["usage"], 0, "tokens", "many")
+    spoil(filled, TABLES["marks"], 0, "value", "words")  # a text is greater than any number
+    person = min(PEOPLE, key=lambda one: one.id)
+    store = await Store.open(filled)
+    try:
+        pairing = await Pairings(store).request("bot", person)
+        assert pairing is not None
+        assert not pairing.paired
+        await UsageLog(store).add("bot", person, "2026-01-01", 3)
+        assert await UsageLog(store).tokens("bot", person.id, "2026-01-01") == 3
+        await Cursors(store).advance("bot", min(ROOMS), 2)
+        assert await Cursors(store).get("bot", min(ROOMS)) == 2
     finally:
         await store.aclose()
 

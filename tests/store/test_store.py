@@ -77,8 +77,38 @@ async def test_conversations_are_kept_apart_and_come_back(store: Store) -> None:
     assert (await store.conversation("bot", "other")).id not in (old.id, new.id)
     found = await store.conversations("bot", "room")
     assert [(talk.id, talk.title) for talk in found] == [(new.id, ""), (old.id, "how it began")]
-    await store.make_current(old.id)
+    again = await store.make_current(old.id)
+    assert (again.id, again.title, again.overrides) == (old.id, "how it began", {"model": "raven"})
     assert (await store.conversation("bot", "room")).overrides == {"model": "raven"}
+
+
+async def test_what_is_said_beside_the_talk_leaves_it_where_it_is(store: Store) -> None:
+    talk = await store.conversation("bot", "room")
+    first = await store.append(talk.id, "user", "hi", parent=None)
+    aside = await store.append(talk.id, "assistant", "hello", parent=first.id, move=False)
+    assert (await store.get(talk.id)).head == first.id
+    assert [node.id for node in await store.children(talk.id, first.id)] == [aside.id]
+
+
+async def test_a_copy_is_what_was_said_and_of_whom_it_is(store: Store) -> None:
+    talk = await store.conversation("bot", "room")
+    rules = await store.append(talk.id, "system", "rules", parent=None, trusted=True)
+    asked = await store.append(talk.id, "user", "hi", parent=rules.id, name="Ann", author="a", service_id="1")
+    reply = Reply("hello", (5, 6), "x", "v", "well")
+    answer = await store.append(talk.id, "assistant", "hello", parent=asked.id, reply=reply, partial=True)
+    copied = await store.copy(answer.id, "room/b", "b")
+    assert (await store.conversation("bot", "room/b")).head == copied.id
+    path = await store.path(copied.conversation)
+    assert [(node.role, node.text, node.name, node.author) for node in path] == [
+        ("system", "rules", "", ""),
+        ("user", "hi", "Ann", "b"),
+        ("assistant", "hello", "", ""),
+    ]
+    assert [node.trusted for node in path] == [True, False, False]
+    assert (path[2].reply, path[2].partial, path[1].service_id) == (reply, True, None)
+    assert [node.created for node in path] == [node.created for node in (rules, asked, answer)]
+    with pytest.raises(StoreError, match="no message 99"):
+        await store.copy(99, "room/b", "b")
 
 
 async def test_nodes_of_another_conversation_are_refused(store: Store) -> None:
@@ -88,6 +118,12 @@ async def test_nodes_of_another_conversation_are_refused(store: Store) -> None:
         await store.append(ours.id, "user", "hi", parent=node.id)
     with pytest.raises(StoreError, match="has no message"):
         await store.set_head(ours.id, node.id)
+    with pytest.raises(StoreError, match="has no message"):
+        await store.set_trim(ours.id, node.id)
+    with pytest.raises(StoreError, match="no conversation 99"):
+        await store.append(99, "user", "hi", parent=None)
+    with pytest.raises(StoreError, match="no conversation 99"):
+        await store.make_current(99)
     with pytest.raises(StoreError, match="no conversation 99"):
         await store.set_overrides(99, {})
     with pytest.raises(StoreError, match="no conversation 99"):

@@ -90,7 +90,11 @@ async def test_unless_set_nothing_but_ids_of_answered_messages_goes(store: Store
     assert await inbox.add("bot", Message("1", Channel("room"), ANN, "hi")) is not None
 
 
-async def test_a_row_from_a_clock_that_was_ahead_stays_and_holds_up_no_other(store: Store) -> None:
+@pytest.mark.parametrize("step_seconds", [0.0, 1.0], ids=["small steps", "one step"])
+async def test_a_row_from_a_clock_that_was_ahead_stays_and_holds_up_no_other(
+    store: Store, monkeypatch: pytest.MonkeyPatch, step_seconds: float
+) -> None:
+    monkeypatch.setattr(upkeep, "STEP_SECONDS", step_seconds)
     inbox = Inbox(store)
     for number in range(60):
         item = await inbox.add("bot", Message(str(number), Channel("room"), ANN, "hi"))

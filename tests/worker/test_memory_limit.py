@@ -34,6 +34,13 @@ def test_what_is_allocated_counts(limit: int | None, size: int, ends: int) -> No
     assert ("MemoryError" in done.stderr) == bool(ends)
 
 
+def test_a_process_is_at_its_limit_when_hardly_anything_is_left() -> None:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (used,) = (int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
+    assert not at_limit(None)
+    assert [at_limit(int(used * times)) for times in (0.5, 1.04, 1.3, 20)] == [True, True, False, False]
+
+
 def test_a_model_that_needs_more_is_told_of_with_its_limit() -> None:
     async def main() -> None:
         backend = WorkerBackend(toy_backend, ToyOptions(), name="toy", memory_limit=2**20)

@@ -12,7 +12,11 @@ COMMANDS = {
     "convert": "Make another form of a model: GGUF, Hugging Face's, Meta's, int4, …",
     "decrypt": "Decrypt weights that BELLE published as XOR with the original LLaMA.",
     "inspect": "Tell what lies at a path, from headers and shapes alone.",
+    "list": "List models that can be fetched by name, and those that were.",
     "merge": "Merge LoRA adapters into their model, vocabularies and all.",
+    "plan": "Tell whether a model fits, where it goes, and what would make it fit.",
+    "pull": "Fetch a model: by a name of the list, from Hugging Face, or by an address.",
+    "quantize": "Make a GGUF file smaller by llama.cpp's quantiser, and compare both.",
 }
 
 

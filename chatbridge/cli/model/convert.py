@@ -23,37 +23,51 @@ if TYPE_CHECKING:
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file or folder to make.")
 @click.option("-t", "--to", "target", required=True, metavar="FORM", help="What to make: f16, q8_0, hf, meta, int4, …")
-def command(source: Path, output: Path, target: str) -> None:
+@click.option("--parts", type=click.IntRange(1, 64), help="Tensor-parallel parts of Meta's form; 1 unless given.")
+@click.option(
+    "--base", type=click.Path(path_type=Path),
+    help="The model that an adapter was trained on, where the adapter does not lead to it.",
+)  # fmt: skip
+def command(source: Path, output: Path, target: str, **options: object) -> None:
     """Make another form of the model at SOURCE.
 
     GGUF of type f32, f16, bf16 or q8_0; hf and meta for those forms; and what plugins make. The output is whole or not
     there; a run that was killed is gone on with by the same command. Exits 1 where it can't be made.
     """
-    made = convert(source, output, target, {})
+    made = convert(source, output, target, {name: value for name, value in options.items() if value is not None})
     echo(f"{made} is made. Talk to it: chatbridge repl -m {shlex.quote(str(made))}")
 
 
 def convert(source: Path, output: Path, target: str, options: Mapping[str, object]) -> Path:
     """Convert by whatever converter fits. Raises ModelLoadError."""
     from chatbridge.cli.progress import ProgressBar
-    from chatbridge.model_files.inspect import inspect_model
     from chatbridge.model_tools.converter import Conversion
     from chatbridge.model_tools.report import Report
     from chatbridge.plugins.manager import Plugins
 
-    found = inspect_model(source)
-    if not found.sound:
-        wrong = next(problem for problem in found.problems if problem.severity == "error")
-        raise ModelLoadError(f"{found.path}: {wrong.message}{f'; {wrong.remedy}' if wrong.remedy else ''}")
+    found = sound_source(source)
     converter = _chosen(found, target, Plugins().converters.values())
     if output.exists():
         raise ModelLoadError(f"{output}: it is there already; name another output, or delete it")
+    if surplus := sorted(options.keys() - set(converter.options)):
+        raise ModelLoadError(f"--{surplus[0]} is not for making {target!r} of this ({found.path}); leave it out")
     with ProgressBar() as progress:
         work = Conversion(found, target, output, options, progress, Report(shlex.join(sys.argv[1:])))
         if converter.check is not None:
             converter.check(work)
         converter.convert(work)
     return output
+
+
+def sound_source(path: Path) -> ModelDescription:
+    """What lies there, if nothing is wrong with it. Raises ModelLoadError."""
+    from chatbridge.model_files.inspect import inspect_model
+
+    found = inspect_model(path)
+    if not found.sound:
+        wrong = next(problem for problem in found.problems if problem.severity == "error")
+        raise ModelLoadError(f"{found.path}: {wrong.message}{f'; {wrong.remedy}' if wrong.remedy else ''}")
+    return found
 
 
 def _chosen(found: ModelDescription, target: str, known: Iterable[Converter]) -> Converter:
@@ -64,6 +78,19 @@ def _chosen(found: ModelDescription, target: str, known: Iterable[Converter]) ->
             return converter
     what = f"{found.path}: this is {found.family or found.format or 'a model'} ({found.layout})"
     if not fitting:
-        raise ModelLoadError(f"{what}, which nothing here converts; `chatbridge model inspect` says what runs it")
+        other = ELSEWHERE.get(found.layout, "`chatbridge model inspect` says what runs it")
+        raise ModelLoadError(f"{what}, which nothing here converts; {other}")
     words = ", ".join(dict.fromkeys(word for converter in fitting for word in converter.makes))
-    raise ModelLoadError(f"{what}, of which no {target!r} is made; give one of: {words}")
+    packed = "; to pack it, make f16 first, and `chatbridge model quantize` that" if "f16" in words else ""
+    raise ModelLoadError(f"{what}, of which no {target!r} is made; give one of: {words}{packed}")
+
+
+ELSEWHERE = {
+    "huggingface": "llama.cpp's convert_hf_to_gguf.py may make a GGUF file of it",
+    "chatglm2": "llama.cpp's convert_hf_to_gguf.py makes a GGUF file of it",
+    "peft": "llama.cpp's convert_lora_to_gguf.py may make a GGUF adapter of it",
+    "ggml": "llama.cpp's convert_llama_ggml_to_gguf.py makes a GGUF file of it",
+    "rwkv": "for GGUF, take the model in Hugging Face's form to llama.cpp's convert_hf_to_gguf.py",
+    "safetensors": "give the folder with its config.json and tokenizer",
+}
+"""Who converts forms that nothing here does."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from chatbridge import hookimpl
 
 if TYPE_CHECKING:
-    from chatbridge import BackendType
+    from chatbridge import BackendType, Converter
 
 
 @hookimpl
@@ -16,3 +16,10 @@ def register_backends() -> Iterable[BackendType]:
     from chatbridge_glm.backend import glm
 
     return [glm]
+
+
+@hookimpl
+def register_converters() -> Iterable[Converter]:
+    from chatbridge_glm.converters import CONVERTERS
+
+    return CONVERTERS

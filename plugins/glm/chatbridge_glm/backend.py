@@ -9,12 +9,10 @@ from chatbridge import BackendType, DiskCache, ModelLoadError, limit_blas_thread
 from chatbridge_glm.options import GlmOptions
 
 if TYPE_CHECKING:
+    from chatbridge import Machine, MemoryPlan, PlanRequest
     from chatbridge_glm.loading import Loaded
     from chatbridge_glm.local_model import GlmModel
     from chatbridge_glm.tokenizer import GlmTokenizer
-
-PIECE, PIECE_ON_CARDS = 64, 1024
-"""Tokens of a prompt that are computed at a time, between which others may have their turn."""
 
 
 def load(options: GlmOptions, progress: Callable[[float, str], None]) -> GlmModel:
@@ -22,6 +20,7 @@ def load(options: GlmOptions, progress: Callable[[float, str], None]) -> GlmMode
     _use_threads(options.threads)
     from chatbridge_glm import describe, loading
     from chatbridge_glm.local_model import GlmModel
+    from chatbridge_glm.memory import PIECE, PIECE_ON_CARDS
 
     tokenizer = tokenizer_for(options)
     loaded = loading.load(options, progress)
@@ -32,6 +31,13 @@ def load(options: GlmOptions, progress: Callable[[float, str], None]) -> GlmMode
     model = GlmModel(info, tokenizer, loaded.model, loaded.layout, loaded.prefixes, piece, kept)
     progress(1.0, "ready")
     return model
+
+
+def plan(options: GlmOptions, machine: Machine, request: PlanRequest) -> MemoryPlan:
+    """What the model takes of a machine, from headers alone. Raises ModelLoadError."""
+    from chatbridge_glm import planning
+
+    return planning.plan(options, machine, request)
 
 
 def tokenizer_for(options: GlmOptions) -> GlmTokenizer:
@@ -90,4 +96,5 @@ glm = BackendType(
     "ChatGLM-6B and GLM-130B in torch, whole or in 8 or 4 bits, with P-Tuning prefixes",
     load=load,
     build_info=build_info,
+    plan=plan,
 )

@@ -28,8 +28,6 @@ MATRICES = (
     "mlp.dense_h_to_4h",
     "mlp.dense_4h_to_h",
 )
-BY_COLUMNS = ("attention.dense", "mlp.dense_4h_to_h")
-"""Whose shards are parts of the columns; of all others they are parts of the rows."""
 
 _LAYER = re.compile(r"transformer\.layers\.(\d+)\.")
 _NORMS = ("input_layernorm", "post_attention_layernorm")
@@ -104,8 +102,8 @@ def _read_hub(path: Path, tokenizer: Path | None) -> Checkpoint:
         files=found,
         tensors=tensors,
         parallel=1,
-        bits=_bits(path, tensors, layer_key(0, MATRICES[0]), config.hidden_size),
-        embedding_bits=_bits(path, tensors, EMBEDDING, config.hidden_size),
+        bits=bits_of(path, tensors, layer_key(0, MATRICES[0]), config.hidden_size),
+        embedding_bits=bits_of(path, tensors, EMBEDDING, config.hidden_size),
         prefix=any(name.startswith(PREFIX) for name in tensors),
         tokenizer=tokenizer or path / "ice_text.model",
         anchor=("<sop>", config.sop),
@@ -130,7 +128,7 @@ def _by_rows(config: Config, rows: int) -> Config:
     )
 
 
-def _bits(path: Path, tensors: Mapping[str, TensorInfo], name: str, width: int) -> int:
+def bits_of(path: Path, tensors: Mapping[str, TensorInfo], name: str, width: int) -> int:
     """In how many bits a matrix with `width` columns is packed, told from its shape; 0 where it is not."""
     if f"{name}.weight_scale" not in tensors:
         return 0
@@ -172,7 +170,8 @@ def _layers_of(names: Mapping[str, Any]) -> int:
     return 1 + max((int(found[1]) for name in names if (found := _LAYER.match(name))), default=-1)
 
 
-def _read_sat(path: Path, config_file: Path | None, tokenizer: Path | None) -> Checkpoint:
+def shards_of(path: Path) -> list[WeightFile]:
+    """The shards of a checkpoint in SAT's form, by their ranks. Raises ModelLoadError where they are not all there."""
     folder = path
     if (path / "latest").exists():
         iteration = (path / "latest").read_text(encoding="utf-8").strip()
@@ -191,15 +190,21 @@ def _read_sat(path: Path, config_file: Path | None, tokenizer: Path | None) -> C
     for other in found[1:]:
         if other.tensors != first.tensors:
             raise ModelLoadError(f"{other.path}: its tensors have other shapes than those of {first.path.name}")
+    return found
+
+
+def _read_sat(path: Path, config_file: Path | None, tokenizer: Path | None) -> Checkpoint:
+    found = shards_of(path)
+    first = found[0]
     values = _values(config_file)
-    config = _sat_sizes(path, first.tensors, len(shards), values)
+    config = _sat_sizes(path, first.tensors, len(found), values)
     return Checkpoint(
         path=path,
         config=config,
         files=found,
         tensors=first.tensors,
-        parallel=len(shards),
-        bits=_bits(path, first.tensors, layer_key(0, MATRICES[0]), config.hidden_size),
+        parallel=len(found),
+        bits=bits_of(path, first.tensors, layer_key(0, MATRICES[0]), config.hidden_size),
         embedding_bits=0,
         prefix=False,
         tokenizer=tokenizer or path / "ice_text.model",

@@ -76,12 +76,13 @@ def read_config(path: Path) -> Config:
         raise ModelLoadError(f"{path}: this is no config.json of a model: it holds a {type(values).__name__}")
     _refuse_others(path, values)
     try:
-        return _config(values)
+        return config_of(values)
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise ModelLoadError(f"{path}: the entry {error} is missing or no number that could be") from error
 
 
-def _config(values: Mapping[str, Any]) -> Config:
+def config_of(values: Mapping[str, Any]) -> Config:
+    """The configuration that config.json's entries make. Raises KeyError, TypeError or ValueError."""
     gmask, mask = int(values["gmask_token_id"]), int(values["mask_token_id"])
     config = Config(
         architecture="ChatGLM-6B",

@@ -12,23 +12,20 @@ from hashlib import blake2b
 
 import torch
 
-from chatbridge import ModelLoadError
+from chatbridge import ModelLoadError, refuse_what_does_not_fit, this_machine
 from chatbridge_glm import checkpoint as checkpoints
 from chatbridge_glm import files, memory, prefix, quantization
 from chatbridge_glm.checkpoint import Checkpoint
-from chatbridge_glm.memory import Machine, Plan, gib
+from chatbridge_glm.memory import Plan, gib
 from chatbridge_glm.model import Glm
 from chatbridge_glm.options import GlmOptions
+from chatbridge_glm.planning import context_length, memory_plan, plan_for
 from chatbridge_glm.state import Layout, Prefix
 from chatbridge_glm.weights import Loader, Recipe
 
 Progress = Callable[[float, str], None]
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-QUICK = 1e9
-"""Parameters up to which packed weights are multiplied exactly, row by row; beyond, torch's kernels are worth more."""
-
-_BITS = {"none": 0, "int8": 8, "int4": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +50,10 @@ def load(options: GlmOptions, progress: Progress) -> Loaded:
     """Load the model that the options name. Raises ModelLoadError, if it can before any weights are read."""
     progress(0.0, "looking at the files")
     checkpoint = checkpoints.read(options.path, options.config, options.tokenizer)
-    machine = memory.this_machine()
+    machine = this_machine()
     plan = plan_for(options, checkpoint, machine)
     _devices_are_there(plan)
-    memory.refuse_what_does_not_fit(checkpoint, plan, machine)
+    refuse_what_does_not_fit(memory_plan(options, checkpoint, machine))
     # Prefixes are small, and one that doesn't fit should not be found out after half an hour.
     prefixes, digests = _prefixes(options, checkpoint)
     mapped = frozenset(number for number, name in enumerate(plan.devices) if name == memory.DISK)
@@ -82,38 +79,8 @@ def load(options: GlmOptions, progress: Progress) -> Loaded:
         context_length(options, checkpoint),
         _fingerprint(checkpoint, plan, cache, digests, kernels),
     )
-    room = memory.conversations(checkpoint.config, cache, layout.max_length, plan.devices, memory.this_machine())
+    room = memory.conversations(checkpoint.config, cache, layout.max_length, plan.devices, this_machine())
     return Loaded(checkpoint, plan, model, layout, prefixes, digests, loader.held, kernels, room)
-
-
-def context_length(options: GlmOptions, checkpoint: Checkpoint) -> int:
-    """Tokens of a conversation. Raises ModelLoadError for more than there are positions."""
-    most = checkpoint.config.max_sequence_length
-    if options.context_length is not None and options.context_length > most:
-        raise ModelLoadError(f"context_length: {options.context_length} is more than the {most} that the model can")
-    return options.context_length or most
-
-
-def plan_for(options: GlmOptions, checkpoint: Checkpoint, machine: Machine) -> Plan:
-    """How the model is to lie in memory. Raises ModelLoadError for what these files can't be."""
-    bits = checkpoint.bits if options.quantization == "auto" else _BITS[options.quantization]
-    if checkpoint.bits and bits != checkpoint.bits:
-        raise ModelLoadError(
-            f"quantization: {options.quantization}: the files hold weights of {checkpoint.bits} bits already, and what "
-            "was lost is not in them; leave it out, or take the model in fp16"
-        )
-    dtypes = [options.dtype]
-    if options.dtype == "auto":
-        cards = bool(machine.cards) if not options.device else any(name != "cpu" for name in options.device)
-        large = bool(bits) and checkpoint.parameters > QUICK and quantization.kernel_works(bits)
-        dtypes = ["fp16"] if cards else ["bf16"] if large else ["fp32", "bf16"]
-    plans = []
-    for dtype in dtypes:
-        plan = Plan(bits, dtype, ("cpu",) * checkpoint.config.layers)
-        needed = memory.needs(checkpoint, plan)
-        places = memory.place(checkpoint.config.layers, options.device, machine, needed.layer, needed.embedding)
-        plans.append(Plan(bits, dtype, places))
-    return next((plan for plan in plans if not memory.shortage(memory.needs(checkpoint, plan), machine)), plans[-1])
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from chatbridge import ModelLoadError, free_memory
+from chatbridge import Machine, ModelLoadError
 from chatbridge_glm.checkpoint import Checkpoint
 from chatbridge_glm.config import Config
 
@@ -20,15 +20,13 @@ KEPT = 1 << 30
 """What the states of finished answers take of main memory."""
 
 SPARE = 512 << 20
-"""What CUDA and the products themselves take on a card."""
+"""What CUDA and torch's own allocator take on a card."""
 
+PROGRAM = 256 << 20
+"""What Python and torch take of main memory before there is a model; measured with torch 2.13."""
 
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Free bytes: of main memory (0 where it can't be told), and of each NVIDIA card by its number."""
-
-    main: int
-    cards: tuple[int, ...] = ()
+PIECE, PIECE_ON_CARDS = 64, 1024
+"""Tokens of a prompt that are computed at a time, between which others may have their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +46,6 @@ class Needs:
     embedding: int
     devices: Mapping[str, int]
     peak: int
-
-
-def this_machine() -> Machine:
-    """What is free here and now."""
-    import torch
-
-    cards: tuple[int, ...] = ()
-    if torch.cuda.is_available():
-        cards = tuple(torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count()))
-    return Machine(free_memory(), cards)
 
 
 def layer_bytes(config: Config, bits: int, dtype: str, device: str, parts: int = 1) -> int:
@@ -111,6 +99,20 @@ def cache_bytes(config: Config, cache_dtype: str) -> int:
     return 2 * config.layers * config.hidden_size * WIDTH[cache_dtype]
 
 
+def working_bytes(config: Config, dtype: str, device: str, length: int, *, on_cards: bool) -> int:
+    """What a step takes besides on a device where layers lie, for a prompt of that many tokens.
+
+    Counts what `model.Pass` holds: hidden states and queries of all tokens, and the products of one piece.
+    """
+    width = 4 if device == "cpu" else WIDTH[dtype]
+    hidden, inner = config.hidden_size, config.inner_hidden_size
+    piece = min(length, PIECE_ON_CARDS if on_cards else PIECE)
+    wide = 2 * inner if config.glu else inner
+    products = max(6 * hidden, 4 * hidden + 2 * wide + 2 * inner)
+    logits = 2 * config.vocab_size * 4
+    return width * (2 * length * hidden + piece * (products + length)) + logits
+
+
 def conversations(config: Config, cache_dtype: str, length: int, devices: Sequence[str], free: Machine) -> int:
     """How many conversations of that length there is room for beside a loaded model; at least 1."""
     found = 1 << 20
@@ -118,20 +120,23 @@ def conversations(config: Config, cache_dtype: str, length: int, devices: Sequen
         share = devices.count(device) * cache_bytes(config, cache_dtype) // config.layers * length
         number = int(device.partition(":")[2] or 0)
         on_card = device.startswith("cuda") and number < len(free.cards)
-        room = free.cards[number] - SPARE if on_card else free.main - KEPT
+        room = free.cards[number].free - SPARE if on_card else free.main - KEPT
         if on_card or free.main:
             found = min(found, room // share)
     return max(1, found)
 
 
-def place(layers: int, given: Mapping[str, int], machine: Machine, layer: int, first: int) -> tuple[str, ...]:
+def place(
+    layers: int, given: Mapping[str, int], machine: Machine, layer: int, first: int, spare: int = SPARE
+) -> tuple[str, ...]:
     """Where each layer goes. `given`: devices with their layers, 0 for a share by free memory; empty for all cards.
 
-    `layer` and `first`: bytes of one layer, and of what lies on the first device besides. Raises ModelLoadError.
+    `layer` and `first`: bytes of one layer, and of what lies on the first device besides; `spare`: what is left free on
+    each card. Raises ModelLoadError.
     """
     if not given:
         given = {f"cuda:{number}": 0 for number in range(len(machine.cards))} or {"cpu": 0}
-        if machine.cards and sum(_room(name, machine, layer) for name in given) < layers:
+        if machine.cards and sum(_rooms([*given], machine, layer, first, spare).values()) < layers:
             given = {**given, "cpu": 0}
     if any(given.values()):
         if not all(given.values()) or sum(given.values()) != layers:
@@ -141,59 +146,31 @@ def place(layers: int, given: Mapping[str, int], machine: Machine, layer: int, f
             )
         counts = dict(given)
     else:
-        counts = _shared(layers, [*given], machine, layer, first)
+        counts = _shared(layers, [*given], machine, layer, first, spare)
     return tuple(name for name, count in counts.items() for _ in range(count))
 
 
-def _shared(layers: int, names: Sequence[str], machine: Machine, layer: int, first: int) -> dict[str, int]:
+def _shared(layers: int, names: Sequence[str], machine: Machine, layer: int, first: int, spare: int) -> dict[str, int]:
     """Cards are filled evenly, by what is free on each; what they have no room for goes to the processor."""
     counts = dict.fromkeys(names, 0)
-    rooms = {name: _room(name, machine, layer) for name in names if name.startswith("cuda")}
-    if rooms:
-        rooms[next(iter(rooms))] = max(0, next(iter(rooms.values())) - -(-first // layer))
-    left = layers if not rooms or len(rooms) == len(names) else min(layers, sum(rooms.values()))
-    for name, room in rooms.items():
-        counts[name] = min(left, -(-left * room // max(1, sum(rooms.values()))))
-    missing = layers - sum(counts.values())
+    rooms = _rooms(names, machine, layer, first, spare)
+    total = sum(rooms.values())
+    on_cards = 0 if not total else layers if len(rooms) == len(names) else min(layers, total)
+    before = 0
+    for name, room in rooms.items() if total else ():
+        # Rounded at the borders between cards, so that they add up.
+        counts[name] = -(-on_cards * (before + room) // total) - -(-on_cards * before // total)
+        before += room
     others = [name for name in names if name not in rooms] or [names[-1]]
-    counts[others[0]] += missing
+    counts[others[0]] += layers - on_cards
     return {name: count for name, count in counts.items() if count}
 
 
-def _room(name: str, machine: Machine, layer: int) -> int:
-    number = int(name.partition(":")[2] or 0)
-    free = machine.cards[number] if number < len(machine.cards) else 0
-    return max(0, free - SPARE) // layer
-
-
-def refuse_what_does_not_fit(checkpoint: Checkpoint, plan: Plan, machine: Machine) -> None:
-    """Raises ModelLoadError where the plan needs more than there is, with what would fit."""
-    if short := shortage(needs(checkpoint, plan), machine):
-        smaller = [bits for bits in (8, 4) if not checkpoint.bits and bits < (plan.bits or 16)]
-        fits = next(
-            (
-                bits
-                for bits in smaller
-                if not shortage(needs(checkpoint, Plan(bits, plan.dtype, plan.devices)), machine)
-            ),
-            None,
-        )
-        remedy = f"quantization: int{fits} would fit" if fits else "take a smaller model, free memory, or leave layers"
-        remedy += "" if fits else " in the files by device: disk, which is slow"
-        raise ModelLoadError(f"{checkpoint.path}: {short}; {remedy}")
-
-
-def shortage(needed: Needs, machine: Machine) -> str:
-    """What is too little, in words; empty where everything fits."""
-    for device, size in needed.devices.items():
-        if device.startswith("cuda"):
-            number = int(device.partition(":")[2] or 0)
-            free = machine.cards[number] if number < len(machine.cards) else 0
-            if size + SPARE > free:
-                return f"{device} would need {gib(size + SPARE)}, and {gib(free)} are free"
-    if machine.main and needed.peak > machine.main:
-        return f"loading needs {gib(needed.peak)} of main memory, and {gib(machine.main)} are free"
-    return ""
+def _rooms(names: Sequence[str], machine: Machine, layer: int, first: int, spare: int) -> dict[str, int]:
+    """For how many layers each card has room; the first has the embedding besides."""
+    cards = [name for name in names if name.startswith("cuda")]
+    free = [(machine.free(name) or 0) - spare - (first if name == cards[0] else 0) for name in cards]
+    return {name: max(0, bytes_) // layer for name, bytes_ in zip(cards, free, strict=True)}
 
 
 def report(checkpoint: Checkpoint, plan: Plan) -> str:

@@ -43,10 +43,13 @@ class Packed:
         return Packed(self.weight.to(device), self.scale.to(device), self.bits)
 
 
-def quantize(weight: Any, bits: int) -> Packed:
-    """Pack a matrix [out, in], bit for bit as the original code packs it from half precision."""
-    weight = weight.half()
-    scale = (weight.abs().max(dim=-1).values / (2 ** (bits - 1) - 1)).half()
+def quantize(weight: Any, bits: int, *, exact: bool = False) -> Packed:
+    """Pack a matrix [out, in], bit for bit as the original code packs it from half precision.
+
+    `exact`: it is reckoned in float32, as those were that have a packed embedding, too.
+    """
+    weight = weight.half().float() if exact else weight.half()
+    scale = weight.abs().max(dim=-1).values / (2 ** (bits - 1) - 1)
     packed = torch.empty(weight.shape[0], weight.shape[1] * bits // 8, dtype=torch.int8)
     rows = max(1, UNPACKED // weight.shape[1])
     for start in range(0, weight.shape[0], rows):
@@ -54,7 +57,7 @@ def quantize(weight: Any, bits: int) -> Packed:
         # A row of zeros has the scale 0, and 0 / 0 is no number.
         whole = torch.round(part / own).nan_to_num_(0).to(torch.int8)
         packed[start : start + rows] = whole if bits == 8 else (whole[:, 0::2] << 4) | (whole[:, 1::2] & 15)
-    return Packed(packed, scale, bits)
+    return Packed(packed, scale.half(), bits)
 
 
 def unpack(packed: Packed, dtype: Any, rows: slice = slice(None)) -> Any:

@@ -16,17 +16,15 @@ import torch.nn.functional as F  # noqa: N812
 
 from chatbridge import ModelLoadError
 from chatbridge_glm import quantization
-from chatbridge_glm.checkpoint import BY_COLUMNS, EMBEDDING, FINAL_NORM, HEAD, MATRICES, PREFIX, Checkpoint, layer_key
+from chatbridge_glm.checkpoint import EMBEDDING, FINAL_NORM, HEAD, MATRICES, PREFIX, Checkpoint, layer_key
 from chatbridge_glm.files import OpenFile, drop
 from chatbridge_glm.model import Glm, Layer, Linear, Norm
+from chatbridge_glm.parallel import Cut, cut_of, cut_shape, pieces
 from chatbridge_glm.quantization import Packed, Product
 from chatbridge_glm.rotary import Rotary
 
 _COPIED = 1 << 26
 """Bytes that are copied at a time."""
-
-HALVED = "mlp.dense_h_to_4h"
-"""Each of whose shards has a part of the gates and the same part of what they let through."""
 
 Parts = Sequence[Any]
 """One tensor of the checkpoint, of each of its shards."""
@@ -73,7 +71,7 @@ class Loader:
         config = self.checkpoint.config
         try:
             self._read()
-        except (RuntimeError, MemoryError, OSError) as error:
+        except (RuntimeError, MemoryError, OSError, ValueError) as error:
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ModelLoadError(f"{self.checkpoint.path}: the weights can't be loaded: {why}") from error
         layers = tuple(self._layer(number) for number in range(config.layers))
@@ -130,16 +128,16 @@ class Loader:
         if name.startswith(EMBEDDING):
             return self._embedding_of(name, parts)
         scales = self._scales.pop(name, None)
-        device, layer_name = self._device(name), name.removesuffix(".weight")
+        device = self._device(name)
         if self._stays(name):
-            return self._mapped(layer_name, parts, scales)
+            return self._mapped(cut_of(name), parts, scales)
         if scales is None:
             weight = _joined(name, parts)
             if not self.recipe.bits:
                 return self._dense(weight, device)
             return self._packed(quantization.quantize(weight, self.recipe.bits), device, fresh=True)
         bits = self.checkpoint.bits
-        if len(parts) > 1 and layer_name.endswith(BY_COLUMNS):
+        if len(parts) > 1 and cut_of(name) is Cut.COLUMNS:
             # Each shard's scales are those of its own columns, so its integers mean nothing to the others.
             whole = [Packed(part, scale, bits) for part, scale in zip(parts, scales, strict=True)]
             products = [self._packed(one, device) for one in whole]
@@ -151,7 +149,7 @@ class Loader:
         found = name.startswith("transformer.layers.") and name.removesuffix(".weight").endswith(MATRICES)
         return found and name.endswith(".weight") and int(name.split(".")[2]) in self.recipe.mapped
 
-    def _mapped(self, layer_name: str, parts: Parts, scales: Parts | None) -> Product:
+    def _mapped(self, cut: Cut, parts: Parts, scales: Parts | None) -> Product:
         """The product with the parts of a matrix that stay in the files."""
         products: list[Product] = []
         for number, part in enumerate(parts):
@@ -161,10 +159,10 @@ class Loader:
                 products.append(quantization.exact_product(Packed(part, scales[number], self.checkpoint.bits)))
         if len(products) == 1:
             return products[0]
-        if layer_name.endswith(BY_COLUMNS):
+        if cut is Cut.COLUMNS:
             widths = [part.shape[1] * (8 // self.checkpoint.bits if scales else 1) for part in parts]
             return quantization.Split(products, widths)
-        return quantization.Stacked(products, halves=layer_name.endswith(HALVED))
+        return quantization.Stacked(products, halves=cut is Cut.HALVES)
 
     def _packed(self, packed: Packed, device: Any, *, fresh: bool = False) -> Product:
         weight, scale = self._keep(packed.weight, device, fresh=fresh), self._keep(packed.scale, device)
@@ -237,28 +235,20 @@ class Loader:
 
 
 def _joined(name: str, parts: Parts) -> Any:
-    """A tensor of all shards: by rows, by columns, by halves of rows, or one of them where all are the same.
+    """A tensor of all shards, put together as it was cut; one of them where all are the same.
 
     What was copied is let go at once, so that never more than one part lies there twice.
     """
-    layer_name, columns = name.rpartition(".")[0], name.endswith(".weight")
-    by_columns = columns and layer_name.endswith(BY_COLUMNS)
-    by_rows = layer_name.endswith((HALVED, MATRICES[0])) or name.startswith(EMBEDDING)
-    if len(parts) == 1 or not (by_columns or by_rows):
+    cut, shape = cut_of(name), tuple(parts[0].shape)
+    if len(parts) == 1 or cut is Cut.SAME:
         return parts[0]
-    dim, size = (1, parts[0].shape[1]) if by_columns else (0, parts[0].shape[0])
-    shape = list(parts[0].shape)
-    shape[dim] *= len(parts)
-    whole = torch.empty(shape, dtype=parts[0].dtype)
-    for number, part in enumerate(parts):
-        if layer_name.endswith(HALVED):
-            half = size // 2
-            whole[number * half : (number + 1) * half] = part[:half]
-            behind = (len(parts) + number) * half
-            whole[behind : behind + half] = part[half:]
-        else:
-            whole.narrow(dim, number * size, size).copy_(part)
+    whole, at = torch.empty(cut_shape(cut, shape, len(parts), 1), dtype=parts[0].dtype), 0
+    for piece in pieces(cut, shape, len(parts), 0, 1):
+        part = parts[piece.shard][piece.first : piece.last]
+        size = part.shape[1] if piece.columns else part.shape[0]
+        whole.narrow(1 if piece.columns else 0, at, size).copy_(part)
         drop(part)
+        at += size
     return whole
 
 

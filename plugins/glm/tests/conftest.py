@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 from chatbridge_glm import loading
-from chatbridge_glm.backend import PIECE, load
+from chatbridge_glm.backend import load
 from chatbridge_glm.local_model import GlmModel
+from chatbridge_glm.memory import PIECE
 from chatbridge_glm.options import GlmOptions
 
 from chatbridge import ModelInfo

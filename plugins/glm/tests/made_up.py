@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from chatbridge_glm import quantization
-from chatbridge_glm.checkpoint import BY_COLUMNS, EMBEDDING, FINAL_NORM, MATRICES, layer_key
+from chatbridge_glm.checkpoint import EMBEDDING, FINAL_NORM, MATRICES, layer_key
 from chatbridge_glm.tokenizer import GlmTokenizer
 
 from .conftest import TOKENIZER, folder_of
@@ -110,6 +110,6 @@ def _part(name: str, tensor: Any, rank: int, parallel: int) -> Any:
         return torch.cat([half.chunk(parallel)[rank] for half in tensor.chunk(2)])
     if layer_name.endswith(MATRICES[0]) or name.startswith(EMBEDDING):
         return tensor.chunk(parallel)[rank]
-    if layer_name.endswith(BY_COLUMNS) and name.endswith(".weight"):
+    if layer_name.endswith((MATRICES[1], MATRICES[3])) and name.endswith(".weight"):
         return tensor.chunk(parallel, dim=1)[rank]
     return tensor

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from chatbridge import hookimpl
 
 if TYPE_CHECKING:
-    from chatbridge import BackendType
+    from chatbridge import BackendType, Converter
 
 
 @hookimpl
@@ -16,3 +16,11 @@ def register_backends() -> Iterable[BackendType]:
     from chatbridge_llama_cpp.backend import llama_cpp
 
     return [llama_cpp]
+
+
+@hookimpl
+def register_converters() -> Iterable[Converter]:
+    from chatbridge_llama_cpp.ftypes import ftypes
+    from chatbridge_llama_cpp.quantization import converter
+
+    return [converter()] if ftypes() else []

@@ -10,11 +10,15 @@ from chatbridge import BackendType, DiskCache
 from chatbridge_llama_cpp.options import LlamaOptions
 
 if TYPE_CHECKING:
+    from chatbridge import Machine, MemoryPlan, PlanRequest
     from chatbridge_llama_cpp.model import LlamaModel
 
 
-def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> LlamaModel:
-    """Load the model and return it with everything asked for in use. Raises ModelLoadError."""
+def load(options: LlamaOptions, progress: Callable[[float, str], None], outputs: int | None = None) -> LlamaModel:
+    """Load the model and return it with everything asked for in use. Raises ModelLoadError.
+
+    `outputs`: tokens of one call whose logits are wanted, for `LlamaModel.logits`; else as many as answering takes.
+    """
     from chatbridge_llama_cpp import describe, loading
     from chatbridge_llama_cpp.adapters import Adapters
     from chatbridge_llama_cpp.decoder import Decoder
@@ -26,7 +30,7 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Llama
     from chatbridge_llama_cpp.tokenizer import LlamaTokenizer
 
     with ExitStack() as undo:
-        loaded = loading.load(options, progress)
+        loaded = loading.load(options, progress, outputs)
         undo.callback(loaded.free)
         adapters = Adapters(options, loaded.model, loaded.context, loaded.files[0])
         vocabulary = lib.llama_model_get_vocab(loaded.model)
@@ -38,12 +42,18 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Llama
         sequences = Sequences(
             loaded.context, describe.layout(loaded, options), fingerprint, info.context_length, adapters.fingerprints
         )
-        max_outputs = loading.max_outputs(options, loaded.plan.sequences)
-        decoder = Decoder(loaded.context, sequences, tokenizer.size, max_outputs)
+        decoder = Decoder(loaded.context, sequences, tokenizer.size, loaded.max_outputs)
         disk_cache = DiskCache.from_options(options, fingerprint)
         free = undo.pop_all().close
     progress(1.0, "ready")
     return LlamaModel(info, tokenizer, decoder, samplers, adapters, free, draft=draft, disk_cache=disk_cache)
+
+
+def plan(options: LlamaOptions, machine: Machine, request: PlanRequest) -> MemoryPlan:
+    """What the model takes of a machine, from its header alone. Raises ModelLoadError."""
+    from chatbridge_llama_cpp import planning
+
+    return planning.plan(options, machine, request)
 
 
 def build_info() -> dict[str, str]:
@@ -59,4 +69,5 @@ llama_cpp = BackendType(
     "every GGUF model through llama.cpp, quantised, on processors and graphics cards",
     load=load,
     build_info=build_info,
+    plan=plan,
 )

@@ -16,11 +16,20 @@ from typing import Any, Literal
 
 from gguf.constants import GGMLQuantizationType
 
-from chatbridge import GgufHeader, ModelLoadError, cache_folder, default_threads, free_memory
-from chatbridge_llama_cpp import attention
+from chatbridge import (
+    Card,
+    GgufHeader,
+    Machine,
+    ModelLoadError,
+    cache_folder,
+    default_threads,
+    free_memory,
+    refuse_what_does_not_fit,
+)
+from chatbridge_llama_cpp import attention, planning
 from chatbridge_llama_cpp.attention import Comparison
 from chatbridge_llama_cpp.files import find_model
-from chatbridge_llama_cpp.memory import Plan, plan
+from chatbridge_llama_cpp.memory import Plan
 from chatbridge_llama_cpp.native import Device, build_flags, devices, lib, log
 from chatbridge_llama_cpp.options import UNPACKED, LlamaOptions
 from chatbridge_llama_cpp.smoke import survives_repacking
@@ -40,7 +49,8 @@ _BOOL = 2  # LLAMA_KV_OVERRIDE_TYPE_BOOL
 class Loaded:
     """A model and its context in memory. `log_lines`: what llama.cpp logged while loading.
 
-    `attention`: how both ways to compute it compare here, where that decided.
+    `max_outputs`: tokens of one call whose logits can be had. `attention`: how both ways to compute it compare here,
+    where that decided.
     """
 
     files: tuple[GgufHeader, ...]
@@ -49,6 +59,7 @@ class Loaded:
     context: Any
     log_lines: Sequence[str]
     devices: Sequence[Device]
+    max_outputs: int
     attention: Comparison | None = None
 
     @property
@@ -61,16 +72,20 @@ class Loaded:
         lib.llama_model_free(self.model)
 
 
-def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Loaded:
-    """Load the model that the options name, and make its context. Raises ModelLoadError."""
+def load(options: LlamaOptions, progress: Callable[[float, str], None], outputs: int | None = None) -> Loaded:
+    """Load the model that the options name, and make its context. Raises ModelLoadError.
+
+    `outputs`: tokens of one call whose logits are wanted; unless given, as many as answering takes.
+    """
     progress(0.0, "opening the file")
     files = find_model(options, progress)
     found_devices = devices()
     check_gpu(options, [device for device in found_devices if device.is_gpu], lib.llama_supports_gpu_offload())
-    gpu_free = sum(device.free for device in found_devices if device.is_gpu)
-    planned = plan(
-        files, options, free=free_memory(), gpu_free=gpu_free, max_sequences=lib.llama_max_parallel_sequences()
+    cards = tuple(Card(device.description, device.free) for device in found_devices if device.is_gpu)
+    planned, reckoned = planning.decide(
+        files, options, Machine(free_memory(), cards), lib.llama_max_parallel_sequences()
     )
+    refuse_what_does_not_fit(reckoned)
     if options.numa is not None:
         lib.llama_numa_init(_NUMA[options.numa])
     with log().capture() as output:
@@ -82,7 +97,9 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Loade
         compared = _compare_attention(options, planned, files, model, progress)
         flash = flash_attention(options, planned.gpu_layers, compared)
         with log().capture() as context_output:
-            context = lib.llama_init_from_model(model, _context_params(options, planned, flash))
+            params = _context_params(options, planned, flash)
+            params.n_outputs_max = min(params.n_batch, outputs or params.n_outputs_max)
+            context = lib.llama_init_from_model(model, params)
         if not context:
             raise ModelLoadError(
                 f"{files[0].path}: llama.cpp made no context for {planned.sequences} conversations of "
@@ -91,7 +108,8 @@ def load(options: LlamaOptions, progress: Callable[[float, str], None]) -> Loade
     except BaseException:
         lib.llama_model_free(model)
         raise
-    loaded = Loaded(files, planned, model, context, (*output.lines, *context_output.lines), found_devices, compared)
+    log_lines = (*output.lines, *context_output.lines)
+    loaded = Loaded(files, planned, model, context, log_lines, found_devices, params.n_outputs_max, compared)
     try:
         check_honoured(options, loaded)
     except BaseException:
@@ -227,7 +245,9 @@ def _context_params(options: LlamaOptions, planned: Plan, flash: Literal["auto"]
     params.kv_unified = options.unified
     params.n_batch = max(options.batch, planned.sequences)
     params.n_ubatch = min(options.ubatch or params.n_batch, params.n_batch)
-    params.n_outputs_max = min(params.n_batch, max_outputs(options, planned.sequences))
+    # Where a small model guesses, the logits after each guess are wanted as well.
+    each = 1 + options.draft_tokens if options.draft else 1
+    params.n_outputs_max = min(params.n_batch, planned.sequences * each)
     params.n_threads = options.threads or default_threads().count
     params.n_threads_batch = options.threads_batch or params.n_threads
     params.flash_attn_type = _FLASH[flash]
@@ -250,11 +270,6 @@ def flash_attention(
     if options.flash_attention != "auto" or gpu_layers or options.kv_type_v not in UNPACKED:
         return options.flash_attention
     return compared is not None and compared.flash
-
-
-def max_outputs(options: LlamaOptions, sequences: int) -> int:
-    """The most tokens of one call whose logits are wanted."""
-    return sequences * (1 + options.draft_tokens if options.draft else 1)
 
 
 def load_failure(file: GgufHeader, problems: Iterable[str]) -> str:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from chatbridge import GgufHeader, GgufTensor, ModelLoadError
+from chatbridge import GgufHeader, GgufTensor, Machine, ModelLoadError
 from chatbridge_llama_cpp.options import UNPACKED, LlamaOptions
 
 DEFAULT_CONTEXT = 4096
 DEFAULT_SEQUENCES = 16
 _PADDING = 256  # llama.cpp rounds each sequence's cells up to a multiple of it
 _USABLE = 0.95  # of the free memory; the system and the program want some as well
-_GPU_RESERVE = 256 << 20  # what drivers and libraries take for themselves
+GPU_RESERVE = 256 << 20
+"""What drivers and libraries take of a card for themselves."""
+
 _TYPE_BYTES = {
     "f32": 4.0,
     "f16": 2.0,
@@ -38,11 +40,14 @@ class Needs:
 
     `cell`: one token of context in all layers; `fixed`: one conversation, however long (recurrent states, and windows
     over the last tokens where no more is kept).
-    `compute`: what a step needs besides.
+    `compute`: what a step needs besides. `embedding`: of the weights, what always stays in main memory; `output`: what
+    goes to a card behind the last layer.
     """
 
     weights: int
     layers: tuple[int, ...]
+    embedding: int
+    output: int
     cell: int
     fixed: int
     compute: int
@@ -53,6 +58,11 @@ class Needs:
 
     def total(self, context: int, sequences: int) -> int:
         return self.weights + self.cache(context, sequences) + self.compute
+
+    def on_cards(self, count: int) -> int:
+        """Bytes of weights on cards, where so many layers are: the last ones, and the output as one more."""
+        layers = self.layers[max(0, len(self.layers) - count) :] if count else ()
+        return sum(layers) + (self.output if count > len(self.layers) else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +116,15 @@ def read_needs(files: Sequence[GgufHeader], options: LlamaOptions) -> Needs:
     # Without flash attention, each head's scores of all new tokens over a whole context.
     scores = heads * rows * context_of(file, options) if options.flash_attention is not True else 0
     widest = max(2 * file.number("feed_forward_length"), 4 * dim)
+    weights = sum(tensor.nbytes for tensor in tensors)
+    of_layers = tuple(sum(tensor.nbytes for tensor in layer) for layer in layers)
+    embedding = sum(tensor.nbytes for tensor in tensors if tensor.name == "token_embd.weight")
+    tied = not any(tensor.name == "output.weight" for tensor in tensors)
     return Needs(
-        weights=sum(tensor.nbytes for tensor in tensors),
-        layers=tuple(sum(tensor.nbytes for tensor in layer) for layer in layers),
+        weights=weights,
+        layers=of_layers,
+        embedding=embedding,
+        output=weights - sum(of_layers) - (0 if tied else embedding),
         cell=int((sum(kv_heads) - windowed) * (keys + values)),
         fixed=4 * sum(map(_has_recurrent_state, parts)) * _recurrent(file, dim)
         + int(windowed * (keys + values) * window),
@@ -116,13 +132,10 @@ def read_needs(files: Sequence[GgufHeader], options: LlamaOptions) -> Needs:
     )
 
 
-def plan(
-    files: Sequence[GgufHeader], options: LlamaOptions, *, free: int, gpu_free: int = 0, max_sequences: int = 256
-) -> Plan:
-    """Decide what the options leave open.
+def plan(files: Sequence[GgufHeader], options: LlamaOptions, machine: Machine, *, max_sequences: int = 256) -> Plan:
+    """Decide what the options leave open; whether that fits is seen in `planning`.
 
-    `free`: bytes of main memory, 0 where that isn't known; `gpu_free`: bytes of all graphics cards together;
-    `max_sequences`: what this llama.cpp allows. Raises ModelLoadError for what can't fit, with what would.
+    `max_sequences`: what this llama.cpp allows. Raises ModelLoadError for what can't be, with what can.
     """
     file, needs = files[0], read_needs(files, options)
     trained = int(file.number("context_length"))
@@ -138,18 +151,24 @@ def plan(
             f"total_context: {options.total_context} is less than one conversation's context_length: {context}"
         )
     _check_types(file, options)
-    layers = _gpu_layers(options, needs, context, gpu_free)
-    on_gpu = layers / (len(needs.layers) + 1) if gpu_free else 0.0
-    # What lies on the card takes no main memory.
-    in_main = replace(needs, weights=round(needs.weights * (1 - on_gpu)))
-    if options.offload_kqv is not False:
-        in_main = replace(in_main, cell=round(needs.cell * (1 - on_gpu)), fixed=round(needs.fixed * (1 - on_gpu)))
-    sequences = options.sequences or _sequences(in_main, context, free, min(DEFAULT_SEQUENCES, max_sequences))
+    layers = _gpu_layers(options, needs, context, machine)
+    sequences = options.sequences or _sequences(options, needs, context, layers, machine, max_sequences)
     cells = options.total_context or padded(context) * sequences
-    total = in_main.weights + in_main.compute + in_main.cell * cells + in_main.fixed * sequences
-    if free and total > free * _USABLE:
-        raise ModelLoadError(_too_large(file, in_main, context, sequences, total, free))
     return Plan(context, sequences, cells, layers, needs)
+
+
+def in_main(options: LlamaOptions, needs: Needs, gpu_layers: int, cells: int, sequences: int) -> tuple[int, int]:
+    """Bytes of weights and of the cache in main memory, where so many layers are on cards."""
+    weights = needs.weights - needs.on_cards(gpu_layers)
+    cache = needs.cell * cells + needs.fixed * sequences
+    if gpu_layers and options.offload_kqv is not False:
+        cache -= cache * min(gpu_layers, len(needs.layers)) // max(1, len(needs.layers))
+    return max(weights, needs.embedding), cache
+
+
+def usable(free: int) -> int:
+    """What a model may take of so much free main memory: the system and the program want some as well."""
+    return int(free * _USABLE)
 
 
 def _check_types(file: GgufHeader, options: LlamaOptions) -> None:
@@ -166,21 +185,27 @@ def _check_types(file: GgufHeader, options: LlamaOptions) -> None:
             )
 
 
-def _sequences(needs: Needs, context: int, free: int, max_sequences: int) -> int:
-    """As many conversations as fit, up to `max_sequences`; one at least, which may be refused."""
-    count = max_sequences
-    while count > 1 and free and needs.total(context, count) > free * _USABLE:
+def _sequences(
+    options: LlamaOptions, needs: Needs, context: int, layers: int, machine: Machine, max_sequences: int
+) -> int:
+    """As many conversations as fit into main memory, up to `max_sequences`; one at least, which may be refused."""
+    count = min(DEFAULT_SEQUENCES, max_sequences)
+    while count > 1 and machine.main:
+        cells = options.total_context or padded(context) * count
+        if sum(in_main(options, needs, layers, cells, count)) + needs.compute <= usable(machine.main):
+            break
         count -= 1
     return count
 
 
-def _gpu_layers(options: LlamaOptions, needs: Needs, context: int, gpu_free: int) -> int:
+def _gpu_layers(options: LlamaOptions, needs: Needs, context: int, machine: Machine) -> int:
     every = len(needs.layers) + 1  # llama.cpp counts the output as one more
     if options.gpu_layers == "all":
         return every
     if options.gpu_layers != "auto":
         return min(options.gpu_layers, every)
-    room = gpu_free - _GPU_RESERVE - needs.compute
+    cards = machine.cards
+    room = sum(card.free for card in cards) - max(1, len(cards)) * (GPU_RESERVE + needs.compute)
     cache = 0 if options.offload_kqv is False else needs.cache(context, options.sequences or DEFAULT_SEQUENCES)
     each = cache / max(1, len(needs.layers))
     if room >= needs.weights + cache:
@@ -192,22 +217,6 @@ def _gpu_layers(options: LlamaOptions, needs: Needs, context: int, gpu_free: int
             break
         count += 1
     return count
-
-
-def _too_large(file: GgufHeader, needs: Needs, context: int, sequences: int, total: int, free: int) -> str:
-    parts = (
-        f"{size(needs.weights)} of weights, {size(needs.cache(context, sequences))} for {sequences} conversations of "
-        f"{context} tokens, {size(needs.compute)} for computing"
-    )
-    what = f"{file.path}: this takes {size(total)} ({parts}), and {size(free)} are free"
-    left = free * _USABLE - needs.weights - needs.compute
-    if left < needs.cache(_PADDING, 1):
-        return f"{what}; take a smaller model, or one with fewer bits a weight (q4_0 takes about half of q8_0)"
-    fewer = int(left // max(1, needs.cache(context, 1)))
-    if fewer:
-        return f"{what}; sequences: {fewer} would fit, or a shorter context_length"
-    shorter = int((left - needs.fixed) / needs.cell) // _PADDING * _PADDING
-    return f"{what}; sequences: 1 with context_length: {shorter} would fit, or kv_type_k and kv_type_v: q8_0"
 
 
 def _has_attention(parts: Collection[str]) -> bool:

@@ -88,14 +88,14 @@ class Device:
 def devices() -> list[Device]:
     """Everything that this build can use: the processor, graphics cards, accelerators."""
     log()
-    get: Any = _ggml("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
-    name: Any = _ggml("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
-    about: Any = _ggml("ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
-    kind: Any = _ggml("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
+    get: Any = ggml_function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+    name: Any = ggml_function("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
+    about: Any = ggml_function("ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
+    kind: Any = ggml_function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
     size = ctypes.POINTER(ctypes.c_size_t)
-    memory: Any = _ggml("ggml_backend_dev_memory", None, ctypes.c_void_p, size, size)
+    memory: Any = ggml_function("ggml_backend_dev_memory", None, ctypes.c_void_p, size, size)
     found = []
-    for i in range(_ggml("ggml_backend_dev_count", ctypes.c_size_t)()):
+    for i in range(ggml_function("ggml_backend_dev_count", ctypes.c_size_t)()):
         device = get(i)
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         memory(device, ctypes.byref(free), ctypes.byref(total))
@@ -125,7 +125,7 @@ def _why_no_gpu() -> str:
     return "none was seen" if lib.llama_supports_gpu_offload() else "built for the processor only"
 
 
-def _ggml(name: str, result: Any, *arguments: Any) -> Any:
+def ggml_function(name: str, result: Any, *arguments: Any) -> Any:
     """A function of ggml, which llama-cpp-python does not declare; it is in one of two libraries."""
     first: Any = import_module("llama_cpp._ggml").libggml
     try:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from chatbridge_llama_cpp.files import open_gguf
-from chatbridge_llama_cpp.memory import Needs, Plan, plan, read_needs
+from chatbridge_llama_cpp.memory import Needs, Plan, read_needs
 from chatbridge_llama_cpp.options import LlamaOptions
+from chatbridge_llama_cpp.planning import decide
 
-from chatbridge import ModelLoadError
+from chatbridge import Card, Machine, ModelLoadError, refuse_what_does_not_fit
 from chatbridge.testing import llama_metadata, random_llama, write_gguf
 
 from .conftest import SIZE, Load
@@ -23,7 +24,10 @@ CELL = SIZE["layers"] * 2 * 2 * (SIZE["dim"] // SIZE["heads"]) * 2
 
 def planned(path: Path, free: int = 0, gpu_free: int = 0, max_sequences: int = 256, **options: Any) -> Plan:
     asked = LlamaOptions.model_validate({"path": path, **options})
-    return plan([open_gguf(path)], asked, free=free, gpu_free=gpu_free, max_sequences=max_sequences)
+    machine = Machine(free, (Card("card", gpu_free),) if gpu_free else ())
+    found, reckoned = decide([open_gguf(path)], asked, machine, max_sequences)
+    refuse_what_does_not_fit(reckoned)
+    return found
 
 
 def test_sizes_are_those_that_llama_cpp_allocates(random_path: Path, model_of: Load) -> None:
@@ -47,7 +51,7 @@ def test_left_open_as_many_conversations_are_taken_as_fit(random_path: Path) -> 
 def test_what_cannot_fit_is_refused_with_what_would(random_path: Path) -> None:
     needs = planned(random_path).needs
     free = int(needs.total(512, 3) / 0.95) + CELL
-    with pytest.raises(ModelLoadError, match=r"for 9 conversations of 512 tokens.*sequences: 3 would fit"):
+    with pytest.raises(ModelLoadError, match=r"it needs .* MiB of main memory, and .*; sequences: 3 would fit"):
         planned(random_path, free=free, sequences=9)
     assert planned(random_path, free=free, sequences=3).sequences == 3
     free = int(needs.total(256, 1) / 0.95) + CELL
@@ -72,9 +76,11 @@ def test_as_many_layers_go_to_the_card_as_fit(random_path: Path) -> None:
     layer = needs.layers[-1] + needs.cache(512, 16) // 2
     assert planned(random_path, gpu_free=(256 << 20) + needs.compute + layer + 1000).gpu_layers == 1
     assert planned(random_path, gpu_free=1 << 20).gpu_layers == 0
-    assert planned(random_path, gpu_layers="all").gpu_layers == every
-    assert planned(random_path, gpu_layers=99).gpu_layers == every
-    assert planned(random_path, gpu_layers=1).gpu_layers == 1
+    assert planned(random_path, gpu_free=roomy, gpu_layers="all").gpu_layers == every
+    assert planned(random_path, gpu_free=roomy, gpu_layers=99).gpu_layers == every
+    assert planned(random_path, gpu_free=roomy, gpu_layers=1).gpu_layers == 1
+    with pytest.raises(ModelLoadError, match=r"cuda:0 would need .* gpu_layers: auto would fit"):
+        planned(random_path, gpu_free=1 << 20, gpu_layers="all")
 
 
 def test_packed_caches_take_less(random_path: Path) -> None:

@@ -13,6 +13,7 @@ from pydantic import Field
 from chatbridge import BackendType, ConfigPath, Options, guide_path, limit_blas_threads
 
 if TYPE_CHECKING:
+    from chatbridge import Machine, MemoryPlan, PlanRequest
     from chatbridge_numpy.model import NumpyModel
 
 
@@ -41,6 +42,13 @@ def load(options: NumpyOptions, progress: Callable[[float, str], None]) -> Numpy
     return load_model(options.path or guide_path(), options.context_length, options.lora, progress)
 
 
+def plan(options: NumpyOptions, machine: Machine, request: PlanRequest) -> MemoryPlan:
+    """What the model takes of a machine, from its header alone. Raises ModelLoadError."""
+    from chatbridge_numpy import planning
+
+    return planning.plan(options.path or guide_path(), options.context_length, machine, request)
+
+
 def build_info() -> dict[str, str]:
     """What `chatbridge doctor` tells: NumPy's version, and the library that multiplies its matrices."""
     from numpy import __version__
@@ -56,4 +64,5 @@ numpy = BackendType(
     "LLaMA-architecture GGUF files in plain NumPy; small models, no compiler",
     load=load,
     build_info=build_info,
+    plan=plan,
 )

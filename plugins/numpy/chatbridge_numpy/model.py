@@ -13,11 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chatbridge import LogitsSampler, ModelInfo, ModelLoadError, Row, Sampling, check_rows, free_memory
+from chatbridge import (
+    LogitsSampler,
+    Machine,
+    ModelInfo,
+    ModelLoadError,
+    Row,
+    Sampling,
+    check_rows,
+    free_memory,
+    refuse_what_does_not_fit,
+)
 from chatbridge_numpy.describe import describe
 from chatbridge_numpy.gguf_file import Floats, GgufFile
 from chatbridge_numpy.lora import Lora
 from chatbridge_numpy.params import Params, read_params
+from chatbridge_numpy.planning import memory_plan
 from chatbridge_numpy.state import KVCache
 from chatbridge_numpy.tokenizer import GgufTokenizer, read_tokenizer
 from chatbridge_numpy.weights import Layer, Weights, read_weights
@@ -151,7 +162,7 @@ def load_model(
             f"context_length: {context_length} is more than the {params.context_length} tokens that {path.name} "
             f"was trained for; leave it out, or give less"
         )
-    _check_memory(file)
+    refuse_what_does_not_fit(memory_plan(file, params, context_length, Machine(free_memory())))
     tokenizer = read_tokenizer(file.metadata, path)
     adapter = None if lora is None else Lora(lora)
     weights = read_weights(file, adapter, params, tokenizer.vocabulary.size, progress)
@@ -186,14 +197,3 @@ def _softmax(scores: Floats) -> Floats:
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)
     return scores
-
-
-def _check_memory(file: GgufFile) -> None:
-    """Raise ModelLoadError for a model larger than the free memory: the system would kill the worker for it."""
-    needed = 4 * sum(int(np.prod(tensor.shape)) for tensor in file.tensors.values())
-    free = free_memory()
-    if free and needed > free:
-        raise ModelLoadError(
-            f"{file.path}: its weights take {needed / 2**30:.1f} GiB in NumPy, and {free / 2**30:.1f} GiB are free; "
-            f"use backend: llama_cpp, which keeps them quantised"
-        )

@@ -10,7 +10,7 @@ from chatbridge import hookimpl
 if TYPE_CHECKING:
     import click
 
-    from chatbridge import BackendType, ChatCommand, Template
+    from chatbridge import BackendType, ChatCommand, Converter, Template
 
 
 @hookimpl
@@ -25,6 +25,13 @@ def register_templates() -> Iterable[Template]:
     from chatbridge_rwkv.chat import FREE
 
     return [FREE]
+
+
+@hookimpl
+def register_converters() -> Iterable[Converter]:
+    from chatbridge_rwkv.converters import CONVERTERS
+
+    return CONVERTERS
 
 
 @hookimpl

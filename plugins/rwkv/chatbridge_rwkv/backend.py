@@ -9,6 +9,7 @@ from chatbridge import BackendType, DiskCache, ModelLoadError, default_threads, 
 from chatbridge_rwkv.options import RwkvOptions
 
 if TYPE_CHECKING:
+    from chatbridge import Machine, MemoryPlan, PlanRequest
     from chatbridge_rwkv.model import RwkvModel
     from chatbridge_rwkv.sampler import Rules
     from chatbridge_rwkv.tokenizer import RwkvTokenizer
@@ -39,6 +40,13 @@ def load(options: RwkvOptions, progress: Callable[[float, str], None]) -> RwkvMo
     model = RwkvModel(info, tokenizer, loaded.arithmetic, loaded.dtypes, states, rules, initials, kept)
     progress(1.0, "ready")
     return model
+
+
+def plan(options: RwkvOptions, machine: Machine, request: PlanRequest) -> MemoryPlan:
+    """What the model takes of a machine, from its header alone. Raises ModelLoadError."""
+    from chatbridge_rwkv import planning
+
+    return planning.plan(options, machine, request)
 
 
 def sampling_rules(options: RwkvOptions, tokenizer: RwkvTokenizer, vocab_size: int) -> Rules:
@@ -99,4 +107,5 @@ rwkv = BackendType(
     "RWKV-4 to RWKV-7 by strategy strings: a small state for each conversation instead of a cache",
     load=load,
     build_info=build_info,
+    plan=plan,
 )

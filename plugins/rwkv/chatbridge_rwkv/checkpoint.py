@@ -64,10 +64,15 @@ def read(path: Path) -> Checkpoint:
         raise ModelLoadError(f"{path}: this is a safetensors file; take BlinkDL's .pth, or write one by torch.save")
     tensors = found.tensors
     _refuse_others(path, tensors)
+    converted = found.values.get("_strategy")
+    return of(path, tensors, converted if isinstance(converted, str) else None, _fingerprint(path))
+
+
+def of(path: Path, tensors: Mapping[str, TensorInfo], converted: str | None, fingerprint: str) -> Checkpoint:
+    """What tensors of these names and shapes are; `converted` and `fingerprint` as in `Checkpoint`."""
     version = _version(tensors)
     layers = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
     vocab_size, width = tensors["emb.weight"].shape
-    converted = found.values.get("_strategy")
     key = tensors["blocks.0.att.key.weight"].shape
     attention = key[1] if converted is not None else key[0]
     heads = _heads(version, tensors)
@@ -81,9 +86,9 @@ def read(path: Path) -> Checkpoint:
         head_size=attention // heads if heads else 0,
         vocab_size=vocab_size,
         tensors=tensors,
-        converted=converted if isinstance(converted, str) else None,
+        converted=converted,
         deep_embedding="blocks.0.ffn.s_emb.weight" in tensors,
-        fingerprint=_fingerprint(path),
+        fingerprint=fingerprint,
     )
 
 

@@ -12,9 +12,9 @@ from chatbridge import ModelInfo, Sampling, thread_waiting
 from chatbridge_rwkv.checkpoint import trained_context
 from chatbridge_rwkv.loading import Loaded
 from chatbridge_rwkv.options import RwkvOptions
+from chatbridge_rwkv.planning import DEFAULT_CONTEXT
 from chatbridge_rwkv.tokenizer import END, RwkvTokenizer
 
-DEFAULT_CONTEXT = 4096
 MAX_BATCH = 32
 
 _RECOMMENDED = {

@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,15 +18,16 @@ from typing import Any
 
 import torch
 
-from chatbridge import ModelLoadError, cache_folder
-from chatbridge_rwkv import initial, memory, package
+from chatbridge import ModelLoadError, cache_folder, refuse_what_does_not_fit, this_machine
+from chatbridge_rwkv import conversion, initial, memory, package
 from chatbridge_rwkv.checkpoint import Checkpoint
 from chatbridge_rwkv.checkpoint import read as read_checkpoint
 from chatbridge_rwkv.matrices import Matrices
 from chatbridge_rwkv.options import RwkvOptions
 from chatbridge_rwkv.package_model import PackageModel
+from chatbridge_rwkv.planning import memory_plan, strategy_for
 from chatbridge_rwkv.state import Layout, States, Tensors
-from chatbridge_rwkv.strategy import AUTO, Slot, StrategyError, normal, parse
+from chatbridge_rwkv.strategy import Slot, StrategyError
 from chatbridge_rwkv.v4 import BatchedV4
 from chatbridge_rwkv.v5 import BatchedV5
 from chatbridge_rwkv.v7 import BatchedV7
@@ -69,15 +70,15 @@ def load(options: RwkvOptions, progress: Progress) -> Loaded:
     """Load the model that the options name. Raises ModelLoadError, if it can before any weights are read."""
     progress(0.0, "looking at the file")
     checkpoint = read_checkpoint(options.path)
-    machine = memory.this_machine()
-    strategy = _strategy(options, checkpoint, machine)
+    machine = this_machine()
+    strategy = strategy_for(options, checkpoint, machine)
     try:
         slots = memory.slots_for(checkpoint, strategy)
     except StrategyError as error:
         raise ModelLoadError(f"{checkpoint.path}: strategy: {error}") from error
     devices = {slot.device for slot in slots}
     _devices_are_there(devices, options)
-    memory.refuse_what_does_not_fit(checkpoint, slots, machine)
+    refuse_what_does_not_fit(memory_plan(options, checkpoint, strategy, machine))
     progress(0.05, "bringing in the package")
     jit = bool(_why_unbatched(options, checkpoint)) if options.jit is None else options.jit
     module = package.module(
@@ -91,7 +92,7 @@ def load(options: RwkvOptions, progress: Progress) -> Loaded:
     )
     path, converted = checkpoint.path, None
     if options.convert:
-        path = converted = _converted(options, checkpoint, strategy, module, progress)
+        path = converted = _converted(options, checkpoint, strategy, progress)
     progress(0.2, "reading weights")
     with package.quiet():
         model = _open(module, path, strategy, checkpoint)
@@ -112,21 +113,6 @@ def load(options: RwkvOptions, progress: Progress) -> Loaded:
     return Loaded(
         checkpoint, strategy, slots, layout, arithmetic, package_model, report, unbatched, jit, converted, merged
     )
-
-
-def _strategy(options: RwkvOptions, checkpoint: Checkpoint, machine: memory.Machine) -> str:
-    if checkpoint.converted is not None:
-        if options.strategy != AUTO and normal(parse(options.strategy)) != checkpoint.converted:
-            raise ModelLoadError(
-                f"{checkpoint.path}: this file was converted for the strategy {checkpoint.converted!r}: leave strategy "
-                f"out, or take the file that it was made from"
-            )
-        if options.convert:
-            raise ModelLoadError(f"{checkpoint.path}: this file is converted already; leave convert out")
-        return checkpoint.converted
-    if options.strategy == AUTO:
-        return memory.choose(checkpoint, machine)
-    return normal(parse(options.strategy))
 
 
 def _devices_are_there(devices: set[str], options: RwkvOptions) -> None:
@@ -175,9 +161,7 @@ def _ending_in_pth(path: Path) -> Iterator[str]:
         yield str(link)
 
 
-def _converted(
-    options: RwkvOptions, checkpoint: Checkpoint, strategy: str, module: ModuleType, progress: Progress
-) -> Path:
+def _converted(options: RwkvOptions, checkpoint: Checkpoint, strategy: str, progress: Progress) -> Path:
     """The file converted for the strategy, from the folder where it is kept, or made now."""
     if checkpoint.version == 7:
         raise ModelLoadError("convert: true: RWKV-7 files are mapped into memory as they are; leave convert out")
@@ -187,25 +171,34 @@ def _converted(
     target = folder / f"{words.replace('*', 'x').replace('+', 'plus')}-{checkpoint.fingerprint[:12]}.pth"
     if target.exists():
         return target
-    progress(0.1, "converting, once")
-    needed = sum(memory.needs(checkpoint, memory.slots_for(checkpoint, strategy)).devices.values())
-    fresh = target.with_name(f"{target.stem}.{os.getpid()}.part.pth")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if (free := shutil.disk_usage(folder).free) < needed:
-            raise ModelLoadError(f"convert: {folder} has {free >> 20} MiB left, and {needed >> 20} MiB are needed")
-        with package.quiet():
-            try:
-                with _ending_in_pth(checkpoint.path) as name:
-                    module.RWKV(name, strategy, verbose=False, convert_and_save_and_exit=str(fresh))
-            except SystemExit:  # this is how the package ends a conversion that went well
-                pass
-        fresh.replace(target)
-    except (OSError, RuntimeError) as error:
-        with suppress(OSError):
-            fresh.unlink()
+        free, needed = shutil.disk_usage(folder).free, conversion.new_size(checkpoint, strategy)
+    except OSError as error:
         raise ModelLoadError(f"convert: {target} can't be written: {error}") from error
+    if free < needed:
+        raise ModelLoadError(f"convert: {folder} has {free >> 20} MiB left, and {needed >> 20} MiB are needed")
+    try:
+        conversion.write(checkpoint, strategy, target, checkpoint.fingerprint, _Converting(progress))
+    except ModelLoadError as error:
+        raise ModelLoadError(f"convert: {error}") from error
     return target
+
+
+class _Converting:
+    """Tells whoever waits for a model how far its conversion is."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._total, self._done = progress, 0, 0
+
+    def begin(self, doing: str, total: int) -> None:
+        self._total, self._done = total, 0
+        self.advance(0)
+
+    def advance(self, nbytes: int) -> None:
+        self._done += nbytes
+        done, total = self._done, max(1, self._total)
+        self._progress(0.1 + 0.1 * done / total, f"converting, once: {done >> 20} of {total >> 20} MiB")
 
 
 def _cache_folder() -> Path:

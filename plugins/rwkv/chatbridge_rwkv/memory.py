@@ -1,4 +1,4 @@
-"""What a strategy takes of which memory, told from the file's sizes, and which strategy fits. Loads nothing.
+"""What a strategy takes of which memory, told from the file's sizes. Loads nothing, and knows no machine.
 
 The rwkv package keeps the embedding in main memory (RWKV-7: on the device), streams from main memory, and reads the
 whole file into main memory before it gives anything to a card.
@@ -6,24 +6,22 @@ whole file into main memory before it gives anything to a card.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from chatbridge import ModelLoadError, free_memory
 from chatbridge_rwkv.checkpoint import Checkpoint
 from chatbridge_rwkv.strategy import Slot, StrategyError, parse, plan, spans
 
 MAIN = "cpu"
 _WIDTH = {"fp32": 4, "fp16": 2, "bf16": 2}
-_SPARE_ON_CARD = 512 << 20  # what CUDA and the products themselves take
+SPARE = 512 << 20
+"""What CUDA and torch's own allocator take on a card."""
 
+PROGRAM = 256 << 20
+"""What Python and torch take of main memory before there is a model; measured with torch 2.13."""
 
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Free bytes: of main memory (0 where it can't be told), and of each NVIDIA card by its number."""
-
-    main: int
-    cards: tuple[int, ...] = ()
+STEP_TOKENS = 512
+"""Tokens of a prompt that go through the model at a time, at most, as working memory is reckoned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +31,6 @@ class Needs:
     devices: Mapping[str, int]
     layers: tuple[int, ...]
     peak: int
-
-
-def this_machine() -> Machine:
-    """What is free here and now."""
-    import torch
-
-    cards: tuple[int, ...] = ()
-    if torch.cuda.is_available():
-        cards = tuple(torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count()))
-    return Machine(free_memory(), cards)
 
 
 def slots_for(checkpoint: Checkpoint, strategy: str) -> tuple[Slot, ...]:
@@ -85,6 +73,17 @@ def needs(checkpoint: Checkpoint, slots: Sequence[Slot]) -> Needs:
     return Needs(devices, tuple(layers), peak)
 
 
+def state_bytes(checkpoint: Checkpoint) -> int:
+    """Of one conversation's state in one layer, as `state.Layout` holds it in float32."""
+    wkv = checkpoint.heads * checkpoint.head_size**2 or 3 * checkpoint.attention_width
+    return 4 * (2 * checkpoint.width + wkv)
+
+
+def working_bytes(checkpoint: Checkpoint) -> int:
+    """What a step takes besides, estimated: each token's inner activations, and scores of the vocabulary."""
+    return 4 * (STEP_TOKENS * 12 * checkpoint.width + 2 * checkpoint.vocab_size)
+
+
 def report(slots: Sequence[Slot], needed: Needs) -> str:
     """Which layer goes where and how much memory it takes, in plain words."""
     head = len(slots) - 1
@@ -95,77 +94,9 @@ def report(slots: Sequence[Slot], needed: Needs) -> str:
         which = " and ".join(part for part in (layers, "the head" if end > head else "") if part)
         packed = " with weights of 8 bits" if slot.quantised else ""
         streamed = ", kept in main memory and copied for each use" if slot.stream else ""
-        told.append(f"{which} on {slot.device} in {slot.type}{packed}, {_gib(sum(needed.layers[start:end]))}{streamed}")
-    totals = ", ".join(f"{_gib(size)} on {device}" for device, size in needed.devices.items() if size)
+        told.append(f"{which} on {slot.device} in {slot.type}{packed}, {gib(sum(needed.layers[start:end]))}{streamed}")
+    totals = ", ".join(f"{gib(size)} on {device}" for device, size in needed.devices.items() if size)
     return f"{'; '.join(told)}; with the embedding, {totals}"
-
-
-def refuse_what_does_not_fit(checkpoint: Checkpoint, slots: Sequence[Slot], machine: Machine) -> None:
-    """Raises ModelLoadError where the plan needs more than there is, with what would fit."""
-    short = _shortage(needs(checkpoint, slots), machine)
-    if short:
-        fits = next(_fitting(checkpoint, machine), None)
-        remedy = f"strategy: {fits} would fit" if fits else "take a smaller model, or free memory"
-        raise ModelLoadError(f"{checkpoint.path}: {short}; {remedy}")
-
-
-def choose(checkpoint: Checkpoint, machine: Machine) -> str:
-    """The strategy for `auto`: cards before the processor, and the most exact that fits. Raises ModelLoadError."""
-    found = next(_fitting(checkpoint, machine), None)
-    if found is None:
-        least = min(needs(checkpoint, slots_for(checkpoint, strategy)).peak for strategy in _on_processor(checkpoint))
-        raise ModelLoadError(
-            f"{checkpoint.path}: nothing fits: it needs {_gib(least)} of main memory at least, and "
-            f"{_gib(machine.main)} are free; take a smaller model, or free memory"
-        )
-    return found
-
-
-def _fitting(checkpoint: Checkpoint, machine: Machine) -> Iterator[str]:
-    for strategy in _candidates(checkpoint, machine):
-        if not _shortage(needs(checkpoint, slots_for(checkpoint, strategy)), machine):
-            yield strategy
-
-
-def _candidates(checkpoint: Checkpoint, machine: Machine) -> Iterator[str]:
-    """Strategies worth having, the best first."""
-    names = ["cuda" if number == 0 else f"cuda:{number}" for number in range(len(machine.cards))]
-    yield from (f"{name} fp16" for name in names)
-    if checkpoint.version != 7 and names:
-        if len(names) > 1:
-            yield _shared(checkpoint, machine)
-        yield from (f"{name} fp16i8" for name in names)
-        best = max(range(len(names)), key=lambda number: machine.cards[number])
-        for count in range(checkpoint.layers, 0, -1):
-            yield f"{names[best]} fp16i8 *{count} -> cpu fp32"
-    yield from _on_processor(checkpoint)
-
-
-def _on_processor(checkpoint: Checkpoint) -> tuple[str, ...]:
-    exact = ("cpu fp32", "cpu bf16")
-    return exact if checkpoint.version == 7 else (*exact, "cpu fp32i8")
-
-
-def _shared(checkpoint: Checkpoint, machine: Machine) -> str:
-    """Layers in fp16 on all cards, as many on each as its memory is a part of all."""
-    total, free = checkpoint.layers + 1, sum(machine.cards)
-    counts = [total * card // free for card in machine.cards]
-    counts[-1] += total - sum(counts)
-    parts = [f"cuda:{number} fp16 *{count}" for number, count in enumerate(counts) if count]
-    return " -> ".join(parts)
-
-
-def _shortage(needed: Needs, machine: Machine) -> str:
-    """What is too little, in words; empty where everything fits."""
-    for device, size in needed.devices.items():
-        if device.startswith("cuda"):
-            number = int(device.partition(":")[2] or 0)
-            free = machine.cards[number] if number < len(machine.cards) else 0
-            if size + _SPARE_ON_CARD > free:
-                return f"{device} would need {_gib(size + _SPARE_ON_CARD)}, and {_gib(free)} are free"
-    if machine.main and needed.peak > machine.main:
-        return f"loading needs {_gib(needed.peak)} of main memory, and {_gib(machine.main)} are free"
-    return ""
 
 
 def _size(checkpoint: Checkpoint, name: str, slot: Slot) -> int:
@@ -182,5 +113,5 @@ def _size(checkpoint: Checkpoint, name: str, slot: Slot) -> int:
     return tensor.size * (4 if ".time_decay" in name or ".time_first" in name else width)
 
 
-def _gib(count: int) -> str:
+def gib(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from chatbridge_rwkv import package
 from chatbridge_rwkv.backend import load
 from chatbridge_rwkv.model import RwkvModel
 from chatbridge_rwkv.options import RwkvOptions
@@ -87,6 +88,15 @@ def options_for(path: Path, **options: Any) -> RwkvOptions:
 
 def opened(path: Path, **options: Any) -> RwkvModel:
     return load(options_for(path, **options), lambda share, doing: None)
+
+
+def converted_by_the_package(path: Path, strategy: str, folder: Path) -> dict[str, Any]:
+    """The entries of the file that the package's own conversion writes."""
+    module = package.module(package.Switches(v7=False, jit=False))
+    target = folder / "theirs.pth"
+    with package.quiet(), pytest.raises(SystemExit):
+        module.RWKV(str(path), strategy, verbose=False, convert_and_save_and_exit=str(target))
+    return dict(torch.load(target))
 
 
 @pytest.fixture

@@ -6,16 +6,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from chatbridge_rwkv import memory
+from chatbridge_rwkv import memory, planning
 from chatbridge_rwkv.checkpoint import Checkpoint, read
-from chatbridge_rwkv.memory import Machine
+from chatbridge_rwkv.options import RwkvOptions
 from chatbridge_rwkv.strategy import StrategyError
 
-from chatbridge import ModelLoadError, TensorInfo
+from chatbridge import Card, Machine, MemoryPlan, ModelLoadError, TensorInfo, refuse_what_does_not_fit, this_machine
 
 from .conftest import CONVERTED, V4, V7, Load, options_for, there
 
 GIB = 2**30
+
+
+def machine_of(main: int, *cards: int) -> Machine:
+    """So many bytes of main memory, and cards with so many each."""
+    return Machine(main, tuple(Card("card", card) for card in cards))
+
+
+def planned(checkpoint: Checkpoint, strategy: str, machine: Machine) -> MemoryPlan:
+    return planning.memory_plan(RwkvOptions(path=checkpoint.path), checkpoint, strategy, machine)
 
 
 def half(shape: tuple[int, int]) -> TensorInfo:
@@ -37,24 +46,24 @@ def raven(version: float = 4.0, layers: int = 32, width: int = 4096) -> Checkpoi
 @pytest.mark.parametrize(
     ("free", "strategy"),
     [
-        (Machine(64 * GIB, (24 * GIB,)), "cuda fp16"),
-        (Machine(64 * GIB, (8 * GIB, 24 * GIB)), "cuda:1 fp16"),
-        (Machine(64 * GIB, (10 * GIB, 10 * GIB)), "cuda:0 fp16 *16 -> cuda:1 fp16 *17"),
-        (Machine(64 * GIB, (10 * GIB,)), "cuda fp16i8"),
-        (Machine(64 * GIB, (4 * GIB,)), "cuda fp16i8 *17 -> cpu fp32"),
+        (machine_of(64 * GIB, 24 * GIB), "cuda fp16"),
+        (machine_of(64 * GIB, 8 * GIB, 24 * GIB), "cuda:1 fp16"),
+        (machine_of(64 * GIB, 10 * GIB, 10 * GIB), "cuda:0 fp16 *16 -> cuda:1 fp16 *17"),
+        (machine_of(64 * GIB, 10 * GIB), "cuda fp16i8"),
+        (machine_of(64 * GIB, 4 * GIB), "cuda fp16i8 *16 -> cpu fp32"),
         (Machine(64 * GIB), "cpu fp32"),
         (Machine(20 * GIB), "cpu bf16"),
         (Machine(0), "cpu fp32"),  # nothing can be told, so nothing is forbidden
     ],
 )
 def test_auto_takes_the_most_exact_that_fits(free: Machine, strategy: str) -> None:
-    chosen = memory.choose(raven(), free)
+    chosen = planning.choose(raven(), free)
     assert chosen == strategy
-    memory.refuse_what_does_not_fit(raven(), memory.slots_for(raven(), chosen), free)
+    refuse_what_does_not_fit(planned(raven(), chosen, free))
 
 
 def test_rwkv_7_has_no_weights_of_8_bits() -> None:
-    assert memory.choose(raven(7.0), Machine(20 * GIB, (10 * GIB,))) == "cpu bf16"
+    assert planning.choose(raven(7.0), machine_of(20 * GIB, 10 * GIB)) == "cpu bf16"
     for strategy, at in (("cuda fp16i8", 9), ("cuda fp16 *3+", 10), ("cuda fp16 -> cpu fp32", 11)):
         with pytest.raises(StrategyError, match="RWKV-7 is loaded by one device and one type") as raised:
             memory.slots_for(raven(7.0), strategy)
@@ -62,15 +71,16 @@ def test_rwkv_7_has_no_weights_of_8_bits() -> None:
 
 
 def test_what_does_not_fit_is_refused_with_what_would() -> None:
-    slots = memory.slots_for(raven(), "cuda fp16")
-    with pytest.raises(
-        ModelLoadError, match=r"cuda would need 13\.\d GiB, and 10\.0 GiB are free; strategy: cuda fp16i8"
-    ):
-        memory.refuse_what_does_not_fit(raven(), slots, Machine(64 * GIB, (10 * GIB,)))
-    with pytest.raises(ModelLoadError, match=r"main memory, and 20\.0 GiB are free; strategy: cpu bf16 would fit"):
-        memory.refuse_what_does_not_fit(raven(), memory.slots_for(raven(), "cpu fp32"), Machine(20 * GIB))
-    with pytest.raises(ModelLoadError, match=r"nothing fits: it needs 1\d\.\d GiB of main memory at least"):
-        memory.choose(raven(), Machine(6 * GIB))
+    def refused(strategy: str, machine: Machine, said: str) -> None:
+        with pytest.raises(ModelLoadError, match=said):
+            refuse_what_does_not_fit(planned(raven(), strategy, machine))
+
+    card, small = machine_of(64 * GIB, 10 * GIB), Machine(6 * GIB)
+    refused("cuda fp16", card, r"cuda would need 14\.\d GiB, and 10\.0 GiB are free; strategy: cuda fp16i8 would fit")
+    refused("cpu fp32", Machine(20 * GIB), r"main memory, and 20\.0 GiB are free; strategy: cpu bf16 would fit")
+    refused(
+        planning.choose(raven(), small), small, r"raven\.pth: loading needs 1\d\.\d GiB .* are free; take a smaller"
+    )
 
 
 def test_the_report_says_which_layer_goes_where() -> None:
@@ -105,8 +115,8 @@ def test_a_converted_file_takes_what_it_holds() -> None:
 
 
 def test_auto_is_what_this_machine_has_room_for(model_of: Load) -> None:
-    machine = memory.this_machine()
+    machine = this_machine()
     assert machine.main > 0
     for path in (V4, V7):
         strategy = model_of(path).info.details["strategy"]
-        assert strategy == memory.choose(read(path), replace(machine, cards=machine.cards))
+        assert strategy == planning.choose(read(path), replace(machine, cards=machine.cards))

@@ -9,6 +9,7 @@ from chatbridge import BackendType, DiskCache, ModelLoadError, limit_blas_thread
 from chatbridge_transformers.options import TransformersOptions
 
 if TYPE_CHECKING:
+    from chatbridge import Machine, MemoryPlan, PlanRequest
     from chatbridge_transformers.adapters import AdapterFile
     from chatbridge_transformers.loading import Loaded
     from chatbridge_transformers.model import TransformersModel
@@ -62,6 +63,13 @@ def load(options: TransformersOptions, progress: Callable[[float, str], None]) -
     )
     progress(1.0, "ready")
     return model
+
+
+def plan(options: TransformersOptions, machine: Machine, request: PlanRequest) -> MemoryPlan:
+    """What the model takes of a machine, from headers alone. Raises ModelLoadError."""
+    from chatbridge_transformers import planning
+
+    return planning.plan(options, machine, request)
 
 
 def build_info() -> dict[str, str]:
@@ -142,4 +150,5 @@ transformers = BackendType(
     "every causal language model of Hugging Face's transformers, with PEFT adapters, on processors and cards",
     load=load,
     build_info=build_info,
+    plan=plan,
 )

@@ -1,4 +1,4 @@
-"""The tensors of a model's or adapter's files: their shapes without reading them, and the adapters' own. No code runs.
+"""The tensors of an adapter's files, and hashes of a model's. No code runs.
 
 Knows safetensors and torch's files; knows no architecture.
 """
@@ -21,14 +21,6 @@ from chatbridge import ModelLoadError, TensorInfo, read_tensors
 
 _SAMPLES, _SAMPLE = 64, 4096
 """Parts of each file that count for the fingerprint, and bytes of each, besides the file's size and header."""
-
-
-def shapes(files: Sequence[Path]) -> dict[str, TensorInfo]:
-    """All tensors by name. Raises ModelLoadError for a file that is damaged, or wants to do more than hold tensors."""
-    found: dict[str, TensorInfo] = {}
-    for path in files:
-        found.update(read_tensors(path).tensors)
-    return found
 
 
 def tensors(path: Path) -> dict[str, Any]:

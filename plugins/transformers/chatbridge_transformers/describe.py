@@ -13,13 +13,11 @@ from chatbridge import ModelInfo, ModelLoadError, Sampling
 from chatbridge_transformers import checkpoint
 from chatbridge_transformers.applying import Adapters
 from chatbridge_transformers.loading import Loaded
-from chatbridge_transformers.memory import gib
+from chatbridge_transformers.memory import LENGTHS, gib
 from chatbridge_transformers.options import TransformersOptions
+from chatbridge_transformers.planning import DEFAULT_CONTEXT
 from chatbridge_transformers.tokenizer import Found
 from chatbridge_transformers.ways import Chosen
-
-DEFAULT_CONTEXT = 4096
-_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 
 
 def fingerprint(loaded: Loaded, options: TransformersOptions, adapters: Adapters, chosen: Chosen) -> str:
@@ -43,7 +41,7 @@ def fingerprint(loaded: Loaded, options: TransformersOptions, adapters: Adapters
 def context_length(loaded: Loaded, options: TransformersOptions) -> int:
     """Tokens per conversation: what is set, or up to 4096 of what the model takes. Raises ModelLoadError for more."""
     config = loaded.model.config
-    takes = next((int(value) for name in _LENGTHS if (value := getattr(config, name, None))), None)
+    takes = next((int(value) for name in LENGTHS if (value := getattr(config, name, None))), None)
     if options.context_length is None:
         return min(takes or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
     if takes is not None and options.context_length > takes:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chatbridge import ModelLoadError, check_model_file, read_json_object, weight_files
+from chatbridge import ModelLoadError, TensorInfo, check_model_file, read_json_object, read_tensors, weight_files
 from chatbridge_transformers.options import is_hub_name
 
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
+_WANTED = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja", "*.py"]
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "ice_text.model")
 
 Progress = Callable[[float, str], None]
@@ -35,26 +36,42 @@ class Folder:
         return str(self.config.get("model_type") or "")
 
 
-def locate(place: str, revision: str | None, progress: Progress, key: str = "path") -> Path:
-    """The folder of that path, or that of a name on Hugging Face, from which missing files are fetched.
-
-    `key`: the option that names it, for messages. Raises ModelLoadError.
-    """
+def located(place: str, revision: str | None, key: str = "path") -> Path | None:
+    """The folder of that path, or that of a name on Hugging Face where all of it is here; None where it is not."""
     if not is_hub_name(place):
         if revision is not None:
             raise ModelLoadError(f"{key}: {place} is a folder here, and revision is for names on Hugging Face")
         return Path(place)
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja", "*.py"]
     try:
-        return Path(snapshot_download(place, revision=revision, local_files_only=True, allow_patterns=wanted))
-    except Exception:  # not all of it is here yet
-        progress(0.0, f"downloading {place}")
+        return Path(snapshot_download(place, revision=revision, local_files_only=True, allow_patterns=_WANTED))
+    except Exception:  # whatever the package says of what is missing
+        return None
+
+
+def tensors_of(folder: Folder) -> dict[str, TensorInfo]:
+    """All tensors by name. Raises ModelLoadError for a file that is damaged, or wants to do more than hold tensors."""
+    found: dict[str, TensorInfo] = {}
+    for path in folder.shards:
+        found.update(read_tensors(path).tensors)
+    return found
+
+
+def locate(place: str, revision: str | None, progress: Progress, key: str = "path") -> Path:
+    """The folder of that path, or that of a name on Hugging Face, from which missing files are fetched.
+
+    `key`: the option that names it, for messages. Raises ModelLoadError.
+    """
+    if (here := located(place, revision, key)) is not None:
+        return here
+    from huggingface_hub import snapshot_download
+
+    progress(0.0, f"downloading {place}")
     try:
         names = {entry.rfilename for entry in _hub().model_info(place, revision=revision).siblings or ()}
         doubled = ["*.bin"] if any(name.endswith(".safetensors") for name in names) else []
-        return Path(snapshot_download(place, revision=revision, allow_patterns=wanted, ignore_patterns=doubled))
+        return Path(snapshot_download(place, revision=revision, allow_patterns=_WANTED, ignore_patterns=doubled))
     except Exception as error:  # network, rights, names: the package has a class for each
         why = str(error).splitlines()[0] if str(error) else repr(error)
         raise ModelLoadError(

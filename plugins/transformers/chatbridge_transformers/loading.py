@@ -16,9 +16,9 @@ from typing import Any
 import torch
 import transformers
 
-from chatbridge import ModelLoadError, TensorInfo, free_memory
-from chatbridge_transformers import checkpoint, memory
-from chatbridge_transformers.folder import Folder, Progress
+from chatbridge import ModelLoadError, TensorInfo, refuse_what_does_not_fit, this_machine
+from chatbridge_transformers import memory, planning
+from chatbridge_transformers.folder import Folder, Progress, tensors_of
 from chatbridge_transformers.options import TransformersOptions
 
 _USELESS = (".rotary_emb.inv_freq", ".masked_bias", ".attn.bias", ".attention.bias")
@@ -39,19 +39,14 @@ class Loaded:
 
 def load(options: TransformersOptions, found: Folder, progress: Progress) -> Loaded:
     """Load the model in a folder. Raises ModelLoadError, if it can before any weights are read."""
-    tensors = checkpoint.shapes(found.shards)
+    tensors = tensors_of(found)
     _check_tensors(found, tensors)
     _check_options(options)
     config = _config(options, found)
-    on_card = _on_card(options)
-    published = str(found.config.get("torch_dtype") or found.config.get("dtype") or "")
-    dtype = options.dtype if options.dtype != "auto" else memory.choose_dtype(tensors, published, on_card)
-    if options.quantization is not None and options.dtype == "auto" and not on_card:
-        dtype = "bfloat16" if options.quantization != "int8" else "float32"
-    if options.device_map is None:
-        size = memory.needed(tensors, dtype, options.quantization)
-        free = _free_on_card(options) if on_card else free_memory()
-        memory.refuse_what_does_not_fit(found.path, size, free, "the card" if on_card else "main memory")
+    machine = this_machine()
+    device = device_of(options)
+    dtype = planning.dtype_for(options, found.config, tensors, machine, device)
+    refuse_what_does_not_fit(planning.memory_plan(options, planning.Model.of(found, tensors), machine, device))
     progress(0.1, "reading weights")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -156,22 +151,11 @@ def _config(options: TransformersOptions, found: Folder) -> Any:
     return config
 
 
-def _on_card(options: TransformersOptions) -> bool:
-    if options.device == "auto" or options.device_map is not None:
-        return bool(torch.cuda.is_available() or torch.backends.mps.is_available())
-    return options.device != "cpu"
-
-
 def device_of(options: TransformersOptions) -> str:
     """The one device that everything goes to."""
     if options.device != "auto":
         return options.device
     return "cuda:0" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _free_on_card(options: TransformersOptions) -> int:
-    device = device_of(options)
-    return int(torch.cuda.mem_get_info(torch.device(device))[0]) if device.startswith("cuda") else 0
 
 
 def _read(options: TransformersOptions, found: Folder, config: Any, dtype: str) -> tuple[Any, dict[str, Any]]:
