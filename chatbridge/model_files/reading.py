@@ -33,7 +33,8 @@ _PART = re.compile(r"((?:pytorch_)?model)-\d{5}-of-(\d{5})\.(bin|safetensors)")
 _OTHERS = {
     "gguf": "this is a GGUF file: use `backend: llama_cpp`",
     "ggml": "this is a file for an old llama.cpp or another program of GGML's; take the one that it was made from",
-    "xor": "this is encrypted, as BELLE publishes its LLaMA models; decrypt it with the original LLaMA first",
+    "xor": "this is encrypted, as BELLE publishes its LLaMA models; decrypt it with the original LLaMA "
+    "first (chatbridge model decrypt)",
     "json": "this is JSON and no file of weights",
     "sentencepiece": "this is a tokenizer and no file of weights",
     "other": "this is no file of torch or safetensors",

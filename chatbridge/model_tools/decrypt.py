@@ -47,21 +47,33 @@ class Encrypted:
 
 @dataclass(slots=True)
 class _Work:
+    """`about`: what the key's header tells; `original`: which one it is."""
+
     key: Path
+    originals: Sequence[Original]
     progress: WorkProgress
     report: Report
     about: str = ""
     known: Source = field(default_factory=lambda: Source("", 0, ""))
+    original: Original | None = None
+
+    def unlike(self, why: str) -> ModelLoadError:
+        return unlike(self.known, self.originals, self.about, why)
 
 
 def decrypt(
-    source: Path, key: Path, output: Path, progress: WorkProgress | None = None, report: Report | None = None
+    source: Path,
+    key: Path,
+    output: Path,
+    progress: WorkProgress | None = None,
+    report: Report | None = None,
+    originals: Sequence[Original] = ORIGINALS,
 ) -> None:
     """Decrypt a file into a file, or a folder of such files into a folder, with all that lies beside them.
 
-    `key`: the file, or the folder of the original LLaMA. It is finished under a temporary name and goes on where a run
-    that was killed has ended. Raises ModelLoadError: for another key it names the hash that was expected and the one
-    that the key has.
+    `key`: the file, or the folder of the original LLaMA; `originals`: those that may be it. It is finished under a
+    temporary name and goes on where a run that was killed has ended. Raises ModelLoadError: for another key it names
+    the hash that was expected and the one that the key has.
     """
     report = report or Report(f"model decrypt {source} {key} -o {output}")
     if output.exists() or output.is_symlink():
@@ -69,7 +81,7 @@ def decrypt(
     if not output.parent.is_dir():
         raise ModelLoadError(f"{output.parent}: there is no such folder to put the output into; make it first")
     files = encrypted_files(source)
-    work = _Work(_fitting(keys_at(key), files), progress or Silent(), report)
+    work = _Work(_fitting(keys_at(key), files), originals, progress or Silent(), report)
     _take_key(work, files)
     check_space(output, sum(file.size for file in files))
     work.progress.begin("decrypting", sum(file.size for file in files))
@@ -131,23 +143,19 @@ def _take_key(work: _Work, files: Sequence[Encrypted]) -> None:
     """Look the key over, and try it: small files whole, of large ones what stands at their ends."""
     work.about = check_key(work.key)
     wrong = [(file, why) for file in files if (why := _wrong(work.key, file))]
-    work.known, original = identify(work.key, work.progress)
-    if wrong and (len(wrong) == len(files) or work.known.sha256 not in [one.sha256 for one in ORIGINALS]):
-        raise unlike(work.known, work.about, f"{wrong[0][0].path.name}, decrypted with it, {wrong[0][1]}")
+    work.known, work.original = identify(work.key, work.originals, work.progress)
+    if wrong and (work.original is None or len(wrong) == len(files) > 1):
+        raise work.unlike(f"{wrong[0][0].path.name}, decrypted with it, {wrong[0][1]}")
     if wrong:
         file, why = wrong[0]
         raise ModelLoadError(
-            f"{file.path}: the key is right ({original}), and what comes out {why}: only a part of the file was "
-            f"downloaded, or it was changed; download it again"
+            f"{file.path}: the key is {work.original}, and what comes out {why}: only a part of the file was "
+            f"downloaded, or it was changed, or another key is wanted; download it again"
         )
-    if original is None and work.about in [f"by its tensors it is a LLaMA {one.model}" for one in ORIGINALS]:
-        raise unlike(work.known, work.about, "it is none of the files that Meta published, but damaged or saved anew")
+    if work.original is None and work.about in [f"by its tensors it is a LLaMA {one.model}" for one in work.originals]:
+        raise work.unlike("it is none of the files that Meta published, but damaged or saved anew")
     work.report.sources.append(work.known)
-    work.report.step("key", key=str(work.key), **_told(original))
-
-
-def _told(original: Original | None) -> dict[str, str]:
-    return {"is": str(original)} if original is not None else {}
+    work.report.step("key", key=str(work.key), **({"is": str(work.original)} if work.original else {}))
 
 
 def _wrong(key: Path, file: Encrypted) -> str:
@@ -203,12 +211,12 @@ def _finish(work: _Work, file: Encrypted, partial: Path, output: Path) -> None:
         found, source = _decrypted(work, file, partial, 0)
     if found != file.sha256:
         partial.unlink()
-        what = f"{file.path.name}, decrypted with it, has the sha256 {found} and should have {file.sha256}"
-        if work.known.sha256 not in [original.sha256 for original in ORIGINALS]:
-            raise unlike(work.known, work.about, what)
+        why = f"has the sha256 {found} and should have {file.sha256}"
+        if work.original is None:
+            raise work.unlike(f"{file.path.name}, decrypted with it, {why}")
         raise ModelLoadError(
-            f"{file.path}: decrypted with the right key it has the sha256 {found} and should have {file.sha256}: only "
-            f"a part of it was downloaded, or it was changed; download it again"
+            f"{file.path}: decrypted with {work.original}, it {why}: only a part of it was downloaded, or it was "
+            f"changed, or another key is wanted; download it again"
         )
     partial.replace(output)
     work.report.sources.append(Source(str(file.path), file.size + _HASH, source))

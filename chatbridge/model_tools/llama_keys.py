@@ -5,7 +5,7 @@ Knows the files that projects have encrypted their weights with; encrypts and de
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,17 +73,17 @@ def check_key(path: Path) -> str:
     return f"by its tensors it is a LLaMA {size}{more}"
 
 
-def identify(path: Path, progress: WorkProgress) -> tuple[Source, Original | None]:
+def identify(path: Path, originals: Sequence[Original], progress: WorkProgress) -> tuple[Source, Original | None]:
     """The key's size and hash, and which original it is. Raises ModelLoadError for one that can't be read."""
     (source,) = hashed([path], progress)
-    return source, next((original for original in ORIGINALS if original.sha256 == source.sha256), None)
+    return source, next((original for original in originals if original.sha256 == source.sha256), None)
 
 
-def unlike(source: Source, about: str, why: str) -> ModelLoadError:
+def unlike(source: Source, originals: Sequence[Original], about: str, why: str) -> ModelLoadError:
     """The error for a key that does not fit. `about`: what its header tells; `why`: how that was found."""
-    is_one = [original for original in ORIGINALS if original.sha256 == source.sha256]
+    is_one = [original for original in originals if original.sha256 == source.sha256]
     told = f"is {is_one[0]}" if is_one else f"has the sha256 {source.sha256}{f'; {about}' if about else ''}"
-    wanted = " or ".join(str(original) for original in ORIGINALS if original not in is_one)
+    wanted = " or ".join(str(original) for original in originals if original not in is_one)
     return ModelLoadError(f"{source.path}: this is not the key: {why}. It {told}; wanted is {wanted}, {AS_PUBLISHED}")
 
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 VOCABULARY = (*EMBEDDINGS, "lm_head.weight", "embed_out.weight")
 """Ends of names of the matrices that have a row for each id."""
 
+MAX_RANK = 4096
+"""Of an adapter's matrices: hundreds are many, and memory is taken for its square."""
+
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 _DOWN_EMBEDDING, _UP_EMBEDDING = ".lora_embedding_A", ".lora_embedding_B"
 _ALIEN = ("lora_", "ia3_", "hada_", "lokr_", "vera_", "oft_", "boft_", "hra_", "original_module")
@@ -77,10 +80,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """`deltas`, `whole`: by names of the model's tensors. `rows`: of a vocabulary that it brings along, else 0.
-
-    `norm`: of all that it adds, Frobenius. `notes`: what was found that is no fault.
-    """
+    """`deltas`, `whole`: by names of the model's tensors. `notes`: what was found that is no fault."""
 
     path: Path
     file: Path
@@ -88,7 +88,6 @@ class Adapter:
     config: Mapping[str, Any]
     deltas: Mapping[str, Delta]
     whole: Mapping[str, StoredTensor]
-    norm: float
     notes: Sequence[str]
 
     @property
@@ -99,7 +98,7 @@ class Adapter:
 
 def read_adapter(path: Path, files: ExitStack) -> Adapter:
     """The adapter at a path; its file is open as long as `files` is. Raises ModelLoadError for one that can't be
-    merged: empty, partial, of another kind than LoRA, or without effect."""
+    merged: empty, partial, or of another kind than LoRA."""
     about = inspect_model(path)
     if about.layout != "peft":
         what = about.family or about.format or "a model"
@@ -113,10 +112,8 @@ def read_adapter(path: Path, files: ExitStack) -> Adapter:
     file = adapter_file(folder)
     assert file is not None  # or it would not be sound
     deltas, whole = _parted(folder, config, files.enter_context(Weights.of_files([file])))
-    norm = math.sqrt(sum(delta.norm() ** 2 for delta in deltas.values()))
-    _check_numbers(folder, norm, deltas, whole)
     notes = [problem.message for problem in about.problems]
-    return Adapter(folder, file, about, config, deltas, whole, norm, notes)
+    return Adapter(folder, file, about, config, deltas, whole, notes)
 
 
 def turned_sideways(delta: Delta) -> Delta:
@@ -156,6 +153,10 @@ def _parted(
             up = named.get(layer + (_UP_EMBEDDING if sideways else _UP))
             if up is None or len(up.shape) != 2 or len(tensor.shape) != 2 or up.shape[1] != tensor.shape[0]:
                 raise ModelLoadError(f"{folder}: {layer:.200} has no pair of matrices that go together")
+            if tensor.shape[0] > MAX_RANK:
+                raise ModelLoadError(
+                    f"{folder}: {layer:.200} has the rank {tensor.shape[0]:,}; {MAX_RANK:,} is the most"
+                )
             scale = _scale(config, layer, tensor.shape[0])
             deltas[f"{layer.removesuffix(_BASE_LAYER)}.weight"] = Delta(tensor, up, scale, sideways)
         elif not name.endswith((_UP, _UP_EMBEDDING)):
@@ -182,15 +183,25 @@ def _fits(key: str, layer: str) -> bool:
         raise ModelLoadError(f"alpha_pattern: {key!r:.100} can't be used: {error or 'it takes too long'}") from error
 
 
-def _check_numbers(folder: Path, norm: float, deltas: Mapping[str, Delta], whole: Mapping[str, StoredTensor]) -> None:
-    if not math.isfinite(norm):
-        name = next(name for name, delta in deltas.items() if not math.isfinite(delta.norm()))
-        raise ModelLoadError(f"{folder}: {name:.200} holds numbers that are none (NaN or infinite); train it again")
-    if deltas and not norm and not whole:
-        raise ModelLoadError(
-            f"{folder}: the adapter changes nothing: all its matrices (lora_B) are zero, or alpha is 0; it was saved "
-            f"before it was trained: leave it out, or give the right one"
-        )
-    for name, tensor in whole.items():
+def norm_of(adapter: Adapter) -> float:
+    """How large all is that it adds (Frobenius norm); its numbers are read, once it is known that they fit a model.
+
+    Raises ModelLoadError for numbers that are none, and for an adapter that changes nothing.
+    """
+    norms = {name: delta.norm() for name, delta in adapter.deltas.items()}
+    broken = [name for name, norm in norms.items() if norm == math.inf]
+    for name, tensor in adapter.whole.items() if not broken else ():
         if not all(np.isfinite(tensor.floats(first, last)).all() for first, last in tensor.slices()):
-            raise ModelLoadError(f"{folder}: {name:.200} holds numbers that are none (NaN or infinite); train it again")
+            broken.append(name)
+            break
+    if broken:
+        raise ModelLoadError(
+            f"{adapter.path}: {broken[0]:.200} holds numbers that are none (NaN or infinite); train it again, or take "
+            f"another copy"
+        )
+    if not any(norms.values()) and not adapter.whole:
+        raise ModelLoadError(
+            f"{adapter.path}: the adapter changes nothing: all its matrices (lora_B) are zero, or alpha is 0; it was "
+            f"saved before it was trained: leave it out, or give the right one"
+        )
+    return math.hypot(*norms.values())

@@ -100,8 +100,15 @@ def _open_hub(about: ModelDescription, files: ExitStack) -> OpenModel:
     weights = files.enter_context(Weights.of_files(paths))
     tensors = {name: tensor for name, tensor in weights.items() if not name.endswith(_DROPPED)}
     config = read_json_object(folder / "config.json")
-    sizes = sizes_of(config, tensors) if about.architecture == "llama" else None
+    sizes = sizes_of(config, tensors) if _usual(about, config) else None
     return OpenModel(folder, about, paths, config, tensors, sizes, folder if about.tokens else None)
+
+
+def _usual(about: ModelDescription, config: Mapping[str, Any]) -> bool:
+    """Whether it is a LLaMA whose heads share its width, as in all that Meta has published."""
+    width, heads, own = (config.get(name) for name in ("hidden_size", "num_attention_heads", "head_dim"))
+    odd = isinstance(own, int) and isinstance(width, int) and isinstance(heads, int) and own * heads != width
+    return about.architecture == "llama" and not odd
 
 
 def _open_meta(about: ModelDescription, files: ExitStack) -> OpenModel:
@@ -195,8 +202,8 @@ def copy_licence(source: Path, folder: Path) -> None:
 
 def _llama(model: OpenModel, rows: int) -> LlamaSizes:
     if model.sizes is None:
-        what = model.about.family or "This model"
-        raise ModelLoadError(f"{model.folder}: {what} has no form of Meta's; make Hugging Face's (--to hf)")
+        what = model.about.family or "model"
+        raise ModelLoadError(f"{model.folder}: this {what} has no form of Meta's; make Hugging Face's (--to hf)")
     return replace(model.sizes, rows=rows)
 
 
@@ -204,7 +211,9 @@ def _config(model: OpenModel, tensors: Matrices, rows: int) -> dict[str, Any]:
     dtype = max(tensors.values(), key=nbytes).dtype
     if model.meta:
         return config_for(_llama(model, rows), dtype) | {"tie_word_embeddings": "lm_head.weight" not in tensors}
-    written = {**model.config, "vocab_size": rows} if rows else dict(model.config)
+    written = dict(model.config)
+    if rows != model.about.vocabulary:
+        written["vocab_size"] = rows
     written["dtype" if "dtype" in written else "torch_dtype"] = dtype
     if written.get("tie_word_embeddings") is True and "lm_head.weight" in tensors:
         written["tie_word_embeddings"] = False

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from chatbridge import ModelLoadError
 from chatbridge.cli import main
 from chatbridge.model_tools.decrypt import CHUNK, decrypt
-from chatbridge.model_tools.llama_keys import ORIGINALS
+from chatbridge.model_tools.llama_keys import ORIGINALS, Original
 from chatbridge.testing import fixtures
 from tests.model_files.writers import meta_llama, write_torch
 
@@ -153,11 +153,11 @@ def test_what_a_killed_run_left_of_another_model_is_deleted(tmp_path: Path) -> N
     assert made == files_in(XOR / "plain")
 
 
-def refused(source: Path, key: Path, output: Path) -> str:
+def refused(source: Path, key: Path, output: Path, originals: Sequence[Original] = ORIGINALS) -> str:
     """What is said, when nothing may be made or left."""
     before = {*output.parent.iterdir()}
     with pytest.raises(ModelLoadError) as error:
-        decrypt(source, key, output)
+        decrypt(source, key, output, originals=originals)
     assert {*output.parent.iterdir()} == before
     return str(error.value)
 
@@ -186,15 +186,17 @@ def test_a_key_in_the_middle_of_which_bytes_differ_is_found_by_the_hash_of_what_
     assert WORDS in said
 
 
-@pytest.mark.parametrize("size", [MIB, 15 * MIB, 30 * MIB])
+@pytest.mark.parametrize(
+    ("size", "words"), [(MIB, "sha256"), (15 * MIB, "no table of contents"), (30 * MIB, "no table of contents")]
+)
 def test_a_large_file_that_was_downloaded_in_part_is_told_before_anything_is_written(
-    large: tuple[Path, Path, bytes], size: int, tmp_path: Path
+    large: tuple[Path, Path, bytes], size: int, words: str, tmp_path: Path
 ) -> None:
     source, key, _ = large
     part = tmp_path / source.name
     part.write_bytes(source.read_bytes()[:size])
     said = refused(part, key, tmp_path / "out")
-    assert "decrypted with it, has" in said
+    assert f"decrypted with it, has {'the ' if words == 'sha256' else ''}{words}" in said
 
 
 def test_one_damaged_file_among_good_ones_is_named(tmp_path: Path) -> None:
@@ -349,3 +351,31 @@ def test_a_key_with_the_shapes_of_the_original_and_another_hash_is_none(rows: in
     fitting = encrypted(tmp_path / "enc", "config.json", b"{}", key.read_bytes())
     source = fitting.parent if rows == 32000 else XOR / "enc"
     assert words in refused(source, key, tmp_path / "out")
+
+
+def test_a_key_that_is_known_is_named_and_damaged_files_are_told_from_another_key(tmp_path: Path) -> None:
+    known = (Original("7B", hashlib.sha256(KEY.read_bytes()).hexdigest()), Original("13B", "ab" * 32))
+    decrypt(XOR / "enc", KEY, tmp_path / "out", originals=known)
+    told = json.loads((tmp_path / "out" / "chatbridge-report.json").read_text(encoding="utf-8"))
+    assert told["steps"][0]["is"] == str(known[0])
+    shutil.copytree(XOR / "enc", tmp_path / "enc")
+    (blob,) = (tmp_path / "enc").glob("blob.bin.*")
+    blob.write_bytes(blob.read_bytes()[:-1])
+    said = refused(tmp_path / "enc", KEY, tmp_path / "new", known)
+    assert said.startswith(f"{blob}: the key is {known[0]}, and what comes out has the sha256")
+    (tmp_path / "13B").write_bytes(bytes(1000))
+    wrong = (Original("13B", hashlib.sha256(bytes(1000)).hexdigest()), known[0])
+    said = refused(XOR / "enc", tmp_path / "13B", tmp_path / "new", wrong)
+    assert f"It is {wrong[0]}; wanted is {known[0]}, as Meta published it" in said
+
+
+def test_a_file_that_is_damaged_within_is_told_from_another_key(
+    large: tuple[Path, Path, bytes], tmp_path: Path
+) -> None:
+    source, key, _ = large
+    raw = bytearray(source.read_bytes())
+    raw[15 * MIB] ^= 1
+    (tmp_path / source.name).write_bytes(raw)
+    known = (Original("7B", hashlib.sha256(key.read_bytes()).hexdigest()),)
+    said = refused(tmp_path / source.name, key, tmp_path / "out", known)
+    assert said.startswith(f"{tmp_path / source.name}: decrypted with {known[0]}, it has the sha256")

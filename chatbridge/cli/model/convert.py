@@ -29,13 +29,24 @@ if TYPE_CHECKING:
     help="The model that an adapter was trained on, where the adapter does not lead to it.",
 )  # fmt: skip
 def command(source: Path, output: Path, target: str, **options: object) -> None:
-    """Make another form of the model at SOURCE.
+    """Make another form of the model or adapter at SOURCE.
 
-    GGUF of type f32, f16, bf16 or q8_0; hf and meta for those forms; and what plugins make. The output is whole or not
-    there; a run that was killed is gone on with by the same command. Exits 1 where it can't be made.
+    GGUF of type f32, f16, bf16 or q8_0; gguf of files from before it, block by block; hf and meta for those forms; and
+    what plugins make. The output is whole or not there; a run that was killed is gone on with by the same command.
+    Exits 1 where it can't be made.
     """
     made = convert(source, output, target, {name: value for name, value in options.items() if value is not None})
-    echo(f"{made} is made. Talk to it: chatbridge repl -m {shlex.quote(str(made))}")
+    echo(f"{made} is made. {_next(made)}")
+
+
+def _next(made: Path) -> str:
+    """What to do with it: talk to what runs by itself, look at anything else."""
+    from chatbridge.model_files.inspect import inspect_model
+
+    found, where = inspect_model(made), shlex.quote(str(made))
+    if found.backends and found.layout not in ("peft", "gguf-adapter"):
+        return f"Talk to it: chatbridge repl -m {where}"
+    return f"Look at it: chatbridge model inspect {where}"
 
 
 def convert(source: Path, output: Path, target: str, options: Mapping[str, object]) -> Path:

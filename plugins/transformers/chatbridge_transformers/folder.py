@@ -112,7 +112,7 @@ def _no_weights(path: Path) -> str:
     if any(path.glob("*.gguf")):
         return "there is a GGUF file here: use `backend: llama_cpp`, with that file as path"
     if any(path.glob("*.enc")):
-        return "these are encrypted weights (.enc), as BELLE publishes them; decrypt them with the original LLaMA first"
+        return _ENCRYPTED
     if any((path / name).exists() for name in ("tf_model.h5", "flax_model.msgpack")):
         return "the weights are TensorFlow's or Flax's; take a model with safetensors or pytorch_model.bin"
     if any(path.glob("consolidated.*.pth")):
@@ -120,9 +120,11 @@ def _no_weights(path: Path) -> str:
     return "there are no weights here (model.safetensors or pytorch_model.bin); download them into this folder"
 
 
-_META = (
-    "these are Meta's original files; convert them with transformers' convert_llama_weights_to_hf.py, or take a "
-    "converted model"
+_META = "these are Meta's original files; convert them by `chatbridge model convert --to hf`, or take a converted model"
+
+_ENCRYPTED = (
+    "these are encrypted weights (.enc), as BELLE publishes them; decrypt them with the original LLaMA first "
+    "(chatbridge model decrypt)"
 )
 
 
@@ -136,7 +138,7 @@ def _no_config(path: Path) -> str:
     if any("rwkv" in file.name.lower() for file in path.glob("*.pth")):
         return "this is BlinkDL's form of an RWKV model: use `backend: rwkv`, with the .pth file as path"
     if any(path.glob("*.enc")):
-        return "these are encrypted weights (.enc), as BELLE publishes them; decrypt them with the original LLaMA first"
+        return _ENCRYPTED
     if (below := folder_below(path, "config.json")) is not None:
         return f"there is no config.json here, but one in {below}: give that folder"
     return "there is no config.json here; give the folder of a model in Hugging Face's form, with all its files"
