@@ -79,6 +79,20 @@ def test_what_does_not_fit_is_refused_in_words_and_nothing_is_left(tmp_path: Pat
     assert nothing_left(tmp_path)
 
 
+@pytest.mark.parametrize(("dtype", "target"), [("float16", "f16"), ("float32", "f32"), ("bfloat16", "bf16")])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_numbers_that_are_only_copied_are_looked_at_as_well(
+    tmp_path: Path, dtype: str, target: str, value: float
+) -> None:
+    config = hub_config()
+    arrays = hub_arrays(config)
+    arrays[Q][3, 5] = value
+    folder = write_hub(tmp_path / "hub", config, arrays, tokenizer=LLAMA / "hf", dtype=dtype)
+    with pytest.raises(ModelLoadError, match=r"self_attn\.q_proj\.weight holds what is no finite number"):
+        convert(folder, tmp_path / "model.gguf", target, {})
+    assert nothing_left(tmp_path)
+
+
 def replaced(folder: Path, name: str, content: str | bytes | None) -> None:
     if content is None:
         (folder / name).unlink()
