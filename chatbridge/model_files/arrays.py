@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Array = NDArray[np.generic]
 
-SLICE = 32 << 20
+SLICE = 8 << 20
 """Bytes that are read at a time where rows are read one slice after another."""
 
 
@@ -126,6 +126,8 @@ class Weights(Mapping[str, StoredTensor]):
         except OSError as error:
             raise ModelLoadError(f"{header.path}: the file can't be read: {error.strerror or error}") from error
         for name, info in header.weights.items():
+            if info.nbytes > header.size:  # a number may stand for many, as in what torch has expanded
+                raise ModelLoadError(f"{header.path}: {name:.200} has {info.nbytes:,} bytes, more than the whole file")
             if (known := self._tensors.get(name)) is None:
                 self._tensors[name] = StoredTensor(header.path, file, name, info)
             elif known.info != info:

@@ -28,11 +28,11 @@ _SAMPLE = 4096
 """Bytes of each tensor that go into a file's fingerprint."""
 
 _OTHER_FORMATS = {
-    b"lmgg": "an old GGML file; make a GGUF file of it with llama.cpp's convert_llama_ggml_to_gguf.py",
-    b"fmgg": "an old GGMF file; make a GGUF file of it with llama.cpp's convert_llama_ggml_to_gguf.py",
-    b"tjgg": "an old GGJT file; make a GGUF file of it with llama.cpp's convert_llama_ggml_to_gguf.py",
-    b"algg": "an old LoRA adapter; make a GGUF file of it anew with llama.cpp's convert_lora_to_gguf.py",
-    b"PK\3\4": "a PyTorch checkpoint; convert its folder with llama.cpp's convert_hf_to_gguf.py, or load the folder "
+    b"lmgg": "an old GGML file; make a GGUF file of it by `chatbridge model convert`",
+    b"fmgg": "an old GGMF file; make a GGUF file of it by `chatbridge model convert`",
+    b"tjgg": "an old GGJT file; make a GGUF file of it by `chatbridge model convert`",
+    b"algg": "an old LoRA adapter; make a GGUF file anew of its PEFT folder by `chatbridge model convert`",
+    b"PK\3\4": "a PyTorch checkpoint; convert its folder by `chatbridge model convert`, or load the folder "
     "with backend: transformers",
     b"vers": "a Git LFS pointer, not the file itself; run `git lfs pull`",
 }
@@ -166,7 +166,7 @@ class _Header:
     """The part of a file before the tensors' data, read from front to back; `at` is the next byte."""
 
     def __init__(self, path: Path, data: memoryview, reader: str) -> None:
-        self.at = 0
+        self.at = 4  # behind the magic
         self._path = path
         self._reader = reader
         self._data = data
@@ -193,7 +193,6 @@ class _Header:
         if magic != b"GGUF":
             what = _OTHER_FORMATS.get(magic, f"no GGUF file; {self._reader} reads nothing else")
             raise ModelLoadError(f"{self._path}: this is {what}")
-        self.at = 4
         version = self._number("I")
         if version not in (2, 3):
             why = "big-endian" if version & 0xFFFF == 0 else f"of GGUF version {version}"

@@ -24,12 +24,12 @@ RUNS = {
 REMEDIES = {
     "meta": (
         "no backend runs Meta's form as it is",
-        "convert it with transformers' convert_llama_weights_to_hf.py for `backend: transformers`, and that with "
-        "llama.cpp's convert_hf_to_gguf.py for `backend: llama_cpp`; or take a converted model",
+        "convert it by `chatbridge model convert`: --to f16 for `backend: llama_cpp`, --to hf for `backend: "
+        "transformers`",
     ),
     "ggml": (
         "no backend runs files from before GGUF",
-        "make a GGUF file of it with llama.cpp's convert_llama_ggml_to_gguf.py, or convert the model again",
+        "make a GGUF file of it by `chatbridge model convert --to gguf`, or --to f16 where that can't be",
     ),
     "ggml-other": (
         "it was written for another program",

@@ -88,8 +88,10 @@ def _added(
     """Of all three files; what tokenizer_config.json says is the last word."""
     found: dict[int, AddedToken] = {}
 
-    def add(number: Any, text: Any, is_special: bool) -> None:
-        if isinstance(text, str) and isinstance(number, int) and 0 <= number < 1 << 31:
+    def add(number: Any, text: Any, is_special: bool, *, later: bool = True) -> None:
+        if not isinstance(text, str) or not isinstance(number, int) or not 0 <= number < 1 << 31:
+            return
+        if later or number not in found:
             found[number] = AddedToken(text, is_special or bool(_LOOKS_SPECIAL.fullmatch(text)))
 
     listed = fast.get("added_tokens")
@@ -97,8 +99,7 @@ def _added(
         if isinstance(token, dict):
             add(token.get("id"), token.get("content"), token.get("special") is True)
     for text, number in plain.items():
-        if number not in found:
-            add(number, text, text in special)
+        add(number, text, text in special, later=False)
     decoder = config.get("added_tokens_decoder")
     for number, token in decoder.items() if isinstance(decoder, dict) else ():
         if isinstance(token, dict) and re.fullmatch("[0-9]{1,9}", str(number)):

@@ -25,6 +25,9 @@ _BLANK, _WRITTEN_BLANK = " ", chr(ord(" ") + 256)
 _NORMALIZERS = ("NFC", "Prepend", "Replace", "Sequence")
 """What is done to a text before it is cut, and either done by llama.cpp, too, or seldom seen."""
 
+_LONGEST = 200
+"""Characters of a token that are looked at for other ways to put it together; words have a tenth of it."""
+
 _BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 
 
@@ -92,7 +95,8 @@ def scored(found: BytePairs, last: float) -> tuple[dict[int, tuple[str, float, i
         kind = BYTE if _BYTE_PIECE.fullmatch(text) else UNKNOWN if text == found.unknown else NORMAL
         alone = len(text) == 1 or kind == BYTE
         pieces[number] = (text, float(-ranks.get(text, len(ranks))) if alone or text in ranks else last, kind)
-        halves = ((text[:at], text[at:]) for at in range(1, len(text))) if kind == NORMAL else ()
+        long = kind != NORMAL or len(text) > _LONGEST
+        halves = ((text[:at], text[at:]) for at in range(1, 1 if long else len(text)))
         foreign += any(a in found.ids and b in found.ids and (a, b) not in pairs for a, b in halves)
     more = f"{foreign:,} tokens can be put together in more ways than its merges say, and llama.cpp takes each of them"
     return pieces, [more] if foreign else []

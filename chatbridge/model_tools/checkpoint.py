@@ -101,7 +101,7 @@ class JoinedTensor:
 class Checkpoint(Mapping[str, JoinedTensor]):
     """The tensors of a model by the names of its table; to be used in a `with`, which closes its files.
 
-    `files`: of its weights. `layers`: how many it has. `width`: of a model of several parts.
+    `files`: of its weights. `layers`: how many it has. `width`: numbers of each channel; 0 where it has no such norm.
     """
 
     def __init__(self, source: ModelDescription, form: Form) -> None:
@@ -119,7 +119,15 @@ class Checkpoint(Mapping[str, JoinedTensor]):
             raise
         first = self._parts[0]
         layer = re.compile(re.escape(form.layer).replace(r"\{\}", r"(\d{1,6})"))
-        self.layers = 1 + max((int(found[1]) for name in first if (found := layer.match(name))), default=-1)
+        numbers = {int(found[1]) for name in first if (found := layer.match(name))}
+        self.layers = 1 + max(numbers, default=-1)
+        if self.layers > len(numbers):
+            self._open.close()
+            lost = min(set(range(len(numbers) + 1)) - numbers)
+            raise ModelLoadError(
+                f"{source.path}: layer {lost:,} is not there, and layer {self.layers - 1:,} is; download all files of "
+                f"the model again, from one place"
+            )
         norm = first.get(form.width)
         self.width = norm.shape[0] if norm is not None and len(norm.shape) == 1 else 0
         self._axes: dict[str, Axis] = {}

@@ -56,9 +56,9 @@ class Converter:
     options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for words in (self.takes, self.makes, self.options):
-            if isinstance(words, str) or (not words and words is not self.options):
-                raise TypeError(f"Converter {self.name!r}: takes, makes and options are tuples of words, as ('gguf',)")
+        wordless = not self.takes or not self.makes
+        if wordless or any(isinstance(words, str) for words in (self.takes, self.makes, self.options)):
+            raise TypeError(f"Converter {self.name!r}: takes, makes and options are tuples of words, as ('gguf',)")
 
     def reads(self, source: ModelDescription) -> bool:
         """Whether it takes what was found."""

@@ -212,7 +212,9 @@ def _keys(
 
 
 def _meta_context(config: Mapping[str, Any], sizes: Mapping[str, int]) -> int:
-    base, epsilon = config.get("rope_theta") or 0, config.get("norm_eps") or 0
+    base, epsilon = (
+        value if isinstance(value := config.get(name), int | float) else 0 for name in ("rope_theta", "norm_eps")
+    )
     widest = 0 if sizes["kv_heads"] < sizes["heads"] else sizes["width"]
     return next(tokens for least, eps, most, tokens in META_CONTEXTS
                 if base >= least and epsilon >= eps and widest <= most)  # fmt: skip

@@ -80,7 +80,10 @@ def _check(model: OpenModel, tensors: Matrices, form: Form, count: int, *, asked
 
 def _tensors(model: OpenModel, form: Form) -> Mapping[str, Matrix]:
     """In one order, whatever the source's. A head that is the embedding stands there once in Hugging Face's form."""
-    assert model.sizes is not None  # of a LLaMA
+    if model.sizes is None:
+        raise ModelLoadError(
+            f"{model.folder}: this LLaMA has biases, or heads of a width of their own, which Meta's form can't say"
+        )
     order = {name: number for number, name in enumerate(model.sizes.names)}
     found = {name: model.tensors[name] for name in sorted(model.tensors, key=lambda name: order.get(name, len(order)))}
     said = model.config.get("tie_word_embeddings")

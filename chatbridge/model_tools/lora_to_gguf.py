@@ -20,7 +20,7 @@ from chatbridge.model_files.description import disagreement
 from chatbridge.model_tools.converter import Conversion
 from chatbridge.model_tools.gguf_file import GgufFile
 from chatbridge.model_tools.gguf_plan import row_order
-from chatbridge.model_tools.lora import Adapter, read_adapter
+from chatbridge.model_tools.lora import Adapter, norm_of, read_adapter
 from chatbridge.model_tools.lora_base import MERGE, Base, base_of
 from chatbridge.model_tools.output import NewTensor, check_space, write_tensors
 from chatbridge.model_tools.report import hashed
@@ -42,6 +42,7 @@ def convert(work: Conversion) -> None:
         if adapter.whole:
             raise _unfit(adapter, f"it replaces {next(iter(adapter.whole)):.200}, which an adapter of GGUF can't")
         base = base_of(adapter, work.options.get("base"))
+        norm = norm_of(adapter)
         alpha, factors = _alpha(adapter)
         sizes = dict(base.sizes)
         tensors: list[NewTensor] = []
@@ -51,7 +52,7 @@ def convert(work: Conversion) -> None:
         work.report.sources.extend(hashed([adapter.file, adapter.path / "adapter_config.json"], work.progress))
         work.report.step(
             "convert", to=target, tensors=len(tensors), alpha=alpha, architecture=base.form.architecture,
-            base=base.told, heads=base.sizes["heads"], notes=adapter.notes,
+            base=base.told, heads=base.sizes["heads"], norm=norm, notes=adapter.notes,
         )  # fmt: skip
         key = repr((target, base.form.architecture, dict(base.sizes), [one.sha256 for one in work.report.sources]))
         head = GgufFile(base.form.architecture, _fields(adapter, alpha, _TYPES[target][1]), tensors)

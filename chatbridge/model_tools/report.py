@@ -21,6 +21,9 @@ from chatbridge.model_tools.progress import Silent, WorkProgress
 IN_FOLDER = "chatbridge-report.json"
 """What the report of a folder is called; that of a file has the file's name before it: `NAME.report.json`."""
 
+NOTE = "note"
+"""The step that tells people of something which they should know; its fact has the same name."""
+
 _CHUNK = 4 << 20
 
 

@@ -24,7 +24,7 @@ from chatbridge.model_tools.converter import Conversion
 from chatbridge.model_tools.gguf_file import GgufFile
 from chatbridge.model_tools.gguf_plan import CONFIGS, GgufPlan, Planned, plan_gguf
 from chatbridge.model_tools.output import NewTensor, check_space, write_tensors
-from chatbridge.model_tools.report import hashed
+from chatbridge.model_tools.report import NOTE, hashed
 from chatbridge.model_tools.tables import Form, form_of
 from chatbridge.model_tools.vocabulary import TOKENIZER_FILES, Vocabulary, read_vocabulary
 
@@ -48,7 +48,7 @@ _BLOCK = 32
 
 
 def convert(work: Conversion) -> None:
-    """Make the file, or go on with it. Raises ModelLoadError; then nothing is left but a report's word of it."""
+    """Make the file and its report, or go on where a killed run ended. Raises ModelLoadError; then nothing is left."""
     target = work.target.lower()
     form = _form(work.source)
     config = _config(work.source, form)
@@ -135,7 +135,7 @@ def _tell(work: Conversion, plan: GgufPlan, vocabulary: Vocabulary, tensors: lis
                      template=bool(vocabulary.template))  # fmt: skip
     work.report.step("write", target=work.target.lower(), tensors=len(tensors), bytes_by_type=kinds)
     for note in (*plan.notes, *vocabulary.notes):
-        work.report.step("note", note=note)
+        work.report.step(NOTE, note=note)
 
 
 def _extra(plan: GgufPlan) -> Iterator[NewTensor]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ def hub_arrays(config: Mapping[str, Any], seed: int = 7) -> Arrays:
     q, kv = head * config["num_attention_heads"], head * config["num_key_value_heads"]
 
     def matrix(rows: int, columns: int, scale: float = 1) -> np.ndarray:
-        return (rng.standard_normal((rows, columns)) * scale * columns**-0.5).astype(np.float32)
+        array: np.ndarray = (rng.standard_normal((rows, columns)) * scale * columns**-0.5).astype(np.float32)
+        return array
 
     def row(size: int, around: float) -> np.ndarray:
         return (around + rng.standard_normal(size) / 4).astype(np.float32)
@@ -75,11 +76,10 @@ def write_hub(
             shutil.copyfile(tokenizer / name, folder / name)
     stored = {name: from_float32(np.asarray(array, np.float32), dtype) for name, array in arrays.items()}
     names = list(stored)
-    index = {}
+    index: dict[str, str] = {}
     for number in range(shards):
         file = f"model-{number + 1:05}-of-{shards:05}.safetensors" if shards > 1 else "model.safetensors"
-        own = [NewTensor(name, stored[name].shape, dtype, stored[name].nbytes, lambda array=stored[name]: _bytes(array))
-               for name in names[number::shards]]  # type: ignore[misc]  # fmt: skip
+        own = [_tensor(name, dtype, stored[name]) for name in names[number::shards]]
         write_tensors(folder / file, SafetensorsFile(own), own, "")
         index |= {tensor.name: file for tensor in own}
     if shards > 1:
@@ -88,5 +88,5 @@ def write_hub(
     return folder
 
 
-def _bytes(array: np.ndarray) -> Iterator[bytes]:
-    yield array.tobytes()
+def _tensor(name: str, dtype: str, array: np.ndarray) -> NewTensor:
+    return NewTensor(name, array.shape, dtype, array.nbytes, lambda: [array.tobytes()])

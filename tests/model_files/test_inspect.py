@@ -232,7 +232,7 @@ def test_old_files_of_llama_cpp_are_told_with_what_to_do(tmp_path: Path, kind: s
     found = inspect_model(write_ggml(tmp_path / "ggml-model-q4_0.bin", kind))
     assert (found.layout, found.family, found.layers, found.width, found.heads) == ("ggml", "LLaMA", 2, 64, 4)
     assert found.format.startswith(kind)
-    assert "convert_llama_ggml_to_gguf.py" in told(found)
+    assert "chatbridge model convert --to gguf" in told(found)
     assert (found.sound, found.backends) == (True, ())
 
 

@@ -1,4 +1,4 @@
-"""Models in the forms that are converted to GGUF, small and always the same, for tests and for their records."""
+"""Models in the forms that are converted to GGUF, small and always the same, and how tests read what is made."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from chatbridge.cli.model.convert import convert
+from chatbridge.model_files.gguf import GgufHeader, GgufStrings
 from chatbridge.testing import fixtures, hub_arrays, hub_config, write_hub
 
 LLAMA = fixtures() / "llama"
@@ -96,3 +100,20 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
 
 PRE = {"bloom": "bloom", "qwen2": "qwen2", "qwen3": "qwen2", "llama3": "llama-bpe"}
 """llama.cpp's names for how the byte-level ones cut words."""
+
+
+def made(folder: Path, tmp_path: Path, target: str = "f16") -> GgufHeader:
+    """The header of what is made of a folder; the file is called TARGET.gguf."""
+    return GgufHeader(convert(folder, tmp_path / f"{target}.gguf", target, {}), reader="this test")
+
+
+def array(header: GgufHeader, name: str, dtype: str = "<f4") -> np.ndarray:
+    tensor = header.tensors[name]
+    raw = header.path.read_bytes()[tensor.start : tensor.start + tensor.nbytes]
+    return np.frombuffer(raw, dtype).reshape(tensor.shape if dtype != "u1" else (tensor.shape[0], -1))
+
+
+def texts(header: GgufHeader, key: str = "tokens") -> list[str]:
+    found = header.metadata[f"tokenizer.ggml.{key}"]
+    assert isinstance(found, GgufStrings)
+    return [text.decode() for text in found]

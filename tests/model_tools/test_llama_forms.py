@@ -419,3 +419,22 @@ def test_a_run_that_was_ended_is_gone_on_with(meta: Path, tmp_path: Path, most: 
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
     if time is not None:
         assert (tmp_path / "out" / made.name).stat().st_mtime_ns == time
+
+
+def test_what_an_ended_run_with_other_parts_has_left_is_not_used(meta: Path, tmp_path: Path) -> None:
+    source = inspect_model(meta / "meta-1shard")
+    with pytest.raises(Cut):
+        llama_forms.convert(Conversion(source, "meta", tmp_path / "out", {"parts": 2}, Cutting(200_000)))
+    assert (tmp_path / "out.partial" / "consolidated.00.pth").exists()
+    convert(meta / "meta-1shard", tmp_path / "out", "meta", {"parts": 4})
+    convert(meta / "meta-1shard", tmp_path / "whole", "meta", {"parts": 4})
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("config", [{"attention_bias": True}, {"head_dim": 32}], ids=str)
+def test_a_llama_that_is_built_otherwise_has_no_form_of_metas(
+    tmp_path: Path, hub_arrays: Arrays, config: dict[str, Any]
+) -> None:
+    folder = hub_with(tmp_path / "hf", hub_arrays, **config)
+    with pytest.raises(ModelLoadError, match=r"hf: this LLaMA has biases, or heads of a width of their own"):
+        convert(folder, tmp_path / "out", "meta", {})

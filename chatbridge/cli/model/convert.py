@@ -29,20 +29,32 @@ if TYPE_CHECKING:
     help="The model that an adapter was trained on, where the adapter does not lead to it.",
 )  # fmt: skip
 def command(source: Path, output: Path, target: str, **options: object) -> None:
-    """Make another form of the model at SOURCE.
+    """Make another form of the model or adapter at SOURCE.
 
-    GGUF of type f32, f16, bf16 or q8_0; hf and meta for those forms; and what plugins make. The output is whole or not
-    there; a run that was killed is gone on with by the same command. Exits 1 where it can't be made.
+    GGUF of type f32, f16, bf16 or q8_0; gguf of files from before it, block by block; hf and meta for those forms; and
+    what plugins make. The output is whole or not there; a run that was killed is gone on with by the same command.
+    Exits 1 where it can't be made.
     """
     made = convert(source, output, target, {name: value for name, value in options.items() if value is not None})
-    echo(f"{made} is made. Talk to it: chatbridge repl -m {shlex.quote(str(made))}")
+    echo(f"{made} is made. {_next(made)}")
+
+
+def _next(made: Path) -> str:
+    """What to do with it: talk to what runs by itself, look at anything else."""
+    from chatbridge.model_files.inspect import inspect_model
+
+    found, where = inspect_model(made), shlex.quote(str(made))
+    if found.backends and found.layout not in ("peft", "gguf-adapter"):
+        return f"Talk to it: chatbridge repl -m {where}"
+    return f"Look at it: chatbridge model inspect {where}"
 
 
 def convert(source: Path, output: Path, target: str, options: Mapping[str, object]) -> Path:
     """Convert by whatever converter fits. Raises ModelLoadError."""
     from chatbridge.cli.progress import ProgressBar
     from chatbridge.model_tools.converter import Conversion
-    from chatbridge.model_tools.report import Report
+    from chatbridge.model_tools.report import NOTE, Report
+    from chatbridge.operations.printable import in_one_line
     from chatbridge.plugins.manager import Plugins
 
     found = sound_source(source)
@@ -56,6 +68,9 @@ def convert(source: Path, output: Path, target: str, options: Mapping[str, objec
         if converter.check is not None:
             converter.check(work)
         converter.convert(work)
+    for step in work.report.steps:
+        if step["step"] == NOTE:
+            echo(f"note: {in_one_line(str(step[NOTE]), 1000)}", err=True)
     return output
 
 
@@ -88,9 +103,12 @@ def _chosen(found: ModelDescription, target: str, known: Iterable[Converter]) ->
 ELSEWHERE = {
     "huggingface": "llama.cpp's convert_hf_to_gguf.py may make a GGUF file of it",
     "chatglm2": "llama.cpp's convert_hf_to_gguf.py makes a GGUF file of it",
-    "peft": "llama.cpp's convert_lora_to_gguf.py may make a GGUF adapter of it",
-    "ggml": "llama.cpp's convert_llama_ggml_to_gguf.py makes a GGUF file of it",
-    "rwkv": "for GGUF, take the model in Hugging Face's form to llama.cpp's convert_hf_to_gguf.py",
+    "chatglm": "the plugin does: pip install chatbridge-glm",
+    "glm-130b": "the plugin does: pip install chatbridge-glm",
+    "gguf": "the plugin packs it in other types: pip install chatbridge-llama-cpp",
+    "rwkv": "the plugin does, for the rwkv package: pip install chatbridge-rwkv; for GGUF, give the model in Hugging "
+    "Face's form to llama.cpp's convert_hf_to_gguf.py",
+    "xor": "decrypt it first: `chatbridge model decrypt`",
     "safetensors": "give the folder with its config.json and tokenizer",
 }
 """Who converts forms that nothing here does."""

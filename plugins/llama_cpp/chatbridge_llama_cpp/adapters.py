@@ -23,7 +23,7 @@ from chatbridge_llama_cpp.native import lib, log
 from chatbridge_llama_cpp.options import Adapter, LlamaOptions
 
 _A, _B = ".lora_a", ".lora_b"
-_HOW = "make one with llama.cpp's convert_lora_to_gguf.py"
+_HOW = "make one of PEFT's folder by `chatbridge model convert`"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,8 @@ class SlowHub:
             gate, up = self.linear(y, f"{at}.mlp.gate_proj"), self.linear(y, f"{at}.mlp.up_proj")
             x = x + self.linear(gate / (1 + np.exp(-gate)) * up, f"{at}.mlp.down_proj")
         head = self.arrays.get("lm_head.weight", self.arrays["model.embed_tokens.weight"])
-        return self.norm(x, "model.norm") @ head.T
+        scores: np.ndarray = self.norm(x, "model.norm") @ head.T
+        return scores
 
     def attend(self, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
         shared = self.heads // self.kv_heads
@@ -44,7 +45,8 @@ class SlowHub:
         scores += np.triu(np.full(scores.shape[1:], -np.inf), 1)
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
-        return np.einsum("hij,jhd->ihd", weights, v).reshape(len(q), -1)
+        mixed: np.ndarray = np.einsum("hij,jhd->ihd", weights, v).reshape(len(q), -1)
+        return mixed
 
     def rotated(self, x: np.ndarray) -> np.ndarray:
         """The halves of each head are rotated against each other."""
@@ -55,21 +57,22 @@ class SlowHub:
 
     def frequencies(self) -> np.ndarray:
         scaling = self.config.get("rope_scaling") or {}
-        plain = self.config.get("rope_theta", 10000.0) ** (-np.arange(0, self.head, 2) / self.head)
+        plain: np.ndarray = self.config.get("rope_theta", 10000.0) ** (-np.arange(0, self.head, 2) / self.head)
         kind = scaling.get("rope_type", scaling.get("type", "default"))
         if kind == "linear":
-            return plain / scaling["factor"]
-        if kind == "llama3":
-            return np.array([_stretched(frequency, scaling) for frequency in plain])
-        assert kind == "default"
+            plain = plain / scaling["factor"]
+        elif kind == "llama3":
+            plain = np.array([_stretched(frequency, scaling) for frequency in plain])
         return plain
 
     def linear(self, x: np.ndarray, name: str) -> np.ndarray:
-        return x @ self.arrays[f"{name}.weight"].T + self.arrays.get(f"{name}.bias", 0.0)
+        out: np.ndarray = x @ self.arrays[f"{name}.weight"].T + self.arrays.get(f"{name}.bias", 0.0)
+        return out
 
     def norm(self, x: np.ndarray, name: str) -> np.ndarray:
         mean = (x * x).mean(-1, keepdims=True)
-        return x / np.sqrt(mean + self.config["rms_norm_eps"]) * self.arrays[f"{name}.weight"]
+        normed: np.ndarray = x / np.sqrt(mean + self.config["rms_norm_eps"]) * self.arrays[f"{name}.weight"]
+        return normed
 
 
 def _stretched(frequency: float, scaling: Mapping[str, float]) -> float:

@@ -230,7 +230,7 @@ def test_a_scale_of_nothing_is_refused(alpaca: Path, meta_path: Path, model_of: 
 
 
 def test_a_model_is_no_adapter_and_an_adapter_no_model(alpaca: Path, meta_path: Path, model_of: Load) -> None:
-    refused(model_of, meta_path, "no LoRA adapter", "convert_lora_to_gguf.py", lora=meta_path)
+    refused(model_of, meta_path, "no LoRA adapter", "chatbridge model convert", lora=meta_path)
     refused(model_of, alpaca, "an adapter, not a model", "lora:")
     refused(model_of, meta_path, "no control vector", "llama-cvector-generator", control_vectors=meta_path)
 

@@ -52,7 +52,9 @@ def converted(tmp_path: Path, model_of: Load) -> Any:
     """Loads what is made of a folder."""
 
     def load(folder: Path, target: str = "f32") -> LlamaModel:
-        return model_of(convert(folder, tmp_path / f"{folder.name}-{target}.gguf", target, {}), **EXACT)
+        made = convert(folder, tmp_path / f"{folder.name}-{target}.gguf", target, {})
+        model: LlamaModel = model_of(made, **EXACT)
+        return model
 
     return load
 

@@ -66,11 +66,11 @@ def test_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("beginning", "phrases"),
     [
-        (struct.pack("<I", 0x67676D6C), ("old GGML", "convert_llama_ggml_to_gguf.py")),
-        (struct.pack("<II", 0x67676D66, 1), ("old GGMF", "convert_llama_ggml_to_gguf.py")),
-        (struct.pack("<II", 0x67676A74, 3), ("old GGJT", "convert_llama_ggml_to_gguf.py")),
-        (struct.pack("<II", 0x67676C61, 1), ("old LoRA adapter", "convert_lora_to_gguf.py")),
-        (b"PK\3\4", ("PyTorch checkpoint", "convert_hf_to_gguf.py", "backend: transformers")),
+        (struct.pack("<I", 0x67676D6C), ("old GGML", "chatbridge model convert")),
+        (struct.pack("<II", 0x67676D66, 1), ("old GGMF", "chatbridge model convert")),
+        (struct.pack("<II", 0x67676A74, 3), ("old GGJT", "chatbridge model convert")),
+        (struct.pack("<II", 0x67676C61, 1), ("old LoRA adapter", "chatbridge model convert")),
+        (b"PK\3\4", ("PyTorch checkpoint", "chatbridge model convert", "backend: transformers")),
         (b"version https://git-lfs.github.com/spec/v1\n", ("Git LFS pointer", "git lfs pull")),
         (b"<!DOCTYPE html>", ("no GGUF file", "reads nothing else")),
         (b"GGUF" + struct.pack("<I", 1), ("GGUF version 1", "convert the model again")),

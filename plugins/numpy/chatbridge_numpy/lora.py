@@ -13,7 +13,7 @@ from chatbridge import ModelLoadError
 from chatbridge_numpy.gguf_file import Floats, GgufFile
 
 _A, _B = ".lora_a", ".lora_b"
-_HOW = "make one with llama.cpp's convert_lora_to_gguf.py"
+_HOW = "make one of PEFT's folder by `chatbridge model convert`"
 
 
 class Lora:

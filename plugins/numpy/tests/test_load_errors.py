@@ -60,10 +60,10 @@ def test_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("beginning", "phrases"),
     [
-        (struct.pack("<I", 0x67676D6C), ("old GGML", "convert_llama_ggml_to_gguf.py")),
-        (struct.pack("<II", 0x67676D66, 1), ("old GGMF", "convert_llama_ggml_to_gguf.py")),
-        (struct.pack("<II", 0x67676A74, 3), ("old GGJT", "convert_llama_ggml_to_gguf.py")),
-        (struct.pack("<II", 0x67676C61, 1), ("old LoRA adapter", "convert_lora_to_gguf.py")),
+        (struct.pack("<I", 0x67676D6C), ("old GGML", "chatbridge model convert")),
+        (struct.pack("<II", 0x67676D66, 1), ("old GGMF", "chatbridge model convert")),
+        (struct.pack("<II", 0x67676A74, 3), ("old GGJT", "chatbridge model convert")),
+        (struct.pack("<II", 0x67676C61, 1), ("old LoRA adapter", "chatbridge model convert")),
         (b"PK\3\4", ("PyTorch checkpoint", "backend: transformers")),
         (b"version https://git-lfs.github.com/spec/v1\n", ("Git LFS pointer", "git lfs pull")),
         (b"<!DOCTYPE html>", ("no GGUF file", "reads nothing else")),
@@ -206,7 +206,7 @@ def test_a_model_larger_than_the_machine(tmp_path: Path, meta_metadata: dict[str
 @pytest.mark.parametrize(
     ("metadata", "pairs", "phrases"),
     [
-        ({}, {}, ("no LoRA adapter", "convert_lora_to_gguf.py")),
+        ({}, {}, ("no LoRA adapter", "chatbridge model convert")),
         ({"general.type": "adapter", "adapter.type": "lora"}, {}, ("adapter.lora.alpha is None",)),
         (
             {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": 8.0},

@@ -120,10 +120,7 @@ def _no_weights(path: Path) -> str:
     return "there are no weights here (model.safetensors or pytorch_model.bin); download them into this folder"
 
 
-_META = (
-    "these are Meta's original files; convert them with transformers' convert_llama_weights_to_hf.py, or take a "
-    "converted model"
-)
+_META = "these are Meta's original files; convert them by `chatbridge model convert --to hf`, or take a converted model"
 
 _ENCRYPTED = (
     "these are encrypted weights (.enc), as BELLE publishes them; decrypt them with the original LLaMA first "

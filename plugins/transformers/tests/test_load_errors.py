@@ -170,7 +170,7 @@ def test_folders_of_other_programs(tmp_path: Path, adapter: Path) -> None:
     refused(folder("glm2", ("config.json", json.dumps(chatglm).encode())), "ChatGLM2 or 3", "-hf")
     refused(folder("gguf", ("m.gguf", b"GGUF")), "`backend: llama_cpp`")
     refused(folder("rwkv", ("RWKV-4.pth", b"PK")), "`backend: rwkv`")
-    refused(folder("meta", ("consolidated.00.pth", b"PK")), "Meta's original files", "convert_llama_weights_to_hf.py")
+    refused(folder("meta", ("consolidated.00.pth", b"PK")), "Meta's original files", "chatbridge model convert --to hf")
     refused(folder("belle", ("a.enc", b"x")), "encrypted weights", "decrypt them")
     refused(folder("t5", ("config.json", b'{"model_type": "t5", "is_encoder_decoder": true}')), "encoder-decoder")
     refused(folder("empty"), "there is no config.json")

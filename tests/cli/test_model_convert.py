@@ -1,0 +1,90 @@
+"""`chatbridge model convert`: what it is given, what it says, and how it ends. What is made is tested elsewhere."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chatbridge.cli import main
+from chatbridge.testing import fixtures
+
+LLAMA = fixtures() / "llama"
+Convert = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def convert(capsys: pytest.CaptureFixture[str]) -> Convert:
+    """How `model convert` ends, what it prints, and what it says of errors."""
+
+    def convert(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(("model", "convert", *map(str, arguments)))
+        printed = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, printed.out, printed.err
+
+    return convert
+
+
+@pytest.fixture
+def meta(tmp_path: Path) -> Path:
+    shutil.copytree(LLAMA / "meta-1shard", tmp_path / "meta")
+    shutil.copy(LLAMA / "tokenizer.model", tmp_path / "meta")
+    return tmp_path / "meta"
+
+
+def test_what_was_made_is_told_with_what_to_do_next(convert: Convert, meta: Path, tmp_path: Path) -> None:
+    for source, target, more, told in (
+        (meta, "f16", (), "Talk to it: chatbridge repl -m"),
+        (meta, "hf", (), "Talk to it: chatbridge repl -m"),
+        (LLAMA / "hf", "meta", ("--parts", 2), "Look at it: chatbridge model inspect"),
+        (LLAMA / "alpaca-lora", "f32", ("--base", meta), "Look at it: chatbridge model inspect"),
+    ):
+        out = tmp_path / f"a {target}"
+        code, printed, _ = convert(source, "-o", out, "--to", target, *more)
+        assert code == 0
+        assert printed == f"{out} is made. {told} {shlex.quote(str(out))}\n"
+    assert sorted(file.name for file in (tmp_path / "a meta").glob("*.pth")) == [
+        "consolidated.00.pth", "consolidated.01.pth",
+    ]  # fmt: skip
+
+
+def test_the_report_has_the_command(
+    convert: Convert, meta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["model", "convert", str(meta), "-o", str(tmp_path / "hf"), "--to", "hf"]
+    monkeypatch.setattr("sys.argv", ["chatbridge", *arguments])
+    assert convert(*arguments[2:])[0] == 0
+    told = json.loads((tmp_path / "hf" / "chatbridge-report.json").read_text(encoding="utf-8"))
+    assert told["command"] == shlex.join(arguments)
+    assert [step["step"] for step in told["steps"]] == ["convert"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--to", "hf", "--base", "x"), "--base is not for making 'hf' of this"),
+        (("--to", "f16", "--parts", 2), "--parts is not for making 'f16' of this"),
+        (("--to", "int4"), "of which no 'int4' is made; give one of: f32, f16, bf16, q8_0, hf, meta"),
+    ],
+)
+def test_what_is_of_no_use_is_refused(
+    convert: Convert, meta: Path, tmp_path: Path, arguments: tuple[object, ...], told: str
+) -> None:
+    code, printed, errors = convert(meta, "-o", tmp_path / "out", *arguments)
+    assert (code, printed) == (1, "")
+    assert told in " ".join(errors.split())
+    assert {file.name for file in tmp_path.iterdir()} == {"meta"}
+
+
+def test_what_is_there_already_is_left_alone(convert: Convert, meta: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    code, _, errors = convert(meta, "-o", tmp_path / "out", "--to", "f16")
+    assert code == 1
+    assert "it is there already" in errors
+    assert (tmp_path / "out").read_text() == "mine"
