@@ -299,7 +299,7 @@ def config_for(sizes: LlamaSizes, dtype: str) -> dict[str, Any]:
 TOKENIZER_FILES: Mapping[str, Mapping[str, Any]] = {
     "tokenizer_config.json": {
         "add_bos_token": True, "add_eos_token": False, "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
-        "clean_up_tokenization_spaces": False, "model_max_length": 2048, "tokenizer_class": "LlamaTokenizer",
+        "clean_up_tokenization_spaces": False, "tokenizer_class": "LlamaTokenizer",
     },
     "special_tokens_map.json": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
     "generation_config.json": {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
