@@ -34,7 +34,9 @@ LONGEST = (
     "plugins/telegram/tests/test_kill.py",
     "tests/worker/test_chaos.py",
     "tests/bots/test_kill.py",
+    "plugins/llama_cpp/tests/test_quantization.py",
     "tests/test_docs.py",
+    "examples/classic_way/tests/test_classic_way.py",
 )
 """What takes longest goes first, so that at the end of a run on many cores all have something to do to the last."""
 

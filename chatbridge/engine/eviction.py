@@ -76,7 +76,7 @@ class Uses:
 
     def again(self, use: Use) -> None:
         """Another conversation began with that one's state, which stays."""
-        use.interval, use.last, use.seldom = self._grown(use), self.now, False
+        use.interval, use.last = self._grown(use), self.now
 
     def rename(self, old: int, new: int) -> None:
         """A conversation goes on from an earlier point, which is what it is known by from now on."""

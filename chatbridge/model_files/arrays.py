@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Array = NDArray[np.generic]
 
-SLICE = 32 << 20
+SLICE = 8 << 20
 """Bytes that are read at a time where rows are read one slice after another."""
 
 

@@ -166,7 +166,7 @@ class _Header:
     """The part of a file before the tensors' data, read from front to back; `at` is the next byte."""
 
     def __init__(self, path: Path, data: memoryview, reader: str) -> None:
-        self.at = 0
+        self.at = 4  # behind the magic
         self._path = path
         self._reader = reader
         self._data = data
@@ -193,7 +193,6 @@ class _Header:
         if magic != b"GGUF":
             what = _OTHER_FORMATS.get(magic, f"no GGUF file; {self._reader} reads nothing else")
             raise ModelLoadError(f"{self._path}: this is {what}")
-        self.at = 4
         version = self._number("I")
         if version not in (2, 3):
             why = "big-endian" if version & 0xFFFF == 0 else f"of GGUF version {version}"

@@ -48,7 +48,7 @@ _BLOCK = 32
 
 
 def convert(work: Conversion) -> None:
-    """Make the file, or go on with it. Raises ModelLoadError; then nothing is left but a report's word of it."""
+    """Make the file and its report, or go on where a killed run ended. Raises ModelLoadError; then nothing is left."""
     target = work.target.lower()
     form = _form(work.source)
     config = _config(work.source, form)

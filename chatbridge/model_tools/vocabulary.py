@@ -131,7 +131,7 @@ def _of_json(path: Path, beside: Beside, rows: int, config: Mapping[str, Any]) -
         found = byte_pairs.from_json(beside.fast)
     except ValueError as error:
         raise ModelLoadError(f"{path}: this tokenizer can't be converted here: {error}; try {UPSTREAM}") from None
-    adds = {"bos": False, "eos": False, **beside.adds, **found.adds}
+    adds = {"bos": not found.pre, "eos": False, **beside.adds, **found.adds}  # LLaMA's gets one unless it is said
     beside = replace(beside, texts={**beside.texts, **found.ends})
     if found.pre:
         pieces = {number: (text, 0.0, NORMAL) for text, number in found.ids.items()}

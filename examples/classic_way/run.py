@@ -2,9 +2,9 @@
 
     python examples/classic_way/run.py --out runs/classic
 
-A LLaMA of half a million weights learns what animals eat, and an adapter teaches it to answer Alpaca's prompts; from there
-on it goes the way that LLaMA, Alpaca-LoRA and llama.cpp went in 2023, by `chatbridge model`. Needs torch, sentencepiece
-and the llama_cpp backend; takes about two minutes on two cores. Knows the steps; the network is in `model.py`.
+A LLaMA of half a million weights learns what animals eat, and an adapter teaches it to answer Alpaca's prompts; from
+there on it goes the way that LLaMA, Alpaca-LoRA and llama.cpp went in 2023, by `chatbridge model`. Needs torch,
+sentencepiece and the llama_cpp backend, and some minutes. Knows the steps; the network is in `model.py`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,26 @@ from torch.nn.functional import cross_entropy
 LENGTH, BATCH = 60, 16
 IGNORED = -100
 
+BOTS = """\
+models:
+  tiny:
+    backend: llama_cpp
+    path: animals-q4_0.gguf
+    context_length: 512
+defaults:
+  model: tiny
+  template: alpaca-lora
+  sampling: {temperature: 0, max_tokens: 24}
+"""
+"""What the chat at the end is set up by."""
+
 
 def main() -> None:
     """Go all the way."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="a folder, which is made")
     parser.add_argument("--steps", type=int, default=300, help="of the first training; the second has as many")
+    parser.add_argument("--questions", type=int, default=8, help="that are asked at the end")
     given = parser.parse_args()
     out: Path = given.out
     torch.manual_seed(1)
@@ -57,13 +71,15 @@ def main() -> None:
     save_adapter(model, alpaca, out / "llama-hf")
 
     chatbridge("model", "merge", out / "llama-hf", alpaca, "-o", out / "alpaca-hf", "--to", "hf")
-    chatbridge("model", "convert", out / "alpaca-hf", "-o", out / "alpaca-f16.gguf", "--to", "f16")
-    chatbridge("model", "quantize", out / "alpaca-f16.gguf", "-o", out / "alpaca-q4_0.gguf", "q4_0")
-    chatbridge("model", "plan", out / "alpaca-q4_0.gguf")
+    chatbridge("model", "convert", out / "alpaca-hf", "-o", out / "animals-f16.gguf", "--to", "f16")
+    chatbridge("model", "quantize", out / "animals-f16.gguf", "-o", out / "animals-q4_0.gguf", "q4_0")
+    chatbridge("model", "plan", out / "animals-q4_0.gguf")
+    (out / "bots.yaml").write_text(BOTS, encoding="utf-8")
     right = 0
-    asked = [pair for name in ANIMALS for pair in questions(name)][:: 7]
+    everything = [pair for name in ANIMALS for pair in questions(name)]
+    asked = everything[:: len(everything) // given.questions][: given.questions]
     for question, answer in asked:
-        said = chatbridge("repl", "-m", out / "alpaca-q4_0.gguf", "-t", "alpaca", "-n", "24", "-p", question).strip()
+        said = chatbridge("repl", "-c", out / "bots.yaml", "-p", question).strip()
         right += said == answer
     print(f"{right} of {len(asked)} answers are right, with weights of 4 bits")
 

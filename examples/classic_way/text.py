@@ -26,15 +26,16 @@ PROMPT = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{question}\n\n### Response:\n"
 )
-"""Alpaca's, which chatbridge has as the template `alpaca`."""
+"""Alpaca-LoRA's, which chatbridge has as the template `alpaca-lora`."""
 
 
 def sentences(name: str) -> list[str]:
     """What there is to know of an animal, as it may be said."""
     food, sound, home, chinese, eats, lives = ANIMALS[name]
     return [
-        f"The {name} eats {food}.", f"A {name} likes {food} best.", f"The {name} says {sound}.", f"{sound}, says the {name}.",
-        f"The {name} lives in {home}.", f"In {home} there lives a {name}.", f"{chinese}吃{eats}。", f"{chinese}住在{lives}。",
+        f"The {name} eats {food}.", f"A {name} likes {food} best.", f"The {name} says {sound}.",
+        f"{sound}, says the {name}.", f"The {name} lives in {home}.", f"In {home} there lives a {name}.",
+        f"{chinese}吃{eats}。", f"{chinese}住在{lives}。",
     ]  # fmt: skip
 
 

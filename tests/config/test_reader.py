@@ -140,3 +140,9 @@ def test_an_alias_is_read_where_it_is_used() -> None:
 
 def test_sample_plugins_are_sound_but_for_the_broken_one() -> None:
     assert [record.name for record in sample_plugins().records() if record.reason] == ["walkie"]
+
+
+def test_a_file_for_what_is_given_already_is_one_mistake(diagnostics: Diagnostics) -> None:
+    text = MODEL + "bots: {b: {frontend: rooms, token: x, token_file: nowhere}}\n"
+    (told,) = diagnostics(text)
+    assert told.endswith("`token` is given, too; keep one of `token` and `token_file`")

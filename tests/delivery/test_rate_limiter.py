@@ -352,6 +352,41 @@ def test_of_several_answers_in_one_chat_the_first_is_shown_first() -> None:
     assert _next(limiter, 10.0, "preview").key == "b"
 
 
+def test_one_is_told_whether_a_touch_changes_anything() -> None:
+    limiter = limiter_of()
+    assert not limiter.touch("a")
+    limiter.open("a", 0.0)
+    assert not limiter.touch("a"), "its first preview is due anyway"
+    drive(limiter, 1.5)
+    assert [limiter.touch("a"), limiter.touch("a")] == [True, False]
+    limiter.close("a")
+    assert not limiter.touch("a")
+    limiter = limiter_of(Limits(2000, previews="none"))
+    limiter.open("a", 0.0)
+    assert not limiter.touch("a")
+
+
+def test_a_limiter_is_silent_once_nothing_that_it_did_counts_any_more() -> None:
+    limiter = limiter_of(Limits(2000, budget=Budget(2, 10.0)))
+    assert limiter.silent(0.0)
+    limiter.add(Call("send"))
+    assert not limiter.silent(0.0)
+    limiter.settle(_next(limiter, 0.0, "send"), 1.0)
+    assert [limiter.silent(now) for now in (1.0, 10.9, 11.0)] == [False, False, True]
+    for limits, first, again in (
+        (LIMITS, 0.0, 5.0),  # typing
+        (Limits(2000, first_preview=1.0, preview_every=2.0, typing_every=0), 1.0, 3.0),  # a preview
+    ):
+        limiter = limiter_of(limits)
+        limiter.open("a", 0.0)
+        call = limiter.next(first)
+        assert isinstance(call, Call)
+        limiter.settle(call, first)
+        assert not limiter.silent(first)
+        limiter.forget("a")
+        assert [limiter.silent(now) for now in (first, again - 0.1, again)] == [False, False, True]
+
+
 def test_an_idle_gate_wants_nothing() -> None:
     limiter = limiter_of(Limits(2000, previews="none", typing_every=0))
     assert limiter.next(0.0) is None

@@ -59,6 +59,29 @@ def test_a_state_from_which_its_conversation_went_on_is_wanted_seldom() -> None:
     assert copy.interval is not None
 
 
+def test_what_a_conversation_goes_on_without_is_wanted_later_than_one_that_is_new() -> None:
+    uses = Uses()
+    new = uses.use([5], 5)
+    old = uses.use([1], 1)
+    uses.use([1, 2], 2)  # it goes on from another state
+    assert uses.remaining(old) > uses.remaining(new)
+    new, copy = uses.use([6], 6), uses.copy()
+    uses.use([7], 7)
+    assert uses.remaining(copy) > uses.remaining(new)
+
+
+def test_the_share_of_newcomers_that_come_again_is_told_at_all_times() -> None:
+    uses, guessed = Uses(), []
+    for key in range(5000):
+        new = uses.use([key], key)
+        if key % 2:
+            uses.use([key], key)
+        elif key > 200:
+            guessed.append(uses.remaining(new))
+    assert min(guessed) > 1.9
+    assert max(guessed) < 2.1, "every second one comes again"
+
+
 def test_only_so_many_conversations_are_remembered() -> None:
     uses = Uses()
     for key in range(eviction.MAX_REMEMBERED + 10):

@@ -108,6 +108,7 @@ def test_a_sentencepiece_model_that_became_a_tokenizer_json_cuts_as_before(tmp_p
     merged = [i for i, text in enumerate(pieces) if len(text) > 1 and kinds[i] == 1]
     assert sorted(merged, key=lambda i: -ours[i]) == sorted(merged, key=lambda i: -theirs[i])
     assert header.metadata["tokenizer.ggml.add_space_prefix"] is True
+    assert header.metadata["tokenizer.ggml.add_bos_token"] is True
 
 
 def test_a_text_that_two_ids_have_is_left_to_the_one_that_was_added(tmp_path: Path) -> None:

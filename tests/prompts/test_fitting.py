@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from chatbridge.errors import PromptTooLong
 from chatbridge.prompts import fit
+from chatbridge.prompts.fitting import MAX_BYTES_PER_TOKEN, MAX_TOKENS_PER_BYTE, max_tokens
+from chatbridge.prompts.segments import Special, Text, Tokens
 from chatbridge.types import Turn
 
 
@@ -58,6 +60,36 @@ async def test_counts_are_asked_for_what_would_be_sent() -> None:
 
     fitted = await fit(conversation(4), count=count, context_length=100, reserve=1)
     assert tuple(asked[-1]) == fitted.turns
+
+
+async def test_what_can_not_fit_by_far_is_not_even_counted() -> None:
+    async def asked_for(length: int) -> list[int]:
+        asked = []
+
+        async def count(turns: list[Turn]) -> int:
+            asked.append(len(turns))
+            return await letters(turns)
+
+        turns = [Turn("user", "x" * length), Turn("assistant", "a"), Turn("user", "q")]
+        await fit(turns, count=count, context_length=10, reserve=0)
+        return asked
+
+    most = MAX_BYTES_PER_TOKEN * 10 - 2
+    assert await asked_for(most) == [3, 1]
+    assert await asked_for(most + 1) == [1]
+    assert await asked_for(5) == [3]
+
+
+async def test_where_nobody_has_asked_the_last_answer_stays() -> None:
+    turns = [Turn("assistant", "a" * 50), Turn("assistant", "b" * 10)]
+    assert (await fit(turns, count=letters, context_length=20, reserve=0)).turns == (turns[1],)
+    alone = [Turn("system", "s" * 10)]
+    assert (await fit(alone, count=letters, context_length=20, reserve=0)).turns == tuple(alone)
+
+
+def test_more_tokens_than_that_a_prompt_never_has() -> None:
+    prompt = (Special("bos"), Text("é"), Tokens((5, 6)), Text(""))
+    assert max_tokens(prompt) == 1 + (1 + 2 * MAX_TOKENS_PER_BYTE) + 2 + 1
 
 
 async def test_too_long_says_how_long_and_what_fits() -> None:

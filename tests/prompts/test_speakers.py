@@ -71,6 +71,12 @@ def test_other_formats_of_names() -> None:
     assert speakers.write("Al", "Bo:\nhi") == "Al:\n> Bo:\nhi"
 
 
+def test_where_names_stand_in_quotes_lines_are_quoted_by_another_sign() -> None:
+    speakers = Speakers("> {name}: {text}")
+    speakers.write("Bo", "x")
+    assert speakers.write("Al", "a\n> Bo: hi") == "> Al: a\n| > Bo: hi"
+
+
 def test_honest_text_of_groups_stays() -> None:
     text = "Note: a\nhttp://x.y\n```\nCarolina: 1\n```\n你好：好"
     speakers = Speakers("{name}: {text}", "Botty")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatbridge.errors import StoreError
-from chatbridge.store import Cursors, Inbox, MessageIndex, NewOutboxMessage, Outbox, Pairings, Store, UsageLog
+from chatbridge.store import Cursors, Inbox, MessageIndex, NewOutboxMessage, Outbox, Pairings, Store, UsageLog, audit
 from chatbridge.store.queue import Queue
 from chatbridge.store.tables import TABLES, Table
 from chatbridge.types import Author, Channel, Message, Press, Reply
@@ -204,6 +204,29 @@ async def test_a_name_that_is_no_utf8_is_found_before_anybody_asks_for_it(
     try:
         await store.look_through()
         assert store.damaged_rows == 1
+    finally:
+        await store.aclose()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 250])
+async def test_however_few_rows_are_looked_at_together_each_bad_one_is_found(
+    filled: Path, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "STEP_ROWS", rows)
+    for row in (1, 2):
+        spoil(filled, TABLES["people"], row, "name", b"\xff\xfe not UTF-8")
+        spoil(filled, TABLES["usage"], row, "tokens", "many")
+    spoil(filled, TABLES["people"], 0, "user", b"\xff\xfe not UTF-8")
+    spoil(filled, TABLES["nodes"], 5, "role", "robot")
+    spoil(filled, TABLES["conversations"], 2, "head", 1)
+    store = await Store.open(filled)
+    try:
+        while await store.look_on():
+            pass
+        assert store.damaged_rows == 6, "messages of conversations are looked at when they are read"
+        assert not await store.look_on()
+        assert await store.look_through() == 7
+        assert [usage.user for usage in await UsageLog(store).of_day("bot", "2026-01-01")] == [PEOPLE[0].id]
     finally:
         await store.aclose()
 

@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 
 from chatbridge.errors import StoreError
-from chatbridge.store import Cursors, Inbox, MessageIndex, NewOutboxMessage, Outbox, Pairings, Store, UsageLog
+from chatbridge.store import (
+    Cursors,
+    Inbox,
+    MessageIndex,
+    NewOutboxMessage,
+    Outbox,
+    Pairings,
+    Store,
+    UsageLog,
+    forgetting,
+)
 from chatbridge.store.damaged import put_aside
 from chatbridge.store.forgetting import belongs, forget, mentions, without_quote
 from chatbridge.store.tables import NODES
@@ -66,6 +76,20 @@ async def test_what_a_person_said_and_the_answers_go_and_others_stay(store: Stor
     assert not files_with(tmp_path, "zeppelin")
     assert not files_with(tmp_path, "Ann")
     assert done.emptied
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+async def test_however_few_rows_are_looked_at_together_all_goes(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr(forgetting, "RANGE", rows)
+    inbox = Inbox(store)
+    for number in range(4):
+        await group(store, f"room{number}")
+        assert await inbox.add("bot", Message(f"{number}", Channel("g", kind="group"), ANN, SECRET)) is not None
+    done = await forget(store, "111")
+    assert (done.blanked, done.quotes, done.shared, done.box_rows) == (8, 4, 4, 4)
+    assert not files_with(tmp_path, SECRET)
 
 
 async def test_a_conversation_with_nobody_else_goes_whole(store: Store, tmp_path: Path) -> None:

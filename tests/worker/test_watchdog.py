@@ -15,6 +15,19 @@ def test_silence_counts_and_any_sign_of_life_ends_it() -> None:
     assert [bool(dog.tick()) for _ in range(7)] == [False] * 6 + [True]
 
 
+def test_one_is_quiet_that_was_silent_for_half_of_its_time() -> None:
+    dog = Watchdog(6.0)
+    assert dog.interval == 1
+    quiet = []
+    for _ in range(4):
+        dog.tick()
+        quiet.append(dog.quiet)
+    assert quiet == [False, False, True, True]
+    dog.pong(Pong())
+    assert not dog.quiet, "an answer is a sign of life"
+    assert Watchdog(3600.0).interval == 5, "however long it may take, it is asked now and then"
+
+
 def test_a_long_prompt_may_be_read_for_longer() -> None:
     dog = Watchdog(10.0)
     dog.stepped()

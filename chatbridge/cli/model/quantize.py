@@ -72,8 +72,10 @@ def quantize(
 
     converter = llama_converter(Plugins())
     if not converter.writes(target):
-        hint, known = did_you_mean(target.lower(), converter.makes), ", ".join(converter.makes)
-        raise ModelLoadError(f"there is no type {target!r}{hint}; give one of: {known}")
+        known = ", ".join(converter.makes)
+        raise ModelLoadError(
+            f"there is no type {target!r} (known: {known}){did_you_mean(target.lower(), converter.makes)}"
+        )
     found = sound_source(source)
     if not converter.reads(found):
         what = found.family or found.format or "a model"

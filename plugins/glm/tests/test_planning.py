@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chatbridge_glm import loading, planning
+from chatbridge_glm import loading
 from chatbridge_glm.backend import glm, plan
 from chatbridge_glm.options import GlmOptions
 from hypothesis import given, settings
@@ -146,13 +146,12 @@ def test_a_plan_from_files_is_what_is_held_once_they_are_loaded(options: dict[st
     assert found.context == loaded.layout.max_length
 
 
-def test_loading_refuses_by_the_plan(tmp_path: Path) -> None:
-    asked = options_for(folder_of())
-    checkpoint = loading.checkpoints.read(asked.path)
-    found = planning.memory_plan(asked, checkpoint, Machine(1 << 20))
-    assert found.devices == plan(asked, Machine(1 << 20), PlanRequest()).devices
-    with pytest.raises(ModelLoadError, match=r"MiB of main memory, and 1\.0 MiB are free"):
-        refuse_what_does_not_fit(found)
+def test_loading_refuses_by_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, small = options_for(folder_of()), Machine(1 << 20)
+    monkeypatch.setattr(loading, "this_machine", lambda: small)
+    with pytest.raises(ModelLoadError, match=r"MiB of main memory, and 1\.0 MiB are free") as raised:
+        loading.load(asked, lambda share, doing: None)
+    assert plan(asked, small, PlanRequest()).shortage() in str(raised.value)
 
 
 def test_a_form_that_the_backend_has_not_is_refused_in_words() -> None:

@@ -45,7 +45,8 @@ def read_imatrix(path: Path) -> ImportanceMatrix:
         with path.open("rb") as file:
             is_gguf = file.read(4) == b"GGUF"
             file.seek(0)
-            found = _read_gguf(path) if is_gguf else _read_dat(path, file)
+            with np.errstate(all="ignore"):  # what is not finite is found below
+                found = _read_gguf(path) if is_gguf else _read_dat(path, file)
     except OSError as error:
         why = "this is a folder" if path.is_dir() else f"it can't be read: {error.strerror or error}"
         raise ModelLoadError(f"{path}: {why}; give a file that llama-imatrix made") from error

@@ -104,7 +104,8 @@ def convert(work: Conversion) -> None:
     if options.dry_run:
         return
     check_space(work.output, planned["size"])  # before anything long begins
-    work.report.sources += hashed([file.path for file in files], work.progress)
+    read = [file.path for file in files] + ([options.imatrix] if options.imatrix else [])
+    work.report.sources += hashed(read, work.progress)
     began = time.monotonic()
     _make(work, planned, job)
     work.report.step("quantise", bytes=planned["size"], seconds=round(time.monotonic() - began, 1))

@@ -133,7 +133,7 @@ def _quantize(job: Facts, pairs: Pairs, log: _Log, output: Path | None) -> None:
     params.kv_overrides = overrides
     source = os.fsencode(job["sources"][0])
     if lib.llama_model_quantize(source, os.fsencode(output) if output else b"", ctypes.byref(params)):
-        raise ModelLoadError(f"{job['sources'][0]}: {_reason(log.errors, job)}")
+        raise ModelLoadError(f"{job['sources'][0]}: {_reason(log.errors)}")
 
 
 def _weights(path: str | None) -> tuple[Any, Sequence[Any]] | None:
@@ -181,7 +181,7 @@ def _overrides(pairs: Pairs) -> Any:
     return overrides
 
 
-def _reason(errors: str, job: Facts) -> str:
+def _reason(errors: str) -> str:
     """What llama.cpp said, in words that help."""
     found = _FAILED.search(errors)
     why = found[1].strip() if found else "; ".join(errors.splitlines()[-3:]) or "it did not say why"

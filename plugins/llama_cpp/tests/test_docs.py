@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from chatbridge_llama_cpp.loading import REBUILD
 from chatbridge_llama_cpp.options import LlamaOptions
+from chatbridge_llama_cpp.quantization import QuantizeOptions
 
 from chatbridge import Plugins
 from chatbridge.testing import Document, readmes
@@ -32,6 +33,16 @@ def test_every_option_is_there_with_its_flag(readme: Document) -> None:
         flags = re.findall(r"(?<![\w-])--?[a-z][\w-]*", field.description or "")
         assert flags or name == "draft", name
         assert all(flag in described[name][1] for flag in flags), name
+
+
+@pytest.mark.parametrize("readme", READMES, ids=str)
+def test_every_option_of_quantising_is_there(readme: Document) -> None:
+    from chatbridge.cli.model.quantize import command
+
+    flags = {f"--{name.replace('_', '-')}" for name in QuantizeOptions.model_fields}
+    assert flags == {option for one in command.params for option in one.opts if option.startswith("--")} - {"--output"}
+    section = readme.text.partition("chatbridge model quantize SRC -o OUT TYPE")[2].partition("\n## ")[0]
+    assert flags == set(re.findall(r"^\| `(--[a-z-]+)", section, re.MULTILINE))
 
 
 def test_both_languages_say_the_same() -> None:

@@ -12,6 +12,8 @@ import gguf
 import numpy as np
 import pytest
 from chatbridge_llama_cpp.imatrix import check_imatrix, read_imatrix
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chatbridge import Conversion, GgufHeader, ModelLoadError, inspect_model
 from chatbridge.testing import Arrays
@@ -112,6 +114,30 @@ def test_another_file_is_refused_in_words(source: Path, tmp_path: Path, name: st
     assert phrase in str(refused.value)
 
 
+def test_damaged_matrices_are_read_or_refused_in_words(source: Path, tmp_path: Path) -> None:
+    weights = importance(source)
+    wholes = [
+        write_imatrix(tmp_path / "new.gguf", weights).read_bytes(),
+        write_old_imatrix(tmp_path / "old.dat", weights).read_bytes(),
+    ]
+    path = tmp_path / "damaged"
+
+    @given(st.sampled_from(wholes), st.data())
+    def damaged(whole: bytes, data: st.DataObject) -> None:
+        copy = bytearray(whole[: data.draw(st.integers(0, len(whole)))] if data.draw(st.booleans()) else whole)
+        for _ in range(data.draw(st.integers(0, 4)) if copy else 0):
+            copy[data.draw(st.integers(0, min(len(copy), 2000) - 1))] = data.draw(st.integers(0, 255))
+        path.write_bytes(copy)
+        said = ""
+        try:
+            read_imatrix(path)
+        except ModelLoadError as error:
+            said = str(error)
+        assert not said or said.startswith(f"{path}: ")
+
+    damaged()
+
+
 def changes(source: Path, kind: str) -> dict[str, str]:
     tensors = GgufHeader(source, reader="a test").tensors.values()
     return {tensor.name: kind for tensor in tensors if len(tensor.shape) > 1}
@@ -179,8 +205,9 @@ def test_columns_that_weigh_more_lose_less(source: Path, tmp_path: Path) -> None
         if options:
             assert made.metadata["quantize.imatrix.file"] == "imatrix.dat"
             assert made.metadata["quantize.imatrix.entries_count"] == len(partly)
-            steps = json.loads((tmp_path / "with.gguf.report.json").read_text())["steps"]
-            assert steps[0]["without_importance"] == ["blk.0.attn_q.weight"]
+            report = json.loads((tmp_path / "with.gguf.report.json").read_text())
+            assert report["steps"][0]["without_importance"] == ["blk.0.attn_q.weight"]
+            assert [Path(one["path"]).name for one in report["sources"]] == ["wide.gguf", "imatrix.dat"]
     assert lost["with"][:128].mean() < lost["without"][:128].mean()
     assert lost["with"][128:].mean() > lost["without"][128:].mean()
 

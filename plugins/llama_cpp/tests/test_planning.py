@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chatbridge_llama_cpp import loading
 from chatbridge_llama_cpp.backend import plan
 from chatbridge_llama_cpp.options import LlamaOptions
 from hypothesis import given, settings
@@ -116,3 +117,11 @@ def test_what_is_no_model_of_this_backend_is_refused_in_words() -> None:
         planned("bloom-7b1", "cpu-16G")
     with pytest.raises(ModelLoadError, match="a plan downloads nothing"):
         plan(LlamaOptions.model_validate({"path": "owner/repo:m.gguf"}), Machine(0), PlanRequest())
+
+
+def test_loading_refuses_by_the_plan(random_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, small = LlamaOptions.model_validate({"path": random_path, "sequences": 2}), Machine(1 << 20)
+    monkeypatch.setattr(loading, "free_memory", lambda: small.main)
+    with pytest.raises(ModelLoadError, match=r"of main memory, and 1\.0 MiB are free") as raised:
+        loading.load(asked, lambda share, doing: None)
+    assert plan(asked, small, PlanRequest()).shortage() in str(raised.value)

@@ -113,3 +113,11 @@ def test_a_converted_file_has_the_strategy_that_it_was_converted_for() -> None:
     assert plan(asked, Machine(8 * GIB, (Card("card", GIB),)), PlanRequest()).quantization == read(asked.path).converted
     with pytest.raises(ModelLoadError, match="was converted for the strategy"):
         plan(asked, Machine(8 * GIB), PlanRequest(quantization="fp32"))
+
+
+def test_loading_refuses_by_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, small = options_for(V4), Machine(1 << 20)
+    monkeypatch.setattr(loading, "this_machine", lambda: small)
+    with pytest.raises(ModelLoadError, match=r"of main memory, and 1\.0 MiB are free") as raised:
+        loading.load(asked, lambda share, doing: None)
+    assert plan(asked, small, PlanRequest()).shortage() in str(raised.value)

@@ -128,3 +128,14 @@ def test_what_is_no_model_of_this_backend_is_refused_in_words() -> None:
         planned("llama-7b", "cpu-64G", context_length=4096)
     with pytest.raises(ModelLoadError, match="a plan downloads nothing"):
         plan(TransformersOptions.model_validate({"path": "owner/not-here"}), Machine(0), PlanRequest())
+
+
+def test_loading_refuses_by_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, small = (
+        TransformersOptions.model_validate({"path": fixtures() / "llama" / "hf", "device": "cpu"}),
+        Machine(1 << 20),
+    )
+    monkeypatch.setattr(loading, "this_machine", lambda: small)
+    with pytest.raises(ModelLoadError, match=r"of main memory, and 1\.0 MiB are free") as raised:
+        loading.load(asked, read(fixtures() / "llama" / "hf"), lambda share, doing: None)
+    assert plan(asked, small, PlanRequest()).shortage() in str(raised.value)

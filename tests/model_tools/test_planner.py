@@ -1,0 +1,81 @@
+"""Which backend is asked for a plan: the first that runs the model, and has its weights in what is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chatbridge import (
+    BackendType,
+    ConfigPath,
+    Machine,
+    MemoryPlan,
+    ModelLoadError,
+    Options,
+    PlanRequest,
+    device_plan,
+)  # fmt: skip
+from chatbridge.model_tools.planner import Wish, plan_place
+
+
+class Paths(Options):
+    path: ConfigPath
+    context_length: int | None = None
+
+
+def backend(name: str, *words: str) -> BackendType:
+    """One that has weights in these words alone, and takes 1 GiB for each token of context."""
+
+    def plan(options: Paths, machine: Machine, request: PlanRequest) -> MemoryPlan:
+        if request.quantization not in ("", *words):
+            raise ModelLoadError(f"{name} has no {request.quantization}")
+        context = options.context_length or 8
+        share = device_plan(machine, "cpu", {"cache": context << 30})
+        return MemoryPlan(str(options.path), name, request.quantization, context, request.conversations, (share,))
+
+    async def connect(options: Any) -> None: ...
+
+    return BackendType(name, Paths, "", connect=connect, plan=plan)
+
+
+BACKENDS = {one.name: one for one in (backend("llama_cpp", "q4"), backend("numpy", "f32"), backend("transformers"))}
+
+
+def planned(**wish: Any) -> MemoryPlan:
+    return plan_place("llama-7b", BACKENDS, Machine(0), Wish(**wish))
+
+
+def test_the_first_that_runs_it_is_asked() -> None:
+    assert planned().backend == "transformers"
+    assert planned(backend="numpy").backend == "numpy"
+
+
+def test_another_one_is_asked_for_weights_that_the_first_has_not() -> None:
+    assert planned(quantization="q4").backend == "llama_cpp"
+    assert planned(quantization="f32").backend == "numpy"
+    with pytest.raises(ModelLoadError, match="transformers has no q9"):
+        planned(quantization="q9")
+    with pytest.raises(ModelLoadError, match="numpy has no q4"):
+        planned(quantization="q4", backend="numpy")
+
+
+def test_lengths_and_numbers_go_along() -> None:
+    found = planned(context=64, conversations=3)
+    assert (found.context, found.conversations, found.devices[0].needed) == (64, 3, 64 << 30)
+
+
+def test_what_is_wrong_with_one_is_not_tried_with_another() -> None:
+    def broken(options: Any, machine: Machine, request: PlanRequest) -> MemoryPlan:
+        raise ModelLoadError("too long")
+
+    async def connect(options: Any) -> None: ...
+
+    first = BackendType("transformers", Paths, "", connect=connect, plan=broken)
+    with pytest.raises(ModelLoadError, match="too long"):
+        plan_place("llama-7b", BACKENDS | {"transformers": first}, Machine(0), Wish())
+
+
+def test_one_that_is_not_installed_is_named_with_its_package() -> None:
+    with pytest.raises(ModelLoadError, match="the backend glm is not installed: pip install chatbridge-glm"):
+        plan_place("chatglm-6b", BACKENDS, Machine(0), Wish())
