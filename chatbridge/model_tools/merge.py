@@ -181,12 +181,15 @@ def _perplexities(
 
 
 def _texts(model: OpenModel) -> list[list[int]]:
-    """The sentences as ids of the base's vocabulary, which a larger one begins with."""
-    if model.sizes is None or model.tokenizer is None or not (model.tokenizer / "tokenizer.model").is_file():
+    """The sentences as ids of the base's vocabulary, which a larger one begins with; empty where its logits would not
+    be right, or it has no tokenizer that is read here."""
+    sizes, folder = model.sizes, model.tokenizer
+    if sizes is None or folder is None or not (folder / "tokenizer.model").is_file():
         return []
-    if model.config.get("rope_scaling"):
+    rotary = model.config.get("rope_parameters") or model.config.get("rope_scaling")
+    stretched = isinstance(rotary, dict) and rotary.get("rope_type", rotary.get("type")) not in (None, "default")
+    if sizes.scaled or stretched or not set(model.tensors) <= set(sizes.names):
         return []
-    read = read_sentencepiece(model.tokenizer / "tokenizer.model").pieces[: model.sizes.rows]
-    pieces = [(text, score) for text, score, _ in read]
-    texts = [encode(pieces, sentence) for sentence in SENTENCES]
+    read = read_sentencepiece(folder / "tokenizer.model").pieces[: sizes.rows]
+    texts = [encode([(text, score) for text, score, _ in read], sentence) for sentence in SENTENCES]
     return texts if min(map(len, texts)) > 1 else []

@@ -105,10 +105,10 @@ def _open_hub(about: ModelDescription, files: ExitStack) -> OpenModel:
 
 
 def _usual(about: ModelDescription, config: Mapping[str, Any]) -> bool:
-    """Whether it is built as the LLaMA that Meta published: later ones may have biases, or heads of another size."""
+    """Whether it is a LLaMA whose heads share its width, as in all that Meta has published."""
     width, heads, own = (config.get(name) for name in ("hidden_size", "num_attention_heads", "head_dim"))
     odd = isinstance(own, int) and isinstance(width, int) and isinstance(heads, int) and own * heads != width
-    return about.architecture == "llama" and not (odd or config.get("attention_bias") or config.get("mlp_bias"))
+    return about.architecture == "llama" and not odd
 
 
 def _open_meta(about: ModelDescription, files: ExitStack) -> OpenModel:

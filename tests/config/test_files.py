@@ -52,13 +52,13 @@ def test_a_file_may_have_so_many_bytes_and_no_more(tmp_path: Path) -> None:
 def test_a_pipe_is_read_to_its_end_however_much_comes_at_a_time() -> None:
     text = bytes(range(256)) * 2000
     with pipe(text) as path:
-        assert read_file(path, most=len(text)) == text
+        assert read_file(path, most=len(text), patience=60) == text
 
 
 @on_posix
 def test_no_more_is_read_of_a_pipe_than_fits() -> None:
     with pipe(b"x" * (1 << 20)) as path, pytest.raises(OSError, match="has more than 0 MiB") as caught:
-        read_file(path, most=100_000)
+        read_file(path, most=100_000, patience=60)
     assert caught.value.errno == errno.EFBIG
 
 
