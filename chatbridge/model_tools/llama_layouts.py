@@ -243,6 +243,8 @@ def check_for_meta(config: Mapping[str, Any], sizes: LlamaSizes, tensors: Matric
     told = {
         "hidden_act": config.get("hidden_act", "silu") not in ("silu", "swish"),
         "head_dim": config.get("head_dim") not in (None, sizes.width // sizes.heads),
+        "attention_bias": config.get("attention_bias") is True,
+        "mlp_bias": config.get("mlp_bias") is True,
         "partial_rotary_factor": config.get("partial_rotary_factor") not in (None, 1),
         "rope_scaling": kind != "default" and not sizes.scaled,
     }
