@@ -72,11 +72,6 @@ class StoredTensor:
     def _spread(self, stored: np.dtype[np.generic]) -> Array:
         """The whole of a tensor whose numbers don't lie row after row, as a transposed one's."""
         reach = 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.info.strides, strict=True))
-        if self.nbytes > max(SLICE, 2 * reach * stored.itemsize):  # a few numbers, named as often as a file likes
-            raise ModelLoadError(
-                f"{self.path}: {self.name:.200} says the same numbers many times over ({self.nbytes:,} bytes of "
-                f"{reach * stored.itemsize:,}); torch.load the file, and torch.save it with .contiguous() tensors"
-            )
         flat = np.frombuffer(self._bytes(self.info.start, reach * stored.itemsize), stored)
         steps = [stride * stored.itemsize for stride in self.info.strides]
         return np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat, self.shape, steps))

@@ -144,14 +144,17 @@ def _take_key(work: _Work, files: Sequence[Encrypted]) -> None:
     work.about = check_key(work.key)
     wrong = [(file, why) for file in files if (why := _wrong(work.key, file))]
     work.known, work.original = identify(work.key, work.originals, work.progress)
-    if wrong and (work.original is None or len(wrong) == len(files) > 1):
-        raise work.unlike(f"{wrong[0][0].path.name}, decrypted with it, {wrong[0][1]}")
+    bad = [file for file, _ in wrong]
+    proven = max((file.size for file in files if file not in bad and file.size <= CHUNK), default=0)
+    for file, why in wrong if len(wrong) < len(files) or len(files) == 1 else ():
+        if work.original is not None or file.size <= proven:
+            shown = work.original or "right, as another file shows"
+            raise ModelLoadError(
+                f"{file.path}: the key is {shown}, and what comes out {why}: only a part of the file was downloaded, "
+                f"or it was changed{', or another key is wanted' if work.original else ''}; download it again"
+            )
     if wrong:
-        file, why = wrong[0]
-        raise ModelLoadError(
-            f"{file.path}: the key is {work.original}, and what comes out {why}: only a part of the file was "
-            f"downloaded, or it was changed, or another key is wanted; download it again"
-        )
+        raise work.unlike(f"{bad[0].path.name}, decrypted with it, {wrong[0][1]}")
     if work.original is None and work.about in [f"by its tensors it is a LLaMA {one.model}" for one in work.originals]:
         raise work.unlike("it is none of the files that Meta published, but damaged or saved anew")
     work.report.sources.append(work.known)

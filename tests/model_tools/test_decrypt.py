@@ -201,9 +201,14 @@ def test_a_large_file_that_was_downloaded_in_part_is_told_before_anything_is_wri
 
 def test_one_damaged_file_among_good_ones_is_named(tmp_path: Path) -> None:
     shutil.copytree(XOR / "enc", tmp_path / "enc")
-    (blob,) = (tmp_path / "enc").glob("blob.bin.*")
-    blob.write_bytes(blob.read_bytes()[:-1])
-    assert blob.name in refused(tmp_path / "enc", KEY, tmp_path / "out")
+    (blob,), (config,) = ((tmp_path / "enc").glob(f"{name}.*") for name in ("blob.bin", "config.json"))
+    whole = blob.read_bytes()
+    blob.write_bytes(whole[:-1])
+    assert refused(tmp_path / "enc", KEY, tmp_path / "out").startswith(f"{KEY}: this is not the key: blob.bin")
+    blob.write_bytes(whole)
+    config.write_bytes(config.read_bytes()[:-1])
+    said = refused(tmp_path / "enc", KEY, tmp_path / "out")
+    assert said.startswith(f"{config}: the key is right, as another file shows, and what comes out has the sha256")
 
 
 def test_a_folder_goes_on_after_its_finished_files_and_leaves_nothing_where_one_is_damaged(
