@@ -259,8 +259,11 @@ def _fields(
     head = first.width // first.heads
 
     def write(writer: gguf.GGUFWriter) -> None:
+        import gguf
+
         writer.add_type("model")
         writer.add_name(first.path.stem)
+        writer.add_size_label(gguf.size_label(sum(prod(one.shape) for one in whole), 0, 0, 0))
         writer.add_description(f"converted from {first.kind}")
         writer.add_file_type(_FILE_TYPES.get(target, first.file_type))
         writer.add_quantization_version(2)

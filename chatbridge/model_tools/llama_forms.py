@@ -81,9 +81,7 @@ def _check(model: OpenModel, tensors: Matrices, form: Form, count: int, *, asked
 def _tensors(model: OpenModel, form: Form) -> Mapping[str, Matrix]:
     """In one order, whatever the source's. A head that is the embedding stands there once in Hugging Face's form."""
     if model.sizes is None:
-        raise ModelLoadError(
-            f"{model.folder}: this LLaMA has biases, or heads of a width of their own, which Meta's form can't say"
-        )
+        raise ModelLoadError(f"{model.folder}: its heads have a width of their own (head_dim); Meta's have not")
     order = {name: number for number, name in enumerate(model.sizes.names)}
     found = {name: model.tensors[name] for name in sorted(model.tensors, key=lambda name: order.get(name, len(order)))}
     said = model.config.get("tie_word_embeddings")

@@ -243,6 +243,8 @@ def check_for_meta(config: Mapping[str, Any], sizes: LlamaSizes, tensors: Matric
     told = {
         "hidden_act": config.get("hidden_act", "silu") not in ("silu", "swish"),
         "head_dim": config.get("head_dim") not in (None, sizes.width // sizes.heads),
+        "attention_bias": config.get("attention_bias") is True,
+        "mlp_bias": config.get("mlp_bias") is True,
         "partial_rotary_factor": config.get("partial_rotary_factor") not in (None, 1),
         "rope_scaling": kind != "default" and not sizes.scaled,
     }
@@ -299,7 +301,7 @@ def config_for(sizes: LlamaSizes, dtype: str) -> dict[str, Any]:
 TOKENIZER_FILES: Mapping[str, Mapping[str, Any]] = {
     "tokenizer_config.json": {
         "add_bos_token": True, "add_eos_token": False, "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
-        "clean_up_tokenization_spaces": False, "model_max_length": 2048, "tokenizer_class": "LlamaTokenizer",
+        "clean_up_tokenization_spaces": False, "tokenizer_class": "LlamaTokenizer",
     },
     "special_tokens_map.json": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
     "generation_config.json": {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},

@@ -308,6 +308,8 @@ def test_published_widths_are_said_as_meta_published_them(
         ({"model.layers.0.self_attn.q_proj.bias": np.zeros(64, np.float16)}, {},
          r"its tensor model.layers.0.self_attn.q_proj.bias has no place in Meta's form"),
         ({}, {"rope_scaling": {"type": "linear", "factor": 2.0}}, "for rope_scaling, which Meta's form can't say"),
+        ({}, {"attention_bias": True}, "True for attention_bias, which Meta's form can't say"),
+        ({}, {"head_dim": 32}, r"its heads have a width of their own \(head_dim\)"),
         ({}, {"hidden_act": "gelu"}, "'gelu' for hidden_act, which Meta's form can't say"),
         ({"lm_head.weight": None}, {}, "lm_head.weight is not among its tensors, and by config.json it should be"),
         ({"model.norm.weight": None}, {}, "model.norm.weight"),
@@ -429,12 +431,3 @@ def test_what_an_ended_run_with_other_parts_has_left_is_not_used(meta: Path, tmp
     convert(meta / "meta-1shard", tmp_path / "out", "meta", {"parts": 4})
     convert(meta / "meta-1shard", tmp_path / "whole", "meta", {"parts": 4})
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
-
-
-@pytest.mark.parametrize("config", [{"attention_bias": True}, {"head_dim": 32}], ids=str)
-def test_a_llama_that_is_built_otherwise_has_no_form_of_metas(
-    tmp_path: Path, hub_arrays: Arrays, config: dict[str, Any]
-) -> None:
-    folder = hub_with(tmp_path / "hf", hub_arrays, **config)
-    with pytest.raises(ModelLoadError, match=r"hf: this LLaMA has biases, or heads of a width of their own"):
-        convert(folder, tmp_path / "out", "meta", {})
