@@ -92,24 +92,24 @@ if TYPE_CHECKING:
     from chatbridge.model_files.tensors import TensorInfo as TensorInfo
     from chatbridge.model_tools.converter import Conversion as Conversion
     from chatbridge.model_tools.converter import Converter as Converter
-    from chatbridge.model_tools.known_models import KnownModel as KnownModel
-    from chatbridge.model_tools.known_models import known_model as known_model
-    from chatbridge.model_tools.machine import Card as Card
-    from chatbridge.model_tools.machine import Machine as Machine
-    from chatbridge.model_tools.machine import parse_devices as parse_devices
-    from chatbridge.model_tools.machine import this_machine as this_machine
-    from chatbridge.model_tools.memory_plan import Change as Change
-    from chatbridge.model_tools.memory_plan import DevicePlan as DevicePlan
-    from chatbridge.model_tools.memory_plan import MemoryPlan as MemoryPlan
-    from chatbridge.model_tools.memory_plan import PlanRequest as PlanRequest
-    from chatbridge.model_tools.memory_plan import device_plan as device_plan
-    from chatbridge.model_tools.memory_plan import refuse_what_does_not_fit as refuse_what_does_not_fit
-    from chatbridge.model_tools.memory_plan import with_changes as with_changes
     from chatbridge.model_tools.output import NewTensor as NewTensor
     from chatbridge.model_tools.output import check_space as check_space
     from chatbridge.model_tools.output import output_file as output_file
     from chatbridge.model_tools.output import output_folder as output_folder
     from chatbridge.model_tools.output import write_tensors as write_tensors
+    from chatbridge.model_tools.planning.known_models import KnownModel as KnownModel
+    from chatbridge.model_tools.planning.known_models import known_model as known_model
+    from chatbridge.model_tools.planning.machine import Card as Card
+    from chatbridge.model_tools.planning.machine import Machine as Machine
+    from chatbridge.model_tools.planning.machine import parse_devices as parse_devices
+    from chatbridge.model_tools.planning.machine import this_machine as this_machine
+    from chatbridge.model_tools.planning.memory_plan import Change as Change
+    from chatbridge.model_tools.planning.memory_plan import DevicePlan as DevicePlan
+    from chatbridge.model_tools.planning.memory_plan import MemoryPlan as MemoryPlan
+    from chatbridge.model_tools.planning.memory_plan import PlanRequest as PlanRequest
+    from chatbridge.model_tools.planning.memory_plan import device_plan as device_plan
+    from chatbridge.model_tools.planning.memory_plan import refuse_what_does_not_fit as refuse_what_does_not_fit
+    from chatbridge.model_tools.planning.memory_plan import with_changes as with_changes
     from chatbridge.model_tools.progress import WorkProgress as WorkProgress
     from chatbridge.model_tools.report import Report as Report
     from chatbridge.model_tools.report import Source as Source
@@ -193,11 +193,11 @@ _HOME = {
     "model_files.inspect": ("inspect_model",),
     "model_files.reading": ("check_model_file", "read_json_object", "read_tensors", "weight_files"),
     "model_files.tensors": ("TensorFile", "TensorInfo"),
-    "model_tools.known_models": ("KnownModel", "known_model"),
+    "model_tools.planning.known_models": ("KnownModel", "known_model"),
     "model_tools.converter": ("Conversion", "Converter"),
     "model_tools.output": ("NewTensor", "check_space", "output_file", "output_folder", "write_tensors"),
-    "model_tools.machine": ("Card", "Machine", "parse_devices", "this_machine"),
-    "model_tools.memory_plan": (
+    "model_tools.planning.machine": ("Card", "Machine", "parse_devices", "this_machine"),
+    "model_tools.planning.memory_plan": (
         "Change", "DevicePlan", "MemoryPlan", "PlanRequest", "device_plan", "refuse_what_does_not_fit", "with_changes",
     ),
     "model_tools.safetensors_file": ("SafetensorsFile",),

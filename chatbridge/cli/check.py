@@ -34,8 +34,8 @@ def command(file: Path | None, config: Path | None) -> None:
         count = len(str(error).splitlines())
         echo(f"{count} {'mistake' if count == 1 else 'mistakes'} in {file}", err=True)
         sys.exit(1)
-    from chatbridge.model_tools.machine import this_machine
-    from chatbridge.model_tools.planner import too_large
+    from chatbridge.model_tools.planning.machine import this_machine
+    from chatbridge.model_tools.planning.planner import too_large
 
     for name, plan in too_large(settings.models.values(), plugins.backends, this_machine()):
         echo(f"{file}: the model {name} will not fit: {plan.shortage()}; {plan.advice()}", err=True)

@@ -138,8 +138,8 @@ def _settings(config: Path | None, plugins: Plugins, load_models: bool) -> Itera
         for model in settings.models.values():
             yield _model(model, plugins)
         return
-    from chatbridge.model_tools.machine import this_machine
-    from chatbridge.model_tools.planner import too_large
+    from chatbridge.model_tools.planning.machine import this_machine
+    from chatbridge.model_tools.planning.planner import too_large
 
     for name, plan in too_large(settings.models.values(), plugins.backends, this_machine()):
         yield Check("model", f"{name} will not fit: {plan.shortage()}", "warning", plan.advice())

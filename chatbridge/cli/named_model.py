@@ -18,7 +18,7 @@ from chatbridge.errors import ModelLoadError
 if TYPE_CHECKING:
     from chatbridge.config.settings import ModelSettings, Settings
     from chatbridge.model_files.description import ModelDescription
-    from chatbridge.model_tools.catalogue import CatalogueEntry
+    from chatbridge.model_tools.fetching.catalogue import CatalogueEntry
     from chatbridge.plugins.manager import Plugins
 
 
@@ -27,7 +27,7 @@ def find_model(word: str, settings: Settings, plugins: Plugins) -> ModelSettings
 
     Raises click.BadParameter for a name that nothing has, and ModelLoadError or PluginError for what can't be run.
     """
-    from chatbridge.model_tools.catalogue import catalogue
+    from chatbridge.model_tools.fetching.catalogue import catalogue
 
     is_path, in_catalogue = _exists(word), word in catalogue()
     if word in settings.models:

@@ -29,7 +29,7 @@ from chatbridge.config.settings import (
 )
 from chatbridge.config.values import Values, file_keys
 from chatbridge.errors import ConfigError, PluginError
-from chatbridge.model_tools.catalogue import catalogue
+from chatbridge.model_tools.fetching.catalogue import catalogue
 from chatbridge.model_tools.report import IN_FOLDER
 from chatbridge.operations.folders import models_folder
 from chatbridge.plugins.manager import Plugins

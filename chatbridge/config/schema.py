@@ -11,7 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from chatbridge.config.keys import BotKeys, ModelKeys, TopKeys
 from chatbridge.config.settings import ChannelSettings
 from chatbridge.config.values import file_keys
-from chatbridge.model_tools.catalogue import catalogue
+from chatbridge.model_tools.fetching.catalogue import catalogue
 from chatbridge.plugins.manager import Plugins
 from chatbridge.prompts.template import Template
 

@@ -19,8 +19,8 @@ from chatbridge.types import Chunk, ModelInfo, Turn
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from chatbridge.model_tools.machine import Machine
-    from chatbridge.model_tools.memory_plan import MemoryPlan, PlanRequest
+    from chatbridge.model_tools.planning.machine import Machine
+    from chatbridge.model_tools.planning.memory_plan import MemoryPlan, PlanRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,25 +7,25 @@ from chatbridge.model_tools.tables import FORMS
 
 
 def _to_gguf(work: Conversion) -> None:
-    from chatbridge.model_tools.to_gguf import convert
+    from chatbridge.model_tools.gguf.to_gguf import convert
 
     convert(work)
 
 
 def _ggml_to_gguf(work: Conversion) -> None:
-    from chatbridge.model_tools.ggml_to_gguf import convert
+    from chatbridge.model_tools.gguf.ggml_to_gguf import convert
 
     convert(work)
 
 
 def _llama_forms(work: Conversion) -> None:
-    from chatbridge.model_tools.llama_forms import convert
+    from chatbridge.model_tools.merging.llama_forms import convert
 
     convert(work)
 
 
 def _lora_to_gguf(work: Conversion) -> None:
-    from chatbridge.model_tools.lora_to_gguf import convert
+    from chatbridge.model_tools.gguf.lora_to_gguf import convert
 
     convert(work)
 

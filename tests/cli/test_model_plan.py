@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from chatbridge import Machine, MemoryPlan, device_plan, guide_path, parse_devices
 from chatbridge.cli import main
 from chatbridge.cli.model.plan import drawn
-from chatbridge.model_tools.memory_plan import Change, Part
+from chatbridge.model_tools.planning.memory_plan import Change, Part
 from chatbridge.testing import fixtures
 
 Install = Callable[..., Path]

@@ -15,7 +15,7 @@ from chatbridge.cli.named_model import find_model
 from chatbridge.config import ConfigPath, Settings, default_settings
 from chatbridge.config.settings import ModelSettings
 from chatbridge.config.source import SettingsSource
-from chatbridge.model_tools.catalogue import catalogue
+from chatbridge.model_tools.fetching.catalogue import catalogue
 from chatbridge.model_tools.report import IN_FOLDER
 from chatbridge.testing import fixtures
 

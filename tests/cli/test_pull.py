@@ -17,7 +17,7 @@ import pytest
 
 from chatbridge import guide_path
 from chatbridge.cli import main
-from chatbridge.model_tools.catalogue import catalogue
+from chatbridge.model_tools.fetching.catalogue import catalogue
 from chatbridge.testing import default_signals
 from tests.model_tools.server import Server, serving
 

@@ -9,7 +9,7 @@ import pytest
 
 from chatbridge import Backend, BackendType, ConfigError, Options, Plugins, Settings, hookimpl
 from chatbridge.config import ConfigPath, json_schema, load
-from chatbridge.model_tools.catalogue import catalogue
+from chatbridge.model_tools.fetching.catalogue import catalogue
 from chatbridge.model_tools.report import IN_FOLDER
 
 NAME = "qwen3-0.6b"

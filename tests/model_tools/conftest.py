@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from chatbridge.model_tools.patience import Patience
-from chatbridge.model_tools.pull import look, pull
-from chatbridge.model_tools.remote import parse_source
+from chatbridge.model_tools.fetching.patience import Patience
+from chatbridge.model_tools.fetching.pull import look, pull
+from chatbridge.model_tools.fetching.remote import parse_source
 from chatbridge.model_tools.report import Report
 
 from .server import Server, serving

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from chatbridge import ModelLoadError
 from chatbridge.cli import main
-from chatbridge.model_tools.decrypt import CHUNK, decrypt
-from chatbridge.model_tools.llama_keys import ORIGINALS, Original
+from chatbridge.model_tools.decrypting.decrypt import CHUNK, decrypt
+from chatbridge.model_tools.decrypting.llama_keys import ORIGINALS, Original
 from chatbridge.testing import fixtures
 from tests.model_files.writers import meta_llama, write_torch
 
@@ -105,7 +105,7 @@ def test_a_key_that_ends_first_begins_anew_with_the_next_chunk(large: tuple[Path
 KILLED = """
 import os, sys
 from pathlib import Path
-from chatbridge.model_tools.decrypt import decrypt
+from chatbridge.model_tools.decrypting.decrypt import decrypt
 class Killer:
     doing, seen = "", 0
     def begin(self, doing, total): self.doing = doing

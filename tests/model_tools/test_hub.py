@@ -10,9 +10,9 @@ from random import Random
 import pytest
 
 from chatbridge import ModelLoadError
-from chatbridge.model_tools import hub
-from chatbridge.model_tools.catalogue import catalogue
-from chatbridge.model_tools.remote import HubSource
+from chatbridge.model_tools.fetching import hub
+from chatbridge.model_tools.fetching.catalogue import catalogue
+from chatbridge.model_tools.fetching.remote import HubSource
 
 from .conftest import Fetch
 from .server import COMMIT, Server
@@ -204,7 +204,7 @@ def test_a_checksum_of_the_catalogue_counts_besides_the_hubs(server: Server, fet
 def test_every_entry_of_the_catalogue_is_complete() -> None:
     from chatbridge import Plugins
     from chatbridge.model_files.running import RUNS
-    from chatbridge.model_tools.remote import parse_source
+    from chatbridge.model_tools.fetching.remote import parse_source
 
     templates = Plugins(discover=False).templates
     for name, one in catalogue().items():

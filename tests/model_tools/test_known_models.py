@@ -6,7 +6,7 @@ import pytest
 
 from chatbridge import known_model
 from chatbridge.model_files.shapes import family_of, measure, without_prefix
-from chatbridge.model_tools.known_models import MODELS
+from chatbridge.model_tools.planning.known_models import MODELS
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,12 @@ from chatbridge import ModelLoadError, inspect_model
 from chatbridge.cli.model.convert import convert
 from chatbridge.model_files.arrays import Weights
 from chatbridge.model_files.reading import weight_files
-from chatbridge.model_tools import llama_forms
 from chatbridge.model_tools.converter import Conversion
-from chatbridge.model_tools.llama_layouts import LlamaSizes, params_for
-from chatbridge.model_tools.model_folders import open_model
+from chatbridge.model_tools.merging import llama_forms
+from chatbridge.model_tools.merging.llama_layouts import LlamaSizes, params_for
+from chatbridge.model_tools.merging.model_folders import open_model
+from chatbridge.model_tools.merging.perplexity import logits
 from chatbridge.model_tools.output import NewTensor, write_tensors
-from chatbridge.model_tools.perplexity import logits
 from chatbridge.model_tools.progress import Silent
 from chatbridge.model_tools.safetensors_file import SafetensorsFile
 from chatbridge.model_tools.torch_file import TorchFile

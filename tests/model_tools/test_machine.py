@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbridge import Card, Machine, parse_devices, this_machine
-from chatbridge.model_tools.machine import MAX_BYTES, MAX_CARDS
+from chatbridge.model_tools.planning.machine import MAX_BYTES, MAX_CARDS
 
 GIB = 1 << 30
 

@@ -18,7 +18,7 @@ from chatbridge import (
     refuse_what_does_not_fit,
     with_changes,
 )  # fmt: skip
-from chatbridge.model_tools.memory_plan import MAX_TRIED, PARTS, Part
+from chatbridge.model_tools.planning.memory_plan import MAX_TRIED, PARTS, Part
 
 GIB = 1 << 30
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from chatbridge import ModelLoadError
 from chatbridge.model_files.arrays import Weights
-from chatbridge.model_tools.merge import merge
+from chatbridge.model_tools.merging.merge import merge
 from chatbridge.model_tools.output import NewTensor, write_tensors
 from chatbridge.model_tools.safetensors_file import SafetensorsFile
 from chatbridge.testing import fixtures
@@ -107,7 +107,7 @@ def test_files_that_have_changed_places_end_in_words_or_in_a_whole_folder(form: 
 KILLED = """
 import os, sys
 from pathlib import Path
-from chatbridge.model_tools.merge import merge
+from chatbridge.model_tools.merging.merge import merge
 class Killer:
     doing, seen = "", 0
     def begin(self, doing, total): self.doing = doing

@@ -16,7 +16,7 @@ from chatbridge import (
     PlanRequest,
     device_plan,
 )  # fmt: skip
-from chatbridge.model_tools.planner import Wish, plan_place
+from chatbridge.model_tools.planning.planner import Wish, plan_place
 
 
 class Paths(Options):

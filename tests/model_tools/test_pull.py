@@ -12,11 +12,11 @@ from random import Random
 import pytest
 
 from chatbridge import ModelLoadError
-from chatbridge.model_tools import pull as pulling
-from chatbridge.model_tools.http import Client
-from chatbridge.model_tools.patience import Patience
-from chatbridge.model_tools.pull import look
-from chatbridge.model_tools.remote import HubSource, UrlSource, parse_source, without_secrets
+from chatbridge.model_tools.fetching import pull as pulling
+from chatbridge.model_tools.fetching.http import Client
+from chatbridge.model_tools.fetching.patience import Patience
+from chatbridge.model_tools.fetching.pull import look
+from chatbridge.model_tools.fetching.remote import HubSource, UrlSource, parse_source, without_secrets
 from chatbridge.model_tools.report import Report
 from chatbridge.operations.file_locks import try_lock
 

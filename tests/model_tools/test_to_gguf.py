@@ -17,7 +17,7 @@ from gguf.quants import quantize
 
 from chatbridge.cli.model.convert import convert
 from chatbridge.model_files.arrays import Weights
-from chatbridge.model_tools import checkpoint, to_gguf
+from chatbridge.model_tools.gguf import checkpoint, to_gguf
 from chatbridge.testing import hub_arrays, hub_config, write_hub
 
 from .samples import BLOOM, LLAMA, array, made, texts
@@ -126,7 +126,8 @@ def test_a_run_that_was_killed_is_gone_on_with_to_the_same_bytes(tmp_path: Path)
 import os, signal, sys
 from pathlib import Path
 from chatbridge.cli.model.convert import convert
-from chatbridge.model_tools import output, to_gguf
+from chatbridge.model_tools import output
+from chatbridge.model_tools.gguf import to_gguf
 output.SYNC = 1
 pieces, made = to_gguf._pieces, []
 

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from chatbridge.model_tools import byte_pairs
+from chatbridge.model_tools.gguf import byte_pairs
 from chatbridge.testing import hub_arrays, hub_config, write_hub
 
 from .samples import BLOOM, LLAMA, QWEN2, byte_level, chinese, llama3, made, qwen2, texts

@@ -23,7 +23,7 @@ def command(source: Path, key: Path, output: Path) -> None:
     run that was killed has done.
     """
     from chatbridge.cli.progress import ProgressBar
-    from chatbridge.model_tools.decrypt import decrypt
+    from chatbridge.model_tools.decrypting.decrypt import decrypt
     from chatbridge.model_tools.report import Report
 
     with ProgressBar() as progress:

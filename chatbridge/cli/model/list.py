@@ -21,8 +21,8 @@ def command(as_json: bool, language: Literal["en", "zh"]) -> None:
     `chatbridge model pull NAME` fetches one, `chatbridge repl -m NAME` talks to it, and in bots.yaml it is `models:
     {mine: {catalogue: NAME}}`. Sizes are of what is fetched.
     """
-    from chatbridge.model_tools.catalogue import catalogue
-    from chatbridge.model_tools.pull import fetched_folders
+    from chatbridge.model_tools.fetching.catalogue import catalogue
+    from chatbridge.model_tools.fetching.pull import fetched_folders
     from chatbridge.operations.folders import models_folder
 
     models = models_folder()

@@ -12,7 +12,7 @@ import click
 from chatbridge.cli.output import echo, styled
 
 if TYPE_CHECKING:
-    from chatbridge.model_tools.model_folders import Form
+    from chatbridge.model_tools.merging.model_folders import Form
 
 
 @click.command("merge")
@@ -49,7 +49,7 @@ def command(
     command goes on with what a run that was killed has done.
     """
     from chatbridge.cli.progress import ProgressBar
-    from chatbridge.model_tools.merge import merge
+    from chatbridge.model_tools.merging.merge import merge
     from chatbridge.model_tools.report import Report
 
     report = Report(shlex.join(("chatbridge", *sys.argv[1:])))

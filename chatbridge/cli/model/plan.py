@@ -14,7 +14,7 @@ from chatbridge.cli.output import Styled, echo, echo_json, joined, styled
 from chatbridge.operations.printable import in_one_line
 
 if TYPE_CHECKING:
-    from chatbridge.model_tools.memory_plan import DevicePlan, MemoryPlan, Part
+    from chatbridge.model_tools.planning.memory_plan import DevicePlan, MemoryPlan, Part
 
 _LOOKS: dict[Part, tuple[str, str, str]] = {
     "weights": ("█", "#", "cyan"),
@@ -51,8 +51,8 @@ def command(
     PATH is a file, a folder, or a name such as chatglm-6b, glm-130b, llama-7b or rwkv-4-14b, whose files need not be
     there. Nothing is loaded. Exits 1 where it does not fit, else 0.
     """
-    from chatbridge.model_tools.machine import parse_devices, this_machine
-    from chatbridge.model_tools.planner import Wish, plan_place
+    from chatbridge.model_tools.planning.machine import parse_devices, this_machine
+    from chatbridge.model_tools.planning.planner import Wish, plan_place
     from chatbridge.plugins.manager import Plugins
 
     try:
@@ -70,7 +70,7 @@ def command(
 
 def drawn(plan: MemoryPlan, columns: int, *, plain: bool = False) -> Iterator[str]:
     """The lines of a plan, none wider than the terminal. `plain`: bars of ASCII."""
-    from chatbridge.model_tools.memory_plan import PARTS
+    from chatbridge.model_tools.planning.memory_plan import PARTS
 
     width = max(_NARROWEST, min(columns, _WIDEST))
     count = f"{plan.conversations:,} conversation{'s' * (plan.conversations > 1)} of {plan.context:,} tokens"
@@ -87,7 +87,7 @@ def drawn(plan: MemoryPlan, columns: int, *, plain: bool = False) -> Iterator[st
 
 
 def _device(device: DevicePlan, width: int, plain: bool) -> Iterator[str]:
-    from chatbridge.model_tools.memory_plan import gib
+    from chatbridge.model_tools.planning.memory_plan import gib
 
     holds = f": {device.holds}" if device.holds else ""
     name = "main memory" if device.device == "cpu" else f"{device.device} {in_one_line(device.name)}".strip()

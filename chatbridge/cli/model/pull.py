@@ -14,8 +14,8 @@ from chatbridge.cli.output import echo
 from chatbridge.errors import ModelLoadError
 
 if TYPE_CHECKING:
-    from chatbridge.model_tools.patience import Patience
-    from chatbridge.model_tools.pull import Pull
+    from chatbridge.model_tools.fetching.patience import Patience
+    from chatbridge.model_tools.fetching.pull import Pull
 
 
 @click.command("pull")
@@ -59,7 +59,7 @@ def command(
     everybody. The folder is whole or not there; a run that was stopped or killed is gone on with by the same command.
     Exits 1 where it can't be fetched, and where what has come is no sound model, unless --include chose parts of one.
     """
-    from chatbridge.model_tools.patience import Patience
+    from chatbridge.model_tools.fetching.patience import Patience
 
     patience = Patience(tries, longest_wait)
     fetched = fetch(source, output, revision, include, timeout=timeout, patience=patience)
@@ -78,10 +78,10 @@ def fetch(
 ) -> Path:
     """Fetch what somebody named, and tell how far it is. Returns the folder. Raises ModelLoadError."""
     from chatbridge.cli.progress import ProgressBar
-    from chatbridge.model_tools.catalogue import catalogue, entry
-    from chatbridge.model_tools.patience import Patience
-    from chatbridge.model_tools.pull import look, pull
-    from chatbridge.model_tools.remote import parse_source, without_secrets
+    from chatbridge.model_tools.fetching.catalogue import catalogue, entry
+    from chatbridge.model_tools.fetching.patience import Patience
+    from chatbridge.model_tools.fetching.pull import look, pull
+    from chatbridge.model_tools.fetching.remote import parse_source, without_secrets
     from chatbridge.model_tools.report import Report
 
     named = catalogue().get(source)
@@ -140,7 +140,7 @@ def _plan(work: Pull) -> str:
 def _tell_what_it_is(source: str, folder: Path, output: Path | None) -> bool:
     """What was fetched, by a look at it, and what to do with it. Returns whether it is a sound model."""
     from chatbridge.model_files.inspect import inspect_model
-    from chatbridge.model_tools.catalogue import catalogue
+    from chatbridge.model_tools.fetching.catalogue import catalogue
 
     try:
         found = inspect_model(folder)

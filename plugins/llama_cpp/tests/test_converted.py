@@ -17,7 +17,7 @@ import pytest
 from chatbridge_llama_cpp.model import LlamaModel
 
 from chatbridge.cli.model.convert import convert
-from chatbridge.model_tools.pre_tokenizers import DIGITS, GPT2, PRE_TOKENIZERS
+from chatbridge.model_tools.gguf.pre_tokenizers import DIGITS, GPT2, PRE_TOKENIZERS
 from chatbridge.testing import fixtures, greedy_ids, hub_arrays, hub_config, write_hub
 
 from .conftest import EXACT, Load

@@ -18,7 +18,7 @@ from chatbridge.model_files.gguf import GgufHeader
 from chatbridge.model_files.kinds import kind_of
 from chatbridge.model_files.reading import read_json_object
 from chatbridge.model_files.shapes import from_config
-from chatbridge.model_tools.lora import Adapter
+from chatbridge.model_tools.merging.lora import Adapter
 from chatbridge.model_tools.tables import FORMS, Form, form_of
 
 MERGE = "merge it into its model (chatbridge model merge), and convert that"

@@ -19,14 +19,14 @@ from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.arrays import SLICE, as_float32, from_float32
 from chatbridge.model_files.description import ModelDescription
 from chatbridge.model_files.reading import read_json_object
-from chatbridge.model_tools.checkpoint import Checkpoint
 from chatbridge.model_tools.converter import Conversion
+from chatbridge.model_tools.gguf.checkpoint import Checkpoint
+from chatbridge.model_tools.gguf.gguf_plan import CONFIGS, GgufPlan, Planned, plan_gguf
+from chatbridge.model_tools.gguf.vocabulary import TOKENIZER_FILES, Vocabulary, read_vocabulary
 from chatbridge.model_tools.gguf_file import GgufFile
-from chatbridge.model_tools.gguf_plan import CONFIGS, GgufPlan, Planned, plan_gguf
 from chatbridge.model_tools.output import NewTensor, check_space, write_tensors
 from chatbridge.model_tools.report import NOTE, hashed
 from chatbridge.model_tools.tables import Form, form_of
-from chatbridge.model_tools.vocabulary import TOKENIZER_FILES, Vocabulary, read_vocabulary
 
 if TYPE_CHECKING:
     import gguf

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from chatbridge import __version__
 from chatbridge.errors import ModelLoadError
-from chatbridge.model_tools.remote import without_secrets
+from chatbridge.model_tools.fetching.remote import without_secrets
 
 TIMEOUT = 30.0
 """Seconds that a server may stay silent, unless somebody says otherwise."""

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.kinds import refuse_stand_ins
-from chatbridge.model_tools.http import Answer, Client, Interrupted
-from chatbridge.model_tools.patience import Patience
+from chatbridge.model_tools.fetching.http import Answer, Client, Interrupted
+from chatbridge.model_tools.fetching.patience import Patience
+from chatbridge.model_tools.fetching.remote import RemoteFile, without_secrets
 from chatbridge.model_tools.progress import Silent, WorkProgress
-from chatbridge.model_tools.remote import RemoteFile, without_secrets
 from chatbridge.model_tools.report import Source
 
 PART = ".fetching"

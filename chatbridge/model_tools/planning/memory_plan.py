@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from chatbridge.errors import ModelLoadError
-from chatbridge.model_tools.known_models import KnownModel
-from chatbridge.model_tools.machine import MAIN, Machine
+from chatbridge.model_tools.planning.known_models import KnownModel
+from chatbridge.model_tools.planning.machine import MAIN, Machine
 
 Part = Literal["weights", "cache", "working memory", "program"]
 PARTS: tuple[Part, ...] = ("weights", "cache", "working memory", "program")

@@ -18,8 +18,8 @@ from chatbridge.model_files.kinds import kind_of
 from chatbridge.model_files.reading import read_json_object
 from chatbridge.model_files.sentencepiece_files import BPE, CONTROL, NORMAL, UNUSED, USER_DEFINED, read_sentencepiece
 from chatbridge.model_files.tokenizer_files import chat_template_in
-from chatbridge.model_tools import byte_pairs
-from chatbridge.model_tools.added_tokens import Beside
+from chatbridge.model_tools.gguf import byte_pairs
+from chatbridge.model_tools.gguf.added_tokens import Beside
 
 if TYPE_CHECKING:
     import gguf

@@ -22,15 +22,15 @@ from chatbridge.model_files.ggml import GgmlFile, GgmlTensor, read_ggml
 from chatbridge.model_files.reading import read_json_object
 from chatbridge.model_files.shapes import from_config
 from chatbridge.model_files.tensors import TensorInfo
-from chatbridge.model_tools.checkpoint import JoinedTensor
 from chatbridge.model_tools.converter import Conversion
-from chatbridge.model_tools.ggml_blocks import GONE, PLAIN, take_over, unpack
-from chatbridge.model_tools.ggml_vocabulary import vocabulary_of
+from chatbridge.model_tools.gguf.checkpoint import JoinedTensor
+from chatbridge.model_tools.gguf.ggml_blocks import GONE, PLAIN, take_over, unpack
+from chatbridge.model_tools.gguf.ggml_vocabulary import vocabulary_of
+from chatbridge.model_tools.gguf.vocabulary import Vocabulary
 from chatbridge.model_tools.gguf_file import GgufFile
 from chatbridge.model_tools.output import NewTensor, check_space, write_tensors
 from chatbridge.model_tools.report import hashed
 from chatbridge.model_tools.tables import FORMS, Axis, Entry
-from chatbridge.model_tools.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import gguf

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chatbridge.errors import ChatbridgeError, ModelLoadError, PluginError
-from chatbridge.model_tools.known_models import MODELS, KnownModel, known_model
-from chatbridge.model_tools.machine import Machine
-from chatbridge.model_tools.memory_plan import MemoryPlan, PlanRequest
+from chatbridge.model_tools.planning.known_models import MODELS, KnownModel, known_model
+from chatbridge.model_tools.planning.machine import Machine
+from chatbridge.model_tools.planning.memory_plan import MemoryPlan, PlanRequest
 from chatbridge.suggest import did_you_mean
 
 if TYPE_CHECKING:

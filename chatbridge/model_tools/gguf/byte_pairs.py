@@ -14,7 +14,7 @@ from typing import Any
 
 from chatbridge.model_files.kinds import refuse_stand_ins
 from chatbridge.model_files.sentencepiece_files import BYTE, NORMAL, UNKNOWN
-from chatbridge.model_tools.pre_tokenizers import OF_CLASSES, PRE_TOKENIZERS, pre_tokenizer
+from chatbridge.model_tools.gguf.pre_tokenizers import OF_CLASSES, PRE_TOKENIZERS, pre_tokenizer
 
 MAX_MERGES = 64 << 20
 """Bytes that are read of a merges.txt."""

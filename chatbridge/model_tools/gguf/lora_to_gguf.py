@@ -18,10 +18,10 @@ import numpy as np
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.description import disagreement
 from chatbridge.model_tools.converter import Conversion
+from chatbridge.model_tools.gguf.gguf_plan import row_order
 from chatbridge.model_tools.gguf_file import GgufFile
-from chatbridge.model_tools.gguf_plan import row_order
-from chatbridge.model_tools.lora import Adapter, norm_of, read_adapter
-from chatbridge.model_tools.lora_base import MERGE, Base, base_of
+from chatbridge.model_tools.merging.lora import Adapter, norm_of, read_adapter
+from chatbridge.model_tools.merging.lora_base import MERGE, Base, base_of
 from chatbridge.model_tools.output import NewTensor, check_space, write_tensors
 from chatbridge.model_tools.report import hashed
 from chatbridge.model_tools.tables import Entry

@@ -15,11 +15,11 @@ from pathlib import Path
 from chatbridge import __version__
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.sentencepiece_files import read_sentencepiece
-from chatbridge.model_tools.adapted import SIDEWAYS, adapted
-from chatbridge.model_tools.llama_layouts import usual_parts
-from chatbridge.model_tools.lora import Adapter, norm_of, read_adapter
-from chatbridge.model_tools.matrices import Matrices
-from chatbridge.model_tools.model_folders import (
+from chatbridge.model_tools.merging.adapted import SIDEWAYS, adapted
+from chatbridge.model_tools.merging.llama_layouts import usual_parts
+from chatbridge.model_tools.merging.lora import Adapter, norm_of, read_adapter
+from chatbridge.model_tools.merging.matrices import Matrices
+from chatbridge.model_tools.merging.model_folders import (
     SHARD,
     Form,
     OpenModel,
@@ -32,8 +32,8 @@ from chatbridge.model_tools.model_folders import (
     write_hub,
     write_meta,
 )
+from chatbridge.model_tools.merging.perplexity import SENTENCES, encode, perplexity, work
 from chatbridge.model_tools.output import check_space, output_folder
-from chatbridge.model_tools.perplexity import SENTENCES, encode, perplexity, work
 from chatbridge.model_tools.progress import Silent, WorkProgress
 from chatbridge.model_tools.report import Report, hashed
 

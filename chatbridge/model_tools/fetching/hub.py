@@ -15,9 +15,9 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from chatbridge.errors import ModelLoadError
-from chatbridge.model_tools.http import PASSING, TIMEOUT, retry_after
-from chatbridge.model_tools.patience import Patience
-from chatbridge.model_tools.remote import HubSource, Remote, RemoteFile, safe_name
+from chatbridge.model_tools.fetching.http import PASSING, TIMEOUT, retry_after
+from chatbridge.model_tools.fetching.patience import Patience
+from chatbridge.model_tools.fetching.remote import HubSource, Remote, RemoteFile, safe_name
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError

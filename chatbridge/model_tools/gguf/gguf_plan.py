@@ -13,10 +13,10 @@ import numpy as np
 
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.description import ModelDescription, disagreement
-from chatbridge.model_tools.checkpoint import Checkpoint, JoinedTensor
-from chatbridge.model_tools.rotary import Rotary, rotary_of
+from chatbridge.model_tools.gguf.checkpoint import Checkpoint, JoinedTensor
+from chatbridge.model_tools.gguf.rotary import Rotary, rotary_of
+from chatbridge.model_tools.gguf.vocabulary import UPSTREAM
 from chatbridge.model_tools.tables import META_CONTEXTS, Entry, Form
-from chatbridge.model_tools.vocabulary import UPSTREAM
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

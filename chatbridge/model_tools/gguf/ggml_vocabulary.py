@@ -13,7 +13,7 @@ from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.description import disagreement
 from chatbridge.model_files.ggml import GgmlFile, read_ggml_vocabulary
 from chatbridge.model_files.sentencepiece_files import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, read_sentencepiece
-from chatbridge.model_tools.vocabulary import ADDED, Vocabulary
+from chatbridge.model_tools.gguf.vocabulary import ADDED, Vocabulary
 
 _FIRST = (("<unk>", UNKNOWN), ("<s>", CONTROL), ("</s>", CONTROL))
 """What the first three ids of LLaMA are, whatever a file says of them."""

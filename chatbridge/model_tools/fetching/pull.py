@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from chatbridge.errors import ModelLoadError
-from chatbridge.model_tools.download import PART, Attempt, download
-from chatbridge.model_tools.http import TIMEOUT, Client, Interrupted
+from chatbridge.model_tools.fetching.download import PART, Attempt, download
+from chatbridge.model_tools.fetching.http import TIMEOUT, Client, Interrupted
+from chatbridge.model_tools.fetching.patience import Patience
+from chatbridge.model_tools.fetching.remote import HubSource, Remote, RemoteFile, UrlSource
 from chatbridge.model_tools.output import partial_name
-from chatbridge.model_tools.patience import Patience
 from chatbridge.model_tools.progress import Silent, WorkProgress
-from chatbridge.model_tools.remote import HubSource, Remote, RemoteFile, UrlSource
 from chatbridge.model_tools.report import IN_FOLDER, Report, Source, hashed
 from chatbridge.operations.file_locks import try_lock
 from chatbridge.operations.hardware import size as in_words
@@ -68,7 +68,7 @@ def look(
             raise ModelLoadError(f"{source}: an address is one file; leave --include out")
         remote = _look_at_url(source, timeout, patience)
     else:
-        from chatbridge.model_tools.hub import list_hub
+        from chatbridge.model_tools.fetching.hub import list_hub
 
         remote = list_hub(source, include, endpoint, patience)
     if sha256:

@@ -1,0 +1,1 @@
+"""Decrypts weights that were published encrypted."""

@@ -1,0 +1,1 @@
+"""Merges adapters into models, and converts LLaMA between Meta's form and Hugging Face's."""
