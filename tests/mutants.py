@@ -5,9 +5,9 @@
 Prints each change that no test noticed, as a diff. Changes files in place, one at a time, and puts them back; run it
 in a clean working tree. Knows no test; the tests of a folder of the core are in the folder of its name.
 
-With `--contexts FILE` the tests that execute the changed lines run first, which is over several times as soon; what
-they don't notice goes to the whole folder still. Which ones these are is found by a run of all tests under pytest-cov,
-where the file is not there yet.
+With `--contexts FILE` the tests that execute the changed lines run first, in forked processes (`forked.py`), which
+takes a second or two; what they don't notice goes to the whole folder still. Which ones these are is found by a run of
+all tests under pytest-cov, where the file is not there yet.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,18 +142,43 @@ def write_contexts(path: Path) -> None:
     subprocess.run([sys.executable, "-m", "pytest", "tests", *options], cwd=ROOT, env=environment, check=False)
 
 
-def covering(contexts: Path, mutant: Mutant) -> list[str]:
-    """The tests that execute the changed lines, those of its own folder first."""
+@cache
+def _coverage(contexts: Path) -> Any:
     from coverage import CoverageData
 
     data = CoverageData(basename=str(contexts))
     data.read()
+    return data
+
+
+def covering(contexts: Path, mutant: Mutant) -> list[str]:
+    """The tests that execute the changed lines, those of its own folder first."""
+    data = _coverage(contexts)
     measured = next((name for name in data.measured_files() if Path(name).samefile(mutant.file)), None)
     found = data.contexts_by_lineno(measured) if measured else {}
     tests = {test.rpartition("|")[0] for line in mutant.lines for test in found.get(line, ()) if test}
     near = [str(Path(name).relative_to(ROOT)) for name in tests_of(mutant.file)]
     places = {test: next((n for n, name in enumerate(near) if test.startswith(name)), len(near)) for test in tests}
-    return sorted(tests, key=lambda test: (places[test], test))[:COVERING]
+    return sorted(tests, key=lambda test: (places[test], test))
+
+
+def noticed_in_forks(drawn: Sequence[Mutant], contexts: Path, end: float) -> set[Mutant]:
+    """Those that a test of the changed lines notices, as far as the time goes."""
+    sys.path.insert(0, str(ROOT))
+    from tests.forked import Forked
+
+    found: set[Mutant] = set()
+
+    def judge(tests: Forked) -> None:
+        for number, mutant in enumerate(drawn, 1):
+            if time.monotonic() > end:
+                return
+            if tests.notices(mutant.file, mutant.before, mutant.after, covering(contexts, mutant)):
+                found.add(mutant)
+            print(f"{number} {'killed' if mutant in found else 'not noticed yet'} {mutant.file.name}", flush=True)
+
+    pytest.main(["tests", "-q", "-p", "no:cacheprovider"], plugins=[Forked(judge)])
+    return found
 
 
 def passes(tests: Sequence[str], seconds: float) -> bool | None:
@@ -192,10 +219,12 @@ def main() -> None:
     drawn = random.Random(asked.seed).sample(known, min(asked.count, len(known)))
     print(f"{len(known)} are possible, {len(drawn)} are drawn", flush=True)
     end, limits, counts = time.monotonic() + 60 * asked.minutes, dict[str, float](), {"killed": 0, "survived": 0}
+    forks = asked.contexts and hasattr(os, "fork")
+    noticed = noticed_in_forks(drawn, asked.contexts, end) if forks else set[Mutant]()
     for number, mutant in enumerate(drawn, 1):
-        if time.monotonic() > end:
+        if mutant not in noticed and time.monotonic() > end:
             break
-        outcome = "survived" if survives(mutant, asked.contexts, limits) else "killed"
+        outcome = "survived" if mutant not in noticed and survives(mutant, asked.contexts, limits) else "killed"
         counts[outcome] += 1
         print(f"{number} {outcome}", mutant.diff() if outcome == "survived" else mutant.file.name, flush=True)
     print(f"{counts['killed']} of {sum(counts.values())} were killed")
@@ -203,7 +232,7 @@ def main() -> None:
 
 def survives(mutant: Mutant, contexts: Path | None, limits: dict[str, float]) -> bool:
     """Whether no test notices. `limits`: the seconds that each folder's tests may take, found when first needed."""
-    first = covering(contexts, mutant) if contexts else []
+    first = covering(contexts, mutant)[:COVERING] if contexts else []
     if first and _changed(mutant, first, COVERING_SECONDS) is False:
         return False
     tests = tests_of(mutant.file)

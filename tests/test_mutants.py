@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +58,41 @@ def test_each_mutant_changes_one_thing(mutation: ModuleType, tmp_path: Path) -> 
         "return None",
         "return not ((é or é))",
     ]
+
+
+SWAPPED = """
+def plain(x):
+    return x < 3
+
+class Thing:
+    def method(self, x):
+        return [y for y in range(9) if y < x]
+
+def made(limit):
+    def inner(x):
+        return x < limit
+    return inner
+
+kept = made(3)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+def test_code_is_swapped_in_whatever_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.forked import swap
+
+    file = tmp_path / "swapped_module.py"
+    file.write_text(SWAPPED, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("swapped_module")
+    thing = module.Thing()
+    assert (module.plain(3), thing.method(2), module.kept(3)) == (False, [0, 1], False)
+    gc.collect()
+    gc.freeze()
+    swap(file, SWAPPED, SWAPPED.replace("<", "<="))
+    assert (module.plain(3), thing.method(2), module.kept(3)) == (True, [0, 1, 2], True)
+    swap(file, SWAPPED, SWAPPED)
+    assert module.plain(3) is False
 
 
 def test_every_room_of_the_core_has_tests(mutation: ModuleType) -> None:
