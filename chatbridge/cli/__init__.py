@@ -7,45 +7,30 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from importlib import import_module
 from typing import Any
 
 import click
 
 from chatbridge.cli import streams
+from chatbridge.cli.lazy_group import LazyGroup
 from chatbridge.cli.names import COMMANDS
 from chatbridge.cli.output import echo
 from chatbridge.errors import ChatbridgeError
-from chatbridge.suggest import did_you_mean
 
 
-class LazyGroup(click.Group):
-    """A group that knows its commands by name and imports `chatbridge.cli.<name>` when one is used."""
+class _Group(LazyGroup):
+    """Our commands, and those of plugins."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*COMMANDS, *self._plugin_commands()})
+    package = "chatbridge.cli"
+
+    def helps(self) -> Mapping[str, str]:
+        plugins = {name: command.get_short_help_str(limit=70) for name, command in self._plugin_commands().items()}
+        return {**plugins, **COMMANDS}
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS:
-            command = import_module(f"chatbridge.cli.{cmd_name}").command
-            assert isinstance(command, click.Command)
-            return command
+            return super().get_command(ctx, cmd_name)
         return self._plugin_commands().get(cmd_name)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        # click's own version asks each command for its help line and would import them all.
-        helps = {name: command.get_short_help_str(limit=70) for name, command in self._plugin_commands().items()}
-        with formatter.section("Commands"):
-            formatter.write_dl(sorted({**helps, **COMMANDS}.items()))
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            hint = did_you_mean(args[0], self.list_commands(ctx))
-            raise click.UsageError(f"{error.message.rstrip('.')}{hint or '.'}", ctx) from None
 
     def make_context(
         self,
@@ -74,7 +59,7 @@ class LazyGroup(click.Group):
         return self.plugins.commands
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="chatbridge", message="%(prog)s %(version)s")
 def cli() -> None:
     """Put local language models into chat rooms: Discord, Telegram and this terminal."""

@@ -55,6 +55,10 @@ if TYPE_CHECKING:
     from chatbridge.testing.kills import kill_at_random as kill_at_random
     from chatbridge.testing.linear import LONG_RUNS as LONG_RUNS
     from chatbridge.testing.linear import growth as growth
+    from chatbridge.testing.model_work import CountedProgress as CountedProgress
+    from chatbridge.testing.model_work import KilledWork as KilledWork
+    from chatbridge.testing.model_work import plan_known as plan_known
+    from chatbridge.testing.model_work import run_converter as run_converter
     from chatbridge.testing.models import LocalModelContract as LocalModelContract
     from chatbridge.testing.programs import default_signals as default_signals
     from chatbridge.testing.programs import start_program as start_program
@@ -94,6 +98,7 @@ _HOME = {
     "hub_writer": ("hub_arrays", "hub_config", "write_hub"),
     "kills": ("BusyChat", "KillReport", "check_answers", "kill_at_random"),
     "linear": ("LONG_RUNS", "growth"),
+    "model_work": ("CountedProgress", "KilledWork", "plan_known", "run_converter"),
     "models": ("LocalModelContract",),
     "programs": ("default_signals", "start_program"),
     "readme_contract": ("ReadmeContract",),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from collections.abc import Mapping
 
 import click
 
-from chatbridge.suggest import did_you_mean
+from chatbridge.cli.lazy_group import LazyGroup
 
 COMMANDS = {
     "convert": "Make another form of a model: GGUF, Hugging Face's, Meta's, int4, …",
@@ -20,29 +20,11 @@ COMMANDS = {
 }
 
 
-class _Group(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
+class _Group(LazyGroup):
+    package = "chatbridge.cli.model"
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command = import_module(f"chatbridge.cli.model.{cmd_name}").command
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(sorted(COMMANDS.items()))
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            hint = did_you_mean(args[0], COMMANDS)
-            raise click.UsageError(f"{error.message.rstrip('.')}{hint or '.'}", ctx) from None
+    def helps(self) -> Mapping[str, str]:
+        return COMMANDS
 
 
 @click.group("model", cls=_Group)

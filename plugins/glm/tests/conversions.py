@@ -3,45 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from chatbridge_glm.converters import CONVERTERS
 
-from chatbridge import Conversion, Report, inspect_model
+from chatbridge.testing import run_converter
 
-
-class Killed(BaseException):
-    """What ends a program, and not only its work."""
-
-
-class Progress:
-    """Counts what it is told; `kill_at`: the call of `advance` that never returns."""
-
-    def __init__(self, kill_at: int = 0) -> None:
-        self.stages: list[list[Any]] = []
-        self.calls, self._kill_at = 0, kill_at
-
-    def begin(self, doing: str, total: int) -> None:
-        self.stages.append([doing, total, 0])
-
-    def advance(self, nbytes: int) -> None:
-        self.calls += 1
-        if self.calls == self._kill_at:
-            raise Killed
-        self.stages[-1][2] += nbytes
-
-
-def convert(source: Path, target: str, output: Path, progress: Progress | None = None) -> Progress:
-    """As `chatbridge model convert` does it."""
-    found, progress = inspect_model(source), progress or Progress()
-    converter = next(one for one in CONVERTERS if one.reads(found) and one.writes(target))
-    work = Conversion(found, target, output, {}, progress, Report(f"model convert --to {target}"))
-    assert converter.check is not None
-    converter.check(work)
-    converter.convert(work)
-    return progress
+convert = partial(run_converter, CONVERTERS)
 
 
 def shards(folder: Path) -> list[dict[str, Any]]:

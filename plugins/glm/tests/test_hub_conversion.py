@@ -16,9 +16,10 @@ from click.testing import CliRunner
 
 from chatbridge import ModelLoadError, hashed, inspect_model
 from chatbridge.cli.model.convert import command
+from chatbridge.testing import CountedProgress, KilledWork
 
 from .conftest import Load, folder_of, near
-from .conversions import Killed, Progress, assert_same, contents, convert, hub_tensors
+from .conversions import assert_same, contents, convert, hub_tensors
 from .made_up import write_chatglm
 
 FORMS = {"int8": (8, False), "int4": (4, False), "int4-qe": (4, True)}
@@ -103,8 +104,8 @@ def test_a_run_that_was_killed_is_gone_on_with(tmp_path: Path, monkeypatch: pyte
     calls = convert(source, "int4", tmp_path / "whole").calls
     for kill_at in range(1, calls + 1, 4):
         made = tmp_path / f"made-{kill_at}"
-        with pytest.raises(Killed):
-            convert(source, "int4", made, Progress(kill_at))
+        with pytest.raises(KilledWork):
+            convert(source, "int4", made, CountedProgress(kill_at))
         assert not made.exists()
         progress = convert(source, "int4", made)
         assert contents(made) == contents(tmp_path / "whole")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,16 @@ from chatbridge import (
     ModelLoadError,
     PlanRequest,
     known_model,
-    parse_devices,
     refuse_what_does_not_fit,
 )
-from chatbridge.testing import Document, readmes
+from chatbridge.testing import Document, plan_known, readmes
 
 from .conftest import folder_of, options_for
 
 GIB = 1 << 30
 
 
-def planned(name: str, devices: str, quantization: str = "", conversations: int = 0, **options: Any) -> MemoryPlan:
-    model = known_model(name)
-    assert model is not None
-    asked = GlmOptions.model_validate({"path": name, **options})
-    return plan(asked, parse_devices(devices), PlanRequest(conversations, quantization, model))
+planned = partial(plan_known, glm)
 
 
 def on_cards_alone(found: MemoryPlan) -> bool:

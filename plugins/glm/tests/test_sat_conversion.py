@@ -18,9 +18,10 @@ from click.testing import CliRunner
 
 from chatbridge import ModelLoadError, inspect_model
 from chatbridge.cli.model.convert import command
+from chatbridge.testing import CountedProgress, KilledWork
 
 from .conftest import GLM_130B, options_for, there
-from .conversions import Killed, Progress, assert_same, contents, convert, shards
+from .conversions import assert_same, contents, convert, shards
 from .made_up import write_sat
 
 DEGREES = (1, 2, 4)
@@ -155,8 +156,8 @@ def test_a_run_that_was_killed_is_gone_on_with(tmp_path: Path, monkeypatch: pyte
     assert calls > 40
     for kill_at in range(1, calls + 1, 7):
         made = tmp_path / f"made-{kill_at}"
-        with pytest.raises(Killed):
-            convert(source, "tp2-int4", made, Progress(kill_at))
+        with pytest.raises(KilledWork):
+            convert(source, "tp2-int4", made, CountedProgress(kill_at))
         assert not made.exists()
         kept = {file.name: file.stat().st_ino for file in tmp_path.glob("*.partial/100/*.pt")}
         progress = convert(source, "tp2-int4", made)
@@ -172,8 +173,8 @@ def test_what_was_left_of_other_weights_is_not_gone_on_with(tmp_path: Path, monk
     monkeypatch.setattr("chatbridge.model_tools.output.SYNC", 1)
     source = write_sat(tmp_path / "source", parallel=1, layers=1)
     file, made = source / "100" / "mp_rank_00_model_states.pt", tmp_path / "made"
-    with pytest.raises(Killed):
-        convert(source, "tp2", made, Progress(25))
+    with pytest.raises(KilledWork):
+        convert(source, "tp2", made, CountedProgress(25))
     written = torch.load(file)
     written["module"]["transformer.word_embeddings.weight"] += 1
     torch.save(written, file)

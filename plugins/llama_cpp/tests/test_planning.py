@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from chatbridge_llama_cpp import loading
-from chatbridge_llama_cpp.backend import plan
+from chatbridge_llama_cpp.backend import llama_cpp, plan
 from chatbridge_llama_cpp.options import LlamaOptions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatbridge import Card, Machine, MemoryPlan, ModelLoadError, PlanRequest, known_model, parse_devices
+from chatbridge import Card, Machine, ModelLoadError, PlanRequest
+from chatbridge.testing import plan_known
 
 from .conftest import Load
 
 GIB, MIB = 1 << 30, 1 << 20
 
 
-def planned(
-    name: str, devices: str | Machine, quantization: str = "", conversations: int = 0, **options: Any
-) -> MemoryPlan:
-    model = known_model(name)
-    assert model is not None
-    machine = parse_devices(devices) if isinstance(devices, str) else devices
-    asked = LlamaOptions.model_validate({"path": name, **options})
-    return plan(asked, machine, PlanRequest(conversations, quantization, model))
+planned = partial(plan_known, llama_cpp)
 
 
 @pytest.mark.parametrize(

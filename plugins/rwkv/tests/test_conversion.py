@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +16,16 @@ from chatbridge_rwkv import package
 from chatbridge_rwkv.converters import CONVERTERS
 from click.testing import CliRunner
 
-from chatbridge import Conversion, ModelLoadError, Report, hashed, inspect_model
+from chatbridge import ModelLoadError, hashed, inspect_model
 from chatbridge.cli.model.convert import command
+from chatbridge.testing import CountedProgress, KilledWork, run_converter
 
 from .conftest import CONVERTED, V4, V7, Load, converted_by_the_package, there
 from .weights import write_model
 
+convert = partial(run_converter, CONVERTERS)
+
 SCALES = ("_mx", "_my", "_rx", "_ry")
-
-
-class Killed(BaseException):
-    """What ends a program, and not only its work."""
-
-
-class Progress:
-    """Counts what it is told; `kill_at`: the call of `advance` that never returns."""
-
-    def __init__(self, kill_at: int = 0) -> None:
-        self.stages: list[list[Any]] = []
-        self.calls, self._kill_at = 0, kill_at
-
-    def begin(self, doing: str, total: int) -> None:
-        self.stages.append([doing, total, 0])
-
-    def advance(self, nbytes: int) -> None:
-        self.calls += 1
-        if self.calls == self._kill_at:
-            raise Killed
-        self.stages[-1][2] += nbytes
-
-
-def convert(source: Path, strategy: str, output: Path, progress: Progress | None = None) -> Progress:
-    """As `chatbridge model convert` does it."""
-    found, progress = inspect_model(source), progress or Progress()
-    (converter,) = CONVERTERS
-    assert converter.reads(found)
-    assert converter.writes(strategy)
-    work = Conversion(found, strategy, output, {}, progress, Report(f"model convert --to '{strategy}'"))
-    assert converter.check is not None
-    converter.check(work)
-    converter.convert(work)
-    return progress
 
 
 def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -135,8 +105,8 @@ def test_a_run_that_was_killed_is_gone_on_with(tmp_path: Path, monkeypatch: pyte
     assert calls > 40
     for kill_at in range(1, calls + 1, 6):
         made = tmp_path / "made.pth"
-        with pytest.raises(Killed):
-            convert(source, "cpu fp32i8", made, Progress(kill_at))
+        with pytest.raises(KilledWork):
+            convert(source, "cpu fp32i8", made, CountedProgress(kill_at))
         assert not made.exists()
         progress = convert(source, "cpu fp32i8", made)
         assert made.read_bytes() == (tmp_path / "whole.pth").read_bytes()
@@ -149,8 +119,8 @@ def test_what_was_left_of_another_model_is_not_gone_on_with(tmp_path: Path, monk
     monkeypatch.setattr("chatbridge.model_tools.output.SYNC", 1)
     one, other = (write_model(tmp_path / f"{n}.pth", 4, layers=1, vocabulary=96, seed=n) for n in (1, 2))
     made, whole = tmp_path / "made.pth", tmp_path / "whole.pth"
-    with pytest.raises(Killed):
-        convert(one, "cpu fp32", made, Progress(10))
+    with pytest.raises(KilledWork):
+        convert(one, "cpu fp32", made, CountedProgress(10))
     convert(other, "cpu fp32", made)
     convert(other, "cpu fp32", whole)
     assert made.read_bytes() == whole.read_bytes()

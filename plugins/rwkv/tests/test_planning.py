@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import pytest
 from chatbridge_rwkv import loading
-from chatbridge_rwkv.backend import plan
+from chatbridge_rwkv.backend import plan, rwkv
 from chatbridge_rwkv.checkpoint import read
-from chatbridge_rwkv.options import RwkvOptions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatbridge import Card, Machine, MemoryPlan, ModelLoadError, PlanRequest, known_model, parse_devices
+from chatbridge import Card, Machine, ModelLoadError, PlanRequest
+from chatbridge.testing import plan_known
 
 from .conftest import CONVERTED, V4, V7, options_for, there
 
 GIB = 1 << 30
 
 
-def planned(
-    name: str, devices: str | Machine, quantization: str = "", conversations: int = 0, **options: Any
-) -> MemoryPlan:
-    model = known_model(name)
-    assert model is not None
-    machine = parse_devices(devices) if isinstance(devices, str) else devices
-    asked = RwkvOptions.model_validate({"path": name, **options})
-    return plan(asked, machine, PlanRequest(conversations, quantization, model))
+planned = partial(plan_known, rwkv)
 
 
 @pytest.mark.parametrize(

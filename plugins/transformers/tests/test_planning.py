@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from chatbridge_transformers import loading
-from chatbridge_transformers.backend import plan
+from chatbridge_transformers.backend import plan, transformers
 from chatbridge_transformers.folder import read
 from chatbridge_transformers.options import TransformersOptions
 from hypothesis import given, settings
@@ -17,26 +18,16 @@ from hypothesis import strategies as st
 from chatbridge import (
     Card,
     Machine,
-    MemoryPlan,
     ModelLoadError,
     PlanRequest,
-    known_model,
-    parse_devices,
     refuse_what_does_not_fit,
 )  # fmt: skip
-from chatbridge.testing import fixtures
+from chatbridge.testing import fixtures, plan_known
 
 GIB = 1 << 30
 
 
-def planned(
-    name: str, devices: str | Machine, quantization: str = "", conversations: int = 0, **options: Any
-) -> MemoryPlan:
-    model = known_model(name)
-    assert model is not None
-    machine = parse_devices(devices) if isinstance(devices, str) else devices
-    asked = TransformersOptions.model_validate({"path": name, **options})
-    return plan(asked, machine, PlanRequest(conversations, quantization, model))
+planned = partial(plan_known, transformers)
 
 
 def test_the_weights_of_published_models_are_those_of_the_readme() -> None:
