@@ -123,6 +123,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "told"),
     [
         (["chek"], "Error: No such command 'chek'; did you mean 'check'?"),
+        (["model", "plna"], "Error: No such command 'plna'; did you mean 'plan'?"),
         (["xyz"], "Error: No such command 'xyz'."),
         (["check", "--what"], "Error: No such option"),
         (["check", "a", "b"], "Error: Got unexpected extra argument"),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from chatbridge import ModelLoadError
 from chatbridge.model_files.arrays import Weights
 from chatbridge.model_files.sentencepiece_files import count_pieces, read_sentencepiece
+from chatbridge.model_tools.matrices import Matrix, Turned, floats, spans
 from chatbridge.model_tools.merging.llama_layouts import (
     LlamaSizes,
     from_meta,
@@ -24,7 +25,6 @@ from chatbridge.model_tools.merging.llama_layouts import (
     to_meta,
     usual_parts,
 )
-from chatbridge.model_tools.merging.matrices import Matrix, Turned, floats, spans
 from chatbridge.model_tools.merging.perplexity import SENTENCES, encode, logits, perplexity
 from chatbridge.model_tools.progress import Silent
 from chatbridge.testing import fixtures

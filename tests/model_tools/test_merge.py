@@ -17,8 +17,8 @@ from chatbridge import ModelLoadError, inspect_model
 from chatbridge.cli import main
 from chatbridge.model_files.arrays import Weights
 from chatbridge.model_files.sentencepiece_files import read_sentencepiece
+from chatbridge.model_tools.matrices import floats
 from chatbridge.model_tools.merging.lora import read_adapter
-from chatbridge.model_tools.merging.matrices import floats
 from chatbridge.model_tools.merging.merge import merge
 from chatbridge.model_tools.merging.model_folders import open_model
 from chatbridge.model_tools.merging.perplexity import SENTENCES, encode, logits

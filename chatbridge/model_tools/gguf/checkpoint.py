@@ -13,12 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
-
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.arrays import SLICE, StoredTensor, Weights, as_float32
 from chatbridge.model_files.description import ModelDescription
 from chatbridge.model_files.reading import files_in, weight_files
+from chatbridge.model_tools.matrices import Joined, Matrix
 from chatbridge.model_tools.tables import Axis, Form
 
 if TYPE_CHECKING:
@@ -30,10 +29,10 @@ class JoinedTensor:
     don't fit together."""
 
     def __init__(self, name: str, parts: Sequence[StoredTensor], axis: Axis) -> None:
-        self.name, self._parts, self._axis = name, parts if axis != "whole" else parts[:1], axis
+        self.name, self._parts = name, parts if axis != "whole" else parts[:1]
         shapes = [part.shape for part in self._parts]
         self.dtype = parts[0].dtype
-        along = 0 if axis == "rows" else -1
+        along = 0 if axis == "rows" else 1
         self.shape = shapes[0]
         if any(part.dtype != self.dtype for part in parts):
             raise self._unlike("types", [part.dtype for part in parts])
@@ -41,12 +40,10 @@ class JoinedTensor:
             if any(part.shape != self.shape for part in parts):
                 raise self._unlike("shapes", [list(part.shape) for part in parts])
             self._check_copies(parts)
-        elif len(shapes) > 1:
-            if any(len(shape) != 2 or shape[1 + along] != shapes[0][1 + along] for shape in shapes):
-                raise self._unlike("shapes", [list(shape) for shape in shapes])
-            whole = list(shapes[0])
-            whole[along] = sum(shape[along] for shape in shapes)
-            self.shape = tuple(whole)
+        elif any(len(shape) != 2 or shape[1 - along] != shapes[0][1 - along] for shape in shapes if len(shapes) > 1):
+            raise self._unlike("shapes", [list(shape) for shape in shapes])
+        self._whole: Matrix = Joined(self._parts, along) if len(shapes) > 1 else parts[0]
+        self.shape = self._whole.shape
         self.path = parts[0].path
 
     @property
@@ -55,18 +52,7 @@ class JoinedTensor:
 
     def read(self, first: int = 0, last: int | None = None) -> Array:
         """The rows from `first` to before `last`, as they are stored; see `StoredTensor.read`."""
-        last = self.rows if last is None else last
-        if len(self._parts) == 1:
-            return self._parts[0].read(first, last)
-        if self._axis == "columns":
-            return np.concatenate([part.read(first, last) for part in self._parts], axis=1)
-        found, start = [], 0
-        for part in self._parts:
-            begin, end = max(first, start), min(last, start + part.rows)
-            if begin < end:
-                found.append(part.read(begin - start, end - start))
-            start += part.rows
-        return found[0] if len(found) == 1 else np.concatenate(found)
+        return self._whole.read(first, self.rows if last is None else last)
 
     def floats(self, first: int = 0, last: int | None = None) -> Floats:
         """The same in float32."""

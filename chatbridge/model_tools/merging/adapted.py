@@ -15,8 +15,8 @@ import numpy as np
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.arrays import from_float32
 from chatbridge.model_files.families import EMBEDDINGS
+from chatbridge.model_tools.matrices import Matrix, floats
 from chatbridge.model_tools.merging.lora import VOCABULARY, Adapter, Delta, turned_sideways
-from chatbridge.model_tools.merging.matrices import Matrix, floats
 from chatbridge.model_tools.merging.model_folders import OpenModel
 
 if TYPE_CHECKING:

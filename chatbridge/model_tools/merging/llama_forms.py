@@ -12,7 +12,7 @@ import numpy as np
 
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_tools.converter import Conversion
-from chatbridge.model_tools.merging.matrices import Matrices, Matrix, spans
+from chatbridge.model_tools.matrices import Matrices, Matrix, spans
 from chatbridge.model_tools.merging.model_folders import (
     Form,
     OpenModel,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from chatbridge.errors import ModelLoadError
-from chatbridge.model_tools.merging.matrices import Cut, Joined, Matrices, Matrix, Turned, floats
+from chatbridge.model_tools.matrices import Cut, Joined, Matrices, Matrix, Turned, floats
 from chatbridge.model_tools.tables import META_CONTEXTS
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from pathlib import Path
 from chatbridge import __version__
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.sentencepiece_files import read_sentencepiece
+from chatbridge.model_tools.matrices import Matrices
 from chatbridge.model_tools.merging.adapted import SIDEWAYS, adapted
 from chatbridge.model_tools.merging.llama_layouts import usual_parts
 from chatbridge.model_tools.merging.lora import Adapter, norm_of, read_adapter
-from chatbridge.model_tools.merging.matrices import Matrices
 from chatbridge.model_tools.merging.model_folders import (
     SHARD,
     Form,

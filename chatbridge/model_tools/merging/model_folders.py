@@ -19,6 +19,7 @@ from chatbridge.model_files.description import ModelDescription
 from chatbridge.model_files.inspect import inspect_model
 from chatbridge.model_files.reading import files_in, read_json_object, weight_files
 from chatbridge.model_files.tokenizer_files import chat_template_in
+from chatbridge.model_tools.matrices import Matrices, nbytes, to_write
 from chatbridge.model_tools.merging.llama_layouts import (
     TOKENIZER_FILES,
     LlamaSizes,
@@ -29,7 +30,6 @@ from chatbridge.model_tools.merging.llama_layouts import (
     sizes_of,
     to_meta,
 )
-from chatbridge.model_tools.merging.matrices import Matrices, nbytes, to_write
 from chatbridge.model_tools.output import NewTensor, write_tensors
 from chatbridge.model_tools.progress import WorkProgress
 from chatbridge.model_tools.safetensors_file import SafetensorsFile

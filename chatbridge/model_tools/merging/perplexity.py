@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from chatbridge.model_tools.matrices import Matrices, WithNarrow, floats, nbytes, spans
 from chatbridge.model_tools.merging.llama_layouts import LlamaSizes
-from chatbridge.model_tools.merging.matrices import Matrices, WithNarrow, floats, nbytes, spans
 from chatbridge.model_tools.progress import WorkProgress
 
 if TYPE_CHECKING:

@@ -20,7 +20,6 @@ def register_backends() -> Iterable[BackendType]:
 
 @hookimpl
 def register_converters() -> Iterable[Converter]:
-    from chatbridge_llama_cpp.ftypes import ftypes
-    from chatbridge_llama_cpp.quantization import converter
+    from chatbridge_llama_cpp.converters import converters
 
-    return [converter()] if ftypes() else []
+    return converters()

@@ -1,4 +1,4 @@
-"""A `Converter` from GGUF to llama.cpp's quantised types: checks what is asked for, and has it done by child processes.
+"""From GGUF to llama.cpp's quantised types: checks what is asked for, and has it done by child processes.
 
 Imports llama.cpp nowhere: what its library does is done in processes of their own (`quantizer.py`, `comparison.py`).
 """
@@ -15,7 +15,6 @@ from pydantic import Field, ValidationError
 
 from chatbridge import (
     Conversion,
-    Converter,
     GgufHeader,
     GgufTensor,
     ModelLoadError,
@@ -47,18 +46,6 @@ class QuantizeOptions(Options, defer_build=True):
         None
     )
     check_gib: Annotated[float, Field(gt=0, le=1024, description="Room on the disk for the comparison, in GiB.")] = 1.0
-
-
-def converter() -> Converter:
-    """What the plugin registers, where llama-cpp-python is there."""
-    return Converter(
-        "llama_cpp",
-        "every quantised type of llama.cpp, by its own quantiser",
-        takes=("gguf",),
-        makes=tuple(ftypes()),
-        convert=convert,
-        check=check,
-    )
 
 
 def check(work: Conversion) -> None:

@@ -169,13 +169,14 @@ def test_a_model_that_computes_no_numbers_is_named(paths: dict[str, Path], tmp_p
 
 @pytest.mark.parametrize("architecture", ["gemma2", "mamba", "rwkv7"])
 def test_other_architectures_are_quantised_and_compared(tmp_path: Path, tokenizer: Metadata, architecture: str) -> None:
-    from chatbridge_llama_cpp.quantization import converter
+    from chatbridge_llama_cpp.converters import converters
 
     path = write_architecture(tmp_path, architecture, tokenizer)
     (tmp_path / "text.txt").write_text(TEXT[:400], encoding="utf-8")
     options = {"check": True, "check_text": tmp_path / "text.txt", "threads": 1}
     work = Conversion(inspect_model(path), "q8_0", tmp_path / "made.gguf", options)
-    converter().convert(work)
+    (converter,) = converters()
+    converter.convert(work)
     plan, _, check = work.report.steps
     assert plan["bytes"] == (tmp_path / "made.gguf").stat().st_size
     assert plan["tensors"]["Q8_0"] > 4

@@ -31,10 +31,10 @@ def source(tmp_path_factory: pytest.TempPathFactory, random_metadata: Metadata) 
 
 
 def quantised(source: Path, output: Path, target: str, **options: object) -> Conversion:
-    from chatbridge_llama_cpp.quantization import converter
+    from chatbridge_llama_cpp.converters import converters
 
     work = Conversion(inspect_model(source), target, output, options)
-    convert = converter()
+    (convert,) = converters()
     assert convert.check is not None
     convert.check(work)
     convert.convert(work)
