@@ -18,7 +18,7 @@ import pytest
 from chatbridge_llama_cpp.ftypes import ftypes
 
 from chatbridge import GgufHeader
-from chatbridge.testing import llama_metadata, random_llama, write_gguf
+from chatbridge.testing import default_signals, llama_metadata, random_llama, write_gguf
 
 from .quantizing import (
     NARROW,
@@ -329,9 +329,10 @@ class Running:
         self.made = folder / "made.gguf"
         partial = folder / "made.gguf.partial"
         command = [sys.executable, "-m", "chatbridge", "model", "quantize", str(self.source), "-o", str(self.made)]
-        self.process = subprocess.Popen(
-            [*command, "iq3_s", "--threads", "1"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-        )
+        with default_signals():
+            self.process = subprocess.Popen(
+                [*command, "iq3_s", "--threads", "1"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+            )
         until(lambda: (partial.exists() and partial.stat().st_size) or self.process.poll() is not None)
         (self.child,) = children(self.process.pid)
 
