@@ -59,8 +59,8 @@ def quantize(capfd: pytest.CaptureFixture[str]) -> Quantize:
     return run
 
 
-SLOW = {"iq1_s", "iq1_m", "iq3_xxs"}
-"""Types for which llama.cpp reckons for some ten seconds before it begins."""
+SLOW = ("iq1", "iq2", "iq3")
+"""How types begin for which llama.cpp reckons for seconds before it begins."""
 
 
 def made_of(source: Path, folder: Path, types: Iterable[str]) -> Iterator[Mapping[str, Any]]:
@@ -87,8 +87,9 @@ def data_size(made: GgufHeader) -> int:
 
 @pytest.mark.timeout(600)
 def test_every_type_is_made_as_large_as_was_said_and_close_to_the_source(source: Path, tmp_path: Path) -> None:
-    types = ftypes().keys() - (set() if os.environ.get("CHATBRIDGE_FULL") else SLOW)
-    assert len(types) > 30
+    whole = bool(os.environ.get("CHATBRIDGE_FULL"))
+    types = {name for name in ftypes() if whole or not name.startswith(SLOW)}
+    assert len(types) > (30 if whole else 20)
     found = {made["name"]: made for made in made_of(source, tmp_path, types)}
     assert found.keys() == types
     assert {name for name, made in found.items() if "error" in made} == {"nvfp4"}
