@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +17,11 @@ from chatbridge import (
     Options,
     PlanRequest,
     device_plan,
+    guide_path,
 )  # fmt: skip
+from chatbridge.model_tools.fetching.catalogue import catalogue
 from chatbridge.model_tools.planning.planner import Wish, plan_place
+from chatbridge.model_tools.report import IN_FOLDER
 
 
 class Paths(Options):
@@ -79,3 +84,18 @@ def test_what_is_wrong_with_one_is_not_tried_with_another() -> None:
 def test_one_that_is_not_installed_is_named_with_its_package() -> None:
     with pytest.raises(ModelLoadError, match="the backend glm is not installed: pip install chatbridge-glm"):
         plan_place("chatglm-6b", BACKENDS, Machine(0), Wish())
+
+
+def test_a_name_of_the_catalogue_is_planned_once_it_was_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHATBRIDGE_MODELS", str(tmp_path))
+    with pytest.raises(ModelLoadError, match=r"not fetched yet .*: chatbridge model pull smollm2-135m; it"):
+        plan_place("smollm2-135m", BACKENDS, Machine(0), Wish())
+    folder = tmp_path / "smollm2-135m"
+    folder.mkdir()
+    (folder / IN_FOLDER).write_text("{}", encoding="utf-8")
+    shutil.copy(guide_path(), folder / catalogue()["smollm2-135m"].run.replace("*", "x"))
+    assert plan_place("smollm2-135m", BACKENDS, Machine(0), Wish()).model.startswith(str(folder))
+    with pytest.raises(ModelLoadError, match="did you mean 'smollm2-135m'"):
+        plan_place("smolm2-135m", BACKENDS, Machine(0), Wish())

@@ -48,8 +48,8 @@ def command(
 ) -> None:
     """Tell whether the model at PATH fits, where each part goes, and what would make it fit.
 
-    PATH is a file, a folder, or a name such as chatglm-6b, glm-130b, llama-7b or rwkv-4-14b, whose files need not be
-    there. Nothing is loaded. Exits 1 where it does not fit, else 0.
+    PATH is a file, a folder, a name of `model list` that was fetched, or a name such as chatglm-6b, glm-130b, llama-7b
+    or rwkv-4-14b, whose files need not be there. Nothing is loaded. Exits 1 where it does not fit, else 0.
     """
     from chatbridge.model_tools.planning.machine import parse_devices, this_machine
     from chatbridge.model_tools.planning.planner import Wish, plan_place

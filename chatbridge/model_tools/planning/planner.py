@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chatbridge.errors import ChatbridgeError, ModelLoadError, PluginError
+from chatbridge.model_tools.fetching.catalogue import catalogue
 from chatbridge.model_tools.planning.known_models import MODELS, KnownModel, known_model
 from chatbridge.model_tools.planning.machine import Machine
 from chatbridge.model_tools.planning.memory_plan import MemoryPlan, PlanRequest
+from chatbridge.operations.folders import models_folder
 from chatbridge.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -38,10 +40,18 @@ class Wish:
 
 
 def plan_place(place: str, backends: Mapping[str, BackendType], machine: Machine, wish: Wish) -> MemoryPlan:
-    """The plan for a file, a folder or a well-known name. Raises ModelLoadError, or PluginError."""
+    """The plan for a file, a folder, a well-known name, or one of the catalogue that was fetched.
+
+    Raises ModelLoadError, or PluginError.
+    """
     path, model = Path(place), None
-    if not _exists(path) and (model := known_model(place)) is None:
-        hint = did_you_mean(place.lower(), MODELS)
+    if not _exists(path) and (model := known_model(place)) is None and (entry := catalogue().get(place)) is not None:
+        models = models_folder()
+        if (fetched := entry.path(models) if models is not None else None) is None:
+            raise ModelLoadError(f"{entry.missing}; it is planned by its files")
+        path, place = fetched, str(fetched)
+    if not _exists(path) and model is None:
+        hint = did_you_mean(place.lower(), {*MODELS, *catalogue()})
         raise ModelLoadError(
             f"{place}: there is no such file or folder, and no model of that name is known here{hint}"
             f"{'' if hint else '; names are such as chatglm-6b, glm-130b, llama-7b and rwkv-4-14b'}"
