@@ -173,8 +173,8 @@ def choose_template(templates: Mapping[str, Template], settings: ChannelSettings
     name = settings.template or suggest_preset(info)
     if name is None:
         raise TemplateError(
-            f"the model {settings.model!r} does not say which template it was trained with; set `template` for it "
-            "(`chatbridge templates` lists them)"
+            f"the model {settings.model!r} does not say which template it was trained with; set `template` for it, "
+            "or give it by -t in a terminal (`chatbridge templates` lists them)"
         )
     if name not in templates:
         raise TemplateError(f"there is no template {name!r}{did_you_mean(name, templates)}")

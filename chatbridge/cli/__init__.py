@@ -49,6 +49,8 @@ class _Group(LazyGroup):
             return super().invoke(ctx)
         except OSError as error:
             raise _SystemFailure(error) from error
+        except KeyboardInterrupt:  # click says "Aborted!", and ends with 1, which means something else
+            sys.exit(130)
 
     def _plugin_commands(self) -> Mapping[str, click.Command]:
         """What plugins add through `register_commands`; a plugin can't take a name of ours."""

@@ -27,6 +27,9 @@ Bytes = bytes | bytearray | memoryview
 SYNC = 256 << 20
 """After so many bytes the disk is waited for, so that the journal never promises what a power cut has taken."""
 
+_KEY = ".key"
+"""In a folder that is not whole: what it is to become."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewTensor:
@@ -61,19 +64,26 @@ class Container(Protocol):
 
 
 def write_tensors(
-    path: Path, container: Container, tensors: Sequence[NewTensor], key: str, progress: WorkProgress | None = None
+    path: Path,
+    container: Container,
+    tensors: Sequence[NewTensor],
+    key: str,
+    progress: WorkProgress | None = None,
+    last: Callable[[], None] | None = None,
 ) -> None:
     """Write the file, or go on with it. `key`: a text that is another one where the data would be.
 
-    `progress` is told of bytes written, those of an earlier run among them. Raises ModelLoadError where the file can't
-    be written, or another program writes it; then nothing is left.
+    `progress` is told of bytes written, those of an earlier run among them. `last` is called before the file gets its
+    name, and raises where it must not, as `Report.check_sources`. Raises ModelLoadError where the file can't be
+    written, or another program writes it; then nothing is left.
     """
     progress = progress or Silent()
     names = [(tensor.name, tensor.shape, tensor.dtype, tensor.nbytes, tensor.strides) for tensor in tensors]
     whole_key = hashlib.sha256(json.dumps([key, type(container).__name__, names]).encode()).hexdigest()
-    partial, journal = partial_name(path), path.with_name(f"{path.name}.journal")
+    partial, journal = partial_name(path), _journal_name(path)
+    _refuse_other_kind(partial, folder=False)
     try:
-        with journal.open("a+b") as notes, _alone(notes, path):
+        with journal.open("a+b") as notes, _alone(notes, path, journal):
             at, checks = _journaled(notes, whole_key, partial)
             with partial.open("r+b" if checks else "wb") as file:
                 file.truncate(at)
@@ -83,6 +93,8 @@ def write_tensors(
                 file.write(container.after(checks))
                 file.flush()
                 os.fsync(file.fileno())
+            if last is not None:
+                last()
             partial.replace(path)
             if sys.platform != "win32":
                 journal.unlink()  # while it is locked, so that nobody takes up a work that is done
@@ -106,23 +118,32 @@ def partial_name(path: Path) -> Path:
 def output_folder(path: Path, key: str) -> Iterator[Path]:
     """A folder that is whole or not there: what is written goes into the one given, which gets the name at the end.
 
-    What a killed run with the same `key` has left is there already; with another key it is deleted. Where the work
-    fails nothing is left; Ctrl-C leaves it to be gone on with. Raises ModelLoadError.
+    What a killed run with the same `key` has left is there already; what one with another key has left is deleted,
+    but nothing that another program is at work on or that no such run has made. Where the work fails nothing is left;
+    Ctrl-C leaves it to be gone on with. Raises ModelLoadError.
     """
     partial = partial_name(path)
-    note = partial / ".key"
-    digest = hashlib.sha256(key.encode()).hexdigest()
+    note = partial / _KEY
+    digest = hashlib.sha256(key.encode()).hexdigest().encode()
+    _refuse_other_kind(partial, folder=True)
     try:
-        if partial.exists() and (not note.exists() or note.read_text(encoding="ascii", errors="replace") != digest):
-            shutil.rmtree(partial)
         partial.mkdir(parents=True, exist_ok=True)
-        with note.open("a+b") as file, _alone(file, path):
-            if not note.stat().st_size:
-                file.write(digest.encode())
+        if not note.exists() and any(partial.iterdir()):
+            raise Busy(f"{partial}: it is in the way, and no killed run has left it; move it, or name another output")
+        with note.open("a+b") as file, _alone(file, path, note):
+            file.seek(0)
+            if file.read() != digest:  # locked, so that nobody is at work on what is deleted
+                _clear(partial)
+                file.truncate(0)
+                file.write(digest)
                 file.flush()
             yield partial
-        note.unlink()
-        partial.replace(path)
+            if sys.platform != "win32":  # where nothing that holds an open file is renamed
+                note.unlink()
+                partial.replace(path)
+        if sys.platform == "win32":
+            note.unlink()
+            partial.replace(path)
     except Busy:
         raise
     except OSError as error:
@@ -141,10 +162,9 @@ def output_file(path: Path) -> Iterator[Path]:
     ModelLoadError.
     """
     partial = partial_name(path)
+    _refuse_other_kind(partial, folder=False)
     try:
-        with partial.open("a+b") as file, _alone(file, path):
-            if not partial.exists() or not os.path.samestat(os.fstat(file.fileno()), partial.stat()):
-                raise Busy(f"{path}: another program has just made it")  # and what was opened bears its name now
+        with partial.open("a+b") as file, _alone(file, path, partial):
             file.truncate(0)
             yield partial
             os.fsync(file.fileno())
@@ -160,6 +180,41 @@ def output_file(path: Path) -> Iterator[Path]:
     except BaseException:
         _delete(partial)
         raise
+
+
+@contextmanager
+def alone_with(path: Path) -> Iterator[Path]:
+    """Keep other programs from making the same file; the temporary name is given, and whoever writes it renames it.
+
+    For work that finds out by itself how far a killed run came. Raises ModelLoadError.
+    """
+    partial, journal = partial_name(path), _journal_name(path)
+    _refuse_other_kind(partial, folder=False)
+    try:
+        with journal.open("a+b") as file, _alone(file, path, journal):
+            yield partial
+            if sys.platform != "win32":
+                journal.unlink()
+        journal.unlink(missing_ok=True)
+    except Busy:
+        raise
+    except OSError as error:
+        _delete(partial, journal)
+        raise cant_write(path, error) from error
+    except Exception:
+        _delete(partial, journal)
+        raise
+
+
+def check_output(path: Path) -> None:
+    """Raise ModelLoadError where an output can't be made there: before anything large is read."""
+    if path.exists() or path.is_symlink():
+        raise ModelLoadError(f"{path}: it is there already; name another output, or delete it")
+    parent = path.parent
+    if not parent.is_dir():
+        raise ModelLoadError(f"{parent}: there is no such folder to put the output into; make it first")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ModelLoadError(f"{parent}: nothing can be written into this folder; name an output elsewhere by -o")
 
 
 def check_space(path: Path, nbytes: int) -> None:
@@ -190,10 +245,34 @@ def _files_of(partial: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _alone(file: BinaryIO, path: Path) -> Iterator[None]:
+def _alone(file: BinaryIO, path: Path, name: Path) -> Iterator[None]:
+    """Hold the lock of the open file. `path`: what is made under it; `name`: of the file."""
     if not try_lock(file.fileno(), path):
         raise Busy(f"{path}: another program is making it now; wait for it, or name another output")
+    if not name.exists() or not os.path.samestat(os.fstat(file.fileno()), name.stat()):
+        raise Busy(f"{path}: another program has just made it")  # and what was opened bears another name now, or none
     yield
+
+
+def _refuse_other_kind(partial: Path, *, folder: bool) -> None:
+    if partial.is_symlink() or (partial.exists() and partial.is_dir() != folder):
+        raise ModelLoadError(
+            f"{partial}: a run that makes something else was killed here, or is at work; delete it if none is, or name "
+            f"another output"
+        )
+
+
+def _clear(partial: Path) -> None:
+    """Delete what is in a folder, but for its key."""
+    for path in partial.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != _KEY:
+            path.unlink()
+
+
+def _journal_name(path: Path) -> Path:
+    return path.with_name(f"{path.name}.journal")
 
 
 def _journaled(notes: BinaryIO, key: str, partial: Path) -> tuple[int, list[int]]:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -29,11 +31,13 @@ _CHUNK = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file that was read. `size` in bytes; `sha256` in hexadecimal digits."""
+    """A file that was read. `size` in bytes; `sha256` in hexadecimal digits; `modified`: when it was changed last, in
+    nanoseconds as the system has them, 0 where it is not known."""
 
     path: str
     size: int
     sha256: str
+    modified: int = 0
 
 
 @dataclass(slots=True)
@@ -48,8 +52,23 @@ class Report:
         """One step, with the numbers that belong to it. `facts`: values that JSON has."""
         self.steps.append({"step": what, **facts})
 
+    def check_sources(self) -> None:
+        """Raise ModelLoadError for a file that has changed since it was hashed: the report would not be true."""
+        for source in self.sources:
+            with suppress(OSError):  # one that was deleted was read to its end, or reading it failed
+                now = Path(source.path).stat()
+                if source.modified and (now.st_size, now.st_mtime_ns) != (source.size, source.modified):
+                    raise ModelLoadError(
+                        f"{source.path}: the file has changed while it was read; run the command again when it is whole"
+                    )
+
     def write(self, output: Path, packages: Sequence[str] = ("gguf", "numpy")) -> Path:
-        """Write it into a folder, or beside a file. `packages`: whose versions are told besides chatbridge's."""
+        """Write it into a folder, or beside a file. `packages`: whose versions are told besides chatbridge's.
+
+        Raises ModelLoadError for a folder whose sources have changed, as `check_sources`.
+        """
+        if output.is_dir():  # which gets its name when the report is in it
+            self.check_sources()
         path = output / IN_FOLDER if output.is_dir() else output.with_name(f"{output.name}.report.json")
         told = {
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -88,8 +107,9 @@ def hashed(paths: Iterable[Path], progress: WorkProgress | None = None) -> list[
 def _hashed(path: Path, progress: WorkProgress) -> Source:
     digest, size, buffer = hashlib.sha256(), 0, bytearray(_CHUNK)
     with path.open("rb", buffering=0) as file:
+        modified = os.fstat(file.fileno()).st_mtime_ns
         while count := file.readinto(buffer):
             digest.update(memoryview(buffer)[:count])
             size += count
             progress.advance(count)
-    return Source(str(path), size, digest.hexdigest())
+    return Source(str(path), size, digest.hexdigest(), modified)

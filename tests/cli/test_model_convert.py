@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from chatbridge.cli import main
+from chatbridge.cli.model.making import stoppable
 from chatbridge.testing import fixtures
 
 LLAMA = fixtures() / "llama"
@@ -61,7 +62,7 @@ def test_the_report_has_the_command(
     monkeypatch.setattr("sys.argv", ["chatbridge", *arguments])
     assert convert(*arguments[2:])[0] == 0
     told = json.loads((tmp_path / "hf" / "chatbridge-report.json").read_text(encoding="utf-8"))
-    assert told["command"] == shlex.join(arguments)
+    assert told["command"] == shlex.join(["chatbridge", *arguments])
     assert [step["step"] for step in told["steps"]] == ["convert"]
 
 
@@ -80,6 +81,43 @@ def test_what_is_of_no_use_is_refused(
     assert (code, printed) == (1, "")
     assert told in " ".join(errors.split())
     assert {file.name for file in tmp_path.iterdir()} == {"meta"}
+
+
+def test_ctrl_c_says_what_is_left_and_what_to_do_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped() -> str:
+        with pytest.raises(SystemExit) as ended, stoppable(tmp_path / "out"):
+            raise KeyboardInterrupt
+        assert ended.value.code == 130
+        return capsys.readouterr().err
+
+    assert stopped() == "stopped; nothing is left of it\n"
+    (tmp_path / "out.partial").mkdir()
+    assert f"what is done is in {tmp_path / 'out.partial'}: the same command goes on with it" in stopped()
+
+
+def test_ctrl_c_is_no_failure_of_what_was_asked(
+    install: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (
+        "import click",
+        "from chatbridge import hookimpl",
+        "@click.command()",
+        "def slow(): raise KeyboardInterrupt",
+        "@hookimpl",
+        "def register_commands(cli): cli.add_command(slow)",
+    )
+    install("slow", "\n".join(lines))
+    with pytest.raises(SystemExit) as ended:
+        main(["slow"])
+    assert (ended.value.code, *capsys.readouterr()) == (130, "", "")
+
+
+def test_names_that_begin_with_a_dash_can_be_copied(
+    convert: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, printed, _ = convert(LLAMA / "alpaca-lora", "-o", "-a b", "-t", "f32", "--base", LLAMA / "hf")
+    assert printed.endswith("chatbridge model inspect './-a b'\n")
 
 
 def test_what_is_there_already_is_left_alone(convert: Convert, meta: Path, tmp_path: Path) -> None:

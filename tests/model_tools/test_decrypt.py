@@ -21,6 +21,7 @@ from chatbridge import ModelLoadError
 from chatbridge.cli import main
 from chatbridge.model_tools.decrypting.decrypt import CHUNK, decrypt
 from chatbridge.model_tools.decrypting.llama_keys import ORIGINALS, Original
+from chatbridge.model_tools.progress import Silent
 from chatbridge.testing import fixtures
 from tests.model_files.writers import meta_llama, write_torch
 
@@ -124,9 +125,10 @@ def killed_after(source: Path, key: Path, output: Path, chunks: int) -> int:
 def test_a_run_that_was_killed_is_gone_on_with(large: tuple[Path, Path, bytes], tmp_path: Path) -> None:
     source, key, plain = large
     assert killed_after(source, key, tmp_path / "out", 3) == 9
-    assert [file.name for file in tmp_path.iterdir()] == ["out.partial"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.journal", "out.partial"]
     decrypt(source, key, tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == plain
+    assert not (tmp_path / "out.journal").exists()
     told = json.loads((tmp_path / "out.report.json").read_text(encoding="utf-8"))
     assert told["steps"][-1]["resumed_at"] >= 2 * CHUNK
     assert told["sources"][-1]["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
@@ -147,10 +149,27 @@ def test_what_a_killed_run_left_of_another_model_is_deleted(tmp_path: Path) -> N
     left.mkdir()
     (left / "blob.bin").write_bytes(bytes(2577))
     (left / "other.bin").write_bytes(b"other")
+    (left / ".key").write_text("of another model")
     decrypt(XOR / "enc", KEY, tmp_path / "out")
     made = files_in(tmp_path / "out")
     del made["chatbridge-report.json"]
     assert made == files_in(XOR / "plain")
+
+
+def test_two_programs_do_not_decrypt_into_one_file(large: tuple[Path, Path, bytes], tmp_path: Path) -> None:
+    source, key, plain = large
+
+    class Meanwhile(Silent):
+        def begin(self, doing: str, total: int) -> None:
+            self.doing = doing
+
+        def advance(self, nbytes: int) -> None:
+            if self.doing == "decrypting":
+                with pytest.raises(ModelLoadError, match="another program is making it now"):
+                    decrypt(source, key, tmp_path / "out")
+
+    decrypt(source, key, tmp_path / "out", Meanwhile())
+    assert (tmp_path / "out").read_bytes() == plain
 
 
 def refused(source: Path, key: Path, output: Path, originals: Sequence[Original] = ORIGINALS) -> str:

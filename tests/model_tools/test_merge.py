@@ -442,9 +442,9 @@ def test_adapters_that_are_empty_or_were_saved_before_training_are_refused(tmp_p
 def test_what_is_neither_base_nor_adapter_is_told(tmp_path: Path) -> None:
     adapter, out = LLAMA / "alpaca-lora", tmp_path / "out"
     assert "no PEFT adapter" in refused(HF, [HF], out)
-    assert "give a folder in Hugging Face's form" in refused(adapter, [adapter], out)
+    assert "give the model first, and its adapters behind it" in refused(adapter, [adapter], out)
     assert "given twice" in refused(HF, [adapter, adapter], out)
-    assert "parts are for Meta's form" in refused(HF, [adapter], out, parts=2)
+    assert "--parts is for Meta's form" in refused(HF, [adapter], out, parts=2)
     assert "can't be divided" in refused(HF, [adapter], out, "meta", parts=3)
     assert "there is no such file or folder" in refused(tmp_path / "none", [adapter], out)
     half = copied(HF, tmp_path / "half")

@@ -21,7 +21,17 @@ from chatbridge.model_files.arrays import Weights, as_float32, from_float32
 from chatbridge.model_files.gguf import GgufHeader
 from chatbridge.model_files.reading import read_tensors
 from chatbridge.model_tools.gguf_file import GgufFile
-from chatbridge.model_tools.output import Container, NewTensor, check_space, output_file, output_folder, write_tensors
+from chatbridge.model_tools.output import (
+    Container,
+    NewTensor,
+    alone_with,
+    check_output,
+    check_space,
+    output_file,
+    output_folder,
+    write_tensors,
+)
+from chatbridge.model_tools.report import Report, hashed
 from chatbridge.model_tools.safetensors_file import SafetensorsFile
 from chatbridge.model_tools.torch_file import TorchFile
 
@@ -248,6 +258,71 @@ def test_two_programs_do_not_make_the_same(tmp_path: Path) -> None:
         with pytest.raises(ModelLoadError, match="another program"), output_folder(tmp_path / "folder", "key"):
             pass
     assert (tmp_path / "folder").is_dir()
+
+
+def test_a_folder_that_somebody_is_at_work_on_is_left_alone_whatever_it_is_to_become(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    with output_folder(path, "key") as folder:
+        (folder / "part").write_text("half")
+        with pytest.raises(ModelLoadError, match="another program"), output_folder(path, "another key"):
+            raise AssertionError
+        assert (folder / "part").read_text() == "half"
+    assert names_in(path) == ["part"]
+
+
+def test_a_folder_that_no_killed_run_has_left_is_left_alone(tmp_path: Path) -> None:
+    path, other = tmp_path / "model", tmp_path / "model.partial"
+    other.mkdir()
+    (other / "mine").write_text("mine")
+    with pytest.raises(ModelLoadError, match=r"model\.partial: it is in the way"), output_folder(path, "key"):
+        raise AssertionError
+    assert (other / "mine").read_text() == "mine"
+
+
+def test_what_is_left_of_a_folder_is_no_file_and_the_other_way_round(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    with pytest.raises(KeyboardInterrupt):
+        fill(path, "key", KeyboardInterrupt())
+    for make in (
+        lambda: write_tensors(path, SafetensorsFile(TENSORS), TENSORS, "key"),
+        lambda: output_file(path).__enter__(),
+        lambda: alone_with(path).__enter__(),
+    ):
+        with pytest.raises(ModelLoadError, match=r"model\.partial: a run that makes something else was killed here"):
+            make()
+    assert sorted(names_in(tmp_path / "model.partial")) == [".key", "part"]
+    shutil.rmtree(tmp_path / "model.partial")
+    (tmp_path / "model.partial").write_text("half a file")
+    with pytest.raises(ModelLoadError, match="a run that makes something else"), output_folder(path, "key"):
+        raise AssertionError
+    assert (tmp_path / "model.partial").read_text() == "half a file"
+
+
+def test_where_an_output_can_not_be_made_is_told_before(tmp_path: Path) -> None:
+    check_output(tmp_path / "new")
+    with pytest.raises(ModelLoadError, match="there already"):
+        check_output(tmp_path)
+    with pytest.raises(ModelLoadError, match="there is no such folder to put the output into; make it first"):
+        check_output(tmp_path / "none" / "new")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ModelLoadError, match="there already"):
+        check_output(tmp_path / "link")
+
+
+def test_sources_that_change_while_they_are_read_make_nothing(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"old")
+    report = Report("", hashed([source]))
+    report.check_sources()
+    changed = [NewTensor("one", (1,), "float32", 4, lambda: [bytes(4)] if source.write_bytes(b"newer") else [])]
+    told = "source: the file has changed while it was read"
+    with pytest.raises(ModelLoadError, match=told):
+        write_tensors(tmp_path / "m", SafetensorsFile(changed), changed, "", last=report.check_sources)
+    with pytest.raises(ModelLoadError, match=told), output_folder(tmp_path / "folder", "key") as folder:
+        report.write(folder)
+    assert names_in(tmp_path) == ["source"]
+    source.unlink()
+    report.check_sources()  # it was read to its end
 
 
 def test_a_disk_that_is_full_is_called_that(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from chatbridge.model_tools.fetching.http import Client
 from chatbridge.model_tools.fetching.patience import Patience
 from chatbridge.model_tools.fetching.pull import look
 from chatbridge.model_tools.fetching.remote import HubSource, UrlSource, parse_source, without_secrets
+from chatbridge.model_tools.output import output_folder
 from chatbridge.model_tools.report import Report
 from chatbridge.operations.file_locks import try_lock
 
@@ -294,6 +295,17 @@ def test_what_another_source_has_left_behind_is_no_part_of_this_one(
     server.put("/new.bin", BODY)
     fetch(server.url("/new.bin"), tmp_path / "m")
     assert in_folder(tmp_path / "m") == {"new.bin", "chatbridge-report.json"}
+
+
+def test_a_folder_that_no_run_has_left_is_in_the_way_and_stays(server: Server, fetch: Fetch, tmp_path: Path) -> None:
+    server.put("/m.bin", BODY)
+    with (
+        output_folder(tmp_path / "m", "a merge that is at work") as folder,
+        pytest.raises(ModelLoadError, match=r"m\.partial: it is in the way"),
+    ):
+        fetch(server.url("/m.bin"), tmp_path / "m")
+    assert folder.name == "m.partial"
+    assert in_folder(tmp_path / "m") == set()
 
 
 def test_two_runs_do_not_write_into_one_folder(server: Server, fetch: Fetch, tmp_path: Path) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from chatbridge.cli.model.making import command_line, stoppable, word
 from chatbridge.cli.output import echo
 from chatbridge.errors import ModelLoadError
 
@@ -43,7 +42,7 @@ def _next(made: Path) -> str:
     """What to do with it: talk to what runs by itself, look at anything else."""
     from chatbridge.model_files.inspect import inspect_model
 
-    found, where = inspect_model(made), shlex.quote(str(made))
+    found, where = inspect_model(made), word(made)
     if found.backends and found.layout not in ("peft", "gguf-adapter"):
         return f"Talk to it: chatbridge repl -m {where}"
     return f"Look at it: chatbridge model inspect {where}"
@@ -53,18 +52,18 @@ def convert(source: Path, output: Path, target: str, options: Mapping[str, objec
     """Convert by whatever converter fits. Raises ModelLoadError."""
     from chatbridge.cli.progress import ProgressBar
     from chatbridge.model_tools.converter import Conversion
+    from chatbridge.model_tools.output import check_output
     from chatbridge.model_tools.report import NOTE, Report
     from chatbridge.operations.printable import in_one_line
     from chatbridge.plugins.manager import Plugins
 
     found = sound_source(source)
     converter = _chosen(found, target, Plugins().converters.values())
-    if output.exists():
-        raise ModelLoadError(f"{output}: it is there already; name another output, or delete it")
+    check_output(output)
     if surplus := sorted(options.keys() - set(converter.options)):
         raise ModelLoadError(f"--{surplus[0]} is not for making {target!r} of this ({found.path}); leave it out")
-    with ProgressBar() as progress:
-        work = Conversion(found, target, output, options, progress, Report(shlex.join(sys.argv[1:])))
+    with stoppable(output), ProgressBar() as progress:
+        work = Conversion(found, target, output, options, progress, Report(command_line()))
         if converter.check is not None:
             converter.check(work)
         converter.convert(work)
@@ -96,7 +95,9 @@ def _chosen(found: ModelDescription, target: str, known: Iterable[Converter]) ->
         other = ELSEWHERE.get(found.layout, "`chatbridge model inspect` says what runs it")
         raise ModelLoadError(f"{what}, which nothing here converts; {other}")
     words = ", ".join(dict.fromkeys(word for converter in fitting for word in converter.makes))
-    packed = "; to pack it, make f16 first, and `chatbridge model quantize` that" if "f16" in words else ""
+    packed = ""
+    if "f16" in words and "q4_k_m" not in words:
+        packed = "; to pack it, make f16 first, and `chatbridge model quantize` that"
     raise ModelLoadError(f"{what}, of which no {target!r} is made; give one of: {words}{packed}")
 
 

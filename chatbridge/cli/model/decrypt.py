@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 
 import click
 
+from chatbridge.cli.model.making import command_line, stoppable, word
 from chatbridge.cli.output import echo
 
 
@@ -26,8 +25,8 @@ def command(source: Path, key: Path, output: Path) -> None:
     from chatbridge.model_tools.decrypting.decrypt import decrypt
     from chatbridge.model_tools.report import Report
 
-    with ProgressBar() as progress:
-        decrypt(source, key, output, progress, Report(shlex.join(("chatbridge", *sys.argv[1:]))))
+    with stoppable(output), ProgressBar() as progress:
+        decrypt(source, key, output, progress, Report(command_line()))
     echo(f"{output} is made, with the hashes that were published.")
     if output.is_dir():
         _say_what_is_wrong(output)
@@ -45,4 +44,4 @@ def _say_what_is_wrong(output: Path) -> None:
     for problem in found.problems:
         echo(f"{problem.severity}: {problem.message}{f'; {problem.remedy}' if problem.remedy else ''}", err=True)
     if found.sound:
-        echo(f"Look at it: chatbridge model inspect {shlex.quote(str(output))}")
+        echo(f"Look at it: chatbridge model inspect {word(output)}")

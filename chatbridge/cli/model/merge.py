@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from chatbridge.cli.model.making import command_line, stoppable, word
 from chatbridge.cli.output import echo, styled
 
 if TYPE_CHECKING:
@@ -52,8 +51,8 @@ def command(
     from chatbridge.model_tools.merging.merge import merge
     from chatbridge.model_tools.report import Report
 
-    report = Report(shlex.join(("chatbridge", *sys.argv[1:])))
-    with ProgressBar() as progress:
+    report = Report(command_line())
+    with stoppable(output), ProgressBar() as progress:
         done = merge(
             base, adapters, output, form, parts=parts, dtype=dtype, check=check, progress=progress, report=report
         )
@@ -61,4 +60,4 @@ def command(
         echo(styled("!", fg="yellow"), f" {warning}", err=True)
     if done.before:
         echo(f"Perplexity of three sentences: {done.before:,.1f} before, {done.after:,.1f} after.")
-    echo(f"{output} is made. Look at it: chatbridge model inspect {shlex.quote(str(output))}")
+    echo(f"{output} is made. Look at it: chatbridge model inspect {word(output)}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chatbridge.cli.model.convert import sound_source
+from chatbridge.cli.model.making import command_line, stoppable, word
 from chatbridge.cli.output import echo, styled
 from chatbridge.errors import ModelLoadError
 from chatbridge.suggest import did_you_mean
@@ -28,7 +27,7 @@ _PLUGIN = "llama_cpp"
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 @click.argument("target", metavar="TYPE")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The GGUF file to make.")
-@click.option("--threads", type=click.IntRange(1), help="Threads that compute; else one for each core.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads that compute; else one for each core.")
 @click.option("--leave-output", is_flag=True, help="Leave output.weight as it is.")
 @click.option("--pure", is_flag=True, help="One type for all tensors, without a mixture.")
 @click.option("--imatrix", type=click.Path(path_type=Path), metavar="FILE", help="What llama-imatrix made of a text.")
@@ -38,7 +37,9 @@ _PLUGIN = "llama_cpp"
 @click.option(
     "--check-text", type=click.Path(path_type=Path), metavar="FILE", help="That text, in UTF-8; else one of ours."
 )
-@click.option("--check-gib", type=float, help="Room on the disk for the comparison, in GiB; else 1.")
+@click.option(
+    "--check-gib", type=click.FloatRange(0, min_open=True), help="Room on the disk for the comparison, in GiB; else 1."
+)
 def command(source: Path, target: str, output: Path | None, **options: Any) -> None:
     """Quantise the GGUF file SRC to TYPE (q4_k_m, q8_0, iq4_xs, …) by llama.cpp's own quantiser.
 
@@ -58,7 +59,7 @@ def command(source: Path, target: str, output: Path | None, **options: Any) -> N
         from chatbridge.cli.model.compare import show
 
         show(found, output)
-    echo(f"{output} is made. Talk to it: chatbridge repl -m {shlex.quote(str(output))}")
+    echo(f"{output} is made. Talk to it: chatbridge repl -m {word(output)}")
 
 
 def quantize(
@@ -67,6 +68,7 @@ def quantize(
     """Quantise, and return the steps of the report by name. Raises ModelLoadError, PluginError."""
     from chatbridge.cli.progress import ProgressBar
     from chatbridge.model_tools.converter import Conversion
+    from chatbridge.model_tools.output import check_output
     from chatbridge.model_tools.report import Report
     from chatbridge.plugins.manager import Plugins
 
@@ -79,14 +81,15 @@ def quantize(
     found = sound_source(source)
     if not converter.reads(found):
         what = found.family or found.format or "a model"
-        raise ModelLoadError(
-            f"{found.path}: this is {what} ({found.layout}), and GGUF files are quantised; make one of a whole model "
-            f"first: chatbridge model convert {shlex.quote(str(source))} -t f16 -o {shlex.quote(found.path.stem)}.gguf"
-        )
-    if output is not None and output.exists() and not options.get("dry_run"):
-        raise ModelLoadError(f"{output}: it is there already; name another output, or delete it")
-    report = Report(shlex.join(sys.argv[1:]))
-    with ProgressBar() as progress:
+        remedy = "give the GGUF file of a whole model"
+        if found.layout not in ("gguf-adapter", "peft"):
+            made = word(Path(f"{found.path.stem}.gguf"))
+            remedy = f"make one of a whole model first: chatbridge model convert {word(source)} -t f16 -o {made}"
+        raise ModelLoadError(f"{found.path}: this is {what} ({found.layout}), and GGUF files are quantised; {remedy}")
+    if output is not None and not options.get("dry_run"):
+        check_output(output)
+    report = Report(command_line())
+    with stoppable(output or source), ProgressBar() as progress:
         work = Conversion(found, target, output or source, options, progress, report)
         if converter.check is not None:
             converter.check(work)

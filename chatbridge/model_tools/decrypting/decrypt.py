@@ -20,7 +20,7 @@ from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.kinds import encrypted_name, kind_of
 from chatbridge.model_files.reading import files_in
 from chatbridge.model_tools.decrypting.llama_keys import ORIGINALS, Original, check_key, identify, keys_at, unlike
-from chatbridge.model_tools.output import cant_write, check_space, output_folder, partial_name
+from chatbridge.model_tools.output import alone_with, check_output, check_space, output_folder, partial_name
 from chatbridge.model_tools.progress import Silent, WorkProgress
 from chatbridge.model_tools.report import IN_FOLDER, Report, Source
 
@@ -76,10 +76,7 @@ def decrypt(
     the hash that was expected and the one that the key has.
     """
     report = report or Report(f"model decrypt {source} {key} -o {output}")
-    if output.exists() or output.is_symlink():
-        raise ModelLoadError(f"{output}: it is there already; name another output, or delete it")
-    if not output.parent.is_dir():
-        raise ModelLoadError(f"{output.parent}: there is no such folder to put the output into; make it first")
+    check_output(output)
     files = encrypted_files(source)
     work = _Work(_fitting(keys_at(key), files), originals, progress or Silent(), report)
     _take_key(work, files)
@@ -90,12 +87,9 @@ def decrypt(
             _folder(work, source, files, partial)
             report.write(partial)
         return
-    try:
-        _finish(work, files[0], partial_name(output), output)
+    with alone_with(output) as partial:
+        _finish(work, files[0], partial, output)
         report.write(output)
-    except OSError as error:
-        partial_name(output).unlink(missing_ok=True)
-        raise cant_write(output, error) from error
 
 
 def encrypted_files(source: Path) -> list[Encrypted]:

@@ -101,11 +101,12 @@ def pull(work: Pull, report: Report, progress: WorkProgress | None = None) -> bo
         with _alone(stage):
             if _is_there(work, progress):
                 return False
+            _refuse_others(stage)
             stage.mkdir(exist_ok=True)
             _forget_changed(work, stage)
             _fetch_all(work, stage, report, progress)
-            (stage / _MEMORY).unlink()
             report.write(stage, ("huggingface_hub",))
+            (stage / _MEMORY).unlink()
             with suppress(FileNotFoundError):
                 folder.rmdir()  # an empty one
             stage.rename(folder)
@@ -153,6 +154,16 @@ def _fetch_all(work: Pull, stage: Path, report: Report, progress: WorkProgress) 
     if there:
         facts["bytes_from_earlier_runs"] = there
     report.step("fetched", **facts)
+
+
+def _refuse_others(stage: Path) -> None:
+    """Raise ModelLoadError for what no run of ours has left: a folder of somebody's, or of a conversion at work."""
+    ours = any((stage / name).exists() for name in (_MEMORY, f"{_MEMORY}{PART}")) or read_report(stage)[0] is not None
+    empty = not stage.exists() or (stage.is_dir() and not any(stage.iterdir()))
+    if stage.is_symlink() or not (ours or empty):
+        raise ModelLoadError(
+            f"{stage}: it is in the way, and no run that fetches has left it; move it, or name another folder by -o"
+        )
 
 
 def _forget_changed(work: Pull, stage: Path) -> None:

@@ -85,7 +85,8 @@ def convert(work: Conversion) -> None:
         )  # fmt: skip
         key = repr((target, settings, [source.sha256 for source in work.report.sources]))
         work.progress.begin("writing", sum(tensor.nbytes for tensor in tensors))
-        write_tensors(work.output, GgufFile("llama", fields, tensors), tensors, key, work.progress)
+        container = GgufFile("llama", fields, tensors)
+        write_tensors(work.output, container, tensors, key, work.progress, work.report.check_sources)
     work.report.write(work.output)
 
 

@@ -57,7 +57,7 @@ def convert(work: Conversion) -> None:
         key = repr((target, base.form.architecture, dict(base.sizes), [one.sha256 for one in work.report.sources]))
         head = GgufFile(base.form.architecture, _fields(adapter, alpha, _TYPES[target][1]), tensors)
         work.progress.begin(f"writing {target}", sum(tensor.nbytes for tensor in tensors))
-        write_tensors(work.output, head, tensors, key, work.progress)
+        write_tensors(work.output, head, tensors, key, work.progress, work.report.check_sources)
     work.report.write(work.output)
 
 

@@ -64,7 +64,7 @@ def convert(work: Conversion) -> None:
         _tell(work, plan, vocabulary, tensors)
         key = json.dumps([head.before(0).hex(), [source.sha256 for source in work.report.sources], _VERSION])
         work.progress.begin(f"writing {target}", total)
-        write_tensors(work.output, head, tensors, key, work.progress)
+        write_tensors(work.output, head, tensors, key, work.progress, work.report.check_sources)
     work.report.write(work.output)
 
 

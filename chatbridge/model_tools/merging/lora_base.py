@@ -114,6 +114,8 @@ def _gguf_base(header: GgufHeader) -> Base:
     if form is None:
         raise ModelLoadError(f"{header.path}: adapters of {header.architecture[:50]!r} are not converted here; {MERGE}")
     width, heads, layers = (int(header.number(k)) for k in ("embedding_length", "attention.head_count", "block_count"))
+    if "adapter.type" in header.metadata:
+        raise ModelLoadError(f"{header.path}: this is an adapter itself; give the model that it is for by --base")
     if min(width, heads, layers) < 1:
         raise ModelLoadError(f"{header.path}: its metadata do not say how large the model is; give another base")
     head = int(header.number("attention.key_length", width // heads))

@@ -33,7 +33,7 @@ from chatbridge.model_tools.merging.model_folders import (
     write_meta,
 )
 from chatbridge.model_tools.merging.perplexity import SENTENCES, encode, perplexity, work
-from chatbridge.model_tools.output import check_space, output_folder
+from chatbridge.model_tools.output import check_output, check_space, output_folder
 from chatbridge.model_tools.progress import Silent, WorkProgress
 from chatbridge.model_tools.report import Report, hashed
 
@@ -74,15 +74,15 @@ def merge(
     """
     progress = progress or Silent()
     report = report or Report(f"model merge {base} {' '.join(map(str, adapters))} -o {output} --to {form}")
-    if output.exists() or output.is_symlink():
-        raise ModelLoadError(f"{output}: it is there already; name another output, or delete it")
+    check_output(output)
     if parts is not None and form != "meta":
-        raise ModelLoadError("parts are for Meta's form (--to meta)")
+        raise ModelLoadError("--parts is for Meta's form (--to meta); leave it out")
     with ExitStack() as files:
         model = open_model(base, files)
         opened = [read_adapter(path, files) for path in adapters]
-        if len({adapter.path.resolve() for adapter in opened}) < len(opened):
-            raise ModelLoadError("an adapter is given twice; give each once")
+        places = [adapter.path.resolve() for adapter in opened]
+        if twice := next((place for place in places if places.count(place) > 1), None):
+            raise ModelLoadError(f"{twice}: this adapter is given twice; give each once")
         ordered = in_order(opened)
         tensors, rows = adapted(model, ordered, dtype)
         norms = [norm_of(adapter) for adapter in ordered]

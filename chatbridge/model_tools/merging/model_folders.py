@@ -75,6 +75,8 @@ def open_model(path: Path, files: ExitStack) -> OpenModel:
     about = inspect_model(path)
     refuse_unsound(about)
     if about.layout not in ("huggingface", "meta"):
+        if about.layout == "peft":
+            raise ModelLoadError(f"{about.path}: this is an adapter; give the model first, and its adapters behind it")
         what = about.family or about.format or "a model"
         raise ModelLoadError(
             f"{about.path}: this is {what} ({about.layout or 'no whole model'}); give a folder in Hugging Face's form "

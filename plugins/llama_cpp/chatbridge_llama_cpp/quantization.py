@@ -68,7 +68,7 @@ def check(work: Conversion) -> None:
 
         read_text(options.check_text)
     if not options.dry_run and not work.output.absolute().parent.is_dir():
-        raise ModelLoadError(f"{work.output}: there is no folder {work.output.absolute().parent}; make it first")
+        raise ModelLoadError(f"{work.output.parent}: there is no such folder to put the output into; make it first")
 
 
 def convert(work: Conversion) -> None:
@@ -110,7 +110,8 @@ def _options(work: Conversion) -> QuantizeOptions:
         return QuantizeOptions.model_validate(dict(work.options))
     except ValidationError as error:
         first = error.errors()[0]
-        raise ModelLoadError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        option = "-".join(map(str, first["loc"])).replace("_", "-")
+        raise ModelLoadError(f"--{option}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
 
 
 def _files(work: Conversion) -> tuple[GgufHeader, ...]:
@@ -192,6 +193,7 @@ def _make(work: Conversion, planned: Mapping[str, Any], job: Mapping[str, Any]) 
                 f"{work.output}: llama.cpp made {made.size:,} bytes where {size:,} were planned, or other types, "
                 f"and it was deleted; run it again"
             )
+        work.report.check_sources()
 
 
 def _compare(work: Conversion, options: QuantizeOptions, files: Sequence[GgufHeader]) -> dict[str, Any]:

@@ -259,7 +259,7 @@ def test_outputs_that_cannot_be_are_refused_before_anything_is_done(
     assert "it is there already" in quantize(source, "-o", tmp_path / "there.gguf", "q8_0")[2]
     assert "it is there already" in quantize(source, "-o", source, "q8_0")[2]
     assert (tmp_path / "there.gguf").read_text() == "precious"
-    assert "there is no folder" in quantize(source, "-o", tmp_path / "absent" / "made.gguf", "q8_0")[2]
+    assert "there is no such folder" in quantize(source, "-o", tmp_path / "absent" / "made.gguf", "q8_0")[2]
     assert "Missing option '-o'" in quantize(source, "q8_0")[2]
     tied = write_gguf(tmp_path / "tied.gguf", llama_metadata(**WIDE) | tokenizer, random_llama(**WIDE))
     assert "no output.weight to leave" in quantize(tied, "-o", tmp_path / "made.gguf", "q8_0", "--leave-output")[2]

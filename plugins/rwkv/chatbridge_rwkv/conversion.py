@@ -6,7 +6,7 @@ One tensor at a time, and gone on with where a killed run ended. Knows files; le
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
@@ -44,7 +44,8 @@ def convert(work: Conversion) -> None:
     """Write the file, and a report beside it. Raises ModelLoadError."""
     checkpoint, strategy = _asked(work)
     work.report.sources.extend(hashed([checkpoint.path], work.progress))
-    total = write(checkpoint, strategy, work.output, work.report.sources[-1].sha256, work.progress)
+    digest = work.report.sources[-1].sha256
+    total = write(checkpoint, strategy, work.output, digest, work.progress, work.report.check_sources)
     work.report.step(
         "prepare", strategy=strategy, rescale_layer=rescale_layer(strategy), model=checkpoint.name,
         layers=checkpoint.layers, nbytes=total,
@@ -52,8 +53,16 @@ def convert(work: Conversion) -> None:
     work.report.write(work.output, ("torch", "numpy", "rwkv"))
 
 
-def write(checkpoint: Checkpoint, strategy: str, path: Path, digest: str, progress: WorkProgress) -> int:
+def write(
+    checkpoint: Checkpoint,
+    strategy: str,
+    path: Path,
+    digest: str,
+    progress: WorkProgress,
+    last: Callable[[], None] | None = None,
+) -> int:
     """Write a model prepared for a strategy, in the package's own spelling. `digest`: of the model's file.
+    `last`: called before the file gets its name.
 
     Returns the bytes of its tensors. Raises ModelLoadError.
     """
@@ -67,7 +76,7 @@ def write(checkpoint: Checkpoint, strategy: str, path: Path, digest: str, progre
             "_version": VERSION,
         }
         key = repr((digest, values))
-        write_tensors(path, TorchFile(tensors, values=values), tensors, key, progress)
+        write_tensors(path, TorchFile(tensors, values=values), tensors, key, progress, last)
     return total
 
 
