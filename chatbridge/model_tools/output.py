@@ -161,24 +161,17 @@ def output_file(path: Path) -> Iterator[Path]:
     What a killed run has left is written anew. Where the work fails or is stopped, nothing is left. Raises
     ModelLoadError.
     """
-    partial = partial_name(path)
-    _refuse_other_kind(partial, folder=False)
     try:
-        with partial.open("a+b") as file, _alone(file, path, partial):
-            file.truncate(0)
+        with alone_with(path) as partial:  # not locked itself: on Windows nobody else could write behind the lock
+            partial.write_bytes(b"")
             yield partial
-            os.fsync(file.fileno())
-            if sys.platform != "win32":
-                partial.replace(path)
-        if sys.platform == "win32":  # where nothing that is open is renamed
+            with partial.open("r+b") as file:
+                os.fsync(file.fileno())
             partial.replace(path)
     except Busy:
         raise
-    except OSError as error:
-        _delete(partial)
-        raise cant_write(path, error) from error
     except BaseException:
-        _delete(partial)
+        _delete(partial_name(path), _journal_name(path))
         raise
 
 

@@ -354,7 +354,7 @@ def test_a_killed_run_takes_llama_cpp_along_and_leaves_the_temporary_name_alone(
     run = Running(tmp_path, tokenizer)
     run.process.send_signal(signal.SIGKILL)
     run.ended()
-    assert {file.name for file in tmp_path.iterdir()} == {"large.gguf", "made.gguf.partial"}
+    assert {file.name for file in tmp_path.iterdir()} == {"large.gguf", "made.gguf.partial", "made.gguf.journal"}
     assert quantize(run.source, "-o", run.made, "q4_0")[0] == 0
     assert {file.name for file in tmp_path.iterdir()} == {"large.gguf", "made.gguf", "made.gguf.report.json"}
     assert {tensor.kind for tensor in GgufHeader(run.made, reader="a test").tensors.values()} <= READABLE
