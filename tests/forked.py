@@ -21,7 +21,6 @@ from contextlib import suppress
 from pathlib import Path
 from types import CodeType, FunctionType
 
-import hypothesis
 import pytest
 from _pytest.runner import runtestprotocol
 
@@ -50,6 +49,8 @@ class Forked:
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Properties are tried with the same examples for each change."""
+        import hypothesis  # pytest wants to be the first to load it
+
         hypothesis.settings.register_profile("forked", deadline=None, max_examples=40, database=None, derandomize=True)
         hypothesis.settings.load_profile("forked")
 

@@ -99,3 +99,8 @@ def test_a_name_of_the_catalogue_is_planned_once_it_was_fetched(
     assert plan_place("smollm2-135m", BACKENDS, Machine(0), Wish()).model.startswith(str(folder))
     with pytest.raises(ModelLoadError, match="did you mean 'smollm2-135m'"):
         plan_place("smolm2-135m", BACKENDS, Machine(0), Wish())
+
+
+def test_a_folder_with_one_gguf_file_is_planned_as_that_file(tmp_path: Path) -> None:
+    shutil.copy(guide_path(), tmp_path / "guide.gguf")
+    assert plan_place(str(tmp_path), BACKENDS, Machine(0), Wish()).model == str(tmp_path / "guide.gguf")

@@ -56,7 +56,10 @@ def plan_place(place: str, backends: Mapping[str, BackendType], machine: Machine
             f"{place}: there is no such file or folder, and no model of that name is known here{hint}"
             f"{'' if hint else '; names are such as chatglm-6b, glm-130b, llama-7b and rwkv-4-14b'}"
         )
-    names = _backends_of_known(model) if model is not None else _backends_of_files(path, backends)
+    if model is not None:
+        names = _backends_of_known(model)
+    else:
+        place, names = _backends_of_files(path, backends)
     chosen = [wish.backend] if wish.backend else names
     there = [name for name in chosen if name in backends]
     if not there:
@@ -128,7 +131,8 @@ def _backends_of_known(model: KnownModel) -> list[str]:
     return own + [name for name, runs in RUNS.items() if name not in own and words.intersection(runs)]
 
 
-def _backends_of_files(path: Path, backends: Mapping[str, BackendType]) -> list[str]:
+def _backends_of_files(path: Path, backends: Mapping[str, BackendType]) -> tuple[str, list[str]]:
+    """What a backend is to be given, as the one GGUF file of a folder, and the backends that run it."""
     from chatbridge.model_files.inspect import inspect_model
 
     found = inspect_model(path, {name: backend.runs for name, backend in backends.items() if backend.runs})
@@ -141,7 +145,7 @@ def _backends_of_files(path: Path, backends: Mapping[str, BackendType]) -> list[
         raise ModelLoadError(
             f"{found.path}: nothing runs it as it is; `chatbridge model inspect` says what can be made of it"
         )
-    return [*found.backends]
+    return str(found.path), [*found.backends]
 
 
 def _not_installed(names: list[str]) -> str:

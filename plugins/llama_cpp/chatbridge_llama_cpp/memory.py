@@ -151,8 +151,7 @@ def plan(files: Sequence[GgufHeader], options: LlamaOptions, machine: Machine, *
             f"total_context: {options.total_context} is less than one conversation's context_length: {context}"
         )
     _check_types(file, options)
-    layers = _gpu_layers(options, needs, context, machine)
-    sequences = options.sequences or _sequences(options, needs, context, layers, machine, max_sequences)
+    layers, sequences = _placed(options, needs, context, machine, max_sequences)
     cells = options.total_context or padded(context) * sequences
     return Plan(context, sequences, cells, layers, needs)
 
@@ -185,20 +184,20 @@ def _check_types(file: GgufHeader, options: LlamaOptions) -> None:
             )
 
 
-def _sequences(
-    options: LlamaOptions, needs: Needs, context: int, layers: int, machine: Machine, max_sequences: int
-) -> int:
-    """As many conversations as fit into main memory, up to `max_sequences`; one at least, which may be refused."""
-    count = min(DEFAULT_SEQUENCES, max_sequences)
-    while count > 1 and machine.main:
+def _placed(options: LlamaOptions, needs: Needs, context: int, machine: Machine, max_sequences: int) -> tuple[int, int]:
+    """How many layers go to cards, and how many conversations there are: as many as fit, up to `max_sequences`, each
+    count with the layers that leave room for it; one at least, which may be refused."""
+    count = options.sequences or min(DEFAULT_SEQUENCES, max_sequences)
+    while True:
+        layers = _gpu_layers(options, needs, context, machine, count)
         cells = options.total_context or padded(context) * count
-        if sum(in_main(options, needs, layers, cells, count)) + needs.compute <= usable(machine.main):
-            break
+        fits = sum(in_main(options, needs, layers, cells, count)) + needs.compute <= usable(machine.main)
+        if options.sequences or count == 1 or not machine.main or fits:
+            return layers, count
         count -= 1
-    return count
 
 
-def _gpu_layers(options: LlamaOptions, needs: Needs, context: int, machine: Machine) -> int:
+def _gpu_layers(options: LlamaOptions, needs: Needs, context: int, machine: Machine, sequences: int) -> int:
     every = len(needs.layers) + 1  # llama.cpp counts the output as one more
     if options.gpu_layers == "all":
         return every
@@ -206,7 +205,7 @@ def _gpu_layers(options: LlamaOptions, needs: Needs, context: int, machine: Mach
         return min(options.gpu_layers, every)
     cards = machine.cards
     room = sum(card.free for card in cards) - max(1, len(cards)) * (GPU_RESERVE + needs.compute)
-    cache = 0 if options.offload_kqv is False else needs.cache(context, options.sequences or DEFAULT_SEQUENCES)
+    cache = 0 if options.offload_kqv is False else needs.cache(context, sequences)
     each = cache / max(1, len(needs.layers))
     if room >= needs.weights + cache:
         return every

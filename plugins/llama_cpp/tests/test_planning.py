@@ -119,3 +119,12 @@ def test_loading_refuses_by_the_plan(random_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ModelLoadError, match=r"of main memory, and 1\.0 MiB are free") as raised:
         loading.load(asked, lambda share, doing: None)
     assert plan(asked, small, PlanRequest()).shortage() in str(raised.value)
+
+
+def test_layers_leave_room_for_as_many_conversations_as_there_are_in_the_end() -> None:
+    found = planned("llama-13b", "3090-24G,cpu-8G")
+    assert (found.fits, found.conversations) == (True, 4)
+    alone = planned("llama-65b", "2x3090-24G,cpu-64G", conversations=1)
+    assert planned("llama-65b", "2x3090-24G,cpu-64G").devices == alone.devices, (
+        "it fits in no way, and is planned alone"
+    )
