@@ -1,4 +1,4 @@
-"""Runs tests on changed code in forked processes: the tests are collected once, and a change costs a second or two.
+"""Runs tests on changed code in forked processes: the tests are collected once, and a change costs a few seconds.
 
 For `tests/mutants.py`. In the child the code of the functions that changed is put in the place of what they had, in
 all objects that have it, and the tests run until one fails. What a test starts as another program has the code as it

@@ -6,7 +6,7 @@ Prints each change that no test noticed, as a diff. Changes files in place, one 
 in a clean working tree. Knows no test; the tests of a folder of the core are in the folder of its name.
 
 With `--contexts FILE` the tests that execute the changed lines run first, in forked processes (`forked.py`), which
-takes a second or two; what they don't notice goes to the whole folder still. Which ones these are is found by a run of
+takes a few seconds; what they don't notice goes to the whole folder still. Which ones these are is found by a run of
 all tests under pytest-cov, where the file is not there yet.
 """
 
