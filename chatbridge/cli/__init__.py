@@ -22,15 +22,7 @@ class _Group(LazyGroup):
     """Our commands, and those of plugins."""
 
     package = "chatbridge.cli"
-
-    def helps(self) -> Mapping[str, str]:
-        plugins = {name: command.get_short_help_str(limit=70) for name, command in self._plugin_commands().items()}
-        return {**plugins, **COMMANDS}
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in COMMANDS:
-            return super().get_command(ctx, cmd_name)
-        return self._plugin_commands().get(cmd_name)
+    own = COMMANDS
 
     def make_context(
         self,
@@ -52,7 +44,7 @@ class _Group(LazyGroup):
         except KeyboardInterrupt:  # click says "Aborted!", and ends with 1, which means something else
             sys.exit(130)
 
-    def _plugin_commands(self) -> Mapping[str, click.Command]:
+    def others(self) -> Mapping[str, click.Command]:
         """What plugins add through `register_commands`; a plugin can't take a name of ours."""
         if "plugins" not in self.__dict__:
             from chatbridge.plugins.manager import Plugins

@@ -116,7 +116,7 @@ def _settings(name: str, entry: dict[str, Any], template: str, plugins: Plugins)
 
 def _problems(found: ModelDescription, *severities: str) -> list[str]:
     return [
-        f"  {problem.severity}: {problem.message}{f'; {problem.remedy}' if problem.remedy else ''}"
+        f"  {problem.severity}: {problem.words}"
         for problem in found.problems
         if not severities or problem.severity in severities
     ]

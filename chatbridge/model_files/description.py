@@ -21,6 +21,11 @@ class Problem:
     message: str
     remedy: str = ""
 
+    @property
+    def words(self) -> str:
+        """What it is and what to do, as one sentence."""
+        return f"{self.message}; {self.remedy}" if self.remedy else self.message
+
 
 @dataclass(frozen=True, slots=True)
 class AdapterDescription:

@@ -15,7 +15,7 @@ from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.description import ModelDescription
 from chatbridge.model_files.drafts import Draft
 from chatbridge.model_files.gguf_models import describe_ggml, describe_gguf
-from chatbridge.model_files.kinds import encrypted_name, kind_of
+from chatbridge.model_files.kinds import encrypted_name, exists, kind_of
 from chatbridge.model_files.peft_adapters import describe_peft
 from chatbridge.model_files.reading import expected_files, files_in
 from chatbridge.model_files.running import REMEDIES, backends_for, example_for
@@ -35,7 +35,7 @@ def inspect_model(path: Path, others: Mapping[str, Collection[str]] | None = Non
     Raises ModelLoadError where there is nothing to describe: no such file, a pointer or a web page in its place, or no
     model in the folder.
     """
-    if not _exists(path):
+    if not exists(path):
         fetch = f"; `chatbridge model pull {path}` fetches it, if that is a name on Hugging Face"
         hub = fetch if _HUB.fullmatch(str(path)) else ""
         raise ModelLoadError(f"{path}: there is no such file or folder{hub}")
@@ -61,11 +61,18 @@ def inspect_model(path: Path, others: Mapping[str, Collection[str]] | None = Non
     return found
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name that no system takes
-        return False
+def refuse_unsound(found: ModelDescription) -> None:
+    """Raise ModelLoadError with the first fault of what was inspected, if it has one."""
+    for problem in found.problems:
+        if problem.severity == "error":
+            raise ModelLoadError(f"{found.path}: {problem.words}")
+
+
+def sound_model(path: Path, others: Mapping[str, Collection[str]] | None = None) -> ModelDescription:
+    """As `inspect_model`; raises ModelLoadError where something is wrong with the model, too."""
+    found = inspect_model(path, others)
+    refuse_unsound(found)
+    return found
 
 
 def _file(path: Path) -> tuple[Path, _Describe]:

@@ -24,6 +24,14 @@ _ANSWERS = (b"Entry not found", b"Repository not found", b"Invalid username or p
 """How a text begins that a server sends in the place of a file."""
 
 
+def exists(path: Path) -> bool:
+    """Whether something is there; a name that no system takes is nothing."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def kind_of(path: Path) -> Kind:
     """What the file is. Raises ModelLoadError for what is none at all: missing, empty, a pointer, a web page."""
     return _kind(path, _begin(path))

@@ -16,13 +16,7 @@ def cache_folder(environment: Mapping[str, str] | None = None) -> Path | None:
     """
     given = os.environ if environment is None else environment
     with suppress(RuntimeError):
-        if sys.platform == "win32":
-            base = Path(given.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-        elif sys.platform == "darwin":
-            base = Path.home() / "Library/Caches"
-        else:
-            base = Path(given.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return base / "chatbridge"
+        return _base(given, "Library/Caches", "XDG_CACHE_HOME", ".cache") / "chatbridge"
     return None
 
 
@@ -35,11 +29,14 @@ def models_folder(environment: Mapping[str, str] | None = None) -> Path | None:
     with suppress(RuntimeError):
         if named := given.get("CHATBRIDGE_MODELS"):
             return Path(named).expanduser().absolute()
-        if sys.platform == "win32":
-            base = Path(given.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-        elif sys.platform == "darwin":
-            base = Path.home() / "Library/Application Support"
-        else:
-            base = Path(given.get("XDG_DATA_HOME") or Path.home() / ".local/share")
-        return base / "chatbridge/models"
+        return _base(given, "Library/Application Support", "XDG_DATA_HOME", ".local/share") / "chatbridge/models"
     return None
+
+
+def _base(given: Mapping[str, str], mac: str, variable: str, otherwise: str) -> Path:
+    """The user's folder of a kind, by what each system calls it. Raises RuntimeError for a user without a home."""
+    if sys.platform == "win32":
+        return Path(given.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
+    if sys.platform == "darwin":
+        return Path.home() / mac
+    return Path(given.get(variable) or Path.home() / otherwise)

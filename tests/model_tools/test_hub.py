@@ -77,6 +77,18 @@ def test_a_repository_of_several_models_wants_to_be_told_which(server: Server, f
         fetch("a/b", tmp_path / "o", ["m-q5_k_m.gguf"])
 
 
+def test_a_hub_that_breaks_the_connection_is_asked_again(server: Server, fetch: Fetch, tmp_path: Path) -> None:
+    server.repository("a/b", GGUFS, large=tuple(GGUFS))
+    asked = [served for path, served in server.files.items() if path.startswith("/api/")]
+    for served in asked:
+        served.cuts = [5]
+    assert fetch("a/b", tmp_path / "m", ["*q4_K_M*"]).made
+    for served in asked:
+        served.cuts = [5] * 10
+    with pytest.raises(ModelLoadError, match=r"a/b: http.* broke the connection \(.*\), \d times in a row"):
+        fetch("a/b", tmp_path / "n", ["*q4_K_M*"])
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_the_hubs_checksums_are_held_against_what_comes(
     server: Server, fetch: Fetch, tmp_path: Path, name: str

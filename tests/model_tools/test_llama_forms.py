@@ -182,7 +182,9 @@ def test_the_folder_is_complete(meta: Path, tmp_path: Path, target: str) -> None
         more if target == "hf" else {"params.json", "consolidated.00.pth"}
     )
     told = written(tmp_path / "out" / "chatbridge-report.json")
-    assert [Path(source["path"]).name for source in told["sources"]] == ["consolidated.00.pth", "consolidated.01.pth"]
+    assert [Path(source["path"]).name for source in told["sources"]] == [
+        "consolidated.00.pth", "consolidated.01.pth", "params.json", "tokenizer.model",
+    ]  # fmt: skip
     assert inspect_model(tmp_path / "out").sound
 
 

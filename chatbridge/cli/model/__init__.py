@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import click
 
 from chatbridge.cli.lazy_group import LazyGroup
@@ -22,9 +20,7 @@ COMMANDS = {
 
 class _Group(LazyGroup):
     package = "chatbridge.cli.model"
-
-    def helps(self) -> Mapping[str, str]:
-        return COMMANDS
+    own = COMMANDS
 
 
 @click.group("model", cls=_Group)

@@ -51,13 +51,14 @@ def _next(made: Path) -> str:
 def convert(source: Path, output: Path, target: str, options: Mapping[str, object]) -> Path:
     """Convert by whatever converter fits. Raises ModelLoadError."""
     from chatbridge.cli.progress import ProgressBar
+    from chatbridge.model_files.inspect import sound_model
     from chatbridge.model_tools.converter import Conversion
     from chatbridge.model_tools.output import check_output
     from chatbridge.model_tools.report import NOTE, Report
     from chatbridge.operations.printable import in_one_line
     from chatbridge.plugins.manager import Plugins
 
-    found = sound_source(source)
+    found = sound_model(source)
     converter = _chosen(found, target, Plugins().converters.values())
     check_output(output)
     if surplus := sorted(options.keys() - set(converter.options)):
@@ -71,17 +72,6 @@ def convert(source: Path, output: Path, target: str, options: Mapping[str, objec
         if step["step"] == NOTE:
             echo(f"note: {in_one_line(str(step[NOTE]), 1000)}", err=True)
     return output
-
-
-def sound_source(path: Path) -> ModelDescription:
-    """What lies there, if nothing is wrong with it. Raises ModelLoadError."""
-    from chatbridge.model_files.inspect import inspect_model
-
-    found = inspect_model(path)
-    if not found.sound:
-        wrong = next(problem for problem in found.problems if problem.severity == "error")
-        raise ModelLoadError(f"{found.path}: {wrong.message}{f'; {wrong.remedy}' if wrong.remedy else ''}")
-    return found
 
 
 def _chosen(found: ModelDescription, target: str, known: Iterable[Converter]) -> Converter:

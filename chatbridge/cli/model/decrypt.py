@@ -42,6 +42,6 @@ def _say_what_is_wrong(output: Path) -> None:
         echo(f"It is no model by itself: {error}", err=True)
         return
     for problem in found.problems:
-        echo(f"{problem.severity}: {problem.message}{f'; {problem.remedy}' if problem.remedy else ''}", err=True)
+        echo(f"{problem.severity}: {problem.words}", err=True)
     if found.sound:
         echo(f"Look at it: chatbridge model inspect {word(output)}")

@@ -11,7 +11,7 @@ from chatbridge.cli.model.making import command_line, stoppable, word
 from chatbridge.cli.output import echo, styled
 
 if TYPE_CHECKING:
-    from chatbridge.model_tools.merging.model_folders import Form
+    from chatbridge.model_tools.merging.model_folders import FolderForm
 
 
 @click.command("merge")
@@ -36,7 +36,7 @@ def command(
     base: Path,
     adapters: tuple[Path, ...],
     output: Path,
-    form: Form,
+    form: FolderForm,
     parts: int | None,
     dtype: str | None,
     check: bool,

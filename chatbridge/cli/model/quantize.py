@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chatbridge.cli.model.convert import sound_source
 from chatbridge.cli.model.making import command_line, stoppable, word
 from chatbridge.cli.output import echo, styled
 from chatbridge.errors import ModelLoadError
@@ -67,6 +66,7 @@ def quantize(
 ) -> dict[str, Mapping[str, Any]]:
     """Quantise, and return the steps of the report by name. Raises ModelLoadError, PluginError."""
     from chatbridge.cli.progress import ProgressBar
+    from chatbridge.model_files.inspect import sound_model
     from chatbridge.model_tools.converter import Conversion
     from chatbridge.model_tools.output import check_output
     from chatbridge.model_tools.report import Report
@@ -78,7 +78,7 @@ def quantize(
         raise ModelLoadError(
             f"there is no type {target!r} (known: {known}){did_you_mean(target.lower(), converter.makes)}"
         )
-    found = sound_source(source)
+    found = sound_model(source)
     if not converter.reads(found):
         what = found.family or found.format or "a model"
         remedy = "give the GGUF file of a whole model"

@@ -166,6 +166,9 @@ class _Hub:
                 raise ModelLoadError(f"{name}: this is no name of a repository ({error})") from error
             except errors.HfHubHTTPError as error:
                 self._bear(error, failures)
+            except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
+                # As where a server closes a connection that was kept for the next question.
+                self._patience.bear(f"{name}: {self.endpoint} broke the connection ({error})", failures)
             except (httpx2.HTTPError, OSError, ValueError) as error:
                 told = f"{name}: {self.endpoint} can't be asked ({type(error).__name__}: {error})"
                 raise ModelLoadError(f"{told}; is this machine online?") from error

@@ -14,7 +14,7 @@ from chatbridge.errors import ModelLoadError
 from chatbridge.model_tools.converter import Conversion
 from chatbridge.model_tools.matrices import Matrices, Matrix, spans
 from chatbridge.model_tools.merging.model_folders import (
-    Form,
+    FolderForm,
     OpenModel,
     check_meta,
     copy_licence,
@@ -22,6 +22,7 @@ from chatbridge.model_tools.merging.model_folders import (
     copy_tokenizer,
     open_model,
     size_of,
+    small_files,
     write_hub,
     write_meta,
 )
@@ -33,7 +34,7 @@ _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 def convert(work: Conversion) -> None:
     """Write the folder. `options["parts"]`: tensor-parallel parts of Meta's form. Raises ModelLoadError."""
-    form: Form = "meta" if work.target.lower() == "meta" else "hf"
+    form: FolderForm = "meta" if work.target.lower() == "meta" else "hf"
     parts = work.options.get("parts")
     count = int(parts or 1)
     with ExitStack() as files:
@@ -41,7 +42,7 @@ def convert(work: Conversion) -> None:
         tensors = _tensors(model, form)
         _check(model, tensors, form, count, asked=parts is not None)
         check_space(work.output, size_of(tensors))
-        work.report.sources.extend(hashed(model.files, work.progress))
+        work.report.sources.extend(hashed([*model.files, *small_files(model, model.tokenizer)], work.progress))
         key = repr((form, count, [source.sha256 for source in work.report.sources]))
         rows = tensors[_EMBEDDING].shape[0]
         with output_folder(work.output, key) as folder:
@@ -61,7 +62,7 @@ def convert(work: Conversion) -> None:
             work.report.write(folder)
 
 
-def _check(model: OpenModel, tensors: Matrices, form: Form, count: int, *, asked: bool) -> None:
+def _check(model: OpenModel, tensors: Matrices, form: FolderForm, count: int, *, asked: bool) -> None:
     """Raises ModelLoadError for what can't be had, or is there already."""
     if form == "hf" and asked:
         raise ModelLoadError("--parts is for Meta's form (--to meta); leave it out")
@@ -78,7 +79,7 @@ def _check(model: OpenModel, tensors: Matrices, form: Form, count: int, *, asked
         check_meta(model, tensors, tensors[_EMBEDDING].shape[0], count)
 
 
-def _tensors(model: OpenModel, form: Form) -> Mapping[str, Matrix]:
+def _tensors(model: OpenModel, form: FolderForm) -> Mapping[str, Matrix]:
     """In one order, whatever the source's. A head that is the embedding stands there once in Hugging Face's form."""
     if model.sizes is None:
         raise ModelLoadError(f"{model.folder}: its heads have a width of their own (head_dim); Meta's have not")

@@ -20,7 +20,7 @@ from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.arrays import StoredTensor, Weights
 from chatbridge.model_files.description import ModelDescription
 from chatbridge.model_files.families import EMBEDDINGS
-from chatbridge.model_files.inspect import inspect_model
+from chatbridge.model_files.inspect import inspect_model, refuse_unsound
 from chatbridge.model_files.peft_adapters import adapter_file, short_name
 from chatbridge.model_files.reading import read_json_object
 
@@ -103,9 +103,7 @@ def read_adapter(path: Path, files: ExitStack) -> Adapter:
     if about.layout != "peft":
         what = about.family or about.format or "a model"
         raise ModelLoadError(f"{path}: this is {what} and no PEFT adapter; give the folder with adapter_config.json")
-    for problem in about.problems:
-        if problem.severity == "error":
-            raise ModelLoadError(f"{about.path}: {problem.message}{f'; {problem.remedy}' if problem.remedy else ''}")
+    refuse_unsound(about)
     folder = about.path
     config = read_json_object(folder / "adapter_config.json")
     _check_config(folder, config)

@@ -21,7 +21,7 @@ from chatbridge.model_tools.merging.llama_layouts import usual_parts
 from chatbridge.model_tools.merging.lora import Adapter, norm_of, read_adapter
 from chatbridge.model_tools.merging.model_folders import (
     SHARD,
-    Form,
+    FolderForm,
     OpenModel,
     check_meta,
     copy_licence,
@@ -29,6 +29,7 @@ from chatbridge.model_tools.merging.model_folders import (
     copy_tokenizer,
     open_model,
     size_of,
+    small_files,
     write_hub,
     write_meta,
 )
@@ -56,7 +57,7 @@ def merge(
     base: Path,
     adapters: Sequence[Path],
     output: Path,
-    form: Form,
+    form: FolderForm,
     *,
     parts: int | None = None,
     dtype: str | None = None,
@@ -92,7 +93,8 @@ def merge(
             check_meta(model, tensors, rows, count)
         total = size_of(tensors)
         check_space(output, total)
-        report.sources += hashed([*model.files, *(adapter.file for adapter in ordered)], progress)
+        own = [file for adapter in ordered for file in (adapter.file, adapter.path / "adapter_config.json")]
+        report.sources += hashed([*model.files, *own, *small_files(model, tokenizer)], progress)
         warnings = _told(report, model, opened, ordered, norms, tokenizer)
         before, after = _perplexities(model, tensors, progress, warnings) if check else (0.0, 0.0)
         report.step("perplexity", sentences=len(SENTENCES), before=before, after=after, checked=bool(before))

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.arrays import Weights
 from chatbridge.model_files.description import ModelDescription
-from chatbridge.model_files.inspect import inspect_model
+from chatbridge.model_files.inspect import sound_model
 from chatbridge.model_files.reading import files_in, read_json_object, weight_files
 from chatbridge.model_files.tokenizer_files import chat_template_in
 from chatbridge.model_tools.matrices import Matrices, nbytes, to_write
@@ -35,7 +35,7 @@ from chatbridge.model_tools.progress import WorkProgress
 from chatbridge.model_tools.safetensors_file import SafetensorsFile
 from chatbridge.model_tools.torch_file import TorchFile
 
-Form = Literal["hf", "meta"]
+FolderForm = Literal["hf", "meta"]
 
 SHARD = 5_000_000_000
 """Bytes that a file of weights in Hugging Face's form has at most, but for one tensor that is larger."""
@@ -72,8 +72,7 @@ class OpenModel:
 def open_model(path: Path, files: ExitStack) -> OpenModel:
     """The model at a path, open as long as `files` is. Raises ModelLoadError for one that is not sound, or in neither
     form."""
-    about = inspect_model(path)
-    refuse_unsound(about)
+    about = sound_model(path)
     if about.layout not in ("huggingface", "meta"):
         if about.layout == "peft":
             raise ModelLoadError(f"{about.path}: this is an adapter; give the model first, and its adapters behind it")
@@ -87,13 +86,6 @@ def open_model(path: Path, files: ExitStack) -> OpenModel:
         return _open_meta(about, files) if about.layout == "meta" else _open_hub(about, files)
     except ModelLoadError as error:
         raise ModelLoadError(str(error) if str(folder) in str(error) else f"{folder}: {error}") from error
-
-
-def refuse_unsound(about: ModelDescription) -> None:
-    """Raise ModelLoadError with the first fault of what was inspected."""
-    for problem in about.problems:
-        if problem.severity == "error":
-            raise ModelLoadError(f"{about.path}: {problem.message}{f'; {problem.remedy}' if problem.remedy else ''}")
 
 
 def _open_hub(about: ModelDescription, files: ExitStack) -> OpenModel:
@@ -123,6 +115,13 @@ def _open_meta(about: ModelDescription, files: ExitStack) -> OpenModel:
     tensors = from_meta(parts, params)
     beside = next((place for place in (folder, folder.parent) if (place / "tokenizer.model").is_file()), None)
     return OpenModel(folder, about, paths, params, tensors, sizes_of(params, tensors), beside)
+
+
+def small_files(model: OpenModel, tokenizer: Path | None) -> list[Path]:
+    """What is read of a model besides weights: its settings, and its tokenizer in that folder."""
+    settings = model.folder / ("params.json" if model.meta else "config.json")
+    beside = [tokenizer / name for name in _TOKENIZER] if tokenizer is not None else []
+    return [settings, *(file for file in beside if file.is_file())]
 
 
 def size_of(tensors: Matrices) -> int:
@@ -182,7 +181,7 @@ def check_meta(model: OpenModel, tensors: Matrices, rows: int, count: int) -> No
         raise ModelLoadError(f"{model.folder}: {error}") from error
 
 
-def copy_tokenizer(source: Path, folder: Path, form: Form, *, llama: bool) -> None:
+def copy_tokenizer(source: Path, folder: Path, form: FolderForm, *, llama: bool) -> None:
     """The files of a tokenizer, with the settings that Hugging Face's form needs and Meta's lacks."""
     _copied(source, folder, _TOKENIZER)
     if form == "hf" and llama and not (folder / "tokenizer.json").exists():

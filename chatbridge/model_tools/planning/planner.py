@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chatbridge.errors import ChatbridgeError, ModelLoadError, PluginError
+from chatbridge.model_files.kinds import exists
 from chatbridge.model_tools.fetching.catalogue import catalogue
 from chatbridge.model_tools.planning.known_models import MODELS, KnownModel, known_model
 from chatbridge.model_tools.planning.machine import Machine
@@ -45,12 +46,12 @@ def plan_place(place: str, backends: Mapping[str, BackendType], machine: Machine
     Raises ModelLoadError, or PluginError.
     """
     path, model = Path(place), None
-    if not _exists(path) and (model := known_model(place)) is None and (entry := catalogue().get(place)) is not None:
+    if not exists(path) and (model := known_model(place)) is None and (entry := catalogue().get(place)) is not None:
         models = models_folder()
         if (fetched := entry.path(models) if models is not None else None) is None:
             raise ModelLoadError(f"{entry.missing}; it is planned by its files")
         path, place = fetched, str(fetched)
-    if not _exists(path) and model is None:
+    if not exists(path) and model is None:
         hint = did_you_mean(place.lower(), {*MODELS, *catalogue()})
         raise ModelLoadError(
             f"{place}: there is no such file or folder, and no model of that name is known here{hint}"
@@ -133,12 +134,9 @@ def _backends_of_known(model: KnownModel) -> list[str]:
 
 def _backends_of_files(path: Path, backends: Mapping[str, BackendType]) -> tuple[str, list[str]]:
     """What a backend is to be given, as the one GGUF file of a folder, and the backends that run it."""
-    from chatbridge.model_files.inspect import inspect_model
+    from chatbridge.model_files.inspect import sound_model
 
-    found = inspect_model(path, {name: backend.runs for name, backend in backends.items() if backend.runs})
-    if not found.sound:
-        wrong = next(problem for problem in found.problems if problem.severity == "error")
-        raise ModelLoadError(f"{found.path}: {wrong.message}{f'; {wrong.remedy}' if wrong.remedy else ''}")
+    found = sound_model(path, {name: backend.runs for name, backend in backends.items() if backend.runs})
     if found.layout in _ADAPTERS:
         raise ModelLoadError(f"{found.path}: this is an adapter and no model; plan the model that it is for")
     if not found.backends:
@@ -154,10 +152,3 @@ def _not_installed(names: list[str]) -> str:
     packages = [FIRST_PARTY["backend"][name] for name in names if name in FIRST_PARTY["backend"]]
     what = " or ".join(names)
     return f"the backend {what} is not installed" + (f": pip install {packages[0]}" if packages else "")
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name that no system takes
-        return False

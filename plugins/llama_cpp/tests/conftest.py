@@ -35,6 +35,7 @@ EXACT = {"flash_attention": False, "kv_type_k": "f32", "kv_type_v": "f32"}
 """Nothing is rounded to fewer bits, so that texts don't depend on which rows are computed together."""
 
 Load = Callable[..., LlamaModel]
+Quantize = Callable[..., tuple[int, str, str]]
 
 
 def opened(path: Path, **options: Any) -> LlamaModel:
@@ -134,3 +135,17 @@ def reference() -> dict[str, np.ndarray]:
         with np.load(RECORDS / name) as recorded:
             arrays |= {key: recorded[key] if "batch" in key else recorded[key][0] for key in recorded}
     return arrays
+
+
+@pytest.fixture
+def quantize(capfd: pytest.CaptureFixture[str]) -> Quantize:
+    """How `model quantize` ends, what it prints, and what it says of errors."""
+    from chatbridge.cli import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(("model", "quantize", *map(str, arguments)))
+        printed = capfd.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from chatbridge import Conversion, ModelLoadError, inspect_model
 from chatbridge.testing import llama_metadata, random_llama, write_gguf
 
 from .architectures import write_architecture
-from .conftest import EXACT, opened
+from .conftest import EXACT, Quantize, opened
 from .quantizing import WIDE, write_model
 
 Metadata = dict[str, Any]
@@ -185,21 +184,6 @@ def test_other_architectures_are_quantised_and_compared(tmp_path: Path, tokenize
 
 
 # --- by the command line ---------------------------------------------------------------------------------------------
-
-Quantize = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def quantize(capfd: pytest.CaptureFixture[str]) -> Quantize:
-    from chatbridge.cli import main
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(("model", "quantize", *map(str, arguments)))
-        printed = capfd.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 def test_check_prints_the_numbers_draws_them_and_puts_them_into_the_report(

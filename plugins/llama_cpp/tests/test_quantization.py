@@ -20,6 +20,7 @@ from chatbridge_llama_cpp.ftypes import ftypes
 from chatbridge import GgufHeader
 from chatbridge.testing import default_signals, llama_metadata, random_llama, write_gguf
 
+from .conftest import Quantize
 from .quantizing import (
     NARROW,
     ODD,
@@ -30,7 +31,6 @@ from .quantizing import (
     write_model,
 )
 
-Quantize = Callable[..., tuple[int, str, str]]
 Metadata = dict[str, Any]
 
 
@@ -43,20 +43,6 @@ def tokenizer(random_metadata: Metadata) -> Metadata:
 def source(tmp_path_factory: pytest.TempPathFactory, tokenizer: Metadata) -> Path:
     """A model whose rows fit every type, as an f16 file."""
     return write_model(tmp_path_factory.mktemp("source") / "wide.gguf", tokenizer)
-
-
-@pytest.fixture
-def quantize(capfd: pytest.CaptureFixture[str]) -> Quantize:
-    """How `model quantize` ends, what it prints, and what it says of errors."""
-    from chatbridge.cli import main
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(("model", "quantize", *map(str, arguments)))
-        printed = capfd.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 SLOW = ("iq1", "iq2", "iq3")
