@@ -14,10 +14,8 @@ _BAR = 40
 """Characters of the longest bar."""
 
 LIKE, OTHER = 0.01, 0.1
-"""Mean KL divergence, in nats, up to which a file is as good as its source, and above which it is another model.
-
-By what llama.cpp's users publish: q8_0 and q6_k of 7B models lie below the first, those of 4 bits between both, and
-those of 2 bits above the second.
+"""Mean KL divergence, in nats, up to which a file is as good as its source, and above which it is another model. A rule of
+thumb, and no measurement.
 """
 
 _TITLE = "KL divergence of the next token's probabilities, for each token of the text"
