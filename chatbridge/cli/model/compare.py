@@ -14,8 +14,9 @@ _BAR = 40
 """Characters of the longest bar."""
 
 LIKE, OTHER = 0.01, 0.1
-"""Mean KL divergence, in nats, up to which a file is as good as its source, and above which it is another model. A rule of
-thumb, and no measurement.
+"""Mean KL divergence, in nats, up to which a file is as good as its source, and above which it is another model.
+
+A rule of thumb, and no measurement.
 """
 
 _TITLE = "KL divergence of the next token's probabilities, for each token of the text"
