@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from chatbridge.model_files.config_values import model_faults
 from chatbridge.model_files.description import Severity, disagreement
 from chatbridge.model_files.drafts import AGAIN, Draft
 from chatbridge.model_files.families import GENERIC, Family
@@ -26,7 +27,7 @@ _ALL_FILES = "download all of them into this folder"
 
 def describe_hub(draft: Draft) -> None:
     """A folder with config.json."""
-    config = draft.json("config.json")
+    config = _settings(draft, "config.json")
     files = draft.attempt(expected_files, draft.path) or []
     if gone := missing(files):
         draft.say("error", f"the weights have {len(files)} parts, and {gone}", _ALL_FILES)
@@ -70,7 +71,7 @@ def describe_hub(draft: Draft) -> None:
 def describe_meta(draft: Draft) -> None:
     """A folder with Meta's consolidated.*.pth and params.json."""
     draft.facts |= {"layout": "meta", "family": "LLaMA", "architecture": "llama"}
-    params = draft.json("params.json")
+    params = _settings(draft, "params.json")
     if not (draft.path / "params.json").exists():
         draft.say("warning", "there is no params.json", "download it from where the weights are")
     if (sizes := _describe_parts(draft, "consolidated.{:02}.pth")) is not None:
@@ -112,6 +113,14 @@ def describe_file(draft: Draft) -> None:
         draft.say("error", lost, AGAIN)
     if family.layout == "rwkv":
         _describe_rwkv(draft, headers[0])
+
+
+def _settings(draft: Draft, name: str) -> dict[str, Any]:
+    """A configuration, with what can't be in it told."""
+    config = draft.json(name)
+    for fault in model_faults(config):
+        draft.say("error", f"{name}: {fault}", "take the file that was published with the weights")
+    return config
 
 
 def _describe_rwkv(draft: Draft, header: TensorFile) -> None:

@@ -18,6 +18,7 @@ import regex
 
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.arrays import StoredTensor, Weights
+from chatbridge.model_files.config_values import check_adapter_config
 from chatbridge.model_files.description import ModelDescription
 from chatbridge.model_files.families import EMBEDDINGS
 from chatbridge.model_files.inspect import inspect_model, refuse_unsound
@@ -124,15 +125,7 @@ def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
     kind = str(config.get("peft_type") or "LORA").upper()
     if kind != "LORA":
         raise ModelLoadError(f"{folder}: this is an adapter of the type {kind:.50}, and only LoRA is merged here")
-    patterns = config.get("alpha_pattern") or {}
-    if not isinstance(patterns, dict):
-        raise ModelLoadError(f"{file}: alpha_pattern is no table of layers")
-    for name, alpha in (("lora_alpha", config.get("lora_alpha")), *patterns.items()):
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 1e9:
-            raise ModelLoadError(
-                f"{file}: it gives {alpha!r:.50} for {name:.100}, and should give a number: by it the adapter's "
-                f"strength is reckoned; take the file that was saved with the adapter"
-            )
+    check_adapter_config(file, config)
     for name in ("use_dora", "lora_bias", "target_parameters", "layer_replication", "megatron_config"):
         if config.get(name):
             raise ModelLoadError(f"{file}: it sets {name}, which is not merged here; merge it with PEFT")

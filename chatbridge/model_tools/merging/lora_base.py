@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from chatbridge.errors import ModelLoadError
+from chatbridge.model_files.config_values import check_model_config
 from chatbridge.model_files.families import LLAMA_SIZES
 from chatbridge.model_files.gguf import GgufHeader
 from chatbridge.model_files.kinds import kind_of
@@ -91,6 +92,7 @@ def _read_base(path: Path) -> Base:
 
 
 def _configured(file: Path, config: Mapping[str, Any]) -> Base:
+    check_model_config(file, config)
     kind = "llama" if file.name == "params.json" else str(config.get("model_type") or "")[:100]
     form = form_of("huggingface", kind)
     if form is None:
