@@ -1,4 +1,4 @@
-"""Holds the values of configurations that are reckoned with against what they can be: adapter_config.json's, config.json's.
+"""Holds the values of adapter_config.json and config.json that are reckoned with against what they can be.
 
 Values that are not there, or null, are another's to ask for, but for what no adapter is used without. Knows keys and
 values; opens no file.

@@ -20,7 +20,7 @@ from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.arrays import StoredTensor, Weights
 from chatbridge.model_files.config_values import check_adapter_config
 from chatbridge.model_files.description import ModelDescription
-from chatbridge.model_files.families import EMBEDDINGS
+from chatbridge.model_files.families import EMBEDDINGS, LLAMA_SIZES
 from chatbridge.model_files.inspect import inspect_model, refuse_unsound
 from chatbridge.model_files.peft_adapters import adapter_file, short_name
 from chatbridge.model_files.reading import read_json_object
@@ -95,6 +95,16 @@ class Adapter:
     def rows(self) -> int:
         """Ids of the vocabulary that it brings along; 0 for none."""
         return next((tensor.shape[0] for name, tensor in self.whole.items() if name.endswith(VOCABULARY)), 0)
+
+    @property
+    def base(self) -> str:
+        """Which model it is for, as far as it tells: the one that it names, and whose sizes it has."""
+        about = self.about.adapter
+        named = about.base if about else ""
+        size = LLAMA_SIZES.get((about.layers, about.width)) if about else None
+        told = [repr(named) if named else "", f"of the sizes of LLaMA {size}" if size else ""]
+        words = ", ".join(word for word in told if word)
+        return f"the model that it was trained on{f' ({words})' if words else ''}"
 
 
 def read_adapter(path: Path, files: ExitStack) -> Adapter:
