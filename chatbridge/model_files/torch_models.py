@@ -131,6 +131,8 @@ def _describe_rwkv(draft: Draft, header: TensorFile) -> None:
     draft.details["tokenizer"] = known.get(rows, "neither World's nor the Pile's: name its file by tokenizer:")
     if isinstance(strategy := header.values.get("_strategy"), str):
         draft.details["converted"] = f"for the strategy {strategy[:100]!r}, and for no other"
+        if device := re.search(r"cuda|dml|mps", strategy[:1000]):
+            draft.details["needs"] = f"a graphics card ({device[0]}), as its strategy says"
         draft.facts["quantization"] = "int8" if "i8" in strategy else draft.facts["quantization"]
 
 

@@ -1,15 +1,21 @@
-"""Errors of `chatbridge model …`: each names the place once, and whatever is called an error ends the command with 1."""
+"""Errors of `chatbridge model …`: each names the place once, and what is called an error ends a command with 1."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
+import click
 import pytest
 
+from chatbridge import Problem, cli
 from chatbridge.cli import main
+from chatbridge.cli.output import echo_problem
 from chatbridge.testing import fixtures
 from tests.model_tools.merging import copied
 
@@ -84,3 +90,55 @@ def test_an_adapters_place_is_named_once(told: Told, tmp_path: Path, keys: dict[
     ):
         code, words = told(*arguments)
         assert (code, words.count(place.name)) == (1, 1), words
+
+
+# --- errors end with 1 -----------------------------------------------------------------------------------------------
+
+
+def test_what_was_decrypted_and_is_no_model_ends_with_1(told: Told, tmp_path: Path) -> None:
+    source, key = encrypted_config(tmp_path)
+    code, words = told("decrypt", source, key, "-o", tmp_path / "out")
+    assert "is made, with the hashes that were published" in words
+    assert "error: there are no weights here" in words
+    assert code == 1
+
+
+def encrypted_config(folder: Path) -> tuple[Path, Path]:
+    """A folder whose only encrypted file is a config.json, which is no model without weights."""
+    plain, key = b'{"model_type": "llama"}', bytes(range(1, 24))
+    digest = hashlib.sha256(plain).hexdigest()
+    (folder / "enc").mkdir()
+    body = bytes(a ^ b for a, b in zip(plain, key, strict=True))
+    (folder / "enc" / f"config.json.{digest}.enc").write_bytes(bytes.fromhex(digest) + body)
+    (folder / "key").write_bytes(key)
+    return folder / "enc", folder / "key"
+
+
+def test_every_command_that_tells_an_error_does_so_by_the_one_way_that_ends_with_1() -> None:
+    """`echo_error` marks the command as failed, which the group ends with 1; no command prints the word by itself."""
+    for file in (Path(cli.__file__).parent).rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        if file.name != "output.py":
+            assert not re.search(r"""echo\(\s*f?["']error\b""", text), file
+            assert not re.search(r"echo\(\s*f[\"'][ ]*\{problem\.severity\}", text), file
+
+
+@pytest.mark.parametrize("severity", ["error", "warning", "note"])
+def test_a_command_that_goes_on_after_an_error_ends_with_1(
+    severity: Literal["error", "warning", "note"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command("trial")
+    def trial() -> None:
+        echo_problem(Problem(severity, "it has a hole", "mend it"))
+        click.echo("done")
+
+    group = type(cli.cli)("chatbridge", commands={})
+    group.others = lambda: {"trial": trial}  # type: ignore[method-assign]
+    if severity == "error":
+        with pytest.raises(SystemExit) as ended:
+            group(["trial"], standalone_mode=False)
+        assert ended.value.code == 1
+    else:
+        group(["trial"], standalone_mode=False)
+    printed = capsys.readouterr()
+    assert (printed.err, printed.out) == (f"{severity}: it has a hole; mend it\n", "done\n")

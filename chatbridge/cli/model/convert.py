@@ -43,9 +43,30 @@ def _next(made: Path) -> str:
     from chatbridge.model_files.inspect import inspect_model
 
     found, where = inspect_model(made), word(made)
+    if lacks := _lacks(found):
+        return f"{lacks} Look at it: chatbridge model inspect {where}"
     if found.backends and found.layout not in ("peft", "gguf-adapter"):
         return f"Talk to it: chatbridge repl -m {where}"
     return f"Look at it: chatbridge model inspect {where}"
+
+
+def _lacks(found: ModelDescription) -> str:
+    """What is wanted yet before it can be talked to, in a sentence; "" for nothing."""
+    from chatbridge.model_tools.planning.machine import this_machine
+
+    if found.layout in TOKENIZERS and not found.tokens:
+        return f"To be talked to it needs its tokenizer, which is not beside it: {TOKENIZERS[found.layout]}."
+    if (needs := found.details.get("needs")) and "cuda" in needs and not this_machine().cards:
+        return f"It needs {needs}; none is seen on this machine."
+    return ""
+
+
+TOKENIZERS = {
+    "glm-130b": "put ice_text.model into the folder, from the package icetk (pip install icetk)",
+    "chatglm": "put ice_text.model into the folder, from THUDM/chatglm-6b on Hugging Face",
+    "huggingface": "put tokenizer.json or tokenizer.model into the folder, from where the model was published",
+}
+"""What the tokenizer's file is called and where it comes from, by the form of a model."""
 
 
 def convert(source: Path, output: Path, target: str, options: Mapping[str, object]) -> Path:
@@ -84,7 +105,7 @@ def _chosen(found: ModelDescription, target: str, known: Iterable[Converter]) ->
     if not fitting:
         other = ELSEWHERE.get(found.layout, "`chatbridge model inspect` says what runs it")
         raise ModelLoadError(f"{what}, which nothing here converts; {other}")
-    words = ", ".join(dict.fromkeys(word for converter in fitting for word in converter.makes))
+    words = ", ".join(dict.fromkeys(word for converter in fitting for word in converter.spoken or converter.makes))
     packed = ""
     if "f16" in words and "q4_k_m" not in words:
         packed = "; to pack it, make f16 first, and `chatbridge model quantize` that"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chatbridge.cli.output import echo
+from chatbridge.cli.output import echo, echo_error, echo_problem
 from chatbridge.errors import ModelLoadError
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def command(
 
     patience = Patience(tries, longest_wait)
     fetched = fetch(source, output, revision, include, timeout=timeout, patience=patience)
-    if not _tell_what_it_is(source, fetched, output) and not include:
-        sys.exit(1)
+    _tell_what_it_is(source, fetched, output, parts=bool(include))
 
 
 def fetch(
@@ -137,19 +136,22 @@ def _plan(work: Pull) -> str:
     )
 
 
-def _tell_what_it_is(source: str, folder: Path, output: Path | None) -> bool:
-    """What was fetched, by a look at it, and what to do with it. Returns whether it is a sound model."""
+def _tell_what_it_is(source: str, folder: Path, output: Path | None, *, parts: bool) -> None:
+    """What was fetched, by a look at it, and what to do with it. `parts`: only some files were wanted, which need be
+    no whole model; else what is wrong with it is an error."""
     from chatbridge.model_files.inspect import inspect_model
     from chatbridge.model_tools.fetching.catalogue import catalogue
 
     try:
         found = inspect_model(folder)
     except ModelLoadError as error:
-        echo(f"error: {error}", err=True)
-        return False
+        if parts:
+            echo(f"note: by itself it is no model: {error}", err=True)
+        else:
+            echo_error(str(error))
+        return
     for problem in found.problems:
-        echo(f"{problem.severity}: {problem.message}{f'; {problem.remedy}' if problem.remedy else ''}", err=True)
+        echo_problem(replace(problem, severity="note") if parts and problem.severity == "error" else problem)
     if found.sound and found.backends:
         name = source if source in catalogue() and output is None else str(folder)
         echo(f"talk to it: chatbridge repl -m {shlex.quote(name)}")
-    return found.sound
