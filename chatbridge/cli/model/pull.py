@@ -77,20 +77,21 @@ def fetch(
 ) -> Path:
     """Fetch what somebody named, and tell how far it is. Returns the folder. Raises ModelLoadError."""
     from chatbridge.cli.progress import ProgressBar
-    from chatbridge.model_tools.fetching.catalogue import catalogue, entry
+    from chatbridge.model_tools.fetching.catalogue import entry
+    from chatbridge.model_tools.fetching.catalogue import named as entry_named
     from chatbridge.model_tools.fetching.patience import Patience
     from chatbridge.model_tools.fetching.pull import look, pull
     from chatbridge.model_tools.fetching.remote import parse_source, without_secrets
     from chatbridge.model_tools.report import Report
 
-    named = catalogue().get(source)
+    named = entry_named(source)
     if named is not None and named.request:
         raise ModelLoadError(f"{source}: its owners give it away by request only: ask at {named.request}")
     if named is None and "/" not in source:
         entry(source)  # says which name is close
     parsed = parse_source(named.source, revision or named.revision) if named else parse_source(source, revision)
     wanted = include or (named.files if named else ())
-    folder = output or _own_folder(source if named else parsed.folder)
+    folder = output or _own_folder(named.name if named else parsed.folder)
     if named and named.terms:
         echo(f"its licence: {named.licence}, {named.terms}", err=True)
     sha256 = named.sha256 if named else None
@@ -140,7 +141,7 @@ def _tell_what_it_is(source: str, folder: Path, output: Path | None, *, parts: b
     """What was fetched, by a look at it, and what to do with it. `parts`: only some files were wanted, which need be
     no whole model; else what is wrong with it is an error."""
     from chatbridge.model_files.inspect import inspect_model
-    from chatbridge.model_tools.fetching.catalogue import catalogue
+    from chatbridge.model_tools.fetching.catalogue import named
 
     try:
         found = inspect_model(folder)
@@ -153,5 +154,5 @@ def _tell_what_it_is(source: str, folder: Path, output: Path | None, *, parts: b
     for problem in found.problems:
         echo_problem(replace(problem, severity="note") if parts and problem.severity == "error" else problem)
     if found.sound and found.backends:
-        name = source if source in catalogue() and output is None else str(folder)
+        name = known.name if (known := named(source)) is not None and output is None else str(folder)
         echo(f"talk to it: chatbridge repl -m {shlex.quote(name)}")

@@ -19,7 +19,15 @@ import numpy as np
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.kinds import encrypted_name, kind_of
 from chatbridge.model_files.reading import files_in
-from chatbridge.model_tools.decrypting.llama_keys import ORIGINALS, Original, check_key, identify, keys_at, short, unlike
+from chatbridge.model_tools.decrypting.llama_keys import (
+    ORIGINALS,
+    Original,
+    check_key,
+    identify,
+    keys_at,
+    short,
+    unlike,
+)
 from chatbridge.model_tools.output import alone_with, check_output, check_space, output_folder, partial_name
 from chatbridge.model_tools.progress import Silent, WorkProgress
 from chatbridge.model_tools.report import IN_FOLDER, Report, Source

@@ -40,7 +40,7 @@ ORIGINALS = (
 """Those that BELLE names, as Chinese-LLaMA-Alpaca's SHA256.md lists them. EXT-13B, too, wants that of 7B."""
 
 AS_PUBLISHED = "as Meta published it in February 2023"
-SEE = "more is in the README under \"Encrypted weights\""
+SEE = 'more is in the README under "Encrypted weights"'
 
 
 def short(sha256: str) -> str:
@@ -54,14 +54,18 @@ def keys_at(path: Path) -> list[Path]:
     In the folder above, which has one for each size, all of them. Raises ModelLoadError where there is none.
     """
     if not exists(path):
-        raise ModelLoadError(f"{path}: there is no such file for the key; give {NAME} of the original LLaMA 7B or 13B, or its folder")
+        raise ModelLoadError(
+            f"{path}: there is no such file for the key; give {NAME} of the original LLaMA 7B or 13B, or its folder"
+        )
     if not path.is_dir():
         return [path]
     found = [file for folder in (path, *_folders(path)) if (file := folder / NAME).exists()]
     if found:
         return found
     converted = " (it is converted, and only Meta's own files decrypt)" if (path / "config.json").exists() else ""
-    raise ModelLoadError(f"{path}: there is no {NAME} here{converted}; give that of LLaMA 7B or 13B, {AS_PUBLISHED}; {SEE}")
+    raise ModelLoadError(
+        f"{path}: there is no {NAME} here{converted}; give that of LLaMA 7B or 13B, {AS_PUBLISHED}; {SEE}"
+    )
 
 
 def check_key(path: Path) -> str:

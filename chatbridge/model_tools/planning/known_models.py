@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chatbridge.model_files.tensors import WIDTHS, TensorInfo
+from chatbridge.suggest import meant
 
 if TYPE_CHECKING:
     from chatbridge.model_files.gguf import GgufHeader
@@ -74,7 +75,8 @@ class KnownModel:
 
 def known_model(name: str) -> KnownModel | None:
     """The model of that name, however it is written ("LLaMA-7B"); None for any other."""
-    return MODELS.get(name.lower().rpartition("/")[2])
+    found = meant(name.rpartition("/")[2], MODELS)
+    return MODELS[found] if found is not None else None
 
 
 # --- how tensors are called ------------------------------------------------------------------------------------------
