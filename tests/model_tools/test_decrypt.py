@@ -190,14 +190,15 @@ def test_another_key_is_told_with_both_hashes_before_anything_is_written(tmp_pat
     assert all(f"{original.model} ({original.sha256[:12]}…)" in said for original in ORIGINALS)
     assert len(said.removeprefix(str(other))) < 420
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    assert "### Encrypted weights" in readme and all(original.sha256 in readme for original in ORIGINALS)
+    assert "### Encrypted weights" in readme
+    assert all(original.sha256 in readme for original in ORIGINALS)
 
 
 def test_a_key_that_is_not_there_is_told_with_what_to_give(tmp_path: Path) -> None:
     said = refused(XOR / "enc", tmp_path / "gone.pth", tmp_path / "out")
     assert said == (
-        f"{tmp_path / 'gone.pth'}: there is no such file for the key; give consolidated.00.pth of the original LLaMA 7B or 13B, "
-        f"or its folder"
+        f"{tmp_path / 'gone.pth'}: there is no such file for the key; give consolidated.00.pth of the original LLaMA "
+        f"7B or 13B, or its folder"
     )
 
 

@@ -97,7 +97,8 @@ def unlike(source: Source, originals: Sequence[Original], about: str, why: str) 
     told = f"is {is_one[0]}" if is_one else f"has the sha256 {short(source.sha256)}{f', and {about}' if about else ''}"
     wanted = " or ".join(f"{one.model} ({short(one.sha256)})" for one in originals if one not in is_one)
     return ModelLoadError(
-        f"{source.path}: this is not the key: {why}. It {told}; wanted is {NAME} of LLaMA {wanted}, {AS_PUBLISHED}; {SEE}"
+        f"{source.path}: this is not the key: {why}. It {told}; wanted is {NAME} of LLaMA {wanted}, {AS_PUBLISHED}; "
+        f"{SEE}"
     )
 
 

@@ -79,7 +79,7 @@ def test_what_does_not_fit_comes_with_what_would() -> None:
     found = planned("llama-7b", "cpu-8G", "f16")
     assert not found.fits
     assert found.remedy is not None
-    assert found.remedy.change == "a GGUF file in q4_0"
+    assert found.remedy.change == "a GGUF file in q6_k"
     assert "a GGUF file in q8_0" in [one.change for one in found.tried]
     assert planned("llama-7b", "cpu-16G", conversations=4).advice() == "sequences: 2 would fit"
     hopeless = planned("llama-65b", "cpu-8G")

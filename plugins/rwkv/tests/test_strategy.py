@@ -148,7 +148,7 @@ def test_neighbours_are_told_together() -> None:
     [
         ("cpu fp32 *10 -> cuda fp16", 17),
         ("cuda fp16 -> cpu fp32 *10", 1),
-        ("cpu fp32 *3 -> cuda fp16 *6 -> cpu bf16", 31),
+        ("cpu fp32 *3 -> cuda fp16 *6 -> cpu bf16", 32),
     ],
 )
 def test_a_part_that_would_get_no_layer_is_refused(strategy: str, at: int) -> None:
