@@ -142,3 +142,17 @@ def test_a_command_that_goes_on_after_an_error_ends_with_1(
         group(["trial"], standalone_mode=False)
     printed = capsys.readouterr()
     assert (printed.err, printed.out) == (f"{severity}: it has a hole; mend it\n", "done\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("quantize", "m.gguf", "q4_0", "--dry-run", "--check"), "--dry-run makes nothing; leave one of them out"),
+        (("quantize", "m.gguf", "q4_0", "--dry-run", "--check-gib", 2), "--check-gib is room for the comparison"),
+        (("pull", "https://127.0.0.1:9/m.gguf", "--revision", "main"), "--revision is for a repository"),
+    ],
+)
+def test_an_option_that_would_have_no_effect_is_refused(told: Told, arguments: tuple[object, ...], words: str) -> None:
+    code, said = told(*arguments)
+    assert code
+    assert words in " ".join(said.split())

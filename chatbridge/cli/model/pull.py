@@ -89,6 +89,8 @@ def fetch(
         raise ModelLoadError(f"{source}: its owners give it away by request only: ask at {named.request}")
     if named is None and "/" not in source:
         entry(source)  # says which name is close
+    if revision and "://" in source:
+        raise ModelLoadError("--revision is for a repository on Hugging Face, and this is an address; leave it out")
     parsed = parse_source(named.source, revision or named.revision) if named else parse_source(source, revision)
     wanted = include or (named.files if named else ())
     folder = output or _own_folder(named.name if named else parsed.folder)
