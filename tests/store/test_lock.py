@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sqlite3
 import stat
@@ -93,6 +94,8 @@ async def test_beside_its_holder_it_can_be_read_and_what_was_given_up_put_back(t
         '{"host": 7, "config": {}}',
         "[" * 100_000,
         '{"host": "\\u001b["}',
+        '{"host": "", "config": ""}',
+        '["pid", 5]',
     ],
 )
 async def test_whatever_a_locks_file_says_its_holder_is_told_of_in_one_line(tmp_path: Path, said: str) -> None:
@@ -102,8 +105,16 @@ async def test_whatever_a_locks_file_says_its_holder_is_told_of_in_one_line(tmp_
         with pytest.raises(StoreInUse, match="in use by another program: a process that is just starting") as refused:
             await Store.open(tmp_path / "db")
         assert str(refused.value).isprintable()
+        assert "starting. Two would" in str(refused.value)
     finally:
         await store.aclose()
+
+
+async def test_who_takes_the_lock_writes_over_all_that_another_has_said(tmp_path: Path) -> None:
+    (tmp_path / "store.lock").write_text("x" * 5000)
+    store = await Store.open(tmp_path / "store")
+    assert json.loads((tmp_path / "store.lock").read_text())["pid"] == os.getpid()
+    await store.aclose()
 
 
 async def test_a_lock_whose_file_says_nothing_holds_as_well(tmp_path: Path) -> None:
@@ -295,6 +306,8 @@ async def test_its_files_are_for_their_owner_alone(
         if before is not None:
             old_store(tmp_path / "store")
             (tmp_path / "store").chmod(before)
+            for beside in ("store-wal", "store-shm"):  # as a program leaves them that was killed
+                (tmp_path / beside).touch(before)
         store = await Store.open(tmp_path / "store")
         await Inbox(store).add("bot", message())
         modes = modes_in(tmp_path)
