@@ -7,13 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from chatbridge import Limits, Press
-from chatbridge.delivery.chat import MessageContent
-from chatbridge.delivery.clock import LoopClock
-from chatbridge.delivery.rate_limiter import Cooldowns, RateLimiter
-from chatbridge.delivery.sender import ChatSender, FinalMessage
+from chatbridge import Press
 from chatbridge.testing import ScriptedBackend
-from chatbridge.texts import say
 
 from .echo import EchoBackend
 from .harness import ANN, PRIVATE, Harness, said, virtually
@@ -102,14 +97,3 @@ async def test_whoever_wants_to_end_at_once_waits_for_no_answer(harness: Harness
         begun = harness.service.clock.time()
     assert harness.service.clock.time() - begun < 100
     assert delivery.in_hand == 0
-
-
-def test_an_error_notice_has_its_reference_where_there_is_room_for_both() -> None:
-    whole = f"{say('en', 'part_refused')} {say('en', 'reference', reference='out-7')}"
-    for length, told in ((len(whole), whole), (len(whole) - 1, say("en", "part_refused"))):
-        limiter = RateLimiter("c", Limits(length), Cooldowns())
-        sender = ChatSender(None, limiter, LoopClock(), None)  # type: ignore[arg-type]
-        message = FinalMessage(
-            "send", variant="error_notice", outbox_id=7, content=MessageContent("x", ends_answer=True)
-        )
-        assert sender._content(message) == MessageContent(told, ends_answer=True)
