@@ -65,6 +65,13 @@ async def test_a_preview_that_failed_is_tried_again_and_one_that_went_well_is_en
     await sender.aclose()
 
 
+async def test_a_sender_that_was_closed_begins_nothing_more() -> None:
+    sender, streamed = sender_of(SlowChat())
+    await sender.aclose()
+    sender.open(streamed)
+    assert sender.work is None
+
+
 def test_an_error_notice_has_its_reference_where_there_is_room_for_both() -> None:
     whole = f"{say('en', 'part_refused')} {say('en', 'reference', reference='out-7')}"
     for length, told in ((len(whole), whole), (len(whole) - 1, say("en", "part_refused"))):

@@ -17,6 +17,7 @@ import pytest
 
 from chatbridge.errors import StoreError, StoreFull, StoreInUse
 from chatbridge.store import Inbox, Store
+from chatbridge.store.private import private_folder
 from chatbridge.store.queue import Queue
 from chatbridge.store.schema import MIGRATIONS
 from chatbridge.types import Author, Channel, Message
@@ -316,3 +317,29 @@ async def test_its_files_are_for_their_owner_alone(
         os.umask(mask)
     assert modes == dict.fromkeys(("store", "store-wal", "store-shm", "store.lock"), 0o600)
     assert ("could be read by others" in caplog.text) == (before is not None)
+
+
+@posix
+def test_a_folder_of_ones_own_is_made_with_those_above_it_and_one_that_is_there_stays(tmp_path: Path) -> None:
+    mask = os.umask(0)
+    try:
+        (tmp_path / "there").mkdir(0o755)
+        for _ in range(2):
+            private_folder(tmp_path / "there" / "a" / "b")
+    finally:
+        os.umask(mask)
+    folders = [tmp_path / "there", *(tmp_path / "there").rglob("*")]
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in folders] == [0o755, 0o700, 0o700]
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        private_folder(tmp_path / "file")
+
+
+async def test_an_upgrade_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    old_store(tmp_path / "store")
+    with closing(sqlite3.connect(tmp_path / "store")) as db:
+        db.execute("CREATE TABLE damaged (x)")
+    before = shape(tmp_path / "store")
+    with pytest.raises(StoreError, match="damaged already exists"):
+        await Store.open(tmp_path / "store")
+    assert shape(tmp_path / "store") == before

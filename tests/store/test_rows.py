@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chatbridge.errors import StoreError
-from chatbridge.store import Inbox, NewOutboxMessage, Outbox, Store
+from chatbridge.store import Inbox, KeptAnswer, MessageIndex, NewOutboxMessage, Outbox, Store
 from chatbridge.store.queue import Queue
 from chatbridge.store.tables import CONVERSATIONS, NODES, Column
 from chatbridge.types import Attachment, Author, Channel, Message, Press, Reply
@@ -197,3 +197,13 @@ async def test_the_queue_shows_what_of_an_entry_can_be_read(store: Store) -> Non
     entries = {entry.id: entry for entry in await Queue(store).entries()}
     assert [entries[f"in-{number}"].text for number in range(1, 5)] == ["regenerate", "words", "5", "7.5"]
     assert (entries["in-2"].attempts, entries["in-2"].created, entries["in-3"].created) == (0, 0.0, 9e9)
+
+
+@pytest.mark.parametrize("spoilt", ["nodes SET text = ? WHERE id = 2", "conversations SET channel = ? WHERE id = 1"])
+async def test_a_kept_answer_that_can_not_be_read_is_asked_for_anew(store: Store, spoilt: str) -> None:
+    talk, index = await store.conversation("bot", "room"), MessageIndex(store)
+    asked = await store.append(talk.id, "user", "hi", parent=None, service_id="1", channel="room")
+    await store.append(talk.id, "assistant", "hello", parent=asked.id)
+    assert await index.kept_answer("bot", "room", "1") == KeptAnswer("room", 2, "hello", partial=False, latest=True)
+    await spoil(store, f"UPDATE {spoilt}", b"\x00")
+    assert await index.kept_answer("bot", "room", "1") is None
