@@ -52,7 +52,7 @@ def write_anew(db: sqlite3.Connection, path: Path) -> None:
 def give_back(db: sqlite3.Connection, spare: int = SPARE_PAGES, step: int = STEP_PAGES) -> int:
     """Give back some free pages but for `spare` ones; how many they were."""
     (free,) = db.execute("PRAGMA freelist_count").fetchone()
-    for _ in range(min(step, free - spare)):  # one by one: each would be a row of no columns, and `sqlite3` reads none of those
+    for _ in range(min(step, free - spare)):  # one by one, since `sqlite3` reads no more than one row without columns
         db.execute("PRAGMA incremental_vacuum(1)")
     return int(free - db.execute("PRAGMA freelist_count").fetchone()[0])
 
