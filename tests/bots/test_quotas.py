@@ -285,3 +285,13 @@ async def test_where_the_reader_of_a_reservation_finds_none_it_stays_none() -> N
     large = Reservation(99)
     large.raise_for(request)
     assert large.tokens == 99
+
+
+async def test_what_was_used_by_a_clock_that_was_ahead_is_among_what_is_used_today(tmp_path: Path) -> None:
+    times = Times()
+    async with quotas(tmp_path, times) as limits:
+        times.wall += 3 * DAY
+        await limits.settle(ANN, Usage(prompt=10))
+        times.wall = NOON
+        await limits.settle(ANN, Usage(prompt=5))
+        assert await limits._usage.tokens("bot", "a", "2026-05-04") == 15

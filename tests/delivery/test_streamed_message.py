@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import pytest
@@ -155,3 +156,38 @@ async def test_however_long_an_answer_gets_it_is_not_rendered_at_each_step() -> 
         await streamed.step(chat)
     assert lengths == sorted(set(lengths)), "what has not grown is not rendered again"
     assert LONG < sum(lengths) <= MAX_RENDERINGS * 15_000
+
+
+def test_only_what_an_earlier_run_may_have_sent_is_looked_for_by_its_nonce() -> None:
+    def nonce(redelivered: bool, idempotent: bool, *ids: str) -> str:
+        limits = Limits(2000, idempotent=idempotent)
+        return StreamedMessage(limits, key="k", redelivered=redelivered, message_ids=ids).uncertain_nonce
+
+    assert [nonce(True, False), nonce(False, True), nonce(False, False)] == ["", "", ""]
+    assert [nonce(True, True), nonce(True, True, "m1", "m2")] == ["k-0", "k-2"]
+
+
+def test_thoughts_stand_in_a_quote_above_the_words_and_notices_above_both() -> None:
+    streamed = StreamedMessage(Limits(2000), language="zh", text_before="so")
+    for chunk in (Chunk("let me\nsee", thinking=True), Chunk(" far ")):
+        streamed.feed(chunk)
+    streamed.notices = ("one", "two")
+    assert streamed.source == "one\ntwo\n\n> let me\n> see\n\nso far"
+    assert (streamed.text, streamed.status, streamed.language) == ("so far", "", "zh")
+
+
+async def test_once_its_id_is_known_a_message_is_remembered_and_in_doubt_no_more() -> None:
+    remembered: list[list[str]] = []
+
+    async def remember(ids: Sequence[str]) -> None:
+        remembered.append([*ids])
+
+    limits = Limits(100, idempotent=True)
+    streamed = StreamedMessage(limits, key="k", redelivered=True, remember=remember)
+    streamed.feed(Chunk("word " * 30))
+    chat = PlainChat()
+    while await streamed.step(chat):
+        pass
+    assert (remembered[0], streamed.uncertain_nonce) == (streamed.message_ids[:1], "")
+    assert remembered[-1] == streamed.message_ids
+    assert len(remembered) == chat.calls.count("send") > 1
