@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from markdown_it.tree import SyntaxTreeNode
 
-from chatbridge.delivery.discord_markdown import RULE
+from chatbridge.delivery.discord_markdown import HEADING_HOLD, RULE
 from chatbridge.delivery.markdown import table_rows, tree
 from chatbridge.delivery.rendered import Hold, Rendered, Span, code_language
 from chatbridge.delivery.tables import grid
@@ -88,7 +88,7 @@ class _Writer:
             start = self._length
             with self._style("bold"):
                 self._inline(node.children)
-            self.holds.append(Hold(start, self._length + 3))  # better not the last line of a message
+            self.holds.append(Hold(start, self._length + HEADING_HOLD))
         elif node.type == "blockquote":
             with self._style("blockquote"):
                 self.blocks(node.children, "\n\n")

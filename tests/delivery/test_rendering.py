@@ -148,3 +148,24 @@ def test_a_content_comes_back_from_the_outbox_with_all_that_it_holds() -> None:
     )
     assert from_json(to_json(content)) == content
     assert "汉" in to_json(content), "people read it"
+
+
+def test_what_lies_too_deep_to_be_read_is_shown_as_it_is_and_calls_nobody() -> None:
+    source = "> " * 200 + "@b"
+    assert as_entities(source).text == "> " * 200 + f"@{WORD_JOINER}b"
+    assert as_entities(source, mentions=True).text == source
+
+
+@RENDERERS
+def test_a_rule_is_a_line_of_its_own(render: Callable[[str], Rendered]) -> None:
+    assert render("a\n\n---\n\nb").text == "a\n\n──────────\n\nb"
+
+
+def test_it_is_known_where_each_format_lies_to_the_character() -> None:
+    rendered = as_markdown("a `b` **c**\n\n```py\nd\n```")
+    assert rendered.text == "a `b` **c**\n\n```py\nd\n```"
+    assert [(rendered.text[span.start : span.end], span.kind) for span in rendered.spans] == [
+        ("b", "code"),
+        ("c", "marked"),
+        ("d", "pre"),
+    ]
