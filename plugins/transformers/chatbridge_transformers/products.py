@@ -15,7 +15,7 @@ _LEAST = 1 << 18
 """Numbers in a matrix: what is smaller is over before it is worth a thought."""
 
 
-class FewRows(nn.Linear):
+class FewRows(nn.Linear):  # type: ignore[misc]
     """A linear layer that multiplies the matrix by the tokens, and not these by it, where there are a few tokens.
 
     MKL reads a matrix slowly where two to eight rows are multiplied by it, and so the whole step of a few
@@ -53,9 +53,9 @@ def quicken(model: Any) -> None:
             module.__class__ = FewRows
 
 
-def _gains(layer: nn.Linear) -> bool:
+def _gains(layer: Any) -> bool:
     weight = layer.weight
-    return (
+    return bool(
         weight.device.type == "cpu"
         and weight.dtype == torch.float32
         and weight.is_contiguous()

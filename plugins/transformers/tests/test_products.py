@@ -27,7 +27,7 @@ def test_a_layer_gives_the_same_numbers_whatever_the_number_of_rows(bias: bool, 
 
 @needs
 def test_only_layers_that_gain_by_it_are_replaced() -> None:
-    class Own(nn.Linear):
+    class Own(nn.Linear):  # type: ignore[misc]
         """Somebody else's layer, with a forward of its own."""
 
     model = nn.ModuleDict(
