@@ -108,9 +108,29 @@ def test_one_token_is_left_to_evaluate(tmp_path: Path) -> None:
 
 
 def test_short_states_are_not_worth_a_file(tmp_path: Path) -> None:
-    ids = IDS[: MIN_TOKENS - 1]
-    disk_cache(tmp_path).put(ids, state_of(ToyModel(), ids))  # type: ignore[arg-type]
-    assert not list(tmp_path.iterdir())
+    for length, files in ((MIN_TOKENS - 1, 0), (MIN_TOKENS, 1)):
+        ids = IDS[:length]
+        disk_cache(tmp_path).put(ids, state_of(ToyModel(), ids))  # type: ignore[arg-type]
+        assert len(list(tmp_path.iterdir())) == files
+
+
+def test_of_states_that_cannot_trim_the_longest_one_that_serves_is_taken(tmp_path: Path) -> None:
+    kept = disk_cache(tmp_path / "made" / "where it is not there")
+    for length in (70, 90, 80):
+        kept.put(IDS[:length], state_of(ToyModel(), IDS[:length]))  # type: ignore[arg-type]
+    found = [kept.longest(IDS[:length], whole=True)[1] for length in (70, 71, 80, 81, 90, 91, 120)]
+    assert found == [0, 70, 70, 80, 80, 90, 90]
+
+
+def test_a_state_may_be_smaller_than_its_ids(tmp_path: Path) -> None:
+    class Small(ToyState):
+        __slots__ = ()
+
+        def save(self) -> bytes:
+            return b""
+
+    disk_cache(tmp_path).put(IDS, Small(ToyModel(), []))
+    assert [stored.tokens for stored in DiskCache.contents(tmp_path)] == [tuple(IDS)]
 
 
 def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
@@ -293,7 +313,7 @@ def test_a_state_that_is_not_what_was_saved_is_given_up(tmp_path: Path) -> None:
 
 
 def test_closing_takes_no_longer_than_it_may(tmp_path: Path) -> None:
-    now = iter([0.0, 1.0, CLOSE_SECONDS + 1, CLOSE_SECONDS + 2])
+    now = iter([0.0, 1.0, CLOSE_SECONDS, CLOSE_SECONDS + 2])
     kept = DiskCache(tmp_path, "one", 1 << 30, clock=lambda: next(now))
     model = ToyModel()
     kept.put_all([([first, *IDS], state_of(model, [first, *IDS]), "") for first in (1, 2, 3)])  # type: ignore[misc]

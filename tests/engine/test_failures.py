@@ -234,3 +234,25 @@ def test_a_model_that_breaks_its_contract_fails_the_request(says: list[int], err
     outputs = drain(engine)
     assert error in str(outputs["r"].error)
     engine.close()
+
+
+class Lazy(ToyModel):
+    """Leaves out the last row of a step, or adds one."""
+
+    rows = -1
+
+    def step(self, rows: Sequence[Row]) -> list[list[int]]:
+        said = super().step(rows)
+        return said[:-1] if self.rows < 0 else [*said, []]
+
+
+@pytest.mark.parametrize("rows", [-1, 1])
+def test_a_model_that_answers_another_number_of_rows_is_broken(rows: int) -> None:
+    model = Lazy()
+    model.rows = rows
+    engine = Engine(model)
+    for id in ("a", "b"):
+        engine.submit(ask("hi", id=id))
+    with pytest.raises(ValueError, match=r"zip\(\)"):
+        engine.step()
+    engine.close()
