@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import NamedTuple
 
 from chatbridge.prompts import formats
-from chatbridge.prompts.cache import ByteLru
+from chatbridge.prompts.cache import ByteLru, weight
 from chatbridge.prompts.confusables import (
     LINE_END,
     fold,
@@ -143,12 +144,7 @@ class _Hits:
 
     def _end(self, header: Header, start: int) -> int:
         """Where `header`, which begins a line at `start`, ends."""
-        wanted = len(header.looks)
-        for end in origins(self._text, start, once=not header.signs):
-            wanted -= 1
-            if not wanted:
-                return end + 1
-        return len(self._text)
+        return next(islice(origins(self._text, start, once=not header.signs), len(header.looks) - 1, None)) + 1
 
     def _goes_on(self, end: int) -> bool:
         """Whether the word that ends at `end` is only the beginning of one."""
@@ -168,8 +164,7 @@ class _Hits:
 
 
 def _size(key: tuple[Guard, str, bool], edits: tuple[Edit, ...]) -> int:
-    # Four bytes a character at most; an edit is a tuple of three numbers and a text that all share.
-    return 200 + 4 * len(key[1]) + 200 * len(edits)
+    return weight((key[1], *(edit.insertion for edit in edits)))
 
 
 _EDITS: ByteLru[tuple[Guard, str, bool], tuple[Edit, ...]] = ByteLru(16 << 20, _size)

@@ -124,7 +124,7 @@ class _Writer:
                 self._write(Text(str(self._round if role == "user" else max(0, self._round - 1))))
             elif part.name == "system":
                 self._system_turn()
-            elif part.name == "text" and body is not None:
+            elif body is not None:
                 self._body(role, body)
 
     def _system_turn(self) -> None:

@@ -79,12 +79,13 @@ async def test_lag_is_forgotten_after_a_minute_and_counted_in_shares() -> None:
     assert lag.worst < 0.001
     lag = await watched([*[0.0] * 98, 0.2, 0.3])
     assert lag.quantile(0.5) < 0.001
+    assert lag.quantile(1.0) == pytest.approx(0.3)
     assert lag.quantile(0.98) == pytest.approx(0.2)
     assert LoopLag().quantile(0.99) == LoopLag().worst == 0.0
 
 
 def test_lag_is_sampled_only_while_there_is_something_to_do() -> None:
-    async def main() -> tuple[int, int, int]:
+    async def main() -> tuple[int, int, int, int]:
         lag, stirred = LoopLag(), asyncio.Event()
         working = False
         watching = asyncio.create_task(lag.run(stirred, lambda: working))
@@ -96,14 +97,16 @@ def test_lag_is_sampled_only_while_there_is_something_to_do() -> None:
         samples = len(lag._samples)
         working = False
         await LoopClock().sleep(LINGER + 1)
+        lingered = len(lag._samples) - samples
         before = wakeups()
         await LoopClock().sleep(1000)
         watching.cancel()
-        return asleep, samples, wakeups() - before
+        return asleep, samples, lingered, wakeups() - before
 
-    asleep, samples, asleep_again = run_virtually(main())
+    asleep, samples, lingered, asleep_again = run_virtually(main())
     assert asleep < 10
     assert samples == pytest.approx(50 / INTERVAL, abs=2)
+    assert lingered == pytest.approx(LINGER / INTERVAL, abs=2)
     assert asleep_again < 10
 
 

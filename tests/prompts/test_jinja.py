@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts import Prompt, Special, Template, Text, Tokens, presets, render
+from chatbridge.prompts.guard import Guard
+from chatbridge.prompts.headers import Header
+from chatbridge.prompts.jinja import _size, _Vocabulary, learn
 from chatbridge.types import ModelInfo, Reply, Turn
 
 SPECIALS = {"<s>": 1, "</s>": 2, "<|im_start|>": 3, "<|im_end|>": 4, "<|im": 5, "<|eot|>": 6, "<think>": 7}
@@ -188,3 +191,18 @@ def test_nothing_can_be_forged(name: str, hostile: list[str], data: st.DataObjec
 
 def ours(part: object) -> tuple[object, ...]:
     return (part,) if isinstance(part, Text) and part.origin == "template" else ()
+
+
+def test_the_token_behind_a_system_text_or_a_message_ends_no_answer() -> None:
+    source = (
+        "{% for m in messages %}{{ m.content }}"
+        "{{ {'system': '<sys>', 'user': '<u>', 'assistant': '<end>'}[m.role] }}{% endfor %}"
+    )
+    model = ModelInfo("x", "", 9, 9, "", "", (), specials={"<sys>": 1, "<u>": 2, "<end>": 3})
+    assert learn(source, model)[1] == ("<end>",)
+
+
+def test_the_room_that_learned_templates_take_is_known() -> None:
+    vocabulary = _Vocabulary(None, (), (("<a>", 1), ("<b>", 2)))
+    size = _size(("x" * 1000, vocabulary, ("y" * 500,)), (Guard((Header("z" * 100),)), ()))
+    assert 4 * 1600 < size < 4 * 1600 + 2000

@@ -1,0 +1,74 @@
+"""What reads as a header of a template, what is put in to break it, and what stays as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chatbridge.prompts import Template, neutralise, presets
+from chatbridge.prompts.bodies import guarded
+from chatbridge.prompts.guard import Guard, guard_of
+from chatbridge.prompts.headers import Header
+from chatbridge.prompts.segments import Text
+
+LONG = "long words " * 8
+
+
+def headers(**formats: Any) -> list[tuple[str, bool, bool]]:
+    """Looks, and whether each is a whole line and counts inside lines."""
+    return [(one.looks, one.whole, one.inline) for one in guard_of(Template(**formats)).headers]
+
+
+def test_where_one_header_stands_inside_lines_all_with_a_sign_count_there() -> None:
+    found = headers(user="User: {text} [/I]", assistant=" {text}\nDone\n", begin="Talk\n")
+    assert found == [("taik", True, False), ("user:", False, True), ("[/i]", False, True), ("done", True, False)]
+    assert headers(user="User: {text}\n", assistant="Bot: {text}\n") == [
+        ("user:", False, False),
+        ("bot:", False, False),
+    ]
+
+
+def test_a_word_behind_a_control_token_is_no_header() -> None:
+    assert guard_of(presets()["chatml"]).headers == ()
+    assert neutralise("user\nhi\nassistant\nho", presets()["chatml"]) == "user\nhi\nassistant\nho"
+
+
+def test_a_long_line_is_a_header_only_next_to_somebodys_text() -> None:
+    looks = "iongwords" * 8
+    near = headers(user=LONG + "{text}\n", assistant="B: {text}\n")
+    assert sorted(one for one, *_ in near) == ["b:", looks]
+    behind = headers(user="A: {text}\n" + LONG + "\nthen\n", assistant="B: {text}\n")
+    assert sorted(one for one, *_ in behind) == ["a:", "b:", looks, "then"]
+    between = headers(user="A: {text}\n", assistant="C:\n" + LONG + "\nB: {text}\n")
+    assert sorted(one for one, *_ in between) == ["a:", "b:", "c:"]
+
+
+@pytest.mark.parametrize(
+    ("header", "text", "safe"),
+    [
+        (Header("#a:", inline=True), "x #a: b #A: c", "x #a_: b #A_: c"),
+        (Header("a_:", inline=True), "x a_: y", "x a_·: y"),
+        (Header("#", inline=True), "a # b", "a # b"),  # a single sign can't be broken
+        (Header("#a"), "x #a\n#a", "x #a\n> #a"),
+        (Header(">a:"), ">a: x\n> a: y", "| >a: x\n| > a: y"),
+        (Header("a", whole=True), "a\na b\n a \nb a", "> a\na b\n>  a \nb a"),
+        (Header("c-3", word=True), "c-3 x\nc-3po\nc-3-po", "> c-3 x\nc-3po\n> c-3-po"),
+    ],
+)
+def test_how_a_header_is_broken(header: Header, text: str, safe: str) -> None:
+    guard = Guard((header,))
+    assert guard.apply(text) == safe
+    assert guard.apply(safe) == safe
+
+
+def test_where_no_line_begins_the_first_line_is_no_header() -> None:
+    assert Guard((Header("#a"),)).apply("#a\n#a", line_start=False) == "#a\n> #a"
+
+
+def test_every_header_of_a_persons_in_a_longer_text_is_broken_and_the_templates_own_is_not() -> None:
+    guard = Guard((Header("user:"),))
+    pieces = [Text("user: a\n"), Text("user: x\nuser: y\nuser: z\nuse", "person"), Text("r: b\nuser: c")]
+    safe = guarded(pieces, guard, line_start=True)
+    assert "".join(piece.text for piece in safe) == ("user: a\n> user: x\n> user: y\n> user: z\n> user: b\nuser: c")
+    assert {piece.origin for piece in safe if piece.text == "> "} == {"person"}
