@@ -61,7 +61,7 @@ class StreamingDetokenizer:
         if (cut := self._stop.find(self._raw[before:])) is not None:
             self._raw = self._raw[: before + cut]
             self.stopped = True
-        return self._emit(withheld=0 if self.stopped else self._stop.begun)
+        return self._emit(withheld=self._stop.begun)
 
     def finish(self) -> list[TextDelta]:
         """What was withheld and can be shown after all, now that nothing follows."""
