@@ -206,3 +206,24 @@ def test_the_room_that_learned_templates_take_is_known() -> None:
     vocabulary = _Vocabulary(None, (), (("<a>", 1), ("<b>", 2)))
     size = _size(("x" * 1000, vocabulary, ("y" * 500,)), (Guard((Header("z" * 100),)), ()))
     assert 4 * 1600 < size < 4 * 1600 + 2000
+
+
+def test_each_side_of_a_content_is_stripped_where_the_template_does_it() -> None:
+    source = "{% for m in messages %}<{{ m.content.lstrip() if loop.first else m.content.rstrip() }}>{% endfor %}"
+    turns = [Turn("user", " a "), Turn("assistant", " b "), Turn("user", " c ")]
+    assert flat(render(presets()["model"], turns, info=info(source)).prompt) == "<s><a >< b>< c>"
+
+
+def test_a_system_text_before_a_first_answer_stands_in_a_message_where_no_system_text_is_taken() -> None:
+    turns = [Turn("system", "Be kind."), Turn("assistant", "Welcome"), Turn("user", "a")]
+    rendered = render(presets()["model"], turns, info=info(STRICT))
+    assert flat(rendered.prompt) == "<s>[INST] Be kind. [/INST] Welcome</s>[INST] a [/INST]"
+    assert "takes no system text" in rendered.notes[0]
+
+
+def test_the_names_of_begin_and_end_are_the_models_own_tokens() -> None:
+    source = "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}</s>{% endfor %}"
+    prompt = prompt_of(source, Turn("user", "a"))
+    assert prompt == (Special("bos"), Text("a", "person"), Special("eos"), Special("</s>"))
+    bare = ModelInfo("toy", "llama", 99, 99, "f", "v", (), None, chat_template=source)
+    assert render(presets()["model"], [Turn("user", "a")], info=bare).prompt == (Text("a", "person"), Text("</s>"))
