@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import queue
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -16,6 +18,8 @@ from chatbridge.errors import InvalidRequest, ModelLoadError
 from chatbridge.prompts.segments import Special, Text
 from chatbridge.sampling import Sampling
 from chatbridge.testing.toy import ToyModel
+from chatbridge.types import Finish
+from chatbridge.worker import __main__ as worker_main
 from chatbridge.worker.__main__ import _out_of_memory, _Worker
 from chatbridge.worker.protocol import (
     Cancel,
@@ -23,15 +27,22 @@ from chatbridge.worker.protocol import (
     Failure,
     FromWorker,
     Generate,
+    Load,
+    Loaded,
+    LoadFailed,
+    Loading,
     Pause,
     Paused,
+    Ping,
     Pong,
     Query,
     QueryResult,
     RequestEvent,
     Step,
     StepEvents,
+    ToWorker,
     read_from_worker,
+    to_worker,
 )
 
 
@@ -164,3 +175,95 @@ def test_a_failure_is_the_same_error_on_the_other_side() -> None:
 def test_where_memory_is_out_the_limit_is_named_if_there_is_one() -> None:
     assert "memory_limit of 1.5 GiB (gone)" in _out_of_memory(3 << 29, MemoryError("gone"))
     assert "there is not enough memory for the model (gone)" in _out_of_memory(None, MemoryError("gone"))
+
+
+class Lines:
+    """What the parent says; it never ends, since a worker whose parent is gone ends its process."""
+
+    def __init__(self) -> None:
+        self.said: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def readline(self) -> bytes:
+        return self.said.get()
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            yield self.said.get()
+
+
+class Running:
+    """A worker that runs on a thread of this process."""
+
+    def __init__(self, lines: BinaryIO, connection: socket.socket) -> None:
+        self._said, self._lines = Lines(), lines
+        self.worker = _Worker(self._said, connection)  # type: ignore[arg-type]
+        self._thread = threading.Thread(target=self.worker.run)
+        self._thread.start()
+
+    def say(self, message: ToWorker) -> None:
+        self._said.said.put(to_worker(message))
+
+    def told(self) -> FromWorker:
+        return read_from_worker(self._lines.readline())
+
+    def load(self, **options: object) -> None:
+        kept, paths = dict(options), [*sys.path]
+        self.say(
+            Load("chatbridge.testing.toy", "load_toy", "chatbridge.testing.toy", "ToyOptions", kept, 2, paths, 99, 7)
+        )
+
+    def end_of(self, id: str) -> Finish:
+        """The end of a request, past all that is told before it."""
+        while True:
+            message = self.told()
+            for event in message.events if isinstance(message, StepEvents) else ():
+                if event.id == id and event.chunk is not None and event.chunk.finish is not None:
+                    return event.chunk.finish
+
+    def ended(self) -> None:
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    limits: list[int | None] = []
+    monkeypatch.setattr(worker_main, "limit_memory", limits.append)
+    ours, theirs = socket.socketpair()
+    ours.settimeout(60)
+    with ours, theirs, ours.makefile("rb") as lines:
+        yield Running(lines, theirs)
+    assert limits == [1 << 50]
+
+
+def test_a_worker_loads_answers_and_ends(running: Running) -> None:
+    running.load(eos_every=10**9)
+    assert running.told() == Loading(0.5, "inventing letters")
+    loaded = running.told()
+    assert isinstance(loaded, Loaded)
+    assert loaded.info.name == "toy"
+    running.say(Ping())
+    assert running.told() == Pong(0.0, 0, True, 0.0)
+    running.say(Generate(ask("a", tokens=3)))
+    assert running.end_of("a").reason == "length"
+    running.say(Ping())
+    assert running.told() == Pong(0.0, 0, False, 0.0)
+    running.say(Query(1, (Text("hi"),), True))
+    assert running.told() == QueryResult(1, 2)
+    running.say(Generate(ask("b", tokens=4000)))
+    assert running.told() == Step(("b",))
+    running.say(Close())
+    assert running.end_of("b").reason == "cancelled"
+    running.ended()
+    engine = running.worker._engine
+    assert engine is not None
+    assert (engine.idle, engine.stats()["kept_states"]) == (True, 0)
+    assert engine._states.cache.max_bytes == 7
+    assert engine._scheduler.max_batch == 2
+
+
+def test_a_worker_whose_model_can_not_be_loaded_says_why_and_ends(running: Running) -> None:
+    running.load(fail_load="the file is gone")
+    assert isinstance(running.told(), Loading)
+    assert running.told() == LoadFailed(Failure("ModelLoadError", "the file is gone"))
+    running.ended()
