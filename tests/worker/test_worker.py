@@ -209,7 +209,9 @@ class Running:
     def load(self, **options: object) -> None:
         kept, paths = dict(options), [*sys.path]
         self.say(
-            Load("chatbridge.testing.toy", "load_toy", "chatbridge.testing.toy", "ToyOptions", kept, 2, paths, 99, 7)
+            Load(
+                "chatbridge.testing.toy", "load_toy", "chatbridge.testing.toy", "ToyOptions", kept, 2, paths, 1 << 50, 7
+            )
         )
 
     def end_of(self, id: str) -> Finish:
