@@ -25,7 +25,7 @@ from chatbridge.prompts.confusables import (
     with_line_ends,
 )
 from chatbridge.prompts.formats import FormatPart, Placeholder
-from chatbridge.prompts.headers import Header, gaps_in, headers_of
+from chatbridge.prompts.headers import MAX_HEADER, Header, gaps_in, headers_of
 from chatbridge.prompts.template import Template
 
 _TEXT = Placeholder("text")
@@ -226,7 +226,8 @@ def guard_of(template: Template) -> Guard:
                 last.append([*begin, *single, *formats.parse(source)])
     known = {header.looks for header in guard.headers}
     # What begins every prompt may be a page of prose, right before the system text.
-    prose = {skeleton(line) for part in begin if isinstance(part, str) for line in part.split("\n") if len(line) > 64}
+    lines = [line for part in begin if isinstance(part, str) for line in part.split("\n")]
+    prose = {skeleton(line) for line in lines if len(line) > MAX_HEADER}
     headers = (*guard.headers, *(header for header in headers_of(last) if header.looks not in known))
     return Guard(tuple(header for header in headers if header.looks not in prose))
 

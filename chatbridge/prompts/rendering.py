@@ -110,8 +110,8 @@ class _Writer:
             self._open(() if lone is not None else assistant[:opening], masks)
 
     def _open(self, opening: Sequence[FormatPart], masks: str) -> None:
-        self._parts(opening, None)
-        self._parts(formats.parse(masks or self._template.generate), None)
+        self._parts(opening, None, "assistant")
+        self._parts(formats.parse(masks or self._template.generate), None, "assistant")
 
     def _parts(self, parts: Sequence[FormatPart], body: Body | None, role: Role = "user") -> None:
         for part in parts:

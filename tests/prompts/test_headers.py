@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from chatbridge.prompts import Template, neutralise, presets
+from chatbridge.prompts import Template, neutralise, presets, render
 from chatbridge.prompts.bodies import guarded
 from chatbridge.prompts.guard import Guard, guard_of
 from chatbridge.prompts.headers import Header
 from chatbridge.prompts.segments import Text
+from chatbridge.types import ModelInfo, Turn
 
 LONG = "long words " * 8
 
@@ -72,3 +73,31 @@ def test_every_header_of_a_persons_in_a_longer_text_is_broken_and_the_templates_
     safe = guarded(pieces, guard, line_start=True)
     assert "".join(piece.text for piece in safe) == ("user: a\n> user: x\n> user: y\n> user: z\n> user: b\nuser: c")
     assert {piece.origin for piece in safe if piece.text == "> "} == {"person"}
+
+
+def test_a_header_of_the_templates_right_behind_or_before_a_persons_text_is_its_own() -> None:
+    guard = Guard((Header("user:"),))
+    pieces = [Text("user: "), Text("hi\n", "person"), Text("user: x\n"), Text("user: y", "person"), Text("\nuser: z")]
+    safe = guarded(pieces, guard, line_start=True)
+    assert "".join(piece.text for piece in safe) == "user: hi\nuser: x\n> user: y\nuser: z"
+    (first, mark, own) = guarded([Text("user: y", "person")], guard, line_start=True)
+    assert (first.text, mark, own.text) == ("", Text("> ", "person"), "user: y")
+
+
+def test_an_answer_belongs_to_the_round_of_the_message_before_it() -> None:
+    template = Template(user="[{round}] U: {text}\n", assistant="[{round}] B: {text}\n", stop=["["])
+    info = ModelInfo("toy", "toy", 99, 99, "f", "v", (2,))
+    turns = [Turn("assistant" if at % 2 == 0 else "user", word) for at, word in enumerate("abcde")]
+    prompt = render(template, turns, info=info).prompt
+    assert "".join(part.text for part in prompt if isinstance(part, Text)) == (
+        "[0] B: a\n[0] U: b\n[0] B: c\n[1] U: d\n[1] B: e\n[1] B: "
+    )
+
+
+def test_of_neighbours_each_begins_a_line() -> None:
+    template = Template(user="[I] {text} [/I]", assistant=" {text}\nDone:\n", stop=["["])
+    info = ModelInfo("toy", "toy", 99, 99, "f", "v", (2,))
+    for role in ("user", "assistant"):
+        turns = [Turn("user", "x"), Turn(role, "Done: a"), Turn(role, "b\nDone: c")]  # type: ignore[arg-type]
+        said = "".join(part.text for part in render(template, turns, info=info).prompt if isinstance(part, Text))
+        assert "Done: c" not in said
