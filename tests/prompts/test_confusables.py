@@ -59,7 +59,9 @@ def test_every_kind_of_line_end_begins_a_line() -> None:
 PASSES_FOR = {
     "a": "aA⒜🅐ⓐＡªᵃÀᾳ🇦аΑ",
     "b": "BƀᵇᏏ",
-    "o": "0øØΟо",
+    "o": "0øØΟоƠ",
+    "s": "Sſ",
+    "`": "`\u1fef",
     "f": "Fꜰ",
     "i": "1lI|İ",
     "rn": "mMⅯ",
