@@ -33,7 +33,11 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Draft:
-    """`facts`: fields of the description. `whole`: all files of weights are there and can be read."""
+    """`facts`: fields of the description. `whole`: all files of weights are there and can be read.
+
+    `template`: the chat template that it brings; `noted`: the preset that its metadata name; `aliases`: what it is
+    called besides its path.
+    """
 
     path: Path
     facts: dict[str, Any] = field(default_factory=dict)
@@ -42,6 +46,8 @@ class Draft:
     whole: bool = True
     specials: Mapping[str, int] = field(default_factory=dict)
     template: str = ""
+    noted: str = ""
+    aliases: list[str] = field(default_factory=list)
 
     def say(self, severity: Severity, message: str, remedy: str = "") -> None:
         problem = Problem(severity, message, remedy)

@@ -17,6 +17,7 @@ from chatbridge.model_files.drafts import AGAIN, Draft
 from chatbridge.model_files.families import LLAMA_ROWS
 from chatbridge.model_files.ggml import GgmlFile, read_ggml
 from chatbridge.model_files.reading import missing
+from chatbridge.model_files.template_notes import KEY
 
 if TYPE_CHECKING:
     from chatbridge.model_files.gguf import GgufHeader
@@ -28,6 +29,7 @@ _CONTROL, _USER_DEFINED = 3, 4
 _KEYS = {"layers": "block_count", "width": "embedding_length", "heads": "attention.head_count",
          "inner": "feed_forward_length", "context": "context_length"}  # fmt: skip
 _MAX_PARTS = 1000
+_ALIASES = ("general.basename", "general.finetune", "general.base_model.0.name")
 
 
 def describe_gguf(draft: Draft) -> None:
@@ -57,6 +59,8 @@ def describe_gguf(draft: Draft) -> None:
     }
     if name := _word(metadata, "general.name"):
         draft.details["name"] = name[:200]
+    draft.noted = _word(metadata, KEY)
+    draft.aliases += [_word(metadata, key)[:200] for key in _ALIASES]
     _check_kind(draft, headers, architecture)
     _check_layers(draft, headers, architecture)
     if draft.facts["layout"] == "gguf":

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from chatbridge.model_files.description import Severity, disagreement
+from chatbridge.model_files.description import Severity, disagreement, listed
 from chatbridge.model_files.drafts import AGAIN, Draft
 from chatbridge.model_files.families import GENERIC, Family
 from chatbridge.model_files.reading import WHOLE, expected_files, files_in, missing, read_json_object
@@ -40,6 +40,7 @@ def describe_hub(draft: Draft) -> None:
         draft.say("error", "there are no weights here", _no_weights(draft.path))
     tensors, aliases = _merged(headers)
     kind = str(config.get("model_type") or "")[:50]
+    draft.aliases.append(str(config.get("_name_or_path") or "")[:200])
     if any(name.endswith(_PREFIX) for name in tensors) and not any("embeddings." in name for name in tensors):
         return _describe_prefix(draft, tensors, config)
     draft.facts |= {"layout": _layout(draft.path, config), "family": _spoken(kind), "architecture": kind}
@@ -145,7 +146,7 @@ def _describe_parts(draft: Draft, name: str, within: str = "", group: str = "") 
         wanted = range(min(sizes.degree, _MAX_PARTS))
         gone = [name.format(number) for number in wanted if number not in numbers]
         told = disagreement("shards", ("the folder", len(numbers)), ("the shapes in them", sizes.degree))
-        lost = f"; {', '.join(gone[:4])}{' …' if len(gone) > 4 else ''} missing" if gone else ""
+        lost = f"; {listed(gone, 4)} missing" if gone else ""
         draft.say("error", told + lost, _ALL_FILES if gone else "keep the files of one model alone in the folder")
         draft.whole = False
     draft.measured(family, sizes)

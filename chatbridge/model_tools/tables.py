@@ -179,6 +179,11 @@ model whose keys have as many heads as its queries. The first line that fits.
 """
 
 
+def context_note(tokens: int) -> str:
+    """What people are told where a context was taken from `META_CONTEXTS`."""
+    return f"params.json says no context: {tokens:,} tokens are what such a model has"
+
+
 def form_of(layout: str, kind: str) -> Form | None:
     """The form that a model has, if it is one of those that are converted."""
     return next((form for form in FORMS if form.layout == layout and kind in form.kinds), None)

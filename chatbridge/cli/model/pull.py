@@ -98,7 +98,10 @@ def fetch(
     patience = replace(patience or Patience(), tell=lambda words: echo(words, err=True))
     shown = without_secrets(source) if "://" in source else source
     words = ["model", "pull", shown, *(["--revision", revision] if revision else ())]
-    report = Report(shlex.join([*words, *(word for pattern in include for word in ("--include", pattern))]))
+    report = Report(
+        shlex.join([*words, *(word for pattern in include for word in ("--include", pattern))]),
+        template=named.template if named and named.template != "model" else "",
+    )
     try:
         work = look(parsed, folder, wanted, sha256=sha256, timeout=timeout, patience=patience)
         echo(_plan(work), err=True)

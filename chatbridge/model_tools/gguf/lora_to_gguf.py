@@ -17,6 +17,7 @@ import numpy as np
 
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.description import disagreement
+from chatbridge.model_files.template_notes import KEY
 from chatbridge.model_tools.converter import Conversion
 from chatbridge.model_tools.gguf.gguf_plan import row_order
 from chatbridge.model_tools.gguf_file import GgufFile
@@ -54,8 +55,18 @@ def convert(work: Conversion) -> None:
             "convert", to=target, tensors=len(tensors), alpha=alpha, architecture=base.form.architecture,
             base=base.told, heads=base.sizes["heads"], norm=norm, notes=adapter.notes,
         )  # fmt: skip
-        key = repr((target, base.form.architecture, dict(base.sizes), [one.sha256 for one in work.report.sources]))
-        head = GgufFile(base.form.architecture, _fields(adapter, alpha, _TYPES[target][1]), tensors)
+        key = repr(
+            (
+                target,
+                work.report.template,
+                base.form.architecture,
+                dict(base.sizes),
+                [one.sha256 for one in work.report.sources],
+            )
+        )
+        head = GgufFile(
+            base.form.architecture, _fields(adapter, alpha, _TYPES[target][1], work.report.template), tensors
+        )
         work.progress.begin(f"writing {target}", sum(tensor.nbytes for tensor in tensors))
         write_tensors(work.output, head, tensors, key, work.progress, work.report.check_sources)
     work.report.write(work.output)
@@ -65,13 +76,15 @@ def _unfit(adapter: Adapter, why: str) -> ModelLoadError:
     return ModelLoadError(f"{adapter.path}: {why}; {MERGE}")
 
 
-def _fields(adapter: Adapter, alpha: float, file_type: int) -> Callable[[gguf.GGUFWriter], None]:
+def _fields(adapter: Adapter, alpha: float, file_type: int, template: str) -> Callable[[gguf.GGUFWriter], None]:
     def write(writer: gguf.GGUFWriter) -> None:
         writer.add_type("adapter")
         writer.add_name(adapter.path.absolute().name)
         writer.add_file_type(file_type)
         writer.add_string("adapter.type", "lora")
         writer.add_float32("adapter.lora.alpha", alpha)
+        if template:
+            writer.add_string(KEY, template)
 
     return write
 

@@ -190,9 +190,9 @@ def copy_tokenizer(source: Path, folder: Path, form: FolderForm, *, llama: bool)
                 _json(folder / name, TOKENIZER_FILES[name])
 
 
-def copy_template(source: Path, folder: Path) -> None:
-    """A model's chat template, where none has come with the tokenizer."""
-    if not chat_template_in(folder) and (template := chat_template_in(source)):
+def copy_template(source: Path, folder: Path, *, other: bool = False) -> None:
+    """A model's chat template, where none has come with the tokenizer. `other`: in the place of what has, too."""
+    if (other or not chat_template_in(folder)) and (template := chat_template_in(source)):
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 

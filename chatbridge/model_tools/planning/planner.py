@@ -147,8 +147,8 @@ def _backends_of_files(path: Path, backends: Mapping[str, BackendType]) -> tuple
 
 
 def _not_installed(names: list[str]) -> str:
-    from chatbridge.plugins.manager import FIRST_PARTY
+    from chatbridge.plugins.manager import install_command
 
-    packages = [FIRST_PARTY["backend"][name] for name in names if name in FIRST_PARTY["backend"]]
+    commands = [command for name in names if (command := install_command("backend", name))]
     what = " or ".join(names)
-    return f"the backend {what} is not installed" + (f": pip install {packages[0]}" if packages else "")
+    return f"the backend {what} is not installed" + (f": {commands[0]}" if commands else "")
