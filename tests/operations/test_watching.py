@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from chatbridge.operations import monitor
 from chatbridge.operations.lag import INTERVAL, KEPT, LINGER, QUIET, LoopLag
 from chatbridge.operations.metrics import Metrics
 from chatbridge.operations.monitor import Page, serving
-from chatbridge.operations.service import _health
+from chatbridge.operations.service import _health, _metrics
 from chatbridge.testing import (
     FakeService,
     Fault,
@@ -308,3 +309,27 @@ async def test_the_monitor_reads_no_body_and_keeps_nobody(monkeypatch: pytest.Mo
             assert (await reader.read()).endswith(b"fine")
             writer.close()
         assert (await said(b"GET /healthz HTTP/1.1\r\n\r\n")).endswith(b"fine")
+
+
+async def test_health_tells_in_numbers_how_it_is(tmp_path: Path) -> None:
+    async with bridge_with(scripted(ScriptedBackend("Yes.")), tmp_path / "db") as bridge:
+        page = _health(bridge, await watched([0.0, 0.123456, 0.01]))
+        assert page.status == "200 OK"
+        assert json.loads(page.body) == {
+            "status": "ok",
+            "bots": {},
+            "models": [],
+            "model_states": {},
+            "in_hand": 0,
+            "damaged_rows": 0,
+            "event_loop_lag_seconds": 0.1235,
+        }
+
+
+def test_without_the_library_of_metrics_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    metrics, missing = _metrics(LoopLag())
+    assert (metrics, missing) == (None, "metrics need prometheus-client: pip install 'chatbridge[metrics]'")
+    monkeypatch.undo()
+    metrics, missing = _metrics(LoopLag())
+    assert (metrics is None, missing) == (False, "")
