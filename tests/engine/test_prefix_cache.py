@@ -187,7 +187,7 @@ def test_where_bytes_run_out_what_takes_most_for_each_token_goes_first() -> None
         def nbytes(self) -> int:
             return 1000
 
-    for most_bytes, left in ((1100, "light"), (MANY, "heavy")):
+    for most_bytes, left in ((1100, "light"), (2 * 1000 + 4 * 8, "heavy"), (MANY, "heavy")):
         model = ToyModel()
         cache = PrefixCache(True, most_bytes, 9)
         for kind, tokens in ((ToyState, text("abc")), (Heavy, text("x", 30)), (Heavy, text("y", 100))):
@@ -197,6 +197,19 @@ def test_where_bytes_run_out_what_takes_most_for_each_token_goes_first() -> None
         cache.shrink(2)
         kept = {len(entry.tokens) for entry in cache.newest()}
         assert (3 in kept) == (left == "light")
+
+
+@pytest.mark.parametrize("can_trim", [True, False])
+def test_where_one_of_several_with_the_same_blocks_goes_the_others_are_found_still(can_trim: bool) -> None:
+    model, story = ToyModel(can_trim=can_trim), text("abcd", 16)
+    cache = PrefixCache(can_trim, MANY, 9)
+    for end in ("xxx", "yyy", "xxx"):
+        cache.put(story + text(end), state_of(model, story + text(end)))
+    assert len(cache) == 2, "of equal ones the old one goes"
+    assert cache.shared(story + text("z")) == 64
+    assert fetched(cache, story + text("yyyz")) == 67
+    cache.clear()
+    assert (cache.shared(story + text("z")), fetched(cache, story + text("yyyz"))) == (0, 0)
 
 
 def test_what_states_begin_with_is_told_in_whole_blocks() -> None:
