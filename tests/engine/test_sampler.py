@@ -232,3 +232,12 @@ def test_where_chances_are_rounded_to_less_than_one_the_last_is_drawn() -> None:
 
 def test_a_seed_draws_the_same_in_every_version() -> None:
     assert draws(LogitsSampler(plain(seed=7)), 12) == [5, 5, 1, 1, 1, 4, 1, 1, 1, 1, 5, 1]
+
+
+@pytest.mark.parametrize("shift", [-1e6, 1e6])
+def test_how_large_all_logits_are_makes_no_difference(shift: float) -> None:
+    for options in (plain(top_p=0.8), plain(typical_p=0.6), plain(min_p=0.1)):
+        ids, chances = LogitsSampler(options).probabilities(LOGITS)
+        again, same = LogitsSampler(options).probabilities(LOGITS + shift)
+        assert again.tolist() == ids.tolist()
+        assert same.tolist() == pytest.approx(chances.tolist(), rel=1e-6)
