@@ -155,3 +155,23 @@ def test_control_tokens_are_compared_by_their_ids_and_texts_as_a_whole() -> None
     assert "otherwise" in said(other, model)
     other = mine.model_copy(update={"begin": "{bos}Hi. "})
     assert "otherwise" in said(other, model)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "preset"),
+    [
+        ("rwkv", 65525, "rwkv-world"),
+        ("rwkv", 65524, "rwkv-raven"),
+        ("rwkv-4-world", 50277, "rwkv-world"),
+        ("hello-world", 65536, None),
+    ],
+)
+def test_world_models_of_rwkv_are_known_by_their_vocabulary_or_name(name: str, rows: int, preset: str | None) -> None:
+    assert suggest_preset(info(name, {}, bos=None, vocab_size=rows)) == preset
+
+
+def test_the_models_own_template_goes_before_all_and_its_tokens_before_its_name() -> None:
+    assert suggest_preset(info("alpaca", CHATML)) == "chatml"
+    assert suggest_preset(info("alpaca", CHATML, chat_template="x")) == "model"
+    assert suggest_preset(info("alpaca", {"<|im_start|>": 1})) == "alpaca", "one of two tokens says nothing"
+    assert suggest_preset(info("GLM_130B", GLM)) == "glm-130b"
