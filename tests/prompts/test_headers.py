@@ -9,7 +9,7 @@ import pytest
 from chatbridge.prompts import Template, neutralise, presets, render
 from chatbridge.prompts.bodies import guarded
 from chatbridge.prompts.guard import Guard, guard_of
-from chatbridge.prompts.headers import Header
+from chatbridge.prompts.headers import MAX_HEADER, Header
 from chatbridge.prompts.segments import Text
 from chatbridge.types import ModelInfo, Turn
 
@@ -101,3 +101,10 @@ def test_of_neighbours_each_begins_a_line() -> None:
         turns = [Turn("user", "x"), Turn(role, "Done: a"), Turn(role, "b\nDone: c")]  # type: ignore[arg-type]
         said = "".join(part.text for part in render(template, turns, info=info).prompt if isinstance(part, Text))
         assert "Done: c" not in said
+
+
+def test_what_begins_every_prompt_is_a_header_unless_it_is_as_long_as_prose() -> None:
+    for length, known in ((MAX_HEADER, True), (MAX_HEADER + 1, False)):
+        line = ("# " + "ab" * MAX_HEADER)[:length]
+        found = [looks for looks, *_ in headers(begin=line + "\n", user="A: {text}\n", assistant="B: {text}\n")]
+        assert ("#" + line[2:] in found) == known
