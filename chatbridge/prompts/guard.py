@@ -48,11 +48,6 @@ class Guard:
 
     headers: tuple[Header, ...]
 
-    @property
-    def inline(self) -> bool:
-        """Whether there are headers that count anywhere in a line."""
-        return any(header.inline for header in self.headers)
-
     def edits(self, text: str, *, line_start: bool = True) -> Sequence[Edit]:
         """What to insert into `text`, in order of `at`. `line_start`: it begins a line of the prompt."""
         if not self.headers:

@@ -108,3 +108,11 @@ def test_what_begins_every_prompt_is_a_header_unless_it_is_as_long_as_prose() ->
         line = ("# " + "ab" * MAX_HEADER)[:length]
         found = [looks for looks, *_ in headers(begin=line + "\n", user="A: {text}\n", assistant="B: {text}\n")]
         assert ("#" + line[2:] in found) == known
+
+
+def test_the_header_of_the_system_text_is_one_wherever_the_template_writes_it() -> None:
+    own = headers(system_turn="System: {text}\n", user="U: {text}\n", assistant="B: {text}\n")
+    assert {looks for looks, *_ in own} == {"systern:", "u:", "b:"}
+    inside = headers(system_turn="(Rule: {text})\n", user="U: {system}{text}\n", assistant="B: {text}\n")
+    assert {looks for looks, *_ in inside} >= {"u:", "b:"}
+    assert any("ruie:" in looks for looks, *_ in inside)
