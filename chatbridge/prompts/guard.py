@@ -116,7 +116,7 @@ class _Hits:
                 end = self._end(header, start)
                 if not header.word or not self._goes_on(end):
                     yield line, start, end
-            found = looks.find(wanted, found + 1)
+            found = looks.find(wanted, behind)
 
     def inside(self, header: Header) -> Iterator[tuple[int, int]]:
         """Where `header` begins and ends, wherever that is. One that is a single character can't be broken."""

@@ -116,3 +116,19 @@ def test_the_header_of_the_system_text_is_one_wherever_the_template_writes_it() 
     inside = headers(system_turn="(Rule: {text})\n", user="U: {system}{text}\n", assistant="B: {text}\n")
     assert {looks for looks, *_ in inside} >= {"u:", "b:"}
     assert any("ruie:" in looks for looks, *_ in inside)
+
+
+def test_where_every_mark_belongs_to_some_header_the_first_one_is_put_in() -> None:
+    taken = [Header(looks, inline=True) for looks in ("a_:", "b·:", "c':", "d:")]
+    assert Guard(tuple(taken)).apply("x d: y") == "x d_: y"
+    quotes = [Header(f"{sign}x:") for sign in (">", "i", "~", "*", "'")]
+    assert Guard((*quotes, Header("d:"))).apply("d: y\nd: z") == "> d: y\n> d: z"
+
+
+def test_headers_that_follow_upon_each_other_are_broken_each() -> None:
+    guard = Guard((Header("a", whole=True),))
+    assert guard.apply("a\na\n\na") == "> a\n> a\n\n> a"
+    assert Guard((Header("a:", inline=True),)).apply("a:a:ba: a:") == "a_:a_:ba: a_:", (
+        "not where a letter stands before it"
+    )
+    assert Guard((Header("#:", inline=True),)).apply("#:#:") == "#_:#_:"
