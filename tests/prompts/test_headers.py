@@ -54,6 +54,7 @@ def test_a_long_line_is_a_header_only_next_to_somebodys_text() -> None:
         (Header("#a"), "x #a\n#a", "x #a\n> #a"),
         (Header(">a:"), ">a: x\n> a: y", "| >a: x\n| > a: y"),
         (Header("a", whole=True), "a\na b\n a \nb a", "> a\na b\n>  a \nb a"),
+        (Header("c-3", word=True), "c-3\u200bp x", "c-3\u200bp x"),
         (Header("c-3", word=True), "c-3 x\nc-3po\nc-3-po", "> c-3 x\nc-3po\n> c-3-po"),
     ],
 )
