@@ -9,11 +9,12 @@ import pytest
 import yaml
 from pydantic import Field, SecretStr, ValidationError
 
-from chatbridge import Options
+from chatbridge import Channel, Options
 from chatbridge.config import nodes
+from chatbridge.config.diagnostics import secrets_in
 from chatbridge.config.keys import ModelKeys, TopKeys
 from chatbridge.config.nodes import parse
-from chatbridge.config.settings import Keep
+from chatbridge.config.settings import BotSettings, ChannelSettings, Keep, ModelSettings, Settings
 from chatbridge.config.values import Values, file_keys
 
 
@@ -121,3 +122,33 @@ def test_what_a_variable_gave_is_known_by_its_name_and_kept_secret() -> None:
     assert document.failed == {("b", 2)}
     (told,) = document.diagnostics
     assert (told.location.line, told.message.partition(";")[0]) == (2, "the environment variable THREE is empty")
+
+
+class Hidden(Options):
+    by_name: dict[str, SecretStr] = Field(default_factory=dict)
+    some: list[SecretStr | int] | None = None
+    inside: list[Posted] = Field(default_factory=list)
+    plain: str = ""
+
+
+def test_every_text_where_secrets_may_be_is_one() -> None:
+    values = {"by_name": {"a": "x"}, "some": ["y", 5, {"k": "z"}], "inside": [{"secret": "w"}], "plain": "p"}
+    assert set(secrets_in(Hidden, values)) == {"x", "y", "z", "w"}
+    assert set(secrets_in(Hidden, {"plain": "p"})) == set()
+
+
+def test_the_settings_of_a_channel_are_the_nearest_that_say_something() -> None:
+    channels = {"c": ChannelSettings(prefix="c"), "p": ChannelSettings(prefix="p", history=True), "": ChannelSettings()}
+    bot = BotSettings("b", "f", Options(), ChannelSettings(prefix="b", history=False, pattern="b"), channels)
+    models = {name: ModelSettings(name, "toy", Options(), template=name) for name in ("one", "two")}
+    settings = Settings(models, {}, Path("db"), ChannelSettings(prefix="d", pattern="d", chance=0.5), {"b": bot})
+
+    def told(name: str, channel: Channel, **overrides: object) -> tuple[object, ...]:
+        found = settings.channel(name, channel, overrides=overrides)
+        return found.prefix, found.history, found.pattern, found.chance, found.model, found.template
+
+    assert told("nobody", Channel("c"))[:1] + told("nobody", Channel("c"))[2:] == ("d", "d", 0.5, "one", "one")
+    assert told("b", Channel("x")) == ("b", False, "b", 0.5, "one", "one")
+    assert told("b", Channel("c", parent="p")) == ("c", True, "b", 0.5, "one", "one")
+    assert told("b", Channel("c"), prefix="o", model="two") == ("o", False, "b", 0.5, "two", "two")
+    assert told("b", Channel("c"), template="own", model="gone") == ("c", False, "b", 0.5, "gone", "own")
