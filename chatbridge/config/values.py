@@ -99,7 +99,7 @@ class Values:
     def texts_from_files(self, at: KeyPath, entry: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
         """`entry` with `token_file: path` turned into `token`, for every key that takes text."""
         result = dict(entry)
-        for key in entry.keys() & {*file_keys(model)}:
+        for key in [key for key in file_keys(model) if key in entry]:
             target, key_path = key.removesuffix("_file"), (*at, key)
             del result[key]
             if target in entry:
