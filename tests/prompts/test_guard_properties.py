@@ -101,7 +101,9 @@ def test_behind_the_guard_no_header_is_left_and_honest_text_stays(preset: str, t
     if not holds_a_header(clean(text), template):
         assert safe == clean(text)
     assert neutralise(safe, template) == safe
-    if not guard_of(template).inline:  # inside lines a word before it ("superuser:") makes it none
+    if not any(
+        header.inline for header in guard_of(template).headers
+    ):  # inside lines a word before it ("superuser:") makes it none
         assert not holds_a_header(safe, template)
 
 
