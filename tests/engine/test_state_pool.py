@@ -175,3 +175,19 @@ def test_whoever_tries_a_request_alone_says_so() -> None:
     assert outputs["b"].error
     assert told[2:5] == [(("a", "b"), 7), (("a",), 4), (("b",), 3)]
     engine.close()
+
+
+@pytest.mark.parametrize("can_trim", [True, False])
+def test_to_go_back_a_state_is_trimmed_or_another_one_taken(can_trim: bool) -> None:
+    model = ToyModel(can_trim=can_trim)
+    pool = StatePool(model, 2, 1 << 20)
+    answered(pool, model, LETTERS[:2])
+    request = pool.acquire(LETTERS[:9], 9)
+    read(model, request, 6)
+    assert pool.rewind(request, 6) is request
+    back = pool.rewind(request, 4)
+    assert (back is request, back.model_state.length) == ((True, 4) if can_trim else (False, 2))
+    assert back.checkpoints == (() if can_trim else (8,))
+    pool.discard(back)
+    pool.close()
+    assert model.live == 0
