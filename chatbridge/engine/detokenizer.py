@@ -223,4 +223,4 @@ def opens_thinking(prompt: Prompt, decode: Decode) -> bool:
 
 def _begun(text: str, tag: str) -> int:
     """How many of the last characters of `text` begin the tag, which is not in it as a whole."""
-    return next(length for length in range(len(tag), -1, -1) if text.endswith(tag[:length]))
+    return max(length for length in range(len(tag)) if text.endswith(tag[:length]))

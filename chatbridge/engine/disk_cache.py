@@ -30,6 +30,8 @@ CLOSE_SECONDS = 3.0
 _MAGIC = b"chatbridge-state-2\n"
 _NO_ADAPTER = bytes(8)
 _NAME_BYTES = 16
+_PARTS = 16
+"""One of so many of a folder's room is written before its files are looked at, and is left free then."""
 _SUFFIX = ".state"
 
 
@@ -182,7 +184,7 @@ class DiskCache:
         """Drop what is too much, after a file of so many bytes; others may write there, too."""
         # Looking at all files takes a while where there are thousands: only now and then.
         self._written += written
-        if self._written < self.max_bytes // 16:
+        if self._written < self.max_bytes // _PARTS:
             return
         self._written = 0
         files = []
@@ -192,7 +194,7 @@ class DiskCache:
                 files.append((stat.st_mtime_ns, stat.st_size, path))
         total = sum(size for _, size, _ in files)
         for _, size, path in sorted(files):
-            if total <= self.max_bytes - self.max_bytes // 16:
+            if total <= self.max_bytes - self.max_bytes // _PARTS:
                 return
             total -= size
             self.drop(StoredState((), path))

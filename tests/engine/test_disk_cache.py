@@ -13,6 +13,7 @@ import pytest
 from chatbridge import BackendError, DiskCache, Finish, ModelLoadError, Prompt, Request, Sampling, Text, Tokens
 from chatbridge.engine.disk_cache import CLOSE_SECONDS, MIN_TOKENS, _read_stored
 from chatbridge.engine.engine import Engine
+from chatbridge.engine.state_pool import StatePool
 from chatbridge.testing import ToyModel
 from chatbridge.testing.toy import ToyState
 
@@ -343,3 +344,13 @@ def test_a_folder_that_cannot_be_used_is_an_error_with_its_name(tmp_path: Path) 
     asked = SimpleNamespace(keep_states=tmp_path / "file" / "states", keep_states_gib=1.0)
     with pytest.raises(ModelLoadError, match=r"keep_states: .*states can't be used"):
         DiskCache.from_options(asked, "mark")
+
+
+def test_a_state_that_reads_back_otherwise_is_not_tried_again(tmp_path: Path) -> None:
+    disk = disk_cache(tmp_path)
+    disk.put(IDS, state_of(ToyModel(), IDS))  # type: ignore[arg-type]
+    pool = StatePool(Shortening(), 2, 1 << 20, disk)
+    request = pool.acquire([*IDS, 1], len(IDS) + 1)
+    assert request.model_state.length == 0
+    assert disk.longest([*IDS, 1], whole=False) == (None, 0)
+    pool.discard(request)

@@ -37,8 +37,8 @@ def test_a_word_behind_a_control_token_is_no_header() -> None:
 
 def test_a_long_line_is_a_header_only_next_to_somebodys_text() -> None:
     looks = "iongwords" * 8
-    near = headers(user=LONG + "{text}\n", assistant="B: {text}\n")
-    assert sorted(one for one, *_ in near) == ["b:", looks]
+    near = headers(user=LONG + "{text}\nthen\n", assistant="B: {text}\nthen\n")
+    assert sorted(one for one, *_ in near) == ["b:", looks, "then"]
     behind = headers(user="A: {text}\n" + LONG + "\nthen\n", assistant="B: {text}\n")
     assert sorted(one for one, *_ in behind) == ["a:", "b:", looks, "then"]
     between = headers(user="A: {text}\n", assistant="C:\n" + LONG + "\nB: {text}\n")
