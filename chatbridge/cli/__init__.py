@@ -14,7 +14,7 @@ import click
 from chatbridge.cli import streams
 from chatbridge.cli.lazy_group import LazyGroup
 from chatbridge.cli.names import COMMANDS
-from chatbridge.cli.output import echo, echo_json
+from chatbridge.cli.output import FAILED, echo, echo_json
 from chatbridge.errors import ChatbridgeError
 
 _JSON = "chatbridge.json"
@@ -65,11 +65,14 @@ class _Group(LazyGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with _told_as_json(ctx.meta.get(_JSON, False)):
-                return super().invoke(ctx)
+                result = super().invoke(ctx)
         except OSError as error:
             raise _SystemFailure(error) from error
         except KeyboardInterrupt:  # click says "Aborted!", and ends with 1, which means something else
             sys.exit(130)
+        if ctx.meta.get(FAILED):
+            sys.exit(1)
+        return result
 
     def others(self) -> Mapping[str, click.Command]:
         """What plugins add through `register_commands`; a plugin can't take a name of ours."""

@@ -27,9 +27,9 @@ def find_model(word: str, settings: Settings, plugins: Plugins) -> ModelSettings
 
     Raises click.BadParameter for a name that nothing has, and ModelLoadError or PluginError for what can't be run.
     """
-    from chatbridge.model_tools.fetching.catalogue import catalogue
+    from chatbridge.model_tools.fetching.catalogue import catalogue, named
 
-    is_path, in_catalogue = _exists(word), word in catalogue()
+    is_path, in_catalogue = _exists(word), named(word)
     if word in settings.models:
         if is_path:
             echo(f"{word} is taken for the model of that name; for the file say -m ./{word}", err=True)
@@ -46,7 +46,7 @@ def find_model(word: str, settings: Settings, plugins: Plugins) -> ModelSettings
             )
         return _at_path(Path(word).expanduser(), settings, plugins)
     if in_catalogue:
-        return _of_catalogue(catalogue()[word], plugins)
+        return _of_catalogue(in_catalogue, plugins)
     raise _unknown(word, [*settings.models, *catalogue()], list(settings.models))
 
 

@@ -92,6 +92,18 @@ class ModelDescription:
         return not any(problem.severity == "error" for problem in self.problems)
 
 
+def at(path: Path, message: str) -> str:
+    """What is wrong with what lies at a path, which is named once, whatever the message has named already."""
+    return message if str(path) in message else f"{path}: {message}"
+
+
+def within(path: Path, message: str) -> str:
+    """The same where the path is known: its files by their names alone."""
+    for separator in ("/", "\\"):
+        message = message.replace(f"{path}{separator}", "")
+    return message.removeprefix(f"{path}: ")
+
+
 def disagreement(what: str, first: tuple[str, int], second: tuple[str, int]) -> str:
     """One number from two sources, as "width: config.json says 4,096, and the weights say 5,120"."""
     return f"{what}: {first[0]} says {first[1]:,}, and {second[0]} {second[1]:,}"

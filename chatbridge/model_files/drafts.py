@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from chatbridge.errors import ModelLoadError
-from chatbridge.model_files.description import ModelDescription, Problem, Severity, disagreement
+from chatbridge.model_files.description import ModelDescription, Problem, Severity, disagreement, within
 from chatbridge.model_files.families import Family
 from chatbridge.model_files.reading import read_json_object, read_tensors
 from chatbridge.model_files.shapes import Sizes, Tensors, types_in
@@ -50,7 +50,7 @@ class Draft:
     aliases: list[str] = field(default_factory=list)
 
     def say(self, severity: Severity, message: str, remedy: str = "") -> None:
-        problem = Problem(severity, message, remedy)
+        problem = Problem(severity, within(self.path, message), remedy)
         if len(self.problems) < MAX_PROBLEMS and problem not in self.problems:
             self.problems.append(problem)
 

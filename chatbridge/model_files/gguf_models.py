@@ -5,6 +5,7 @@ Reads headers alone; what `gguf.py` and `ggml.py` read is put into the words of 
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -141,6 +142,10 @@ def _check_kind(draft: Draft, headers: list[GgufHeader], architecture: str) -> N
         draft.details["rank"] = ", ".join(map(str, ranks[:10])) or "not told"
         if not ranks:
             draft.say("error", "it has no LoRA matrices: it has no effect", "convert it again")
+        alpha = metadata.get("adapter.lora.alpha")
+        if ranks and not (isinstance(alpha, int | float) and 0 < alpha < math.inf):
+            told = f"adapter.lora.alpha is {alpha!r:.60}, and should be a number above 0"
+            draft.say("error", told, "convert it again")
     elif kind == "mmproj" or architecture == "clip":
         draft.facts |= {"layout": "gguf-pictures", "family": "the picture part of a model"}
         draft.say("warning", "this is the picture part of a model", "give the file of its text part")

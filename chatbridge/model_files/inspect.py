@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from chatbridge.errors import ModelLoadError
-from chatbridge.model_files.description import ModelDescription, listed
+from chatbridge.model_files.description import ModelDescription, at, listed
 from chatbridge.model_files.drafts import Draft
 from chatbridge.model_files.gguf_models import describe_ggml, describe_gguf
 from chatbridge.model_files.kinds import encrypted_name, exists, kind_of
@@ -67,7 +67,7 @@ def refuse_unsound(found: ModelDescription) -> None:
     """Raise ModelLoadError with the first fault of what was inspected, if it has one."""
     for problem in found.problems:
         if problem.severity == "error":
-            raise ModelLoadError(f"{found.path}: {problem.words}")
+            raise ModelLoadError(at(found.path, problem.words))
 
 
 def sound_model(path: Path, others: Mapping[str, Collection[str]] | None = None) -> ModelDescription:

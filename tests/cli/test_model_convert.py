@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from chatbridge import ModelDescription
 from chatbridge.cli import cli, main
-from chatbridge.cli.model.making import stoppable
+from chatbridge.cli.model.making import lacks, stoppable
 from chatbridge.model_files.inspect import inspect_model
 from chatbridge.plugins.manager import Plugins
 from chatbridge.testing import fixtures
@@ -169,3 +172,29 @@ def test_a_report_of_no_use_is_told_and_the_model_is_sound(convert: Convert, met
         found = inspect_model(tmp_path / "hf")
         assert (found.sound, found.preset) == (True, "")
         assert any(told in problem.message for problem in found.problems)
+
+
+# --- what is wanted yet ----------------------------------------------------------------------------------------------
+
+
+def test_what_was_made_without_a_tokenizer_is_told_with_the_file_that_is_missing() -> None:
+    found = ModelDescription(Path("m"), "glm-130b", backends=("glm",))
+    assert "needs its tokenizer, which is not beside it: put ice_text.model into the folder" in lacks(found)
+    assert lacks(replace(found, tokens=150_000)) == ""
+
+
+def test_a_strategy_for_a_card_wants_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = {"needs": "a graphics card (cuda), as its strategy says"}
+    found = ModelDescription(Path("m.pth"), "rwkv", backends=("rwkv",), details=needs)
+    monkeypatch.setattr("chatbridge.model_tools.planning.machine.output_of", lambda *command: "")
+    assert lacks(found) == "It needs a graphics card (cuda), as its strategy says; none is seen on this machine."
+    card = "0, GPU-1, 40000, A100\n"
+    monkeypatch.setattr("chatbridge.model_tools.planning.machine.output_of", lambda *command: card)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if "torch" not in sys.modules:
+        assert lacks(found) == ""
+
+
+def test_what_can_be_made_is_told_in_plain_words() -> None:
+    for converter in Plugins().converters.values():
+        assert converter.spoken or "*" not in "".join(converter.makes), converter.name

@@ -77,7 +77,7 @@ def _chosen(found: ModelDescription, target: str, known: Iterable[Converter]) ->
     if not fitting:
         other = ELSEWHERE.get(found.layout, "`chatbridge model inspect` says what runs it")
         raise ModelLoadError(f"{what}, which nothing here converts; {other}")
-    words = ", ".join(dict.fromkeys(word for converter in fitting for word in converter.makes))
+    words = ", ".join(dict.fromkeys(word for converter in fitting for word in converter.spoken or converter.makes))
     packed = ""
     if "f16" in words and "q4_k_m" not in words:
         packed = "; to pack it, make f16 first, and `chatbridge model quantize` that"

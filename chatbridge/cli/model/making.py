@@ -53,11 +53,32 @@ def next_step(made: Path) -> str:
     from chatbridge.model_files.inspect import inspect_model
 
     found, where = inspect_model(made), word(made)
+    if lacking := lacks(found):
+        return f"{lacking} Look at it: chatbridge model inspect {where}"
     if not found.backends or found.layout in ("peft", "gguf-adapter"):
         return f"Look at it: chatbridge model inspect {where}"
     if not found.preset:
         return f"Talk to it by the template that it was trained with: chatbridge repl -m {where} -t NAME"
     return f"Talk to it: chatbridge repl -m {where}"
+
+
+def lacks(found: ModelDescription) -> str:
+    """What is wanted yet before it can be talked to, in a sentence; "" for nothing."""
+    from chatbridge.model_tools.planning.machine import this_machine
+
+    if found.layout in _TOKENIZERS and not found.tokens:
+        return f"To be talked to it needs its tokenizer, which is not beside it: {_TOKENIZERS[found.layout]}."
+    if (needs := found.details.get("needs")) and "cuda" in needs and not this_machine().cards:
+        return f"It needs {needs}; none is seen on this machine."
+    return ""
+
+
+_TOKENIZERS = {
+    "glm-130b": "put ice_text.model into the folder; the package icetk brings it",
+    "chatglm": "put ice_text.model into the folder, from THUDM/chatglm-6b on Hugging Face",
+    "huggingface": "put tokenizer.json or tokenizer.model into the folder, from where the model was published",
+}
+"""What the tokenizer's file is called and where it comes from, by the form of a model."""
 
 
 def command_line() -> str:

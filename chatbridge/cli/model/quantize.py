@@ -48,6 +48,10 @@ def command(source: Path, target: str, output: Path | None, **options: Any) -> N
     if output is None and not options["dry_run"]:
         raise click.UsageError("Missing option '-o' / '--output', the file to make (or --dry-run).")
     options["check"] = options["check"] or options["check_text"] is not None
+    if options["dry_run"] and options["check"]:
+        raise click.UsageError("--check compares what was made, and --dry-run makes nothing; leave one of them out.")
+    if options["check_gib"] is not None and not options["check"]:
+        raise click.UsageError("--check-gib is room for the comparison of --check; give both, or neither.")
     given = {name: value for name, value in options.items() if value is not None}
     steps = quantize(source, target, output, given)
     for line in plan_lines(steps["plan"]):
