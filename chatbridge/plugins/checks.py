@@ -11,19 +11,15 @@ from chatbridge.errors import PluginError
 KINDS = ("backends", "frontends", "templates", "chat_commands", "converters")
 """What the hooks `register_<kind>` offer, besides commands of the command line."""
 
-_RESERVED = {
+RESERVED = {
     "backends": (
-        "backend",
-        "catalogue",
-        "template",
-        "sampling",
-        "max_batch",
-        "hang_timeout",
-        "memory_limit",
-        "kept_states",
+        "backend", "catalogue", "template", "sampling", "max_batch", "hang_timeout", "memory_limit", "kept_states",
     ),
-    "frontends": ("frontend", "defaults", "channels", "allow", "deny"),
-}
+    "frontends": (
+        "frontend", "defaults", "channels", "allow", "deny", "admins", "admin_commands", "pairing", "limits",
+        "anonymous", "strangers",
+    ),
+}  # fmt: skip
 """Keys of bots.yaml that are the core's where they stand beside a plugin's."""
 
 
@@ -45,7 +41,7 @@ def validated(kind: str, hook: Callable[..., Any]) -> dict[str, Any]:
         _check_name(kind, item.name)
         if item.name in found:
             raise PluginError(f"register_{kind} returns two things called {item.name!r}")
-        if kind in _RESERVED:
+        if kind in RESERVED:
             _check_options(kind, item.name, item.options)
         found[item.name] = item
     return found
@@ -87,7 +83,7 @@ def _check_options(kind: str, name: str, options: object) -> None:
 
     if not isinstance(options, type) or not issubclass(options, BaseModel):
         raise PluginError(f"the options of {name!r} have to be a class made from chatbridge.Options")
-    if taken := next((key for key in options.model_fields if key in _RESERVED[kind]), None):
+    if taken := next((key for key in options.model_fields if key in RESERVED[kind]), None):
         raise PluginError(f"the options of {name!r} have the key {taken!r}, which is chatbridge's own")
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from chatbridge import BackendType, Plugins, Template, hookimpl
+from chatbridge.config.keys import BotKeys, ModelKeys
+from chatbridge.plugins.checks import RESERVED
 from chatbridge.plugins.manager import PluginRecord
 from chatbridge.testing import ScriptedBackend, scripted
 
@@ -260,3 +262,10 @@ def test_backends_are_only_those_of_sound_plugins() -> None:
             raise RuntimeError
 
     assert not Plugins([Picky()], discover=False).backends
+
+
+def test_no_plugin_can_take_a_key_that_bots_yaml_has_beside_its_own() -> None:
+    keys = {"backends": ModelKeys, "frontends": BotKeys}
+    assert {kind: set(names) for kind, names in RESERVED.items()} == {
+        kind: set(model.model_fields) for kind, model in keys.items()
+    }
