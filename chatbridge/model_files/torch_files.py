@@ -119,14 +119,14 @@ def _check_end(path: Path, file: BinaryIO, size: int) -> None:
     at = tail.rfind(_END)
     if at == -1 or len(tail) - at < 22:
         raise _half_zip(path, file, size)
-    length, start = struct.unpack("<II", tail[at + 12 : at + 20])
+    length, start = struct.unpack_from("<II", tail, at + 12)
     end = begin + at
     if tail[at - 20 : at - 16] == _LOCATOR_64:  # the same in wide numbers, as torch always writes it
         end -= 76
         wide = tail[at - 76 : at - 20]
         if wide[:4] != _END_64 or int.from_bytes(tail[at - 12 : at - 4], "little") != end:
             raise damaged_torch(path, "its end is not where it says")
-        length, start = struct.unpack("<QQ", wide[40:56])
+        length, start = struct.unpack_from("<QQ", wide, 40)
     if length > min(size, MAX_DIRECTORY):
         raise damaged_torch(path, f"its table of contents has {length:,} bytes; {MAX_DIRECTORY:,} are the most")
     if start + length != end:
@@ -140,7 +140,7 @@ def _half_zip(path: Path, file: BinaryIO, size: int) -> ModelLoadError:
     file.seek(0)
     begin = file.read(30)
     try:
-        name, extra = struct.unpack("<HH", begin[26:30])
+        name, extra = struct.unpack_from("<HH", begin, 26)
         if file.read(name).endswith(b"/data.pkl"):
             file.seek(extra, 1)
             return _half(path, size, read_pickle(path, file.read(min(size, MAX_PICKLE))))
@@ -168,7 +168,7 @@ def _place(path: Path, file: BinaryIO, size: int, entry: zipfile.ZipInfo) -> tup
     header = file.read(30)
     if len(header) < 30 or header[:4] != b"PK\3\4":
         raise damaged_torch(path, f"{entry.filename:.200} is not where the table of contents says")
-    start = entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:30]))
+    start = entry.header_offset + 30 + sum(struct.unpack_from("<HH", header, 26))
     if start + entry.file_size > size:
         raise damaged_torch(path, f"{entry.filename:.200} should end at byte {start + entry.file_size:,} of {size:,}")
     return start, entry.file_size
