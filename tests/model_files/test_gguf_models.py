@@ -13,7 +13,7 @@ from chatbridge.model_files.drafts import Draft
 from chatbridge.model_files.gguf_models import describe_gguf
 
 from .test_ggml import entry
-from .test_gguf import ARRAY, F32, Q8_0, STRING, UINT32, array, pair, tensor, text
+from .test_gguf import ARRAY, F32, FLOAT, Q8_0, STRING, UINT32, array, pair, tensor, text
 from .writers import write_ggml
 
 F16, INT32 = 1, 5
@@ -25,6 +25,10 @@ def word(key: str, value: str) -> bytes:
 
 def whole(key: str, value: int) -> bytes:
     return pair(key, UINT32, struct.pack("<I", value))
+
+
+def alpha(value: float) -> bytes:
+    return pair("adapter.lora.alpha", FLOAT, struct.pack("<f", value))
 
 
 def tokens(*texts: str, kinds: tuple[int, ...] = ()) -> tuple[bytes, ...]:
@@ -90,13 +94,20 @@ def test_a_part_without_its_name_may_lack_layers(tmp_path: Path, count: int, los
 
 
 def test_an_adapter_tells_the_ranks_of_its_matrices(tmp_path: Path) -> None:
-    pairs = (word("general.architecture", "llama"), word("general.type", "adapter"))
+    pairs = (word("general.architecture", "llama"), word("general.type", "adapter"), alpha(0.5))
     ranks = tuple((f"blk.{rank}.x.lora_a", (2, 12 - rank), F32) for rank in range(11))
     found = inspect_model(model(tmp_path / "m.gguf", pairs, *ranks, ("blk.0.x.lora_b", (40, 2), F32)))
     assert (found.layout, found.family, found.sound) == ("gguf-adapter", "LoRA adapter for LLaMA", True)
     assert found.details["rank"] == "2, 3, 4, 5, 6, 7, 8, 9, 10, 11"
     found = inspect_model(model(tmp_path / "m.gguf", pairs, ("blk.0.x.lora_b", (40, 2), F32)))
     assert (found.details["rank"], told(found)) == ("not told", ["error: it has no LoRA matrices: it has no effect"])
+
+
+@pytest.mark.parametrize("given", [(), (alpha(0.0),), (alpha(-1.0),), (alpha(float("inf")),)])
+def test_an_adapter_without_a_strength_is_a_fault(tmp_path: Path, given: tuple[bytes, ...]) -> None:
+    pairs = (word("general.architecture", "llama"), word("general.type", "adapter"), *given)
+    (told_,) = told(inspect_model(model(tmp_path / "m.gguf", pairs, ("blk.0.x.lora_a", (2, 4), F32))))
+    assert told_.startswith("error: adapter.lora.alpha is ")
 
 
 @pytest.mark.parametrize("pairs", [(word("general.type", "mmproj"),), (word("general.architecture", "clip"),)])

@@ -11,7 +11,7 @@ import pytest
 
 from chatbridge import ModelDescription, ModelLoadError, check_model_file, inspect_model, read_json_object
 from chatbridge.model_files import reading
-from chatbridge.model_files.description import Problem
+from chatbridge.model_files.description import Problem, listed
 from chatbridge.model_files.drafts import Draft
 from chatbridge.model_files.inspect import refuse_unsound, sound_model
 from chatbridge.model_files.kinds import exists, kind_of
@@ -50,18 +50,23 @@ def test_a_folder_of_files_is_the_one_that_has_weights(tmp_path: Path) -> None:
     assert inspect_model(tmp_path).path == path
     for name in ("b.pt", "c.safetensors"):
         write_torch(tmp_path / name, {"x": (2, 2)})
-    with pytest.raises(ModelLoadError, match=r"there are 3 models here, as a\.pth, b\.pt, c\.safetensors; give"):
-        inspect_model(tmp_path)
-    write_torch(tmp_path / "d.pt", {"x": (2, 2)})
-    with pytest.raises(ModelLoadError, match=r"there are 4 models here, as a\.pth, b\.pt, c\.safetensors; give"):
+    with pytest.raises(ModelLoadError, match=r"there are 3 models here: a\.pth, b\.pt, c\.safetensors; give"):
         inspect_model(tmp_path)
 
 
-def test_five_folders_are_named_that_may_be_meant(tmp_path: Path) -> None:
+def test_twelve_names_are_told_and_more_are_counted() -> None:
+    names = [f"f{number}" for number in range(13)]
+    assert (listed([]), listed(names[:1])) == ("", "f0")
+    assert listed(names[:12]) == ", ".join(names[:12])
+    assert listed(names) == f"{', '.join(names[:12])} and 1 more"
+    assert (listed(names, 13), listed(names, 1)) == (", ".join(names), "f0 and 12 more")
+
+
+def test_folders_are_named_that_may_be_meant(tmp_path: Path) -> None:
     for number in range(6):
         (tmp_path / f"f{number}").mkdir()
     (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(ModelLoadError, match=r"one of its folders may be what you mean: f0, f1, f2, f3, f4$"):
+    with pytest.raises(ModelLoadError, match=r"one of its folders may be what you mean: f0, f1, f2, f3, f4, f5$"):
         inspect_model(tmp_path)
     for number in range(6):
         (tmp_path / f"f{number}").rmdir()
@@ -93,7 +98,9 @@ def test_three_links_are_named_and_more_are_counted(tmp_path: Path) -> None:
         assert f"warning: {words}" in told(inspect_model(folder))
 
 
-@pytest.mark.parametrize(("count", "inside"), [(1, "f0"), (5, "f0, f1, f2, f3, f4"), (6, "f0, f1, f2, f3, f4 …")])
+@pytest.mark.parametrize(
+    ("count", "inside"), [(1, "f0"), (5, "f0, f1, f2, f3, f4"), (6, "f0, f1, f2, f3, f4 and 1 more")]
+)
 def test_an_encrypted_model_tells_what_is_inside(tmp_path: Path, count: int, inside: str) -> None:
     digest = sha256(b"x").digest()
     for number in range(count):

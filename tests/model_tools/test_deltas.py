@@ -110,7 +110,7 @@ def read(folder: Path, **more: Any) -> Adapter:
         ({"alpha_pattern": {"layers.[1-9].self_attn.q_proj": 4, ".*": 12}}, 3),
         ({"alpha_pattern": {"proj": 4, "q": 4, "q_proj.x": 4}}, 2),
         ({"alpha_pattern": None}, 2),
-        ({"lora_alpha": -999_999_999}, -999_999_999 / 4),
+        ({"lora_alpha": 999_999_999}, 999_999_999 / 4),
     ],
 )
 def test_the_scale_is_alpha_by_rank(tmp_path: Path, config: dict[str, Any], scale: float) -> None:
@@ -125,15 +125,15 @@ def test_the_scale_is_alpha_by_rank(tmp_path: Path, config: dict[str, Any], scal
     ("config", "words"),
     [
         ({"peft_type": "LOHA"}, "an adapter of the type LOHA, and only LoRA is merged here"),
-        ({"alpha_pattern": [1]}, "alpha_pattern is no table of layers"),
-        ({"alpha_pattern": {"q": True}}, "it gives True for q"),
+        ({"alpha_pattern": [1]}, r"alpha_pattern is \[1\], and should be a table of layers"),
+        ({"alpha_pattern": {"q": True}}, "alpha_pattern for q is True, and should be a number"),
         ({"alpha_pattern": {"(": 1}}, "alpha_pattern: '.' can't be used"),
-        ({"lora_alpha": None}, "it gives None for lora_alpha"),
-        ({"lora_alpha": 1e9}, "it gives 1000000000.0 for lora_alpha"),
-        ({"lora_alpha": "8"}, "it gives '8' for lora_alpha"),
+        ({"lora_alpha": None}, "lora_alpha is not said, and should be a number above 0"),
+        ({"lora_alpha": 1e9}, "lora_alpha is 1000000000.0, and should be a number above 0"),
+        ({"lora_alpha": "8"}, "lora_alpha is '8', and should be a number above 0"),
         ({"use_dora": True}, "it sets use_dora, which is not merged here"),
         ({"lora_bias": True}, "it sets lora_bias, which is not merged here"),
-        ({"lora_alpha": 0}, "the adapter changes nothing"),
+        ({"lora_alpha": 0, "alpha_pattern": {"q_proj": 0}}, "the adapter changes nothing"),
     ],
 )
 def test_what_is_not_merged_is_refused(tmp_path: Path, config: dict[str, Any], words: str) -> None:
