@@ -107,3 +107,16 @@ def test_numbers_that_are_right_are_not_copied() -> None:
     assert from_float32(some, "float32") is some
     with pytest.raises(ModelLoadError, match="it has numbers of int8: quantised or no weight"):
         as_float32(some, "int8", "it")
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 2), (0, 1), (1, 2)])
+def test_columns_are_read_alone_however_the_numbers_lie(tmp_path: Path, start: int, end: int) -> None:
+    counted(tmp_path / "m.safetensors")
+    turned = write_old_torch(tmp_path / "m.bin", {"x": (6,)}).read_bytes()
+    turned = turned.replace(numbers((6,)) + numbers((1,)), numbers((3, 2)) + numbers((1, 3)))
+    (tmp_path / "m.bin").write_bytes(turned[:-12] + COUNTED.reshape(3, 2).T.tobytes())
+    for name in ("m.safetensors", "m.bin"):
+        with Weights.of_files([tmp_path / name]) as weights:
+            for first, last in ((0, 3), (1, 3), (1, 2)):
+                found = weights["x"].columns(first, last, start, end)
+                np.testing.assert_array_equal(found, COUNTED.reshape(3, 2)[first:last, start:end])

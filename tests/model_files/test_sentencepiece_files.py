@@ -102,3 +102,12 @@ def test_a_model_may_have_so_many_bytes(tmp_path: Path, monkeypatch: pytest.Monk
     read(tmp_path, piece("a"))
     with pytest.raises(ModelLoadError, match=f"it has more than {size} bytes"):
         read(tmp_path, piece("ab"))
+
+
+def test_what_stands_in_the_place_of_a_model_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match="the file is empty"):
+        read(tmp_path, b"")
+    with pytest.raises(ModelLoadError, match="this is a web page"):
+        read(tmp_path, b"<!DOCTYPE html>")
+    with pytest.raises(ModelLoadError, match=r"a list of ranks .tiktoken."):
+        read(tmp_path, b"IQ== 0\nIg== 1\n")
