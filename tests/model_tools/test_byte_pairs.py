@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.sentencepiece_files import BYTE, NORMAL, UNKNOWN
 from chatbridge.model_tools.gguf import byte_pairs
 from chatbridge.model_tools.gguf.byte_pairs import BytePairs, from_json, from_words, scored
@@ -123,6 +124,9 @@ def test_words_and_merges_of_older_files_are_read(tmp_path: Path, monkeypatch: p
     assert from_words({"a": 0}, tmp_path / "merges.txt", kind) == BytePairs({"a": 0}, ["a b", "ab c"], pre)
     monkeypatch.setattr(byte_pairs, "MAX_MERGES", 17)
     assert from_words({"a": 0}, tmp_path / "merges.txt", kind).merges == ["a b"]
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(ModelLoadError, match="the file is empty"):
+        from_words({"a": 0}, tmp_path / "empty.txt", kind)
     for other, words in (("Odd", "how a Odd cuts words"), ("", "how a tokenizer without a name cuts words")):
         with pytest.raises(ValueError, match=words):
             from_words({"a": 0}, tmp_path / "merges.txt", other)
@@ -146,3 +150,10 @@ def test_other_ways_to_put_a_token_together_are_counted(length: int, told: bool)
     assert bool(scored(BytePairs(long, ["a b"]), 0.0)[1]) is told
     ends = {"x" * (length - 1): 0, "y": 1, "x" * (length - 1) + "y": 2}
     assert bool(scored(BytePairs(ends, ["a b"]), 0.0)[1]) is told
+
+
+def test_a_byte_level_tokenizer_has_llama_cpps_name_for_how_it_cuts() -> None:
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+    found = read({**MODEL, "byte_fallback": False}, pre_tokenizer=byte_level, post_processor={"type": "ByteLevel"})
+    assert found == BytePairs(MODEL["vocab"], ["a b"], found.pre, {"bos": False, "eos": False}, {}, False, notes=[])
+    assert found.pre

@@ -224,10 +224,18 @@ def test_a_tensor_that_one_part_lacks_is_told(tmp_path: Path) -> None:
             found["rope.freqs"]
 
 
+def test_what_one_part_has_needs_no_other_to_fit_to(tmp_path: Path) -> None:
+    with meta(tmp_path / "m", {**meta_llama(), "layers.0.attention.wq.weight": (16,)}) as found:
+        assert found["layers.0.attention.wq.weight"].shape == (16,)
+
+
 def test_a_layer_that_lacks_is_told(tmp_path: Path) -> None:
     shapes = {name: shape for name, shape in meta_llama(layers=4).items() if "layers.1." not in name}
     with pytest.raises(ModelLoadError, match="layer 1 is not there, and layer 3 is"):
         meta(tmp_path / "m", shapes)
+    shapes = {name: shape for name, shape in meta_llama(layers=4).items() if "layers.2." not in name}
+    with pytest.raises(ModelLoadError, match="layer 2 is not there, and layer 3 is"):
+        meta(tmp_path / "n", shapes)
     with pytest.raises(ModelLoadError, match="there are no weights here"):
         files_of(ModelDescription(tmp_path, "meta"))
     (tmp_path / "config.json").write_text(json.dumps({}))

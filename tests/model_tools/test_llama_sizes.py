@@ -236,6 +236,14 @@ def test_one_head_is_turned_too() -> None:
     np.testing.assert_array_equal(after[name].read(0, 16), tensors(one)[name].array)
 
 
+def test_an_embedding_that_is_cut_by_rows_is_joined_by_them() -> None:
+    first, second = (dict(part) for part in to_meta(tensors(), SMALL, 2))
+    whole = tensors()["model.embed_tokens.weight"].array
+    first["tok_embeddings.weight"], second["tok_embeddings.weight"] = Known(whole[:5]), Known(whole[5:])
+    made = from_meta([first, second], {"n_heads": 4, "n_kv_heads": 2})["model.embed_tokens.weight"]
+    np.testing.assert_array_equal(made.read(0, 10), whole)
+
+
 def test_parts_of_two_models_are_refused() -> None:
     first, second = (dict(part) for part in to_meta(tensors(), SMALL, 2))
     with pytest.raises(ModelLoadError, match=r"norm\.weight differs between the parts: they are of two models"):
