@@ -49,7 +49,7 @@ def test_a_part_behind_the_end_is_the_whole_from_its_beginning(server: Server) -
 @pytest.mark.parametrize("status", PASSING)
 def test_what_may_pass_is_told_with_the_seconds_that_are_asked_for(server: Server, status: int) -> None:
     server.put("/m", b"x").statuses = [(status, {"Retry-After": "7"}), (status, {})]
-    with pytest.raises(Interrupted, match=f"answers {status}") as caught:
+    with pytest.raises(Interrupted, match=rf"^127\.0\.0\.1 answers {status} ") as caught:
         got(server)
     assert caught.value.seconds == 7
     with pytest.raises(Interrupted) as caught:

@@ -86,3 +86,13 @@ def test_rows_and_columns_are_cut_out() -> None:
     assert (rows.shape, columns.shape, rows.dtype) == ((3, 4), (5, 2), "float32")
     np.testing.assert_array_equal(rows.read(1, 3), whole[2:4])
     np.testing.assert_array_equal(columns.read(1, 3), whole[1:3, 1:3])
+
+
+def test_columns_are_asked_of_whoever_can_read_them_alone() -> None:
+    class Columns(Known):
+        def columns(self, first: int, last: int, start: int, end: int) -> np.ndarray:
+            return -self.array[first:last, start:end]
+
+    whole = counted(5, 4)
+    np.testing.assert_array_equal(Cut(Columns(whole), 1, 1, 3).read(1, 3), -whole[1:3, 1:3])
+    np.testing.assert_array_equal(Cut(Known(whole), 1, 1, 3).read(1, 3), whole[1:3, 1:3])
