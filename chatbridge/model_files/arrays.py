@@ -77,8 +77,7 @@ class StoredTensor:
 
     def slices(self, size: int = SLICE) -> Iterator[tuple[int, int]]:
         """From which row to which the tensor is read, so that a slice has about `size` bytes as it is stored."""
-        each = max(1, self.nbytes // max(1, self.rows))
-        step = max(1, size // each) if not self.info.strides else max(1, self.rows)
+        step = max(1, self.rows if self.info.strides else size * self.rows // max(1, self.nbytes))
         for first in range(0, self.rows, step):
             yield first, min(first + step, self.rows)
 
@@ -94,10 +93,7 @@ class StoredTensor:
         view, done = memoryview(raw), 0
         try:
             self._file.seek(start)
-            while done < count:
-                got = self._file.readinto(view[done:])  # type: ignore[attr-defined]
-                if not got:
-                    break
+            while got := self._file.readinto(view[done:]):  # type: ignore[attr-defined]
                 done += got
         except OSError as error:
             raise ModelLoadError(f"{self.path}: the file can't be read: {error.strerror or error}") from error

@@ -186,7 +186,7 @@ class _Header:
             if key in metadata:
                 raise damaged_gguf(self._path, f"the key {key!r} comes twice")
             metadata[key] = self._value(self._number("I"))
-        return metadata, [self._tensor() for _ in range(self._count(tensors, 24))]
+        return metadata, [self._tensor() for _ in range(self._count(tensors, 32))]
 
     def _check_magic(self) -> None:
         magic = bytes(self._data[:4])
@@ -206,7 +206,7 @@ class _Header:
         if not 1 <= dimensions <= _MAX_DIMENSIONS:
             raise damaged_gguf(self._path, f"{name} has {dimensions} dimensions")
         shape = tuple(self._number("Q") for _ in range(dimensions))[::-1]
-        if not 0 < prod(shape) < 1 << 62 or max(shape) >= 1 << 62:
+        if not 0 < prod(shape) < 1 << 62:
             raise damaged_gguf(self._path, f"{name} has the shape {list(shape)}")
         return name, shape, self._number("I"), self._number("Q")
 

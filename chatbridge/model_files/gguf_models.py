@@ -151,7 +151,7 @@ def _check_kind(draft: Draft, headers: list[GgufHeader], architecture: str) -> N
         draft.say("warning", "this is the picture part of a model", "give the file of its text part")
     elif not architecture:
         draft.say("error", "its metadata lack general.architecture", "download or convert it again")
-    count = metadata.get("split.count", 0)
+    count = metadata.get("split.count")
     if isinstance(count, int) and count > 1 and not _PART.fullmatch(draft.path.name):
         told = f"it is one of {count:,} parts, and its name does not say which"
         draft.say("error", told, "give the parts their names back, as NAME-00001-of-00003.gguf")

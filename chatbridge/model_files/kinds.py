@@ -19,6 +19,7 @@ Kind = Literal["gguf", "ggml", "torch", "pickle", "safetensors", "xor", "json", 
 _BEGIN = 512
 _LFS = re.compile(rb"version https://git-lfs.*?^size (\d{1,20})", re.DOTALL | re.MULTILINE)
 _PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype|!--|\?xml|html|head|body|script)", re.IGNORECASE)
+_PICKLE = re.compile(rb"\x80[\x01-\x05]")
 _ENC = re.compile(r"(.+)\.([0-9a-f]{64})\.enc")
 _ANSWERS = (b"Entry not found", b"Repository not found", b"Invalid username or password", b"Access to model ", b"404")
 """How a text begins that a server sends in the place of a file."""
@@ -94,7 +95,7 @@ def _kind(path: Path, begin: bytes) -> Kind:
         return "xor"
     if begin[4:9] == b"\0\0\0\0{":  # 8 bytes of length, of which 4 do; it may begin as a pickle does
         return "safetensors"
-    if begin[:1] == b"\x80" and begin[1:2] in b"\1\2\3\4\5" and begin[1:2]:
+    if _PICKLE.match(begin):
         return "pickle"
     if path.suffix == ".safetensors":
         return "safetensors"

@@ -187,7 +187,7 @@ class _Machine:
 
     def line(self) -> str:
         end = self.data.find(b"\n", self.at, self.at + MAX_NAME)
-        if end < 0:
+        if end == -1:
             raise self.damaged(f"it names something in more than {MAX_NAME} letters")
         return self.take(end + 1 - self.at)[:-1].decode("utf-8", "backslashreplace")
 
@@ -229,7 +229,7 @@ class _Machine:
 
     def build(self) -> None:
         self.stack.pop()  # attributes of what is below, as a state dict's `_metadata`
-        if self.stack and isinstance(self.stack[-1], PickledTensor):
+        if isinstance(self.stack[-1], PickledTensor):
             raise self.damaged("it makes another tensor of one, which torch.save does not write")
 
     def storage(self) -> None:

@@ -147,7 +147,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 0x80:
             return value, at
-        if shift > 63:
+        if shift == 70:  # after ten bytes
             raise ValueError("a number has more than 64 bits")
 
 

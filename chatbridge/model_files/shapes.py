@@ -65,7 +65,7 @@ def measure(family: Family, parts: Sequence[Tensors], aliases: Collection[str] =
 
     `aliases`: tensors that are others once more. Where parts are missing, the first stands for them.
     """
-    first = parts[0] if parts else {}
+    first = parts[0]
     layer = re.compile(re.escape(family.layer).replace(r"\{\}", r"(\d{1,6})"))
     numbers = tuple(sorted({int(found[1]) for name in first if (found := layer.match(name))}))
     some = numbers[0] if numbers else 0
@@ -74,14 +74,14 @@ def measure(family: Family, parts: Sequence[Tensors], aliases: Collection[str] =
         tensor = first.get(name.format(some))
         return tensor.shape[axis] if tensor is not None and axis < len(tensor.shape) else 0
 
-    width = size(family.width) if family.width else 0
+    width = size(family.width)
     degree = 1
     if family.degree is not None and size(family.degree[0]):
         degree = max(1, family.degree[1] * width // size(family.degree[0]))
     packed = size(f"{family.packed}.weight", 1) if size(f"{family.packed}.weight_scale") else 0
     bits = _bits(packed, width)
     columns, scale = size(family.embedding, 1), size(f"{family.embedding}_scale")
-    embedding_bits = _bits(columns, width) if family.embedding and scale else 0
+    embedding_bits = _bits(columns, width) if scale else 0
     inner = size(family.inner[0], family.inner[1]) * degree // family.inner[2] if family.inner else 0
     counted = [
         _parameters(family, part, aliases, bits, 1 + (max(0, degree - len(parts)) if part is first else 0))
@@ -93,8 +93,8 @@ def measure(family: Family, parts: Sequence[Tensors], aliases: Collection[str] =
         heads=_heads(size(family.heads[0]), family.heads[1], width) if family.heads else 0,
         inner=inner,
         vocabulary=_rows(parts, family.embedding or _embedding(first), width, degree),
-        head=_rows(parts, family.head, width, degree) if family.head else 0,
-        parameters=sum(own for own, _ in counted) + (counted[0][1] if counted else 0),
+        head=_rows(parts, family.head, width, degree),
+        parameters=sum(own for own, _ in counted) + counted[0][1],
         degree=degree,
         bits=bits,
         embedding_bits=embedding_bits,
@@ -133,7 +133,7 @@ def uneven_layers(family: Family, tensors: Tensors) -> str:
             ends.setdefault(int(found[1]), set()).add(found[2])
     common = Counter(end for own in ends.values() for end in own)
     usual = {end for end, count in common.items() if count > len(ends) // 2}
-    if gaps := [*islice((number for number in range(max(ends, default=-1) + 1) if number not in ends), 3)]:
+    if gaps := [*islice((number for number in range(max(ends, default=0)) if number not in ends), 3)]:
         return f"layer {', '.join(map(str, gaps))} of {max(ends) + 1} is not there"
     for number, own in sorted(ends.items()):
         if lost := sorted(usual - own):
@@ -162,12 +162,12 @@ def _rows(parts: Sequence[Tensors], name: str, width: int, degree: int) -> int:
     shapes = [part[name].shape for part in parts if name in part and len(part[name].shape) == 2]
     if not shapes:
         return 0
-    if degree > 1 and shapes[0][1] != width:
-        return shapes[0][0]
-    if shapes[0][0] == width and shapes[0][1] != width:  # as the rwkv package turns it when it converts a file
-        return shapes[0][1]
-    missing = max(0, degree - len(shapes)) if degree > 1 else 0
-    return sum(shape[0] for shape in shapes) + missing * shapes[0][0] if degree > 1 else shapes[0][0]
+    rows, columns = shapes[0]
+    if degree == 1:
+        return columns if rows == width else rows  # turned, as the rwkv package does when it converts a file
+    if columns != width:
+        return rows
+    return sum(shape[0] for shape in shapes) + max(0, degree - len(shapes)) * rows
 
 
 def _parameters(family: Family, tensors: Tensors, aliases: Collection[str], bits: int, times: int) -> tuple[int, int]:
@@ -177,7 +177,7 @@ def _parameters(family: Family, tensors: Tensors, aliases: Collection[str], bits
         if name.endswith(NO_WEIGHTS) or name in family.tied or name in aliases:
             continue
         size = tensor.size * _in_one(name, tensor, tensors, bits)
-        if family.copied and name.endswith(family.copied):
+        if name.endswith(family.copied):
             copied += size
         else:
             own += size * times

@@ -37,7 +37,7 @@ def tokenizer_in(folder: Path) -> TokenizerFacts | None:
     if found is None:
         return None
     added = _added(folder)
-    size = max(found.size, 1 + max(added.values(), default=-1))
+    size = max([found.size, *(1 + number for number in added.values())])
     return TokenizerFacts(found.file, size, {**found.specials, **added})
 
 
@@ -88,7 +88,7 @@ def _fast(file: Path) -> TokenizerFacts:
     specials = {one["content"] for one in tokens if one.get("special") and isinstance(one.get("content"), str)}
     return TokenizerFacts(
         file.name,
-        max(size, 1 + max(ids.values(), default=-1)),
+        max([size, *(1 + number for number in ids.values())]),
         {text: number for text, number in ids.items() if text in specials},
     )
 

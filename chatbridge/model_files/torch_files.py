@@ -11,6 +11,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +28,8 @@ MAX_DIRECTORY = 32 << 20
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _END, _END_64, _LOCATOR_64 = b"PK\5\6", b"PK\6\6", b"PK\6\7"
+_TAIL = (1 << 16) + 22
+"""Bytes that the end of an archive has with the longest comment."""
 
 _ZIP_ERRORS = (
     zipfile.BadZipFile, NotImplementedError, OSError, ValueError, RuntimeError, EOFError, LookupError, struct.error,
@@ -110,19 +113,20 @@ def check_torch_zip(path: Path) -> None:
 def _check_end(path: Path, file: BinaryIO, size: int) -> None:
     """The archive's end is there, and its table of contents is none that would fill the memory, or that a program
     would look for elsewhere: Python counts back from the end, and torch from the beginning."""
-    file.seek(max(0, size - (1 << 16) - 22))
-    tail = file.read((1 << 16) + 22)
+    begin = max(0, size - _TAIL)
+    file.seek(begin)
+    tail = file.read(_TAIL)
     at = tail.rfind(_END)
-    if at < 0 or len(tail) - at < 22:
+    if at == -1 or len(tail) - at < 22:
         raise _half_zip(path, file, size)
-    length, start = struct.unpack("<II", tail[at + 12 : at + 20])
-    end = max(0, size - (1 << 16) - 22) + at
-    if at >= 76 and tail[at - 20 : at - 16] == _LOCATOR_64:  # the same in wide numbers, as torch always writes it
+    length, start = struct.unpack_from("<II", tail, at + 12)
+    end = begin + at
+    if tail[at - 20 : at - 16] == _LOCATOR_64:  # the same in wide numbers, as torch always writes it
         end -= 76
         wide = tail[at - 76 : at - 20]
         if wide[:4] != _END_64 or int.from_bytes(tail[at - 12 : at - 4], "little") != end:
             raise damaged_torch(path, "its end is not where it says")
-        length, start = struct.unpack("<QQ", wide[40:56])
+        length, start = struct.unpack_from("<QQ", wide, 40)
     if length > min(size, MAX_DIRECTORY):
         raise damaged_torch(path, f"its table of contents has {length:,} bytes; {MAX_DIRECTORY:,} are the most")
     if start + length != end:
@@ -136,7 +140,7 @@ def _half_zip(path: Path, file: BinaryIO, size: int) -> ModelLoadError:
     file.seek(0)
     begin = file.read(30)
     try:
-        name, extra = struct.unpack("<HH", begin[26:30])
+        name, extra = struct.unpack_from("<HH", begin, 26)
         if file.read(name).endswith(b"/data.pkl"):
             file.seek(extra, 1)
             return _half(path, size, read_pickle(path, file.read(min(size, MAX_PICKLE))))
@@ -160,11 +164,11 @@ def _place(path: Path, file: BinaryIO, size: int, entry: zipfile.ZipInfo) -> tup
             f"{path}: {entry.filename:.200} is compressed or encrypted, which torch never does: another program has "
             f"packed the file anew; take the original, or torch.load and torch.save it once"
         )
-    file.seek(max(0, entry.header_offset))
+    file.seek(min(entry.header_offset, size))  # wide numbers may be larger than any place
     header = file.read(30)
-    if len(header) < 30 or header[:4] != b"PK\3\4" or entry.header_offset < 0:
+    if len(header) < 30 or header[:4] != b"PK\3\4":
         raise damaged_torch(path, f"{entry.filename:.200} is not where the table of contents says")
-    start = entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:30]))
+    start = entry.header_offset + 30 + sum(struct.unpack_from("<HH", header, 26))
     if start + entry.file_size > size:
         raise damaged_torch(path, f"{entry.filename:.200} should end at byte {start + entry.file_size:,} of {size:,}")
     return start, entry.file_size
@@ -190,14 +194,13 @@ def _tensors(named: Mapping[Any, Any], places: Mapping[str, int]) -> dict[str, T
 
 def _info(tensor: PickledTensor, places: Mapping[str, int]) -> TensorInfo:
     width = WIDTHS[tensor.dtype]
-    found = TensorInfo(
+    return TensorInfo(
         tensor.shape,
         tensor.dtype,
-        nbytes=0,
+        nbytes=prod(tensor.shape) * width,
         start=places[tensor.storage.key] + tensor.offset * width,
         strides=() if tensor.in_rows else tensor.strides,
     )
-    return TensorInfo(found.shape, found.dtype, found.size * width, found.start, found.strides)
 
 
 def _no_weights(names: Mapping[str, object]) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from chatbridge import ModelLoadError
-from chatbridge.model_files.ggml import read_ggml
+from chatbridge.model_files import ggml
+from chatbridge.model_files.ggml import read_ggml, read_ggml_vocabulary
 
 from .writers import GGML, write_ggml
 
@@ -132,3 +133,37 @@ def test_a_version_that_never_was(tmp_path: Path, magic: bytes, version: int) ->
     (tmp_path / "m.bin").write_bytes(magic + struct.pack("<I", version) + bytes(100))
     with pytest.raises(ModelLoadError, match=f"its version is {version}; there were 1 of ggmf, and 1 to 3 of ggjt"):
         read_ggml(tmp_path / "m.bin")
+
+
+def test_names_of_tokens_and_tensors_have_so_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_ggml(tmp_path / "m.bin", "ggml")
+    path.write_bytes(path.read_bytes() + entry((3,), b"n" * 1024) + bytes(12))
+    assert "n" * 1024 in read_ggml(path).tensors
+    monkeypatch.setattr(ggml, "MAX_TENSORS", 7)
+    assert len(read_ggml(path).tensors) == 7
+    monkeypatch.setattr(ggml, "MAX_TENSORS", 6)
+    with pytest.raises(ModelLoadError, match="tensor 6 has 1 sizes and a name of 1024 bytes"):
+        read_ggml(path)
+    path.write_bytes(write_ggml(path, "ggml").read_bytes() + entry((3,), b"n" * 1025) + bytes(12))
+    with pytest.raises(ModelLoadError, match="a name of 1025 bytes"):
+        read_ggml(path)
+    sizes = struct.pack("<7i", 1, 64, 256, 4, 2, 16, 2)
+    for length, words in ((1024, "its header is cut short"), (1025, "token 0 has 1,025 bytes")):
+        path.write_bytes(b"lmgg" + sizes + struct.pack("<I", length))
+        with pytest.raises(ModelLoadError, match=words):
+            read_ggml(path)
+
+
+@pytest.mark.parametrize("kind", GGML)
+def test_texts_scores_and_the_type_of_a_file_are_read(tmp_path: Path, kind: str) -> None:
+    path = write_ggml(tmp_path / "m.bin", kind, vocabulary=3)
+    whole = path.read_bytes()
+    at = 4 + 4 * (kind != "ggml") + 24
+    path.write_bytes(whole[:at] + struct.pack("<i", 2003) + whole[at + 4 :])
+    found = read_ggml(path)
+    assert (found.file_type, found.version) == (3, int(kind[-1]) if "ggjt" in kind else 0)
+    scores = [0.0] * 3 if kind == "ggml" else [0.0, -1.0, -2.0]
+    assert read_ggml_vocabulary(found) == list(zip([b"t0", b"t1", b"t2"], scores, strict=True))
+    first = found.tensors["tok_embeddings.weight"]
+    assert first.start % 32 == 0 or "ggjt" not in kind
+    assert path.read_bytes()[first.start - 64 : first.start].rstrip(b"\0").endswith(b"tok_embeddings.weight")

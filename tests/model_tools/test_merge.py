@@ -250,3 +250,22 @@ def test_the_command_tells_of_order_perplexity_and_what_was_made(
         main(arguments)
     assert ended.value.code == 1
     assert capsys.readouterr().err.startswith(f"chatbridge: {tmp_path / 'out'}: it is there already")
+
+
+def test_the_report_says_what_each_adapter_is_and_does(tmp_path: Path) -> None:
+    adapter = copied(LLAMA / "alpaca-lora", tmp_path / "lora", "adapter_config.json", fan_in_fan_out=True)
+    base = copied(HF, tmp_path / "base")
+    for file in base.glob("*token*"):
+        file.unlink()
+    done = merge(base, [adapter], tmp_path / "out", "hf")
+    told = step(tmp_path / "out", "adapter")
+    assert told.pop("norm") > 0
+    assert told == {"step": "adapter", "path": str(adapter), "layers": 4, "rank": [8], "alpha": 16, "replaces": [],
+                    "trained_on": json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"],
+                    }  # fmt: skip
+    assert f"{adapter}: fan_in_fan_out is set, and means nothing for this model's layers" in done.warnings
+    assert "there is no tokenizer beside the model: put its files into the folder" in done.warnings
+    assert step(tmp_path / "out", "written")["warnings"] == done.warnings
+    assert step(tmp_path / "out", "written")["parts"] == 1
+    assert step(tmp_path / "out", "perplexity")["checked"] is False
+    assert (done.before, done.after) == (0, 0)

@@ -414,3 +414,12 @@ def test_two_programs_never_write_one_file(tmp_path: Path) -> None:
 def test_a_file_in_a_folder_that_is_not_there_is_an_error_in_words(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="it can't be written: No such file"), output_file(tmp_path / "a" / "b"):
         raise AssertionError
+
+
+def test_each_entry_of_an_archive_needs_the_version_that_knows_wide_numbers(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "m.pth", TorchFile(TENSORS), TENSORS, "key")
+    with zipfile.ZipFile(tmp_path / "m.pth") as archive:
+        for entry in archive.infolist():
+            assert (entry.create_version, entry.extract_version, entry.create_system) == (45, 45, 0)
+            assert (entry.flag_bits, entry.compress_type, entry.date_time[:3]) == (0, 0, (1980, 1, 1))
+            assert (entry.internal_attr, entry.external_attr, entry.volume) == (0, 0, 0)

@@ -56,7 +56,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "grouped heads": (put("num_key_value_heads", 4), r"keys and values: config\.json says 4, and the weights 2"),
     "a width of heads": (put("head_dim", 24), r"32 numbers of keys and values can't be cut into heads of 24"),
     "no heads": (put("num_attention_heads", None), r"config\.json does not say num_attention_heads"),
-    "no norm": (put("rms_norm_eps", "x"), r"config\.json says 'x' for rms_norm_eps"),
+    "no norm": (put("rms_norm_eps", "x"), "rms_norm_eps is 'x', and should be a number"),
     "angles": (put("rope_scaling", {"type": "dynamic", "factor": 2}), r"scaled as 'dynamic'; llama\.cpp's convert_hf"),
     "half of the angles": (put("rope_scaling", {"type": "yarn", "factor": 2}), r"original_max_position_embeddings"),
     "another activation": (put("hidden_act", "gelu"), r"hidden_act is 'gelu', and llama\.cpp's llama computes other"),
@@ -214,7 +214,7 @@ def test_odd_values_beside_the_weights_are_no_crash(tmp_path: Path, name: str) -
     written = json.loads((folder / file).read_text(encoding="utf-8")) if (folder / file).exists() else {}
     replaced(folder, file, json.dumps({**written, **values}))
     if file == "params.json":
-        with pytest.raises(ModelLoadError, match=r"params\.json says 'small' for norm_eps"):
+        with pytest.raises(ModelLoadError, match="norm_eps is 'small', and should be a number"):
             convert(folder, tmp_path / "model.gguf", "f16", {})
     else:
         assert convert(folder, tmp_path / "model.gguf", "f16", {}).exists()

@@ -111,10 +111,10 @@ def _bar(device: DevicePlan, width: int, plain: bool) -> Styled:
         stop = -(-width * before // whole)
         sign, ascii_, color = _LOOKS[part]
         fill = ascii_ if plain else sign
-        pieces.append(styled(fill * (min(stop, end) - done if stop > done else 0), fg=color))
+        pieces.append(styled(fill * (min(stop, end) - done), fg=color))
         if stop > max(end, done):
             pieces.append(styled(("!" if plain else "╳") * (stop - max(end, done)), fg="red"))
-        done = max(done, stop)
+        done = stop
     return joined(*pieces, ("." if plain else "·") * (width - done))
 
 

@@ -94,7 +94,6 @@ class Checkpoint(Mapping[str, JoinedTensor]):
         self.files = files_of(source)
         parts = [[file] for file in self.files] if form.layout == "meta" else [self.files]
         self._open = ExitStack()
-        self._form = form
         self._parts: list[dict[str, StoredTensor]] = []
         try:
             for files in parts:
