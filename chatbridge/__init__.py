@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from chatbridge.hookspecs import hookimpl as hookimpl
     from chatbridge.model_files.arrays import StoredTensor as StoredTensor
     from chatbridge.model_files.arrays import Weights as Weights
+    from chatbridge.model_files.config_values import check_adapter_config as check_adapter_config
     from chatbridge.model_files.description import AdapterDescription as AdapterDescription
     from chatbridge.model_files.description import ModelDescription as ModelDescription
     from chatbridge.model_files.description import Problem as Problem
@@ -188,6 +189,7 @@ _HOME = {
     ),
     "plugins.frontend": ("FrontendType",),
     "hookspecs": ("hookimpl",),
+    "model_files.config_values": ("check_adapter_config",),
     "model_files.gguf": ("GgufHeader", "GgufStrings", "GgufTensor", "damaged_gguf"),
     "model_files.description": ("AdapterDescription", "ModelDescription", "Problem"),
     "model_files.inspect": ("inspect_model",),

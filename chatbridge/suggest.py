@@ -6,9 +6,27 @@ import difflib
 from collections.abc import Iterable
 
 
+def folded(name: str) -> str:
+    """A name without what people write in many ways: case, blanks, dashes and underscores."""
+    return "".join(character for character in name.casefold() if not (character.isspace() or character in "-_‐–—"))
+
+
+def meant(name: str, known: Iterable[str]) -> str | None:
+    """The known name that this is, however it is written; None where none is, or several are and none to the letter."""
+    names = list(known)
+    if name in names:
+        return name
+    same = [one for one in names if folded(one) == folded(name)]
+    return same[0] if len(same) == 1 else None
+
+
 def closest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is most like this one, if one is like it."""
-    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+    names = {folded(one): one for one in known}
+    close = difflib.get_close_matches(name, list(names.values()), n=1)
+    return next(iter(close), None) or next(
+        (names[n] for n in difflib.get_close_matches(folded(name), names, n=1)), None
+    )
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

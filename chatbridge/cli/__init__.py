@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -14,8 +14,30 @@ import click
 from chatbridge.cli import streams
 from chatbridge.cli.lazy_group import LazyGroup
 from chatbridge.cli.names import COMMANDS
-from chatbridge.cli.output import echo
+from chatbridge.cli.output import FAILED, echo, echo_json
 from chatbridge.errors import ChatbridgeError
+
+_JSON = "chatbridge.json"
+"""Under which a context remembers that a program reads the output."""
+
+
+@contextmanager
+def _told_as_json(wanted: bool) -> Iterator[None]:
+    """Where `--json` was given an error is JSON on stdout, too; the exit status is the same as without."""
+    try:
+        yield
+    except (ChatbridgeError, click.ClickException, click.Abort, OSError) as error:
+        if not wanted or (isinstance(error, OSError) and error.filename is None):  # the output itself may be broken
+            raise
+        told, code = str(error), 1
+        if isinstance(error, click.ClickException):
+            told, code = error.format_message(), error.exit_code
+        elif isinstance(error, click.Abort):
+            told = "not confirmed; nothing was done"
+        elif isinstance(error, OSError):
+            told = f"{error.filename}: {error.strerror or error}"
+        echo_json({"error": told})
+        sys.exit(code)
 
 
 class _Group(LazyGroup):
@@ -31,18 +53,26 @@ class _Group(LazyGroup):
         parent: click.Context | None = None,
         **extra: Any,
     ) -> click.Context:
+        as_json = "--json" in args  # of which the parser takes what it has read
         try:
-            return super().make_context(info_name, args, parent, **extra)
+            with _told_as_json(as_json):
+                context = super().make_context(info_name, args, parent, **extra)
         except OSError as error:
             raise _SystemFailure(error) from error
+        context.meta[_JSON] = as_json
+        return context
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _told_as_json(ctx.meta.get(_JSON, False)):
+                result = super().invoke(ctx)
         except OSError as error:
             raise _SystemFailure(error) from error
         except KeyboardInterrupt:  # click says "Aborted!", and ends with 1, which means something else
             sys.exit(130)
+        if ctx.meta.get(FAILED):
+            sys.exit(1)
+        return result
 
     def others(self) -> Mapping[str, click.Command]:
         """What plugins add through `register_commands`; a plugin can't take a name of ours."""

@@ -27,9 +27,9 @@ def find_model(word: str, settings: Settings, plugins: Plugins) -> ModelSettings
 
     Raises click.BadParameter for a name that nothing has, and ModelLoadError or PluginError for what can't be run.
     """
-    from chatbridge.model_tools.fetching.catalogue import catalogue
+    from chatbridge.model_tools.fetching.catalogue import catalogue, named
 
-    is_path, in_catalogue = _exists(word), word in catalogue()
+    is_path, in_catalogue = _exists(word), named(word)
     if word in settings.models:
         if is_path:
             echo(f"{word} is taken for the model of that name; for the file say -m ./{word}", err=True)
@@ -46,7 +46,7 @@ def find_model(word: str, settings: Settings, plugins: Plugins) -> ModelSettings
             )
         return _at_path(Path(word).expanduser(), settings, plugins)
     if in_catalogue:
-        return _of_catalogue(catalogue()[word], plugins)
+        return _of_catalogue(in_catalogue, plugins)
     raise _unknown(word, [*settings.models, *catalogue()], list(settings.models))
 
 
@@ -60,7 +60,7 @@ def _exists(word: str) -> bool:
 def _at_path(path: Path, settings: Settings, plugins: Plugins) -> ModelSettings:
     """What lies there, by the backend and the preset that an inspection finds. Raises ModelLoadError, PluginError."""
     from chatbridge.model_files.inspect import inspect_model
-    from chatbridge.model_files.running import BASE, entry_for, name_for
+    from chatbridge.model_files.running import BASE, chosen_backend, entry_for, example_for, name_for
 
     runs = {backend.name: backend.runs for backend in plugins.backends.values() if backend.runs}
     found = inspect_model(path, runs)
@@ -68,13 +68,13 @@ def _at_path(path: Path, settings: Settings, plugins: Plugins) -> ModelSettings:
         raise ModelLoadError("\n".join([f"{found.path}: it can't be talked to", *_problems(found)]))
     for line in _problems(found, "warning"):
         echo(line.strip(), err=True)
-    backend = next((name for name in found.backends if name in plugins.backends), found.backends[0])
+    backend = chosen_backend(found, plugins.backends)
     plugins.require_backend(backend)  # says what to install
     entry = entry_for(found, backend)
     if entry["path"] == BASE or (found.layout == "gguf-adapter" and not _exists(entry["path"])):
         raise ModelLoadError(
             f"{found.path}: this is an adapter, and does not say where the model is that it was trained on; say it in "
-            f"bots.yaml:\n{found.example}"
+            f"bots.yaml:\n{example_for(found, backend)}"
         )
     name = name_for(found)
     while name in settings.models:

@@ -29,7 +29,7 @@ from chatbridge.config.settings import (
 )
 from chatbridge.config.values import Values, file_keys
 from chatbridge.errors import ConfigError, PluginError
-from chatbridge.model_tools.fetching.catalogue import catalogue
+from chatbridge.model_tools.fetching.catalogue import catalogue, named
 from chatbridge.model_tools.report import IN_FOLDER
 from chatbridge.operations.folders import models_folder
 from chatbridge.plugins.manager import Plugins
@@ -159,7 +159,7 @@ class _Reader:
     def _of_catalogue(self, at: KeyPath, entry: dict[str, Any]) -> dict[str, Any] | None:
         """An entry with what its `catalogue` stands for; None where errors were reported."""
         name, key_path = entry["catalogue"], (*at, "catalogue")
-        found = catalogue().get(name) if isinstance(name, str) else None
+        found = named(name) if isinstance(name, str) else None
         models = models_folder(self._environment)
         path = found.path(models) if found and models else None
         if found and models:

@@ -58,6 +58,19 @@ class StoredTensor:
         found = np.frombuffer(raw, stored)
         return found.reshape(last - first, *self.shape[1:]) if self.shape else found.reshape(())
 
+    def columns(self, first: int, last: int, start: int, end: int) -> Array:
+        """Of the rows from `first` to before `last`, the columns from `start` to before `end`: `(rows, end - start)`.
+
+        Of a matrix that lies row after row nothing else is read from the file. Raises ModelLoadError.
+        """
+        stored = stored_type(self.dtype)
+        if stored is None or len(self.shape) != 2 or self.info.strides or (start, end) == (0, self.shape[1]):
+            return np.ascontiguousarray(self.read(first, last)[:, start:end])
+        row, size = self.shape[1] * stored.itemsize, (end - start) * stored.itemsize
+        begin = self.info.start + start * stored.itemsize
+        raw = bytearray().join(self._bytes(begin + number * row, size) for number in range(first, last))
+        return np.frombuffer(raw, stored).reshape(last - first, end - start)
+
     def floats(self, first: int = 0, last: int | None = None) -> Floats:
         """The same in float32. Raises ModelLoadError for numbers that are no floats."""
         return as_float32(self.read(first, last), self.dtype, f"{self.path}: {self.name:.200}")

@@ -55,8 +55,8 @@ class ModelDescription:
     `architecture`: as the files call it, in small letters ("llama"); `family`: as people do; `variant`: what its
     vocabulary tells besides.
     `nbytes`: of its files of weights. `vocabulary`: rows of the embedding; `tokens`: what the tokenizer has.
-    `chat_template`: whether it brings one; `preset`: the template of ours that fits. `backends`: what runs it, best
-    first; `example`: how bots.yaml says so.
+    `chat_template`: whether it brings one; `preset`: the template of ours that fits; `preset_source`: from where that
+    is known, in words. `backends`: what runs it, best first; `example`: how bots.yaml says so.
     """
 
     path: Path
@@ -79,6 +79,7 @@ class ModelDescription:
     quantization: str = ""
     chat_template: bool = False
     preset: str = ""
+    preset_source: str = ""
     adapter: AdapterDescription | None = None
     details: Mapping[str, str] = field(default_factory=dict)
     problems: Sequence[Problem] = ()
@@ -91,6 +92,24 @@ class ModelDescription:
         return not any(problem.severity == "error" for problem in self.problems)
 
 
+def at(path: Path, message: str) -> str:
+    """What is wrong with what lies at a path, which is named once, whatever the message has named already."""
+    return message if str(path) in message else f"{path}: {message}"
+
+
+def within(path: Path, message: str) -> str:
+    """The same where the path is known: its files by their names alone."""
+    for separator in ("/", "\\"):
+        message = message.replace(f"{path}{separator}", "")
+    return message.removeprefix(f"{path}: ")
+
+
 def disagreement(what: str, first: tuple[str, int], second: tuple[str, int]) -> str:
     """One number from two sources, as "width: config.json says 4,096, and the weights say 5,120"."""
     return f"{what}: {first[0]} says {first[1]:,}, and {second[0]} {second[1]:,}"
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """Names in a row; of many, the first, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"

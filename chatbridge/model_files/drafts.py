@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from chatbridge.errors import ModelLoadError
-from chatbridge.model_files.description import ModelDescription, Problem, Severity, disagreement
+from chatbridge.model_files.description import ModelDescription, Problem, Severity, disagreement, within
 from chatbridge.model_files.families import Family
 from chatbridge.model_files.reading import read_json_object, read_tensors
 from chatbridge.model_files.shapes import Sizes, Tensors, types_in
@@ -33,7 +33,11 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Draft:
-    """`facts`: fields of the description. `whole`: all files of weights are there and can be read."""
+    """`facts`: fields of the description. `whole`: all files of weights are there and can be read.
+
+    `template`: the chat template that it brings; `noted`: the preset that its metadata name; `aliases`: what it is
+    called besides its path.
+    """
 
     path: Path
     facts: dict[str, Any] = field(default_factory=dict)
@@ -42,9 +46,11 @@ class Draft:
     whole: bool = True
     specials: Mapping[str, int] = field(default_factory=dict)
     template: str = ""
+    noted: str = ""
+    aliases: list[str] = field(default_factory=list)
 
     def say(self, severity: Severity, message: str, remedy: str = "") -> None:
-        problem = Problem(severity, message, remedy)
+        problem = Problem(severity, within(self.path, message), remedy)
         if len(self.problems) < MAX_PROBLEMS and problem not in self.problems:
             self.problems.append(problem)
 

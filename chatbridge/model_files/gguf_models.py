@@ -5,6 +5,7 @@ Reads headers alone; what `gguf.py` and `ggml.py` read is put into the words of 
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from chatbridge.model_files.drafts import AGAIN, Draft
 from chatbridge.model_files.families import LLAMA_ROWS
 from chatbridge.model_files.ggml import GgmlFile, read_ggml
 from chatbridge.model_files.reading import missing
+from chatbridge.model_files.template_notes import KEY
 
 if TYPE_CHECKING:
     from chatbridge.model_files.gguf import GgufHeader
@@ -28,6 +30,7 @@ _CONTROL, _USER_DEFINED = 3, 4
 _KEYS = {"layers": "block_count", "width": "embedding_length", "heads": "attention.head_count",
          "inner": "feed_forward_length", "context": "context_length"}  # fmt: skip
 _MAX_PARTS = 1000
+_ALIASES = ("general.basename", "general.finetune", "general.base_model.0.name")
 
 
 def describe_gguf(draft: Draft) -> None:
@@ -57,6 +60,8 @@ def describe_gguf(draft: Draft) -> None:
     }
     if name := _word(metadata, "general.name"):
         draft.details["name"] = name[:200]
+    draft.noted = _word(metadata, KEY)
+    draft.aliases += [_word(metadata, key)[:200] for key in _ALIASES]
     _check_kind(draft, headers, architecture)
     _check_layers(draft, headers, architecture)
     if draft.facts["layout"] == "gguf":
@@ -137,6 +142,10 @@ def _check_kind(draft: Draft, headers: list[GgufHeader], architecture: str) -> N
         draft.details["rank"] = ", ".join(map(str, ranks[:10])) or "not told"
         if not ranks:
             draft.say("error", "it has no LoRA matrices: it has no effect", "convert it again")
+        alpha = metadata.get("adapter.lora.alpha")
+        if ranks and not (isinstance(alpha, int | float) and 0 < alpha < math.inf):
+            told = f"adapter.lora.alpha is {alpha!r:.60}, and should be a number above 0"
+            draft.say("error", told, "convert it again")
     elif kind == "mmproj" or architecture == "clip":
         draft.facts |= {"layout": "gguf-pictures", "family": "the picture part of a model"}
         draft.say("warning", "this is the picture part of a model", "give the file of its text part")

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from chatbridge.errors import ModelLoadError
-from chatbridge.model_files.description import ModelDescription
+from chatbridge.model_files.description import ModelDescription, at, listed
 from chatbridge.model_files.drafts import Draft
 from chatbridge.model_files.gguf_models import describe_ggml, describe_gguf
 from chatbridge.model_files.kinds import encrypted_name, exists, kind_of
@@ -20,6 +20,7 @@ from chatbridge.model_files.peft_adapters import describe_peft
 from chatbridge.model_files.reading import expected_files, files_in
 from chatbridge.model_files.running import REMEDIES, backends_for, example_for
 from chatbridge.model_files.sentencepiece_files import count_pieces
+from chatbridge.model_files.template_notes import GUESSED, KEY, OWN, noted_template
 from chatbridge.model_files.torch_models import describe_file, describe_hub, describe_meta, describe_sat
 
 _LATER_PART = re.compile(r"-(?!00001-)\d{5}-of-\d{5}\.gguf$")
@@ -55,7 +56,8 @@ def inspect_model(path: Path, others: Mapping[str, Collection[str]] | None = Non
     backends = backends_for(found, others or {})
     if not backends and found.layout in REMEDIES:
         draft.say("warning", *REMEDIES[found.layout])
-    found = replace(draft.done(), preset=_preset(found, draft), backends=backends)
+    preset, source = _preset(found, draft)
+    found = replace(draft.done(), preset=preset, preset_source=source, backends=backends)
     if found.sound and found.backends:
         found = replace(found, example=example_for(found, found.backends[0]))
     return found
@@ -65,7 +67,7 @@ def refuse_unsound(found: ModelDescription) -> None:
     """Raise ModelLoadError with the first fault of what was inspected, if it has one."""
     for problem in found.problems:
         if problem.severity == "error":
-            raise ModelLoadError(f"{found.path}: {problem.words}")
+            raise ModelLoadError(at(found.path, problem.words))
 
 
 def sound_model(path: Path, others: Mapping[str, Collection[str]] | None = None) -> ModelDescription:
@@ -107,12 +109,12 @@ def _folder(path: Path) -> tuple[Path, _Describe]:
     if len(alone) == 1:
         return alone[0], _BY_KIND.get(kind_of(alone[0]), describe_file)
     if alone:
-        names = ", ".join(file.name for file in alone[:3])
-        raise ModelLoadError(f"{path}: there are {len(alone)} models here, as {names}; give the file of one")
+        names = listed([file.name for file in alone])
+        raise ModelLoadError(f"{path}: there are {len(alone)} models here: {names}; give the file of one")
     if not files:
         raise ModelLoadError(f"{path}: the folder is empty; give a model's folder")
-    folders = [file.name for file in files if file.is_dir()][:5]
-    more = f"; one of its folders may be what you mean: {', '.join(folders)}" if folders else ""
+    folders = [file.name for file in files if file.is_dir()]
+    more = f"; one of its folders may be what you mean: {listed(folders)}" if folders else ""
     raise ModelLoadError(f"{path}: there is no model here: no config.json and no weights{more}")
 
 
@@ -164,16 +166,25 @@ def _describe_xor(draft: Draft) -> None:
         "files": len(files),
         "nbytes": sum(file.stat().st_size for file in files),
     }
-    draft.details["inside"] = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+    draft.details["inside"] = listed(names, 5)
 
 
-def _preset(found: ModelDescription, draft: Draft) -> str:
-    """The template of ours that fits, as a loaded model is given one."""
-    from chatbridge.prompts.builtin import suggest_preset
+def _preset(found: ModelDescription, draft: Draft) -> tuple[str, str]:
+    """The template of ours that fits, and from where that is known: what its files name, else as a loaded model is
+    given one."""
+    from chatbridge.prompts.builtin import presets, suggest_preset
     from chatbridge.types import ModelInfo
 
     if found.layout in ("", "xor", "ptuning"):
-        return ""
+        return "", ""
+    for name, where in _noted(draft):
+        if name == "model" and draft.template:
+            return name, OWN
+        if name in presets() and name != "model":
+            return name, f"as {where} says"
+        if name:
+            told = f"{where} names the template {name[:60]!r}, which this model can't be given"
+            draft.say("warning", told, "name another one by `template`; `chatbridge templates` lists them")
     base = found.adapter.base if found.adapter else ""
     info = ModelInfo(
         name=f"{found.path.stem} {draft.details.get('name', '')} {base}"[:500],
@@ -186,7 +197,18 @@ def _preset(found: ModelDescription, draft: Draft) -> str:
         specials=draft.specials,
         chat_template=draft.template or None,
     )
-    return suggest_preset(info) or ""
+    fits = suggest_preset(info) or suggest_preset(replace(info, name=" ".join(draft.aliases)[:500])) or ""
+    return fits, OWN if fits == "model" else GUESSED if fits else ""
+
+
+def _noted(draft: Draft) -> list[tuple[str, str]]:
+    """Which presets its files name, and which file does."""
+    try:
+        report = noted_template(draft.path)
+    except ModelLoadError as error:  # the model is sound without it
+        draft.say("warning", str(error).partition("; ")[0], "delete it, and name the template yourself")
+        report = ("", "")
+    return [(draft.noted, KEY), report]
 
 
 _BY_KIND: dict[str, _Describe] = {"gguf": describe_gguf, "ggml": describe_ggml, "xor": _describe_xor}

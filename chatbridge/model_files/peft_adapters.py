@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from chatbridge.model_files.config_values import adapter_faults
 from chatbridge.model_files.description import AdapterDescription, disagreement
 from chatbridge.model_files.drafts import AGAIN, Draft
 from chatbridge.model_files.families import EMBEDDINGS, LLAMA_ROWS, LLAMA_SIZES
@@ -93,10 +94,10 @@ def _check(draft: Draft, written: Mapping[str, Any], tensors: Tensors, about: Ad
     for name, tensor in tensors.items():
         if name.endswith(".lora_A.weight"):
             _check_pair(draft, name, tensor, tensors.get(name.replace("lora_A", "lora_B")))
-    said = _number(written.get("r"))
-    if said and about.rank and not written.get("rank_pattern") and about.rank != (said,):
-        told = ", ".join(map(str, about.rank))
-        draft.say("error", f"rank: adapter_config.json says {said:g}, and the tensors {told}", AGAIN)
+    if written:
+        for fault in adapter_faults(written, about.rank):
+            file = "" if "adapter_config.json" in fault else "adapter_config.json: "
+            draft.say("error", file + fault, "take the file that was saved with the adapter")
     rows = {tensor.shape[0] for name, tensor in tensors.items() if name.endswith(_WHOLE) and len(tensor.shape) == 2}
     if len(rows) > 1:
         first, second = sorted(rows)[:2]

@@ -64,6 +64,11 @@ def backends_for(found: ModelDescription, others: Mapping[str, Collection[str]])
     return tuple(name for name, runs in {**RUNS, **others}.items() if found.layout and words.intersection(runs))
 
 
+def chosen_backend(found: ModelDescription, installed: Collection[str]) -> str:
+    """The best of its backends that is installed, else the best of all; it has one."""
+    return next((name for name in found.backends if name in installed), found.backends[0])
+
+
 def example_for(found: ModelDescription, backend: str) -> str:
     """An excerpt of bots.yaml with the model."""
     import yaml

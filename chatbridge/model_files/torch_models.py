@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from chatbridge.model_files.description import Severity, disagreement
+from chatbridge.model_files.config_values import model_faults
+from chatbridge.model_files.description import Severity, disagreement, listed
 from chatbridge.model_files.drafts import AGAIN, Draft
 from chatbridge.model_files.families import GENERIC, Family
 from chatbridge.model_files.reading import WHOLE, expected_files, files_in, missing, read_json_object
@@ -26,7 +27,7 @@ _ALL_FILES = "download all of them into this folder"
 
 def describe_hub(draft: Draft) -> None:
     """A folder with config.json."""
-    config = draft.json("config.json")
+    config = _settings(draft, "config.json")
     files = draft.attempt(expected_files, draft.path) or []
     if gone := missing(files):
         draft.say("error", f"the weights have {len(files)} parts, and {gone}", _ALL_FILES)
@@ -40,6 +41,7 @@ def describe_hub(draft: Draft) -> None:
         draft.say("error", "there are no weights here", _no_weights(draft.path))
     tensors, aliases = _merged(headers)
     kind = str(config.get("model_type") or "")[:50]
+    draft.aliases.append(str(config.get("_name_or_path") or "")[:200])
     if any(name.endswith(_PREFIX) for name in tensors) and not any("embeddings." in name for name in tensors):
         return _describe_prefix(draft, tensors, config)
     draft.facts |= {"layout": _layout(draft.path, config), "family": _spoken(kind), "architecture": kind}
@@ -70,7 +72,7 @@ def describe_hub(draft: Draft) -> None:
 def describe_meta(draft: Draft) -> None:
     """A folder with Meta's consolidated.*.pth and params.json."""
     draft.facts |= {"layout": "meta", "family": "LLaMA", "architecture": "llama"}
-    params = draft.json("params.json")
+    params = _settings(draft, "params.json")
     if not (draft.path / "params.json").exists():
         draft.say("warning", "there is no params.json", "download it from where the weights are")
     if (sizes := _describe_parts(draft, "consolidated.{:02}.pth")) is not None:
@@ -114,6 +116,14 @@ def describe_file(draft: Draft) -> None:
         _describe_rwkv(draft, headers[0])
 
 
+def _settings(draft: Draft, name: str) -> dict[str, Any]:
+    """A configuration, with what can't be in it told."""
+    config = draft.json(name)
+    for fault in model_faults(config):
+        draft.say("error", f"{name}: {fault}", "take the file that was published with the weights")
+    return config
+
+
 def _describe_rwkv(draft: Draft, header: TensorFile) -> None:
     context = re.search(r"ctx-?(\d{3,7})", draft.path.stem)
     draft.facts["context"] = int(context[1]) if context else 0
@@ -122,6 +132,8 @@ def _describe_rwkv(draft: Draft, header: TensorFile) -> None:
     draft.details["tokenizer"] = known.get(rows, "neither World's nor the Pile's: name its file by tokenizer:")
     if isinstance(strategy := header.values.get("_strategy"), str):
         draft.details["converted"] = f"for the strategy {strategy[:100]!r}, and for no other"
+        if device := re.search(r"cuda|dml|mps", strategy[:1000]):
+            draft.details["needs"] = f"a graphics card ({device[0]}), as its strategy says"
         draft.facts["quantization"] = "int8" if "i8" in strategy else draft.facts["quantization"]
 
 
@@ -145,7 +157,7 @@ def _describe_parts(draft: Draft, name: str, within: str = "", group: str = "") 
         wanted = range(min(sizes.degree, _MAX_PARTS))
         gone = [name.format(number) for number in wanted if number not in numbers]
         told = disagreement("shards", ("the folder", len(numbers)), ("the shapes in them", sizes.degree))
-        lost = f"; {', '.join(gone[:4])}{' …' if len(gone) > 4 else ''} missing" if gone else ""
+        lost = f"; {listed(gone, 4)} missing" if gone else ""
         draft.say("error", told + lost, _ALL_FILES if gone else "keep the files of one model alone in the folder")
         draft.whole = False
     draft.measured(family, sizes)

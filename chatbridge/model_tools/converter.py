@@ -44,6 +44,7 @@ class Converter:
     the output is whole; a second run goes on where a killed one ended. It raises ModelLoadError in words.
     `check`: complains of a conversion that can't work before anything is written; by ModelLoadError, too.
     `options`: names of what may be given to it besides; another name is refused before it is called.
+    `spoken`: `makes` in plain words, for people; needed where a `*` is in them.
     """
 
     name: str
@@ -54,10 +55,11 @@ class Converter:
     folder: bool = False
     check: Callable[[Conversion], None] | None = None
     options: tuple[str, ...] = ()
+    spoken: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         wordless = not self.takes or not self.makes
-        if wordless or any(isinstance(words, str) for words in (self.takes, self.makes, self.options)):
+        if wordless or any(isinstance(words, str) for words in (self.takes, self.makes, self.options, self.spoken)):
             raise TypeError(f"Converter {self.name!r}: takes, makes and options are tuples of words, as ('gguf',)")
 
     def reads(self, source: ModelDescription) -> bool:

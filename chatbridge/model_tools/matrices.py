@@ -59,6 +59,22 @@ def spans(matrix: Matrix, size: int = SLICE, multiple: int = 1) -> Iterator[tupl
         yield first, min(first + step, rows)
 
 
+@runtime_checkable
+class WithColumns(Protocol):
+    """A matrix whose columns can be read without the others, as one that lies in a file."""
+
+    def columns(self, first: int, last: int, start: int, end: int) -> Array:
+        """Of the rows from `first` to before `last`, the columns from `start` to before `end`."""
+        ...
+
+
+def columns(matrix: Matrix, first: int, last: int, start: int, end: int) -> Array:
+    """Some columns of some rows, and nothing else read where that can be. Raises ModelLoadError."""
+    if isinstance(matrix, WithColumns):
+        return matrix.columns(first, last, start, end)
+    return matrix.read(first, last)[:, start:end]
+
+
 def floats(matrix: Matrix, first: int, last: int) -> Floats:
     """Rows in float32. Raises ModelLoadError for numbers that are no floats."""
     return as_float32(matrix.read(first, last), matrix.dtype)
@@ -127,4 +143,4 @@ class Cut:
         """Raises ModelLoadError."""
         if self._axis == 0:
             return self._matrix.read(self._start + first, self._start + last)
-        return self._matrix.read(first, last)[:, self._start : self._end]
+        return columns(self._matrix, first, last, self._start, self._end)

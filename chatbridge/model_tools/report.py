@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from chatbridge.errors import ModelLoadError
+from chatbridge.model_files.template_notes import REPORT, report_of
 from chatbridge.model_tools.progress import Silent, WorkProgress
 
-IN_FOLDER = "chatbridge-report.json"
+IN_FOLDER = REPORT
 """What the report of a folder is called; that of a file has the file's name before it: `NAME.report.json`."""
 
 NOTE = "note"
@@ -42,11 +43,15 @@ class Source:
 
 @dataclass(slots=True)
 class Report:
-    """What is done to make something, written down as it is done. `command`: in the words of the command line."""
+    """What is done to make something, written down as it is done. `command`: in the words of the command line.
+
+    `template`: the preset that what is made is talked to by, "" where its own chat template or nothing tells it.
+    """
 
     command: str
     sources: list[Source] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
+    template: str = ""
 
     def step(self, what: str, **facts: Any) -> None:
         """One step, with the numbers that belong to it. `facts`: values that JSON has."""
@@ -69,10 +74,12 @@ class Report:
         """
         if output.is_dir():  # which gets its name when the report is in it
             self.check_sources()
-        path = output / IN_FOLDER if output.is_dir() else output.with_name(f"{output.name}.report.json")
-        told = {
+        path = report_of(output)
+        named = {"template": self.template} if self.template else {}
+        told: dict[str, Any] = {
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": self.command,
+            **named,
             "sources": [{"path": s.path, "size": s.size, "sha256": s.sha256} for s in self.sources],
             "steps": self.steps,
             "versions": {"python": platform.python_version(), **versions(("chatbridge", *packages))},

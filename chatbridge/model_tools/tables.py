@@ -8,7 +8,7 @@ architecture: src/models.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -74,32 +74,59 @@ def _norm(name: str, target: str, width: str = "width", *, bias: bool = False) -
     return found | ({f"{name}.bias": Entry(f"{target}.bias", (width,))} if bias else {})
 
 
+@dataclass(frozen=True, slots=True)
+class LlamaTensor:
+    """One tensor of a LLaMA by its names in all forms, without `.weight`: Hugging Face's, Meta's, and that of GGUF.
+
+    `shape`: in words. `axis`: along what Meta's tensor-parallel parts are joined.
+    """
+
+    hub: str
+    meta: str
+    gguf: str
+    shape: tuple[str, ...]
+    axis: Axis = "whole"
+
+
+LLAMA_TOP = (
+    LlamaTensor("embed_tokens", "tok_embeddings", "token_embd", ("vocabulary", "width"), "by width"),
+    LlamaTensor("norm", "norm", "output_norm", ("width",)),
+    LlamaTensor("lm_head", "output", "output", ("vocabulary", "width"), "rows"),
+)
+LLAMA_LAYER = (
+    LlamaTensor("input_layernorm", "attention_norm", "attn_norm", ("width",)),
+    LlamaTensor("self_attn.q_proj", "attention.wq", "attn_q", ("q", "width"), "rows"),
+    LlamaTensor("self_attn.k_proj", "attention.wk", "attn_k", ("kv", "width"), "rows"),
+    LlamaTensor("self_attn.v_proj", "attention.wv", "attn_v", ("kv", "width"), "rows"),
+    LlamaTensor("self_attn.o_proj", "attention.wo", "attn_output", ("width", "q"), "columns"),
+    LlamaTensor("post_attention_layernorm", "ffn_norm", "ffn_norm", ("width",)),
+    LlamaTensor("mlp.gate_proj", "feed_forward.w1", "ffn_gate", ("inner", "width"), "rows"),
+    LlamaTensor("mlp.up_proj", "feed_forward.w3", "ffn_up", ("inner", "width"), "rows"),
+    LlamaTensor("mlp.down_proj", "feed_forward.w2", "ffn_down", ("width", "inner"), "columns"),
+)
+"""The tensors of a LLaMA, the one place that says what each form calls them; all others are derived from it."""
+
+_PAIRS: Mapping[str, Order] = {"attn_q": "pairs of q", "attn_k": "pairs of kv"}
+"""Whose rows llama.cpp has in another order than Hugging Face."""
+
+
 def _llama_block(*, pairs: bool, bias: bool | None = None, norms: bool = False) -> dict[str, Entry]:
     """A layer of LLaMA's and its relatives. `pairs`: llama.cpp rotates neighbours in them; `bias`: of q, k and v;
     `norms`: of the heads of q and k."""
-    q: Order = "pairs of q" if pairs else ""
-    kv: Order = "pairs of kv" if pairs else ""
-    also = None if bias is None else False
-    return {
-        **_norm("input_layernorm", "attn_norm"),
-        **_linear("self_attn.q_proj", "attn_q", "q", "width", order=q, bias=bias),
-        **_linear("self_attn.k_proj", "attn_k", "kv", "width", order=kv, bias=bias),
-        **_linear("self_attn.v_proj", "attn_v", "kv", "width", bias=bias),
-        **_linear("self_attn.o_proj", "attn_output", "width", "q", bias=also),
-        **(_norm("self_attn.q_norm", "attn_q_norm", "head") if norms else {}),
-        **(_norm("self_attn.k_norm", "attn_k_norm", "head") if norms else {}),
-        **_norm("post_attention_layernorm", "ffn_norm"),
-        **_linear("mlp.gate_proj", "ffn_gate", "inner", "width", bias=also),
-        **_linear("mlp.up_proj", "ffn_up", "inner", "width", bias=also),
-        **_linear("mlp.down_proj", "ffn_down", "width", "inner", bias=also),
-    }
+    also, found = None if bias is None else False, dict[str, Entry]()
+    for one in LLAMA_LAYER:
+        if len(one.shape) == 1:
+            found |= _norm(one.hub, one.gguf)
+            continue
+        order = _PAIRS.get(one.gguf, "") if pairs else ""
+        own = bias if one.gguf in ("attn_q", "attn_k", "attn_v") else also
+        found |= _linear(one.hub, one.gguf, *one.shape, order=order, bias=own)
+        if norms and one.gguf == "attn_output":
+            found |= _norm("self_attn.q_norm", "attn_q_norm", "head") | _norm("self_attn.k_norm", "attn_k_norm", "head")
+    return found
 
 
-_TOP = {
-    "embed_tokens.weight": Entry("token_embd.weight", ("vocabulary", "width")),
-    "norm.weight": Entry("output_norm.weight", ("width",)),
-    "lm_head.weight": Entry("output.weight", ("vocabulary", "width"), needed=False),
-}
+_TOP = {f"{one.hub}.weight": Entry(f"{one.gguf}.weight", one.shape, needed=one.hub != "lm_head") for one in LLAMA_TOP}
 
 _KEYS = {
     "context_length": ("max_position_embeddings",),
@@ -117,27 +144,15 @@ def _huggingface(kinds: tuple[str, ...], architecture: str, block: Mapping[str, 
     )  # fmt: skip
 
 
-def _meta() -> dict[str, Entry]:
-    matrices: dict[str, tuple[str, tuple[str, ...], Axis]] = {
-        "attention.wq": ("attn_q", ("q", "width"), "rows"), "attention.wk": ("attn_k", ("kv", "width"), "rows"),
-        "attention.wv": ("attn_v", ("kv", "width"), "rows"), "attention.wo": ("attn_output", ("width", "q"), "columns"),
-        "feed_forward.w1": ("ffn_gate", ("inner", "width"), "rows"),
-        "feed_forward.w2": ("ffn_down", ("width", "inner"), "columns"),
-        "feed_forward.w3": ("ffn_up", ("inner", "width"), "rows"),
-    }  # fmt: skip
-    found = {f"{name}.weight": Entry(f"{to}.weight", shape, axis=axis) for name, (to, shape, axis) in matrices.items()}
-    return found | _norm("attention_norm", "attn_norm") | _norm("ffn_norm", "ffn_norm")
+def _meta(tensors: Sequence[LlamaTensor]) -> dict[str, Entry]:
+    return {f"{one.meta}.weight": Entry(f"{one.gguf}.weight", one.shape, axis=one.axis) for one in tensors}
 
 
 FORMS = (
     Form(
         "meta", ("llama",), "llama", prefix="", layer="layers.{}.",
-        top={
-            "tok_embeddings.weight": Entry("token_embd.weight", ("vocabulary", "width"), axis="by width"),
-            "norm.weight": Entry("output_norm.weight", ("width",)),
-            "output.weight": Entry("output.weight", ("vocabulary", "width"), axis="rows"),
-        },
-        block=_meta(),
+        top=_meta(LLAMA_TOP),
+        block=_meta(LLAMA_LAYER),
         keys={"attention.layer_norm_rms_epsilon": ("norm_eps",), "attention.head_count": ("n_heads",),
               "context_length": ("max_seq_len",)},
         width="norm.weight", left_out=("rope.freqs",), head="output.weight", must={"use_scaled_rope": (False,)},
@@ -177,6 +192,11 @@ META_CONTEXTS = (
 Told by the base of the rotary angles and by norm_eps, which both reach what stands here, and by the greatest width of a
 model whose keys have as many heads as its queries. The first line that fits.
 """
+
+
+def context_note(tokens: int) -> str:
+    """What people are told where a context was taken from `META_CONTEXTS`."""
+    return f"params.json says no context: {tokens:,} tokens are what such a model has"
 
 
 def form_of(layout: str, kind: str) -> Form | None:

@@ -61,6 +61,12 @@ class PluginRecord:
     remedy: str = ""
 
 
+def install_command(kind: str, name: str) -> str:
+    """What installs a plugin of ours that offers it, as "pip install chatbridge-glm"; "" for none of ours."""
+    package = FIRST_PARTY[kind].get(name)
+    return f"pip install {package}" if package else ""
+
+
 class Plugins:
     """All plugins of one program: those handed in, and those that installed packages announce."""
 
@@ -242,13 +248,13 @@ class Plugins:
         broken = {record.name: record for record in self._records.values() if record.reason}
         if name in broken:
             raise PluginError(f"the plugin for {kind} {name!r} is broken: {broken[name].reason}; {broken[name].remedy}")
-        if package := FIRST_PARTY[kind].get(name):
-            raise PluginError(f"{kind} {name!r} needs its plugin: pip install {package}")
+        if install := install_command(kind, name):
+            raise PluginError(f"{kind} {name!r} needs its plugin: {install}")
         have = ", ".join(sorted(known)) or "none"
         more = f"; broken plugins: {', '.join(broken)}, see `chatbridge plugins`" if broken else ""
         hint = did_you_mean(name, known)
         if not hint and (close := closest(name, FIRST_PARTY[kind].keys() - known.keys())):
-            hint = f"; did you mean {close!r}? It needs its plugin: pip install {FIRST_PARTY[kind][close]}"
+            hint = f"; did you mean {close!r}? It needs its plugin: {install_command(kind, close)}"
         raise PluginError(f"there is no {kind} {name!r}{hint} (installed: {have}{more})")
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from chatbridge import guide_path
 from chatbridge.cli import main
+from chatbridge.cli.model.inspect import columns
 from chatbridge.testing import fixtures
 
 Install = Callable[..., Path]
@@ -45,7 +46,7 @@ def test_a_sound_model_is_told_line_by_line(inspect: Inspect) -> None:
         "sizes 3 layers, width 64, 4 heads, inner width 256, context 128 tokens",
         "vocabulary 768 rows in the weights, 764 ids in the tokenizer (ice_text.model)",
         "quantisation none (float16)",
-        "chat template none of its own; fitting preset: chatglm-6b",
+        "chat template none of its own; fitting preset: chatglm-6b, by its name and tokens",
         "in bots.yaml:",
         "backend: glm",
     ):
@@ -125,3 +126,48 @@ def test_garbage_never_shows_a_traceback(inspect: Inspect, tmp_path: Path) -> No
             assert told or str(path) in errors
 
     garbage()
+
+
+def test_a_folder_of_models_names_them_all(inspect: Inspect, tmp_path: Path) -> None:
+    for number in range(15):
+        (tmp_path / f"m{number:02}").mkdir()
+    assert inspect(tmp_path)[2].rstrip().endswith("m10, m11 and 3 more")
+
+
+def test_columns_stay_columns_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    lines = list(columns([("family", "LLaMA"), ("tensor-parallel parts", "word " * 30)], 80))
+    assert all(len(line) <= 80 for line in lines)
+    assert [line[:24].strip() for line in lines] == ["family", "tensor-parallel parts", *[""] * (len(lines) - 2)]
+    assert len(lines) > 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("model", "inspect", "nowhere"), 1),
+        (("model", "plan", "nowhere/at/all"), 1),
+        (("model", "plan", "llama-7b", "--devices", "x"), 2),
+        (("model", "inspect"), 2),
+        (("queue", "-c", "nowhere.yaml"), 1),
+        (("forget", "somebody", "-c", "nowhere.yaml"), 1),
+    ],
+)
+def test_an_error_is_json_where_json_was_asked_for(
+    arguments: tuple[str, ...], code: int, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main((*arguments, "--json"))
+    printed = capsys.readouterr()
+    assert (ended.value.code, printed.err) == (code, "")
+    assert list(json.loads(printed.out)) == ["error"]
+
+
+def test_the_list_is_told_in_chinese(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(("model", "list", "--language", "zh"))
+    told = capsys.readouterr().out
+    assert "约 0.3 GiB" in told
+    assert not any(word in told for word in ("about", "fetched", "by request", "template"))

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from chatbridge import ModelDescription
 from chatbridge.cli import cli, main
-from chatbridge.cli.model.making import stoppable
+from chatbridge.cli.model.making import lacks, stoppable
+from chatbridge.model_files.inspect import inspect_model
 from chatbridge.plugins.manager import Plugins
 from chatbridge.testing import fixtures
 
@@ -42,8 +46,8 @@ def meta(tmp_path: Path) -> Path:
 
 def test_what_was_made_is_told_with_what_to_do_next(convert: Convert, meta: Path, tmp_path: Path) -> None:
     for source, target, more, told in (
-        (meta, "f16", (), "Talk to it: chatbridge repl -m"),
-        (meta, "hf", (), "Talk to it: chatbridge repl -m"),
+        (meta, "f16", ("--template", "alpaca"), "Talk to it: chatbridge repl -m"),
+        (meta, "hf", ("--template", "alpaca"), "Talk to it: chatbridge repl -m"),
         (LLAMA / "hf", "meta", ("--parts", 2), "Look at it: chatbridge model inspect"),
         (LLAMA / "alpaca-lora", "f32", ("--base", meta), "Look at it: chatbridge model inspect"),
     ):
@@ -64,7 +68,7 @@ def test_the_report_has_the_command(
     assert convert(*arguments[2:])[0] == 0
     told = json.loads((tmp_path / "hf" / "chatbridge-report.json").read_text(encoding="utf-8"))
     assert told["command"] == shlex.join(["chatbridge", *arguments])
-    assert [step["step"] for step in told["steps"]] == ["convert"]
+    assert [step["step"] for step in told["steps"]] == ["convert", "note"]
 
 
 @pytest.mark.parametrize(
@@ -128,3 +132,69 @@ def test_what_is_there_already_is_left_alone(convert: Convert, meta: Path, tmp_p
     assert code == 1
     assert "it is there already" in errors
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_the_template_that_is_given_or_that_the_source_names_is_carried_along(
+    convert: Convert, meta: Path, tmp_path: Path
+) -> None:
+    vicuna = meta.rename(tmp_path / "vicuna-7b")
+    code, printed, told = convert(vicuna, "-o", tmp_path / "one", "--to", "hf")
+    assert (code, printed.splitlines()[0].endswith(f"chatbridge repl -m {tmp_path / 'one'}")) == (0, True)
+    assert "params.json says no context: 2,048 tokens" in told
+    found = inspect_model(tmp_path / "one")
+    assert (found.preset, found.preset_source) == ("vicuna", "as chatbridge-report.json says")
+    assert convert(tmp_path / "one", "-o", tmp_path / "two.gguf", "--to", "f16")[0] == 0
+    (tmp_path / "two.gguf.report.json").unlink()
+    (tmp_path / "two.gguf").rename(tmp_path / "three.gguf")
+    found = inspect_model(tmp_path / "three.gguf")
+    assert (found.preset, found.preset_source) == ("vicuna", "as chatbridge.template says")
+    assert convert(vicuna, "-o", tmp_path / "four", "--to", "hf", "--template", "alpaca")[0] == 0
+    assert inspect_model(tmp_path / "four").preset == "alpaca"
+    assert "template: alpaca" in inspect_model(tmp_path / "four").example
+
+
+def test_a_template_that_is_not_there_is_refused(convert: Convert, meta: Path, tmp_path: Path) -> None:
+    code, _, told = convert(meta, "-o", tmp_path / "a", "--to", "hf", "--template", "alpacca")
+    assert (code, "did you mean 'alpaca'" in told) == (2, True)
+    code, _, told = convert(meta, "-o", tmp_path / "a", "--to", "hf", "--template", "model")
+    assert (code, "no chat template of its own" in told, (tmp_path / "a").exists()) == (1, True, False)
+
+
+def test_what_names_no_template_is_talked_to_by_one_that_is_given(convert: Convert, meta: Path, tmp_path: Path) -> None:
+    _, printed, _ = convert(meta, "-o", tmp_path / "hf", "--to", "hf")
+    assert printed.rstrip().endswith(f"chatbridge repl -m {tmp_path / 'hf'} -t NAME")
+
+
+def test_a_report_of_no_use_is_told_and_the_model_is_sound(convert: Convert, meta: Path, tmp_path: Path) -> None:
+    assert convert(meta, "-o", tmp_path / "hf", "--to", "hf")[0] == 0
+    for text, told in (('{"template": "x y"}', "names the template 'x y'"), ("{", "this is no JSON")):
+        (tmp_path / "hf" / "chatbridge-report.json").write_text(text)
+        found = inspect_model(tmp_path / "hf")
+        assert (found.sound, found.preset) == (True, "")
+        assert any(told in problem.message for problem in found.problems)
+
+
+# --- what is wanted yet ----------------------------------------------------------------------------------------------
+
+
+def test_what_was_made_without_a_tokenizer_is_told_with_the_file_that_is_missing() -> None:
+    found = ModelDescription(Path("m"), "glm-130b", backends=("glm",))
+    assert "needs its tokenizer, which is not beside it: put ice_text.model into the folder" in lacks(found)
+    assert lacks(replace(found, tokens=150_000)) == ""
+
+
+def test_a_strategy_for_a_card_wants_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = {"needs": "a graphics card (cuda), as its strategy says"}
+    found = ModelDescription(Path("m.pth"), "rwkv", backends=("rwkv",), details=needs)
+    monkeypatch.setattr("chatbridge.model_tools.planning.machine.output_of", lambda *command: "")
+    assert lacks(found) == "It needs a graphics card (cuda), as its strategy says; none is seen on this machine."
+    card = "0, GPU-1, 40000, A100\n"
+    monkeypatch.setattr("chatbridge.model_tools.planning.machine.output_of", lambda *command: card)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if "torch" not in sys.modules:
+        assert lacks(found) == ""
+
+
+def test_what_can_be_made_is_told_in_plain_words() -> None:
+    for converter in Plugins().converters.values():
+        assert converter.spoken or "*" not in "".join(converter.makes), converter.name

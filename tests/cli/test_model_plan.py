@@ -12,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chatbridge import Machine, MemoryPlan, device_plan, guide_path, parse_devices
+from chatbridge import Machine, MemoryPlan, ModelLoadError, Plugins, device_plan, guide_path, parse_devices
 from chatbridge.cli import main
 from chatbridge.cli.model.plan import drawn
 from chatbridge.model_tools.planning.memory_plan import Change, Part
+from chatbridge.model_tools.planning.planner import Wish, plan_place
 from chatbridge.testing import fixtures
 
 Install = Callable[..., Path]
@@ -87,6 +88,21 @@ def test_what_does_not_fit_ends_with_1_and_what_would(plan: Plan) -> None:
     assert "  → use backend: llama_cpp, which keeps weights quantised" in told
 
 
+@pytest.mark.parametrize("name", ["LLaMA 7B", "llama_7b", "LLAMA7B", "meta/LLaMA-7b"])
+def test_names_are_read_however_they_are_written(plan: Plan, name: str) -> None:
+    assert plan(name, "--backend", "numpy", "--devices", "cpu-64G")[1].startswith("llama-7b\n")
+
+
+def test_cards_that_were_named_are_never_left_out_in_silence(plan: Plan) -> None:
+    _, told, _ = plan("llama-7b", "--backend", "numpy", "--devices", "2xA100-40G,cpu-64G")
+    assert "the cards that --devices names hold nothing of it: the numpy backend uses" in told
+    machine = parse_devices("A100-40G,cpu-64G")
+    numpy_alone = {name: kind for name, kind in Plugins().backends.items() if name == "numpy"}
+    with pytest.raises(ModelLoadError, match=r"needs the backend .*llama_cpp \(pip install chatbridge-llama-cpp\)"):
+        plan_place("llama-7b", numpy_alone, machine, Wish(devices=True))
+    assert plan_place("llama-7b", numpy_alone, machine, Wish()).backend == "numpy"
+
+
 def test_files_are_planned_by_what_runs_them(plan: Plan) -> None:
     code, told, _ = plan(guide_path(), "--json", "--context", 64, "--backend", "numpy", "--devices", "cpu-1G")
     found = json.loads(told)
@@ -134,6 +150,10 @@ def test_lengths_of_a_backend_that_has_none_are_refused(plan: Plan, install: Ins
         (["llama-7b", "--backend", "numpy", "--quant", "q9"], "'q9': the numpy backend has weights in float32 alone"),
         (["chatglm-6b", "--backend", "numpy"], "not known as a model of the numpy backend"),
         (["llama-7b", "--backend", "numpy", "--devices", "0xA100"], "'0xA100' is no device"),
+        (["llama-7b", "--backend", "numpy", "--devices", "A100--40G"], "write COUNTxNAME-MEMORY, as 8xA100-40G"),
+        (["llama-7b", "--backend", "numpy", "--devices", "A100 -40G"], "'A100 -40G' is no device"),
+        (["llama-7b", "--backend", "numpy", "--devices", "A100-40G-"], "'A100-40G-' is no device"),
+        (["LLaMa 7"], "did you mean 'llama-7b'?"),
         (["llama-7b", "--backend", "numpy", "--devices", "99999999xA-1G"], "a machine has 64 of them at most"),
         (["llama-7b", "--backend", "numpy", "--devices", "8xA100-0G"], "a device without memory"),
         (["llama-7b", "--context", "1"], "Invalid value for '--context'"),

@@ -11,10 +11,12 @@ import click
 import pytest
 
 from chatbridge import Backend, BackendType, ModelLoadError, Options, PluginError, Plugins, guide_path, hookimpl
+from chatbridge.cli.model.inspect import excerpt
 from chatbridge.cli.named_model import find_model
 from chatbridge.config import ConfigPath, Settings, default_settings
 from chatbridge.config.settings import ModelSettings
 from chatbridge.config.source import SettingsSource
+from chatbridge.model_files.inspect import inspect_model
 from chatbridge.model_tools.fetching.catalogue import catalogue
 from chatbridge.model_tools.report import IN_FOLDER
 from chatbridge.testing import fixtures
@@ -174,3 +176,12 @@ def test_a_model_that_was_named_outlives_changes_of_the_file(find: Find, tmp_pat
     (tmp_path / "bots.yaml").write_text("models: {h: {backend: numpy}}\n")
     assert source.reload()
     assert list(source.current.models) == ["h", "mine"]
+
+
+def test_the_excerpt_is_for_a_backend_that_is_installed_if_one_runs_it() -> None:
+    found = inspect_model(guide_path())
+    lines = list(excerpt(found, Plugins([Ours("numpy")], discover=False)))
+    assert (lines[0], "    backend: numpy" in [line[2:] for line in lines]) == ("in bots.yaml:", True)
+    lines = list(excerpt(found, Plugins([Ours("glm")], discover=False)))
+    assert lines[0] == "in bots.yaml, after pip install chatbridge-llama-cpp:"
+    assert "    backend: llama_cpp" in [line[2:] for line in lines]

@@ -178,12 +178,15 @@ def test_what_can_not_be_fetched_is_one_line(
 
 
 def test_the_list_has_size_licence_and_template(capsys: pytest.CaptureFixture[str]) -> None:
-    for language, told in (("en", "English and Chinese"), ("zh", "中英文")):
+    for language, told, head in (
+        ("en", "English and Chinese", "about 0.5 GiB  Apache-2.0; llama_cpp, template model"),
+        ("zh", "中英文", "约 0.5 GiB     Apache-2.0; llama_cpp, 模板 model"),
+    ):
         with pytest.raises(SystemExit):
             main(("model", "list", "--language", language))
         lines = capsys.readouterr().out.splitlines()
         at = next(n for n, line in enumerate(lines) if line.startswith(NAME))
-        assert lines[at].split(None, 1)[1] == "about 0.5 GiB  Apache-2.0; llama_cpp, template model"
+        assert lines[at].split(None, 1)[1] == head
         assert told in lines[at + 1]
 
 

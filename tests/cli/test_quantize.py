@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from chatbridge.cli.model.compare import bars, draw, lines, show
+from chatbridge.cli.model.compare import bars, draw, judgement, lines, show
 from chatbridge.cli.model.quantize import llama_converter, plan_lines
 from chatbridge.errors import PluginError
 from chatbridge.plugins.manager import Plugins
@@ -80,6 +80,9 @@ def test_a_comparison_is_told_in_numbers() -> None:
         "  perplexity       8 in the source, 8.4 in what was made (+5.00%)",
         "  KL divergence    0.0123 on average; 99 of 100 tokens below 0.25",
         "  same top token   98.76%",
+        "  judged           some answers differ from the source's",
+        "                   by the mean KL divergence: below 0.01 hardly to be told from the source, up to",
+        "                   0.1 some answers differ, above that much is lost",
     ]
     first, *_ = lines(FOUND | {"text_tokens": 4000})
     assert first == "compared on 1,498 tokens of text.txt, whose other 2,500 had no room: see --check-gib"
@@ -108,3 +111,8 @@ def test_with_matplotlib_it_is_a_picture_beside_the_file(tmp_path: Path) -> None
     pytest.importorskip("matplotlib")
     assert draw(FOUND["histogram"], tmp_path / "made.gguf.check.svg")
     assert "<svg" in (tmp_path / "made.gguf.check.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("mean", "told"), [(0.009, "hardly"), (0.01, "some"), (0.1, "some"), (0.11, "much is lost")])
+def test_a_divergence_is_judged_by_the_limits_that_are_told(mean: float, told: str) -> None:
+    assert judgement(mean).startswith(told)

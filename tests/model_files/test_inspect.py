@@ -159,7 +159,7 @@ def test_a_folder_with_one_file_stands_for_it(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     assert inspect_model(tmp_path).layout == "gguf", "pages of GGUF files often have a config.json, too"
     shutil.copy(guide_path(), tmp_path / "n.gguf")
-    with pytest.raises(ModelLoadError, match=r"there are 2 models here, as m\.gguf, n\.gguf; give the file of one"):
+    with pytest.raises(ModelLoadError, match=r"there are 2 models here: m\.gguf, n\.gguf; give the file of one"):
         inspect_model(tmp_path)
 
 

@@ -155,7 +155,7 @@ def test_a_shard_that_is_no_file_is_told_beside_the_rest(tmp_path: Path) -> None
     second = folder / "pytorch_model-00002-of-00002.bin"
     second.write_text(POINTER)
     found = inspect_model(folder)
-    assert f"{second}: this is a Git LFS pointer" in told(found)
+    assert f"{second.name}: this is a Git LFS pointer" in told(found)
     assert (found.sound, found.layers, found.width, found.vocabulary) == (False, 2, 64, 480)
     second.write_bytes(b"<!DOCTYPE html>")
     assert "this is a web page" in faults(folder)

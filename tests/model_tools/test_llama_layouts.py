@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbridge import ModelLoadError
-from chatbridge.model_files.arrays import Weights
+from chatbridge.model_files.arrays import StoredTensor, Weights
 from chatbridge.model_files.sentencepiece_files import count_pieces, read_sentencepiece
 from chatbridge.model_tools.matrices import Matrix, Turned, floats, spans
 from chatbridge.model_tools.merging.llama_layouts import (
@@ -27,6 +28,7 @@ from chatbridge.model_tools.merging.llama_layouts import (
 )
 from chatbridge.model_tools.merging.perplexity import SENTENCES, encode, logits, perplexity
 from chatbridge.model_tools.progress import Silent
+from chatbridge.model_tools.tables import FORMS, LLAMA_LAYER, LLAMA_TOP
 from chatbridge.testing import fixtures
 
 LLAMA = fixtures() / "llama"
@@ -160,3 +162,29 @@ def test_sentences_are_cut_as_sentencepiece_cuts_them(model: Path) -> None:
     assert len(pieces) == count_pieces(model)
     for text in (*SENTENCES, "你好！今天过得怎么样？ The fox reads.", "a"):
         assert encode(pieces, text) == [1, *theirs.encode(text)]
+
+
+def test_what_is_cut_by_columns_is_read_once(hub: Weights, sizes: LlamaSizes, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: Counter[str] = Counter()
+    plain = StoredTensor._bytes
+
+    def counted(tensor: StoredTensor, start: int, count: int) -> bytearray:
+        read[tensor.name] += count
+        return plain(tensor, start, count)
+
+    monkeypatch.setattr(StoredTensor, "_bytes", counted)
+    for part in to_meta(hub, sizes, 2):
+        for matrix in part.values():
+            whole(matrix)
+    for name in ("model.embed_tokens.weight", "model.layers.0.self_attn.o_proj.weight"):
+        assert read[name] == hub[name].nbytes
+
+
+def test_one_table_has_the_names_of_all_forms() -> None:
+    """What Hugging Face's form, Meta's and GGUF call a tensor is said once, and no name stands twice in it."""
+    for names in ([getattr(one, form) for one in (*LLAMA_TOP, *LLAMA_LAYER)] for form in ("hub", "gguf")):
+        assert len(names) == len({*names}) == 12
+    for form in FORMS:
+        if form.architecture == "llama":
+            targets = {entry.target for entry in form.block.values() if entry.needed}
+            assert targets == {f"{one.gguf}.weight" for one in LLAMA_LAYER}

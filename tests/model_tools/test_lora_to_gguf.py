@@ -198,7 +198,8 @@ def test_metas_published_sizes_tell_the_heads(tmp_path: Path) -> None:
         ({"num_hidden_layers": 1}, r"layers: the adapter says 2, and .*config.json 1; give the model"),
         ({"num_attention_heads": None}, r"config.json: it gives None for num_attention_heads"),
         ({"num_attention_heads": 3}, r"config.json: a width of 64 does not go with 3 heads"),
-        ({"model_type": "gpt2"}, r"config.json: adapters of gpt2 are not converted here, only those of bloom, llama"),
+        ({"model_type": "gpt2"}, r"llama, .* have, and .*config.json is gpt2; give the .*llama-tiny-hf'\) by --base"),
+        ({"model_type": "bloom", "n_layer": 2}, r"such as llama, .* have, and .*config.json is bloom; give"),
     ],
 )  # fmt: skip
 def test_another_base_is_told_by_both_numbers(tmp_path: Path, config: dict[str, Any], told: str) -> None:

@@ -34,7 +34,7 @@ def test_a_machine_is_written_in_a_line(text: str, machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "'' is no device; write a number, a name and its memory, as 8xA100-40G"),
+        ("", "'' is no device; write COUNTxNAME-MEMORY, as 8xA100-40G"),
         ("0xA100-40G", "no card at all"),
         ("0xA100", "'0xA100' is no device"),
         ("A100", "'A100' is no device"),

@@ -17,6 +17,7 @@ from chatbridge.model_files.arrays import Weights
 from chatbridge.model_tools.matrices import floats
 from chatbridge.model_tools.merging.merge import merge
 from chatbridge.model_tools.merging.model_folders import open_model
+from chatbridge.model_tools.report import Report
 
 from .merging import (
     CHINESE_ALPACA,
@@ -154,6 +155,25 @@ def test_the_bases_template_and_licence_come_along_and_large_models_have_several
     assert {*index["weight_map"].values()} == {file.name for file in files}
     assert index["metadata"]["total_size"] == step(tmp_path / "out", "written")["bytes"]
     assert inspect_model(tmp_path / "out").sound
+
+
+def test_the_template_that_the_adapters_were_trained_with_is_told(tmp_path: Path) -> None:
+    merge(HF, [CHINESE_LLAMA, CHINESE_ALPACA], tmp_path / "out", "hf", check=False)
+    found = inspect_model(tmp_path / "out")
+    assert (found.preset, found.preset_source) == ("chinese-alpaca", "as chatbridge-report.json says")
+    report = Report("", template="vicuna")
+    merge(HF, [LLAMA / "alpaca-lora"], tmp_path / "other", "hf", check=False, report=report)
+    assert inspect_model(tmp_path / "other").preset == "vicuna"
+
+
+def test_a_bases_own_template_counts_more_than_an_adapters_name_and_less_than_its_template(tmp_path: Path) -> None:
+    base, adapter = copied(HF, tmp_path / "base"), copied(LLAMA / "alpaca-lora", tmp_path / "alpaca-lora")
+    (base / "chat_template.jinja").write_text("the base's")
+    merge(base, [adapter], tmp_path / "one", "hf", check=False)
+    assert (inspect_model(tmp_path / "one").preset, "template" in report_of(tmp_path / "one")) == ("model", False)
+    (adapter / "chat_template.jinja").write_text("the adapter's")
+    merge(base, [adapter], tmp_path / "two", "hf", check=False)
+    assert (tmp_path / "two" / "chat_template.jinja").read_text() == "the adapter's"
 
 
 def test_a_tied_head_that_an_adapter_brings_is_written_and_no_longer_tied(tmp_path: Path) -> None:

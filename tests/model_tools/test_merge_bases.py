@@ -102,10 +102,11 @@ def test_a_tokenizer_of_the_other_adapter_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"lora_alpha": None}, "None for lora_alpha"),
-        ({"lora_alpha": "16"}, "'16' for lora_alpha"),
-        ({"lora_alpha": 0}, "changes nothing"),
-        ({"lora_alpha": 1e300}, "1e+300 for lora_alpha"),
+        ({"lora_alpha": None}, "lora_alpha is not said, and should be a number above 0"),
+        ({"lora_alpha": "16"}, "lora_alpha is '16', and should be"),
+        ({"lora_alpha": 0}, "lora_alpha is 0, and should be"),
+        ({"lora_alpha": -16}, "lora_alpha is -16, and should be"),
+        ({"lora_alpha": 1e300}, "lora_alpha is 1e+300, and should be"),
         ({"lora_alpha": 1e8}, "too large for float16"),
         ({"peft_type": "LOHA"}, "only LoRA is merged"),
         ({"peft_type": "PREFIX_TUNING"}, "puts vectors before the prompt"),

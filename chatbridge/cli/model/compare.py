@@ -13,6 +13,12 @@ from chatbridge.cli.output import echo
 _BAR = 40
 """Characters of the longest bar."""
 
+LIKE, OTHER = 0.01, 0.1
+"""Mean KL divergence, in nats, up to which a file is as good as its source, and above which it is another model.
+
+A rule of thumb, and no measurement.
+"""
+
 _TITLE = "KL divergence of the next token's probabilities, for each token of the text"
 
 
@@ -44,6 +50,16 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     divergence = found["kl_divergence"]
     yield f"  KL divergence    {divergence['mean']:.3g} on average; 99 of 100 tokens below {divergence['p99']:.3g}"
     yield f"  same top token   {found['same_top_token']:.2%}"
+    yield f"  judged           {judgement(divergence['mean'])}"
+    yield f"                   by the mean KL divergence: below {LIKE:g} hardly to be told from the source, up to"
+    yield f"                   {OTHER:g} some answers differ, above that much is lost"
+
+
+def judgement(mean: float) -> str:
+    """What a mean KL divergence, in nats, says of the file that was made."""
+    if mean < LIKE:
+        return "hardly to be told from the source"
+    return "some answers differ from the source's" if mean <= OTHER else "much is lost: take a larger type"
 
 
 def bars(histogram: Mapping[str, Any]) -> Iterator[str]:

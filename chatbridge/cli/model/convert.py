@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chatbridge.cli.model.making import command_line, stoppable, word
+from chatbridge.cli.model.making import carried_template, command_line, next_step, stoppable, template_option
 from chatbridge.cli.output import echo
 from chatbridge.errors import ModelLoadError
 
@@ -27,29 +27,21 @@ if TYPE_CHECKING:
     "--base", type=click.Path(path_type=Path),
     help="The model that an adapter was trained on, where the adapter does not lead to it.",
 )  # fmt: skip
-def command(source: Path, output: Path, target: str, **options: object) -> None:
+@template_option
+def command(source: Path, output: Path, target: str, template: str, **options: object) -> None:
     """Make another form of the model or adapter at SOURCE.
 
     GGUF of type f32, f16, bf16 or q8_0; gguf of files from before it, block by block; hf and meta for those forms; and
     what plugins make. The output is whole or not there; a run that was killed is gone on with by the same command.
     Exits 1 where it can't be made.
     """
-    made = convert(source, output, target, {name: value for name, value in options.items() if value is not None})
-    echo(f"{made} is made. {_next(made)}")
+    given = {name: value for name, value in options.items() if value is not None}
+    made = convert(source, output, target, given, template)
+    echo(f"{made} is made. {next_step(made)}")
 
 
-def _next(made: Path) -> str:
-    """What to do with it: talk to what runs by itself, look at anything else."""
-    from chatbridge.model_files.inspect import inspect_model
-
-    found, where = inspect_model(made), word(made)
-    if found.backends and found.layout not in ("peft", "gguf-adapter"):
-        return f"Talk to it: chatbridge repl -m {where}"
-    return f"Look at it: chatbridge model inspect {where}"
-
-
-def convert(source: Path, output: Path, target: str, options: Mapping[str, object]) -> Path:
-    """Convert by whatever converter fits. Raises ModelLoadError."""
+def convert(source: Path, output: Path, target: str, options: Mapping[str, object], template: str = "") -> Path:
+    """Convert by whatever converter fits. `template`: what the result is talked to by. Raises ModelLoadError."""
     from chatbridge.cli.progress import ProgressBar
     from chatbridge.model_files.inspect import sound_model
     from chatbridge.model_tools.converter import Conversion
@@ -64,7 +56,8 @@ def convert(source: Path, output: Path, target: str, options: Mapping[str, objec
     if surplus := sorted(options.keys() - set(converter.options)):
         raise ModelLoadError(f"--{surplus[0]} is not for making {target!r} of this ({found.path}); leave it out")
     with stoppable(output), ProgressBar() as progress:
-        work = Conversion(found, target, output, options, progress, Report(command_line()))
+        report = Report(command_line(), template=carried_template(found, template))
+        work = Conversion(found, target, output, options, progress, report)
         if converter.check is not None:
             converter.check(work)
         converter.convert(work)
@@ -84,7 +77,7 @@ def _chosen(found: ModelDescription, target: str, known: Iterable[Converter]) ->
     if not fitting:
         other = ELSEWHERE.get(found.layout, "`chatbridge model inspect` says what runs it")
         raise ModelLoadError(f"{what}, which nothing here converts; {other}")
-    words = ", ".join(dict.fromkeys(word for converter in fitting for word in converter.makes))
+    words = ", ".join(dict.fromkeys(word for converter in fitting for word in converter.spoken or converter.makes))
     packed = ""
     if "f16" in words and "q4_k_m" not in words:
         packed = "; to pack it, make f16 first, and `chatbridge model quantize` that"

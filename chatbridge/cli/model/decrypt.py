@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from chatbridge.cli.model.making import command_line, stoppable, word
-from chatbridge.cli.output import echo
+from chatbridge.cli.output import echo, echo_problem
 
 
 @click.command("decrypt")
@@ -19,7 +19,7 @@ def command(source: Path, key: Path, output: Path) -> None:
 
     KEY is the consolidated.00.pth of that LLaMA, or its folder. A wrong one is found before anything is written. The
     output is whole and has the hashes that were published, or it is not there; the same command goes on with what a
-    run that was killed has done.
+    run that was killed has done. Exits 1 also where what has come out is no sound model.
     """
     from chatbridge.cli.progress import ProgressBar
     from chatbridge.model_tools.decrypting.decrypt import decrypt
@@ -42,6 +42,6 @@ def _say_what_is_wrong(output: Path) -> None:
         echo(f"It is no model by itself: {error}", err=True)
         return
     for problem in found.problems:
-        echo(f"{problem.severity}: {problem.words}", err=True)
+        echo_problem(problem)
     if found.sound:
         echo(f"Look at it: chatbridge model inspect {word(output)}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,11 +32,14 @@ def command(path: Path, as_json: bool) -> None:
     where something is wrong with the model, else 0.
     """
     from chatbridge.model_files.inspect import inspect_model
+    from chatbridge.model_files.running import chosen_backend, example_for
     from chatbridge.plugins.manager import Plugins
 
     plugins = Plugins()
     runs = {backend.name: backend.runs for backend in plugins.backends.values() if backend.runs}
     found = inspect_model(path, runs)
+    if found.example:
+        found = replace(found, example=example_for(found, chosen_backend(found, plugins.backends)))
     if as_json:
         echo_json({**asdict(found), "path": str(found.path), "sound": found.sound})
     else:
@@ -44,14 +49,25 @@ def command(path: Path, as_json: bool) -> None:
 
 def _print(found: ModelDescription, plugins: Plugins) -> None:
     echo(styled(str(found.path), bold=True))
-    for about, what in _lines(found, plugins):
-        echo(f"  {about:<14} {in_one_line(what, 1000)}")
+    for line in columns(list(_lines(found, plugins)), shutil.get_terminal_size().columns):
+        echo(line)
     for problem in found.problems:
         echo(_problem(problem))
     if found.example:
-        echo("\n  in bots.yaml:")
-        for line in found.example.splitlines():
-            echo(f"    {line}")
+        echo()
+        for line in excerpt(found, plugins):
+            echo(f"  {line}")
+
+
+def columns(rows: list[tuple[str, str]], width: int) -> Iterator[str]:
+    """Two columns, the first as wide as its longest word; in a terminal of `width` columns, none runs over into it."""
+    first = max(14, *(len(about) for about, _ in rows))
+    for about, what in rows:
+        line = f"  {about:<{first}} {in_one_line(what, 1000)}"
+        if sys.stdout.isatty():
+            yield from textwrap.wrap(line, max(width, first + 20), subsequent_indent=" " * (first + 3))
+        else:
+            yield line
 
 
 def _lines(found: ModelDescription, plugins: Plugins) -> Iterator[tuple[str, str]]:
@@ -75,7 +91,8 @@ def _lines(found: ModelDescription, plugins: Plugins) -> Iterator[tuple[str, str
         yield "adapter", _adapter(found.adapter)
     if found.layout and found.backends:
         own = "its own" if found.chat_template else "none of its own"
-        yield "chat template", f"{own}; fitting preset: {found.preset or 'none known'}"
+        why = f", {found.preset_source}" if found.preset_source and found.preset != "model" else ""
+        yield "chat template", f"{own}; fitting preset: {found.preset or 'none known'}{why}"
     yield from found.details.items()
     yield "backend", _backends(found, plugins)
 
@@ -109,14 +126,24 @@ def _adapter(adapter: AdapterDescription) -> str:
 
 
 def _backends(found: ModelDescription, plugins: Plugins) -> str:
-    from chatbridge.plugins.manager import FIRST_PARTY
+    from chatbridge.plugins.manager import install_command
 
     named = []
     for name in found.backends:
-        package = FIRST_PARTY["backend"].get(name)
-        lacks = name not in plugins.backends and package
-        named.append(f"{name} (not installed: pip install {package})" if lacks else name)
+        install = "" if name in plugins.backends else install_command("backend", name)
+        named.append(f"{name} (not installed: {install})" if install else name)
     return ", ".join(named) or "none runs it as it is"
+
+
+def excerpt(found: ModelDescription, plugins: Plugins) -> Iterator[str]:
+    """How bots.yaml says it, for a backend that is installed if one is; else with what installs the best one."""
+    from chatbridge.model_files.running import chosen_backend, example_for
+    from chatbridge.plugins.manager import install_command
+
+    backend = chosen_backend(found, plugins.backends)
+    install = "" if backend in plugins.backends else install_command("backend", backend)
+    yield f"in bots.yaml{f', after {install}' if install else ''}:"
+    yield from (f"  {line}" for line in example_for(found, backend).splitlines())
 
 
 def _problem(problem: Problem) -> Styled:

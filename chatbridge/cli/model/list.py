@@ -4,10 +4,37 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Literal
+from unicodedata import east_asian_width
 
 import click
 
 from chatbridge.cli.output import echo, echo_json, joined, styled
+
+_WORDS = {
+    "en": {
+        "about": "about ",
+        "fetched": "fetched",
+        "by request": "by request",
+        "template": "template",
+        "homeless": "there is no home folder to keep models in; CHATBRIDGE_MODELS may name one",
+        "where": "fetched ones are in {}",
+        "besides": ", and besides:",
+    },
+    "zh": {
+        "about": "约 ",
+        "fetched": "已下载",
+        "by request": "需申请",
+        "template": "模板",
+        "homeless": "没有可以存放模型的主目录；可以用 CHATBRIDGE_MODELS 指定一个",
+        "where": "已下载的模型在 {}",
+        "besides": "，此外还有：",
+    },
+}
+
+
+def _filled(text: str, width: int) -> str:
+    """The text with blanks behind it, up to `width` columns of a terminal, of which a Chinese character takes two."""
+    return text + " " * (width - sum(2 if east_asian_width(sign) in "WF" else 1 for sign in text))
 
 
 @click.command("list")
@@ -25,6 +52,7 @@ def command(as_json: bool, language: Literal["en", "zh"]) -> None:
     from chatbridge.model_tools.fetching.pull import fetched_folders
     from chatbridge.operations.folders import models_folder
 
+    words = _WORDS[language]
     models = models_folder()
     entries = catalogue()
     here = {name: one.path(models) if models else None for name, one in entries.items()}
@@ -34,17 +62,15 @@ def command(as_json: bool, language: Literal["en", "zh"]) -> None:
         )
         return
     for name, one in entries.items():
-        state = "fetched" if here[name] else "by request" if one.request else one.words
-        echo(
-            joined(
-                styled(f"{name:<20}", bold=True), f"{state:<15}{one.licence}; {one.backend}, template {one.template}"
-            )
-        )
+        size = f"{'' if one.exact else words['about']}{one.size / 2**30:.1f} GiB"
+        state = words["fetched"] if here[name] else words["by request"] if one.request else size
+        about = f"{_filled(state, 15)}{one.licence}; {one.backend}, {words['template']} {one.template}"
+        echo(joined(styled(f"{name:<20}", bold=True), about))
         echo(f"{'':<20}{one.summary[language]}")
     if models is None:
-        echo("\nthere is no home folder to keep models in; CHATBRIDGE_MODELS may name one")
+        echo(f"\n{words['homeless']}")
         return
     others = [folder for folder in fetched_folders(models) if folder.name not in entries]
-    echo(f"\nfetched ones are in {models}" + (", and besides:" if others else ""))
+    echo(f"\n{words['where'].format(models)}" + (words["besides"] if others else ""))
     for folder in others:
         echo(f"  {folder.name}")

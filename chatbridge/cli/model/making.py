@@ -10,8 +10,75 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
 
 from chatbridge.cli.output import echo
+
+if TYPE_CHECKING:
+    from chatbridge.model_files.description import ModelDescription
+
+
+def _known(context: click.Context, option: click.Parameter, name: str) -> str:
+    from chatbridge.prompts.builtin import presets
+    from chatbridge.suggest import did_you_mean
+
+    if name and name not in presets():
+        hint = did_you_mean(name, presets()) or "; `chatbridge templates` lists them"
+        raise click.BadParameter(f"there is no template {name!r}{hint}")
+    return name
+
+
+template_option = click.option(
+    "--template", metavar="NAME", default="", callback=_known,
+    help="The prompt template that the result is talked to by; unless given, what the source says.",
+)  # fmt: skip
+
+
+def carried_template(found: ModelDescription, given: str = "") -> str:
+    """The preset that is written down with what is made of a model; "" where its own chat template says it.
+
+    Raises ModelLoadError for a chat template that is asked for and not there.
+    """
+    if given == "model" and not found.chat_template:
+        from chatbridge.errors import ModelLoadError
+
+        raise ModelLoadError(f"{found.path}: it has no chat template of its own; give another --template")
+    return given or ("" if found.preset == "model" else found.preset)
+
+
+def next_step(made: Path) -> str:
+    """What to do with it: talk to what runs by itself, look at anything else."""
+    from chatbridge.model_files.inspect import inspect_model
+
+    found, where = inspect_model(made), word(made)
+    if lacking := lacks(found):
+        return f"{lacking} Look at it: chatbridge model inspect {where}"
+    if not found.backends or found.layout in ("peft", "gguf-adapter"):
+        return f"Look at it: chatbridge model inspect {where}"
+    if not found.preset:
+        return f"Talk to it by the template that it was trained with: chatbridge repl -m {where} -t NAME"
+    return f"Talk to it: chatbridge repl -m {where}"
+
+
+def lacks(found: ModelDescription) -> str:
+    """What is wanted yet before it can be talked to, in a sentence; "" for nothing."""
+    from chatbridge.model_tools.planning.machine import this_machine
+
+    if found.layout in _TOKENIZERS and not found.tokens:
+        return f"To be talked to it needs its tokenizer, which is not beside it: {_TOKENIZERS[found.layout]}."
+    if (needs := found.details.get("needs")) and "cuda" in needs and not this_machine().cards:
+        return f"It needs {needs}; none is seen on this machine."
+    return ""
+
+
+_TOKENIZERS = {
+    "glm-130b": "put ice_text.model into the folder; the package icetk brings it",
+    "chatglm": "put ice_text.model into the folder, from THUDM/chatglm-6b on Hugging Face",
+    "huggingface": "put tokenizer.json or tokenizer.model into the folder, from where the model was published",
+}
+"""What the tokenizer's file is called and where it comes from, by the form of a model."""
 
 
 def command_line() -> str:

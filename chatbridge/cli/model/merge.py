@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chatbridge.cli.model.making import command_line, stoppable, word
+from chatbridge.cli.model.making import command_line, next_step, stoppable, template_option
 from chatbridge.cli.output import echo, styled
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     "--check/--no-check", default=True, show_default=True,
     help="Compute the perplexity of three sentences before and after, which tells a wrong base.",
 )  # fmt: skip
+@template_option
 def command(
     base: Path,
     adapters: tuple[Path, ...],
@@ -40,6 +41,7 @@ def command(
     parts: int | None,
     dtype: str | None,
     check: bool,
+    template: str,
 ) -> None:
     """Merge each ADAPTER (PEFT's LoRA) into the model at BASE, a folder in Hugging Face's form or Meta's.
 
@@ -51,7 +53,7 @@ def command(
     from chatbridge.model_tools.merging.merge import merge
     from chatbridge.model_tools.report import Report
 
-    report = Report(command_line())
+    report = Report(command_line(), template=template)
     with stoppable(output), ProgressBar() as progress:
         done = merge(
             base, adapters, output, form, parts=parts, dtype=dtype, check=check, progress=progress, report=report
@@ -60,4 +62,4 @@ def command(
         echo(styled("!", fg="yellow"), f" {warning}", err=True)
     if done.before:
         echo(f"Perplexity of three sentences: {done.before:,.1f} before, {done.after:,.1f} after.")
-    echo(f"{output} is made. Look at it: chatbridge model inspect {word(output)}")
+    echo(f"{output} is made. {next_step(output)}")

@@ -59,7 +59,8 @@ def command(
         machine = this_machine() if devices is None else parse_devices(devices)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="'--devices'") from None
-    found = plan_place(path, Plugins().backends, machine, Wish(context or 0, conversations or 0, quant, backend))
+    wish = Wish(context or 0, conversations or 0, quant, backend, devices is not None)
+    found = plan_place(path, Plugins().backends, machine, wish)
     if as_json:
         echo_json(found.as_json())
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chatbridge.cli.output import echo
+from chatbridge.cli.output import echo, echo_error, echo_problem
 from chatbridge.errors import ModelLoadError
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def command(
 
     patience = Patience(tries, longest_wait)
     fetched = fetch(source, output, revision, include, timeout=timeout, patience=patience)
-    if not _tell_what_it_is(source, fetched, output) and not include:
-        sys.exit(1)
+    _tell_what_it_is(source, fetched, output, parts=bool(include))
 
 
 def fetch(
@@ -78,27 +77,33 @@ def fetch(
 ) -> Path:
     """Fetch what somebody named, and tell how far it is. Returns the folder. Raises ModelLoadError."""
     from chatbridge.cli.progress import ProgressBar
-    from chatbridge.model_tools.fetching.catalogue import catalogue, entry
+    from chatbridge.model_tools.fetching.catalogue import entry
+    from chatbridge.model_tools.fetching.catalogue import named as entry_named
     from chatbridge.model_tools.fetching.patience import Patience
     from chatbridge.model_tools.fetching.pull import look, pull
     from chatbridge.model_tools.fetching.remote import parse_source, without_secrets
     from chatbridge.model_tools.report import Report
 
-    named = catalogue().get(source)
+    named = entry_named(source)
     if named is not None and named.request:
         raise ModelLoadError(f"{source}: its owners give it away by request only: ask at {named.request}")
     if named is None and "/" not in source:
         entry(source)  # says which name is close
+    if revision and "://" in source:
+        raise ModelLoadError("--revision is for a repository on Hugging Face, and this is an address; leave it out")
     parsed = parse_source(named.source, revision or named.revision) if named else parse_source(source, revision)
     wanted = include or (named.files if named else ())
-    folder = output or _own_folder(source if named else parsed.folder)
+    folder = output or _own_folder(named.name if named else parsed.folder)
     if named and named.terms:
         echo(f"its licence: {named.licence}, {named.terms}", err=True)
     sha256 = named.sha256 if named else None
     patience = replace(patience or Patience(), tell=lambda words: echo(words, err=True))
     shown = without_secrets(source) if "://" in source else source
     words = ["model", "pull", shown, *(["--revision", revision] if revision else ())]
-    report = Report(shlex.join([*words, *(word for pattern in include for word in ("--include", pattern))]))
+    report = Report(
+        shlex.join([*words, *(word for pattern in include for word in ("--include", pattern))]),
+        template=named.template if named and named.template != "model" else "",
+    )
     try:
         work = look(parsed, folder, wanted, sha256=sha256, timeout=timeout, patience=patience)
         echo(_plan(work), err=True)
@@ -137,19 +142,22 @@ def _plan(work: Pull) -> str:
     )
 
 
-def _tell_what_it_is(source: str, folder: Path, output: Path | None) -> bool:
-    """What was fetched, by a look at it, and what to do with it. Returns whether it is a sound model."""
+def _tell_what_it_is(source: str, folder: Path, output: Path | None, *, parts: bool) -> None:
+    """What was fetched, by a look at it, and what to do with it. `parts`: only some files were wanted, which need be
+    no whole model; else what is wrong with it is an error."""
     from chatbridge.model_files.inspect import inspect_model
-    from chatbridge.model_tools.fetching.catalogue import catalogue
+    from chatbridge.model_tools.fetching.catalogue import named
 
     try:
         found = inspect_model(folder)
     except ModelLoadError as error:
-        echo(f"error: {error}", err=True)
-        return False
+        if parts:
+            echo(f"note: by itself it is no model: {error}", err=True)
+        else:
+            echo_error(str(error))
+        return
     for problem in found.problems:
-        echo(f"{problem.severity}: {problem.message}{f'; {problem.remedy}' if problem.remedy else ''}", err=True)
+        echo_problem(replace(problem, severity="note") if parts and problem.severity == "error" else problem)
     if found.sound and found.backends:
-        name = source if source in catalogue() and output is None else str(folder)
+        name = known.name if (known := named(source)) is not None and output is None else str(folder)
         echo(f"talk to it: chatbridge repl -m {shlex.quote(name)}")
-    return found.sound

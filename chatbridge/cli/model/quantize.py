@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chatbridge.cli.model.making import command_line, stoppable, word
+from chatbridge.cli.model.making import carried_template, command_line, next_step, stoppable, word
 from chatbridge.cli.output import echo, styled
 from chatbridge.errors import ModelLoadError
 from chatbridge.suggest import did_you_mean
@@ -48,6 +48,10 @@ def command(source: Path, target: str, output: Path | None, **options: Any) -> N
     if output is None and not options["dry_run"]:
         raise click.UsageError("Missing option '-o' / '--output', the file to make (or --dry-run).")
     options["check"] = options["check"] or options["check_text"] is not None
+    if options["dry_run"] and options["check"]:
+        raise click.UsageError("--check compares what was made, and --dry-run makes nothing; leave one of them out.")
+    if options["check_gib"] is not None and not options["check"]:
+        raise click.UsageError("--check-gib is room for the comparison of --check; give both, or neither.")
     given = {name: value for name, value in options.items() if value is not None}
     steps = quantize(source, target, output, given)
     for line in plan_lines(steps["plan"]):
@@ -58,7 +62,7 @@ def command(source: Path, target: str, output: Path | None, **options: Any) -> N
         from chatbridge.cli.model.compare import show
 
         show(found, output)
-    echo(f"{output} is made. Talk to it: chatbridge repl -m {word(output)}")
+    echo(f"{output} is made. {next_step(output)}")
 
 
 def quantize(
@@ -88,7 +92,7 @@ def quantize(
         raise ModelLoadError(f"{found.path}: this is {what} ({found.layout}), and GGUF files are quantised; {remedy}")
     if output is not None and not options.get("dry_run"):
         check_output(output)
-    report = Report(command_line())
+    report = Report(command_line(), template=carried_template(found))
     with stoppable(output or source), ProgressBar() as progress:
         work = Conversion(found, target, output or source, options, progress, report)
         if converter.check is not None:

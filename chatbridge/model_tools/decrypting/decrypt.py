@@ -19,7 +19,15 @@ import numpy as np
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.kinds import encrypted_name, kind_of
 from chatbridge.model_files.reading import files_in
-from chatbridge.model_tools.decrypting.llama_keys import ORIGINALS, Original, check_key, identify, keys_at, unlike
+from chatbridge.model_tools.decrypting.llama_keys import (
+    ORIGINALS,
+    Original,
+    check_key,
+    identify,
+    keys_at,
+    short,
+    unlike,
+)
 from chatbridge.model_tools.output import alone_with, check_output, check_space, output_folder, partial_name
 from chatbridge.model_tools.progress import Silent, WorkProgress
 from chatbridge.model_tools.report import IN_FOLDER, Report, Source
@@ -148,7 +156,7 @@ def _take_key(work: _Work, files: Sequence[Encrypted]) -> None:
                 f"or it was changed{', or another key is wanted' if work.original else ''}; download it again"
             )
     if wrong:
-        raise work.unlike(f"{bad[0].path.name}, decrypted with it, {wrong[0][1]}")
+        raise work.unlike(f"{bad[0].name}, decrypted with it, {wrong[0][1]}")
     if work.original is None and work.about in [f"by its tensors it is a LLaMA {one.model}" for one in work.originals]:
         raise work.unlike("it is none of the files that Meta published, but damaged or saved anew")
     work.report.sources.append(work.known)
@@ -160,7 +168,7 @@ def _wrong(key: Path, file: Encrypted) -> str:
     begin = _chunk(key, file, 0)
     if file.size <= CHUNK:
         found = hashlib.sha256(begin).hexdigest()
-        return "" if found == file.sha256 else f"has the sha256 {found} and should have {file.sha256}"
+        return "" if found == file.sha256 else f"has the sha256 {short(found)} and should have {short(file.sha256)}"
     if file.name.endswith((".bin", ".pth", ".pt")) and not begin.startswith(_TORCH):
         return f"does not begin as torch's files do ({begin[:4].hex(' ')})"
     if begin.startswith(_TORCH[0]) and b"PK\5\6" not in _tail(key, file):
@@ -208,9 +216,9 @@ def _finish(work: _Work, file: Encrypted, partial: Path, output: Path) -> None:
         found, source = _decrypted(work, file, partial, 0)
     if found != file.sha256:
         partial.unlink()
-        why = f"has the sha256 {found} and should have {file.sha256}"
+        why = f"has the sha256 {short(found)} and should have {short(file.sha256)}"
         if work.original is None:
-            raise work.unlike(f"{file.path.name}, decrypted with it, {why}")
+            raise work.unlike(f"{file.name}, decrypted with it, {why}")
         raise ModelLoadError(
             f"{file.path}: decrypted with {work.original}, it {why}: only a part of it was downloaded, or it was "
             f"changed, or another key is wanted; download it again"

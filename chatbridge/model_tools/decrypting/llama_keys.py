@@ -11,7 +11,7 @@ from pathlib import Path
 
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.families import LLAMA_ROWS, LLAMA_SIZES
-from chatbridge.model_files.kinds import kind_of
+from chatbridge.model_files.kinds import exists, kind_of
 from chatbridge.model_files.reading import files_in
 from chatbridge.model_files.shapes import family_of, measure, without_prefix
 from chatbridge.model_files.torch_files import read_torch_zip
@@ -30,7 +30,7 @@ class Original:
     sha256: str
 
     def __str__(self) -> str:
-        return f"{NAME} of LLaMA {self.model} (sha256 {self.sha256})"
+        return f"{NAME} of LLaMA {self.model} (sha256 {short(self.sha256)})"
 
 
 ORIGINALS = (
@@ -39,7 +39,13 @@ ORIGINALS = (
 )
 """Those that BELLE names, as Chinese-LLaMA-Alpaca's SHA256.md lists them. EXT-13B, too, wants that of 7B."""
 
-AS_PUBLISHED = "as Meta published it in February 2023: no conversion, no Llama 2, no model that was trained further"
+AS_PUBLISHED = "as Meta published it in February 2023"
+SEE = 'more is in the README under "Encrypted weights"'
+
+
+def short(sha256: str) -> str:
+    """As much of a hash as people compare; the report and the README have all of it."""
+    return f"{sha256[:12]}…"
 
 
 def keys_at(path: Path) -> list[Path]:
@@ -47,13 +53,19 @@ def keys_at(path: Path) -> list[Path]:
 
     In the folder above, which has one for each size, all of them. Raises ModelLoadError where there is none.
     """
+    if not exists(path):
+        raise ModelLoadError(
+            f"{path}: there is no such file for the key; give {NAME} of the original LLaMA 7B or 13B, or its folder"
+        )
     if not path.is_dir():
         return [path]
     found = [file for folder in (path, *_folders(path)) if (file := folder / NAME).exists()]
     if found:
         return found
     converted = " (it is converted, and only Meta's own files decrypt)" if (path / "config.json").exists() else ""
-    raise ModelLoadError(f"{path}: there is no {NAME} here{converted}; give that of LLaMA 7B or 13B, {AS_PUBLISHED}")
+    raise ModelLoadError(
+        f"{path}: there is no {NAME} here{converted}; give that of LLaMA 7B or 13B, {AS_PUBLISHED}; {SEE}"
+    )
 
 
 def check_key(path: Path) -> str:
@@ -82,9 +94,12 @@ def identify(path: Path, originals: Sequence[Original], progress: WorkProgress) 
 def unlike(source: Source, originals: Sequence[Original], about: str, why: str) -> ModelLoadError:
     """The error for a key that does not fit. `about`: what its header tells; `why`: how that was found."""
     is_one = [original for original in originals if original.sha256 == source.sha256]
-    told = f"is {is_one[0]}" if is_one else f"has the sha256 {source.sha256}{f'; {about}' if about else ''}"
-    wanted = " or ".join(str(original) for original in originals if original not in is_one)
-    return ModelLoadError(f"{source.path}: this is not the key: {why}. It {told}; wanted is {wanted}, {AS_PUBLISHED}")
+    told = f"is {is_one[0]}" if is_one else f"has the sha256 {short(source.sha256)}{f', and {about}' if about else ''}"
+    wanted = " or ".join(f"{one.model} ({short(one.sha256)})" for one in originals if one not in is_one)
+    return ModelLoadError(
+        f"{source.path}: this is not the key: {why}. It {told}; wanted is {NAME} of LLaMA {wanted}, {AS_PUBLISHED}; "
+        f"{SEE}"
+    )
 
 
 def _folders(path: Path) -> Iterator[Path]:

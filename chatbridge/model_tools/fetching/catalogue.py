@@ -16,7 +16,7 @@ import yaml
 
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_tools.report import IN_FOLDER
-from chatbridge.suggest import did_you_mean
+from chatbridge.suggest import did_you_mean, meant
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +84,13 @@ def catalogue() -> Mapping[str, CatalogueEntry]:
 
 def entry(name: str) -> CatalogueEntry:
     """The one of this name. Raises ModelLoadError, with the closest."""
-    try:
-        return catalogue()[name]
-    except KeyError:
+    if (found := named(name)) is None:
         hint = did_you_mean(name, catalogue()) or "; `chatbridge model list` has all"
-        raise ModelLoadError(f"there is no model {name!r} in the catalogue{hint}") from None
+        raise ModelLoadError(f"there is no model {name!r} in the catalogue{hint}")
+    return found
+
+
+def named(name: str) -> CatalogueEntry | None:
+    """The one of this name, in whatever case and with whatever between its words; None where there is none."""
+    found = meant(name, catalogue())
+    return catalogue()[found] if found is not None else None

@@ -21,6 +21,7 @@ from chatbridge.model_files.description import disagreement
 from chatbridge.model_files.ggml import GgmlFile, GgmlTensor, read_ggml
 from chatbridge.model_files.reading import read_json_object
 from chatbridge.model_files.shapes import from_config
+from chatbridge.model_files.template_notes import KEY
 from chatbridge.model_files.tensors import TensorInfo
 from chatbridge.model_tools.converter import Conversion
 from chatbridge.model_tools.gguf.checkpoint import JoinedTensor
@@ -29,7 +30,7 @@ from chatbridge.model_tools.gguf.ggml_vocabulary import vocabulary_of
 from chatbridge.model_tools.gguf.vocabulary import Vocabulary
 from chatbridge.model_tools.gguf_file import GgufFile
 from chatbridge.model_tools.output import NewTensor, check_space, write_tensors
-from chatbridge.model_tools.report import hashed
+from chatbridge.model_tools.report import NOTE, hashed
 from chatbridge.model_tools.tables import FORMS, Axis, Entry
 
 if TYPE_CHECKING:
@@ -44,12 +45,13 @@ _MAX_PARTS = 64
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a file does not say. `told`: by what."""
+    """What a file does not say. `told`: by what. `says_context`: whether a configuration beside it names that."""
 
     epsilon: float
     context: int
     theta: float
     told: str
+    says_context: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +79,16 @@ def convert(work: Conversion) -> None:
         work.report.sources.extend(hashed([*files, *{scored} - {first.path}], work.progress))
         tensors = [_new(one, target) for one in whole]
         check_space(work.output, sum(tensor.nbytes for tensor in tensors))
-        fields = _fields(first, whole, vocabulary, settings, target)
+        fields = _fields(first, whole, vocabulary, settings, work)
         work.report.step(
             "convert", form=first.kind, parts=len(files), to=target, tensors=len(tensors),
             nbytes=sum(tensor.nbytes for tensor in tensors), epsilon=settings.epsilon, context=settings.context,
             settings=settings.told, scores=str(scored),
         )  # fmt: skip
-        key = repr((target, settings, [source.sha256 for source in work.report.sources]))
+        if not settings.says_context:
+            note = f"the file says no context: {settings.context:,} tokens are what such a model has ({settings.told})"
+            work.report.step(NOTE, note=note)
+        key = repr((target, work.report.template, settings, [source.sha256 for source in work.report.sources]))
         work.progress.begin("writing", sum(tensor.nbytes for tensor in tensors))
         container = GgufFile("llama", fields, tensors)
         write_tensors(work.output, container, tensors, key, work.progress, work.report.check_sources)
@@ -209,7 +214,8 @@ def _settings(first: GgmlFile, whole: Sequence[_Whole]) -> Settings:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
             raise ModelLoadError(f"{first.path.parent / told[-1]}: it gives {value!r:.60} for {what}")
     by = " and ".join(told) if told else age
-    return Settings(float(values["epsilon"]), int(values["context"]), float(values["theta"]), by)
+    return Settings(float(values["epsilon"]), int(values["context"]), float(values["theta"]), by,
+                    "max_position_embeddings" in found)  # fmt: skip
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
@@ -254,7 +260,7 @@ def _nbytes(shape: tuple[int, ...], kind: str) -> int:
 
 
 def _fields(
-    first: GgmlFile, whole: Sequence[_Whole], vocabulary: Vocabulary, settings: Settings, target: str
+    first: GgmlFile, whole: Sequence[_Whole], vocabulary: Vocabulary, settings: Settings, work: Conversion
 ) -> Callable[[gguf.GGUFWriter], None]:
     shapes = {one.name: one.shape for one in whole}
     head = first.width // first.heads
@@ -266,7 +272,7 @@ def _fields(
         writer.add_name(first.path.stem)
         writer.add_size_label(gguf.size_label(sum(prod(one.shape) for one in whole), 0, 0, 0))
         writer.add_description(f"converted from {first.kind}")
-        writer.add_file_type(_FILE_TYPES.get(target, first.file_type))
+        writer.add_file_type(_FILE_TYPES.get(work.target.lower(), first.file_type))
         writer.add_quantization_version(2)
         writer.add_context_length(settings.context)
         writer.add_embedding_length(first.width)
@@ -279,5 +285,7 @@ def _fields(
         writer.add_layer_norm_rms_eps(settings.epsilon)
         writer.add_vocab_size(first.vocabulary)
         vocabulary.write(writer)
+        if work.report.template:
+            writer.add_string(KEY, work.report.template)
 
     return write

@@ -16,7 +16,7 @@ from chatbridge.model_files.description import ModelDescription, disagreement
 from chatbridge.model_tools.gguf.checkpoint import Checkpoint, JoinedTensor
 from chatbridge.model_tools.gguf.rotary import Rotary, rotary_of
 from chatbridge.model_tools.gguf.vocabulary import UPSTREAM
-from chatbridge.model_tools.tables import META_CONTEXTS, Entry, Form
+from chatbridge.model_tools.tables import META_CONTEXTS, Entry, Form, context_note
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -188,7 +188,7 @@ def _keys(
     given = dict(form.given)
     if form.layout == "meta" and "max_seq_len" not in config:
         given["context_length"] = _meta_context(config, sizes)
-        notes.append(f"params.json says no context: {given['context_length']:,} tokens are what such a model has")
+        notes.append(context_note(int(given["context_length"])))
     keys: dict[str, float | int | str] = {
         "vocab_size": sizes["vocabulary"],
         "block_count": sizes["layers"],

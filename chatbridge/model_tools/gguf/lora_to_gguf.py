@@ -6,7 +6,6 @@ Knows adapters by `lora.py`, their base by `lora_base.py`, names by `tables.py`.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,11 +16,12 @@ import numpy as np
 
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.description import disagreement
+from chatbridge.model_files.template_notes import KEY
 from chatbridge.model_tools.converter import Conversion
 from chatbridge.model_tools.gguf.gguf_plan import row_order
 from chatbridge.model_tools.gguf_file import GgufFile
 from chatbridge.model_tools.merging.lora import Adapter, norm_of, read_adapter
-from chatbridge.model_tools.merging.lora_base import MERGE, Base, base_of
+from chatbridge.model_tools.merging.lora_base import MERGE, Base, base_of, entry_of, refuse_other_family
 from chatbridge.model_tools.output import NewTensor, check_space, write_tensors
 from chatbridge.model_tools.report import hashed
 from chatbridge.model_tools.tables import Entry
@@ -54,8 +54,18 @@ def convert(work: Conversion) -> None:
             "convert", to=target, tensors=len(tensors), alpha=alpha, architecture=base.form.architecture,
             base=base.told, heads=base.sizes["heads"], norm=norm, notes=adapter.notes,
         )  # fmt: skip
-        key = repr((target, base.form.architecture, dict(base.sizes), [one.sha256 for one in work.report.sources]))
-        head = GgufFile(base.form.architecture, _fields(adapter, alpha, _TYPES[target][1]), tensors)
+        key = repr(
+            (
+                target,
+                work.report.template,
+                base.form.architecture,
+                dict(base.sizes),
+                [one.sha256 for one in work.report.sources],
+            )
+        )
+        head = GgufFile(
+            base.form.architecture, _fields(adapter, alpha, _TYPES[target][1], work.report.template), tensors
+        )
         work.progress.begin(f"writing {target}", sum(tensor.nbytes for tensor in tensors))
         write_tensors(work.output, head, tensors, key, work.progress, work.report.check_sources)
     work.report.write(work.output)
@@ -65,13 +75,15 @@ def _unfit(adapter: Adapter, why: str) -> ModelLoadError:
     return ModelLoadError(f"{adapter.path}: {why}; {MERGE}")
 
 
-def _fields(adapter: Adapter, alpha: float, file_type: int) -> Callable[[gguf.GGUFWriter], None]:
+def _fields(adapter: Adapter, alpha: float, file_type: int, template: str) -> Callable[[gguf.GGUFWriter], None]:
     def write(writer: gguf.GGUFWriter) -> None:
         writer.add_type("adapter")
         writer.add_name(adapter.path.absolute().name)
         writer.add_file_type(file_type)
         writer.add_string("adapter.type", "lora")
         writer.add_float32("adapter.lora.alpha", alpha)
+        if template:
+            writer.add_string(KEY, template)
 
     return write
 
@@ -123,14 +135,13 @@ def _stored(
 def _entry(adapter: Adapter, base: Base, name: str) -> Entry:
     """What becomes of a layer by its name in Hugging Face's form."""
     form = base.form
-    own = name.removeprefix(form.prefix)
-    layer = re.fullmatch(re.escape(form.layer).replace(r"\{\}", r"(\d{1,6})") + "(.+)", own)
-    entry = form.block.get(layer[2]) if layer else form.top.get(own)
+    entry, layer = entry_of(form, name)
     if entry is None or len(entry.shape) != 2:
+        refuse_other_family(adapter, name, base.told, form.architecture)
         raise _unfit(adapter, f"{name:.200} has no place in llama.cpp's {form.architecture}")
-    if layer and int(layer[1]) >= base.sizes["layers"]:
-        told = disagreement("layers", ("the adapter", 1 + int(layer[1])), (base.told, base.sizes["layers"]))
+    if layer is not None and layer >= base.sizes["layers"]:
+        told = disagreement("layers", ("the adapter", 1 + layer), (base.told, base.sizes["layers"]))
         raise ModelLoadError(f"{adapter.path}: {told}; give the model that it was trained on by --base")
-    if own == form.head and base.tied:
+    if name.removeprefix(form.prefix) == form.head and base.tied:
         raise _unfit(adapter, f"it changes {name}, which in this model is the embedding")
-    return Entry(f"blk.{layer[1]}.{entry.target}", entry.shape, entry.order) if layer else entry
+    return entry if layer is None else Entry(f"blk.{layer}.{entry.target}", entry.shape, entry.order)

@@ -19,6 +19,7 @@ from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.arrays import SLICE, as_float32, from_float32
 from chatbridge.model_files.description import ModelDescription
 from chatbridge.model_files.reading import read_json_object
+from chatbridge.model_files.template_notes import KEY
 from chatbridge.model_tools.converter import Conversion
 from chatbridge.model_tools.gguf.checkpoint import Checkpoint
 from chatbridge.model_tools.gguf.gguf_plan import CONFIGS, GgufPlan, Planned, plan_gguf
@@ -57,7 +58,7 @@ def convert(work: Conversion) -> None:
         folders = (work.source.path, work.source.path.parent) if form.layout == "meta" else (work.source.path,)
         vocabulary = read_vocabulary(folders, plan.sizes["vocabulary"], config)
         tensors = [*_extra(plan), *(_new(planned, target) for planned in plan.tensors)]
-        head = GgufFile(form.architecture, _fields(work.source, plan, vocabulary, target), tensors)
+        head = GgufFile(form.architecture, _fields(work, plan, vocabulary), tensors)
         total = sum(tensor.nbytes for tensor in tensors)
         check_space(work.output, total + len(head.before(0)))
         work.report.sources.extend(hashed([*checkpoint.files, *_small_files(folders, form)], work.progress))
@@ -86,10 +87,10 @@ def _config(source: ModelDescription, form: Form) -> Mapping[str, Any]:
     return {**config, **within} if isinstance(within, dict) else config
 
 
-def _fields(
-    source: ModelDescription, plan: GgufPlan, vocabulary: Vocabulary, target: str
-) -> Callable[[gguf.GGUFWriter], None]:
+def _fields(work: Conversion, plan: GgufPlan, vocabulary: Vocabulary) -> Callable[[gguf.GGUFWriter], None]:
     import gguf
+
+    source, target = work.source, work.target.lower()
 
     def write(writer: gguf.GGUFWriter) -> None:
         writer.add_type("model")
@@ -106,6 +107,8 @@ def _fields(
             else:
                 writer.add_float32(key, value)
         vocabulary.write(writer)
+        if work.report.template:
+            writer.add_string(KEY, work.report.template)
 
     return write
 

@@ -90,7 +90,7 @@ def adapted(model: OpenModel, adapters: Sequence[Adapter], dtype: str | None = N
             if change.source.shape != given.shape:
                 raise ModelLoadError(
                     f"{adapter.path}: the adapter is for another model: its {name} has the shape {list(given.shape)}, "
-                    f"and that of {model.folder} {list(change.source.shape)}; take the model that it was trained on"
+                    f"and that of {model.folder} {list(change.source.shape)}; take {adapter.base}"
                 )
             _float(model.folder, found, change.dtype)
             change.deltas.append(given)
@@ -109,8 +109,8 @@ def _found(
         return name
     sizes = f"{model.about.family or 'a model'}, {model.about.layers} layers with a width of {model.about.width:,}"
     raise ModelLoadError(
-        f"{adapter.path}: the adapter changes {name:.200}, which {model.folder} ({sizes}) does not have; take the "
-        f"model that it was trained on"
+        f"{adapter.path}: the adapter changes {name:.200}, which {model.folder} ({sizes}) does not have; take "
+        f"{adapter.base}"
     )
 
 
@@ -138,7 +138,7 @@ def _check_vocabulary(model: OpenModel, adapter: Adapter, changes: Mapping[str, 
         if len(ours) != len(theirs) or ours[1:] != theirs[1:] or (not name.endswith(VOCABULARY) and ours != theirs):
             raise ModelLoadError(
                 f"{adapter.path}: the adapter is for another model: its {name} has the shape {list(theirs)}, and that "
-                f"of {model.folder} {list(ours)}; take the model that it was trained on"
+                f"of {model.folder} {list(ours)}; take {adapter.base}"
             )
     if not rows:
         return

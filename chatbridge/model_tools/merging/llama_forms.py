@@ -27,7 +27,8 @@ from chatbridge.model_tools.merging.model_folders import (
     write_meta,
 )
 from chatbridge.model_tools.output import check_space, output_folder
-from chatbridge.model_tools.report import hashed
+from chatbridge.model_tools.report import NOTE, hashed
+from chatbridge.model_tools.tables import context_note
 
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -59,6 +60,8 @@ def convert(work: Conversion) -> None:
                 "convert", form=model.about.layout, parts=len(model.files), to=form, parts_made=count,
                 tensors=len(tensors), nbytes=size_of(tensors),
             )  # fmt: skip
+            if form == "hf" and model.sizes is not None and "max_seq_len" not in model.config:
+                work.report.step(NOTE, note=context_note(model.sizes.context))
             work.report.write(folder)
 
 

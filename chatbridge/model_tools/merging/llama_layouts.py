@@ -13,30 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_tools.matrices import Cut, Joined, Matrices, Matrix, Turned, floats
-from chatbridge.model_tools.tables import META_CONTEXTS
+from chatbridge.model_tools.tables import LLAMA_LAYER, LLAMA_TOP, META_CONTEXTS, Axis
 
 if TYPE_CHECKING:
     from chatbridge.model_files.arrays import Floats
 
 _COPIED = -1
 
+_AXES: Mapping[Axis, int] = {"rows": 0, "columns": 1, "by width": 1, "whole": _COPIED}
+
 _OUTER = {
-    "model.embed_tokens.weight": ("tok_embeddings.weight", 1),
-    "model.norm.weight": ("norm.weight", _COPIED),
-    "lm_head.weight": ("output.weight", 0),
+    f"{'' if one.hub == 'lm_head' else 'model.'}{one.hub}.weight": (f"{one.meta}.weight", _AXES[one.axis])
+    for one in LLAMA_TOP
 }
-_INNER = {
-    "self_attn.q_proj.weight": ("attention.wq.weight", 0),
-    "self_attn.k_proj.weight": ("attention.wk.weight", 0),
-    "self_attn.v_proj.weight": ("attention.wv.weight", 0),
-    "self_attn.o_proj.weight": ("attention.wo.weight", 1),
-    "mlp.gate_proj.weight": ("feed_forward.w1.weight", 0),
-    "mlp.down_proj.weight": ("feed_forward.w2.weight", 1),
-    "mlp.up_proj.weight": ("feed_forward.w3.weight", 0),
-    "input_layernorm.weight": ("attention_norm.weight", _COPIED),
-    "post_attention_layernorm.weight": ("ffn_norm.weight", _COPIED),
-}
+_INNER = {f"{one.hub}.weight": (f"{one.meta}.weight", _AXES[one.axis]) for one in LLAMA_LAYER}
 """Hugging Face's names, Meta's, and the axis along which Meta's are cut into tensor-parallel parts."""
+
+_OURS = {theirs: (ours, axis) for ours, (theirs, axis) in _INNER.items()}
+_OURS_OUTER = {theirs: (ours, axis) for ours, (theirs, axis) in _OUTER.items()}
 
 _LAYER = re.compile(r"(?:model\.)?layers\.(\d{1,6})\.(.+)")
 _PARTS = {4096: 1, 5120: 2, 6656: 4, 8192: 8}
@@ -127,17 +121,8 @@ def _context(config: Mapping[str, Any], sizes: LlamaSizes) -> int:
 
 def _check_shapes(sizes: LlamaSizes, tensors: Matrices) -> None:
     keys = sizes.width // sizes.heads * sizes.kv_heads
-    wanted = {
-        "self_attn.q_proj.weight": (sizes.width, sizes.width),
-        "self_attn.k_proj.weight": (keys, sizes.width),
-        "self_attn.v_proj.weight": (keys, sizes.width),
-        "self_attn.o_proj.weight": (sizes.width, sizes.width),
-        "mlp.gate_proj.weight": (sizes.inner, sizes.width),
-        "mlp.up_proj.weight": (sizes.inner, sizes.width),
-        "mlp.down_proj.weight": (sizes.width, sizes.inner),
-        "input_layernorm.weight": (sizes.width,),
-        "post_attention_layernorm.weight": (sizes.width,),
-    }
+    words = {"q": sizes.width, "kv": keys, "width": sizes.width, "inner": sizes.inner}
+    wanted = {f"{one.hub}.weight": tuple(words[word] for word in one.shape) for one in LLAMA_LAYER}
     for name in sizes.names:
         found = _LAYER.fullmatch(name)
         should = wanted[found[2]] if found else (sizes.width,) if "norm" in name else (sizes.rows, sizes.width)
@@ -192,13 +177,12 @@ def _numbers(matrix: Matrix) -> Floats:
 
 
 def _from_meta_name(name: str) -> tuple[str, int]:
-    for ours, (theirs, axis) in _OUTER.items():
-        if name == theirs:
-            return ours, axis
+    if name in _OURS_OUTER:
+        return _OURS_OUTER[name]
     layer = _LAYER.fullmatch(name)
-    for ours, (theirs, axis) in _INNER.items() if layer else ():
-        if layer and layer[2] == theirs:
-            return f"model.layers.{layer[1]}.{ours}", axis
+    if layer and layer[2] in _OURS:
+        ours, axis = _OURS[layer[2]]
+        return f"model.layers.{layer[1]}.{ours}", axis
     if name.endswith("rope.freqs"):  # Meta computes them anew
         return "", 0
     raise ModelLoadError(f"{name:.200} is no tensor of a LLaMA in Meta's form")

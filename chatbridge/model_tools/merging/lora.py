@@ -18,8 +18,9 @@ import regex
 
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.arrays import StoredTensor, Weights
+from chatbridge.model_files.config_values import check_adapter_config
 from chatbridge.model_files.description import ModelDescription
-from chatbridge.model_files.families import EMBEDDINGS
+from chatbridge.model_files.families import EMBEDDINGS, LLAMA_SIZES
 from chatbridge.model_files.inspect import inspect_model, refuse_unsound
 from chatbridge.model_files.peft_adapters import adapter_file, short_name
 from chatbridge.model_files.reading import read_json_object
@@ -95,6 +96,16 @@ class Adapter:
         """Ids of the vocabulary that it brings along; 0 for none."""
         return next((tensor.shape[0] for name, tensor in self.whole.items() if name.endswith(VOCABULARY)), 0)
 
+    @property
+    def base(self) -> str:
+        """Which model it is for, as far as it tells: the one that it names, and whose sizes it has."""
+        about = self.about.adapter
+        named = about.base if about else ""
+        size = LLAMA_SIZES.get((about.layers, about.width)) if about else None
+        told = [repr(named) if named else "", f"of the sizes of LLaMA {size}" if size else ""]
+        words = ", ".join(word for word in told if word)
+        return f"the model that it was trained on{f' ({words})' if words else ''}"
+
 
 def read_adapter(path: Path, files: ExitStack) -> Adapter:
     """The adapter at a path; its file is open as long as `files` is. Raises ModelLoadError for one that can't be
@@ -124,15 +135,7 @@ def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
     kind = str(config.get("peft_type") or "LORA").upper()
     if kind != "LORA":
         raise ModelLoadError(f"{folder}: this is an adapter of the type {kind:.50}, and only LoRA is merged here")
-    patterns = config.get("alpha_pattern") or {}
-    if not isinstance(patterns, dict):
-        raise ModelLoadError(f"{file}: alpha_pattern is no table of layers")
-    for name, alpha in (("lora_alpha", config.get("lora_alpha")), *patterns.items()):
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 1e9:
-            raise ModelLoadError(
-                f"{file}: it gives {alpha!r:.50} for {name:.100}, and should give a number: by it the adapter's "
-                f"strength is reckoned; take the file that was saved with the adapter"
-            )
+    check_adapter_config(file, config)
     for name in ("use_dora", "lora_bias", "target_parameters", "layer_replication", "megatron_config"):
         if config.get(name):
             raise ModelLoadError(f"{file}: it sets {name}, which is not merged here; merge it with PEFT")

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from chatbridge.errors import ModelLoadError
+from chatbridge.model_files.config_values import check_model_config
 from chatbridge.model_files.families import LLAMA_SIZES
 from chatbridge.model_files.gguf import GgufHeader
 from chatbridge.model_files.kinds import kind_of
 from chatbridge.model_files.reading import read_json_object
 from chatbridge.model_files.shapes import from_config
 from chatbridge.model_tools.merging.lora import Adapter
-from chatbridge.model_tools.tables import FORMS, Form, form_of
+from chatbridge.model_tools.tables import FORMS, Entry, Form, form_of
 
 MERGE = "merge it into its model (chatbridge model merge), and convert that"
 """What to do with an adapter that can't be converted."""
@@ -54,7 +55,7 @@ def base_of(adapter: Adapter, given: object) -> Base:
     named = str(adapter.config.get("base_model_name_or_path") or "")
     path = Path(str(given)) if given is not None else Path(named) if named else None
     if path is not None and (given is not None or _there(path)):
-        return _read_base(path)
+        return _read_base(path, adapter)
     about = adapter.about.adapter
     layers, width = (about.layers, about.width) if about else (0, 0)
     if (size := LLAMA_SIZES.get((layers, width))) and _LLAMA.search(named):
@@ -78,22 +79,49 @@ def _there(path: Path) -> bool:
         return False
 
 
-def _read_base(path: Path) -> Base:
+def _read_base(path: Path, adapter: Adapter) -> Base:
     if path.is_file() and kind_of(path) == "gguf":
-        return _gguf_base(GgufHeader(path, reader="this"))
+        return _gguf_base(GgufHeader(path, reader="this"), adapter)
     if not path.exists():
         raise ModelLoadError(f"{path}: there is no such file or folder; give the model that the adapter was trained on")
     folder = path if path.is_dir() else path.parent
     for name in _CONFIGS:
         if (folder / name).is_file():
-            return _configured(folder / name, read_json_object(folder / name))
+            return _configured(folder / name, read_json_object(folder / name), adapter)
     raise ModelLoadError(f"{path}: this is no base: no config.json or params.json is here, and it is no GGUF file")
 
 
-def _configured(file: Path, config: Mapping[str, Any]) -> Base:
+def refuse_other_family(adapter: Adapter, name: str, told: str, what: str) -> None:
+    """Raise ModelLoadError where a layer that an adapter changes is none of the base's family, but of another one.
+
+    `name`: of a tensor by Hugging Face's; `told`: by what the base is known; `what`: its family.
+    """
+    own = sorted({form.architecture for form in FORMS if form.layout == "huggingface" and entry_of(form, name)[0]})
+    if own and what not in own:
+        raise ModelLoadError(
+            f"{adapter.path}: it changes {name:.200}, which models such as {', '.join(own)} have, and {told} is "
+            f"{what[:50] or 'of another family'}; give {adapter.base} by --base"
+        )
+
+
+def entry_of(form: Form, name: str) -> tuple[Entry | None, int | None]:
+    """What becomes of a tensor by Hugging Face's name, None where the form has none such, and its layer's number."""
+    own = name.removeprefix(form.prefix)
+    layer = re.fullmatch(re.escape(form.layer).replace(r"\{\}", r"(\d{1,6})") + "(.+)", own)
+    return (form.block.get(layer[2]), int(layer[1])) if layer else (form.top.get(own), None)
+
+
+def _refuse_wrong_base(adapter: Adapter, told: str, what: str) -> None:
+    for name in adapter.deltas:
+        refuse_other_family(adapter, name, told, what)
+
+
+def _configured(file: Path, config: Mapping[str, Any], adapter: Adapter) -> Base:
+    check_model_config(file, config)
     kind = "llama" if file.name == "params.json" else str(config.get("model_type") or "")[:100]
     form = form_of("huggingface", kind)
     if form is None:
+        _refuse_wrong_base(adapter, str(file), kind)
         known = ", ".join(sorted({kind for form in FORMS for kind in form.kinds}))
         told = f"adapters of {kind or 'what it is'} are not converted here, only those of {known}"
         raise ModelLoadError(f"{file}: {told}; {MERGE}")
@@ -109,9 +137,10 @@ def _configured(file: Path, config: Mapping[str, Any]) -> Base:
     return Base(form, {**_sizes(width, heads, kv, head, layers), **also}, tied, str(file))
 
 
-def _gguf_base(header: GgufHeader) -> Base:
+def _gguf_base(header: GgufHeader, adapter: Adapter) -> Base:
     form = next((f for f in FORMS if f.layout == "huggingface" and f.architecture == header.architecture), None)
     if form is None:
+        _refuse_wrong_base(adapter, str(header.path), header.architecture)
         raise ModelLoadError(f"{header.path}: adapters of {header.architecture[:50]!r} are not converted here; {MERGE}")
     width, heads, layers = (int(header.number(k)) for k in ("embedding_length", "attention.head_count", "block_count"))
     if "adapter.type" in header.metadata:

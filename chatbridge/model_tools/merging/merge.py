@@ -15,6 +15,7 @@ from pathlib import Path
 from chatbridge import __version__
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.sentencepiece_files import read_sentencepiece
+from chatbridge.model_files.template_notes import GUESSED
 from chatbridge.model_tools.matrices import Matrices
 from chatbridge.model_tools.merging.adapted import SIDEWAYS, adapted
 from chatbridge.model_tools.merging.llama_layouts import usual_parts
@@ -37,6 +38,7 @@ from chatbridge.model_tools.merging.perplexity import SENTENCES, encode, perplex
 from chatbridge.model_tools.output import check_output, check_space, output_folder
 from chatbridge.model_tools.progress import Silent, WorkProgress
 from chatbridge.model_tools.report import Report, hashed
+from chatbridge.model_tools.tables import context_note
 
 WORSE = 10
 """How many times the perplexity may grow before people are warned that the base is another one."""
@@ -95,7 +97,7 @@ def merge(
         check_space(output, total)
         own = [file for adapter in ordered for file in (adapter.file, adapter.path / "adapter_config.json")]
         report.sources += hashed([*model.files, *own, *small_files(model, tokenizer)], progress)
-        warnings = _told(report, model, opened, ordered, norms, tokenizer)
+        warnings = _told(report, model, opened, ordered, norms, tokenizer, form)
         before, after = _perplexities(model, tensors, progress, warnings) if check else (0.0, 0.0)
         report.step("perplexity", sentences=len(SENTENCES), before=before, after=after, checked=bool(before))
         settings = [model.config, *(adapter.config for adapter in ordered)]
@@ -109,7 +111,8 @@ def merge(
                 write_hub(folder, model, tensors, rows, key, progress, shard)
             if tokenizer is not None:
                 copy_tokenizer(tokenizer, folder, form, llama=model.sizes is not None)
-            copy_template(model.folder, folder)
+            source, report.template = _template(model, ordered, report.template)
+            copy_template(source, folder, other=source != model.folder)
             copy_licence(model.folder, folder)
             report.step("written", form=form, parts=count if form == "meta" else 1, bytes=total, warnings=warnings)
             report.write(folder)
@@ -128,6 +131,23 @@ def _tokenizer(model: OpenModel, adapters: Sequence[Adapter]) -> Path | None:
     return brought[-1] if brought else model.tokenizer
 
 
+def _template(model: OpenModel, adapters: Sequence[Adapter], given: str) -> tuple[Path, str]:
+    """The folder whose chat template the merged model gets, and the preset that its report names, "" for none.
+
+    The last adapter that has a template or names one was trained with that. What is only guessed by an adapter's name
+    does not count where the base has a template of its own.
+    """
+    for adapter in reversed(adapters):
+        if adapter.about.preset == "model":
+            return adapter.path, given
+        if adapter.about.preset and adapter.about.preset_source != GUESSED:
+            return model.folder, given or adapter.about.preset
+    if model.about.preset == "model":
+        return model.folder, given
+    guessed = [adapter.about.preset for adapter in reversed(adapters) if adapter.about.preset]
+    return model.folder, given or next(iter(guessed), model.about.preset)
+
+
 # --- what people are told --------------------------------------------------------------------------------------------
 
 
@@ -138,6 +158,7 @@ def _told(
     ordered: Sequence[Adapter],
     norms: Sequence[float],
     tokenizer: Path | None,
+    form: FolderForm,
 ) -> list[str]:
     """Write down what is merged; what people should know of it."""
     warnings = []
@@ -155,6 +176,8 @@ def _told(
         warnings += [f"{adapter.path}: {note}" for note in adapter.notes]
         if adapter.config.get("fan_in_fan_out") and model.about.architecture not in SIDEWAYS:
             warnings.append(f"{adapter.path}: fan_in_fan_out is set, and means nothing for this model's layers")
+    if form == "hf" and model.meta and model.sizes and "max_seq_len" not in model.config:
+        warnings.append(context_note(model.sizes.context))
     if tokenizer is None:
         warnings.append("there is no tokenizer beside the model: put its files into the folder")
     return warnings

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.arrays import Weights
-from chatbridge.model_files.description import ModelDescription
+from chatbridge.model_files.description import ModelDescription, at
 from chatbridge.model_files.inspect import sound_model
 from chatbridge.model_files.reading import files_in, read_json_object, weight_files
 from chatbridge.model_files.tokenizer_files import chat_template_in
@@ -85,7 +85,7 @@ def open_model(path: Path, files: ExitStack) -> OpenModel:
     try:
         return _open_meta(about, files) if about.layout == "meta" else _open_hub(about, files)
     except ModelLoadError as error:
-        raise ModelLoadError(str(error) if str(folder) in str(error) else f"{folder}: {error}") from error
+        raise ModelLoadError(at(folder, str(error))) from error
 
 
 def _open_hub(about: ModelDescription, files: ExitStack) -> OpenModel:
@@ -178,7 +178,7 @@ def check_meta(model: OpenModel, tensors: Matrices, rows: int, count: int) -> No
         if not model.meta:
             check_for_meta(model.config, sizes, tensors)
     except ModelLoadError as error:
-        raise ModelLoadError(f"{model.folder}: {error}") from error
+        raise ModelLoadError(at(model.folder, str(error))) from error
 
 
 def copy_tokenizer(source: Path, folder: Path, form: FolderForm, *, llama: bool) -> None:
@@ -190,9 +190,9 @@ def copy_tokenizer(source: Path, folder: Path, form: FolderForm, *, llama: bool)
                 _json(folder / name, TOKENIZER_FILES[name])
 
 
-def copy_template(source: Path, folder: Path) -> None:
-    """A model's chat template, where none has come with the tokenizer."""
-    if not chat_template_in(folder) and (template := chat_template_in(source)):
+def copy_template(source: Path, folder: Path, *, other: bool = False) -> None:
+    """A model's chat template, where none has come with the tokenizer. `other`: in the place of what has, too."""
+    if (other or not chat_template_in(folder)) and (template := chat_template_in(source)):
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chatbridge.model_files.tensors import WIDTHS, TensorInfo
+from chatbridge.model_tools.tables import LLAMA_LAYER, LLAMA_TOP
+from chatbridge.suggest import meant
 
 if TYPE_CHECKING:
     from chatbridge.model_files.gguf import GgufHeader
@@ -74,7 +76,8 @@ class KnownModel:
 
 def known_model(name: str) -> KnownModel | None:
     """The model of that name, however it is written ("LLaMA-7B"); None for any other."""
-    return MODELS.get(name.lower().rpartition("/")[2])
+    found = meant(name.rpartition("/")[2], MODELS)
+    return MODELS[found] if found is not None else None
 
 
 # --- how tensors are called ------------------------------------------------------------------------------------------
@@ -98,22 +101,15 @@ def _llama(c: Mapping[str, Any]) -> Shapes:
     yield "lm_head.weight", (rows, width)
 
 
-_GGUF = {
-    "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
-    "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-}  # fmt: skip
-
-
 def _llama_gguf(c: Mapping[str, Any]) -> Shapes:
+    names = {one.hub: one.gguf for one in (*LLAMA_TOP, *LLAMA_LAYER)}
     for name, shape in _llama(c):
-        bare = name.removesuffix(".weight")
-        if bare.startswith("model.layers."):
-            number, _, part = bare.removeprefix("model.layers.").partition(".")
-            yield f"blk.{number}.{_GGUF[part]}.weight", shape
+        bare = name.removeprefix("model.").removesuffix(".weight")
+        if bare.startswith("layers."):
+            _, number, part = bare.split(".", 2)
+            yield f"blk.{number}.{names[part]}.weight", shape
         else:
-            yield f"{_GGUF[bare]}.weight", shape
+            yield f"{names[bare]}.weight", shape
 
 
 def _bloom(c: Mapping[str, Any]) -> Shapes:

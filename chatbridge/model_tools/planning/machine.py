@@ -23,7 +23,7 @@ MAX_BYTES = 1 << 50
 
 _UNITS = {"m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _DEVICE = re.compile(
-    r"(?:(?P<count>\d{1,20}) ?[x×*] ?)?(?P<name>[^\W_][\w .+/-]{0,60}?)"
+    r"(?:(?P<count>\d{1,20}) ?[x×*] ?)?(?P<name>[^\W_]\w{0,60}(?:[ ./+-]\w{1,60}){0,20}\+?)"
     r"-(?P<size>\d{1,9}(?:\.\d{1,6})?) ?(?P<unit>[mgt])i?b?",
     re.IGNORECASE | re.ASCII,
 )
@@ -95,7 +95,7 @@ def _device(text: str) -> tuple[int, str, int]:
     """How many, what they are called, and bytes of each."""
     found = _DEVICE.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text[:80]!r} is no device; write a number, a name and its memory, as 8xA100-40G or cpu-64G")
+        raise ValueError(f"{text[:80]!r} is no device; write COUNTxNAME-MEMORY, as 8xA100-40G, A100-40G or cpu-64G")
     count = int(found["count"] or 1)
     if not count:
         raise ValueError(f"{text!r}: no card at all; leave it out, or write at least 1")

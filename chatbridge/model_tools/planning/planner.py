@@ -5,15 +5,15 @@ Knows backends by what they offer (`BackendType.plan`), and draws nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chatbridge.errors import ChatbridgeError, ModelLoadError, PluginError
 from chatbridge.model_files.kinds import exists
-from chatbridge.model_tools.fetching.catalogue import catalogue
+from chatbridge.model_tools.fetching.catalogue import catalogue, named
 from chatbridge.model_tools.planning.known_models import MODELS, KnownModel, known_model
 from chatbridge.model_tools.planning.machine import Machine
 from chatbridge.model_tools.planning.memory_plan import MemoryPlan, PlanRequest
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from chatbridge.config.settings import ModelSettings
     from chatbridge.engine.backend import BackendType
 
+_IN_MAIN_ALONE = ("numpy",)
+"""Backends of ours that compute without cards."""
+
 _ADAPTERS = ("peft", "gguf-adapter", "ptuning")
 
 
@@ -32,12 +35,14 @@ class Wish:
     """What is asked of the command line: 0 and "" for what a backend takes by itself.
 
     `context`: tokens of a conversation; `conversations`: at once; `quantization`: of the weights; `backend`: its name.
+    `devices`: whether the machine was written down, so that each device of it is to be used.
     """
 
     context: int = 0
     conversations: int = 0
     quantization: str = ""
     backend: str = ""
+    devices: bool = False
 
 
 def plan_place(place: str, backends: Mapping[str, BackendType], machine: Machine, wish: Wish) -> MemoryPlan:
@@ -46,7 +51,7 @@ def plan_place(place: str, backends: Mapping[str, BackendType], machine: Machine
     Raises ModelLoadError, or PluginError.
     """
     path, model = Path(place), None
-    if not exists(path) and (model := known_model(place)) is None and (entry := catalogue().get(place)) is not None:
+    if not exists(path) and (model := known_model(place)) is None and (entry := named(place)) is not None:
         models = models_folder()
         if (fetched := entry.path(models) if models is not None else None) is None:
             raise ModelLoadError(f"{entry.missing}; it is planned by its files")
@@ -62,19 +67,53 @@ def plan_place(place: str, backends: Mapping[str, BackendType], machine: Machine
     else:
         place, names = _backends_of_files(path, backends)
     chosen = [wish.backend] if wish.backend else names
+    if wish.devices and machine.cards and not wish.backend:
+        _refuse_without_cards(place, chosen, backends)
     there = [name for name in chosen if name in backends]
     if not there:
         raise ModelLoadError(f"{place}: {_not_installed(chosen)}")
     refused: ChatbridgeError | None = None
     for name in there:
         try:
-            return _planned(backends[name], place, model, machine, wish)
+            return _with_idle(_planned(backends[name], place, model, machine, wish), machine, wish)
         except ModelLoadError as error:  # another backend may have the weights in what is asked for
             refused = refused or error
             if not wish.quantization:
                 break
     assert refused is not None
     raise refused
+
+
+def _refuse_without_cards(place: str, chosen: Sequence[str], backends: Mapping[str, BackendType]) -> None:
+    """Raise ModelLoadError where the backend that would use the cards is not installed, and what is there uses none."""
+    missing = [name for name in chosen if name not in backends and name not in _IN_MAIN_ALONE]
+    there = [name for name in chosen if name in backends]
+    if missing and all(name in _IN_MAIN_ALONE for name in there):
+        named = " or ".join(f"{name}{_how(name)}" for name in missing)
+        left = f"; --backend {there[0]} plans it in main memory alone" if there else ""
+        none = "which is not" if len(missing) == 1 else "of which none is"
+        raise ModelLoadError(f"{place}: a plan for these cards needs the backend {named}, {none} installed{left}")
+
+
+def _how(name: str) -> str:
+    from chatbridge.plugins.manager import FIRST_PARTY
+
+    package = FIRST_PARTY["backend"].get(name)
+    return f" (pip install {package})" if package else ""
+
+
+def _with_idle(plan: MemoryPlan, machine: Machine, wish: Wish) -> MemoryPlan:
+    """The plan, with a note of devices that were named and hold nothing."""
+    idle = [f"cuda:{n} {card.name}" for n, card in enumerate(machine.cards) if not _holds_something(plan, n)]
+    if not wish.devices or not idle:
+        return plan
+    which = "the cards that --devices names hold" if len(idle) == len(machine.cards) else f"{', '.join(idle)} holds"
+    why = "uses no card" if plan.backend in _IN_MAIN_ALONE else "puts nothing there by its settings"
+    return replace(plan, notes=(*plan.notes, f"{which} nothing of it: the {plan.backend} backend {why}"))
+
+
+def _holds_something(plan: MemoryPlan, number: int) -> bool:
+    return any(one.device == f"cuda:{number}" or (one.device == "cuda" and not number) for one in plan.devices)
 
 
 def plan_options(backend: BackendType, options: Any, machine: Machine, request: PlanRequest) -> MemoryPlan | None:
@@ -147,8 +186,8 @@ def _backends_of_files(path: Path, backends: Mapping[str, BackendType]) -> tuple
 
 
 def _not_installed(names: list[str]) -> str:
-    from chatbridge.plugins.manager import FIRST_PARTY
+    from chatbridge.plugins.manager import install_command
 
-    packages = [FIRST_PARTY["backend"][name] for name in names if name in FIRST_PARTY["backend"]]
+    commands = [command for name in names if (command := install_command("backend", name))]
     what = " or ".join(names)
-    return f"the backend {what} is not installed" + (f": pip install {packages[0]}" if packages else "")
+    return f"the backend {what} is not installed" + (f": {commands[0]}" if commands else "")

@@ -67,6 +67,11 @@ CONVERTERS = (
         "GLM-130B into any number of shards, whole or in 8 or 4 bits",
         takes=("glm-130b",),
         makes=("tp*", "int8", "int4"),
+        spoken=(
+            "tp and the number of shards, as tp4",
+            "the same with bits behind it, as tp4-int4",
+            "int8 or int4 alone for as many shards as there are",
+        ),
         convert=_convert_sat,
         check=_check_sat,
         folder=True,

@@ -60,8 +60,8 @@ class Part:
         parts = []
         for piece in self.pieces:
             assert piece.columns is not None
-            parts.append(self.stored[piece.shard].read(first, last)[:, slice(*piece.columns)])
-        return np.ascontiguousarray(parts[0]) if len(parts) == 1 else np.concatenate(parts, axis=1)
+            parts.append(self.stored[piece.shard].columns(first, last, *piece.columns))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def copied(name: str, part: Part) -> NewTensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from chatbridge_glm import quantization
 from chatbridge_glm.backend import load
 from chatbridge_glm.checkpoint import MATRICES, layer_key
 from chatbridge_glm.converters import degree_and_bits
+from chatbridge_glm.parallel import Cut, cut_of
 from chatbridge_glm.quantization import Packed
 from click.testing import CliRunner
 
-from chatbridge import ModelLoadError, inspect_model
+from chatbridge import ModelLoadError, StoredTensor, inspect_model
 from chatbridge.cli.model.convert import command
 from chatbridge.testing import CountedProgress, KilledWork
 
@@ -220,3 +222,25 @@ def test_targets_are_read_in_any_case() -> None:
     assert degree_and_bits("TP8-INT4") == (8, 4)
     assert degree_and_bits("int8") == (None, 8)
     assert degree_and_bits("tp1024") == (1024, 0)
+
+
+@pytest.mark.parametrize(("degree", "wanted"), [(1, 8), (2, 4), (4, 1)])
+def test_what_is_cut_by_columns_is_read_once(
+    degree: int, wanted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not once for each new shard: rows of a file hold the columns of all of them."""
+    source = write_sat(tmp_path / "source", parallel=degree, hidden=128, inner=128)
+    read: Counter[str] = Counter()
+    plain = StoredTensor._bytes
+
+    def counted(tensor: StoredTensor, start: int, count: int) -> bytearray:
+        read[tensor.name] += count
+        return plain(tensor, start, count)
+
+    monkeypatch.setattr(StoredTensor, "_bytes", counted)
+    convert(source, f"tp{wanted}", tmp_path / "made")
+    weights = shards(source)
+    names = [name for name in weights[0] if cut_of(name) is Cut.COLUMNS]
+    assert names
+    for name in names:
+        assert read[name] == sum(shard[name].numel() * 2 for shard in weights)

@@ -7,7 +7,7 @@ llama.cpp; what `llama-quantize` would make of a file is reckoned by its rule fo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -30,15 +30,26 @@ from chatbridge_llama_cpp.options import LlamaOptions
 
 TYPES = (
     "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k", "q5_1", "q5_0", "q4_k_m", "q4_k", "q4_1", "q4_0", "iq4_nl",
-    "q3_k", "q2_k",
+    "iq4_xs", "q3_k_m", "q3_k", "q2_k",
 )  # fmt: skip
 """What weights may be asked to be in, by llama.cpp's words."""
 
 _MORE_BITS = re.compile(r"blk\.(\d{1,9})\.(attn_v|ffn_down)\.weight")
 """What is in q6_k in some layers, where a type's name ends in `_m`."""
 
-_SMALLER = ("q8_0", "q4_0")
-"""Types that are tried where a model does not fit."""
+_RICHER: Mapping[str, Mapping[str, str]] = {
+    "q3_k": {"attn_v": "q4_k", "attn_output": "q4_k", "ffn_down": "q4_k"},
+    "q2_k": {"attn_v": "q3_k", "attn_output": "q3_k", "ffn_down": "q3_k"},
+}
+"""Which matrices the smallest types have in a larger one, in all layers (`llama_tensor_get_type`)."""
+
+_SMALLER: Mapping[str, str] = {
+    "q8_0": "", "q6_k": "", "q5_k_m": "", "q4_k_m": "", "q4_0": "", "iq4_xs": "",
+    "q3_k_m": "answers are noticeably worse", "q2_k": "answers are much worse",
+}  # fmt: skip
+"""Types that are tried where a model does not fit, the largest first, and what is lost below four bits.
+
+Those that are made only with an importance matrix, as iq2_xxs, are left to who has one; of two of a size the better."""
 
 _UNKNOWN = "gpu"
 """A graphics card of another make than can be asked here, as in a Mac: what it has is seen when the model is loaded."""
@@ -80,7 +91,8 @@ def retyped(files: Sequence[GgufHeader], word: str) -> tuple[GgufHeader, ...]:
     word = word.lower()
     if word not in TYPES:
         raise ModelLoadError(f"{word!r}: the llama_cpp backend has weights in {', '.join(TYPES)}")
-    mixed, plain = word.endswith("_m"), word.removesuffix("_m")
+    mixed, plain = word.endswith("_m") and not word.startswith("q3"), _plain(word)
+    richer = _RICHER.get(plain, {})
     count = int(files[0].number("block_count"))
 
     def changed(tensor: GgufTensor) -> GgufTensor:
@@ -89,6 +101,8 @@ def retyped(files: Sequence[GgufHeader], word: str) -> tuple[GgufHeader, ...]:
         found = _MORE_BITS.fullmatch(tensor.name)
         important = tensor.name == "output.weight" or (mixed and found and _has_more_bits(int(found[1]), count))
         first = "q6_k" if important and _bits("q6_k") > _bits(plain) else plain
+        if tensor.name.startswith("blk."):
+            first = richer.get(tensor.name.split(".")[2], first)
         for kind in (first, "q8_0", "f16"):  # rows that no block divides stay larger
             block, size = _block(kind)
             if tensor.shape[-1] % block == 0:
@@ -207,12 +221,12 @@ def _changes(
     if options.kv_type_k == options.kv_type_v == "f16" and options.flash_attention is not False:
         packed = {"kv_type_k": "q8_0", "kv_type_v": "q8_0", "sequences": 1}
         yield "sequences: 1 with kv_type_k and kv_type_v: q8_0", partial(planned, files, **packed)
-    for word in _SMALLER:
-        if _bits(word) < _bits(_most(files)):
-            smaller = retyped(files, word)
-            yield f"a GGUF file in {word}", partial(planned, smaller)
+    for word, loss in _SMALLER.items():
+        if _bits(_plain(word)) < _bits(_most(files)):
+            smaller, lost = retyped(files, word), f" ({loss})" if loss else ""
+            yield f"a GGUF file in {word}{lost}", partial(planned, smaller)
             if first.sequences > 1:
-                yield f"a GGUF file in {word} with sequences: 1", partial(planned, smaller, sequences=1)
+                yield f"a GGUF file in {word} with sequences: 1{lost}", partial(planned, smaller, sequences=1)
 
 
 def _fewer(options: LlamaOptions, first: Plan, machine: Machine) -> Iterator[int]:
@@ -262,6 +276,11 @@ def _block(kind: str) -> tuple[int, int]:
 
     found: tuple[int, int] = GGML_QUANT_SIZES[GGMLQuantizationType[kind.upper()]]
     return found
+
+
+def _plain(word: str) -> str:
+    """The type of most tensors, where a word stands for a mixture."""
+    return word.removesuffix("_m")
 
 
 def _bits(kind: str) -> float:

@@ -34,6 +34,9 @@ planned = partial(plan_known, llama_cpp)
         ("llama-2-13b", "q4_0", 7.37e9),
         ("llama-2-13b", "q5_k_m", 9.23e9),
         ("llama-2-70b", "q4_0", 38.9e9),
+        ("llama-2-7b", "q3_k_m", 3.30e9),
+        ("llama-2-7b", "q2_k", 2.53e9),
+        ("llama-2-7b", "iq4_xs", 3.62e9),
     ],
 )
 def test_weights_are_within_2_percent_of_published_files(name: str, quantization: str, size: float) -> None:
@@ -55,6 +58,16 @@ def test_layers_go_to_cards_and_the_rest_stays() -> None:
     assert sum(one.parts["weights"] for one in part.devices) == weights
 
 
+def test_every_type_is_tried_by_size_and_what_is_lost_below_four_bits_is_said() -> None:
+    changes = [one.change for one in planned("llama-2-70b", "cpu-26G", "f16", 1).tried]
+    words = [change.split()[4] for change in changes if change.startswith("a GGUF file in ")]
+    assert words == ["q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0", "iq4_xs", "q3_k_m", "q2_k"]
+    sizes = [planned("llama-2-70b", "cpu-512G", word).devices[-1].parts["weights"] for word in words]
+    assert sizes == sorted(sizes, reverse=True)
+    assert changes[-2:] == ["a GGUF file in q3_k_m (answers are noticeably worse)",
+                            "a GGUF file in q2_k (answers are much worse)"]  # fmt: skip
+
+
 def test_a_card_that_can_not_be_asked_is_not_forbidden() -> None:
     (card, main) = planned("llama-7b", "cpu-16G", "q4_0", 1, gpu_layers="all").devices
     assert (card.device, card.free, card.fits) == ("gpu", None, True)
@@ -66,7 +79,7 @@ def test_what_does_not_fit_comes_with_what_would() -> None:
     found = planned("llama-7b", "cpu-8G", "f16")
     assert not found.fits
     assert found.remedy is not None
-    assert found.remedy.change == "a GGUF file in q4_0"
+    assert found.remedy.change == "a GGUF file in q6_k"
     assert "a GGUF file in q8_0" in [one.change for one in found.tried]
     assert planned("llama-7b", "cpu-16G", conversations=4).advice() == "sequences: 2 would fit"
     hopeless = planned("llama-65b", "cpu-8G")

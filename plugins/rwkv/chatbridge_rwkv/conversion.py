@@ -99,6 +99,7 @@ def _asked(work: Conversion) -> tuple[Checkpoint, str]:
         )
     try:
         strategy = normal(parse(work.target))
+        memory.slots_for(checkpoint, strategy)
     except StrategyError as error:
         raise ModelLoadError(f"--to: {error}") from error
     if work.output.suffix != ".pth":

@@ -23,6 +23,7 @@ CONVERTERS = (
         "RWKV-4 to 6 as the rwkv package converts them for a strategy, so that they load faster",
         takes=("rwkv",),
         makes=("cpu *", "cuda *", "cuda:*", "mps *", "dml *"),
+        spoken=("a strategy of the rwkv package, as 'cuda fp16' or 'cuda fp16i8 *20 -> cpu fp32'",),
         convert=_convert,
         check=_check,
     ),

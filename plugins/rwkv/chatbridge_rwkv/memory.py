@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from chatbridge_rwkv.checkpoint import Checkpoint
-from chatbridge_rwkv.strategy import Slot, StrategyError, parse, plan, spans
+from chatbridge_rwkv.strategy import Slot, StrategyError, idle_placement, parse, plan, spans
 
 MAIN = "cpu"
 _WIDTH = {"fp32": 4, "fp16": 2, "bf16": 2}
@@ -43,6 +43,10 @@ def slots_for(checkpoint: Checkpoint, strategy: str) -> tuple[Slot, ...]:
                 raise StrategyError(strategy, strategy.index(sign) + len(sign) - 1, f"{told}; {why}")
         if placements[0].quantised:
             raise StrategyError(strategy, strategy.index("i8"), f"{told}; there are no weights of 8 bits")
+    if (idle := idle_placement(placements, checkpoint.layers)) is not None:
+        at = len("->".join(strategy.split("->")[:idle])) + (len("-> ") if idle else 0)
+        told = f"this part would have no effect: the others take all {checkpoint.layers} layers and the head"
+        raise StrategyError(strategy, at, f"{told}; leave it out, or write smaller numbers in the others")
     return plan(placements, checkpoint.layers)
 
 

@@ -105,9 +105,25 @@ def _parse_placement(strategy: str, text: str, start: int) -> Placement:
 
 def plan(placements: Sequence[Placement], layers: int) -> tuple[Slot, ...]:
     """Where each layer goes, and last the head, which counts as one more; exactly as the package divides them."""
-    total = layers + 1
+    counts, stream, streamed = _counts(placements, layers)
+    slots: list[Slot] = []
+    for number, placement in enumerate(placements):
+        whole = counts[number] - (streamed if number == stream else 0)
+        for at in range(counts[number]):
+            slots.append(Slot(placement.device, placement.type, placement.quantised, stream=at >= whole))
+    return tuple(slots[: layers + 1])
+
+
+def idle_placement(placements: Sequence[Placement], layers: int) -> int | None:
+    """The first part that gets no layer, by its number from 0; None where each gets one."""
+    counts = _counts(placements, layers)[0]
+    return next((number for number, count in enumerate(counts) if not count), None)
+
+
+def _counts(placements: Sequence[Placement], layers: int) -> tuple[list[int], int | None, int]:
+    """How many layers each part gets, the head among them; which one streams, and how many of its own."""
     counts = [0] * len(placements)
-    left = total
+    left = layers + 1
     for number, placement in enumerate(placements):
         counts[number] = min(placement.count or 0, left)
         left -= counts[number]
@@ -124,12 +140,7 @@ def plan(placements: Sequence[Placement], layers: int) -> tuple[Slot, ...]:
             counts[number] = left // (len(free) - done)
             left -= counts[number]
         counts[-1] += left
-    slots: list[Slot] = []
-    for number, placement in enumerate(placements):
-        whole = counts[number] - (streamed if number == stream else 0)
-        for at in range(counts[number]):
-            slots.append(Slot(placement.device, placement.type, placement.quantised, stream=at >= whole))
-    return tuple(slots[:total])
+    return counts, stream, streamed
 
 
 def normal(placements: Sequence[Placement]) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from chatbridge_rwkv import package
+from chatbridge_rwkv.checkpoint import read
+from chatbridge_rwkv.memory import slots_for
 from chatbridge_rwkv.strategy import Slot, StrategyError, normal, parse, plan, spans
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from chatbridge import ConfigError, Plugins
 from chatbridge.config import load
 
-from .conftest import V4, recorded, sizes
+from .conftest import V4, recorded, sizes, there
 
 THEIRS = re.compile(
     r"^(?:(?:^|->) *(?:cuda(?::[\d]+)?|cpu|mps|dml) (?:fp(?:16|32)|bf16)(?:i8|i4|i3)?(?: \*[\d]+\+?)? *)+$"
@@ -139,3 +141,19 @@ def test_plans_are_the_packages_own() -> None:
 def test_neighbours_are_told_together() -> None:
     slots = plan(parse("cuda fp16i8 *20 -> cpu fp32"), 32)
     assert [(start, end, slot.device) for start, end, slot in spans(slots)] == [(0, 20, "cuda"), (20, 33, "cpu")]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "at"),
+    [
+        ("cpu fp32 *10 -> cuda fp16", 17),
+        ("cuda fp16 -> cpu fp32 *10", 1),
+        ("cpu fp32 *3 -> cuda fp16 *6 -> cpu bf16", 32),
+    ],
+)
+def test_a_part_that_would_get_no_layer_is_refused(strategy: str, at: int) -> None:
+    checkpoint = read(there(V4))
+    assert checkpoint.layers == 8
+    with pytest.raises(StrategyError, match=rf"character {at}: this part would have no effect: the others take all"):
+        slots_for(checkpoint, strategy)
+    assert slots_for(checkpoint, "cpu fp32 *1 -> cpu bf16")[-1].type == "bf16"

@@ -5,7 +5,6 @@ Knows what adapters' files of all years look like; applies nothing.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from chatbridge import ModelLoadError, check_model_file, read_json_object
+from chatbridge import ModelLoadError, check_adapter_config, check_model_file, read_json_object
 from chatbridge_transformers import checkpoint, folder
 from chatbridge_transformers.options import Adapter
 
@@ -193,39 +192,20 @@ def _config(path: Path, kind: str, written: Mapping[str, Any], tensors: Mapping[
     made = PEFT_TYPE_TO_CONFIG_MAPPING.get(kind)
     if made is None:
         raise ModelLoadError(f"{path}: this PEFT knows no adapters of the type {kind!r}; pip install -U peft")
-    if kind == "LORA":
-        _check_alpha(path, written)
+    check_adapter_config(path / "adapter_config.json", written, _ranks(written, tensors))
     known = {field.name for field in fields(made)}
     given = {name: value for name, value in written.items() if name in known and name != "peft_type"}
     given |= {"modules_to_save": None, "inference_mode": True}
     try:
-        config = made(**given)
+        return made(**given)
     except (TypeError, ValueError) as error:
         raise ModelLoadError(f"{path / 'adapter_config.json'}: PEFT does not take it: {error}") from error
-    if kind == "LORA":
-        _check_rank(path, config, tensors)
-    return config
 
 
-def _check_alpha(path: Path, written: Mapping[str, Any]) -> None:
-    """Raise ModelLoadError where the adapter's strength isn't said: PEFT would take 8 for it, whatever it was."""
-    for name in ("lora_alpha", *(written.get("alpha_pattern") or {})):
-        alpha = (written if name == "lora_alpha" else written["alpha_pattern"]).get(name)
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-            raise ModelLoadError(
-                f"{path / 'adapter_config.json'}: it gives {alpha!r} for {name}, and should give a number: by it the "
-                f"adapter's strength is reckoned; take the file that was saved with the adapter"
-            )
-
-
-def _check_rank(path: Path, config: Any, tensors: Mapping[str, Any]) -> None:
-    pattern = config.rank_pattern or {}
-    for name, tensor in tensors.items():
-        if name.endswith("lora_A.weight") and not pattern and tensor.shape[0] != config.r:
-            raise ModelLoadError(
-                f"{path}: adapter_config.json says r: {config.r}, and {name} has the rank {tensor.shape[0]}; take both "
-                f"files from the same place"
-            )
+def _ranks(written: Mapping[str, Any], tensors: Mapping[str, Any]) -> set[int]:
+    """Of its layers' matrices; those of `target_parameters` are stacked, and so left out."""
+    downs = [tensor for name, tensor in tensors.items() if name.endswith("lora_A.weight")]
+    return set() if written.get("target_parameters") else {int(tensor.shape[0]) for tensor in downs}
 
 
 def _weight(module: Any) -> Any | None:

@@ -259,7 +259,7 @@ def test_adapters_for_another_base(adapter: Path, tmp_path: Path) -> None:
     refused(LLAMA / "hf", "numbers that are none", lora=resaved(copies[2], lambda name, value: value / 0))
     rank = recorded(copies[3] / "adapter_config.json")["r"]
     change(copies[3] / "adapter_config.json", r=rank + 1)
-    refused(LLAMA / "hf", f"says r: {rank + 1}", f"has the rank {rank}", lora=copies[3])
+    refused(LLAMA / "hf", f"adapter_config.json says {rank + 1}, and the tensors {rank}", lora=copies[3])
 
 
 def test_adapters_for_another_vocabulary_tell_both_numbers(tmp_path: Path) -> None:
