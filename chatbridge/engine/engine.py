@@ -133,8 +133,8 @@ class Engine:
         self._tell_positions()
         if shares := self._shares():
             self._steps += 1
-            divided = sum(count - 1 for generation, count in shares if not generation.comes_whole)
-            with self._prefill_limit.measure(divided):
+            divided = [count - 1 for generation, count in shares if not generation.comes_whole]
+            with self._prefill_limit.measure(sum(divided), len(divided)):
                 results = self._run(shares)
             for (generation, _), sampled in zip(shares, results, strict=True):
                 if generation.id in self._generations:
@@ -182,8 +182,10 @@ class Engine:
 
     def _shares(self) -> list[tuple[Generation, int]]:
         """What each running request consumes in the next step."""
-        answering = any(generation.first_token is not None for generation in self._scheduler.running)
-        scheduled = self._scheduler.schedule(self._prefill_limit.max_tokens() if answering else None)
+        running = self._scheduler.running
+        answering = sum(generation.first_token is not None for generation in running)
+        limit = self._prefill_limit.max_tokens(answering, len(running) - answering) if answering else None
+        scheduled = self._scheduler.schedule(limit)
         return [(generation, generation.running_state().up_to_checkpoint(count)) for generation, count in scheduled]
 
     def _start(self, generation: Generation) -> None:

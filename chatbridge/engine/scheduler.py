@@ -38,6 +38,13 @@ class TokenSequence:
         return self.whole if self.comes_whole else count
 
 
+EVEN_FROM = 8
+"""From how many tokens each on, prompts that can't be read to their end get equally many, and the odd tokens nobody.
+
+Engines compute sequences together that have equally many tokens, and take another pass over all weights for the rest.
+The odd ones are less than one token each: below this, more would be lost than gained.
+"""
+
 S = TypeVar("S", bound=TokenSequence)
 
 
@@ -88,7 +95,10 @@ class Scheduler(Generic[S]):
             budget = min(budget, len(dividing) + max_prefill)
         # Those who want least come first, so that what they leave goes to the others.
         for position, sequence in enumerate(sorted(dividing, key=lambda sequence: sequence.pending)):
-            fair = budget // (len(dividing) - position)
+            left = len(dividing) - position
+            fair = budget // left
+            if fair >= EVEN_FROM and sequence.pending > fair:
+                budget = fair * left  # none of those to come wants less
             shares[sequence] = min(sequence.pending, fair)
             budget -= shares[sequence]
         return [(sequence, shares[sequence]) for sequence in self.running]

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from chatbridge.engine.scheduler import Scheduler, TokenSequence
+from chatbridge.engine.scheduler import EVEN_FROM, Scheduler, TokenSequence
 
 
 def sequence(name: str, pending: int) -> TokenSequence:
@@ -50,6 +50,22 @@ def test_what_short_ones_leave_goes_to_the_long_ones() -> None:
         scheduler.add(one)
     admit_all(scheduler)
     assert shares(scheduler) == {"a": 47, "b": 5, "c": 1, "d": 47}
+
+
+def test_prompts_that_are_read_on_get_equally_many_tokens() -> None:
+    scheduler = Scheduler[TokenSequence](4, 1 + 3 * EVEN_FROM + 2)
+    for one in (sequence("a", 50), sequence("answering", 1), sequence("b", 60), sequence("c", 70)):
+        scheduler.add(one)
+    admit_all(scheduler)
+    assert shares(scheduler) == {"a": EVEN_FROM, "answering": 1, "b": EVEN_FROM, "c": EVEN_FROM}
+
+
+def test_few_tokens_go_to_the_last_one() -> None:
+    scheduler = Scheduler[TokenSequence](3, 3 * EVEN_FROM - 1)
+    for name in "abc":
+        scheduler.add(sequence(name, 50))
+    admit_all(scheduler)
+    assert shares(scheduler) == {"a": EVEN_FROM - 1, "b": EVEN_FROM, "c": EVEN_FROM}
 
 
 def test_a_budget_below_the_batch_still_moves_everybody() -> None:

@@ -10,7 +10,7 @@ import ctypes
 import json
 import secrets
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -50,9 +50,7 @@ class Samplers:
         if self._grammar is not None:
             chain.add(self._grammar_sampler(), answer)
         if sampling.logit_bias:
-            biases = [lib.llama_logit_bias(token, bias) for token, bias in sampling.logit_bias.items()]
-            array = (lib.llama_logit_bias * len(biases))(*biases)
-            chain.add(lib.llama_sampler_init_logit_bias(self._size, len(biases), array))
+            chain.add_bias(sampling.logit_bias, self._size)
         if sampling.repeat_penalty != 1 or sampling.presence_penalty or sampling.frequency_penalty:
             window = sampling.penalty_window or self._context_length
             penalties = (sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty)
@@ -120,8 +118,10 @@ class Chain:
         self._guesses = guesses
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         self._last: Any = None
-        # Only the likeliest token is wanted, and nothing changes the logits: no need to go through the chain.
+        # Only the likeliest token is wanted, and nothing but a bias changes the logits: no need to go through the
+        # chain, which makes a record of every id first.
         self._plain = sampling.temperature == 0
+        self._bias: tuple[NDArray[np.intp], NDArray[np.float32]] | None = None
         weakref.finalize(self, lib.llama_sampler_free, self._chain).atexit = False
 
     def add(self, sampler: Any, seen: Sequence[int] = ()) -> None:
@@ -131,6 +131,13 @@ class Chain:
         lib.llama_sampler_chain_add(self._chain, sampler)
         self._plain = self._plain and self._last is None
         self._last = sampler
+
+    def add_bias(self, bias: Mapping[int, float], vocab_size: int) -> None:
+        """Append a sampler that adds so much to the logits of these ids."""
+        biases = [lib.llama_logit_bias(token, added) for token, added in bias.items()]
+        array = (lib.llama_logit_bias * len(biases))(*biases)
+        lib.llama_sampler_chain_add(self._chain, lib.llama_sampler_init_logit_bias(vocab_size, len(biases), array))
+        self._bias = np.array([*bias], np.intp), np.array([*bias.values()], np.float32)
 
     def skip(self, draws: int) -> None:
         """Let the last sampler draw so often as if for tokens sampled before."""
@@ -147,7 +154,15 @@ class Chain:
         best = int(logits.argmax())
         if not np.isfinite(logits[best]):
             raise BackendError(f"the model's logits are no numbers to choose from (the greatest is {logits[best]})")
-        token = best if self._plain else int(lib.llama_sampler_sample(self._chain, context, output))
+        if not self._plain:
+            token = int(lib.llama_sampler_sample(self._chain, context, output))
+        elif self._bias is None:
+            token = best
+        else:
+            ids, added = self._bias
+            biased = logits.copy()  # llama.cpp's own, and another guess may look at them
+            biased[ids] += added
+            token = int(biased.argmax())
         if self._guesses is not None:
             self._guesses.add(token)
         return token

@@ -77,6 +77,17 @@ def test_temperature_zero_takes_the_likeliest(random_model: LlamaModel, logits: 
     assert sampled(random_model, 1, temperature=0, logit_bias={7: 100.0}) == [7]
 
 
+def test_the_likeliest_under_a_bias_is_what_llama_cpp_itself_takes(
+    random_model: LlamaModel, logits: np.ndarray
+) -> None:
+    order = [int(token) for token in logits.argsort()[::-1]]
+    even = float(logits[order[0]] - logits[order[1]])
+    for bias in (dict.fromkeys(order[:260], -100.0), {order[1]: even}, {order[1]: even + 0.01}, {order[3]: 1e-3}):
+        ours = sampled(random_model, temperature=0, logit_bias=bias)
+        # A penalty too small to change anything: with one, llama.cpp's chain chooses.
+        assert ours == sampled(random_model, temperature=0, logit_bias=bias, presence_penalty=1e-9)
+
+
 def test_penalties_look_at_what_was_sampled_too(random_model: LlamaModel) -> None:
     sampling = Sampling(temperature=0, repeat_penalty=10, logit_bias={5: 140.0, 6: 100.0, 7: 60.0})
     sampler = random_model.new_sampler(sampling, PROMPT, 0)
