@@ -1,11 +1,12 @@
 """How fast the transformers backend answers 8 conversations, on one thread, beside the library's own ways to do so.
 
 Those are `generate`, one conversation after another, and its continuous batching. All run in the same process and are
-counted in processor time, since other programs may be running; their greedy ids are compared as well. Before, somebody
+counted in processor time, since other programs may be running; their greedy ids are compared as well. Each round runs
+all ways in turn, so that what else the machine does befalls all of them. Before, somebody
 asks with a prompt of 2,000 tokens while another is being answered, whose next token is not to be late. Any model's
 folder will do; a chat model that has ChatML's marks is asked by these.
 
-    python benchmarks/transformers.py FOLDER [--tokens 48] [--history 0]
+    python benchmarks/transformers.py FOLDER [--tokens 48] [--history 0] [--rounds 1] [--alone]
 """
 
 # ruff: noqa: E402  this file is called as the library is, so its own folder must not be looked in first
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -80,11 +82,8 @@ def without(row: Sequence[int], ends: Sequence[int]) -> tuple[int, ...]:
     return tuple(token for token in row if token not in ends)
 
 
-def one_by_one(
-    folder: Path, prompts: Sequence[Sequence[int]], count: int, ends: Sequence[int]
-) -> tuple[Answers, float]:
+def one_by_one(model: Any, prompts: Sequence[Sequence[int]], count: int, ends: Sequence[int]) -> tuple[Answers, float]:
     """The same by `generate`."""
-    model = library(folder)
     found, generated = [], 0
     start = time.process_time()
     for ids in prompts:
@@ -99,10 +98,9 @@ def one_by_one(
 
 
 def continuously(
-    folder: Path, prompts: Sequence[Sequence[int]], count: int, ends: Sequence[int]
+    model: Any, prompts: Sequence[Sequence[int]], count: int, ends: Sequence[int]
 ) -> tuple[Answers, float]:
     """The same by the library's continuous batching, `generate_batch`, with a cache as large as is needed."""
-    model = library(folder)
     config = transformers.GenerationConfig(
         max_new_tokens=count, do_sample=False, eos_token_id=list(ends), pad_token_id=0
     )
@@ -156,13 +154,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tokens", type=int, default=48, help="of each answer")
+    parser.add_argument("--rounds", type=int, default=1, help="of all ways in turn")
+    parser.add_argument("--alone", action="store_true", help="`generate` beside ours, and nothing else")
     parser.add_argument("--history", type=int, default=0, help="tokens of each conversation before its question")
     arguments = parser.parse_args()
     options = TransformersOptions.model_validate(
         {"path": arguments.folder, "threads": 1, "device": "cpu", "dtype": "float32"}
     )
     model = load(options, lambda share, doing: None)
-    for cold in () if arguments.history else (True, False):
+    for cold in () if arguments.history or arguments.alone else (True, False):
         delay = delayed(model, cold)
         print(
             f"a prompt of {LONG} tokens beside an answer, {'just loaded' if cold else 'later'}: read by up to "
@@ -173,13 +173,23 @@ def main() -> None:
         Request((*history(model, text, arguments.history), *prompt(model, text)), id=str(n), sampling=sampling)
         for n, text in enumerate(QUESTIONS)
     ]
-    ours, speed = together(model, requests)
-    print(f"{len(requests)} conversations together ({model.info.details['together']}): {speed:.1f} tokens/s")
     prompts = [Engine(model, cache_bytes=0).tokenize(request.prompt) for request in requests]
-    for name, way in (("generate, one after another", one_by_one), ("generate_batch", continuously)):
-        theirs, reference = way(arguments.folder, prompts, arguments.tokens, model.info.eos)
-        same = sum(one == other for one, other in zip(ours, theirs, strict=True))
-        print(f"{name}: {reference:.1f} tokens/s, of which ours is {speed / reference:.2f} times; same ids in {same}")
+    print(f"{len(requests)} conversations; together: {model.info.details['together']}")
+    peers = {"generate": one_by_one} if arguments.alone else {"generate": one_by_one, "generate_batch": continuously}
+    libraries = {name: library(arguments.folder) for name in peers}  # each a model of its own, as the library loads it
+    times: dict[str, list[float]] = {name: [] for name in peers}
+    for _ in range(arguments.rounds):
+        ours, speed = together(model, requests)
+        print(f"together: {speed:.1f} tokens/s", flush=True)
+        for name, way in peers.items():
+            theirs, reference = way(libraries[name], prompts, arguments.tokens, model.info.eos)
+            same = sum(one == other for one, other in zip(ours, theirs, strict=True))
+            times[name].append(speed / reference)
+            print(
+                f"{name}: {reference:.1f} tokens/s, ours {speed / reference:.2f} times; same ids in {same}", flush=True
+            )
+    for name, found in times.items():
+        print(f"{name}: ours {min(found):.2f} to {max(found):.2f} times, median {statistics.median(found):.2f}")
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def _move_to_nothing(name: str, path: Path) -> None:
     except FileExistsError:
         raise
     except (OSError, NotImplementedError):  # a file system without links
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        path.open("x").close()
         os.replace(name, path)  # noqa: PTH105
     else:
         Path(name).unlink()

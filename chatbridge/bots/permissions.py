@@ -149,8 +149,7 @@ class Permissions:
         `action`: a command's name, a button's, or "" for a message to the model.
         """
         name = COMMANDS_OF_BUTTONS.get(action, action)
-        open_to_all = asker not in ("", author.id) and self._open_to_all(channel)
-        wish = Wish(author, channel, name, self._is_admin_command(name), asker, open_to_all)
+        wish = Wish(author, channel, name, self._is_admin_command(name), asker, self._open_to_all(channel))
         verdict = decide(self._find_settings(), wish)
         if verdict.pairable and await self.pairings.paired(self._bot, author.id):
             return decide(self._find_settings(), wish, paired=True)

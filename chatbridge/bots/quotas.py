@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import math
 import weakref
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -65,7 +64,8 @@ class Quotas:
         self._usage = usage
         self._clock = clock
         self._monotonic = monotonic
-        self._asked: dict[str, deque[float]] = {}
+        self._asked: dict[str, list[float]] = {}
+        """When each person asked in the last minute; whoever was silent for longer is forgotten."""
         self._told: dict[tuple[str, str], float] = {}
         self._reserved: dict[str, weakref.WeakSet[Reservation]] = {}
         self._settling = asyncio.Lock()
@@ -86,7 +86,7 @@ class Quotas:
                 return self._exceeded("tokens_per_day", author, quota.tokens_per_day, until)
             left -= self.reserved(author)
             if left <= 0:
-                return self._exceeded("tokens_reserved", author, quota.tokens_per_day, 0.0)
+                return self._exceeded("tokens_reserved", author, quota.tokens_per_day)
             if (exceeded := self._count(author, quota)) is not None:
                 return exceeded
             return self._hold(author, min(tokens, left))
@@ -97,10 +97,7 @@ class Quotas:
 
     def reserved(self, author: Author) -> int:
         """How many tokens answers to that person may cost that are under way."""
-        held = self._reserved.get(author.id, ())
-        if not held:
-            self._reserved.pop(author.id, None)
-        return sum(one.tokens for one in held)
+        return sum(one.tokens for one in self._reserved.get(author.id, ()))
 
     async def settle(self, author: Author, usage: Usage, reservation: Reservation | None = None) -> None:
         """Count what an answer has cost, the tokens that the model read and wrote for it, in place of what was
@@ -130,26 +127,18 @@ class Quotas:
         self._day = day
 
     def _count(self, author: Author, quota: Quota) -> QuotaExceeded | None:
-        if quota.messages_per_minute is None:
+        limit, now = quota.messages_per_minute, self._monotonic()
+        if limit is None:
             return None
-        now = self._monotonic()
-        times = self._recent(author.id, now)
-        limit = quota.messages_per_minute
-        if len(times) >= limit and (wait := times[-limit] + MINUTE - now) > 0:
-            return self._exceeded("messages_per_minute", author, limit, wait)
+        recent = {user: [at for at in times if at + MINUTE - now > 0] for user, times in self._asked.items()}
+        self._asked = {user: times for user, times in recent.items() if times}
+        times = self._asked.setdefault(author.id, [])
+        if len(times) >= limit:
+            return self._exceeded("messages_per_minute", author, limit, times[-limit] + MINUTE - now)
         times.append(now)
         return None
 
-    def _recent(self, user: str, now: float) -> deque[float]:
-        """When that person asked in the last minute; whoever was silent for longer is forgotten."""
-        for other in [user for user, times in self._asked.items() if times and times[-1] <= now - MINUTE]:
-            del self._asked[other]
-        times = self._asked.setdefault(user, deque())
-        while times and times[0] + MINUTE - now <= 0:
-            times.popleft()
-        return times
-
-    def _exceeded(self, kind: str, author: Author, limit: int, seconds: float) -> QuotaExceeded:
+    def _exceeded(self, kind: str, author: Author, limit: int, seconds: float = 0.0) -> QuotaExceeded:
         now = self._monotonic()
         self._told = {key: until for key, until in self._told.items() if until > now}
         told = (kind, author.id) in self._told

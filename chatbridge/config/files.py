@@ -14,6 +14,8 @@ MAX_BYTES = 8 * 2**20
 """Of a bots.yaml, or of a text that it names a file for: far more than anybody writes."""
 PATIENCE = 5.0
 """Seconds until a pipe, such as that of `-c <(decrypt bots.yaml)`, has to be complete."""
+_PIECE = 1 << 16
+"""Bytes that are taken from a pipe at once."""
 
 
 def read_file(path: Path, *, most: int = MAX_BYTES, patience: float = PATIENCE) -> bytes:
@@ -39,7 +41,7 @@ def _awaited(descriptor: int, most: int, deadline: float) -> bytes:
         readable, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
         if not readable:
             raise OSError(errno.ETIMEDOUT, "nobody writes to this pipe")
-        piece = os.read(descriptor, 1 << 16)
+        piece = os.read(descriptor, _PIECE)
         if not piece:
             break
         pieces.append(piece)

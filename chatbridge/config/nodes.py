@@ -114,11 +114,10 @@ def parse(data: bytes, environment: Mapping[str, str]) -> Document:
         nested = f"nested more than {MAX_DEPTH} deep" if "maximum nesting depth" in words else ""
         document.report(lines.location(index), nested or f"this is not YAML: {words}{advice}")
     except _TooLarge:
-        document.value = None
         document.report(
             SourceLocation(), f"there are more than {MAX_NODES} values, those of aliases counted; make do with less"
         )
-    except (yaml.YAMLError, ValueError) as error:  # PyYAML without libyaml takes any number for a character's
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # without libyaml any number is a character's
         document.report(SourceLocation(), f"this is not YAML: {error}")
     return document
 

@@ -99,18 +99,16 @@ class Values:
     def texts_from_files(self, at: KeyPath, entry: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
         """`entry` with `token_file: path` turned into `token`, for every key that takes text."""
         result = dict(entry)
-        for key in file_keys(model):
-            if key not in entry:
-                continue
+        for key in [key for key in file_keys(model) if key in entry]:
             target, key_path = key.removesuffix("_file"), (*at, key)
             del result[key]
             if target in entry:
                 self._failed(key_path, f"`{target}` is given, too; keep one of `{target}` and `{key}`")
-                continue
-            result[target] = self._text_of_file(key_path, entry[key])
-            self._document.values[*at, target] = self._document.values[key_path]
-            if key_path in self._document.failed:
-                self._document.failed.add((*at, target))
+            else:
+                result[target] = self._text_of_file(key_path, entry[key])
+                self._document.values[*at, target] = self._document.values[key_path]
+                if key_path in self._document.failed:
+                    self._document.failed.add((*at, target))
         return result
 
     def _text_of_file(self, key_path: KeyPath, name: object) -> str:

@@ -13,9 +13,6 @@ from chatbridge.types import Attachment
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
 
 def to_json(content: MessageContent) -> str:
     """The content as JSON; whether it is a preview is left out, since no preview goes through the outbox."""

@@ -19,6 +19,8 @@ _MENTION = re.compile(r"@(?=everyone|here)|(?<=<)@(?=[!&]?\d)")
 _HEAD_OF_ITEM = re.compile(r"[\s>]*(?:[-*+]|\d+[.)])\s")
 _MANY_LINES = re.compile(r"\n{10,}")
 RULE = "──────────"
+HEADING_HOLD = 3
+"""Characters behind a heading before which a message had better not end: its last line should be no heading."""
 
 
 def as_markdown(source: str, *, mentions: bool = False) -> Rendered:
@@ -84,7 +86,7 @@ class _Writer:
         self._new_line()
         start = self._length
         self._line(f"{'#' * level} {text}" if level <= 3 else f"**{text.replace('**', '')}**")
-        self._holds.append(Hold(start, self._length + 3))  # better not the last line of a message
+        self._holds.append(Hold(start, self._length + HEADING_HOLD))
 
     def code(self, content: str, language: str) -> None:
         self._new_line()

@@ -199,9 +199,9 @@ class OutboxSender:
         return self._send(channel, rows)
 
     def _send(self, channel: str, rows: Iterable[OutboxMessage]) -> Sequence[FinalMessage]:
-        """Deliver rows of the outbox, but for those that are in hand already."""
+        """Deliver rows of the outbox, none of which is in hand."""
         limits = self.limits(channel)
-        messages = [_final_message(row, limits) for row in rows if row.id not in self._in_hand]
+        messages = [_final_message(row, limits) for row in rows]
         for message in messages:
             self._in_hand[message.outbox_id] = message
         if messages:

@@ -44,9 +44,8 @@ class Cooldowns:
 
     def __init__(self, budget: Budget | None = None) -> None:
         self.window = CallWindow(budget)
-        self._everywhere = -math.inf
-        self._chats: dict[str, float] = {}
-        self._routes: dict[tuple[str, Route], float] = {}
+        self._over: dict[tuple[str, str], float] = {}
+        """When they are over, by chat and route; "" are all routes of a chat, and all chats."""
 
     def impose(
         self, now: float, penalty: RateLimited, chat: str, route: Route, guess: float = PENALTY_WITHOUT_TIME[0]
@@ -58,24 +57,19 @@ class Cooldowns:
         seconds = guess if penalty.seconds is None or not penalty.seconds > 0 else penalty.seconds
         seconds = min(seconds, LONGEST_PENALTY)
         until = now + seconds + MARGIN
-        self._chats = {key: time for key, time in self._chats.items() if time > now}
-        self._routes = {key: time for key, time in self._routes.items() if time > now}
-        if penalty.scope == "global":
-            self._everywhere = max(self._everywhere, until)
-        elif penalty.scope == "chat":
-            self._chats[chat] = max(self._chats.get(chat, until), until)
-        else:
-            self._routes[chat, route] = max(self._routes.get((chat, route), until), until)
+        place = {"global": ("", ""), "chat": (chat, ""), "route": (chat, route)}[penalty.scope]
+        self._over = {key: time for key, time in self._over.items() if time > now}
+        self._over[place] = max(self._over.get(place, until), until)
 
     @property
     def everywhere(self) -> float:
         """When the cooldown of all calls of the bot is over."""
-        return self._everywhere
+        return self._over.get(("", ""), -math.inf)
 
     def until(self, chat: str, *routes: Route) -> float:
         """When the last of the cooldowns that concern these routes is over."""
-        own = (self._routes.get((chat, route), -math.inf) for route in routes)
-        return max(self._everywhere, self._chats.get(chat, -math.inf), *own)
+        places = (("", ""), (chat, ""), *((chat, route) for route in routes))
+        return max(self._over.get(place, -math.inf) for place in places)
 
 
 class CallWindow:

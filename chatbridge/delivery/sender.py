@@ -158,7 +158,7 @@ class ChatSender:
     async def _preview(self, call: Call) -> None:
         streamed = self._streamed[call.key]
         self._calling, self._called = streamed, asyncio.Event()
-        more, error = False, None
+        more, error = True, None
         try:
             more = await streamed.step(self._chat)
         except ChatError as failed:
@@ -167,7 +167,7 @@ class ChatSender:
             self._calling = None
             self._called.set()
         self.limiter.settle(call, self._clock.time(), error, streamed.route)
-        if more or error is not None:
+        if more:
             self.limiter.touch(call.key)
 
     async def _deliver(self, message: FinalMessage) -> None:
@@ -175,7 +175,7 @@ class ChatSender:
         self.limiter.settle(message, self._clock.time(), error)
         try:
             if message.state == "waiting":
-                await self._record.pending(message.outbox_id, str(error or ""), message.doubtful)
+                await self._record.pending(message.outbox_id, str(error), message.doubtful)
             elif message.state == "delivered":
                 await self._record.delivered(message.outbox_id, message.message_id)
             else:

@@ -16,7 +16,7 @@ import regex
 from chatbridge.delivery.chat import Entity
 from chatbridge.delivery.rendered import Rendered, Span
 
-GRAPHEME, WORD, SENTENCE, LINE, PARAGRAPH = range(1, 6)
+ANYWHERE, GRAPHEME, WORD, SENTENCE, LINE, PARAGRAPH = range(6)
 
 _AFTER = {
     WORD: regex.compile(r"\s+|[，、；：]"),
@@ -97,13 +97,11 @@ class _Cutter:
             return last
         # A good place in the second half is better than the best one in the first, which would leave a stub.
         half = max(bisect_left(self.units, self.units[start] + room // 2), start)
-        for rank, floor in (*((r, half) for r in (PARAGRAPH, LINE, SENTENCE, WORD)), (WORD, start), (GRAPHEME, start)):
+        well = [(rank, half) for rank in (PARAGRAPH, LINE, SENTENCE, WORD)]
+        for rank, floor in (*well, *((rank, start) for rank in (WORD, GRAPHEME, ANYWHERE))):
             for end in range(furthest, floor, -1):
                 if self.ranks[end] >= rank and self._fits(start, end, room):
                     return end
-        for end in range(furthest, start, -1):
-            if self._fits(start, end, room):
-                return end
         raise ValueError(f"nothing fits into messages of {self.limit}")
 
     def fragment(self, start: int, end: int) -> Fragment:

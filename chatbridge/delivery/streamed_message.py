@@ -22,6 +22,9 @@ MAX_RENDERINGS = 64
 """So many times an answer's length is rendered for all of its previews together. Each preview renders all that came so
 far; long answers are shown in larger steps, so that it does not come to the square of their length."""
 
+_KEY_BYTES = 6
+"""Of a key that nobody gives: its hexadecimal digits and a number make a nonce of less than 25 characters."""
+
 LONG = 8_000
 """Texts from this length on are rendered on another thread: a chat service's heartbeat must not wait for them."""
 
@@ -53,7 +56,7 @@ class StreamedMessage:
         self.limits = limits
         self.language = language
         self.reply_to = reply_to
-        self.key = key or secrets.token_hex(6)
+        self.key = key or secrets.token_hex(_KEY_BYTES)
         self.message_ids = list(message_ids)
         self.status = ""
         self.buttons = buttons

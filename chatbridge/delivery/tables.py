@@ -8,6 +8,8 @@ from collections.abc import Sequence
 MAX_PADDING = 4
 """How many times as long as its words a table may become by the blanks that make its columns equal. Beyond that, as
 where one cell of many rows is very long, columns are of no use, and the blanks could be the square of the words."""
+_FREE = 2000
+"""Characters that no table is too short for."""
 
 
 def grid(rows: Sequence[Sequence[str]]) -> str:
@@ -15,7 +17,7 @@ def grid(rows: Sequence[Sequence[str]]) -> str:
     rows = [_without_empty_end(row) for row in rows]
     columns = max(1, *map(len, rows))
     words = sum(len(cell) + 3 for row in rows for cell in row)
-    most = MAX_PADDING * (words + 500)
+    most = MAX_PADDING * words + _FREE
     if columns * len(rows) > most:  # rows that are far shorter than the longest
         return _unaligned(rows)
     filled = [[*row, *[""] * (columns - len(row))] for row in rows]
@@ -29,8 +31,7 @@ def grid(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _without_empty_end(row: Sequence[str]) -> Sequence[str]:
-    length = next((at for at in range(len(row), 0, -1) if row[at - 1]), 0)
-    return row[:length]
+    return next((row[:at] for at in range(len(row), 0, -1) if row[at - 1]), ())
 
 
 def _unaligned(rows: Sequence[Sequence[str]]) -> str:

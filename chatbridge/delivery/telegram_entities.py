@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from markdown_it.tree import SyntaxTreeNode
 
-from chatbridge.delivery.discord_markdown import RULE
+from chatbridge.delivery.discord_markdown import HEADING_HOLD, RULE
 from chatbridge.delivery.markdown import table_rows, tree
 from chatbridge.delivery.rendered import Hold, Rendered, Span, code_language
 from chatbridge.delivery.tables import grid
@@ -37,9 +37,8 @@ def as_entities(source: str, *, mentions: bool = False) -> Rendered:
     if not text.strip():
         return Rendered(source.strip() if mentions else without_mentions(source.strip()))
     text = text.rstrip()
-    spans = (replace(span, end=min(span.end, len(text))) for span in writer.spans if span.start < len(text))
-    holds = (replace(hold, end=min(hold.end, len(text))) for hold in writer.holds if hold.start < len(text))
-    return Rendered(text, tuple(spans), tuple(holds))
+    spans = (replace(span, end=min(span.end, len(text))) for span in writer.spans)
+    return Rendered(text, tuple(spans), tuple(writer.holds))
 
 
 def without_mentions(text: str) -> str:
@@ -80,7 +79,7 @@ class _Writer:
 
     def _block(self, node: SyntaxTreeNode) -> None:
         if node.type in ("fence", "code_block"):
-            with self._style("pre", code_language(node.info) if node.type == "fence" else ""):
+            with self._style("pre", code_language(node.info)):
                 self._write(node.content.rstrip("\n") or " ", code=True)
         elif node.type == "table":
             with self._style("pre"):
@@ -89,7 +88,7 @@ class _Writer:
             start = self._length
             with self._style("bold"):
                 self._inline(node.children)
-            self.holds.append(Hold(start, self._length + 3))  # better not the last line of a message
+            self.holds.append(Hold(start, self._length + HEADING_HOLD))
         elif node.type == "blockquote":
             with self._style("blockquote"):
                 self.blocks(node.children, "\n\n")

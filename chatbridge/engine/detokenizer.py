@@ -61,7 +61,7 @@ class StreamingDetokenizer:
         if (cut := self._stop.find(self._raw[before:])) is not None:
             self._raw = self._raw[: before + cut]
             self.stopped = True
-        return self._emit(withheld=0 if self.stopped else self._stop.begun)
+        return self._emit(withheld=self._stop.begun)
 
     def finish(self) -> list[TextDelta]:
         """What was withheld and can be shown after all, now that nothing follows."""
@@ -125,7 +125,7 @@ class _ThinkSplitter:
 
     def feed(self, text: str) -> list[TextDelta]:
         if self._state == "answer":
-            return [TextDelta(text)] if text else []
+            return [TextDelta(text)]
         self._buffer += text
         if self._state == "begin":
             head = self._buffer.lstrip()
@@ -139,7 +139,7 @@ class _ThinkSplitter:
         if tag:
             self._state, self._buffer = "answer", ""
             return [TextDelta(thought, thinking=True), TextDelta(rest)]
-        end = len(thought) - _partial_match(thought, (CLOSE,))
+        end = len(thought) - _begun(thought, CLOSE)
         self._buffer = thought[end:]
         return [TextDelta(thought[:end], thinking=True)]
 
@@ -151,7 +151,7 @@ class _ThinkSplitter:
     def _become_answer(self) -> list[TextDelta]:
         self._state = "answer"
         text, self._buffer = self._buffer, ""
-        return [TextDelta(text)] if text else []
+        return [TextDelta(text)]
 
 
 class StopTexts:
@@ -221,10 +221,6 @@ def opens_thinking(prompt: Prompt, decode: Decode) -> bool:
     return CLOSE not in reply and (opening.rstrip().endswith(OPEN) or reply.lstrip().startswith(OPEN))
 
 
-def _partial_match(text: str, patterns: Sequence[str]) -> int:
-    """The length of the longest end of `text` that begins one of the patterns without completing it."""
-    longest = max((len(pattern) - 1 for pattern in patterns), default=0)
-    for length in range(min(longest, len(text)), 0, -1):
-        if any(pattern.startswith(text[-length:]) for pattern in patterns if len(pattern) > length):
-            return length
-    return 0
+def _begun(text: str, tag: str) -> int:
+    """How many of the last characters of `text` begin the tag, which is not in it as a whole."""
+    return max(length for length in range(len(tag)) if text.endswith(tag[:length]))

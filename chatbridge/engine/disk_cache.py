@@ -29,6 +29,9 @@ CLOSE_SECONDS = 3.0
 
 _MAGIC = b"chatbridge-state-2\n"
 _NO_ADAPTER = bytes(8)
+_NAME_BYTES = 16
+_PARTS = 16
+"""One of so many of a folder's room is written before its files are looked at, and is left free then."""
 _SUFFIX = ".state"
 
 
@@ -116,7 +119,7 @@ class DiskCache:
             return
         packed = struct.pack(f"<{len(tokens)}I", *tokens)
         digest = _adapter_digest(adapter)
-        name = f"{self._model_digest()}-{blake2b(digest + packed, digest_size=16).hexdigest()}"
+        name = f"{self._model_digest()}-{blake2b(digest + packed, digest_size=_NAME_BYTES).hexdigest()}"
         path = self.folder / f"{name}{_SUFFIX}"
         if path in self._stored:
             return
@@ -149,9 +152,8 @@ class DiskCache:
         best, longest, wanted, digest = None, 0, tuple(prompt), _adapter_digest(adapter)
         own = [stored for stored in self._stored.values() if stored.adapter == digest]
         if whole:
-            fitting = (stored for stored in own if len(stored.tokens) < len(wanted))
             # Where the last ids differ, there is no need to compare all the others.
-            alike = (stored for stored in fitting if stored.tokens[-1] == wanted[len(stored.tokens) - 1])
+            alike = (one for one in own if one.tokens[-1:] == wanted[len(one.tokens) - 1 : len(one.tokens)])
             for stored in sorted(alike, key=lambda one: len(one.tokens), reverse=True):
                 if reusable(stored.tokens, wanted, until) == len(stored.tokens):
                     return stored, len(stored.tokens)
@@ -182,7 +184,7 @@ class DiskCache:
         """Drop what is too much, after a file of so many bytes; others may write there, too."""
         # Looking at all files takes a while where there are thousands: only now and then.
         self._written += written
-        if self._written < self.max_bytes // 16:
+        if self._written < self.max_bytes // _PARTS:
             return
         self._written = 0
         files = []
@@ -192,17 +194,21 @@ class DiskCache:
                 files.append((stat.st_mtime_ns, stat.st_size, path))
         total = sum(size for _, size, _ in files)
         for _, size, path in sorted(files):
-            if total <= self.max_bytes - self.max_bytes // 16:
+            if total <= self.max_bytes - self.max_bytes // _PARTS:
                 return
             total -= size
             self.drop(StoredState((), path))
 
     def _model_digest(self) -> str:
-        return blake2b(self.fingerprint.encode(), digest_size=8).hexdigest()
+        return _digest(self.fingerprint).hex()
+
+
+def _digest(mark: str) -> bytes:
+    return blake2b(mark.encode(), digest_size=len(_NO_ADAPTER)).digest()
 
 
 def _adapter_digest(adapter: str) -> bytes:
-    return blake2b(adapter.encode(), digest_size=len(_NO_ADAPTER)).digest() if adapter else _NO_ADAPTER
+    return _digest(adapter) if adapter else _NO_ADAPTER
 
 
 def _read_stored(read: Callable[[int], bytes], path: Path) -> StoredState:

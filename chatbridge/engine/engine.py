@@ -122,9 +122,7 @@ class Engine:
         A request that makes the model raise fails alone. Raises: what the model raises, if it is broken for good;
         MemoryError where the memory does not even do without kept states, which may be any request's fault or nobody's.
         """
-        started = False
         while (generation := self._scheduler.admit()) is not None:
-            started = True
             try:
                 self._start(generation)
             except MemoryError:
@@ -141,8 +139,8 @@ class Engine:
             for (generation, _), sampled in zip(shares, results, strict=True):
                 if generation.id in self._generations:
                     self._advance(generation, sampled)
-            if started:  # the model may have made room for them by copying out what is idle
-                self._states.cache.shrink(self._states.cache.max_states)
+            # The model may have made room for those who began by copying out what is idle.
+            self._states.cache.shrink(self._states.cache.max_states)
         events, self._events = self._events, []
         return events
 

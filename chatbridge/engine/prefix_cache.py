@@ -68,7 +68,7 @@ class PrefixCache:
         states there may be, the kept ones and this one; without room for a copy, the kept state itself is given away.
         """
         wanted = tuple(prompt)
-        entry, length = self._find(wanted, adapter)
+        entry, length = self._find(wanted, adapter) or (None, beyond)
         if entry is None or length <= beyond:
             return None
         self.hits += 1
@@ -105,7 +105,7 @@ class PrefixCache:
             state.release()
             return
         hashes = (*_hashes(ids, adapter),)
-        for entry in self._covered(ids, adapter, hashes):
+        for entry in self._covered(ids, adapter, (hash(adapter), *hashes)):
             self._drop(entry)
             entry.state.release()
         # Conversations of less than a block are told apart by all that they hold.
@@ -123,7 +123,7 @@ class PrefixCache:
         total = self.nbytes
         while self._entries and (len(self._entries) > states or total > self.max_bytes):
             by_bytes = total > self.max_bytes
-            evicted = max(self._entries, key=lambda entry: -1.0 if entry is keep else self._cost(entry, by_bytes))
+            evicted = max(self._entries, key=lambda entry: (entry is not keep, self._cost(entry, by_bytes)))
             if evicted is keep:
                 return
             total -= evicted.state.nbytes
@@ -154,47 +154,42 @@ class PrefixCache:
 
     def _cost(self, entry: CacheEntry, by_bytes: bool) -> float:
         """What keeping it costs: for how long in vain, in bytes or as one of the states, for each token it saves."""
-        size = entry.state.nbytes if by_bytes else 1
-        return self._uses.remaining(entry.use) * size / len(entry.tokens)
+        cost = self._uses.remaining(entry.use) / len(entry.tokens)
+        return cost * entry.state.nbytes if by_bytes else cost
 
-    def _find(self, prompt: tuple[int, ...], adapter: str) -> tuple[CacheEntry | None, int]:
-        best, longest = None, 0
-        for entry in self._candidates(prompt, adapter):
-            if entry.adapter != adapter:
-                continue
-            length = reusable(entry.tokens, prompt, self.bidirectional_until)
-            if not self.can_trim and length < len(entry.tokens):
-                continue
-            # Of several, the one with the least besides: that is copied as well.
-            if length > longest or (best is not None and length == longest and len(entry.tokens) < len(best.tokens)):
-                best, longest = entry, length
-                if not self.can_trim:
-                    break
-        return best, longest
+    def _find(self, prompt: tuple[int, ...], adapter: str) -> tuple[CacheEntry, int] | None:
+        """The entry that serves best, and how many tokens of the prompt it has."""
+        found = (
+            (entry, reusable(entry.tokens, prompt, self.bidirectional_until))
+            for entry in self._candidates(prompt, adapter)
+            if entry.adapter == adapter
+        )
+        if not self.can_trim:
+            return next(((entry, length) for entry, length in found if length == len(entry.tokens)), None)
+        # Of several, the one with the least besides: that is copied as well.
+        return max(found, key=lambda one: (one[1], -len(one[0].tokens)), default=None)
 
     def _candidates(self, prompt: tuple[int, ...], adapter: str) -> Iterator[CacheEntry]:
-        """Those worth comparing, longest shared blocks first; all of them where no block is shared."""
-        levels = [self._blocks[block] for block in _hashes(prompt, adapter) if block in self._blocks]
+        """Those worth comparing: with the longest shared blocks, or all of them where no block is shared."""
+        hashes = (*_hashes(prompt, adapter),)
         if self.can_trim:
+            levels = [self._blocks[block] for block in hashes if block in self._blocks]
             yield from levels[-1] if levels else self._entries
             return
         # A state that can't trim serves with all of its tokens or not at all: it is a candidate where its blocks end,
         # and the first that serves is the best.
-        for number in range(len(levels), 0, -1):
-            ending = [entry for entry in levels[number - 1] if len(entry.tokens) < (number + 1) * BLOCK]
-            yield from sorted(ending, key=_length, reverse=True)
-        yield from sorted((entry for entry in self._entries if len(entry.tokens) < BLOCK), key=_length, reverse=True)
+        for end in reversed((hash(adapter), *hashes)):
+            yield from sorted(self._ends.get(end, ()), key=_length, reverse=True)
 
-    def _covered(self, tokens: tuple[int, ...], adapter: str, hashes: tuple[int, ...]) -> list[CacheEntry]:
+    def _covered(self, tokens: tuple[int, ...], adapter: str, ends: tuple[int, ...]) -> list[CacheEntry]:
         """Entries that a new one with these tokens makes superfluous: they end where it has a block."""
-        ends = (hash(adapter), *hashes) if self.can_trim else (hashes or (hash(adapter),))[-1:]
         until = self.bidirectional_until
         return [
             entry
             for end in ends
             for entry in self._ends.get(end, ())
             if entry.adapter == adapter
-            and (len(entry.tokens) <= len(tokens) if self.can_trim else len(entry.tokens) == len(tokens))
+            and (self.can_trim or len(entry.tokens) == len(tokens))
             and tokens[: len(entry.tokens)] == entry.tokens
             and (until is None or _context(tokens, until) == _context(entry.tokens, until))
         ]

@@ -41,7 +41,7 @@ class LogitsSampler:
         Raises: BackendError for logits without a greatest (NaN, or all minus infinity).
         """
         scores = self._adjusted(logits)
-        token = int(np.argmax(scores)) if self._sampling.temperature == 0 else self._draw(scores)
+        token = draw_token(*self._narrowed(scores), seed=self._seed, drawn=self._drawn)
         self._seen.append(token)
         self._drawn += 1
         return token
@@ -72,7 +72,9 @@ class LogitsSampler:
 
     def _narrowed(self, scores: Floats) -> tuple[NDArray[np.int64], Floats]:
         options = self._sampling
-        count = 1 if options.temperature == 0 else options.top_k
+        if options.temperature == 0:
+            return np.array([scores.argmax()]), np.ones(1)
+        count = options.top_k
         # By methods throughout: rows of a small model are short, and NumPy's functions around them cost more than they.
         if 0 < count < scores.size:
             parted = scores.copy()
@@ -90,14 +92,11 @@ class LogitsSampler:
         if options.top_p < 1:
             count = int(chances.cumsum().searchsorted(options.top_p)) + 1
             ids, kept, chances = ids[:count], kept[:count], chances[:count]
-        if options.min_p > 0:
+        if options.min_p:
             likely = chances >= options.min_p * chances[0]
             ids, kept = ids[likely], kept[likely]
         with np.errstate(over="ignore"):  # next to zero, all but the likeliest end at minus infinity
-            return ids, _softmax((kept - kept[0]) / (options.temperature or 1))
-
-    def _draw(self, scores: Floats) -> int:
-        return draw_token(*self._narrowed(scores), seed=self._seed, drawn=self._drawn)
+            return ids, _softmax((kept - kept[0]) / options.temperature)
 
 
 def draw_token(ids: NDArray[np.int64], chances: NDArray[np.floating], *, seed: int, drawn: int) -> int:
@@ -118,7 +117,8 @@ def locally_typical(chances: NDArray[np.floating], share: float) -> NDArray[np.i
     """Positions, in ascending order, that locally typical sampling (Meister et al. 2022, arXiv 2202.00666) keeps."""
     with np.errstate(divide="ignore"):
         surprise = -np.log(chances)
-    entropy = float(np.sum(chances * np.where(chances > 0, surprise, 0)))
+    possible = chances > 0
+    entropy = float(np.sum(chances[possible] * surprise[possible]))
     order = np.argsort(np.abs(surprise - entropy), kind="stable")
     count = int(np.searchsorted(np.cumsum(chances[order]), share)) + 1
     return np.sort(order[:count]).astype(np.int64)

@@ -27,12 +27,13 @@ class RequestState:
     """What one running request holds of the model (llama.cpp: a slot).
 
     `tokens`: the request's own list of ids, which grows; `adapter`: what reads them. `model_state` has consumed the
-    first `model_state.length` of them. `checkpoints`: the lengths of the state at which a copy is wanted, ascending;
-    the last is the prompt's but for one token. `before_stop`: a copy from before what may be the beginning of a stop
+    first `model_state.length` of them, and the first `prompt_length` are the prompt. `checkpoints`: the lengths of the
+    state at which a copy is wanted, ascending. `before_stop`: a copy from before what may be the beginning of a stop
     string.
     """
 
     tokens: list[int]
+    prompt_length: int
     adapter: str
     model_state: ModelState
     checkpoints: tuple[int, ...] = ()
@@ -73,7 +74,7 @@ class StatePool:
         if state is None:
             state = self._new_state(adapter) if running is None else self._fork(running, shared)
         checkpoints = self._checkpoints(tokens, prompt_length, adapter, state.length)
-        acquired = RequestState(tokens, adapter, state, checkpoints)
+        acquired = RequestState(tokens, prompt_length, adapter, state, checkpoints)
         self._running[acquired] = None
         return acquired
 
@@ -97,13 +98,12 @@ class StatePool:
 
     def rewind(self, request: RequestState, length: int) -> RequestState:
         """The state as it was at `length` tokens; where it can't trim, as much of that as is kept elsewhere."""
-        if self._can_trim and request.model_state.length > length:
-            request.model_state.trim(length)
+        if self._can_trim:
+            request.model_state.trim(min(length, request.model_state.length))
         if request.model_state.length == length:
             return request
         self.discard(request)
-        prompt_length = request.checkpoints[-1] + 1 if request.checkpoints else 0
-        return self.acquire(request.tokens, prompt_length, request.adapter)
+        return self.acquire(request.tokens, request.prompt_length, request.adapter)
 
     def keep(self, request: RequestState, end: int) -> None:
         """Cache the state of a request that has ended; `end`: how many tokens its prompt and reply have."""
@@ -159,7 +159,7 @@ class StatePool:
         end = prompt_length - 1
         branch = min(self.cache.shared(tokens, adapter), end)
         # A whole block more, or reading it again costs less than the copy.
-        return (branch, end) if length + BLOCK <= branch < end else (end,)
+        return (branch, end) if length + BLOCK <= branch else (end,)
 
     def _fork(self, state: ModelState, length: int) -> ModelState:
         self.cache.shrink(self._room() - 1)
@@ -209,7 +209,7 @@ class StatePool:
         return self._max_states - sum(1 if request.before_stop is None else 2 for request in self._running)
 
     def _before_stop_count(self) -> int:
-        return sum(1 for request in self._running if request.before_stop is not None)
+        return sum(request.before_stop is not None for request in self._running)
 
     def _release_before_stop(self, request: RequestState) -> None:
         if request.before_stop is not None:

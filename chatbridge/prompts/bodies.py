@@ -129,9 +129,10 @@ def guarded(pieces: Sequence[Text], guard: Guard, *, line_start: bool) -> list[T
     """
     edits = guard.edits("".join(piece.text for piece in pieces), line_start=line_start)
     theirs = _of_persons(pieces)
+    begins = [begin for begin, _ in theirs]
     wanted = []
     for edit in edits:
-        nearest = bisect_left(theirs, (edit.end, 0)) - 1  # the last that begins before the header ends
+        nearest = bisect_left(begins, edit.end) - 1  # the last that begins before the header ends
         if nearest >= 0 and theirs[nearest][1] > edit.start:
             wanted.append(edit)
     safe: list[Text] = []

@@ -6,12 +6,20 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from threading import Lock
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
+
+_AROUND, _CHARACTER = 200, 4
+"""Bytes that something takes besides its text, and a character at most."""
+
+
+def weight(texts: Iterable[str]) -> int:
+    """About how many bytes these texts take with what is kept around each; rather too many than too few."""
+    return sum(_AROUND + _CHARACTER * len(text) for text in texts)
 
 
 class ByteLru(Generic[Key, Value]):

@@ -161,10 +161,10 @@ def _folded(char: str) -> str:
     if char in _LINE_ENDS:
         return "\n"
     if char.isascii():
-        return "" if char <= " " or char == "\x7f" else _ascii(char)
+        return "" if char < "!" or char == "\x7f" else _ascii(char)
     name = unicodedata.name(char, "")
     if (named := _NAMED_LETTER.fullmatch(name)) and name.startswith("PARENTHESIZED"):
-        return _ascii(named[1] or named[2])
+        return _ascii(named[1])
     # Unicode's own other form of a character goes first: for UTS 39 a wide bracket is a round one.
     plain = _plain(char)
     if plain.isascii() and char not in _OURS and plain:

@@ -54,9 +54,8 @@ async def fit(
         kept = [turn for at, turn in enumerate(turns) if turn.role == "system" or at >= start]
         old = [at for at in spoken if start <= at < asked]
         # What can't fit by far is not even counted: a long history would be rendered and tokenised for nothing.
-        size = sum(len(turn.text.encode("utf-8", "replace")) for turn in kept) if old else 0
-        tokens = await count(kept) if size <= MAX_BYTES_PER_TOKEN * max(room, 0) or not old else room + 1
-        if tokens <= room:
+        size = sum(len(turn.text.encode("utf-8", "replace")) for turn in kept)
+        if (not old or size <= MAX_BYTES_PER_TOKEN * room) and (tokens := await count(kept)) <= room:
             return Fitted(tuple(kept), len(turns) - len(kept), start)
         if not old:
             raise PromptTooLong(

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import NamedTuple
 
 from chatbridge.prompts import formats
-from chatbridge.prompts.cache import ByteLru
+from chatbridge.prompts.cache import ByteLru, weight
 from chatbridge.prompts.confusables import (
     LINE_END,
     fold,
@@ -24,7 +25,7 @@ from chatbridge.prompts.confusables import (
     with_line_ends,
 )
 from chatbridge.prompts.formats import FormatPart, Placeholder
-from chatbridge.prompts.headers import Header, gaps_in, headers_of
+from chatbridge.prompts.headers import MAX_HEADER, Header, gaps_in, headers_of
 from chatbridge.prompts.template import Template
 
 _TEXT = Placeholder("text")
@@ -46,11 +47,6 @@ class Guard:
     """The headers of one template."""
 
     headers: tuple[Header, ...]
-
-    @property
-    def inline(self) -> bool:
-        """Whether there are headers that count anywhere in a line."""
-        return any(header.inline for header in self.headers)
 
     def edits(self, text: str, *, line_start: bool = True) -> Sequence[Edit]:
         """What to insert into `text`, in order of `at`. `line_start`: it begins a line of the prompt."""
@@ -120,7 +116,7 @@ class _Hits:
                 end = self._end(header, start)
                 if not header.word or not self._goes_on(end):
                     yield line, start, end
-            found = looks.find(wanted, found + 1)
+            found = looks.find(wanted, behind)
 
     def inside(self, header: Header) -> Iterator[tuple[int, int]]:
         """Where `header` begins and ends, wherever that is. One that is a single character can't be broken."""
@@ -143,12 +139,7 @@ class _Hits:
 
     def _end(self, header: Header, start: int) -> int:
         """Where `header`, which begins a line at `start`, ends."""
-        wanted = len(header.looks)
-        for end in origins(self._text, start, once=not header.signs):
-            wanted -= 1
-            if not wanted:
-                return end + 1
-        return len(self._text)
+        return next(islice(origins(self._text, start, once=not header.signs), len(header.looks) - 1, None)) + 1
 
     def _goes_on(self, end: int) -> bool:
         """Whether the word that ends at `end` is only the beginning of one."""
@@ -168,8 +159,7 @@ class _Hits:
 
 
 def _size(key: tuple[Guard, str, bool], edits: tuple[Edit, ...]) -> int:
-    # Four bytes a character at most; an edit is a tuple of three numbers and a text that all share.
-    return 200 + 4 * len(key[1]) + 200 * len(edits)
+    return weight((key[1], *(edit.insertion for edit in edits)))
 
 
 _EDITS: ByteLru[tuple[Guard, str, bool], tuple[Edit, ...]] = ByteLru(16 << 20, _size)
@@ -231,7 +221,8 @@ def guard_of(template: Template) -> Guard:
                 last.append([*begin, *single, *formats.parse(source)])
     known = {header.looks for header in guard.headers}
     # What begins every prompt may be a page of prose, right before the system text.
-    prose = {skeleton(line) for part in begin if isinstance(part, str) for line in part.split("\n") if len(line) > 64}
+    lines = [line for part in begin if isinstance(part, str) for line in part.split("\n")]
+    prose = {skeleton(line) for line in lines if len(line) > MAX_HEADER}
     headers = (*guard.headers, *(header for header in headers_of(last) if header.looks not in known))
     return Guard(tuple(header for header in headers if header.looks not in prose))
 

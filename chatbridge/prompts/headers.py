@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from chatbridge.prompts.confusables import looks_of, skeleton
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
 
-_MAX_HEADER = 64
+MAX_HEADER = 64
 """Characters that a line has at most to be a header where nobody's text is next to it; longer ones are prose."""
 
 _TEXT = Placeholder("text")
@@ -138,7 +138,7 @@ def _header(piece: _Piece) -> Header | None:
     if numbered := re.match(r"(\W*\w*[^\W\d]\s*)\d", text):  # `[Round 1]` stands for every number
         return Header(skeleton(numbered[1]), inline=not piece.starts_line)
     looks = skeleton(text)
-    if not any(char.isalnum() for char in looks) or (len(looks) > _MAX_HEADER and not piece.near):
+    if not any(char.isalnum() for char in looks) or (len(looks) > MAX_HEADER and not piece.near):
         return None
     inline = not piece.starts_line
     if not looks[-1].isalnum() or not text[-1:].isalnum():

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts.bodies import Body, BodyWriter
-from chatbridge.prompts.cache import ByteLru
+from chatbridge.prompts.cache import ByteLru, weight
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
 from chatbridge.prompts.guard import Guard, guard_against
 from chatbridge.prompts.jinja_renderer import JinjaRenderer, TemplateLimitError, shared_renderer
@@ -185,32 +185,34 @@ class _Vocabulary:
 
 
 _Learned = tuple[Guard, tuple[str, ...]]
+_NO_MODEL = ModelInfo("", "", 0, 0, "", "", ())
 
 
 def _size(key: tuple[str, _Vocabulary, tuple[str, ...]], learned: _Learned) -> int:
     source, vocabulary, headers = key
-    return 4 * (len(source) + sum(map(len, headers))) + 100 * (len(vocabulary.specials) + len(learned[0].headers))
+    names = (name for name, _ in vocabulary.specials)
+    return weight((source, *headers, *names, *(header.looks for header in learned[0].headers)))
 
 
 _LEARNED: ByteLru[tuple[str, _Vocabulary, tuple[str, ...]], _Learned] = ByteLru(8 << 20, _size, largest=1 / 2)
 
 
 def _learn(source: str, vocabulary: _Vocabulary, headers: tuple[str, ...], renderer: JinjaRenderer) -> _Learned:
-    info = ModelInfo("", "", 0, 0, "", "", vocabulary.eos, vocabulary.bos, specials=dict(vocabulary.specials))
+    info = replace(_NO_MODEL, eos=vocabulary.eos, bos=vocabulary.bos, specials=dict(vocabulary.specials))
     chat = _Chat(source, info, renderer)
     written: list[list[FormatPart]] = []
     ends: dict[str, None] = {}
-    for system, count in product((True, False), (5, 1)):
-        roles: list[Role] = ["user", "assistant", "user", "assistant", "user"]
+    samples: tuple[list[Role], ...] = (["user", "assistant", "user", "assistant", "user"], ["user"])
+    for system, roles in product((True, False), samples):
         try:
-            parts, _ = _first_that_works(chat, _plans(roles[:count], system), generate=True)
+            parts, _ = _first_that_works(chat, _plans(roles, system), generate=True)
         except TemplateLimitError:
             raise
         except TemplateError:
             continue  # a template for one message, or without system text: the other samples tell
         written.append([_as_part(part) for part in parts])
         for part, after in pairwise(parts):
-            answered = isinstance(part, _Content) and part.index in (1, 3)
+            answered = isinstance(part, _Content) and [*roles, "system"][part.index] == "assistant"
             if answered and isinstance(after, Special) and after.token in info.specials:
                 ends[after.token] = None
     return guard_against(written, headers), tuple(ends)

@@ -36,6 +36,9 @@ OUTPUT_PER_INPUT = 8
 """Characters more that it may write for each one that it is told; a turn is told in about eighty."""
 
 _MAX_CHILDREN = 4
+_THREADS = 4
+_BYTES_PER_CHARACTER = 12
+"""Of an answer: JSON writes a character beyond the first plane as two escapes of six."""
 _START_SECONDS = 30.0
 _REST_SECONDS = 15.0
 """How long a template that had to be killed is not tried again: each try may take its whole time."""
@@ -66,11 +69,11 @@ class JinjaRenderer:
         self._lock = threading.Lock()
         self._children: OrderedDict[str, _Child] = OrderedDict()
         self._outputs: ByteLru[tuple[str, str], str] = ByteLru(cache_size, lambda key, out: len(key[1]) + len(out))
-        self._threads = ThreadPoolExecutor(4, "template")
+        self._threads = ThreadPoolExecutor(_THREADS, "template")
 
     def output(self, source: str, values: Mapping[str, Any]) -> str:
         """What the template `source` writes for `values`. Raises TemplateError."""
-        job = json.dumps(values, sort_keys=True)
+        job = json.dumps(values)
         # A template's clock has hours, not seconds: else each prompt would begin otherwise.
         key = (source, f"{time.time() // 3600} {job}" if "strftime_now" in source else job)
         return self._outputs.get(key, lambda: self._child(source).render(job))
@@ -167,7 +170,7 @@ class _Child:
             with suppress(OSError):
                 process.stdin.write(line.encode() + b"\n")
                 process.stdin.flush()
-                told = process.stdout.readline(12 * (MAX_OUTPUT + OUTPUT_PER_INPUT * len(line)))
+                told = process.stdout.readline(_BYTES_PER_CHARACTER * (MAX_OUTPUT + OUTPUT_PER_INPUT * len(line)))
         finally:
             timer.cancel()
         if told.endswith(b"\n"):

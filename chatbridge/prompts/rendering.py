@@ -110,8 +110,8 @@ class _Writer:
             self._open(() if lone is not None else assistant[:opening], masks)
 
     def _open(self, opening: Sequence[FormatPart], masks: str) -> None:
-        self._parts(opening, None)
-        self._parts(formats.parse(masks or self._template.generate), None)
+        self._parts(opening, None, "assistant")
+        self._parts(formats.parse(masks or self._template.generate), None, "assistant")
 
     def _parts(self, parts: Sequence[FormatPart], body: Body | None, role: Role = "user") -> None:
         for part in parts:
@@ -124,7 +124,7 @@ class _Writer:
                 self._write(Text(str(self._round if role == "user" else max(0, self._round - 1))))
             elif part.name == "system":
                 self._system_turn()
-            elif part.name == "text" and body is not None:
+            elif body is not None:
                 self._body(role, body)
 
     def _system_turn(self) -> None:

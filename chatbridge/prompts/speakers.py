@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from chatbridge.prompts import formats
-from chatbridge.prompts.cache import ByteLru
+from chatbridge.prompts.cache import ByteLru, weight
 from chatbridge.prompts.confusables import fold, line_starts, skeleton, with_line_ends
 from chatbridge.prompts.formats import FormatPart, Placeholder
 from chatbridge.prompts.guard import Guard, clean_name
@@ -128,7 +128,7 @@ class Speakers:
 
 
 def _size(key: tuple[str, str, str], heads: tuple[tuple[int, str], ...]) -> int:
-    return 300 + 4 * len(key[2]) + sum(200 + 4 * len(head) for _, head in heads)
+    return weight((key[2], *(head for _, head in heads)))
 
 
 _HEADS: ByteLru[tuple[str, str, str], tuple[tuple[int, str], ...]] = ByteLru(8 << 20, _size)

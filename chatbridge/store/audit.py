@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 STEP_ROWS = 250
 """Rows that one step looks at."""
 
+_LEAST = -(1 << 62)
+"""Less than any id."""
+
 
 class Audit:
     """One way through all tables; `nodes`: also through the messages of conversations.
@@ -52,7 +55,7 @@ class Audit:
         keys = ", ".join(table.key)
         astray = [_astray(name) if table is CONVERSATIONS else "0" for name in ("head", "trim")]
         columns = ", ".join((keys, *(f"typeof({name})" for name in table.key), table.bad(), *astray))
-        sign, last, places = ">=", [-(1 << 62) if name == "id" else "" for name in table.key], ["?"] * len(table.key)
+        sign, last, places = ">=", [_LEAST if name == "id" else "" for name in table.key], ["?"] * len(table.key)
         while True:
             bounds = f"({keys}) {sign} ({', '.join(places)})"
             query = f"SELECT {columns} FROM {table.name} WHERE {bounds} ORDER BY {keys} LIMIT {STEP_ROWS}"

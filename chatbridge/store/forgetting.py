@@ -22,6 +22,9 @@ from chatbridge.store.upkeep import delete_conversation, forget_nodes, names_of,
 RANGE = 2_000
 """Rows, by their ids, that one transaction looks at."""
 
+CHUNK = 100
+"""Messages that one transaction empties."""
+
 _SIDE = "/aside/"
 """What stands in a conversation's key before the name of a side conversation: such a name is no person."""
 
@@ -84,7 +87,7 @@ class _Forgetting:
         for conversation in sorted(leaving):  # from now on they are found by that, whoever's messages they have
             await store.transaction(lambda db, id=conversation: take_out_of_sight(db, id))  # type: ignore[misc]
         blanked = await self._blank(leaving)
-        await self._outbox(blanked)
+        await self._outbox()
         await store.transaction(self._people)
         await store.transaction(lambda db: self._damaged(db, leaving, blanked))
         for conversation in sorted(leaving):
@@ -98,9 +101,9 @@ class _Forgetting:
 
     async def _through(self, table: str, work: Callable[[sqlite3.Connection, tuple[int, int]], None]) -> None:
         """Call `work` with the connection and the bounds of ids, for one range of a table's rows after the other."""
-        query = f"SELECT coalesce(min(id), 0), coalesce((SELECT max(id) FROM {table}), -1) FROM {table}"
-        first, last = await self._store.transaction(lambda db: db.execute(query).fetchone())
-        for at in range(first, last + 1, RANGE):
+        query = f"SELECT coalesce(min(id), 0), coalesce((SELECT max(id) FROM {table}), -1) + 1 FROM {table}"
+        first, end = await self._store.transaction(lambda db: db.execute(query).fetchone())
+        for at in range(first, end, RANGE):
             await self._store.transaction(lambda db, span=(at, at + RANGE): work(db, span))  # type: ignore[misc]
 
     # --- a channel ---------------------------------------------------------------------------------------------
@@ -116,11 +119,9 @@ class _Forgetting:
             rows = db.execute(query, span).fetchall()
             found.extend(id for id, key, gone in rows if gone == 1 or (isinstance(key, str) and belongs(key, self._id)))
 
-        def ids(db: sqlite3.Connection) -> int:
-            return sum(
-                db.execute("DELETE FROM messages WHERE bot = ? AND channel = ?", (bot, self._id)).rowcount
-                for bot in names_of(db, "messages")
-            )
+        def ids(db: sqlite3.Connection) -> None:
+            for bot in names_of(db, "messages"):
+                db.execute("DELETE FROM messages WHERE bot = ? AND channel = ?", (bot, self._id))
 
         found: list[int] = []
         await self._through("conversations", conversations)
@@ -172,8 +173,8 @@ class _Forgetting:
     def _learn_names(self, db: sqlite3.Connection) -> None:
         for table in ("people", "usage"):
             for bot in names_of(db, table):
-                rows = db.execute(f"SELECT name FROM {table} WHERE bot = ? AND user = ?", (bot, self._id))
-                self._said.names |= {name for (name,) in rows if isinstance(name, str) and name}
+                query = f"SELECT name FROM {table} WHERE bot = ? AND user = ? AND name != ''"
+                self._said.names |= {name for (name,) in db.execute(query, (bot, self._id))}
 
     async def _blank(self, leaving: set[int]) -> set[int]:
         """Empty what the person said where others speak, too, and the answers to it; later messages stay."""
@@ -197,8 +198,8 @@ class _Forgetting:
         blanked: set[int] = set()
         # Copies are known by what they are copies of.
         there = [*sorted(self._said.copies), *sorted(self._said.nodes - self._said.copies)]
-        for at in range(0, len(there), 100):
-            await self._store.transaction(lambda db, chunk=there[at : at + 100]: work(db, chunk))  # type: ignore[misc]
+        for at in range(0, len(there), CHUNK):
+            await self._store.transaction(lambda db, chunk=there[at : at + CHUNK]: work(db, chunk))  # type: ignore[misc]
         kept = await self._store.transaction(lambda db: [id for id in blanked if _conversation(db, id) not in leaving])
         self._done.blanked = len(kept)
         return blanked
@@ -206,7 +207,7 @@ class _Forgetting:
     # --- boxes -------------------------------------------------------------------------------------------------
 
     async def _inbox(self) -> None:
-        """Delete the channel's rows, what those of the person hold, and answers to them; quotes in those of others."""
+        """Delete the channel's rows, and what those of the person hold; quotes in those of others."""
 
         def work(db: sqlite3.Connection, span: tuple[int, int]) -> None:
             rows = db.execute(
@@ -220,22 +221,17 @@ class _Forgetting:
                 elif _author(message) == self._id:
                     gone = "UPDATE inbox SET state = 'dropped', message = '', error = '', live = '[]' WHERE id = ?"
                     self._done.box_rows += db.execute(gone, (id,)).rowcount
-                    answers = f"DELETE FROM outbox WHERE {OUTBOX_OPEN} AND received = ?"
-                    self._done.box_rows += db.execute(answers, (id,)).rowcount
                 elif (rest := _without_quoted(message, self._said.texts)) is not None:
                     self._done.quotes += db.execute("UPDATE inbox SET message = ? WHERE id = ?", (rest, id)).rowcount
 
         await self._through("inbox", work)
 
-    async def _outbox(self, blanked: set[int]) -> None:
+    async def _outbox(self) -> None:
+        """Delete the channel's rows; those that show what was emptied went with it."""
+
         def work(db: sqlite3.Connection, span: tuple[int, int]) -> None:
-            rows = db.execute(
-                f"SELECT id, channel, node FROM outbox WHERE id >= ? AND id < ? AND (channel = ? OR {OUTBOX_OPEN})",
-                (*span, self._id),
-            ).fetchall()
-            for id, channel, node in rows:
-                if channel == self._id or node in blanked:
-                    self._done.box_rows += db.execute("DELETE FROM outbox WHERE id = ?", (id,)).rowcount
+            deleted = db.execute("DELETE FROM outbox WHERE id >= ? AND id < ? AND channel = ?", (*span, self._id))
+            self._done.box_rows += deleted.rowcount
 
         await self._through("outbox", work)
 

@@ -22,6 +22,9 @@ from chatbridge.errors import StoreInUse
 from chatbridge.operations.file_locks import try_lock
 from chatbridge.store.private import open_private
 
+_MOST = 1 << 16
+"""Bytes of the file that are read."""
+
 
 class StoreLock:
     """The lock of the database at `path`; `config`: the bots.yaml of whoever takes it, for the others to read."""
@@ -58,8 +61,7 @@ class StoreLock:
 def _read(descriptor: int) -> dict[str, object]:
     """Who holds it, as they have written there; nothing where they are just about to."""
     with suppress(OSError, ValueError, RecursionError):
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        who = json.loads(os.read(descriptor, 1 << 16))
+        who = json.loads(os.read(descriptor, _MOST))
         return who if isinstance(who, dict) else {}
     return {}
 

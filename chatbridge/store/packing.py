@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import shutil
 import sqlite3
-import time
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -44,23 +43,17 @@ def write_anew(db: sqlite3.Connection, path: Path) -> None:
     needed = 2 * size + (1 << 20)  # the new file, and the journal that it goes through
     if (free := shutil.disk_usage(path.parent).free) < needed:
         raise sqlite3.OperationalError(f"that takes {needed >> 20} MiB of room for a while, and {free >> 20} are free")
-    began = time.perf_counter()
-    if size >= 1 << 26:
-        log.info("%s: %d MiB are written anew, once, so that free space can be given back", path, size >> 20)
+    log.info("%s: its %d bytes are written anew, once, so that free space can be given back", path, size)
     db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     db.execute("VACUUM")
     shrink_journal(db)
-    if size >= 1 << 26:
-        log.info("%s: written anew in %.0f s", path, time.perf_counter() - began)
 
 
 def give_back(db: sqlite3.Connection, spare: int = SPARE_PAGES, step: int = STEP_PAGES) -> int:
     """Give back some free pages but for `spare` ones; how many they were."""
     (free,) = db.execute("PRAGMA freelist_count").fetchone()
-    wanted = min(step, free - spare)
-    if wanted <= 0 or not gives_back(db):
-        return 0
-    db.execute(f"PRAGMA incremental_vacuum({wanted})").fetchall()  # each row that is read is a page
+    for _ in range(min(step, free - spare)):  # one by one, since `sqlite3` reads no more than one row without columns
+        db.execute("PRAGMA incremental_vacuum(1)")
     return int(free - db.execute("PRAGMA freelist_count").fetchone()[0])
 
 

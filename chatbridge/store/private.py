@@ -45,5 +45,4 @@ def keep_private(path: Path) -> None:
 def private_folder(path: Path) -> None:
     """Make a folder, and those above it, but for those that are there: they stay as they are. Raises: OSError."""
     for folder in (*reversed(path.parents), path):
-        if not folder.is_dir():
-            folder.mkdir(FOLDER, exist_ok=True)
+        folder.mkdir(FOLDER, exist_ok=True)

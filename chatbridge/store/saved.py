@@ -21,6 +21,9 @@ MAX_TEXT = 1 << 20
 _LAST_SECOND = 253_402_000_000
 """Shortly before the year 10000, which no calendar here has."""
 
+_MAX_PLACE, _MAX_WHY = 100, 200
+"""Characters of where and why a file is refused."""
+
 _Id = Annotated[int, Field(ge=0, lt=1 << 63, strict=True)]
 _Text = Annotated[str, Field(max_length=MAX_TEXT)]
 
@@ -72,9 +75,9 @@ def read_saved(exported: object) -> SavedConversation:
     try:
         return SavedConversation.model_validate(exported)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))[:100]
-        why = storable(first["msg"])[:200]
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))[:_MAX_PLACE]
+        why = storable(first["msg"])[:_MAX_WHY]
         raise StoreError(f"the saved conversation is damaged: {place + ': ' if place else ''}{why}") from error
     except RecursionError as error:
         raise StoreError("the saved conversation is damaged: it is nested too deeply") from error

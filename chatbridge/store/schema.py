@@ -165,7 +165,7 @@ def refuse_newer(path: Path) -> None:
     with suppress(OSError), path.open("rb") as file:
         header = file.read(_VERSION_AT + 4)
         if header.startswith(b"SQLite format 3\0") and len(header) == _VERSION_AT + 4:
-            _check(int.from_bytes(header[_VERSION_AT:], "big", signed=True), str(path))
+            _check(int.from_bytes(header[_VERSION_AT:], "big"), str(path))
 
 
 def outdated(connection: sqlite3.Connection, name: str) -> bool:
@@ -178,23 +178,19 @@ def outdated(connection: sqlite3.Connection, name: str) -> bool:
 def migrate(connection: sqlite3.Connection, name: str) -> None:
     """Bring the database up to date, all of it or, where the program ends in the middle, nothing. Raises: StoreError.
 
-    Two programs may do so at once: the second one waits for the first, and finds nothing left to do.
+    Two programs may do so at once: the second one waits for the first, and finds nothing left to do. A connection on
+    which it has failed is to be closed, which takes back what was done.
     """
     if not outdated(connection, name):
         return
     connection.execute("BEGIN IMMEDIATE")
-    try:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()  # again: others may have been faster
-        _check(version, name)
-        for script in MIGRATIONS[version:]:
-            for statement in _statements(script):  # not `executescript`, which commits what is open
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+    (version,) = connection.execute("PRAGMA user_version").fetchone()  # again: others may have been faster
+    _check(version, name)
+    for script in MIGRATIONS[version:]:
+        for statement in _statements(script):  # not `executescript`, which commits what is open
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    connection.execute("COMMIT")
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -124,7 +124,7 @@ class Store(Database):
 
     async def set_overrides(self, conversation_id: int, overrides: Mapping[str, Any]) -> None:
         """Replace the settings that this conversation has for itself."""
-        text = json.dumps(dict(overrides), ensure_ascii=False)
+        text = json.dumps(dict(overrides))
 
         def work(db: sqlite3.Connection) -> None:
             get_conversation(db, conversation_id)

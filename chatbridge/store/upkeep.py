@@ -147,6 +147,11 @@ class Upkeep:
             await asyncio.sleep(self._pause)
 
 
+def _is_over(begun: float) -> bool:
+    """Whether a step that began then is to end."""
+    return time.perf_counter() - begun > STEP_SECONDS
+
+
 # --- answered messages -------------------------------------------------------------------------------------------
 
 
@@ -162,7 +167,7 @@ class _Answered:
     done: bool = False
 
     def step(self, db: sqlite3.Connection) -> int | None:
-        rows, end = 0, time.perf_counter() + STEP_SECONDS
+        rows, begun = 0, time.perf_counter()
         while not self.done:
             found = db.execute(
                 "SELECT id, finished AND created < ?, finished AND created >= ? AND created < ? FROM "
@@ -176,7 +181,7 @@ class _Answered:
             young = any(is_young for *_, is_young in found)
             self.done = len(found) < CHUNK or (young and not old)
             self.last = found[-1][0] if found else self.last
-            if time.perf_counter() > end:
+            if _is_over(begun):
                 return rows or None
         return rows
 
@@ -185,20 +190,15 @@ class _Answered:
 
 
 def _delete_usage(db: sqlite3.Connection, before: str) -> int:
-    """Some of the days of usage that are older; how many."""
-    rows, end = 0, time.perf_counter() + STEP_SECONDS
+    """Some of the days of usage that are older, of each bot; how many."""
+    rows = 0
     for bot in names_of(db, "usage"):
-        while True:
-            old = db.execute(
-                f"SELECT bot, user, day FROM usage INDEXED BY usage_by_day WHERE bot = ? AND day < ? LIMIT {CHUNK}",
-                (bot, before),
-            ).fetchall()
-            db.executemany("DELETE FROM usage WHERE bot = ? AND user = ? AND day = ?", old)
-            rows += len(old)
-            if time.perf_counter() > end:
-                return rows
-            if len(old) < CHUNK:
-                break
+        old = db.execute(
+            f"SELECT bot, user, day FROM usage INDEXED BY usage_by_day WHERE bot = ? AND day < ? LIMIT {CHUNK}",
+            (bot, before),
+        ).fetchall()
+        db.executemany("DELETE FROM usage WHERE bot = ? AND user = ? AND day = ?", old)
+        rows += len(old)
     return rows
 
 
@@ -227,10 +227,10 @@ class _Untouched:
     def step(self, db: sqlite3.Connection) -> list[tuple[int, str, str]]:
         found = db.execute(
             "SELECT id, bot, channel, max(touched, created) < ? AND leaving = 0 FROM conversations WHERE id > ? "
-            f"ORDER BY id LIMIT {4 * CHUNK}",
+            f"ORDER BY id LIMIT {CHUNK}",
             (self.before, self.last),
         ).fetchall()
-        self.done = len(found) < 4 * CHUNK
+        self.done = len(found) < CHUNK
         self.last = found[-1][0] if found else self.last
         return [tuple(row) for *row, is_old in found if is_old]
 
@@ -270,26 +270,24 @@ def _first_leaving(db: sqlite3.Connection) -> int | None:
 async def delete_conversation(store: Database, id: int, pause: float = 0.0) -> int:
     """Delete a conversation that is out of sight, with its messages and all that points at these; how many they are."""
     nodes = 0
-    while (more := await store.transaction(lambda db: _delete_some(db, id), checked=False)) is not None:
+    while more := await store.transaction(lambda db: _delete_some(db, id), checked=False):
         nodes += more
         await asyncio.sleep(pause)
     return nodes
 
 
-def _delete_some(db: sqlite3.Connection, id: int) -> int | None:
-    nodes, end = 0, time.perf_counter() + STEP_SECONDS
-    while True:
-        chunk = db.execute(
-            f"SELECT id FROM nodes WHERE conversation = ? ORDER BY id DESC LIMIT {CHUNK}", (id,)
-        ).fetchall()
-        if not chunk:
-            db.execute("DELETE FROM conversations WHERE id = ?", (id,))
-            return nodes or None
+def _delete_some(db: sqlite3.Connection, id: int) -> int:
+    """Some of the messages, or the conversation where none is left; how many messages."""
+    some = f"SELECT id FROM nodes WHERE conversation = ? ORDER BY id DESC LIMIT {CHUNK}"
+    nodes, begun = 0, time.perf_counter()
+    while chunk := db.execute(some, (id,)).fetchall():
         forget_nodes(db, chunk)
         db.executemany("DELETE FROM nodes WHERE id = ?", chunk)
         nodes += len(chunk)
-        if time.perf_counter() > end:
+        if _is_over(begun):
             return nodes
+    db.execute("DELETE FROM conversations WHERE id = ?", (id,))
+    return nodes
 
 
 def forget_nodes(db: sqlite3.Connection, ids: list[tuple[int]]) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from chatbridge.engine.backend import Request
 from chatbridge.errors import ChatbridgeError, ModelLoadError
-from chatbridge.prompts.cache import ByteLru
+from chatbridge.prompts.cache import ByteLru, weight
 from chatbridge.prompts.segments import Prompt, Special
 from chatbridge.worker.memory_limit import at_limit, limit_memory
 from chatbridge.worker.protocol import (
@@ -57,15 +57,20 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "CHATBRIDGE_WORKER_KEY"
 
-TOKENIZED_BYTES = 16 << 20
-"""Memory for the ids of prompts that were tokenised last."""
+TOKENIZED_BYTES, LARGEST_TOKENIZED = 16 << 20, 1 / 4
+"""Memory for the ids of prompts that were tokenised last, and how much of it one of them may take."""
+
+_ID_BYTES = 36
+"""What an id takes: a number, and its place in a tuple."""
+
+_SWITCH_SECONDS = 0.0002
 
 
 def main(address: str) -> None:
     """Serve one parent. `address`: `fd:3`, an inherited socket, or `port:12345` on the loopback (Windows)."""
     # Tokenizers in Python share the interpreter with the main thread, which lets it go at each native call and would
     # wait for 5 ms to have it back.
-    sys.setswitchinterval(0.0002)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal goes to every process; it is the parent's
     threading.excepthook = lambda failed: _end(failed.exc_value)  # without one of its threads it would be deaf
     connection = _connect(address)
@@ -113,7 +118,7 @@ class _Worker:
         self._sending = threading.Lock()
         self._inbox: queue.SimpleQueue[ToWorker | _Tokenized] = queue.SimpleQueue()
         self._threads = TokenizerThreads()
-        self._tokenized: ByteLru[Prompt, tuple[int, ...]] = ByteLru(TOKENIZED_BYTES, _size, largest=1 / 4)
+        self._tokenized: ByteLru[Prompt, tuple[int, ...]] = ByteLru(TOKENIZED_BYTES, _size, largest=LARGEST_TOKENIZED)
         self._engine: Engine | None = None
         self._requests: set[str] = set()
         self._early: dict[str, Cancel | Pause | None] = {}
@@ -264,7 +269,7 @@ class _Worker:
 
 
 def _size(prompt: Prompt, ids: tuple[int, ...]) -> int:
-    return 1000 + 36 * len(ids) + sum(4 * len(part.text) for part in prompt if not isinstance(part, Special))
+    return weight(["", *(part.text for part in prompt if not isinstance(part, Special))]) + _ID_BYTES * len(ids)
 
 
 def _out_of_memory(limit: int | None, error: Exception) -> str:

@@ -11,6 +11,7 @@ FIRST, MOST = 1.0, 60.0
 """Seconds of the first wait, which doubles with each failure, and of the longest."""
 
 _JITTER = 0.2
+_MOST_DOUBLINGS = 16
 
 
 @dataclass(slots=True)
@@ -33,7 +34,7 @@ class Backoff:
         self.failures += 1
         self.reason = reason
         if (doublings := self.failures - self.free - 1) >= 0:
-            seconds = min(MOST, FIRST * 2 ** min(doublings, 16))
+            seconds = min(MOST, FIRST * 2 ** min(doublings, _MOST_DOUBLINGS))
             self._until = self.clock() + seconds * (1 - _JITTER * self.chance())
 
     def succeeded(self) -> None:

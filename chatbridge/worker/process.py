@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 _LAST_WORDS_SECONDS = 1.0
 """How long output is waited for once its process has ended."""
 
+_KEY_BYTES = 32
+
 _OUTPUT_TAIL = 2000
 """Bytes of a worker's output, its last ones, that go into the error message."""
 
@@ -103,7 +105,7 @@ class WorkerProcess:
     @classmethod
     async def _start_on_a_port(cls, environment: Mapping[str, str]) -> WorkerProcess:
         """Windows hands no sockets to children: the worker calls back, and shows a key that only it was told."""
-        key = secrets.token_hex(32)
+        key = secrets.token_hex(_KEY_BYTES)
         connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
         connected = asyncio.get_running_loop().create_future()
 

@@ -9,6 +9,7 @@ Decides and remembers; knows no process, no event loop and no text.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -50,7 +51,7 @@ class Job:
         self.suspect = True
         self.deaths += 1
         if alone:
-            self.alone = self.alone + 1 if count == self._died_at or not self.alone else 1
+            self.alone = self.alone + 1 if count == self._died_at else 1
         else:
             self.together += 1
         self._died_at = count
@@ -74,7 +75,7 @@ class Recovery:
         self._jobs: dict[Job, None] = {}
         self._suspects: set[Job] = set()
         self._on_trial: Job | None = None
-        self._innocents_until = 0.0
+        self._innocents_until = -math.inf
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -137,14 +138,14 @@ class Recovery:
         in_hand = [job for job in self._jobs if job.sent]
         others = [job for job in self._jobs if not job.suspect]
         left = self._innocents_until - now
-        if others and left > 0 and not (in_hand and any(job.pausing for job in in_hand)):
+        if others and left > 0 and not any(job.pausing for job in in_hand):
             actions = self._send(others)
             actions.later = left
             return actions
         if in_hand:
             return self._pause(in_hand)
         # Those that had come furthest first: what is new is more likely to have been it.
-        self._innocents_until = 0.0
+        self._innocents_until = -math.inf
         self._on_trial = max((job for job in self._jobs if job.suspect), key=_harmless)
         return self._send([self._on_trial])
 

@@ -25,7 +25,7 @@ from chatbridge import (
     Options,
     RemoteFile,
 )
-from chatbridge.bots.attachments import Downloads, within
+from chatbridge.bots.attachments import Downloads, bounded, is_short, within
 from chatbridge.testing import ScriptedBackend, bridge_with, scripted
 
 ANN, ROBOT = Author("a", "Ann"), Author("r", "Robot", is_bot=True)
@@ -284,3 +284,85 @@ def test_no_more_than_the_limit_is_ever_stored(text: str, quoted: str, files: li
     for file, whole in zip(kept.attachments, attachments, strict=True):
         assert whole.data.startswith(file.data)
         assert file.size == (0 if file.data == whole.data else len(whole.data))
+
+
+def test_to_the_byte_so_much_is_read_as_there_is_room_for() -> None:
+    files = tuple(Attachment(f"{n}.txt", "text/plain", b"x" * 900) for n in "12")
+    message = Message("1", Channel("p"), ANN, "w" * 100, quoted="q" * 24, attachments=files)
+    kept = within(message, 1)
+    assert (kept.quoted, [len(file.data) for file in kept.attachments]) == ("q" * 24, [900, 0])
+    assert [file.size for file in kept.attachments] == [0, 900]
+    assert within(replace(message, quoted="q" * 1000), 1).quoted == "q" * 924 + " […]"
+    full = within(replace(message, text="w" * 2000), 1)
+    assert (full.quoted, [file.data for file in full.attachments]) == (" […]", [b"", b""])
+    picture = Attachment("p.png", "image/png", b"x" * 5000)
+    assert within(replace(message, attachments=(picture,)), 1).attachments == (picture,), "no model reads it"
+    again = within(replace(kept, attachments=(replace(files[0], data=b"x" * 50, size=7000),)), 1)
+    assert again.attachments[0].size == 7000, "how long it was is known"
+
+
+@pytest.mark.parametrize(("size", "refused"), [(1024, False), (1025, True)])
+def test_words_are_refused_from_one_byte_too_many_on(size: int, refused: bool) -> None:
+    message = bounded(
+        Message("1", Channel("p"), ANN, "x" * size, attachments=(Attachment("f", "text/plain", b""),)), 1, "en"
+    )
+    assert bool(message.unreadable) is refused
+    assert (len(message.text), len(message.attachments)) == ((256, 0) if refused else (size, 1))
+    if refused:
+        assert "2 KiB" in message.unreadable, "rounded up"
+
+
+@pytest.mark.parametrize(
+    ("message", "short"),
+    [
+        (Message("1", Channel("p"), ANN, "x" * 256), True),
+        (Message("1", Channel("p"), ANN, "x" * 257), False),
+        (Message("1", Channel("p"), ANN, "x" * 200, quoted="y" * 57), False),
+        (Message("1", Channel("p"), ANN, "x" * 200, attachments=(Attachment("f", "", b"y" * 57),)), False),
+        (Message("1", Channel("p", "n" * 257), ANN, ""), False),
+        (Message("1", Channel("p", "n" * 256), ANN, ""), True),
+        (Message("1", Channel("p"), Author("a", "n" * 257), ""), False),
+        (Message("1", Channel("p"), ANN, "", attachments=(Attachment("n" * 257, "", b""),)), False),
+    ],
+)
+def test_what_can_be_too_long_for_no_setting_is_short(message: Message, short: bool) -> None:
+    assert is_short(message) is short
+
+
+@pytest.mark.parametrize(("size", "why"), [(1024, ()), (1025, ("file_too_big",))])
+def test_what_the_service_says_of_a_large_file_is_believed(size: int, why: tuple[str, ...]) -> None:
+    (file,), reasons = downloads_of().announced([RemoteFile("a.txt", "text/plain", size, "there")])
+    assert (file.source, reasons) == ("" if why else "there", why)
+
+
+async def test_a_file_is_asked_for_up_to_one_size_and_told_by_its_own_kind() -> None:
+    asked: list[int] = []
+
+    async def fetch(source: str, max_bytes: int) -> bytes:
+        asked.append(max_bytes)
+        return b"{}"
+
+    downloads = Downloads("Chat", fetch, max_kib=3)
+    announced, _ = downloads.announced([RemoteFile("a.json", "application/json", 2, "there"), Held().remote])
+    (json, text), _ = await downloads.fetched(announced)
+    assert asked == [3072, 3072]
+    assert (json.media_type, text.media_type) == ("text/plain", "text/plain")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "text"),
+    [
+        ("a.md", "", True),
+        ("A.LOG", "application/octet-stream", True),
+        ("a.bin", "", False),
+        ("a.py", "", True),
+        ("a.py", "application/octet-stream", True),
+        ("a", "application/octet-stream", False),
+        ("a.md", "image/png", False),
+        ("a", "application/x-yaml", True),
+        ("a", "text/odd; charset=x", True),
+    ],
+)
+def test_a_file_is_text_by_its_kind_or_else_by_its_name(name: str, kind: str, text: bool) -> None:
+    (file,), reasons = downloads_of().announced([RemoteFile(name, kind, 1, "there")])
+    assert (bool(file.source), reasons) == (text, () if text else reasons)

@@ -145,3 +145,12 @@ def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, text
     path = tmp_path_factory.mktemp("files") / "a"
     files.write_text(path, text, replace=False)
     assert files.read_text(path, 1) == text.removeprefix("\ufeff")
+
+
+def test_a_file_is_read_up_to_its_last_byte_and_one_more_is_too_many(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_bytes(b"x" * (1 << 20))
+    assert len(files.read_text(file, 1)) == 1 << 20
+    file.write_bytes(b"x" * ((1 << 20) + 1))
+    with pytest.raises(OSError, match="more than 1 MiB"):
+        files.read_text(file, 1)

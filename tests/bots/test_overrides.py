@@ -129,6 +129,7 @@ async def test_a_system_text_has_a_length_however_long_messages_may_be(tmp_path:
     async with bridge_with(toy_backend, tmp_path / "store", defaults=defaults) as bridge:
         with pytest.raises(CommandError, match="100000 characters"):
             await command(bridge.bot("bot"), "/system " + "x" * 100_001)
+        assert isinstance(await command(bridge.bot("bot"), "/system " + "x" * 100_000), Notice)
 
 
 def saved(path: Path, **fields: object) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,13 @@ from chatbridge import (
     Options,
     Press,
     ReplyStream,
+    Request,
     Sampling,
+    Turn,
     Usage,
 )
 from chatbridge.bots.quotas import QuotaExceeded, Quotas, Reservation, estimate
-from chatbridge.config import BotSettings, Quota
+from chatbridge.config import Admins, BotSettings, Quota
 from chatbridge.store import Store, UsageLog
 from chatbridge.testing import EchoBackend, ScriptedBackend, bridge_with, channel_settings, scripted
 from chatbridge.texts import say
@@ -256,3 +259,39 @@ async def test_setting_the_clock_back_frees_nobody_and_locks_nobody_out(
         assert exceeded.seconds == 12 * 3600
         times.pass_by(12 * 3600)
         assert isinstance(await limits.reserve(ANN, quota, 1), Reservation)
+
+
+async def test_where_nothing_limits_somebody_nothing_is_reserved_for_them(tmp_path: Path) -> None:
+    own = BotSettings("bot", "fake", Options(), limits=Quota(tokens_per_day=5), admins=Admins(users={"boss"}))
+    async with bridge_with(
+        scripted(ScriptedBackend("one")), tmp_path / "db", bots=[own, replace(own, name="b", limits=Quota())]
+    ) as bridge:
+        limited, free = bridge.bot("bot").permissions, bridge.bot("b").permissions
+        for permissions, author in ((limited, Author("boss", "Boss")), (free, ANN)):
+            held = await permissions.reserve(author, Channel("c"), 9, "en")
+            assert isinstance(held, Reservation)
+            assert (held.tokens, permissions.quotas.reserved(author)) == (0, 0)
+        held = await limited.reserve(ANN, Channel("c"), 9, "en")
+        assert isinstance(held, Reservation)
+        assert (held.tokens, limited.quotas.reserved(ANN)) == (5, 5)
+
+
+async def test_where_the_reader_of_a_reservation_finds_none_it_stays_none() -> None:
+    nothing, some = Reservation(0), Reservation(1)
+    request = Request((), turns=(Turn("user", "x" * 30), Turn("user", "y" * 60)), sampling=Sampling(max_tokens=20))
+    for one in (nothing, some):
+        one.raise_for(request)
+    assert (nothing.tokens, some.tokens) == (0, 50)
+    large = Reservation(99)
+    large.raise_for(request)
+    assert large.tokens == 99
+
+
+async def test_what_was_used_by_a_clock_that_was_ahead_is_among_what_is_used_today(tmp_path: Path) -> None:
+    times = Times()
+    async with quotas(tmp_path, times) as limits:
+        times.wall += 3 * DAY
+        await limits.settle(ANN, Usage(prompt=10))
+        times.wall = NOON
+        await limits.settle(ANN, Usage(prompt=5))
+        assert await limits._usage.tokens("bot", "a", "2026-05-04") == 15

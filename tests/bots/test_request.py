@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any, ParamSpec, TypeVar
 
 import pytest
 
 from chatbridge import Channel, ChannelSettings, ModelInfo, Prompt, PromptTooLong, Reply, Sampling, Special, Text
-from chatbridge.bots.request import AnswerTarget, BuiltRequest, build_request, choose_template
+from chatbridge.bots.request import LONG, AnswerTarget, BuiltRequest, build_request, choose_template
 from chatbridge.errors import TemplateError
 from chatbridge.prompts import presets
+from chatbridge.prompts.jinja_renderer import JinjaRenderer
+from chatbridge.prompts.template import Template
 from chatbridge.store import Node
 
+P = ParamSpec("P")
+T = TypeVar("T")
 INFO = ModelInfo("m", "toy", context_length=400, vocab_size=256, fingerprint="f", vocabulary="v", eos=(0,))
 SETTINGS = ChannelSettings(template="vicuna", sampling=Sampling(max_tokens=50))
 VICUNA = presets()["vicuna"]
@@ -132,3 +138,48 @@ async def test_in_a_group_two_of_one_name_and_who_has_none_speak_for_nobody_else
     built = await build(path, channel=Channel("c", kind="group"))
     prompt = "".join(part.text for part in built.request.prompt if isinstance(part, Text))
     assert "Al: hi\nAl (2): me too\n?: hm\n> Al: I agree" in prompt
+
+
+async def test_what_an_unfinished_answer_has_already_takes_room_as_well() -> None:
+    def going_on(tokens: int) -> AnswerTarget:
+        return AnswerTarget(PATH[-1], replace(PATH[1], text="so far", reply=Reply("so far", (7,) * tokens, "", "v")))
+
+    few, many = [await build(target=going_on(tokens)) for tokens in (3, 100)]
+    assert (few.request.resume, many.request.resume) == ((7,) * 3, (7,) * 100)
+    assert (few.left_out, many.left_out) == (4, 6)
+    alone = [await build(PATH[:1], target=replace(going_on(tokens), asked=PATH[0])) for tokens in (1, 100)]
+    assert [one.left_out for one in alone] == [0, 0]
+    with pytest.raises(PromptTooLong):
+        await build(PATH[:1], target=replace(going_on(200), asked=PATH[0]))
+
+
+class Aside(JinjaRenderer):
+    """Counts what is rendered beside the event loop."""
+
+    aside = 0
+
+    async def off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self.aside += 1
+        return await super().off_loop(work, *args, **kwargs)
+
+    def output(self, source: str, values: Mapping[str, Any]) -> str:
+        return "".join(f"<{message['role']}> {message['content']}\n" for message in values["messages"])
+
+
+@pytest.mark.parametrize(("template", "aside"), [(VICUNA, 0), (Template(name="mine", jinja="{{ messages }}"), 2)])
+async def test_a_template_that_may_take_its_time_is_run_beside_the_event_loop(template: Template, aside: int) -> None:
+    renderer = Aside()
+    unfinished = replace(PATH[1], text="so far")
+    await build_request(
+        AnswerTarget(PATH[0], unfinished), PATH[:1], SETTINGS, template, INFO, letters, bot="bot", channel=Channel("c"),
+        renderer=renderer,
+    )  # fmt: skip
+    assert renderer.aside == aside
+    renderer.close()
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+async def test_however_long_a_prompt_is_it_is_the_same_wherever_it_is_rendered(more: int) -> None:
+    path = (replace(PATH[0], text="x" * (LONG + more)),)
+    built = await build(path, info=replace(INFO, context_length=20_000))
+    assert path[0].text in text(built)

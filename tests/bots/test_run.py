@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,8 @@ from chatbridge import (
     hookimpl,
 )
 from chatbridge.config import Access, BotSettings, ModelSettings, Settings, SettingsSource
-from chatbridge.testing import ToyOptions, plugin_of, toy_backend
+from chatbridge.delivery.clock import LoopClock
+from chatbridge.testing import ToyOptions, plugin_of, run_virtually, toy_backend
 
 from .conftest import ALONE, ROOM
 
@@ -108,6 +110,34 @@ async def test_a_frontend_that_ends_in_whatever_way_is_started_again(tmp_path: P
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
+
+
+def test_waits_between_starts_double_up_to_a_limit_until_it_has_been_well_for_longer(tmp_path: Path) -> None:
+    async def main() -> list[float]:
+        now, starts = asyncio.get_running_loop().time, list[float]()
+
+        async def run(options: Options, bot: Bot) -> None:
+            starts.append(now())
+            await LoopClock().sleep({11: 300.0, 12: 301.0}.get(len(starts), 0.0))
+            raise ConnectionError
+
+        frontend = FrontendType("brief", Options, "", run)
+        plugins = Plugins([plugin_of(backends=[toy_backend], frontends=[frontend])], discover=False)
+        settings = settings_of(tmp_path, plugins, BotSettings("b", "brief", Options()))
+        async with Bridge(SettingsSource(settings), plugins) as bridge:
+            serving = asyncio.create_task(bridge._serve("b", settings.bots["b"], 1.0))
+            while len(starts) < 14:
+                await LoopClock().sleep(0.5)
+            await LoopClock().sleep(1)
+            assert bridge.states == {"b": "failing"}
+            serving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await serving
+        return starts
+
+    starts = run_virtually(main())
+    gaps = [round(after - before) for before, after in pairwise(starts)]
+    assert gaps == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300 + 300, 301 + 1, 2]
 
 
 async def test_a_wrong_token_is_said_once_and_the_other_bots_go_on(

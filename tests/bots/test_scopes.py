@@ -136,4 +136,4 @@ async def test_idle_conversations_are_let_go_of(tmp_path: Path) -> None:
     async with talking(tmp_path, "thread") as talk:
         for i in range(MAX_DIALOGUES + 50):
             talk.bot.dialogue(Channel(str(i)))
-        assert len(talk.bot._dialogues) <= MAX_DIALOGUES
+        assert len(talk.bot._dialogues) == MAX_DIALOGUES

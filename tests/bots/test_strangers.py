@@ -51,7 +51,9 @@ async def test_a_stranger_is_told_one_code_and_seldom(tmp_path: Path) -> None:
         told = [await write(bot, "x") for _ in range(30)]
         assert told[0] is not None
         assert told[1:] == [None] * 29
-        time.now += 3601
+        time.now += 3000
+        assert await write(bot, "x") is None
+        time.now += 601
         assert await write(bot, "x") == told[0]
         time.now += 8 * 86_400
         assert await write(bot, "x") not in (None, told[0]), "a code that nobody used for a week is forgotten"
@@ -90,3 +92,27 @@ async def test_whoever_is_let_in_no_longer_is_told_a_code_anew(tmp_path: Path) -
         boss = Message("b", Channel("b"), Author("boss", "Boss"), "/unpair x")
         assert await bot.receive(boss) == Notice(say("en", "unpaired", user="x"))
         assert await write(bot, "x") is not None
+
+
+async def test_a_minute_and_what_is_kept_in_mind_are_over_when_they_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    time = Time()
+    async with serving(tmp_path, time, notices_per_minute=1, remind_minutes=2) as bot:
+        told, warned = [], []
+        for seconds, user in (
+            (0, "a"),
+            (0, "b"),
+            (59, "c"),
+            (1, "d"),
+            (0, "e"),
+            (0, "f"),
+            (60, "a"),
+            (0, "d"),
+            (60, "a"),
+        ):
+            time.now += seconds
+            told.append(await write(bot, user) is not None)
+            warned.append(len(log_lines(caplog, "too many strangers")))
+    assert told == [True, False, False, True, False, False, True, False, False]
+    assert warned == [0, 1, 1, 1, 2, 2, 2, 2, 2]

@@ -192,8 +192,36 @@ def test_an_answer_that_ends_inside_a_character_says_so() -> None:
         ((Text("Bot: <think>\n"), Tokens(tuple(b"let me"))), True),
         ((Text("Bot: <think>\n"), Tokens(tuple(b"done</think> so"))), False),
         ((Tokens(tuple(b"<think>let me")), Special("<|im_end|>"), Text("Bot:")), False),
+        ((Text("<think>"), Text("hi", "person"), Special("<think>")), True),
+        ((Text("<think>"), Text("hi", "person"), Text("\n")), False),
+        ((Special("<think>"), Text("hi", "person"), Text("\n")), False),
         ((), False),
     ],
 )
 def test_who_opens_a_think_block(prompt: Prompt, thinking: bool) -> None:
     assert opens_thinking(prompt, bytes) == thinking
+
+
+@pytest.mark.parametrize("length", range(1, len(CLOSE)))
+def test_only_what_may_be_the_end_of_a_thought_is_held_back(length: int) -> None:
+    stream = Stream([b"<think>so", CLOSE[:length].encode(), b"."])
+    detokenizer = stream.detokenizer
+    assert [detokenizer.push(token) for token in range(3)] == [
+        [TextDelta("so", thinking=True)],
+        [],
+        [TextDelta(CLOSE[:length] + ".", thinking=True)],
+    ]
+
+
+def test_where_one_token_holds_a_whole_stop_text_and_the_beginning_of_another_all_before_it_is_shown() -> None:
+    stream = Stream([b"a", b"b.c"], [".", "cd"])
+    assert [stream.detokenizer.push(token) for token in range(2)] == [[TextDelta("a")], [TextDelta("b")]]
+
+
+def test_a_reply_that_is_cut_ends_with_a_whole_character() -> None:
+    stream = Stream([b"a", b"\xe4", b"\xbd\xa0 so", b"!"], ["so"]).play()
+    reply = stream.detokenizer.reply("")
+    assert (reply.text, reply.tokens, reply.tail) == ("a你", (0,), "你 ")
+    stream = Stream([b"a", b"\xe4", b"\xff!"], ["\ufffd"]).play()
+    reply = stream.detokenizer.reply("")
+    assert (reply.text, reply.tokens, reply.tail) == ("a", (0,), "")

@@ -13,6 +13,7 @@ import pytest
 from chatbridge import BackendError, DiskCache, Finish, ModelLoadError, Prompt, Request, Sampling, Text, Tokens
 from chatbridge.engine.disk_cache import CLOSE_SECONDS, MIN_TOKENS, _read_stored
 from chatbridge.engine.engine import Engine
+from chatbridge.engine.state_pool import StatePool
 from chatbridge.testing import ToyModel
 from chatbridge.testing.toy import ToyState
 
@@ -108,9 +109,29 @@ def test_one_token_is_left_to_evaluate(tmp_path: Path) -> None:
 
 
 def test_short_states_are_not_worth_a_file(tmp_path: Path) -> None:
-    ids = IDS[: MIN_TOKENS - 1]
-    disk_cache(tmp_path).put(ids, state_of(ToyModel(), ids))  # type: ignore[arg-type]
-    assert not list(tmp_path.iterdir())
+    for length, files in ((MIN_TOKENS - 1, 0), (MIN_TOKENS, 1)):
+        ids = IDS[:length]
+        disk_cache(tmp_path).put(ids, state_of(ToyModel(), ids))  # type: ignore[arg-type]
+        assert len(list(tmp_path.iterdir())) == files
+
+
+def test_of_states_that_cannot_trim_the_longest_one_that_serves_is_taken(tmp_path: Path) -> None:
+    kept = disk_cache(tmp_path / "made" / "where it is not there")
+    for length in (70, 90, 80):
+        kept.put(IDS[:length], state_of(ToyModel(), IDS[:length]))  # type: ignore[arg-type]
+    found = [kept.longest(IDS[:length], whole=True)[1] for length in (70, 71, 80, 81, 90, 91, 120)]
+    assert found == [0, 70, 70, 80, 80, 90, 90]
+
+
+def test_a_state_may_be_smaller_than_its_ids(tmp_path: Path) -> None:
+    class Small(ToyState):
+        __slots__ = ()
+
+        def save(self) -> bytes:
+            return b""
+
+    disk_cache(tmp_path).put(IDS, Small(ToyModel(), []))
+    assert [stored.tokens for stored in DiskCache.contents(tmp_path)] == [tuple(IDS)]
 
 
 def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
@@ -293,7 +314,7 @@ def test_a_state_that_is_not_what_was_saved_is_given_up(tmp_path: Path) -> None:
 
 
 def test_closing_takes_no_longer_than_it_may(tmp_path: Path) -> None:
-    now = iter([0.0, 1.0, CLOSE_SECONDS + 1, CLOSE_SECONDS + 2])
+    now = iter([0.0, 1.0, CLOSE_SECONDS, CLOSE_SECONDS + 2])
     kept = DiskCache(tmp_path, "one", 1 << 30, clock=lambda: next(now))
     model = ToyModel()
     kept.put_all([([first, *IDS], state_of(model, [first, *IDS]), "") for first in (1, 2, 3)])  # type: ignore[misc]
@@ -323,3 +344,13 @@ def test_a_folder_that_cannot_be_used_is_an_error_with_its_name(tmp_path: Path) 
     asked = SimpleNamespace(keep_states=tmp_path / "file" / "states", keep_states_gib=1.0)
     with pytest.raises(ModelLoadError, match=r"keep_states: .*states can't be used"):
         DiskCache.from_options(asked, "mark")
+
+
+def test_a_state_that_reads_back_otherwise_is_not_tried_again(tmp_path: Path) -> None:
+    disk = disk_cache(tmp_path)
+    disk.put(IDS, state_of(ToyModel(), IDS))  # type: ignore[arg-type]
+    pool = StatePool(Shortening(), 2, 1 << 20, disk)
+    request = pool.acquire([*IDS, 1], len(IDS) + 1)
+    assert request.model_state.length == 0
+    assert disk.longest([*IDS, 1], whole=False) == (None, 0)
+    pool.discard(request)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from chatbridge.engine import eviction
 from chatbridge.engine.eviction import Use, Uses
 
@@ -88,3 +90,30 @@ def test_only_so_many_conversations_are_remembered() -> None:
         uses.use([key], key)
     assert uses.use([5], 5).interval is None
     assert uses.use([100], 100).interval is not None
+
+
+def test_just_as_many_as_there_is_room_for_are_remembered() -> None:
+    uses = Uses()
+    for key in range(eviction.MAX_REMEMBERED + 10):
+        uses.use([key], key)
+    assert uses.use([10], 10).interval is not None
+    assert uses.use([9], 9).interval is None
+
+
+def test_a_room_that_comes_every_fourth_turn_is_expected_after_four_and_then_at_any_time() -> None:
+    uses = Uses()
+    use = turns(uses, "abcd" * 9)["d"]
+    assert use.interval == pytest.approx(4)
+    left = []
+    for key in range(8):
+        left.append(uses.remaining(use))
+        uses.use([key], key)
+    assert left == pytest.approx([4, 3, 2, 1, 1, 1, 2, 3])
+
+
+def test_each_new_distance_counts_for_less_than_those_before_it() -> None:
+    uses = Uses()
+    turns(uses, "aa")
+    use = turns(uses, "bcdefgha")["a"]
+    assert use.interval is not None
+    assert 1 < use.interval < 8**0.5

@@ -234,3 +234,53 @@ def test_a_model_that_breaks_its_contract_fails_the_request(says: list[int], err
     outputs = drain(engine)
     assert error in str(outputs["r"].error)
     engine.close()
+
+
+class Lazy(ToyModel):
+    """Leaves out the last row of a step, or adds one."""
+
+    rows = -1
+
+    def step(self, rows: Sequence[Row]) -> list[list[int]]:
+        said = super().step(rows)
+        return said[:-1] if self.rows < 0 else [*said, []]
+
+
+@pytest.mark.parametrize("rows", [-1, 1])
+def test_a_model_that_answers_another_number_of_rows_is_broken(rows: int) -> None:
+    model = Lazy()
+    model.rows = rows
+    engine = Engine(model)
+    for id in ("a", "b"):
+        engine.submit(ask("hi", id=id))
+    with pytest.raises(ValueError, match=r"zip\(\)"):
+        engine.step()
+    engine.close()
+
+
+def test_an_adapter_that_a_model_lacks_is_told_of_with_those_that_it_has() -> None:
+    for adapters, words in (((), "; it has none"), (("red", "blue"), "; it has red, blue")):
+        engine = Engine(ToyModel(adapters=adapters))
+        error = answer_to(engine, ask("hi", adapter="green")).error
+        assert isinstance(error, InvalidRequest)
+        assert str(error) == f"the model 'toy' has no adapter 'green'{words}"
+        engine.close()
+
+
+def test_every_id_of_the_vocabulary_may_be_in_a_prompt() -> None:
+    engine = Engine(ToyModel())
+    assert answer_to(engine, ask(Tokens((0, 255)), sampling={**GREEDY, "logit_bias": {0: -1.0}})).end
+    assert answer_to(engine, ask("hi", Special("</think>"))).end
+    for control in (256, VOCABULARY - 1):
+        error = answer_to(engine, ask(Tokens((5, control)))).error
+        assert isinstance(error, InvalidRequest)
+        assert f"hold the control token {control}" in str(error)
+    engine.close()
+
+
+def test_a_template_that_does_not_fit_a_model_that_reads_in_both_directions_says_so() -> None:
+    engine = Engine(ToyModel(bidirectional=True))
+    error = answer_to(engine, ask("hi")).error
+    assert isinstance(error, TemplateError)
+    assert str(error).startswith("the prompt has no '<sop>', and the model 'toy' answers only behind it")
+    engine.close()

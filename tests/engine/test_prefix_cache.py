@@ -147,6 +147,71 @@ def test_states_that_cannot_trim_serve_only_what_goes_on_from_all_of_them() -> N
     assert (len(cache), model.live) == (3, 3), "each was copied: a regeneration comes back to the same point"
 
 
+@pytest.mark.parametrize("lengths", [(1, 5), (30, 31), (31, 32), (32, 33), (33, 40), (40, 33), (63, 64), (31, 64, 90)])
+def test_of_states_that_cannot_trim_the_longest_that_serves_is_taken(lengths: tuple[int, ...]) -> None:
+    model, story = ToyModel(can_trim=False), text("abc", 40)
+    cache = PrefixCache(False, MANY, 9)
+    for length in lengths:
+        cache.put(story[:length], state_of(model, story[:length]))
+        other = story[: length - 1] + text("x")
+        cache.put(other, state_of(model, other))
+    for end in range(1, 100):
+        assert fetched(cache, story[:end]) == max((length for length in lengths if length < end), default=0)
+    assert model.live == len(cache)
+
+
+@pytest.mark.parametrize("can_trim", [True, False])
+def test_where_no_whole_block_is_shared_the_beginning_of_one_serves(can_trim: bool) -> None:
+    model, story = ToyModel(can_trim=can_trim), text("z", 40)
+    cache = PrefixCache(can_trim, MANY, 9)
+    for tokens in (text("a"), text("a") + story, text("bc"), text("q") + story):
+        cache.put(tokens, state_of(model, tokens))
+    assert fetched(cache, text("b") + story) == int(can_trim), "what follows is another's, though its blocks are alike"
+    assert fetched(cache, text("bc") + story) == 2
+
+
+def test_an_answer_of_just_the_length_of_its_prompt_is_given_anew_without_a_copy() -> None:
+    for length, left in ((8, 0), (7, 1)):
+        model = ToyModel()
+        cache = PrefixCache(True, MANY, 9)
+        cache.put(text("question12345678"), state_of(model, text("question12345678")))
+        assert fetched(cache, text("question12345678")[: length + 1]) == length
+        assert len(cache) == left
+
+
+def test_where_bytes_run_out_what_takes_most_for_each_token_goes_first() -> None:
+    class Heavy(ToyState):
+        __slots__ = ()
+
+        @property
+        def nbytes(self) -> int:
+            return 1000
+
+    for most_bytes, left in ((1100, "light"), (2 * 1000 + 4 * 8, "heavy"), (MANY, "heavy")):
+        model = ToyModel()
+        cache = PrefixCache(True, most_bytes, 9)
+        for kind, tokens in ((ToyState, text("abc")), (Heavy, text("x", 30)), (Heavy, text("y", 100))):
+            state = state_of(model, tokens)
+            state.__class__ = kind
+            cache.put(tokens, state)
+        cache.shrink(2)
+        kept = {len(entry.tokens) for entry in cache.newest()}
+        assert (3 in kept) == (left == "light")
+
+
+@pytest.mark.parametrize("can_trim", [True, False])
+def test_where_one_of_several_with_the_same_blocks_goes_the_others_are_found_still(can_trim: bool) -> None:
+    model, story = ToyModel(can_trim=can_trim), text("abcd", 16)
+    cache = PrefixCache(can_trim, MANY, 9)
+    for end in ("xxx", "yyy", "xxx"):
+        cache.put(story + text(end), state_of(model, story + text(end)))
+    assert len(cache) == 2, "of equal ones the old one goes"
+    assert cache.shared(story + text("z")) == 64
+    assert fetched(cache, story + text("yyyz")) == 67
+    cache.clear()
+    assert (cache.shared(story + text("z")), fetched(cache, story + text("yyyz"))) == (0, 0)
+
+
 def test_what_states_begin_with_is_told_in_whole_blocks() -> None:
     model = ToyModel(can_trim=False)
     cache = PrefixCache(False, MANY, 9)
@@ -221,6 +286,7 @@ def test_work_grows_with_what_matches_and_not_with_what_is_kept(monkeypatch: pyt
             entry.tokens = Counted(entry.tokens)
         compared = 0
         tokens = text("system text " * 4 + f"room {0:06} and much that it said, and more")
+        assert cache.fetch(tokens, room=10_001) is not None
         cache.put(tokens, state_of(model, tokens))
         assert len(cache) == others
         return compared

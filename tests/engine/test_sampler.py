@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from chatbridge.engine.sampler import LogitsSampler
+from chatbridge.engine.sampler import LogitsSampler, draw_token
 from chatbridge.errors import BackendError
 from chatbridge.sampling import Sampling
 
@@ -94,6 +94,7 @@ def check(logits: Sequence[float], options: Sampling, seen: Sequence[int] = ()) 
         {},
         {"logit_bias": {1: -4.0, 6: 5.0}},
         {"repeat_penalty": 1.5},
+        {"repeat_penalty": 2.0},
         {"repeat_penalty": 0.5},
         {"presence_penalty": 1.2},
         {"frequency_penalty": 0.4},
@@ -212,3 +213,31 @@ def test_tokens_come_as_often_as_their_probabilities_say(options: dict[str, obje
     assert chi_square(draws(LogitsSampler(chosen), 10_000), expected) < CRITICAL
     first = [LogitsSampler(plain(seed=seed, **options)).sample(LOGITS) for seed in range(5_000)]
     assert chi_square(first, expected) < CRITICAL
+
+
+def test_where_no_share_is_asked_for_nothing_is_left_out_however_unlikely() -> None:
+    ids, _ = LogitsSampler(plain()).probabilities(np.array([0.0, -50.0, -90.0]))
+    assert ids.tolist() == [0, 1, 2]
+
+
+def test_what_cannot_come_does_not_spoil_what_is_typical() -> None:
+    ids, chances = LogitsSampler(plain(typical_p=0.9)).probabilities(np.array([0.0, 0.0, -math.inf]))
+    assert (ids.tolist(), chances.tolist()) == ([0, 1], [0.5, 0.5])
+
+
+def test_where_chances_are_rounded_to_less_than_one_the_last_is_drawn() -> None:
+    for chances in ([0.0, 0.0], [1e-30, 1e-30]):
+        assert draw_token(np.array([5, 7]), np.array(chances), seed=3, drawn=0) == 7
+
+
+def test_a_seed_draws_the_same_in_every_version() -> None:
+    assert draws(LogitsSampler(plain(seed=7)), 12) == [5, 5, 1, 1, 1, 4, 1, 1, 1, 1, 5, 1]
+
+
+@pytest.mark.parametrize("shift", [-1e6, 1e6])
+def test_how_large_all_logits_are_makes_no_difference(shift: float) -> None:
+    for options in (plain(top_p=0.8), plain(typical_p=0.6), plain(min_p=0.1)):
+        ids, chances = LogitsSampler(options).probabilities(LOGITS)
+        again, same = LogitsSampler(options).probabilities(LOGITS + shift)
+        assert again.tolist() == ids.tolist()
+        assert same.tolist() == pytest.approx(chances.tolist(), rel=1e-6)

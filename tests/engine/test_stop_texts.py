@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 from hypothesis import given
@@ -59,3 +60,18 @@ def _comparisons(size: int) -> int:
     assert StopTexts(["a" * (size // 2) + "b"]).find(Answer("a" * size)) is None
     assert counted >= size
     return counted
+
+
+def test_all_short_texts_are_found_in_all_answers_of_eight_letters() -> None:
+    answers = ["".join(letters) for letters in product("ab", repeat=8)]
+    for length in range(1, 6):
+        for stop in map("".join, product("ab", repeat=length)):
+            for answer in answers:
+                at = answer.find(stop)
+                assert StopTexts([stop]).find(answer) == (None if at < 0 else at), (stop, answer)
+
+
+def test_what_comes_after_one_was_found_is_looked_at_anew() -> None:
+    texts = StopTexts(["ab"])
+    assert (texts.find("xab"), texts.begun) == (1, 0)
+    assert (texts.find("b"), texts.find("ab")) == (None, 0)

@@ -111,3 +111,64 @@ def test_setting_up_sends_everything_one_way() -> None:
     logging.getLogger("chatbridge").debug("not this")
     (line,) = stream.getvalue().splitlines()
     assert json.loads(line)["message"] == f"POST {HIDDEN}"
+
+
+def lines_of(kind: str, level: int, name: str) -> list[str]:
+    """What an error of a logger comes to."""
+    stream = io.StringIO()
+    set_up(kind, level, Redactor(), stream)  # type: ignore[arg-type]
+    try:
+        raise ConnectionError("gone\nfor good")
+    except ConnectionError as error:
+        logging.getLogger(name).error("polling of %s failed", "b", exc_info=error)
+    return stream.getvalue().splitlines()
+
+
+def test_a_librarys_trouble_is_one_line_unless_everything_is_asked_for() -> None:
+    (line,) = lines_of("text", logging.INFO, "telegram.ext.Updater")
+    assert line.endswith(" ERROR telegram.ext.Updater: polling of b failed: ConnectionError: gone for good")
+    assert len(lines_of("text", logging.DEBUG, "telegram.ext.Updater")) > 3
+    assert len(lines_of("text", logging.INFO, "telegrams")) > 3
+    ours = lines_of("text", logging.INFO, "chatbridge.x")
+    assert "Traceback" in ours[1]
+    assert all(line.startswith("    ") for line in ours[1:]), "only a record begins at the edge"
+    (line,) = lines_of("json", logging.INFO, "chatbridge.x")
+    assert json.loads(line)["error"].startswith("Traceback")
+
+
+def test_where_everything_is_asked_for_each_request_is_told_of() -> None:
+    stream = io.StringIO()
+    set_up("text", logging.DEBUG, Redactor(), stream)
+    logging.getLogger("httpx").info("a request")
+    logging.getLogger("httpcore").debug("its bytes")
+    set_up("text", logging.INFO, Redactor(), stream)
+    logging.getLogger("httpx").info("none")
+    logging.getLogger("httpx").warning("trouble")
+    assert [line.rpartition(": ")[2] for line in stream.getvalue().splitlines()] == [
+        "a request",
+        "its bytes",
+        "trouble",
+    ]
+
+
+def test_what_is_told_besides_keeps_its_kind() -> None:
+    told = record("x", count=3, share=0.5, good=True, who=["a"], nobody=None)
+    fields = json.loads(JsonFormatter(Redactor()).format(told))
+    found = [fields[key] for key in ("count", "share", "good", "who", "nobody")]
+    assert found == [3, 0.5, True, "['a']", "None"]
+
+
+def test_a_secret_has_four_characters_at_least_and_is_found_wherever_it_is() -> None:
+    redactor = Redactor()
+    redactor.learn(["abc", "wxyz", "wxyz12"])
+    assert redactor("abc wxyz wxyz12") == f"abc {HIDDEN} {HIDDEN}"
+
+    class Many(Options):
+        by_name: dict[str, SecretStr]
+        some: list[SecretStr]
+        inside: Account
+
+    hidden = [SecretStr(word) for word in ("dict-word", "list-word")]
+    options = Many(by_name={"a": hidden[0]}, some=[hidden[1]], inside=Account(password=SecretStr("in-word")))
+    settings = Settings({}, {}, store=None, bots={"b": BotSettings("b", "x", options)})  # type: ignore[arg-type]
+    assert set(secrets_of(settings)) == {"dict-word", "list-word", "in-word"}

@@ -21,7 +21,7 @@ CPU = "sys/devices/system/cpu"
 
 def machine(root: Path, monkeypatch: pytest.MonkeyPatch, allowed: Sequence[int], files: Mapping[str, str]) -> Path:
     """A system with these files, on which this process may use the `allowed` threads of the processor."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(allowed))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set() if pid else set(allowed))
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +52,13 @@ ROCK = {
 FAVOURED = {f"{CPU}/cpu{cpu}/cpufreq/cpuinfo_max_freq": "4900000" if cpu in (2, 3) else "4700000" for cpu in range(4)}
 """Two cores of four may be clocked a little higher."""
 
+UNTOLD = {f"{CPU}/cpu{cpu}/cpu_capacity": "0" for cpu in range(4)}
+"""A system that tells nothing of what its cores do."""
+
+
+def clocked(*speeds: int) -> dict[str, str]:
+    return {f"{CPU}/cpu{cpu}/cpufreq/cpuinfo_max_freq": str(speed) for cpu, speed in enumerate(speeds)}
+
 
 @linux
 @pytest.mark.parametrize(
@@ -67,6 +74,12 @@ FAVOURED = {f"{CPU}/cpu{cpu}/cpufreq/cpuinfo_max_freq": "4900000" if cpu in (2, 
         (ROCK, range(4), 4, "one for each core"),
         (FAVOURED, range(4), 4, "one for each core"),
         ({}, range(3), 3, "one for each core"),
+        (clocked(1000, 1000, 800, 800), range(4), 4, "one for each core"),
+        (clocked(1000, 1000, 799, 799), range(4), 2, "one for each large core; 2 threads are on small ones"),
+        ({**clocked(9, 9, 1, 1), **UNTOLD}, range(4), 2, "one for each large core; 2 threads are on small ones"),
+        (clocked(9, 9, 1), range(4), 4, "one for each core"),
+        ({**RYZEN, "sys/fs/cgroup/cpu.max": "400000 100000"}, range(8), 4, "one for each core, which has 2 threads"),
+        ({**RYZEN, "sys/fs/cgroup/cpu.max": "350000 100000"}, range(8), 3, "a control group allows 3.5 cores"),
     ],
 )
 def test_each_large_core_gets_one_thread(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from chatbridge.operations import monitor
 from chatbridge.operations.lag import INTERVAL, KEPT, LINGER, QUIET, LoopLag
 from chatbridge.operations.metrics import Metrics
 from chatbridge.operations.monitor import Page, serving
-from chatbridge.operations.service import _health
+from chatbridge.operations.service import _health, _metrics
 from chatbridge.testing import (
     FakeService,
     Fault,
@@ -79,12 +80,13 @@ async def test_lag_is_forgotten_after_a_minute_and_counted_in_shares() -> None:
     assert lag.worst < 0.001
     lag = await watched([*[0.0] * 98, 0.2, 0.3])
     assert lag.quantile(0.5) < 0.001
+    assert lag.quantile(1.0) == pytest.approx(0.3)
     assert lag.quantile(0.98) == pytest.approx(0.2)
     assert LoopLag().quantile(0.99) == LoopLag().worst == 0.0
 
 
 def test_lag_is_sampled_only_while_there_is_something_to_do() -> None:
-    async def main() -> tuple[int, int, int]:
+    async def main() -> tuple[int, int, int, int]:
         lag, stirred = LoopLag(), asyncio.Event()
         working = False
         watching = asyncio.create_task(lag.run(stirred, lambda: working))
@@ -96,14 +98,16 @@ def test_lag_is_sampled_only_while_there_is_something_to_do() -> None:
         samples = len(lag._samples)
         working = False
         await LoopClock().sleep(LINGER + 1)
+        lingered = len(lag._samples) - samples
         before = wakeups()
         await LoopClock().sleep(1000)
         watching.cancel()
-        return asleep, samples, wakeups() - before
+        return asleep, samples, lingered, wakeups() - before
 
-    asleep, samples, asleep_again = run_virtually(main())
+    asleep, samples, lingered, asleep_again = run_virtually(main())
     assert asleep < 10
     assert samples == pytest.approx(50 / INTERVAL, abs=2)
+    assert lingered == pytest.approx(LINGER / INTERVAL, abs=2)
     assert asleep_again < 10
 
 
@@ -305,3 +309,27 @@ async def test_the_monitor_reads_no_body_and_keeps_nobody(monkeypatch: pytest.Mo
             assert (await reader.read()).endswith(b"fine")
             writer.close()
         assert (await said(b"GET /healthz HTTP/1.1\r\n\r\n")).endswith(b"fine")
+
+
+async def test_health_tells_in_numbers_how_it_is(tmp_path: Path) -> None:
+    async with bridge_with(scripted(ScriptedBackend("Yes.")), tmp_path / "db") as bridge:
+        page = _health(bridge, await watched([0.0, 0.123456, 0.01]))
+        assert page.status == "200 OK"
+        assert json.loads(page.body) == {
+            "status": "ok",
+            "bots": {},
+            "models": [],
+            "model_states": {},
+            "in_hand": 0,
+            "damaged_rows": 0,
+            "event_loop_lag_seconds": 0.1235,
+        }
+
+
+def test_without_the_library_of_metrics_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    metrics, missing = _metrics(LoopLag())
+    assert (metrics, missing) == (None, "metrics need prometheus-client: pip install 'chatbridge[metrics]'")
+    monkeypatch.undo()
+    metrics, missing = _metrics(LoopLag())
+    assert (metrics is None, missing) == (False, "")

@@ -15,7 +15,7 @@ from chatbridge import Author, Channel, ChannelSettings, Message, ReplyStream
 from chatbridge.prompts.clean_up import cleaned, cleaned_chunks
 from chatbridge.prompts.segments import Text
 from chatbridge.testing import ScriptedBackend, bridge_with, scripted
-from chatbridge.types import Chunk, Finish, Reply, Usage
+from chatbridge.types import Chunk, Finish, Reply, Usage, Waiting
 
 RECORDED = json.loads(Path("tests/fixtures/chatglm/reference.json").read_text("utf-8"))["process_response"]
 ANSWERS = st.lists(st.sampled_from([*",!:;?[] \n中文好aZ1", "[[训练时间]]", "[[训练"]), max_size=14)
@@ -67,11 +67,22 @@ async def test_an_answer_that_goes_on_knows_what_it_follows() -> None:
 
 async def test_only_what_may_change_is_held_back() -> None:
     async def chunks() -> AsyncGenerator[Chunk, None]:
-        for piece in ("你好", ",", "世界", "[", "a]", "thought"):
+        yield Chunk(waiting=Waiting(2))
+        for piece in ("你好", ",", "世界", "[", "a]", "thought", "好[[训练时间]]", "[[训练时间]", "]"):
             yield Chunk(piece, thinking=piece == "thought")
 
-    shown = [chunk.text async for chunk in cleaned_chunks(chunks())]
-    assert shown == ["你好", "，世界", "[a]", "thought"]
+    shown = [chunk async for chunk in cleaned_chunks(chunks())]
+    assert [chunk.text for chunk in shown] == ["", "你好", "，世界", "[a]", "thought", "好2023年", "2023年"]
+    assert shown[0] == Chunk(waiting=Waiting(2))
+
+
+async def test_thoughts_are_kept_as_they_were() -> None:
+    async def chunks() -> AsyncGenerator[Chunk, None]:
+        yield Chunk(finish=Finish("end", Reply("好,", (1,), "", "glm", "so,"), Usage()))
+
+    (last,) = [chunk async for chunk in cleaned_chunks(chunks())]
+    assert last.finish is not None
+    assert last.finish.reply == Reply("好，", thoughts="so,")
 
 
 async def test_a_bot_shows_and_keeps_what_was_put_right(tmp_path: Path) -> None:

@@ -126,3 +126,52 @@ def test_a_persona_is_no_other_template() -> None:
     assert said(librarian, info("alpaca-7b")) == ""
     assert "'alpaca-lora'" in said(librarian, info("alpaca-lora"))
     assert said(presets()["rwkv-raven-alice"], info("RWKV-4-Raven", {}, bos=None)) == ""
+
+
+def test_a_model_without_an_end_token_is_told_of_that_where_the_template_writes_one_alone() -> None:
+    turns = Template(user="{token:<|im_start|>}{text}\n", assistant="B: {text}{token:<|im_end|>}", stop=["\n"])
+    assert "error:" not in said(turns, info("x", CHATML, eos=(), bos=None))
+
+
+def test_a_gap_between_turns_is_a_warning_with_a_remedy() -> None:
+    told = said(Template(user="{text}; \n", assistant="{text}; \n", stop=["x"], begin="{bos}"), info())
+    (line,) = told.splitlines()
+    assert line.startswith("warning: between two turns the template writes only '; \\n', which people can write")
+    assert " -> give `user` and `assistant` a header" in line
+
+
+def test_control_tokens_are_compared_by_their_ids_and_texts_as_a_whole() -> None:
+    source = "{{ bos_token }}{% for m in messages %}{{ m.role + ': ' + m.content + '</s>' }}{% endfor %}" \
+             "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"  # fmt: skip
+    model = info("x", chat_template=source)
+    mine = Template(
+        begin="{bos}",
+        system_turn="system: {text}{eos}",
+        user="user: {text}{eos}",
+        assistant="assistant: {text}{eos}",
+    )
+    assert "otherwise" not in said(mine, model), "</s> is the end token by another name"
+    other = mine.model_copy(update={"generate": "Well, "})
+    assert "otherwise" in said(other, model)
+    other = mine.model_copy(update={"begin": "{bos}Hi. "})
+    assert "otherwise" in said(other, model)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "preset"),
+    [
+        ("rwkv", 65525, "rwkv-world"),
+        ("rwkv", 65524, "rwkv-raven"),
+        ("rwkv-4-world", 50277, "rwkv-world"),
+        ("hello-world", 65536, None),
+    ],
+)
+def test_world_models_of_rwkv_are_known_by_their_vocabulary_or_name(name: str, rows: int, preset: str | None) -> None:
+    assert suggest_preset(info(name, {}, bos=None, vocab_size=rows)) == preset
+
+
+def test_the_models_own_template_goes_before_all_and_its_tokens_before_its_name() -> None:
+    assert suggest_preset(info("alpaca", CHATML)) == "chatml"
+    assert suggest_preset(info("alpaca", CHATML, chat_template="x")) == "model"
+    assert suggest_preset(info("alpaca", {"<|im_start|>": 1})) == "alpaca", "one of two tokens says nothing"
+    assert suggest_preset(info("GLM_130B", GLM)) == "glm-130b"

@@ -130,3 +130,11 @@ async def test_whatever_is_given_what_stays_fits_and_ends_alike(lengths: list[in
     assert fitted.turns[0].role == "user"
     again = await fit(turns, count=letters, context_length=room + 5, reserve=5, start=fitted.start)
     assert again == fitted
+
+
+async def test_where_no_room_is_left_at_all_it_says_so() -> None:
+    turns = [Turn("user", "old"), Turn("assistant", "x"), Turn("user", "x" * 5)]
+    with pytest.raises(PromptTooLong, match="5 tokens long, and 0 fit: the context has 40, of which 50"):
+        await fit(turns, count=letters, context_length=40, reserve=50)
+    with pytest.raises(PromptTooLong, match="5 tokens long, and 0 fit"):
+        await fit(turns, count=letters, context_length=40, reserve=40)

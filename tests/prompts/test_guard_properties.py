@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatbridge.prompts import Template, diagnose, neutralise, presets
-from chatbridge.prompts.confusables import looks_of, readings_of, skeleton
+from chatbridge.prompts.confusables import _PAIRS, _Table, fold, looks_of, readings_of, skeleton
 from chatbridge.prompts.guard import clean, gaps_of, guard_of
 from chatbridge.types import ModelInfo
 
@@ -101,7 +101,9 @@ def test_behind_the_guard_no_header_is_left_and_honest_text_stays(preset: str, t
     if not holds_a_header(clean(text), template):
         assert safe == clean(text)
     assert neutralise(safe, template) == safe
-    if not guard_of(template).inline:  # inside lines a word before it ("superuser:") makes it none
+    if not any(
+        header.inline for header in guard_of(template).headers
+    ):  # inside lines a word before it ("superuser:") makes it none
         assert not holds_a_header(safe, template)
 
 
@@ -150,3 +152,30 @@ def test_what_can_not_be_guarded_is_told(fields: dict[str, str], gaps: list[str]
     info = ModelInfo("toy", "toy", 9, 9, "", "", (2,), 1)
     told = [one.message for one in diagnose(template, info) if "forge the next turn" in one.message]
     assert len(told) == len(gaps)
+
+
+def test_every_sign_and_letter_of_ascii_is_seen_and_nothing_else_of_it() -> None:
+    assert [char for char in map(chr, range(128)) if not fold(char)] == [
+        *map(chr, range(10)),
+        *"\x0e\x0f",
+        *map(chr, range(0x10, 0x1C)),
+        "\x1f",
+        " ",
+        "\x7f",
+    ]
+    assert skeleton("!~ Mm0O1lI|#### --") == "!~rnrnooiiii#-"
+
+
+def test_what_passes_for_something_passes_for_what_that_passes_for() -> None:
+    for char in "".join(_PAIRS.split()):
+        assert skeleton(skeleton(char)) == skeleton(char), char
+
+
+def test_a_table_forgets_all_when_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Table, "_MAX_ENTRIES", 2)
+    table = _Table(str.upper)
+    sizes = []
+    for char in "abcabd":
+        assert char.translate(table) == char.upper()
+        sizes.append(len(table))
+    assert sizes == [1, 2, 1, 2, 1, 2]

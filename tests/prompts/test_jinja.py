@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts import Prompt, Special, Template, Text, Tokens, presets, render
+from chatbridge.prompts.guard import Guard
+from chatbridge.prompts.headers import Header
+from chatbridge.prompts.jinja import _size, _Vocabulary, learn
 from chatbridge.types import ModelInfo, Reply, Turn
 
 SPECIALS = {"<s>": 1, "</s>": 2, "<|im_start|>": 3, "<|im_end|>": 4, "<|im": 5, "<|eot|>": 6, "<think>": 7}
@@ -188,3 +191,39 @@ def test_nothing_can_be_forged(name: str, hostile: list[str], data: st.DataObjec
 
 def ours(part: object) -> tuple[object, ...]:
     return (part,) if isinstance(part, Text) and part.origin == "template" else ()
+
+
+def test_the_token_behind_a_system_text_or_a_message_ends_no_answer() -> None:
+    source = (
+        "{% for m in messages %}{{ m.content }}"
+        "{{ {'system': '<sys>', 'user': '<u>', 'assistant': '<end>'}[m.role] }}{% endfor %}"
+    )
+    model = ModelInfo("x", "", 9, 9, "", "", (), specials={"<sys>": 1, "<u>": 2, "<end>": 3})
+    assert learn(source, model)[1] == ("<end>",)
+
+
+def test_the_room_that_learned_templates_take_is_known() -> None:
+    vocabulary = _Vocabulary(None, (), (("<a>", 1), ("<b>", 2)))
+    size = _size(("x" * 1000, vocabulary, ("y" * 500,)), (Guard((Header("z" * 100),)), ()))
+    assert 4 * 1600 < size < 4 * 1600 + 2000
+
+
+def test_each_side_of_a_content_is_stripped_where_the_template_does_it() -> None:
+    source = "{% for m in messages %}<{{ m.content.lstrip() if loop.first else m.content.rstrip() }}>{% endfor %}"
+    turns = [Turn("user", " a "), Turn("assistant", " b "), Turn("user", " c ")]
+    assert flat(render(presets()["model"], turns, info=info(source)).prompt) == "<s><a >< b>< c>"
+
+
+def test_a_system_text_before_a_first_answer_stands_in_a_message_where_no_system_text_is_taken() -> None:
+    turns = [Turn("system", "Be kind."), Turn("assistant", "Welcome"), Turn("user", "a")]
+    rendered = render(presets()["model"], turns, info=info(STRICT))
+    assert flat(rendered.prompt) == "<s>[INST] Be kind. [/INST] Welcome</s>[INST] a [/INST]"
+    assert "takes no system text" in rendered.notes[0]
+
+
+def test_the_names_of_begin_and_end_are_the_models_own_tokens() -> None:
+    source = "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}</s>{% endfor %}"
+    prompt = prompt_of(source, Turn("user", "a"))
+    assert prompt == (Special("bos"), Text("a", "person"), Special("eos"), Special("</s>"))
+    bare = ModelInfo("toy", "llama", 99, 99, "f", "v", (), None, chat_template=source)
+    assert render(presets()["model"], [Turn("user", "a")], info=bare).prompt == (Text("a", "person"), Text("</s>"))

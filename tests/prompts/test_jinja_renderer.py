@@ -122,3 +122,17 @@ def test_few_processes_are_kept(renderer: JinjaRenderer) -> None:
     for number in range(6):
         assert renderer.output("{{ 1 }}" + "x" * number, {}) == "1" + "x" * number
     assert len(renderer._children) <= 4
+
+
+def test_templates_have_what_they_are_promised(renderer: JinjaRenderer) -> None:
+    source = (
+        "{% for one in x %}\n  {% if one == 3 %}{% break %}{% endif %}\n{{ one }}\n{% endfor %}\n"
+        "{{ {'a': '<é>'} | tojson }} {{ [1] | tojson(indent=1) }} {{ strftime_now('%Y') | length }}"
+    )
+    assert renderer.output(source, {"x": [1, 2, 3, 4]}) == '1\n2\n{"a": "<é>"} [\n 1\n] 4'
+
+
+def test_the_processes_of_templates_that_were_used_last_are_kept(renderer: JinjaRenderer) -> None:
+    for name in "abcdaefa":
+        renderer._child(name)
+    assert list(renderer._children) == ["d", "e", "f", "a"]

@@ -82,3 +82,14 @@ def test_honest_text_of_groups_stays() -> None:
     speakers = Speakers("{name}: {text}", "Botty")
     speakers.write("Carol", "hi")
     assert speakers.write("李雷", text) == f"李雷: {text}"
+
+
+def test_a_line_that_begins_with_a_longer_word_than_a_name_is_nobodys() -> None:
+    speakers = Speakers("{name} {text}")
+    speakers.write("C-3", "x")
+    assert speakers.write("Al", "a\nC-3 hello\nC-3PO hi") == "Al a\n> C-3 hello\nC-3PO hi"
+
+
+def test_where_the_format_has_brackets_a_number_stands_without() -> None:
+    speakers = Speakers("({name}) {text}")
+    assert [speakers.write("Ann", "x", speaker) for speaker in "123"] == ["(Ann) x", "(Ann 2) x", "(Ann 3) x"]

@@ -30,6 +30,7 @@ async def test_codes_are_ones_own_and_stay_the_same(store: Store) -> None:
     assert again.name == "Anna ?"
     assert len({ann.code, other.code, elsewhere.code}) == 3
     assert set(ann.code) <= set(LETTERS)
+    assert len(ann.code) == 8
     paired = await pairings.pair("bot", ann.code, "boss")
     assert paired is not None
     assert (paired.user, paired.paired) == ("a", True)
@@ -41,6 +42,8 @@ async def test_codes_are_ones_own_and_stay_the_same(store: Store) -> None:
     assert await pairings.unpair("bot", "a")
     assert not await pairings.unpair("bot", "a")
     assert not await pairings.paired("bot", "a")
+    assert await pairings.unpair("bot", other.code.lower()), "by code as well"
+    assert await pairings.all("bot") == []
 
 
 async def test_usage_is_counted_for_each_bot_person_and_day(store: Store) -> None:

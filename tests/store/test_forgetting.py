@@ -277,3 +277,100 @@ async def group_alone(store: Store) -> None:
     asked = await store.append(talk.id, "user", SECRET, parent=None, name="Ann", author="111", service_id="1")
     answer = await store.append(talk.id, "assistant", "a zeppelin?", parent=asked.id)
     await store.append(talk.id, "assistant", "your zeppelin!", parent=answer.id)
+
+
+async def damaged(store: Store, origin: str, **row: object) -> int:
+    """Put a row with the damaged ones; its id there."""
+    insert = "INSERT INTO damaged (origin, reason, kept, mended, created) VALUES (?, '', ?, 0, 0)"
+    return await store.transaction(lambda db: db.execute(insert, (origin, json.dumps(row))).lastrowid or 0)
+
+
+async def test_rows_that_can_not_be_read_go_with_the_conversation_that_they_are_of(store: Store) -> None:
+    id, nodes = await group(store, "room/111")
+    other, theirs = await group(store, "elsewhere/222")
+    gone = [
+        await damaged(store, "nodes", id=99, conversation=id),
+        await damaged(store, "nodes", id=theirs[0], conversation=other),
+        await damaged(store, "conversations", id=id),
+        await damaged(store, "messages", node=theirs[1]),
+    ]
+    stay = [
+        await damaged(store, "nodes", id=theirs[2], conversation=other),
+        await damaged(store, "conversations", id=other),
+        await damaged(store, "conversations", id=theirs[0], conversation=id),
+        await damaged(store, "usage", id=nodes[0]),
+        await damaged(store, "messages", node=theirs[3]),
+    ]
+    done = await forget(store, "111")
+    assert (done.conversations, done.damaged_rows) == (1, len(gone))
+    left = await store.transaction(lambda db: db.execute("SELECT id FROM damaged ORDER BY id").fetchall())
+    assert [id for (id,) in left] == stay
+
+
+async def test_in_a_conversation_of_their_own_nobody_else_is_asked_about(store: Store) -> None:
+    await group(store, "room/111")
+    done = await forget(store, "111")
+    assert (done.conversations, done.messages, done.blanked, done.quotes, done.shared) == (1, 4, 0, 0, 0)
+
+
+async def test_where_all_that_others_said_was_deleted_a_conversation_goes_whole(store: Store) -> None:
+    await group(store)
+    assert await MessageIndex(store).remove("bot", "room", "2")
+    done = await forget(store, "111")
+    assert (done.conversations, done.messages, done.shared) == (1, 4, 0)
+
+
+async def test_without_an_id_those_of_the_same_name_are_counted(store: Store) -> None:
+    talk = await store.conversation("bot", "room")
+    mine = await store.append(talk.id, "user", "hi", parent=None, name="Ann", author="111")
+    for name, author in (("Ann", ""), ("Ann", "222"), ("Ben", ""), ("", "")):
+        await store.append(talk.id, "user", "long ago", parent=mine.id, name=name, author=author)
+    await store.append(talk.id, "user", "taken back", parent=None, name="Ann", service_id="9", channel="room")
+    assert await MessageIndex(store).remove("bot", "room", "9")
+    await UsageLog(store).add("bot", Author("111", ""), "2026-01-01", 5)
+    assert (await forget(store, "111")).nameless == 1
+
+
+async def test_the_ids_of_a_channels_messages_go_also_where_they_show_what_stays(store: Store) -> None:
+    _, nodes = await group(store, "elsewhere")
+    index = MessageIndex(store)
+    await index.note("bot", "555", "forwarded", nodes[2])
+    await forget(store, "555")
+    assert await index.find("bot", "555", "forwarded") is None
+    assert await index.find("bot", "elsewhere", "2") is not None
+
+
+async def test_a_waiting_message_that_can_not_be_read_stays_where_only_a_part_of_it_is_the_id(store: Store) -> None:
+    inbox, room = Inbox(store), Channel("room", kind="group")
+    for id in "12":
+        assert await inbox.add("bot", Message(id, room, BEN, "about 111")) is not None
+    await store.execute("UPDATE inbox SET message = '{\"author\": 111' WHERE id = 1")
+    await store.execute("UPDATE inbox SET message = '[\"111\"]' WHERE id = 2")
+    assert (await forget(store, "111")).box_rows == 0
+
+
+async def test_what_loses_a_quote_is_still_found_by_letters_of_any_script(store: Store) -> None:
+    hua = Author("华", "华")
+    await group(store)
+    room = Channel("room", kind="group")
+    assert await Inbox(store).add("bot", Message("8", room, hua, "is that so?", quoted=SECRET)) is not None
+    assert (await forget(store, "111")).quotes == 2
+    assert (await forget(store, "华")).box_rows == 1
+
+
+async def test_however_few_messages_are_emptied_together_none_is_left_out(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forgetting, "CHUNK", 2)
+    talk = await store.conversation("bot", "room")
+    parent = (await store.append(talk.id, "user", "and I", parent=None, name="Ben", author="222")).id
+    for number in range(5):
+        parent = (await store.append(talk.id, "user", f"{number}", parent=parent, name="Ann", author="111")).id
+    assert (await forget(store, "111")).blanked == 5
+    assert [node.text for node in await store.path(talk.id)] == ["and I"]
+    assert await store.transaction(lambda db: db.execute("PRAGMA freelist_count").fetchone()) == (0,)
+
+
+def test_a_message_that_is_nothing_but_a_quote_is_empty_without_it() -> None:
+    assert without_quote("> one\n> two", {1.0: {"one\ntwo"}}) == ""
+    assert without_quote("> \nyes", {1.0: {"one"}}) is None

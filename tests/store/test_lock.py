@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sqlite3
 import stat
@@ -16,6 +17,7 @@ import pytest
 
 from chatbridge.errors import StoreError, StoreFull, StoreInUse
 from chatbridge.store import Inbox, Store
+from chatbridge.store.private import private_folder
 from chatbridge.store.queue import Queue
 from chatbridge.store.schema import MIGRATIONS
 from chatbridge.types import Author, Channel, Message
@@ -93,6 +95,8 @@ async def test_beside_its_holder_it_can_be_read_and_what_was_given_up_put_back(t
         '{"host": 7, "config": {}}',
         "[" * 100_000,
         '{"host": "\\u001b["}',
+        '{"host": "", "config": ""}',
+        '["pid", 5]',
     ],
 )
 async def test_whatever_a_locks_file_says_its_holder_is_told_of_in_one_line(tmp_path: Path, said: str) -> None:
@@ -102,8 +106,16 @@ async def test_whatever_a_locks_file_says_its_holder_is_told_of_in_one_line(tmp_
         with pytest.raises(StoreInUse, match="in use by another program: a process that is just starting") as refused:
             await Store.open(tmp_path / "db")
         assert str(refused.value).isprintable()
+        assert "starting. Two would" in str(refused.value)
     finally:
         await store.aclose()
+
+
+async def test_who_takes_the_lock_writes_over_all_that_another_has_said(tmp_path: Path) -> None:
+    (tmp_path / "store.lock").write_text("x" * 5000)
+    store = await Store.open(tmp_path / "store")
+    assert json.loads((tmp_path / "store.lock").read_text())["pid"] == os.getpid()
+    await store.aclose()
 
 
 async def test_a_lock_whose_file_says_nothing_holds_as_well(tmp_path: Path) -> None:
@@ -295,6 +307,8 @@ async def test_its_files_are_for_their_owner_alone(
         if before is not None:
             old_store(tmp_path / "store")
             (tmp_path / "store").chmod(before)
+            for beside in ("store-wal", "store-shm"):  # as a program leaves them that was killed
+                (tmp_path / beside).touch(before)
         store = await Store.open(tmp_path / "store")
         await Inbox(store).add("bot", message())
         modes = modes_in(tmp_path)
@@ -303,3 +317,29 @@ async def test_its_files_are_for_their_owner_alone(
         os.umask(mask)
     assert modes == dict.fromkeys(("store", "store-wal", "store-shm", "store.lock"), 0o600)
     assert ("could be read by others" in caplog.text) == (before is not None)
+
+
+@posix
+def test_a_folder_of_ones_own_is_made_with_those_above_it_and_one_that_is_there_stays(tmp_path: Path) -> None:
+    mask = os.umask(0)
+    try:
+        (tmp_path / "there").mkdir(0o755)
+        for _ in range(2):
+            private_folder(tmp_path / "there" / "a" / "b")
+    finally:
+        os.umask(mask)
+    folders = [tmp_path / "there", *(tmp_path / "there").rglob("*")]
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in folders] == [0o755, 0o700, 0o700]
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        private_folder(tmp_path / "file")
+
+
+async def test_an_upgrade_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    old_store(tmp_path / "store")
+    with closing(sqlite3.connect(tmp_path / "store")) as db:
+        db.execute("CREATE TABLE damaged (x)")
+    before = shape(tmp_path / "store")
+    with pytest.raises(StoreError, match="damaged already exists"):
+        await Store.open(tmp_path / "store")
+    assert shape(tmp_path / "store") == before

@@ -33,10 +33,13 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 async def test_what_moves_to_a_channel_that_has_a_conversation_is_an_earlier_one_there(store: Store) -> None:
     old, new = await store.conversation("bot", "old"), await store.conversation("bot", "new")
     other = await store.conversation("another bot", "old")
+    said = await store.append(old.id, "user", "hi", parent=None, service_id="1")
     await store.move("bot", lambda channel: "new" if channel == "old" else channel)
     assert (await store.conversation("bot", "new")).id == new.id
     assert {one.id for one in await store.conversations("bot", "new")} == {old.id, new.id}
     assert (await store.conversation("another bot", "old")).id == other.id
+    again = await store.append(old.id, "user", "another", parent=said.id, service_id="1")
+    assert again.id != said.id, "where it goes on, another message has that id"
 
 
 async def test_regenerate_edit_and_undo_lose_nothing(store: Store) -> None:

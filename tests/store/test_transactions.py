@@ -125,6 +125,7 @@ async def test_a_work_that_ends_by_an_iterators_end_keeps_nobody_waiting(store: 
     works = (store.transaction(lambda db: next(iter(()))), cursors.advance("bot", "a", 1))
     ended, beside = await asyncio.wait_for(asyncio.gather(*works, return_exceptions=True), 60)
     assert isinstance(ended, RuntimeError)
+    assert isinstance(ended.__cause__, StopIteration)
     assert beside is None
     assert await asyncio.wait_for(cursors.all("bot"), 60) == {"a": 1}
 

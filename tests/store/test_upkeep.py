@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from chatbridge.config import Keep
+from chatbridge.errors import StoreError
 from chatbridge.store import Inbox, MessageIndex, NewOutboxMessage, Outbox, Store, UsageLog, upkeep
 from chatbridge.store.upkeep import Upkeep
 from chatbridge.types import Author, Channel, Message
@@ -198,6 +199,7 @@ async def test_freed_pages_go_back_and_no_word_is_left_in_the_files(store: Store
     case = Case(store, Keep(conversations="1d"))
     case.clock.days = 2
     assert (await case.upkeep.round()).pages
+    assert not files_with(tmp_path, b"secret word")
     while await store.give_back(spare=0):
         pass
     assert await store.shrink_journal()
@@ -245,3 +247,116 @@ async def test_one_that_another_program_reads_is_used_as_it_is(
             assert not await store.shrink_journal()
         finally:
             await store.aclose()
+
+
+async def kept(store: Store, *rows: float) -> int:
+    """Answered messages that came so many days ago; how many SELECTs a round makes that keeps two days."""
+    inbox = Inbox(store)
+    for number, days in enumerate(rows):
+        item = await inbox.add("bot", Message(str(number), Channel("room"), ANN, "hi"))
+        assert item is not None
+        await inbox.finish(item.id)
+        await store.execute("UPDATE inbox SET created = created - ? WHERE id = ?", days * DAY, item.id)
+    statements: list[str] = []
+    assert store._connection is not None
+    store._connection.set_trace_callback(statements.append)
+    await Case(store, Keep(answered="2d")).upkeep.round()
+    return sum("AS finished FROM inbox" in one for one in statements)
+
+
+async def test_the_way_through_a_box_ends_where_nothing_is_old(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "CHUNK", 2)
+    assert await kept(store, 5, 5, 1, 1, 1, 1, 1, 1) == 2
+    assert len(await store.transaction(lambda db: db.execute("SELECT 1 FROM inbox").fetchall())) == 6
+
+
+async def test_however_few_rows_are_looked_at_together_all_that_is_old_goes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "CHUNK", 1)
+    usage = UsageLog(store)
+    for number in range(3):
+        await said(store, f"room{number}")
+        for bot in ("one", "two"):
+            await usage.add(bot, ANN, f"2020-01-0{number + 1}", 5)
+    case = Case(store, Keep(conversations="1d", usage="2d"))
+    case.clock.days = 3
+    deleted = await case.upkeep.round()
+    assert (deleted.conversations, deleted.messages, deleted.usage) == (3, 6, 6)
+
+
+async def test_a_step_does_as_much_as_its_time_allows(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "STEP_SECONDS", 60.0)
+    id = await said(store, "room", 100)
+    statements: list[str] = []
+    assert store._connection is not None
+    store._connection.set_trace_callback(statements.append)
+    await upkeep.delete_conversation(store, id)
+    assert statements.count("COMMIT") == 2, "and once more, to see that nothing is left"
+
+
+@pytest.mark.parametrize(
+    ("keep", "there"),
+    [
+        (Keep(answered="1d"), (2, 3, 1)),
+        (Keep(answered="forever", usage="2d"), (3, 2, 1)),
+        (Keep(answered="forever", conversations="1d"), (3, 3, 1)),
+    ],
+    ids=["boxes", "usage", "conversations"],
+)
+async def test_after_each_step_it_rests(
+    store: Store, monkeypatch: pytest.MonkeyPatch, keep: Keep, there: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(upkeep, "STEP_SECONDS", 0.0)
+    monkeypatch.setattr(upkeep, "CHUNK", 1)
+    outbox, usage = Outbox(store), UsageLog(store)
+    count = "SELECT (SELECT count(*) FROM outbox), (SELECT count(*) FROM usage), sum(leaving) FROM conversations"
+    for day, row in enumerate(await outbox.put("bot", "room", [NewOutboxMessage("delete", "m")] * 3), 1):
+        await outbox.delivered(row.id, "")
+        await usage.add("bot", ANN, f"2020-01-0{day}", 5)
+    id = await said(store, "room")
+    await store.execute("UPDATE conversations SET leaving = 1, current = 0, bot = '', channel = '' WHERE id = ?", id)
+    for room in ("one", "two"):
+        await store.start("bot", room)
+    resting = asyncio.ensure_future(Upkeep(store, lambda: keep, clock=Clock(3), pause=3600.0).round())
+    for _ in range(30):
+        left = await store.transaction(lambda db: db.execute(count).fetchone())
+    assert left == there
+    resting.cancel()
+
+
+async def test_the_messages_of_a_conversation_go_with_a_rest_between(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "STEP_SECONDS", 0.0)
+    monkeypatch.setattr(upkeep, "CHUNK", 1)
+    resting = asyncio.ensure_future(upkeep.delete_conversation(store, await said(store, "room", 3), 3600.0))
+    for _ in range(30):
+        (left,) = await store.transaction(lambda db: db.execute("SELECT count(*) FROM nodes").fetchone())
+    assert left == 2
+    resting.cancel()
+
+
+class Looking(Store):
+    """A store that counts how often somebody looks on."""
+
+    looks = 0
+
+    async def look_on(self) -> bool:
+        self.looks += 1
+        return self.looks < 3
+
+
+async def test_each_round_comes_an_hour_after_the_one_before_and_rows_are_looked_over_first(tmp_path: Path) -> None:
+    store, asked = await Looking.open(tmp_path / "looking.db"), []
+
+    def keep() -> Keep:
+        asked.append(store.looks)
+        raise StoreError("a mistake")
+
+    running = asyncio.ensure_future(Upkeep(store, keep, pause=0).run())
+    for _ in range(30):
+        await store.conversations()
+    assert (asked, running.done()) == ([3], False)
+    running.cancel()
+    await store.aclose()

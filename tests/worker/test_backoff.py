@@ -31,3 +31,9 @@ def test_chance_makes_waits_shorter_never_longer() -> None:
     backoff = Backoff(free=0, clock=lambda: 0.0, chance=lambda: 1.0)
     backoff.failed("it died")
     assert backoff.remaining() == 0.8
+
+
+def test_however_often_something_fails_the_wait_is_the_longest() -> None:
+    backoff = Backoff(clock=lambda: 0.0, chance=lambda: 0.0, failures=5000)
+    backoff.failed("it died")
+    assert backoff.remaining() == MOST

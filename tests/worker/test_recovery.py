@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from chatbridge.delivery.clock import LoopClock
 from chatbridge.engine.backend import Request
 from chatbridge.engine.engine import Engine
-from chatbridge.errors import BackendError, ModelLoadError, ModelUnavailable, WorkerDied
+from chatbridge.errors import BackendError, InvalidRequest, ModelLoadError, ModelUnavailable, WorkerDied
 from chatbridge.prompts.segments import Special, Text
 from chatbridge.sampling import Sampling
 from chatbridge.testing import run_virtually
 from chatbridge.testing.toy import ToyModel, ToyOptions, toy_backend
 from chatbridge.worker.backend import WorkerBackend
 from chatbridge.worker.backoff import Backoff
+from chatbridge.worker.protocol import Ping, ToWorker
 from chatbridge.worker.recovery import INNOCENT_SECONDS
 
 from .dying import HANG, POISON, TOKENIZER_POISON, FakeProcess, Machine
@@ -255,3 +256,73 @@ def test_a_hung_worker_is_noticed_and_said() -> None:
 
     states = run_virtually(main())
     assert "running" in states
+
+
+def test_what_a_worker_does_is_said_in_words(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> list[str]:
+        async with backend_on(Machine(kills=[5, 5, 5], eos_every=10**9)) as backend:
+            answer = asyncio.create_task(text_of(backend, ask("room", tokens=200)))
+            states = [backend.state]
+            while not answer.done():
+                await LoopClock().sleep(0.01)
+                if backend.state != states[-1]:
+                    states.append(backend.state)
+            return states
+
+    states = run_virtually(main())
+    assert states[0] == states[-1] == "running"
+    crashed = [state.removeprefix("crashed; ") for state in states if state != "running"]
+    assert crashed[0] == "started again in 1 s"
+    assert {"started again in 2 s", "being started again"} <= {*crashed}
+    told = [message for message in caplog.messages if "in a row" in message]
+    assert [message.partition(";")[0] for message in told] == [
+        "model toy failed 2 times in a row and is started again in 1 s",
+        "model toy failed 3 times in a row and is started again in 2 s",
+    ]
+    assert not any("one by one" in message for message in caplog.messages), "there is but one"
+
+
+def test_a_worker_that_is_silent_is_not_answering_and_then_ended() -> None:
+    class Silent(FakeProcess):
+        def send(self, message: ToWorker) -> None:
+            if not isinstance(message, Ping):
+                super().send(message)
+
+    async def main() -> tuple[set[str], int]:
+        machine, began = Machine(), 0
+
+        async def start() -> FakeProcess:
+            nonlocal began
+            began += 1
+            return Silent(machine, 10**9) if began == 1 else await machine.start()
+
+        backend = WorkerBackend(toy_backend, ToyOptions(), name="toy", start_process=start)
+        await backend.start()
+        request = ask("hi " + HANG)
+        answer = asyncio.create_task(text_of(backend, request))
+        states = set()
+        while began < 2:
+            await LoopClock().sleep(1)
+            states.add(backend.state)
+        backend.cancel(request.id)
+        assert await answer == ""
+        await backend.aclose()
+        return states, began
+
+    states, began = run_virtually(main())
+    assert {"running", "not answering"} <= states
+    assert began == 2
+
+
+def test_one_request_of_an_id_is_under_way_at_a_time() -> None:
+    async def main() -> None:
+        async with backend_on(Machine()) as backend:
+            request = ask("room")
+            first = asyncio.create_task(text_of(backend, request))
+            await LoopClock().sleep(0.05)
+            with pytest.raises(InvalidRequest, match="is on its way already"):
+                await text_of(backend, request)
+            assert await first == expected(request, Machine()) == await text_of(backend, request)
+            backend.cancel("nobody")
+
+    run_virtually(main())

@@ -145,6 +145,7 @@ def _plan(work: Pull) -> str:
 def _tell_what_it_is(source: str, folder: Path, output: Path | None, *, parts: bool) -> None:
     """What was fetched, by a look at it, and what to do with it. `parts`: only some files were wanted, which need be
     no whole model; else what is wrong with it is an error."""
+    from chatbridge.model_files.description import at
     from chatbridge.model_files.inspect import inspect_model
     from chatbridge.model_tools.fetching.catalogue import named
 
@@ -157,7 +158,8 @@ def _tell_what_it_is(source: str, folder: Path, output: Path | None, *, parts: b
             echo_error(str(error))
         return
     for problem in found.problems:
-        echo_problem(replace(problem, severity="note") if parts and problem.severity == "error" else problem)
+        severity = "note" if parts and problem.severity == "error" else problem.severity
+        echo_problem(replace(problem, severity=severity, message=at(found.path, problem.message)))
     if found.sound and found.backends:
         name = known.name if (known := named(source)) is not None and output is None else str(folder)
         echo(f"talk to it: chatbridge repl -m {shlex.quote(name)}")

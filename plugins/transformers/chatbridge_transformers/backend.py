@@ -27,7 +27,7 @@ def load(options: TransformersOptions, progress: Callable[[float, str], None]) -
     progress(0.0, "looking at the files")
     model_folder = folder.read(folder.locate(options.path, options.revision, progress))
     _use_threads(options.threads)
-    from chatbridge_transformers import adapters, describe, loading, tokenizer, ways
+    from chatbridge_transformers import adapters, describe, loading, products, tokenizer, ways
     from chatbridge_transformers.applying import Adapters
     from chatbridge_transformers.causal import Causal
     from chatbridge_transformers.model import TransformersModel
@@ -49,6 +49,7 @@ def load(options: TransformersOptions, progress: Callable[[float, str], None]) -
     rows = int(loaded.model.get_input_embeddings().weight.shape[0])
     _check_vocabulary(found, rows, own, [file for files in named.values() for file in files])
     ids = tokenizer.special_ids(found.tokenizer, loaded.folder, rows)
+    products.quicken(loaded.model)
     chosen = ways.choose(
         causal,
         batched=options.batched,

@@ -134,31 +134,31 @@ class Packed:
             raise UnfitError(f"its attention is given {min(unknown)}")
         number, rows.layer = rows.layer, None
         step.called += 1
-        out = query.new_empty((query.shape[2], query.shape[1], value.shape[3]))
+        # Of one token, the heads that share keys are computed like so many tokens: nothing is masked.
+        single = query[0].transpose(0, 1).unflatten(1, (key.shape[1], -1)).unsqueeze(1).unbind()
+        found = []
         for state, start, end in step.spans:
             keys, values = state.append(number, key[0, :, start:end], value[0, :, start:end])
-            own = query[0, :, start:end]
             count, total = end - start, keys.shape[1]
             if count == 1 and sliding_window is not None and total > sliding_window:
                 keys, values = keys[:, -sliding_window:], values[:, -sliding_window:]
+            if softcap is None and count == 1:
+                one = scaled_dot_product_attention(single[start], keys[None], values[None], scale=scaling)
+                found.append(one.flatten(1, 2))
+                continue
+            own = query[0, :, start:end]
             if softcap is not None:
                 seen = None if count == 1 else step.mask(count, total, sliding_window, own.device)
-                out[start:end] = _capped(own, keys, values, seen, scaling, softcap).transpose(0, 1)
-                continue
-            if count == 1:
-                # The heads of one token that share keys are computed like so many tokens: nothing is masked.
-                own = own.reshape(keys.shape[0], -1, own.shape[2])
-                found = scaled_dot_product_attention(own[None], keys[None], values[None], scale=scaling)
-                out[start] = found[0].reshape(out.shape[1:])
+                found.append(_capped(own, keys, values, seen, scaling, softcap).transpose(0, 1))
                 continue
             grouped = own.shape[0] != keys.shape[0]
             windowed = sliding_window is not None and total > sliding_window
             seen = None if count == total and not windowed else step.mask(count, total, sliding_window, own.device)
-            found = scaled_dot_product_attention(
+            several = scaled_dot_product_attention(
                 own[None], keys[None], values[None], seen, is_causal=seen is None, scale=scaling, enable_gqa=grouped
             )
-            out[start:end] = found[0].transpose(0, 1)
-        return out[None], None
+            found.append(several[0].transpose(0, 1))
+        return torch.cat(found)[None], None
 
 
 def _capped(own: Any, keys: Any, values: Any, seen: Any, scaling: float | None, softcap: float) -> Any:

@@ -84,14 +84,15 @@ class KvState:
 
     def append(self, number: int, keys: Any, values: Any) -> tuple[Any, Any]:
         """Write the new ones, [heads, tokens, size], behind the others; return all, [heads, all tokens, size]."""
-        end = self.length + keys.shape[1]
+        count = keys.shape[1]
+        end = self.length + count
         layer = self.layers.get(number)
         if layer is None or layer[0].shape[1] < end:
             layer = self._grown(layer, end, keys, values)
             self.layers[number] = layer
-        layer[0][:, self.length : end] = keys
-        layer[1][:, self.length : end] = values
-        return layer[0][:, :end], layer[1][:, :end]
+        layer[0].narrow(1, self.length, count).copy_(keys)
+        layer[1].narrow(1, self.length, count).copy_(values)
+        return layer[0].narrow(1, 0, end), layer[1].narrow(1, 0, end)
 
     def view(self, number: int) -> tuple[Any, Any]:
         """The keys and values of a layer so far."""

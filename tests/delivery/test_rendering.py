@@ -1,0 +1,171 @@
+"""What single pieces of Markdown become, where a text is cut, and what must not be cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from chatbridge import Attachment, Limits, MessageContent
+from chatbridge.delivery.chat import Button, Entity
+from chatbridge.delivery.content_json import from_json, to_json
+from chatbridge.delivery.contents import split_answer
+from chatbridge.delivery.discord_markdown import as_markdown
+from chatbridge.delivery.rendered import Hold, Rendered, Span, utf16_length
+from chatbridge.delivery.splitting import Fragment, split
+from chatbridge.delivery.tables import grid
+from chatbridge.delivery.telegram_entities import WORD_JOINER, as_entities
+
+RENDERERS = pytest.mark.parametrize("render", [as_markdown, as_entities])
+
+
+def texts(rendered: Rendered, limit: int) -> list[str]:
+    return [fragment.text for fragment in split(rendered, limit)]
+
+
+# --- where a text is cut ---------------------------------------------------------------------------------------------
+
+
+def test_after_so_many_messages_all_the_rest_is_one_more() -> None:
+    fragments = split(Rendered("one   " + " " * 40 + "two " * 9), 8, at_most=2)
+    assert [fragment.text for fragment in fragments if fragment.text] == ["one", "two two", "two " * 6 + "two"]
+    assert [fragment.text for fragment in split(Rendered("one two six"), 3, at_most=0)] == ["one two six"]
+
+
+def test_blanks_alone_are_a_message_of_nothing() -> None:
+    assert split(Rendered(" \n "), 5) == [Fragment(" \n ", "")]
+    assert split(Rendered(""), 5) == []
+
+
+def test_in_code_a_sentence_is_but_a_word_and_a_paragraph_but_a_line() -> None:
+    head = "x" * 30
+    code = (Span(30, 45, "pre"),)
+    assert texts(Rendered(head + "。bb cc dd ee ff", code), 40)[0] == head + "。bb cc dd"
+    assert texts(Rendered(head + "\n\nbb\ncc dd ee ff", code), 40)[0] == head + "\n\nbb"
+    assert texts(Rendered(head + "。bb cc dd ee ff"), 40)[0] == head + "。"
+
+
+def test_formats_that_begin_together_are_closed_and_opened_as_they_lie_in_each_other() -> None:
+    spans = (Span(0, 12, "b", "", "[", "]"), Span(0, 19, "a", "", "<", ">"), Span(0, 20, "c", "", "{", "}"))
+    found = texts(Rendered("one two six ten nine", spans), 10)
+    assert found == ["one ]>}", "{<[two ]>}", "{<[six >}", "{<ten nine"]
+
+
+def test_what_is_held_is_cut_only_where_nothing_else_helps() -> None:
+    text = "one two six ten"
+    assert texts(Rendered(text, (), (Hold(4, 15),)), 10) == ["one", "two six te", "n"]
+    assert texts(Rendered(text, (), (Hold(2, 9, hard=True),)), 7) == ["on", "e two s", "ix ten"]
+
+
+def test_a_long_line_of_code_is_cut_within_it() -> None:
+    found = texts(as_markdown("```\n" + "x" * 300 + "\n```"), 100)
+    assert len(found) == 4
+    assert all(text.startswith("```\nx") and text.endswith("x\n```") for text in found)
+    assert max(map(len, found)) == 100, "as much as there is room for"
+
+
+def test_bold_words_that_are_cut_open_are_closed_and_opened_again() -> None:
+    found = texts(as_markdown("**" + "bold " * 40 + "end**"), 80)
+    assert len(found) > 2
+    assert [(text[:2], text[-2:], text.count("**")) for text in found] == [("**", "**", 2)] * len(found)
+
+
+@pytest.mark.parametrize("words", ["`of code here`", "[a link here](https://x.org)"])
+@RENDERERS
+def test_code_in_a_line_and_links_are_better_left_whole(render: Callable[[str], Rendered], words: str) -> None:
+    first, second = texts(render("word " * 9 + words), 52)
+    assert first == ("word " * 9).strip()
+    assert second == render(words).text
+
+
+@RENDERERS
+def test_a_heading_stays_with_what_follows_it(render: Callable[[str], Rendered]) -> None:
+    source = "word " * 20 + "\n\n## Heading\n\n" + "more " * 20
+    assert texts(render(source), 130)[1].lstrip("# ").startswith("Heading\n\nmore")
+
+
+# --- what Markdown becomes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["- one\n\n  | a |\n  |---|\n  | b |", "> ##### head\n> words", "- one\n\n      code", "1. one\n\n   ---"],
+)
+def test_what_lies_in_a_list_or_a_quote_is_left_to_a_service_that_reads_markdown(source: str) -> None:
+    assert as_markdown(source).text == source
+
+
+def test_a_block_of_code_in_a_list_stands_below_the_mark_of_its_item() -> None:
+    assert as_markdown("- ```py\n  a\n  ```\n- b").text == "-\n```py\na\n```\n- b"
+
+
+def test_what_a_list_indents_ends_with_it() -> None:
+    assert as_entities("- one\n  two\n\nafter\nthat").text == "• one\n   two\n\nafter\nthat"
+    assert as_entities("9. one\n10. two\n    - a\n      b").text == "9. one\n10. two\n    • a\n       b"
+
+
+def test_code_and_tables_call_nobody_and_so_are_left_as_they_are() -> None:
+    assert as_entities("| a |\n|---|\n| @b |").text == "a\n──\n@b"
+    assert as_entities("```\n@b\n```").text == "@b"
+    assert as_entities("`@b`").text == "@b"
+    assert as_entities("    @b").text == "@b"
+
+
+def test_nobody_is_called_by_a_name_behind_a_sign_of_another_format() -> None:
+    assert as_entities("@*name*").text == f"@{WORD_JOINER}name"
+    assert as_entities("@*name*", mentions=True).text == "@name"
+
+
+def test_a_link_without_words_shows_its_address() -> None:
+    rendered = as_entities("[](https://x.org)")
+    assert rendered.text == "https://x.org"
+    assert rendered.spans == (Span(0, 13, "text_link", "https://x.org"),)
+
+
+def test_columns_are_as_wide_as_their_widest_cell() -> None:
+    assert grid([["a", "b"], ["long"], ["", "", ""]]) == "a    │ b\n─────┼──\nlong │\n     │"
+    assert grid([["only"]]) == "only\n────"
+    assert grid([[""]]).strip("\n") in ("", "─")
+
+
+# --- what a message holds --------------------------------------------------------------------------------------------
+
+
+def test_only_what_is_formatted_has_plain_words_beside_it() -> None:
+    limits = Limits(200, utf16_length, as_entities)
+    assert [content.plain for content in split_answer("plain `@name`", limits)] == ["plain ＠name"]
+    assert [content.plain for content in split_answer("plain @ name", limits)] == [None]
+
+
+def test_a_content_comes_back_from_the_outbox_with_all_that_it_holds() -> None:
+    content = MessageContent(
+        "汉",
+        (Entity("bold", 0, 1, "x"),),
+        "plain",
+        Attachment("answer.md", "text/markdown", b"\x00\xff"),
+        ends_answer=True,
+        buttons=(Button("regenerate", "again"),),
+    )
+    assert from_json(to_json(content)) == content
+    assert "汉" in to_json(content), "people read it"
+
+
+def test_what_lies_too_deep_to_be_read_is_shown_as_it_is_and_calls_nobody() -> None:
+    source = "> " * 200 + "@b"
+    assert as_entities(source).text == "> " * 200 + f"@{WORD_JOINER}b"
+    assert as_entities(source, mentions=True).text == source
+
+
+@RENDERERS
+def test_a_rule_is_a_line_of_its_own(render: Callable[[str], Rendered]) -> None:
+    assert render("a\n\n---\n\nb").text == "a\n\n──────────\n\nb"
+
+
+def test_it_is_known_where_each_format_lies_to_the_character() -> None:
+    rendered = as_markdown("a `b` **c**\n\n```py\nd\n```")
+    assert rendered.text == "a `b` **c**\n\n```py\nd\n```"
+    assert [(rendered.text[span.start : span.end], span.kind) for span in rendered.spans] == [
+        ("b", "code"),
+        ("c", "marked"),
+        ("d", "pre"),
+    ]
