@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 
 from chatbridge.prompts import formats
 from chatbridge.prompts.cache import ByteLru, weight
 from chatbridge.prompts.confusables import fold, line_starts, skeleton, with_line_ends
-from chatbridge.prompts.formats import Placeholder
+from chatbridge.prompts.formats import FormatPart, Placeholder
 from chatbridge.prompts.guard import Guard, clean_name
 from chatbridge.prompts.headers import Header
 
@@ -21,19 +23,37 @@ _REORDERS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 """Characters that turn the order of what follows around, so that a text can stand where a name does."""
 
 
+@dataclass(frozen=True, slots=True)
+class _NameFormat:
+    """What the format of names says. `border`: how the sign between a name and its text looks."""
+
+    parts: tuple[FormatPart, ...]
+    before: str
+    between: str
+    signs: frozenset[str]
+    border: str
+    quote: str
+
+
+@lru_cache(maxsize=512)
+def _read(source: str) -> _NameFormat:
+    parts = formats.parse(source)
+    at, behind = parts.index(_NAME), parts.index(_TEXT)
+    before = "".join(part for part in parts[:at] if isinstance(part, str))
+    between = "".join(part for part in parts[at + 1 : behind] if isinstance(part, str))
+    literal = "".join(part for part in parts if isinstance(part, str))
+    signs = frozenset(seen for char in literal for seen in fold(char) if not char.isalnum()) - {"\n"}
+    border = skeleton(between.partition("\n")[0])
+    return _NameFormat(parts, before, between, signs, border, "| " if skeleton(before)[:1] == ">" else "> ")
+
+
 class Speakers:
     """Writes what speakers say, in the order of the conversation. `bot`: the name that no person has."""
 
     def __init__(self, name_format: str, bot: str = "") -> None:
-        self._parts = formats.parse(name_format)
-        at = self._parts.index(_NAME)
-        behind = self._parts.index(_TEXT)
-        self._before = "".join(part for part in self._parts[:at] if isinstance(part, str))
-        self._between = "".join(part for part in self._parts[at + 1 : behind] if isinstance(part, str))
-        literal = "".join(part for part in self._parts if isinstance(part, str))
-        self._signs = {seen for char in literal for seen in fold(char) if not char.isalnum()} - {"\n"}
-        self._border = skeleton(self._between.partition("\n")[0])
-        self._quote = "| " if skeleton(self._before)[:1] == ">" else "> "
+        form = _read(name_format)
+        self._parts, self._before, self._between = form.parts, form.before, form.between
+        self._signs, self._border, self._quote = form.signs, form.border, form.quote
         self._shown: dict[tuple[str, str], str] = {}
         self._numbers: dict[str, int] = {}
         self._taken: dict[str, None] = {}

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from chatbridge.store.database import storable
 from chatbridge.store.message_index import note
@@ -79,27 +80,36 @@ def append_node(
     """See `Store.append`."""
     if (seen := find_said(db, conversation_id, service_id)) is not None:
         return seen
+    # Where the question was deleted while its answer was being written, nothing of the answer is kept either.
+    removed = False
     if parent is not None:
-        check_node(db, conversation_id, parent)
+        removed = check_node(db, conversation_id, parent) and role == "assistant"
     else:
         get_conversation(db, conversation_id)
-    # Where the question was deleted while its answer was being written, nothing of the answer is kept either.
-    removed = role == "assistant" and parent is not None and _is_removed(db, parent)
     if removed:
         text, reply = "", None
     values = (role, storable(text), storable(name), trusted, *packed(reply), service_id, partial, author)
-    now = time.time()
-    node_id = insert_node(db, conversation_id, parent, now, values, removed=removed)
-    if move and not removed:
-        moved = (node_id, now, conversation_id)
-        db.execute("UPDATE conversations SET head = ?, touched = ? WHERE id = ?", moved)
+    node_id = _insert(db, conversation_id, parent, values, move=move and not removed, removed=removed)
     if service_id is not None and channel is not None:
         note(db, get_conversation(db, conversation_id).bot, channel, service_id, node_id)
     return read_node(db, node_id)
 
 
-def _is_removed(db: sqlite3.Connection, node_id: int) -> bool:
-    return bool(db.execute("SELECT removed FROM nodes WHERE id = ?", (node_id,)).fetchone()[0])
+def _insert(
+    db: sqlite3.Connection,
+    conversation_id: int,
+    parent: int | None,
+    values: tuple[Any, ...],
+    *,
+    move: bool = True,
+    removed: bool = False,
+) -> int:
+    now = time.time()
+    node_id = insert_node(db, conversation_id, parent, now, values, removed=removed)
+    if move:
+        moved = (node_id, now, conversation_id)
+        db.execute("UPDATE conversations SET head = ?, touched = ? WHERE id = ?", moved)
+    return node_id
 
 
 def ask(
@@ -115,15 +125,10 @@ def ask(
     """See `Store.ask`."""
     if (seen := find_said(db, conversation.id, service_id)) is not None:
         return Asked(conversation, seen, children_of(db, conversation.id, seen.id))
-    node = append_node(
-        db,
-        conversation.id,
-        "user",
-        text,
-        parent=conversation.head,
-        name=name,
-        author=author,
-        service_id=service_id,
-        channel=channel,
-    )
-    return Asked(conversation, node)
+    # What else `append_node` looks for was read just now.
+    if conversation.head is not None:
+        check_node(db, conversation.id, conversation.head)
+    values = ("user", storable(text), storable(name), False, *packed(None), service_id, False, author)
+    node_id = _insert(db, conversation.id, conversation.head, values)
+    note(db, conversation.bot, channel, service_id, node_id)
+    return Asked(conversation, read_node(db, node_id))

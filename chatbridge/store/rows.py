@@ -223,11 +223,14 @@ def get_conversation(db: sqlite3.Connection, conversation_id: int) -> Conversati
     return found[0]
 
 
-def check_node(db: sqlite3.Connection, conversation_id: int, node_id: int) -> None:
-    """Raises: StoreError for a message of another conversation."""
-    row = db.execute("SELECT 1 FROM nodes WHERE id = ? AND conversation = ?", (node_id, conversation_id)).fetchone()
+def check_node(db: sqlite3.Connection, conversation_id: int, node_id: int) -> bool:
+    """Whether a message was removed. Raises: StoreError for one of another conversation."""
+    row = db.execute(
+        "SELECT removed FROM nodes WHERE id = ? AND conversation = ?", (node_id, conversation_id)
+    ).fetchone()
     if row is None:
         raise StoreError(f"conversation {conversation_id} has no message {node_id}")
+    return bool(row[0])
 
 
 def export_node(node: Node) -> dict[str, Any]:

@@ -50,6 +50,7 @@ from chatbridge.worker.protocol import (
     read_to_worker,
 )
 from chatbridge.worker.tokenizing import TokenizerThreads
+from chatbridge.worker.untold import Untold
 
 if TYPE_CHECKING:
     from chatbridge.engine.engine import Engine, Event
@@ -122,6 +123,7 @@ class _Worker:
         self._requests: set[str] = set()
         self._early: dict[str, Cancel | Pause | None] = {}
         self._told_step: tuple[str, ...] = ()
+        self._untold = Untold()
         # When the step under way began, what it reads, and whether none has ended before: written by the main thread.
         self._step: tuple[float, int] | None = None
         self._first = True
@@ -144,10 +146,13 @@ class _Worker:
         while self._handle_inbox(engine):
             self._step = (time.monotonic(), 0)
             self._tell(engine.step())
+            if engine.idle:
+                self._tell_all()
             self._step, self._first = None, False
         for request in self._requests:
             engine.cancel(request)
         self._tell(engine.step())
+        self._tell_all()
         engine.close()
 
     def _load(self, load: Load) -> Engine:
@@ -164,6 +169,7 @@ class _Worker:
         self._step = (time.monotonic(), tokens)
         if ids != self._told_step:
             self._told_step = ids
+            self._tell_all()  # these have come past what may kill the others
             self._send(Step(ids))
 
     def _handle_inbox(self, engine: Engine) -> bool:
@@ -185,6 +191,7 @@ class _Worker:
             elif isinstance(message, Pause):
                 engine.pause(message.id)
                 self._requests.discard(message.id)
+                self._tell_all()  # it goes on behind these
                 self._send(Paused(message.id))
             elif isinstance(message, Query):
                 self._send(QueryResult(message.id, engine.stats()))
@@ -207,8 +214,13 @@ class _Worker:
                 self._requests.discard(event.request_id)
             failure = Failure.of(event.error) if event.error is not None else None
             told.append(RequestEvent(event.request_id, event.chunk, failure, event.tokens))
-        if told:
-            self._send(StepEvents(tuple(told)))
+        self._untold.add(told)
+        if self._untold.due():
+            self._tell_all()
+
+    def _tell_all(self) -> None:
+        if events := self._untold.take():
+            self._send(StepEvents(events))
 
     def _read(self) -> None:
         for line in self._lines:
