@@ -1,11 +1,12 @@
 """What a full-size ChatGLM-6B of random weights takes and how fast it answers, on one thread, beside chatglm-cpp.
 
 Makes the INT4 or INT8 form on the spot (28 layers, 4,096 wide, vocabulary 130,528; 4 or 7 GB of disk), loads it in a
-process of its own and tells that process's peak. `chatglm-cpp` with q4_0 weights of the same shape is measured in the
-same run where it is installed and a file of its is named. Times are medians. With `--shards`, it is GLM-130B's form
-with layers of full size (12,288 wide, vocabulary 150,528), of which 3 take 7 GB of disk.
+process of its own and tells that process's peak. With `--peer`, `chatglm-cpp` with q4_0 weights of the same shape is
+measured in the same run (its source wants `CMAKE_POLICY_VERSION_MINIMUM=3.5` around `pip install chatglm-cpp`). Times
+are medians. With `--shards`, it is GLM-130B's form with layers of full size (12,288 wide, vocabulary 150,528), of which
+3 take 7 GB of disk.
 
-    python benchmarks/glm.py --vocabulary ice_text.model [--bits 4] [--dtype fp32 bf16] [--layers 28] [--peer FILE]
+    python benchmarks/glm.py --vocabulary ice_text.model [--bits 4] [--dtype fp32 bf16] [--layers 28] [--peer]
     python benchmarks/glm.py --vocabulary ice_text.model --shards 8 --layers 3
 """
 
@@ -16,6 +17,7 @@ import json
 import os
 import resource
 import statistics
+import struct
 import sys
 import tempfile
 import time
@@ -99,6 +101,50 @@ def write_shards(folder: Path, vocabulary: Path, bits: int, layers: int, shards:
     return folder
 
 
+def write_peer(path: Path, vocabulary: Path, layers: int) -> Path:
+    """Random q4_0 weights of the same shape in the form of chatglm-cpp: its head and its embedding are q4_0, too."""
+    import numpy as np
+
+    f32, q4_0, aligned = 0, 2, 16
+    draw = np.random.default_rng(1)
+    block = np.dtype([("d", "<f2"), ("qs", "u1", 16)])
+    shapes = {"attention.query_key_value": (3 * HIDDEN, HIDDEN), "attention.dense": (HIDDEN, HIDDEN),
+              "mlp.dense_h_to_4h": (INNER, HIDDEN), "mlp.dense_4h_to_h": (HIDDEN, INNER)}  # fmt: skip
+    with path.open("wb") as file:
+
+        def add(name: str, shape: tuple[int, ...], kind: int, data: bytes) -> None:
+            file.write(struct.pack("<i", len(name)) + name.encode())
+            file.write(struct.pack(f"<{2 + len(shape)}i", len(shape), *shape, kind))
+            file.write(bytes(-file.tell() % aligned) + data)
+
+        def matrix(name: str, rows: int, width: int) -> None:
+            blocks = np.empty(rows * width // 32, block)
+            blocks["d"], blocks["qs"] = 0.01, draw.integers(0, 256, (len(blocks), 16), "u1")
+            add(f"{name}.weight", (rows, width), q4_0, blocks.tobytes())
+
+        def vector(name: str, size: int, value: float) -> None:
+            add(name, (size,), f32, np.full(size, value, "<f4").tobytes())
+
+        def norm(name: str) -> None:
+            vector(f"{name}.weight", HIDDEN, 1)
+            vector(f"{name}.bias", HIDDEN, 0)
+
+        sizes = (q4_0, VOCABULARY, HIDDEN, HEADS, HEADS, layers, INNER)
+        config = struct.pack("<7ififiii", *sizes, 1e-5, 0, 10000.0, 2048, 130005, 3)
+        proto = vocabulary.read_bytes()
+        file.write(b"ggml" + struct.pack("<2i", 1, 2) + config + struct.pack("<i", len(proto)) + proto)
+        matrix("transformer.word_embeddings", VOCABULARY, HIDDEN)
+        for layer in range(layers):
+            base = f"transformer.layers.{layer}"
+            norm(f"{base}.input_layernorm")
+            norm(f"{base}.post_attention_layernorm")
+            for name, (rows, width) in shapes.items():
+                matrix(f"{base}.{name}", rows, width)
+                vector(f"{base}.{name}.bias", rows, 0)
+        norm("transformer.final_layernorm")
+    return path
+
+
 def measure(folder: Path, dtype: str, rounds: int, pipe: Any) -> None:
     """Load and answer; what is told: GiB held and at the peak, seconds of loading, of reading, and of a token."""
     from chatbridge_glm.backend import load
@@ -140,12 +186,13 @@ def peer(path: Path, rounds: int) -> float:
 
     pipeline = chatglm_cpp.Pipeline(str(path))
     text = "你好，" * (PROMPT // 3)
-    once = _timed(lambda: pipeline.generate(text, max_new_tokens=1, do_sample=False, num_threads=1))
-    found = [
-        _timed(lambda: pipeline.generate(text, max_new_tokens=1 + DECODED, do_sample=False, num_threads=1)) - once
-        for _ in range(rounds)
-    ]
-    return statistics.median(found) / DECODED
+
+    def seconds(tokens: int) -> float:
+        sampling = {"do_sample": False, "num_threads": 1, "repetition_penalty": 1.0}
+        return _timed(lambda: pipeline.generate(text, max_new_tokens=tokens, **sampling))
+
+    once = statistics.median(seconds(1) for _ in range(rounds))
+    return statistics.median((seconds(1 + DECODED) - once) / DECODED for _ in range(rounds))
 
 
 def _timed(run: Callable[[], object]) -> float:
@@ -162,7 +209,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--shards", type=int, default=0, help="GLM-130B's form, in so many shards")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--peer", type=Path, help="a file of chatglm-cpp, q4_0, of the same shape")
+    parser.add_argument("--peer", action="store_true", help="chatglm-cpp as well, q4_0 of the same shape")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sizes = (Path(folder), given.vocabulary, given.bits, given.layers)
@@ -177,8 +224,9 @@ def main() -> None:
                 f"\rint{given.bits} in {dtype}: peak {found['peak']:.2f} GiB, loaded in {found['load']:.0f} s, "
                 f"{PROMPT / found['read']:.1f} tokens/s read, {1 / found['token']:.2f} tokens/s answered"
             )
-    if given.peer is not None:
-        print(f"chatglm-cpp: {1 / peer(given.peer, given.rounds):.2f} tokens/s answered")
+        if given.peer:
+            path = write_peer(Path(folder) / "peer.bin", given.vocabulary, given.layers)
+            print(f"chatglm-cpp: {1 / peer(path, given.rounds):.2f} tokens/s answered")
 
 
 if __name__ == "__main__":
