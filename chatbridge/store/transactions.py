@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -44,9 +42,7 @@ class WriterThread:
 
     def __init__(self, commit: Callable[[Sequence[Work]], list[Outcome]]) -> None:
         self._commit = commit
-        # No executor: its futures, of two kinds and chained, would cost about as much as a small transaction.
-        self._orders: SimpleQueue[tuple[Sequence[_Waiting], asyncio.AbstractEventLoop] | None] = SimpleQueue()
-        self._thread = Thread(target=self._work, name="store", daemon=True)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._waiting: list[_Waiting] = []
         self._busy = False
         self._ended = False
@@ -66,9 +62,7 @@ class WriterThread:
     def shutdown(self) -> None:
         """End the thread, after which nothing may be open: whoever asks then is told so by what is closed."""
         self._ended = True
-        if self._thread.ident is not None:
-            self._orders.put(None)
-            self._thread.join()
+        self._thread.shutdown()
 
     # --- in the event loop -------------------------------------------------------------------------------------
 
@@ -85,9 +79,8 @@ class WriterThread:
         if self._ended:  # there is no thread to wait for, and nothing that could take time
             self._hand_out(together, self._run(together), loop)
             return
-        if self._thread.ident is None:
-            self._thread.start()
-        self._orders.put((together, loop))
+        done = loop.run_in_executor(self._thread, self._run, together)
+        done.add_done_callback(lambda done: self._hand_out(together, done.result(), loop))
 
     def _hand_out(
         self, together: Sequence[_Waiting], outcomes: Sequence[Outcome], loop: asyncio.AbstractEventLoop
@@ -104,14 +97,6 @@ class WriterThread:
             loop.call_soon(self._start)
 
     # --- in the thread -----------------------------------------------------------------------------------------
-
-    def _work(self) -> None:
-        while (order := self._orders.get()) is not None:
-            together, loop = order
-            outcomes = self._run(together)
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(self._hand_out, together, outcomes, loop)
-            del order, together, outcomes, loop  # nothing is held on to until the next order
 
     def _run(self, together: Sequence[_Waiting]) -> list[Outcome]:
         outcomes: list[Outcome] = []
