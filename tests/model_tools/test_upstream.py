@@ -32,6 +32,7 @@ REASONS = {
     "token_type": "what special_tokens_map.json names is a control token; theirs calls it a word of the user's",
     "size_label": "a head that is the embedding is not counted twice",
     "output.weight": "a head that is the embedding is not stored twice",
+    "chatbridge.template": "the preset that fits the source, which theirs knows nothing of",
     "rope_freqs.weight": "is computed in 64 bits before it is rounded; the last bit may differ",
 }
 """Why a key or tensor may be another one, or only on one side."""
@@ -39,11 +40,19 @@ REASONS = {
 SAID = {"add_bos_token", "add_eos_token", "vocab_size", "dimension_count"}
 EXPECTED = {
     "llama": {"add_space_prefix", "unknown_token_id"},
-    "bloom": {"add_bos_token", "add_eos_token", "vocab_size", "bloom.context_length", "size_label", "output.weight"},
+    "bloom": {
+        "add_bos_token",
+        "add_eos_token",
+        "vocab_size",
+        "bloom.context_length",
+        "size_label",
+        "output.weight",
+        "chatbridge.template",
+    },
     "chinese": {"add_space_prefix", "unknown_token_id", "token_type"},
     "linear": {"unknown_token_id"},
     "qwen2": {*SAID, "key_length", "value_length"},
-    "qwen3": SAID,
+    "qwen3": {*SAID, "chatbridge.template"},
     "llama3": {"add_eos_token", "add_sep_token", "rope_freqs.weight"},
 }
 

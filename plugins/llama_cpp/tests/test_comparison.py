@@ -199,7 +199,8 @@ def test_check_prints_the_numbers_draws_them_and_puts_them_into_the_report(
     assert f"{check['perplexity']['source']:,.4g} in the source" in told
     picture = tmp_path / "made.gguf.check.svg"
     assert picture.exists() != ("####" in told)
-    assert told.endswith(f"{made} is made. Talk to it: chatbridge repl -m {made}\n")
+    # Its source says no template, so the one that it was trained with has to be named.
+    assert told.endswith(f": chatbridge repl -m {made} -t NAME\n")
 
 
 @pytest.mark.parametrize(
