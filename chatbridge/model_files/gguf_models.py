@@ -29,6 +29,12 @@ _SPOKEN = {"llama": "LLaMA", "bloom": "BLOOM", "chatglm": "ChatGLM"}
 _CONTROL, _USER_DEFINED = 3, 4
 _KEYS = {"layers": "block_count", "width": "embedding_length", "heads": "attention.head_count",
          "inner": "feed_forward_length", "context": "context_length"}  # fmt: skip
+_SIZES = {"block_count": True, "context_length": True, "embedding_length": True, "feed_forward_length": False,
+          "attention.head_count": False, "attention.key_length": False, "attention.value_length": False,
+          "rope.dimension_count": False}  # fmt: skip
+"""Sizes in a model's metadata, and whether each model has one."""
+
+_ANEW = "download or convert it again"
 _MAX_PARTS = 1000
 _ALIASES = ("general.basename", "general.finetune", "general.base_model.0.name")
 
@@ -64,6 +70,7 @@ def describe_gguf(draft: Draft) -> None:
     draft.aliases += [_word(metadata, key)[:200] for key in _ALIASES]
     _check_kind(draft, headers, architecture)
     _check_layers(draft, headers, architecture)
+    _check_values(draft, headers, architecture)
     if draft.facts["layout"] == "gguf":
         _vocabulary(draft, headers)
 
@@ -150,7 +157,7 @@ def _check_kind(draft: Draft, headers: list[GgufHeader], architecture: str) -> N
         draft.facts |= {"layout": "gguf-pictures", "family": "the picture part of a model"}
         draft.say("warning", "this is the picture part of a model", "give the file of its text part")
     elif not architecture:
-        draft.say("error", "its metadata lack general.architecture", "download or convert it again")
+        draft.say("error", "its metadata lack general.architecture", _ANEW)
     count = metadata.get("split.count")
     if isinstance(count, int) and count > 1 and not _PART.fullmatch(draft.path.name):
         told = f"it is one of {count:,} parts, and its name does not say which"
@@ -164,7 +171,39 @@ def _check_layers(draft: Draft, headers: list[GgufHeader], architecture: str) ->
     said = draft.facts["layers"]
     if draft.facts["layout"] == "gguf" and draft.whole and said and (len(numbers) < said):
         told = disagreement("layers", ("the metadata", said), ("the tensors", len(numbers)))
-        draft.say("error" if architecture in _SPOKEN else "warning", told, "download or convert it again")
+        draft.say("error" if architecture in _SPOKEN else "warning", told, _ANEW)
+
+
+def _check_values(draft: Draft, headers: list[GgufHeader], architecture: str) -> None:
+    """What any program that loads it would stumble over: sizes that are none, and numbers that are none."""
+    metadata = headers[0].metadata
+    if draft.facts["layout"] != "gguf" or not architecture:
+        return
+    for key, value in metadata.items():
+        if isinstance(value, float) and not (math.isfinite(value) and (value >= 0 or "epsilon" not in key)):
+            draft.say("error", f"{key:.100} is {value}", _ANEW)
+    if not isinstance(named := metadata["general.architecture"], str):
+        draft.say("error", f"general.architecture is {named!r:.60}, and should be a word", _ANEW)
+        return
+    for key, needed in _SIZES.items():
+        value = metadata.get(f"{architecture}.{key}")
+        if value is None and needed:
+            draft.say("error", f"its metadata lack {architecture}.{key}", _ANEW)
+        elif value is not None and not _is_size(value, one=needed):
+            told = f"{architecture}.{key} is {value!r:.60}, and should be a whole number above 0"
+            draft.say("error", told, _ANEW)
+    embedding = next((found for one in headers if (found := one.tensors.get("token_embd.weight")) is not None), None)
+    said = draft.facts["width"]
+    if embedding is not None and said and embedding.shape[-1] != said:
+        draft.say("error", disagreement("width", ("the metadata", said), ("the weights", embedding.shape[-1])), _ANEW)
+
+
+def _is_size(value: object, *, one: bool) -> bool:
+    """`one`: it can't differ from layer to layer, where 0 stands for layers that have none."""
+    if not one and getattr(value, "ndim", 0) == 1:
+        numbers: Any = value
+        return numbers.dtype.kind in "iu" and bool((numbers >= 0).all() and (numbers > 0).any())
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 31
 
 
 def _vocabulary(draft: Draft, headers: list[GgufHeader]) -> None:

@@ -68,6 +68,7 @@ def _entries(path: Path, header: Any, data: int) -> tuple[dict[str, TensorInfo],
     for name, entry in header.items():
         if len(name) > MAX_NAME:
             raise ValueError(f"a name has {len(name):,} characters")
+        name.encode()  # raises a ValueError for half a character, which JSON can have
         first, last = map(index, entry["data_offsets"])
         shape = tuple(map(index, entry["shape"]))
         dtype = DTYPES.get(entry["dtype"], str(entry["dtype"])[:32])

@@ -14,7 +14,7 @@ from chatbridge.model_files.reading import read_json_object
 from chatbridge.model_files.sentencepiece_files import count_pieces
 
 MAX_TEMPLATE = 1 << 20
-"""Bytes that are read of a chat template."""
+"""Bytes of a chat template: the longest of today has 20 KB."""
 
 _SENTENCEPIECE = ("tokenizer.model", "ice_text.model", "spiece.model", "sentencepiece.bpe.model")
 
@@ -46,7 +46,8 @@ def chat_template_in(folder: Path) -> str:
     if (beside := folder / "chat_template.jinja").is_file():
         refuse_stand_ins(beside)
         with beside.open("rb") as file:
-            return file.read(min(beside.stat().st_size, MAX_TEMPLATE)).decode("utf-8", "replace")
+            raw = file.read(MAX_TEMPLATE + 1)
+        return _template(beside, raw.decode("utf-8", "surrogateescape"))
     for name in ("tokenizer_config.json", "chat_template.json"):
         if (folder / name).is_file():
             value = read_json_object(folder / name).get("chat_template")
@@ -55,8 +56,19 @@ def chat_template_in(folder: Path) -> str:
                          and isinstance(one.get("name"), str)}  # fmt: skip
                 value = named.get("default")
             if isinstance(value, str) and value:
-                return value
+                return _template(folder / name, value)
     return ""
+
+
+def _template(file: Path, text: str) -> str:
+    """A chat template as a file has it. Raises ModelLoadError for one that would not be whole elsewhere."""
+    if len(text) > MAX_TEMPLATE:
+        raise ModelLoadError(f"{file}: its chat template is longer than {MAX_TEMPLATE:,} bytes; download it again")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ModelLoadError(f"{file}: its chat template is no text in UTF-8; download it again") from None
+    return text
 
 
 def _main(folder: Path) -> TokenizerFacts | None:

@@ -49,6 +49,11 @@ class GgufFile:
         return self._head + bytes(-len(self._head) % ALIGNMENT)
 
 
+def as_text(name: str) -> str:
+    """A file's name as a text of GGUF, which is UTF-8: what else stands in it becomes question marks."""
+    return name.encode("utf-8", "replace").decode()
+
+
 def _header(architecture: str, fields: Callable[[gguf.GGUFWriter], None], tensors: Sequence[NewTensor]) -> bytes:
     import gguf
 

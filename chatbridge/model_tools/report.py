@@ -6,7 +6,6 @@ JSON that people can read and programs can check. Knows no format of models.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.template_notes import REPORT, report_of
 from chatbridge.model_tools.progress import Silent, WorkProgress
+from chatbridge.operations.printable import as_json
 
 IN_FOLDER = REPORT
 """What the report of a folder is called; that of a file has the file's name before it: `NAME.report.json`."""
@@ -85,7 +85,7 @@ class Report:
             "versions": {"python": platform.python_version(), **versions(("chatbridge", *packages))},
         }
         whole = path.with_name(f"{path.name}.partial")
-        whole.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        whole.write_text(as_json(told, 2) + "\n", encoding="utf-8")
         whole.replace(path)
         return path
 

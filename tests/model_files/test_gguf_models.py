@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +41,14 @@ def tokens(*texts: str, kinds: tuple[int, ...] = ()) -> tuple[bytes, ...]:
     return found
 
 
+def sizes(architecture: str = "llama", layers: int = 1) -> tuple[bytes, ...]:
+    told = {"block_count": layers, "context_length": 8, "embedding_length": 8}
+    return tuple(whole(f"{architecture}.{key}", value) for key, value in told.items())
+
+
 LLAMA = (word("general.architecture", "llama"), *tokens("a", "b", "c"))
+WHOLE = (*LLAMA, *sizes())
+LAYER = ("blk.0.x", (1,), 0)
 EMBEDDING = ("token_embd.weight", (8, 3), F32)
 
 
@@ -66,7 +75,8 @@ def test_sizes_are_those_of_the_metadata(tmp_path: Path) -> None:
     assert (found.family, found.architecture, found.layout, found.files) == ("LLaMA", "llama", "gguf", 1)
     assert (found.parameters, found.vocabulary, found.tokens, found.quantization) == (24 + 32, 3, 3, "F32, Q8_0")
     assert (found.nbytes, found.details["name"]) == ((tmp_path / "m.gguf").stat().st_size, "n" * 200)
-    assert (found.chat_template, found.sound, told(found)) == (False, True, [])
+    wrong = "error: llama.embedding_length is 2147483648, and should be a whole number above 0"
+    assert (found.chat_template, told(found)) == (False, [wrong])
 
 
 def test_types_are_told_by_their_bytes_the_three_of_most(tmp_path: Path) -> None:
@@ -78,7 +88,7 @@ def test_types_are_told_by_their_bytes_the_three_of_most(tmp_path: Path) -> None
 def test_layers_that_lack_tensors_are_a_fault_of_a_family_that_is_known(
     tmp_path: Path, architecture: str, severity: str
 ) -> None:
-    pairs = (word("general.architecture", architecture), whole(f"{architecture}.block_count", 2), *tokens("a"))
+    pairs = (word("general.architecture", architecture), *sizes(architecture, 2), *tokens("a"))
     found = inspect_model(model(tmp_path / "m.gguf", pairs, ("blk.0.x", (1,), F32)))
     assert told(found) == [f"{severity}: layers: the metadata says 2, and the tensors 1"]
     both = (("blk.0.x", (1,), F32), ("v.blk.1.x", (1,), F32), ("blk.2.x", (1,), F32))
@@ -87,10 +97,59 @@ def test_layers_that_lack_tensors_are_a_fault_of_a_family_that_is_known(
 
 @pytest.mark.parametrize(("count", "lost"), [(0, False), (1, False), (2, True), (3, True)])
 def test_a_part_without_its_name_may_lack_layers(tmp_path: Path, count: int, lost: bool) -> None:
-    pairs = (*LLAMA, whole("llama.block_count", 2), whole("split.count", count))
+    pairs = (*LLAMA, *sizes(layers=2), whole("split.count", count))
     found = inspect_model(model(tmp_path / "m.gguf", pairs, ("blk.0.x", (1,), F32)))
     parts = [f"error: it is one of {count} parts, and its name does not say which"]
     assert told(found) == (parts if lost else ["error: layers: the metadata says 2, and the tensors 1"])
+
+
+def test_what_a_model_can_not_do_without_is_missed(tmp_path: Path) -> None:
+    found = inspect_model(model(tmp_path / "m.gguf", LLAMA, LAYER))
+    keys = ("block_count", "context_length", "embedding_length")
+    assert told(found) == [f"error: its metadata lack llama.{key}" for key in keys]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("block_count", whole, "0"),
+        ("context_length", word, "'x'"),
+        ("embedding_length", lambda key, _: pair(key, FLOAT, struct.pack("<f", 1.5)), "1.5"),
+        ("embedding_length", lambda key, _: pair(key, ARRAY, array(UINT32, 1, struct.pack("<I", 8))), "array"),
+        ("attention.head_count", word, "'x'"),
+        ("attention.head_count", lambda key, _: pair(key, ARRAY, array(INT32, 1, struct.pack("<i", -1))), "array"),
+        ("rope.dimension_count", whole, "0"),
+    ],
+)
+def test_a_size_is_a_number(tmp_path: Path, key: str, value: Callable[[str, Any], bytes], shown: str) -> None:
+    own = value(f"llama.{key}", "x" if value is word else 0)
+    pairs = (*LLAMA, *(one for one in sizes() if f"llama.{key}".encode() not in one), own)
+    (said,) = told(inspect_model(model(tmp_path / "m.gguf", pairs, LAYER)))
+    assert said.startswith(f"error: llama.{key} is {shown}")
+    assert said.endswith(", and should be a whole number above 0")
+
+
+def test_a_size_of_some_may_differ_from_layer_to_layer(tmp_path: Path) -> None:
+    heads = pair("llama.attention.head_count", ARRAY, array(INT32, 2, struct.pack("<2i", 0, 4)))
+    assert told(inspect_model(model(tmp_path / "m.gguf", (*WHOLE, heads), LAYER))) == []
+
+
+def test_numbers_that_are_none_are_told(tmp_path: Path) -> None:
+    for key, value in (("llama.x", float("nan")), ("general.y", float("inf")), ("llama.epsilon", -1.0)):
+        wrong = pair(key, FLOAT, struct.pack("<f", value))
+        assert told(inspect_model(model(tmp_path / "m.gguf", (*WHOLE, wrong), LAYER))) == [f"error: {key} is {value}"]
+    fine = pair("llama.scale", FLOAT, struct.pack("<f", -1.0))
+    assert told(inspect_model(model(tmp_path / "m.gguf", (*WHOLE, fine), LAYER))) == []
+
+
+def test_an_architecture_is_a_word(tmp_path: Path) -> None:
+    found = inspect_model(model(tmp_path / "m.gguf", (whole("general.architecture", 5), *tokens("a")), LAYER))
+    assert told(found) == ["error: general.architecture is 5, and should be a word"]
+
+
+def test_a_width_that_the_weights_have_not_is_told(tmp_path: Path) -> None:
+    found = inspect_model(model(tmp_path / "m.gguf", WHOLE, ("token_embd.weight", (16, 3), F32), LAYER))
+    assert told(found) == ["error: width: the metadata says 8, and the weights 16"]
 
 
 def test_an_adapter_tells_the_ranks_of_its_matrices(tmp_path: Path) -> None:
@@ -120,19 +179,21 @@ def test_the_picture_part_of_a_model_is_none(tmp_path: Path, pairs: tuple[bytes,
 def test_metadata_without_an_architecture_are_a_fault(tmp_path: Path) -> None:
     found = inspect_model(model(tmp_path / "m.gguf", tokens("a")))
     assert told(found) == ["error: its metadata lack general.architecture"]
-    named = inspect_model(model(tmp_path / "m.gguf", (word("general.architecture", "clip2"), *tokens("a"))))
+    pairs = (word("general.architecture", "clip2"), *sizes("clip2"), *tokens("a"))
+    named = inspect_model(model(tmp_path / "m.gguf", pairs, LAYER))
     assert (told(named), named.family) == ([], "clip2")
 
 
 def test_a_tokenizer_may_have_as_many_tokens_as_there_are_rows_and_no_more(tmp_path: Path) -> None:
-    fits = (*LLAMA, word("tokenizer.ggml.model", "m" * 51), word("tokenizer.chat_template", "{{ x }}"))
-    found = inspect_model(model(tmp_path / "m.gguf", fits, EMBEDDING))
+    fits = (*WHOLE, word("tokenizer.ggml.model", "m" * 51), word("tokenizer.chat_template", "{{ x }}"))
+    found = inspect_model(model(tmp_path / "m.gguf", fits, EMBEDDING, LAYER))
     assert (found.sound, found.tokenizer, found.chat_template) == (True, "m" * 50, True)
-    found = inspect_model(model(tmp_path / "m.gguf", LLAMA, ("token_embd.weight", (8, 2), F32)))
+    found = inspect_model(model(tmp_path / "m.gguf", WHOLE, ("token_embd.weight", (8, 2), F32), LAYER))
     assert told(found) == ["error: vocabulary: the tokenizer says 3, and the weights 2"]
-    assert inspect_model(model(tmp_path / "m.gguf", LLAMA)).sound
+    assert inspect_model(model(tmp_path / "m.gguf", WHOLE, LAYER)).sound
     for none in ((), tokens()):
-        found = inspect_model(model(tmp_path / "m.gguf", (word("general.architecture", "llama"), *none)))
+        pairs = (word("general.architecture", "llama"), *sizes(), *none)
+        found = inspect_model(model(tmp_path / "m.gguf", pairs, LAYER))
         assert told(found) == ["error: the file has no tokenizer"]
 
 
@@ -154,7 +215,7 @@ def test_control_tokens_are_those_that_the_file_calls_so(tmp_path: Path) -> None
 
 def test_parts_are_looked_for_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gguf_models, "_MAX_PARTS", 2)
-    found = inspect_model(model(tmp_path / "m-00001-of-00009.gguf"))
+    found = inspect_model(model(tmp_path / "m-00001-of-00009.gguf", WHOLE))
     assert (found.files, told(found)) == (2, ["error: the model has 9 parts, and m-00002-of-00009.gguf is missing"])
 
 

@@ -171,7 +171,8 @@ def test_parts_of_a_gguf_that_are_missing_are_named(tmp_path: Path) -> None:
 
 def test_a_part_of_a_gguf_that_lost_its_name_is_told(tmp_path: Path) -> None:
     arrays = random_llama(layers=1, dim=16, hidden=32, heads=2, kv_heads=2, vocabulary=3)
-    metadata = {"llama.block_count": 1, "tokenizer.ggml.tokens": [*"abc"], "split.count": 3}
+    sizes = {"llama.block_count": 1, "llama.context_length": 8, "llama.embedding_length": 16}
+    metadata = {**sizes, "tokenizer.ggml.tokens": [*"abc"], "split.count": 3}
     assert "it is one of 3 parts, and its name does not say which" in faults(
         write_gguf(tmp_path / "m.gguf", metadata, arrays)
     )

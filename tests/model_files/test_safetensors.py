@@ -46,6 +46,7 @@ def test_a_header_has_so_many_bytes_and_tensors(tmp_path: Path, monkeypatch: pyt
 def test_names_and_sizes_have_their_bounds(tmp_path: Path) -> None:
     assert list(read_tensors(write(tmp_path, {"n" * 1024: entry([2], 0, 4)}, 4)).tensors) == ["n" * 1024]
     refused(write(tmp_path, {"n" * 1025: entry([2], 0, 4)}, 4), "a name has 1,025 characters")
+    refused(write(tmp_path, {"n\ud800": entry([2], 0, 4)}, 4), "surrogates not allowed")
     assert read_tensors(write(tmp_path, {"a": entry([1] * 16, 0, 2)}, 2)).tensors["a"].shape == (1,) * 16
     refused(write(tmp_path, {"a": entry([1] * 17, 0, 2)}, 2), "a lies at 0:2 and has 17 sizes")
     refused(write(tmp_path, {"a": entry([1], 2, 0)}, 2), "a lies at 2:0 and has 1 sizes")

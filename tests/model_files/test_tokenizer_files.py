@@ -57,6 +57,18 @@ def test_a_chat_template_is_read_up_to_a_bound_and_its_own_file_goes_first(
     assert chat_template_in(tmp_path) == ""
     put(tmp_path, "chat_template.json", {"chat_template": "{{ later }}"})
     assert chat_template_in(tmp_path) == "{{ later }}"
-    monkeypatch.setattr(tokenizer_files, "MAX_TEMPLATE", 4)
     (tmp_path / "chat_template.jinja").write_text("{{ x }}")
-    assert chat_template_in(tmp_path) == "{{ x"
+    monkeypatch.setattr(tokenizer_files, "MAX_TEMPLATE", 7)
+    assert chat_template_in(tmp_path) == "{{ x }}"
+    monkeypatch.setattr(tokenizer_files, "MAX_TEMPLATE", 6)
+    with pytest.raises(ModelLoadError, match=r"chat_template\.jinja: its chat template is longer than 6 bytes"):
+        chat_template_in(tmp_path)
+
+
+def test_a_chat_template_that_is_no_text_is_no_half_template(tmp_path: Path) -> None:
+    put(tmp_path, "tokenizer_config.json", {"chat_template": "{{ x }}\ud800"})
+    with pytest.raises(ModelLoadError, match=r"tokenizer_config\.json: its chat template is no text in UTF-8"):
+        chat_template_in(tmp_path)
+    (tmp_path / "chat_template.jinja").write_bytes(b"{{ x }}\xff")
+    with pytest.raises(ModelLoadError, match=r"chat_template\.jinja: its chat template is no text in UTF-8"):
+        chat_template_in(tmp_path)

@@ -122,8 +122,15 @@ def test_words_and_merges_of_older_files_are_read(tmp_path: Path, monkeypatch: p
     kind, pre = next(iter(OF_CLASSES.items()))
     (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n\nab c\n", encoding="utf-8")
     assert from_words({"a": 0}, tmp_path / "merges.txt", kind) == BytePairs({"a": 0}, ["a b", "ab c"], pre)
-    monkeypatch.setattr(byte_pairs, "MAX_MERGES", 17)
-    assert from_words({"a": 0}, tmp_path / "merges.txt", kind).merges == ["a b"]
+    size = (tmp_path / "merges.txt").stat().st_size
+    monkeypatch.setattr(byte_pairs, "MAX_MERGES", size)
+    assert from_words({"a": 0}, tmp_path / "merges.txt", kind).merges == ["a b", "ab c"]
+    monkeypatch.setattr(byte_pairs, "MAX_MERGES", size - 1)
+    with pytest.raises(ValueError, match=f"merges.txt has more than {size - 1} bytes"):
+        from_words({"a": 0}, tmp_path / "merges.txt", kind)
+    (tmp_path / "latin.txt").write_bytes(b"a \xe9\n")
+    with pytest.raises(ValueError, match=r"latin.txt is no text in UTF-8 \(byte 2\)"):
+        from_words({"a": 0}, tmp_path / "latin.txt", kind)
     (tmp_path / "empty.txt").touch()
     with pytest.raises(ModelLoadError, match="the file is empty"):
         from_words({"a": 0}, tmp_path / "empty.txt", kind)

@@ -130,3 +130,25 @@ def test_another_part_than_was_asked_for_may_be_the_right_one_later(server: Serv
 def test_a_part_of_a_file_whose_size_nobody_knows(server: Server) -> None:
     server.put("/m", b"0123456789", headers={"Content-Range": "bytes 4-9/*"})
     assert got(server, start=4) == (b"456789", 4, None, '"1"')
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("http://[bad/x", "leads to what is none"),
+        ("http://a..b/x", "leads to what is none"),
+        (f"http://{'a' * 70}.org/x", "leads to what is none"),
+        ("http://127.0.0.1:port/x", "leads to what is none"),
+        ("/m", "leads in circles, or nowhere"),
+        ("", "leads in circles, or nowhere"),
+    ],
+)
+def test_a_redirect_to_no_address_is_told_at_once(server: Server, place: str, words: str) -> None:
+    server.put("/m", b"x").statuses = [(302, {"Location": place})] * 20
+    with pytest.raises(ModelLoadError, match=rf"^{server.url('/m')}: .*{words}"):
+        got(server)
+
+
+def test_a_host_that_has_no_such_name_is_no_address() -> None:
+    with pytest.raises(ModelLoadError, match=r"^https://a\.\.b/m: it is no address"), Client().get("https://a..b/m"):
+        pass

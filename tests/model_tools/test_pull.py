@@ -13,6 +13,7 @@ import pytest
 
 from chatbridge import ModelLoadError
 from chatbridge.model_tools.fetching import pull as pulling
+from chatbridge.model_tools.fetching.download import MARGIN, PART
 from chatbridge.model_tools.fetching.http import Client
 from chatbridge.model_tools.fetching.patience import Patience
 from chatbridge.model_tools.fetching.pull import look
@@ -187,17 +188,18 @@ def test_what_is_no_file_is_refused(
     server: Server, fetch: Fetch, tmp_path: Path, body: bytes, kind: str, told: str
 ) -> None:
     server.put("/m.bin", body, kind=kind)
-    with pytest.raises(ModelLoadError, match=told):
+    with pytest.raises(ModelLoadError, match=rf"^{server.url('/m.bin')}: .*{told}") as caught:
         fetch(server.url("/m.bin"), tmp_path / "m")
-    assert not (tmp_path / "m").exists()
+    assert PART not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_checksum_in_an_address_is_held_against_what_comes(server: Server, fetch: Fetch, tmp_path: Path) -> None:
     server.put("/m.bin", BODY)
     assert fetch(server.url(f"/m.bin#sha256={SHA.upper()}"), tmp_path / "m").made
-    with pytest.raises(ModelLoadError, match=f"m.bin: its checksum is {SHA} and should be {'0' * 64}"):
+    with pytest.raises(ModelLoadError, match=f"m.bin: its checksum is {SHA} and should be {'0' * 64}, so it was"):
         fetch(server.url(f"/m.bin#sha256={'0' * 64}"), tmp_path / "n")
-    assert in_folder(tmp_path / "n.partial") == {"chatbridge-pull.json"}
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
 def test_a_length_that_is_a_lie_is_no_whole_file(server: Server, fetch: Fetch, tmp_path: Path) -> None:
@@ -242,6 +244,17 @@ def test_a_server_that_tells_no_length_is_read_to_its_end(server: Server, fetch:
     assert (tmp_path / "m" / "m.bin").read_bytes() == BODY
 
 
+def test_a_server_that_never_ends_does_not_fill_the_disk(
+    server: Server, fetch: Fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.put("/m.bin", BODY, sized=False, ranges=False)
+    room = iter([1 << 30])  # for the look at it; none after that
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=next(room, MARGIN - 1)))
+    with pytest.raises(ModelLoadError, match="the server does not say how large it is, and after .* nearly full"):
+        fetch(server.url("/m.bin"), tmp_path / "m")
+
+
 def test_a_redirect_takes_no_token_along(server: Server) -> None:
     with serving() as other:
         other.put("/far", BODY)
@@ -284,6 +297,7 @@ def test_what_is_there_already_is_checked_and_not_fetched(server: Server, fetch:
     (tmp_path / "own" / "thesis.txt").write_text("mine")
     with pytest.raises(ModelLoadError, match="was not fetched by this command; name another folder by -o"):
         fetch(url, tmp_path / "own")
+    assert {path.name for path in tmp_path.iterdir()} == {"m", "own"}
 
 
 def test_what_another_source_has_left_behind_is_no_part_of_this_one(

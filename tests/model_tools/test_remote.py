@@ -61,7 +61,9 @@ def test_a_folder_is_called_by_what_is_in_it() -> None:
     assert str(UrlSource("https://x.org/m?key=1", "m")) == "https://x.org/m"
 
 
-@pytest.mark.parametrize("name", ["a", "a/b.c", "x" * 300, "模型.gguf"])
+@pytest.mark.parametrize(
+    "name", ["a", "a/b.c", "x" * 240, f"{'x' * 150}/{'y' * 149}", "模" * 80, "模型.gguf", "chatbridge.json"]
+)
 def test_names_of_files_are_taken(name: str) -> None:
     assert safe_name(name) == name
 
@@ -71,6 +73,18 @@ def test_names_of_files_are_taken(name: str) -> None:
 )
 def test_names_that_lead_elsewhere_are_not(name: str) -> None:
     with pytest.raises(ModelLoadError, match="no file of such a name is written here"):
+        safe_name(name)
+
+
+@pytest.mark.parametrize("name", ["x" * 241, "模" * 81, f"a/{'x' * 241}"])
+def test_names_that_no_disk_takes_are_told(name: str) -> None:
+    with pytest.raises(ModelLoadError, match="the name is too long for a disk"):
+        safe_name(name)
+
+
+@pytest.mark.parametrize("name", ["chatbridge-report.json", "chatbridge-pull.json", "Chatbridge-Report.JSON"])
+def test_names_of_our_own_files_are_not_fetched(name: str) -> None:
+    with pytest.raises(ModelLoadError, match="so this program calls files of its own"):
         safe_name(name)
 
 

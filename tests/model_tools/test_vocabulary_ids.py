@@ -92,5 +92,5 @@ def test_the_first_folder_with_a_tokenizer_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_token_that_is_no_text_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ModelLoadError, match="a token is no text"):
+    with pytest.raises(ModelLoadError, match="a token or merge is no text"):
         read(write(tmp_path, {**WORDS, "\udc80": 5}), 6)

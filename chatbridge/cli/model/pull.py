@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from chatbridge.cli.model.making import word
 from chatbridge.cli.output import echo, echo_error, echo_problem
 from chatbridge.errors import ModelLoadError
 
@@ -161,5 +162,5 @@ def _tell_what_it_is(source: str, folder: Path, output: Path | None, *, parts: b
         severity = "note" if parts and problem.severity == "error" else problem.severity
         echo_problem(replace(problem, severity=severity, message=at(found.path, problem.message)))
     if found.sound and found.backends:
-        name = known.name if (known := named(source)) is not None and output is None else str(folder)
-        echo(f"talk to it: chatbridge repl -m {shlex.quote(name)}")
+        known = named(source) if output is None else None
+        echo(f"talk to it: chatbridge repl -m {known.name if known is not None else word(folder)}")

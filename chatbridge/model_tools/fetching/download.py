@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from chatbridge.model_tools.report import Source
 
 PART = ".fetching"
 """What the name of a file ends in while it is being fetched."""
+
+MARGIN = 64 << 20
+"""Bytes of a disk that stay free."""
 
 _CHUNK = 4 << 20
 
@@ -108,6 +112,11 @@ def _take(answer: Answer, attempt: Attempt, begun: int) -> bool:
                 if total is not None and done > total:
                     raise ModelLoadError(f"{file.name}: more bytes come than the {total:,} that it should have")
                 part.write(chunk)
+                if total is None and shutil.disk_usage(attempt.folder).free < MARGIN:
+                    raise ModelLoadError(
+                        f"{file.name}: the server does not say how large it is, and after {done:,} bytes the disk is "
+                        f"nearly full; make room, or name a folder elsewhere by -o"
+                    )
                 attempt.progress.advance(len(chunk))
             part.flush()
             os.fsync(part.fileno())
@@ -128,15 +137,28 @@ def _check(attempt: Attempt, path: Path) -> Source:
         sha256, git_sha1 = _hashes(path, size)
         for told, found in ((file.sha256, sha256), (file.git_sha1, git_sha1)):
             if told and told != found:
-                raise ModelLoadError(f"{file.name}: its checksum is {found} and should be {told}")
+                raise ModelLoadError(
+                    f"{file.name}: its checksum is {found} and should be {told}, so it was thrown away; fetch it "
+                    f"again, or from elsewhere"
+                )
         if not file.sha256 and not file.git_sha1:
-            refuse_stand_ins(path)
+            _refuse_stand_ins(file, path)
     except ModelLoadError:
         path.unlink(missing_ok=True)
         raise
     except OSError as error:
         raise ModelLoadError(f"{path}: the file can't be read: {error.strerror or error}") from error
     return Source(file.name, size, sha256)
+
+
+def _refuse_stand_ins(file: RemoteFile, path: Path) -> None:
+    try:
+        refuse_stand_ins(path)
+    except ModelLoadError as error:
+        what = str(error).removeprefix(f"{path}: ").partition(";")[0]
+        raise ModelLoadError(
+            f"{without_secrets(file.url)}: what comes from there was thrown away: {what}; look at the address again"
+        ) from None
 
 
 def _hashes(path: Path, size: int) -> tuple[str, str]:

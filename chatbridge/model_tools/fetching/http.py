@@ -13,7 +13,7 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -110,14 +110,18 @@ class Client:
         try:
             response = self._opener.open(request, timeout=self._timeout)
         except urllib.error.HTTPError as error:
-            with error:
+            with closing(error):  # a redirect that leads nowhere has closed what it came with
                 if error.code == 416 and request.has_header("Range"):
                     return None
                 raise _refusal(url, error, bool(self._credentials.token)) from error
         except urllib.error.URLError as error:
             raise _unreachable(url, error.reason) from error
         except (OSError, http.client.HTTPException) as error:
-            raise Interrupted(f"{_host(url)} does not answer ({error or type(error).__name__})") from error
+            if isinstance(error, http.client.InvalidURL):
+                raise _astray(url, error) from error
+            raise Interrupted(f"{_host(url)} does not answer ({str(error)[:200] or type(error).__name__})") from error
+        except (ValueError, OverflowError) as error:  # of names of hosts that are none, of ports above 65535
+            raise _astray(url, error) from error
         assert isinstance(response, http.client.HTTPResponse)
         return response
 
@@ -160,7 +164,15 @@ def _refusal(url: str, error: urllib.error.HTTPError, known: bool) -> Exception:
         return ModelLoadError(f"{where}: refused ({status}): {'that token may not have it' if known else hub}")
     if status in (404, 410):
         return ModelLoadError(f"{where}: there is no such file ({status}); look at the address again")
+    if status in (301, 302, 303, 307, 308):
+        return ModelLoadError(f"{where}: the server leads in circles, or nowhere ({status}); look at the address again")
     return ModelLoadError(f"{where}: the server answers {status} ({error.reason})")
+
+
+def _astray(url: str, error: Exception) -> ModelLoadError:
+    return ModelLoadError(
+        f"{without_secrets(url)}: it is no address, or leads to what is none ({str(error)[:200]}); look at it again"
+    )
 
 
 def _unreachable(url: str, reason: object) -> Exception:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_tools.fetching.http import PASSING, TIMEOUT, retry_after
 from chatbridge.model_tools.fetching.patience import Patience
-from chatbridge.model_tools.fetching.remote import HubSource, Remote, RemoteFile, safe_name
+from chatbridge.model_tools.fetching.remote import OWN, HubSource, Remote, RemoteFile, safe_name
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -30,7 +30,7 @@ _PART = re.compile(r"(.*)-\d{5}-of-\d{5}(\.\w+)")
 _MANY = 12
 """Files that an error names."""
 
-_NO_MODELS = (".git*", "chatbridge-*.json")
+_NO_MODELS = (".git*", OWN)
 """What belongs to git, and what this program writes itself."""
 
 _NEVER = (

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from chatbridge.errors import ModelLoadError
-from chatbridge.model_tools.fetching.download import PART, Attempt, download
+from chatbridge.model_tools.fetching.download import MARGIN, PART, Attempt, download
 from chatbridge.model_tools.fetching.http import TIMEOUT, Client, Interrupted
 from chatbridge.model_tools.fetching.patience import Patience
 from chatbridge.model_tools.fetching.remote import HubSource, Remote, RemoteFile, UrlSource
@@ -27,9 +27,6 @@ from chatbridge.operations.hardware import size as in_words
 
 _MEMORY = "chatbridge-pull.json"
 """In the folder of what is not whole yet: which file is of which version."""
-
-_MARGIN = 64 << 20
-"""Bytes of a disk that stay free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +78,7 @@ def look(
     stage = partial_name(folder)
     there = sum(_there(stage, file) for file in remote.files)
     free = _free(folder)
-    if read_report(folder)[0] is None and (needed := (size or 0) - there) + _MARGIN > free:
+    if read_report(folder)[0] is None and (needed := (size or 0) - there) + MARGIN > free:
         raise ModelLoadError(
             f"{folder}: that disk has {in_words(free)} free, and {in_words(max(0, needed))} are still to be fetched; "
             f"make room, or name a folder elsewhere by -o"
@@ -103,13 +100,17 @@ def pull(work: Pull, report: Report, progress: WorkProgress | None = None) -> bo
                 return False
             _refuse_others(stage)
             stage.mkdir(exist_ok=True)
-            _forget_changed(work, stage)
-            _fetch_all(work, stage, report, progress)
-            report.write(stage, ("huggingface_hub",))
-            (stage / _MEMORY).unlink()
-            with suppress(FileNotFoundError):
-                folder.rmdir()  # an empty one
-            stage.rename(folder)
+            try:
+                _forget_changed(work, stage)
+                _fetch_all(work, stage, report, progress)
+                report.write(stage, ("huggingface_hub",))
+                (stage / _MEMORY).unlink()
+                with suppress(FileNotFoundError):
+                    folder.rmdir()  # an empty one
+                stage.rename(folder)
+            except BaseException:
+                _delete_empty(stage)
+                raise
     except OSError as error:
         raise ModelLoadError(f"{error.filename or folder}: {error.strerror or error}") from error
     return True
@@ -191,6 +192,14 @@ def _forget_changed(work: Pull, stage: Path) -> None:
     memory.replace(stage / _MEMORY)
 
 
+def _delete_empty(stage: Path) -> None:
+    """Where nothing has come, nothing stays."""
+    with suppress(OSError):
+        files = [path for path in stage.rglob("*") if path.is_file() and path.relative_to(stage).parts != (_MEMORY,)]
+        if not any(path.stat().st_size for path in files):
+            shutil.rmtree(stage)
+
+
 def _is_there(work: Pull, progress: WorkProgress) -> bool:
     """Whether the folder has it already, to the byte. Raises ModelLoadError where it has something else."""
     folder, remote = work.folder, work.remote
@@ -259,8 +268,12 @@ def _alone(stage: Path) -> Iterator[None]:
     try:
         if not try_lock(descriptor, lock):
             raise ModelLoadError(f"{stage}: another run is fetching into it just now; wait for that one")
-        yield
-        with suppress(OSError):  # on Windows not while it is open
-            lock.unlink()
+        if not lock.exists() or not os.path.samestat(os.fstat(descriptor), lock.stat()):
+            raise ModelLoadError(f"{stage}: another run has just ended; run the command again")
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # on Windows not while it is open
+                lock.unlink()
     finally:
         os.close(descriptor)

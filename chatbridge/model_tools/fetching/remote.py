@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from pathlib import PurePosixPath
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
@@ -14,6 +15,13 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from chatbridge.errors import ModelLoadError
 
 HUB = "huggingface.co"
+
+OWN = "chatbridge-*.json"
+"""What this program writes into the folder of a model."""
+
+MAX_NAME = 240
+"""Bytes of a name: disks take 255, and while a file is fetched its name is longer."""
+
 _REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]*\w)(?:@([\w./-]+))?(?::(.+))?")
 _PAGE = re.compile(r"/([^/]+/[^/]+)(?:/(tree|blob)/([^/]+)(?:/(.*))?)?/?")
 _SHA256 = re.compile(r"(?:sha256[=:])([0-9a-fA-F]{64})")
@@ -140,6 +148,12 @@ def safe_name(name: str) -> str:
     wrong = any(part in ("", ".", "..") or part != part.strip() for part in parts)
     if wrong or re.search(r'[\\:*?"<>|\x00-\x1f\x7f]', name) or len(name) > 300 or not name.isprintable():
         raise ModelLoadError(f"{name[:100]!r}: no file of such a name is written here; fetch it by other means")
+    if any(len(part.encode()) > MAX_NAME for part in parts):
+        raise ModelLoadError(f"{name[:100]!r}…: the name is too long for a disk; fetch it by other means")
+    if fnmatchcase(name.lower(), OWN):
+        raise ModelLoadError(
+            f"{name!r}: so this program calls files of its own beside a model; fetch it by other means"
+        )
     return name
 
 

@@ -74,7 +74,13 @@ def from_words(ids: Mapping[str, Any], merges: Path, tokenizer_class: str) -> By
         raise ValueError(f"how a {tokenizer_class[:50] or 'tokenizer without a name'} cuts words is not known here")
     refuse_stand_ins(merges)
     with merges.open("rb") as file:
-        lines = file.read(MAX_MERGES).decode("utf-8", "replace").splitlines()
+        raw = file.read(MAX_MERGES + 1)
+    if len(raw) > MAX_MERGES:
+        raise ValueError(f"{merges.name} has more than {MAX_MERGES:,} bytes")
+    try:
+        lines = raw.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{merges.name} is no text in UTF-8 (byte {error.start:,})") from None
     return BytePairs(_vocabulary(ids), [line for line in lines if line and not line.startswith("#version")], pre)
 
 

@@ -28,7 +28,7 @@ from chatbridge.model_tools.gguf.checkpoint import JoinedTensor
 from chatbridge.model_tools.gguf.ggml_blocks import GONE, PLAIN, take_over, unpack
 from chatbridge.model_tools.gguf.ggml_vocabulary import vocabulary_of
 from chatbridge.model_tools.gguf.vocabulary import Vocabulary
-from chatbridge.model_tools.gguf_file import GgufFile
+from chatbridge.model_tools.gguf_file import GgufFile, as_text
 from chatbridge.model_tools.output import NewTensor, check_space, write_tensors
 from chatbridge.model_tools.report import NOTE, hashed
 from chatbridge.model_tools.tables import FORMS, Axis, Entry
@@ -269,7 +269,7 @@ def _fields(
         import gguf
 
         writer.add_type("model")
-        writer.add_name(first.path.stem)
+        writer.add_name(as_text(first.path.stem))
         writer.add_size_label(gguf.size_label(sum(prod(one.shape) for one in whole), 0, 0, 0))
         writer.add_description(f"converted from {first.kind}")
         writer.add_file_type(_FILE_TYPES.get(work.target.lower(), first.file_type))

@@ -19,7 +19,7 @@ from chatbridge.model_files.description import disagreement
 from chatbridge.model_files.template_notes import KEY
 from chatbridge.model_tools.converter import Conversion
 from chatbridge.model_tools.gguf.gguf_plan import row_order
-from chatbridge.model_tools.gguf_file import GgufFile
+from chatbridge.model_tools.gguf_file import GgufFile, as_text
 from chatbridge.model_tools.merging.lora import Adapter, norm_of, read_adapter
 from chatbridge.model_tools.merging.lora_base import MERGE, Base, base_of, entry_of, refuse_other_family
 from chatbridge.model_tools.output import NewTensor, check_space, write_tensors
@@ -78,7 +78,7 @@ def _unfit(adapter: Adapter, why: str) -> ModelLoadError:
 def _fields(adapter: Adapter, alpha: float, file_type: int, template: str) -> Callable[[gguf.GGUFWriter], None]:
     def write(writer: gguf.GGUFWriter) -> None:
         writer.add_type("adapter")
-        writer.add_name(adapter.path.absolute().name)
+        writer.add_name(as_text(adapter.path.absolute().name))
         writer.add_file_type(file_type)
         writer.add_string("adapter.type", "lora")
         writer.add_float32("adapter.lora.alpha", alpha)

@@ -24,7 +24,7 @@ from chatbridge.model_tools.converter import Conversion
 from chatbridge.model_tools.gguf.checkpoint import Checkpoint
 from chatbridge.model_tools.gguf.gguf_plan import CONFIGS, GgufPlan, Planned, plan_gguf
 from chatbridge.model_tools.gguf.vocabulary import TOKENIZER_FILES, Vocabulary, read_vocabulary
-from chatbridge.model_tools.gguf_file import GgufFile
+from chatbridge.model_tools.gguf_file import GgufFile, as_text
 from chatbridge.model_tools.output import NewTensor, check_space, write_tensors
 from chatbridge.model_tools.report import NOTE, hashed
 from chatbridge.model_tools.tables import Form, form_of
@@ -94,7 +94,7 @@ def _fields(work: Conversion, plan: GgufPlan, vocabulary: Vocabulary) -> Callabl
 
     def write(writer: gguf.GGUFWriter) -> None:
         writer.add_type("model")
-        writer.add_name(source.path.absolute().name)
+        writer.add_name(as_text(source.path.absolute().name))
         writer.add_size_label(gguf.size_label(_parameters(plan), 0, 0, 0))
         writer.add_file_type(TARGETS[target])
         writer.add_quantization_version(2)

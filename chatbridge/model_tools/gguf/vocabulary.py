@@ -176,8 +176,9 @@ def _whole(
         notes = [*notes, f"{len(doubled)} tokens have the text of another, as {doubled[0]}: they are marked as unused"]
     try:
         tokens = tuple(text.encode() for text, _, _ in texts)
+        "".join(merges).encode()
     except UnicodeEncodeError as error:
-        raise ModelLoadError(f"{path}: a token is no text ({error}); download the tokenizer again") from None
+        raise ModelLoadError(f"{path}: a token or merge is no text ({error}); download the tokenizer again") from None
     by_text = {text: number for number, (text, _, kind) in enumerate(texts) if kind != UNUSED}
     ids, more = beside.special_ids(by_text, known or {}, config, rows)
     return Vocabulary(

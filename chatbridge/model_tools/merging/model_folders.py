@@ -5,7 +5,6 @@ What is opened is seen by Hugging Face's names, whatever form it has. Reads and 
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -34,6 +33,7 @@ from chatbridge.model_tools.output import NewTensor, write_tensors
 from chatbridge.model_tools.progress import WorkProgress
 from chatbridge.model_tools.safetensors_file import SafetensorsFile
 from chatbridge.model_tools.torch_file import TorchFile
+from chatbridge.operations.printable import as_json
 
 FolderForm = Literal["hf", "meta"]
 
@@ -248,4 +248,4 @@ def _copied(source: Path, folder: Path, names: Sequence[str]) -> int:
 
 
 def _json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(as_json(value, 2) + "\n", encoding="utf-8")

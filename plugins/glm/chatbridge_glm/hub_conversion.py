@@ -94,5 +94,5 @@ def _is_packed(name: str, *, embeddings: bool) -> bool:
 def _write_config(source: Path, folder: Path, bits: int, *, embeddings: bool) -> None:
     values = read_json_object(source / "config.json")
     values |= {"torch_dtype": "float16", "quantization_bit": bits, "quantization_embeddings": embeddings}
-    written = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    written = json.dumps(values, indent=2) + "\n"
     (folder / "config.json").write_text(written, encoding="utf-8")
