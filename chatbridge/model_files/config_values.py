@@ -62,7 +62,7 @@ def adapter_faults(config: Mapping[str, Any], ranks: Iterable[int] = ()) -> Iter
 
     A negative `lora_alpha` could be reckoned with, and would take away what was trained: it is a mistake.
     """
-    for key in ("peft_type", "base_model_name_or_path"):
+    for key in ("peft_type", "base_model_name_or_path", "bias"):
         if (value := config.get(key)) is not None and not isinstance(value, str):
             yield _wrong(key, value, _TEXT)
     if str(config.get("peft_type") or "LORA").upper() != "LORA":

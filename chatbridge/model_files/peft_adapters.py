@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from chatbridge.model_files.config_values import adapter_faults
-from chatbridge.model_files.description import AdapterDescription, disagreement
+from chatbridge.model_files.description import AdapterDescription, Severity, disagreement
 from chatbridge.model_files.drafts import AGAIN, Draft
 from chatbridge.model_files.families import EMBEDDINGS, LLAMA_ROWS, LLAMA_SIZES
 from chatbridge.model_files.shapes import Sizes, Tensors
@@ -43,7 +43,12 @@ def describe_peft(draft: Draft) -> None:
         draft.whole = False
         draft.say("error", f"there is neither {' nor '.join(_FILES)}", "download the adapter's weights, too")
     headers = draft.read([file] if file else [])
-    tensors = {short_name(name): tensor for header in headers for name, tensor in header.weights.items()}
+    tensors: dict[str, TensorInfo] = {}
+    for header in headers:
+        for name, tensor in header.weights.items():
+            if tensors.setdefault(short_name(name), tensor) is not tensor:
+                told = f"two of its tensors are {short_name(name)[:200]}, for one layer"
+                draft.say("error", told, "take another copy, that holds one adapter alone")
     if headers and not tensors:
         draft.say(
             "error",
@@ -94,6 +99,11 @@ def _check(draft: Draft, written: Mapping[str, Any], tensors: Tensors, about: Ad
     for name, tensor in tensors.items():
         if name.endswith(".lora_A.weight"):
             _check_pair(draft, name, tensor, tensors.get(name.replace("lora_A", "lora_B")))
+        for up, down in (("lora_B.weight", "lora_A.weight"), ("lora_embedding_B", "lora_embedding_A")):
+            layer = name.removesuffix(f".{up}")
+            if layer != name and f"{layer}.{down}" not in tensors:
+                words = f"{up.removesuffix('.weight')} without {down.removesuffix('.weight')}"
+                draft.say("error", f"{layer[:200]} has {words}: it has no effect", AGAIN)
     if written:
         for fault in adapter_faults(written, about.rank):
             file = "" if "adapter_config.json" in fault else "adapter_config.json: "
@@ -115,10 +125,25 @@ def _check(draft: Draft, written: Mapping[str, Any], tensors: Tensors, about: Ad
         )
     if about.targets and named and (more := sorted(set(about.targets) - named - _with_parameters(written))):
         draft.say("error", f"there are tensors of {', '.join(more)[:200]}, which target_modules does not name", AGAIN)
+    _check_saved(draft, written, tensors)
     if written.get("enable_lora") not in (None, False):
         draft.say("error", "it was made by an early PEFT for joined matrices (enable_lora)", "train or merge it again")
     if not about.targets and about.kind == "LORA":
         draft.say("error", "none of its tensors changes a layer: it has no effect", "take another copy")
+
+
+def _check_saved(draft: Draft, written: Mapping[str, Any], tensors: Tensors) -> None:
+    """Modules that were trained as a whole: without them the adapter is not the one that was trained.
+
+    For classifiers PEFT names heads by itself, of which a model has one at most.
+    """
+    saved = written.get("modules_to_save")
+    names = [str(one).rpartition(".")[2] for one in saved] if isinstance(saved, list) else []
+    there = {part for name in tensors for part in name.split(".")}
+    if absent := [name for name in names if name not in there]:
+        severity: Severity = "error" if written.get("task_type") in (None, "CAUSAL_LM") else "warning"
+        told = f"modules_to_save names {', '.join(absent)[:200]}, of which there are no tensors"
+        draft.say(severity, told, "take the file that was saved with all of them")
 
 
 def _with_parameters(written: Mapping[str, Any]) -> set[str]:

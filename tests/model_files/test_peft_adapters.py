@@ -99,8 +99,41 @@ def test_matrices_come_in_pairs_of_one_rank(tmp_path: Path) -> None:
     assert told(inspected(tmp_path, shapes, target_modules=["q_proj"])) == [
         "error: model.layers.0.self_attn.q_proj has lora_A without lora_B: it has no effect"
     ]
+    up = lora("q_proj", "v_proj")
+    del up[f"{LAYER}.v_proj.lora_A.weight"]
+    embedding = {f"{LAYER}.q_proj.lora_embedding_B": (16, 4)}
+    assert told(inspected(tmp_path, {**up, **embedding}, target_modules=["q_proj"])) == [
+        "error: model.layers.0.self_attn.v_proj has lora_B without lora_A: it has no effect",
+        "error: model.layers.0.self_attn.q_proj has lora_embedding_B without lora_embedding_A: it has no effect",
+    ]
     flat = {**lora("q_proj"), f"{LAYER}.v_proj.lora_A.weight": (4,), f"{LAYER}.v_proj.lora_B.weight": (16,)}
     assert not told(inspected(tmp_path, flat, target_modules=["q_proj"]))
+
+
+def test_a_layer_has_one_pair(tmp_path: Path) -> None:
+    twice = {**lora("q_proj"), f"{LAYER}.q_proj.lora_A.default.weight": (4, 16)}
+    assert told(inspected(tmp_path, twice, target_modules=["q_proj"])) == [
+        "error: two of its tensors are model.layers.0.self_attn.q_proj.lora_A.weight, for one layer"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("saved", "task", "severity"),
+    [
+        (["embed_tokens", "lm_head"], "CAUSAL_LM", "error"),
+        (["model.embed_tokens", "lm_head"], None, "error"),
+        (["classifier", "lm_head"], "SEQ_CLS", "warning"),
+    ],
+)
+def test_what_was_trained_as_a_whole_is_missed(
+    tmp_path: Path, saved: list[str], task: str | None, severity: str
+) -> None:
+    shapes = {**lora("q_proj"), "base_model.model.lm_head.weight": (48, 16)}
+    found = inspected(tmp_path, shapes, target_modules=["q_proj"], modules_to_save=saved, task_type=task)
+    absent = saved[0].rpartition(".")[2]
+    assert told(found)[0] == f"{severity}: modules_to_save names {absent}, of which there are no tensors"
+    found = inspected(tmp_path, shapes, target_modules=["q_proj"], modules_to_save=["lm_head"], task_type=task)
+    assert not any("modules_to_save" in one for one in told(found))
 
 
 def test_an_embedding_and_a_head_have_as_many_rows(tmp_path: Path) -> None:

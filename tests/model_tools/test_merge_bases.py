@@ -227,6 +227,8 @@ def test_what_is_neither_base_nor_adapter_is_told(tmp_path: Path) -> None:
     assert "no PEFT adapter" in refused(HF, [HF], out)
     assert "give the model first, and its adapters behind it" in refused(adapter, [adapter], out)
     assert "given twice" in refused(HF, [adapter, adapter], out)
+    copy = copied(adapter, tmp_path / "copy")
+    assert refused(HF, [adapter, copy], out) == f"{copy}: this is the adapter in {adapter} once more; give each once"
     assert "--parts is for Meta's form" in refused(HF, [adapter], out, parts=2)
     assert "can't be divided" in refused(HF, [adapter], out, "meta", parts=3)
     assert "there is no such file or folder" in refused(tmp_path / "none", [adapter], out)

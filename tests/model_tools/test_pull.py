@@ -251,7 +251,7 @@ def test_a_server_that_never_ends_does_not_fill_the_disk(
     room = iter([1 << 30])  # for the look at it; none after that
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=next(room, MARGIN - 1)))
-    with pytest.raises(ModelLoadError, match="the server does not say how large it is, and after .* nearly full"):
+    with pytest.raises(ModelLoadError, match=r"the server does not say how large it is, and after .* nearly full"):
         fetch(server.url("/m.bin"), tmp_path / "m")
 
 

@@ -19,7 +19,7 @@ import regex
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.arrays import StoredTensor, Weights
 from chatbridge.model_files.config_values import check_adapter_config
-from chatbridge.model_files.description import ModelDescription
+from chatbridge.model_files.description import ModelDescription, disagreement
 from chatbridge.model_files.families import EMBEDDINGS, LLAMA_SIZES
 from chatbridge.model_files.inspect import inspect_model, refuse_unsound
 from chatbridge.model_files.peft_adapters import adapter_file, short_name
@@ -158,7 +158,7 @@ def _parted(
                 raise ModelLoadError(
                     f"{folder}: {layer:.200} has the rank {tensor.shape[0]:,}; {MAX_RANK:,} is the most"
                 )
-            scale = _scale(config, layer, tensor.shape[0])
+            scale = _scale(folder, config, layer, tensor.shape[0])
             deltas[f"{layer.removesuffix(_BASE_LAYER)}.weight"] = Delta(tensor, up, scale, sideways)
         elif not name.endswith((_UP, _UP_EMBEDDING)):
             if any(part in name for part in _ALIEN):
@@ -167,21 +167,31 @@ def _parted(
     return deltas, whole
 
 
-def _scale(config: Mapping[str, Any], layer: str, rank: int) -> float:
+def _scale(folder: Path, config: Mapping[str, Any], layer: str, rank: int) -> float:
     """alpha / rank (Hu et al. 2021), or alpha / sqrt(rank) (rsLoRA)."""
     if rank < 1:
-        raise ModelLoadError(f"{layer:.200} has the rank 0")
-    patterns = config.get("alpha_pattern") or {}
-    alpha = next((value for key, value in patterns.items() if _fits(str(key), layer)), config["lora_alpha"])
+        raise ModelLoadError(f"{folder}: {layer:.200} has the rank 0; download the adapter again")
+    said = _own(folder, config, "rank_pattern", layer, config["r"])
+    if said != rank:
+        told = disagreement(f"rank of {layer:.200}", ("adapter_config.json", said), ("the tensors", rank))
+        raise ModelLoadError(f"{folder}: {told}; take the file that was saved with the adapter")
+    alpha = _own(folder, config, "alpha_pattern", layer, config["lora_alpha"])
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _fits(key: str, layer: str) -> bool:
-    """Whether a key of alpha_pattern names a layer, by PEFT's rule (utils/other.py, `get_pattern_key`)."""
-    try:
-        return regex.match(rf"(?:.*\.)?({key})$", layer, timeout=_PATIENCE) is not None
-    except (regex.error, TimeoutError) as error:
-        raise ModelLoadError(f"alpha_pattern: {key!r:.100} can't be used: {error or 'it takes too long'}") from error
+def _own(folder: Path, config: Mapping[str, Any], patterns: str, layer: str, usual: Any) -> Any:
+    """What a layer has, by the first key that names it; PEFT's rule is in utils/other.py, `get_pattern_key`."""
+    for key, value in (config.get(patterns) or {}).items():
+        try:
+            if regex.match(rf"(?:.*\.)?({key})$", layer, timeout=_PATIENCE) is not None:
+                return value
+        except (regex.error, TimeoutError) as error:
+            why = str(error) or "it takes too long"
+            raise ModelLoadError(
+                f"{folder / 'adapter_config.json'}: {patterns}: {key!r:.100} can't be used: {why:.200}; write the "
+                f"layer's name in its place"
+            ) from error
+    return usual
 
 
 def norm_of(adapter: Adapter) -> float:

@@ -97,6 +97,7 @@ def merge(
         check_space(output, total)
         own = [file for adapter in ordered for file in (adapter.file, adapter.path / "adapter_config.json")]
         report.sources += hashed([*model.files, *own, *small_files(model, tokenizer)], progress)
+        _refuse_copies(ordered, report)
         warnings = _told(report, model, opened, ordered, norms, tokenizer, form)
         before, after = _perplexities(model, tensors, progress, warnings) if check else (0.0, 0.0)
         report.step("perplexity", sentences=len(SENTENCES), before=before, after=after, checked=bool(before))
@@ -117,6 +118,16 @@ def merge(
             report.step("written", form=form, parts=count if form == "meta" else 1, bytes=total, warnings=warnings)
             report.write(folder)
     return Merge([adapter.path for adapter in ordered], before, after, warnings)
+
+
+def _refuse_copies(adapters: Sequence[Adapter], report: Report) -> None:
+    """Raise ModelLoadError where two folders hold the same adapter: it would be merged twice."""
+    hashes = {source.path: source.sha256 for source in report.sources}
+    seen: dict[str, Adapter] = {}
+    for adapter in adapters:
+        first = seen.setdefault(hashes[str(adapter.file)], adapter)
+        if first is not adapter:
+            raise ModelLoadError(f"{adapter.path}: this is the adapter in {first.path} once more; give each once")
 
 
 def in_order(adapters: Sequence[Adapter]) -> list[Adapter]:
