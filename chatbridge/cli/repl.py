@@ -62,6 +62,10 @@ def command(
 
     plugins = Plugins()
     source = _source(config, plugins)
+    if model == "":
+        raise click.BadParameter(
+            "there is no name here, only an empty word; is a variable not set?", param_hint="--model"
+        )
     if model is not None:
         from chatbridge.cli.named_model import find_model
 

@@ -33,6 +33,9 @@ _MODEL: Mapping[str, str] = {
 }  # fmt: skip
 """What each key of a model's configuration can be, where it is said."""
 
+_BY_LAYER = (*CONFIG_KEYS["heads"], *CONFIG_KEYS["inner"], "num_key_value_heads", "n_kv_heads", "head_dim")
+"""What may differ from layer to layer, as a list."""
+
 _ROTARY = ("rope_theta", "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 """Numbers above 0 in `rope_scaling` and `rope_parameters`."""
 
@@ -42,14 +45,14 @@ _UNSAID = ("vocab_size", "max_seq_len")
 
 def model_faults(config: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with values of a model's config.json or params.json, in words, each with key, value and what is
-    expected. Of sizes that differ by layer, as lists, each is looked at."""
+    expected. Of sizes that may differ by layer, as lists, each is looked at."""
     within = config.get("text_config")
     for prefix, values in (("", config), ("text_config.", within if isinstance(within, dict) else {})):
         for key, expected in _MODEL.items():
             value = values.get(key)
             if value is None or (key in _UNSAID and value == -1 and not isinstance(value, bool)):
                 continue
-            for one in value if isinstance(value, list) and expected == _SIZE else [value]:
+            for one in value if value and isinstance(value, list) and key in _BY_LAYER else [value]:
                 if not _is(one, expected):
                     yield _wrong(prefix + key, one, expected)
                     break

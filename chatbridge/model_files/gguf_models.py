@@ -217,6 +217,11 @@ def _vocabulary(draft: Draft, headers: list[GgufHeader]) -> None:
     if not isinstance(tokens, GgufStrings) or not tokens.count:
         draft.say("error", "the file has no tokenizer", "get one that was converted with its vocabulary")
         return
+    for key in ("scores", "token_type"):
+        value: Any = metadata.get(f"tokenizer.ggml.{key}")
+        if value is not None and (getattr(value, "ndim", 0) != 1 or len(value) != tokens.count):
+            told = f"tokenizer.ggml.{key} is no list of {tokens.count:,} numbers, one for each token"
+            draft.say("error", told, _ANEW)
     draft.facts |= {"tokens": tokens.count, "tokenizer": _word(metadata, "tokenizer.ggml.model")[:50]}
     if rows and tokens.count > rows:
         told = disagreement("vocabulary", ("the tokenizer", tokens.count), ("the weights", rows))

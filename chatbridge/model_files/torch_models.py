@@ -22,6 +22,7 @@ from chatbridge.model_files.tensors import TensorFile
 
 _PREFIX = "prefix_encoder.embedding.weight"
 _MAX_PARTS = 1000
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 _ALL_FILES = "download all of them into this folder"
 
 
@@ -61,12 +62,29 @@ def describe_hub(draft: Draft) -> None:
     if isinstance(bits, int) and bits and sizes.bits and bits != sizes.bits:
         draft.say("error", disagreement("bits", ("config.json", bits), ("the shapes", sizes.bits)), AGAIN)
     draft.against("config.json", from_config(config), sizes, vocabulary="note" if kind == "chatglm" else "error")
+    if even:
+        _check_heads(draft, config, named, sizes)
     if even and draft.whole and (lost := uneven_layers(family, named)):
         draft.say("error", lost, AGAIN)
     if not kind and "config.json" not in "".join(problem.message for problem in draft.problems):
         draft.say("error", "config.json has no model_type", "download it again")
     draft.tokenized(draft.path)
     return None
+
+
+def _check_heads(draft: Draft, config: Mapping[str, Any], named: Tensors, sizes: Sizes) -> None:
+    """Of a LLaMA: that its heads, and those of its keys, have the rows that the configuration says."""
+    heads, own, shared = (config.get(key) for key in ("num_attention_heads", "head_dim", "num_key_value_heads"))
+    if not isinstance(heads, int) or heads < 1 or not sizes.width or not sizes.numbers:
+        return
+    size = own if isinstance(own, int) and own > 0 else sizes.width // heads
+    for name, count in (("q_proj", heads), ("k_proj", shared if isinstance(shared, int) else heads)):
+        tensor = named.get(f"layers.{sizes.numbers[0]}.self_attn.{name}.weight")
+        if tensor is None or tensor.dtype not in _FLOATS or len(tensor.shape) != 2:
+            continue
+        if tensor.shape[0] != count * size:
+            told = disagreement(f"rows of {name}", ("config.json", count * size), ("the weights", tensor.shape[0]))
+            draft.say("error", told, AGAIN)
 
 
 def describe_meta(draft: Draft) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from chatbridge.errors import ModelLoadError
 from chatbridge.model_tools.output import NewTensor
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ ALIGNMENT = 32
 class GgufFile:
     """`fields`: called with a `gguf.GGUFWriter`, adds the keys and values. Shapes of tensors are rows first, as
     torch's; a tensor's `dtype` is the name of llama.cpp's type in small letters ("f16", "q8_0"). Raises ValueError for
-    tensors with strides."""
+    tensors with strides, ModelLoadError where there is no room for a header."""
 
     def __init__(
         self, architecture: str, fields: Callable[[gguf.GGUFWriter], None], tensors: Sequence[NewTensor]
@@ -57,15 +58,21 @@ def as_text(name: str) -> str:
 def _header(architecture: str, fields: Callable[[gguf.GGUFWriter], None], tensors: Sequence[NewTensor]) -> bytes:
     import gguf
 
-    with tempfile.TemporaryDirectory(prefix="chatbridge-") as folder:
-        path = Path(folder) / "header"
-        writer = gguf.GGUFWriter(path, architecture)
-        fields(writer)
-        for tensor in tensors:
-            kind = gguf.GGMLQuantizationType[tensor.dtype.upper()]
-            writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor.nbytes, kind)
-        writer.write_header_to_file(path)
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        writer.close()
-        return path.read_bytes()
+    try:
+        with tempfile.TemporaryDirectory(prefix="chatbridge-") as folder:
+            path = Path(folder) / "header"
+            writer = gguf.GGUFWriter(path, architecture)
+            fields(writer)
+            for tensor in tensors:
+                kind = gguf.GGMLQuantizationType[tensor.dtype.upper()]
+                writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor.nbytes, kind)
+            writer.write_header_to_file(path)
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+            writer.close()
+            return path.read_bytes()
+    except OSError as error:
+        raise ModelLoadError(
+            f"a header of a GGUF file can't be written among the system's temporary files: {error.strerror or error}; "
+            f"make room there, or name another folder by TMPDIR"
+        ) from error

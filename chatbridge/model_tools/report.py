@@ -18,6 +18,7 @@ from typing import Any
 
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.template_notes import REPORT, report_of
+from chatbridge.model_tools.output import cant_write
 from chatbridge.model_tools.progress import Silent, WorkProgress
 from chatbridge.operations.printable import as_json
 
@@ -70,7 +71,7 @@ class Report:
     def write(self, output: Path, packages: Sequence[str] = ("gguf", "numpy")) -> Path:
         """Write it into a folder, or beside a file. `packages`: whose versions are told besides chatbridge's.
 
-        Raises ModelLoadError for a folder whose sources have changed, as `check_sources`.
+        Raises ModelLoadError where it can't be written, and for a folder whose sources have changed (`check_sources`).
         """
         if output.is_dir():  # which gets its name when the report is in it
             self.check_sources()
@@ -85,8 +86,13 @@ class Report:
             "versions": {"python": platform.python_version(), **versions(("chatbridge", *packages))},
         }
         whole = path.with_name(f"{path.name}.partial")
-        whole.write_text(as_json(told, 2) + "\n", encoding="utf-8")
-        whole.replace(path)
+        try:
+            whole.write_text(as_json(told, 2) + "\n", encoding="utf-8")
+            whole.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                whole.unlink(missing_ok=True)
+            raise cant_write(path, error) from error
         return path
 
 

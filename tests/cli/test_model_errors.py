@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -156,3 +158,42 @@ def test_an_option_that_would_have_no_effect_is_refused(told: Told, arguments: t
     code, said = told(*arguments)
     assert code
     assert words in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("inspect", ""), ("plan", ""), ("plan", "", "--json"), ("pull", "https://127.0.0.1:9/m.gguf", "-o", ""),
+        ("decrypt", "", "k", "-o", "o"), ("decrypt", "s", "", "-o", "o"), ("decrypt", "s", "k", "-o", ""),
+        ("merge", "", "a", "-o", "o"), ("merge", "b", "", "-o", "o"), ("merge", "b", "a", "-o", ""),
+        ("convert", "", "-t", "f16", "-o", "o"), ("convert", "s", "-t", "f16", "-o", ""),
+        ("convert", "s", "-t", "f16", "-o", "o", "--base", ""), ("quantize", "", "q4_0", "-o", "o"),
+        ("quantize", "s", "q4_0", "-o", ""), ("quantize", "s", "q4_0", "-o", "o", "--imatrix", ""),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_an_empty_word_is_no_path(told: Told, arguments: tuple[str, ...]) -> None:
+    code, said = told(*arguments)
+    assert code == 2
+    assert "only an empty word; is a variable not set?" in said
+
+
+def test_an_empty_word_is_no_model_to_talk_to(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(("repl", "-m", "", "-p", "hello"))
+    assert ended.value.code == 2
+    assert "only an empty word; is a variable not set?" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+@pytest.mark.parametrize("target", ["f16", "meta"])
+def test_a_name_that_is_no_text_is_a_name(told: Told, tmp_path: Path, target: str) -> None:
+    source = tmp_path / os.fsdecode(b"of \xff")
+    shutil.copytree(LLAMA / "hf", source)
+    out = tmp_path / os.fsdecode(b"made \xfe")
+    assert told("convert", source, "-t", target, "-o", out)[0] == 0
+    assert told("inspect", out)[0] == 0
+    assert not [*tmp_path.rglob("*.partial")]
+    report = out / "chatbridge-report.json" if out.is_dir() else out.with_name(f"{out.name}.report.json")
+    sources = json.loads(report.read_text(encoding="utf-8"))["sources"]
+    assert str(source / "config.json") in [one["path"] for one in sources]

@@ -67,6 +67,10 @@ def test_both_ranks_are_told_where_file_and_tensors_differ() -> None:
         ("hidden_size", "64", "a whole number above 0"),
         ("vocab_size", True, "a whole number above 0"),
         ("intermediate_size", [16, 0], "a whole number above 0"),
+        ("intermediate_size", [], "a whole number above 0"),
+        ("hidden_size", [64], "a whole number above 0"),
+        ("num_hidden_layers", [2], "a whole number above 0"),
+        ("vocab_size", [480], "a whole number above 0"),
         ("rope_theta", math.nan, "a number above 0"),
         ("rms_norm_eps", 1, "a number above 0 and below 1"),
         ("tie_word_embeddings", "no", "true or false"),
@@ -75,11 +79,29 @@ def test_both_ranks_are_told_where_file_and_tensors_differ() -> None:
 )
 def test_values_of_a_model_are_looked_over(tmp_path: Path, key: str, value: Any, expected: str) -> None:
     model = copied(LLAMA / "hf", tmp_path / "model", "config.json", **{key: value})
-    shown = 0 if isinstance(value, list) else value
+    shown = 0 if value == [16, 0] else value
     told = f"config.json: {key} is {shown!r}, and should be {expected}"
     assert told in [one.message for one in inspect_model(model).problems if one.severity == "error"]
     with pytest.raises(ModelLoadError, match=f"config.json: {key} is "):
         check_model_config(model / "config.json", {key: value})
+
+
+@pytest.mark.parametrize(
+    ("keys", "name", "said", "there"),
+    [
+        ({"head_dim": 8}, "q_proj", 32, 64),
+        ({"head_dim": 8, "num_key_value_heads": 8}, "q_proj", 32, 64),
+        ({"num_key_value_heads": 2}, "k_proj", 32, 64),
+    ],
+)
+def test_heads_are_held_against_the_rows_of_the_weights(
+    tmp_path: Path, keys: dict[str, int], name: str, said: int, there: int
+) -> None:
+    model = copied(LLAMA / "hf", tmp_path / "model", "config.json", **keys)
+    told = [one.message for one in inspect_model(model).problems if one.severity == "error"]
+    assert told == [f"rows of {name}: config.json says {said}, and the weights {there}"]
+    fits = copied(LLAMA / "hf", tmp_path / "fits", "config.json", head_dim=16, num_key_value_heads=4)
+    assert inspect_model(fits).sound
 
 
 def test_values_that_lie_deeper_are_told_by_their_path() -> None:

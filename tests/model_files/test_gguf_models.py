@@ -142,6 +142,16 @@ def test_numbers_that_are_none_are_told(tmp_path: Path) -> None:
     assert told(inspect_model(model(tmp_path / "m.gguf", (*WHOLE, fine), LAYER))) == []
 
 
+@pytest.mark.parametrize("key", ["scores", "token_type"])
+def test_lists_beside_the_tokens_are_as_long_as_they_are_many(tmp_path: Path, key: str) -> None:
+    full = f"tokenizer.ggml.{key}"
+    wrong = f"error: {full} is no list of 3 numbers, one for each token"
+    for own in (word(full, "abc"), pair(full, ARRAY, array(INT32, 2, bytes(8))), whole(full, 3)):
+        assert told(inspect_model(model(tmp_path / "m.gguf", (*WHOLE, own), LAYER))) == [wrong]
+    fits = pair(full, ARRAY, array(INT32, 3, bytes(12)))
+    assert told(inspect_model(model(tmp_path / "m.gguf", (*WHOLE, fits), LAYER))) == []
+
+
 def test_an_architecture_is_a_word(tmp_path: Path) -> None:
     found = inspect_model(model(tmp_path / "m.gguf", (whole("general.architecture", 5), *tokens("a")), LAYER))
     assert told(found) == ["error: general.architecture is 5, and should be a word"]

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbridge import ModelLoadError, inspect_model
+from chatbridge import ModelLoadError, inspect_model, testing
 from chatbridge.cli.model.convert import convert
 from chatbridge.model_files.arrays import Weights
 from chatbridge.model_files.reading import weight_files
@@ -311,7 +311,6 @@ def test_published_widths_are_said_as_meta_published_them(
          r"its tensor model.layers.0.self_attn.q_proj.bias has no place in Meta's form"),
         ({}, {"rope_scaling": {"type": "linear", "factor": 2.0}}, "for rope_scaling, which Meta's form can't say"),
         ({}, {"attention_bias": True}, "True for attention_bias, which Meta's form can't say"),
-        ({}, {"head_dim": 32}, r"its heads have a width of their own \(head_dim\)"),
         ({}, {"hidden_act": "gelu"}, "'gelu' for hidden_act, which Meta's form can't say"),
         ({"lm_head.weight": None}, {}, "lm_head.weight is not among its tensors, and by config.json it should be"),
         ({"model.norm.weight": None}, {}, "model.norm.weight"),
@@ -325,6 +324,13 @@ def test_what_metas_form_can_not_say_is_refused(
     with pytest.raises(ModelLoadError, match=re.escape(str(folder)) + ".*" + told):
         convert(folder, tmp_path / "out", "meta", {})
     assert [file.name for file in tmp_path.iterdir()] == ["hf"]
+
+
+def test_heads_of_a_width_of_their_own_have_no_form_of_metas(tmp_path: Path) -> None:
+    config = testing.hub_config(head_dim=32)
+    folder = testing.write_hub(tmp_path / "hf", config, testing.hub_arrays(config), tokenizer=HF)
+    with pytest.raises(ModelLoadError, match=r"its heads have a width of their own \(head_dim\)"):
+        convert(folder, tmp_path / "out", "meta", {})
 
 
 @pytest.mark.parametrize(

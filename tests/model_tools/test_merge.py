@@ -18,6 +18,7 @@ from chatbridge.model_tools.matrices import floats
 from chatbridge.model_tools.merging.merge import merge
 from chatbridge.model_tools.merging.model_folders import open_model
 from chatbridge.model_tools.report import Report
+from chatbridge.testing import hub_arrays, hub_config, write_hub
 
 from .merging import (
     CHINESE_ALPACA,
@@ -208,7 +209,6 @@ def test_numbers_are_written_in_the_type_that_is_asked_for(dtype: str, exact: fl
 
 def test_a_llama_that_is_built_otherwise_is_merged_and_has_no_form_of_metas(tmp_path: Path) -> None:
     bent = copied(HF, tmp_path / "bent", "config.json", rope_scaling={"type": "linear", "factor": 2.0})
-    apart = copied(HF, tmp_path / "apart", "config.json", head_dim=32)
     biased = copied(HF, tmp_path / "biased", "config.json", attention_bias=True)
     with ExitStack() as files:
         arrays = {name: one.read(0, one.shape[0]) for name, one in open_model(HF, files).tensors.items()}
@@ -218,7 +218,6 @@ def test_a_llama_that_is_built_otherwise_is_merged_and_has_no_form_of_metas(tmp_
     write_arrays(biased / "model.safetensors", arrays | bias)
     for base, words in (
         (bent, "rope_scaling"),
-        (apart, "has no form of Meta's"),
         (biased, "q_proj.bias and 1 more has no place"),
     ):
         done = merge(base, [LLAMA / "alpaca-lora"], tmp_path / f"{base.name}-out", "hf")
@@ -226,6 +225,19 @@ def test_a_llama_that_is_built_otherwise_is_merged_and_has_no_form_of_metas(tmp_
         assert words in refused(base, [LLAMA / "alpaca-lora"], tmp_path / "out", "meta")
     with Weights.of_files([tmp_path / "biased-out" / "model.safetensors"]) as weights:
         assert (weights["model.layers.0.self_attn.q_proj.bias"].read() == 1).all()
+
+
+def test_heads_of_a_width_of_their_own_are_merged_and_have_no_form_of_metas(tmp_path: Path) -> None:
+    config = hub_config(head_dim=32)
+    base = write_hub(tmp_path / "apart", config, hub_arrays(config), tokenizer=HF)
+    adapter = copied(LLAMA / "alpaca-lora", tmp_path / "lora", "adapter_config.json", target_modules=["o_proj"])
+    (adapter / "adapter_model.bin").unlink()
+    pair = {"lora_A": np.ones((8, 128), np.float32), "lora_B": np.ones((64, 8), np.float32)}
+    layer = "base_model.model.model.layers.0.self_attn.o_proj"
+    write_arrays(adapter / "adapter_model.safetensors", {f"{layer}.{name}.weight": one for name, one in pair.items()})
+    done = merge(base, [adapter], tmp_path / "out", "hf")
+    assert any("no perplexity was computed" in warning for warning in done.warnings)
+    assert "has no form of Meta's" in refused(base, [adapter], tmp_path / "meta", "meta")
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

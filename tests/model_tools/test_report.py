@@ -76,3 +76,16 @@ def test_a_report_is_json_of_all_that_was_told(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [IN_FOLDER]
     assert versions(["no-such-package"]) == {}
     assert len(told["made"]) == len("2026-11-30T12:00:00+00:00")
+
+
+def test_a_report_that_can_not_be_written_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "m.report.json").mkdir()
+    with pytest.raises(ModelLoadError, match=r"m\.report\.json: it can't be written: "):
+        Report("x").write(tmp_path / "m")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.report.json"]
+
+
+def test_names_that_are_no_text_read_back_as_they_were(tmp_path: Path) -> None:
+    report = Report("make \udcff", [Source("p\udcfe", 3, "ab")])
+    told = json.loads(report.write(tmp_path / "m").read_text(encoding="utf-8"))
+    assert (told["command"], told["sources"][0]["path"]) == ("make \udcff", "p\udcfe")

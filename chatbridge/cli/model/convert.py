@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chatbridge.cli.model.making import carried_template, command_line, next_step, stoppable, template_option
+from chatbridge.cli.model.making import PLACE, carried_template, command_line, next_step, stoppable, template_option
 from chatbridge.cli.output import echo
 from chatbridge.errors import ModelLoadError
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 @click.command("convert")
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file or folder to make.")
+@click.argument("source", type=PLACE)
+@click.option("-o", "--output", type=PLACE, required=True, help="The file or folder to make.")
 @click.option("-t", "--to", "target", required=True, metavar="FORM", help="What to make: f16, q8_0, hf, meta, int4, …")
 @click.option("--parts", type=click.IntRange(1, 64), help="Tensor-parallel parts of Meta's form; 1 unless given.")
 @click.option(
-    "--base", type=click.Path(path_type=Path),
+    "--base", type=PLACE,
     help="The model that an adapter was trained on, where the adapter does not lead to it.",
 )  # fmt: skip
 @template_option

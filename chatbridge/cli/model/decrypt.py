@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from chatbridge.cli.model.making import command_line, stoppable, word
+from chatbridge.cli.model.making import PLACE, command_line, stoppable, word
 from chatbridge.cli.output import echo, echo_problem
 
 
 @click.command("decrypt")
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("key", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file or folder to make.")
+@click.argument("source", type=PLACE)
+@click.argument("key", type=PLACE)
+@click.option("-o", "--output", type=PLACE, required=True, help="The file or folder to make.")
 def command(source: Path, key: Path, output: Path) -> None:
     """Decrypt SOURCE, a file or folder that BELLE has published as XOR with the original LLaMA.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from chatbridge.cli.model.making import PLACE
 from chatbridge.cli.output import Styled, echo, echo_json, joined, styled
 from chatbridge.operations.printable import in_one_line
 
@@ -23,7 +24,7 @@ _MARKS = {"error": ("✗", "red"), "warning": ("!", "yellow"), "note": ("·", "c
 
 
 @click.command("inspect")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PLACE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def command(path: Path, as_json: bool) -> None:
     """Tell what lies at PATH, a file or a folder, from headers and shapes alone.

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,25 @@ from chatbridge.cli.output import echo
 
 if TYPE_CHECKING:
     from chatbridge.model_files.description import ModelDescription
+
+
+def named_place(context: click.Context | None, option: click.Parameter | None, name: str) -> str:
+    """What may be a path or another name: an empty word, as of a variable that is not set, is none, and a path of it
+    would be the folder at hand."""
+    if not name:
+        words = "there is no path or name here, only an empty word; is a variable not set?"
+        raise click.BadParameter(words, context, option)
+    return name
+
+
+class _Place(click.Path):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        named_place(ctx, param, str(value))
+        return super().convert(value, param, ctx)
+
+
+PLACE = _Place(path_type=Path)
+"""What all commands take for a path."""
 
 
 def _known(context: click.Context, option: click.Parameter, name: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chatbridge.cli.model.making import command_line, next_step, stoppable, template_option
+from chatbridge.cli.model.making import PLACE, command_line, next_step, stoppable, template_option
 from chatbridge.cli.output import echo, styled
 
 if TYPE_CHECKING:
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 @click.command("merge")
-@click.argument("base", type=click.Path(path_type=Path))
-@click.argument("adapters", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="ADAPTER…")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder to make.")
+@click.argument("base", type=PLACE)
+@click.argument("adapters", type=PLACE, nargs=-1, required=True, metavar="ADAPTER…")
+@click.option("-o", "--output", type=PLACE, required=True, help="The folder to make.")
 @click.option(
     "-t", "--to", "form", type=click.Choice(("hf", "meta")), default="hf", show_default=True,
     help="Hugging Face's form, or Meta's (consolidated.*.pth) of a LLaMA.",

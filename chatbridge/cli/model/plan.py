@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from chatbridge.cli.model.making import named_place
 from chatbridge.cli.output import Styled, echo, echo_json, joined, styled
 from chatbridge.operations.printable import in_one_line
 
@@ -30,7 +31,7 @@ _MAX_TOLD = 6
 
 
 @click.command("plan")
-@click.argument("path")
+@click.argument("path", callback=named_place)
 @click.option("--context", type=click.IntRange(8, 1 << 30), help="Tokens of one conversation; else the backend's own.")
 @click.option("--conversations", type=click.IntRange(1, 1 << 16), help="Conversations of that length at once.")
 @click.option("--quant", metavar="Q", default="", help="What weights are to be in: int4, nf4, q4_0, fp16i8, …")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chatbridge.cli.model.making import word
+from chatbridge.cli.model.making import PLACE, word
 from chatbridge.cli.output import echo, echo_error, echo_problem
 from chatbridge.errors import ModelLoadError
 
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 @click.command("pull")
 @click.argument("source")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="The folder to make, of this model alone."
-)
+@click.option("-o", "--output", type=PLACE, metavar="FOLDER", help="The folder to make, of this model alone.")
 @click.option("--revision", default="", help="A branch, tag or commit on Hugging Face; the newest unless given.")
 @click.option(
     "--include", multiple=True, metavar="PATTERN", help="Files to fetch, as '*q4_k_m.gguf'; may be given several times."

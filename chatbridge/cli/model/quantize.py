@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chatbridge.cli.model.making import carried_template, command_line, next_step, stoppable, word
+from chatbridge.cli.model.making import PLACE, carried_template, command_line, next_step, stoppable, word
 from chatbridge.cli.output import echo, styled
 from chatbridge.errors import ModelLoadError
 from chatbridge.suggest import did_you_mean
@@ -23,19 +23,17 @@ _PLUGIN = "llama_cpp"
 
 
 @click.command("quantize")
-@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
+@click.argument("source", metavar="SRC", type=PLACE)
 @click.argument("target", metavar="TYPE")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The GGUF file to make.")
+@click.option("-o", "--output", type=PLACE, help="The GGUF file to make.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads that compute; else one for each core.")
 @click.option("--leave-output", is_flag=True, help="Leave output.weight as it is.")
 @click.option("--pure", is_flag=True, help="One type for all tensors, without a mixture.")
-@click.option("--imatrix", type=click.Path(path_type=Path), metavar="FILE", help="What llama-imatrix made of a text.")
+@click.option("--imatrix", type=PLACE, metavar="FILE", help="What llama-imatrix made of a text.")
 @click.option("--requantize", is_flag=True, help="Take a file that is quantised already, though that loses more.")
 @click.option("--dry-run", is_flag=True, help="Say what would be made and how large, and make nothing.")
 @click.option("--check", is_flag=True, help="Compare both files on a text when it is made.")
-@click.option(
-    "--check-text", type=click.Path(path_type=Path), metavar="FILE", help="That text, in UTF-8; else one of ours."
-)
+@click.option("--check-text", type=PLACE, metavar="FILE", help="That text, in UTF-8; else one of ours.")
 @click.option(
     "--check-gib", type=click.FloatRange(0, min_open=True), help="Room on the disk for the comparison, in GiB; else 1."
 )
