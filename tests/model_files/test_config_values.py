@@ -89,7 +89,6 @@ def test_values_of_a_model_are_looked_over(tmp_path: Path, key: str, value: Any,
 @pytest.mark.parametrize(
     ("keys", "name", "said", "there"),
     [
-        ({"head_dim": 8}, "q_proj", 32, 64),
         ({"head_dim": 8, "num_key_value_heads": 8}, "q_proj", 32, 64),
         ({"num_key_value_heads": 2}, "k_proj", 32, 64),
     ],
