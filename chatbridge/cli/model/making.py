@@ -87,10 +87,15 @@ def lacks(found: ModelDescription) -> str:
 
     if found.layout in _TOKENIZERS and not found.tokens:
         return f"To be talked to it needs its tokenizer, which is not beside it: {_TOKENIZERS[found.layout]}."
-    if (needs := found.details.get("needs")) and "cuda" in needs and not this_machine().cards:
-        return f"It needs {needs}; none is seen on this machine."
+    if needs := found.details.get("needs"):
+        elsewhere = any(name in needs and sys.platform != system for name, system in _SYSTEMS.items())
+        if elsewhere or ("cuda" in needs and not this_machine().cards):
+            return f"It needs {needs}; none is seen on this machine."
     return ""
 
+
+_SYSTEMS = {"mps": "darwin", "dml": "win32"}
+"""Where cards are that only one system has, by the word for them in strategies."""
 
 _TOKENIZERS = {
     "glm-130b": "put ice_text.model into the folder; the package icetk brings it",

@@ -85,6 +85,8 @@ def decrypt(
     """
     report = report or Report(f"model decrypt {source} {key} -o {output}")
     check_output(output)
+    if _is_encrypted(key) and not _is_encrypted(source):
+        raise ModelLoadError(f"{source}: this is no file of BELLE's, but {key} is: give that first, and the key after it")
     files = encrypted_files(source)
     work = _Work(_fitting(keys_at(key), files), originals, progress or Silent(), report)
     _take_key(work, files)
@@ -112,6 +114,11 @@ def encrypted_files(source: Path) -> list[Encrypted]:
         if names.count(file.name.lower()) > 1:
             raise ModelLoadError(f"{source}: {file.name} is here more than once, with two hashes; delete the older one")
     return found
+
+
+def _is_encrypted(path: Path) -> bool:
+    names = files_in(path) if path.is_dir() else [path]
+    return any(encrypted_name(file) is not None for file in names)
 
 
 def _encrypted(path: Path) -> Encrypted:

@@ -16,9 +16,9 @@ TYPES = "fp32, fp16, bf16, and fp32i8, fp16i8, bf16i8 with weights of 8 bits"
 AUTO = "auto"
 
 _PLACEMENT = re.compile(r" *(?P<device>\S+)(?P<gap> *)(?P<type>\S*)(?P<rest>.*)", re.DOTALL)
-_DEVICE = re.compile(r"cuda(?::\d+)?|cpu|mps|dml")
+_DEVICE = re.compile(r"cuda(?::[0-9]{1,4})?|cpu|mps|dml")
 _TYPE = re.compile(r"(fp16|fp32|bf16)(i8|i4|i3)?")
-_COUNT = re.compile(r" \*(\d+)(\+?)")
+_COUNT = re.compile(r" \*([0-9]{1,6})(\+?)")
 
 
 @dataclass(frozen=True, slots=True)
