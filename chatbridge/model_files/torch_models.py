@@ -145,14 +145,29 @@ def _settings(draft: Draft, name: str) -> dict[str, Any]:
 def _describe_rwkv(draft: Draft, header: TensorFile) -> None:
     context = re.search(r"ctx-?(\d{3,7})", draft.path.stem)
     draft.facts["context"] = int(context[1]) if context else 0
-    rows = draft.facts["vocabulary"]
-    known = {65536: "World, which the rwkv package brings along", 50277: "20B_tokenizer.json of BlinkDL/ChatRWKV"}
-    draft.details["tokenizer"] = known.get(rows, "neither World's nor the Pile's: name its file by tokenizer:")
+    _find_rwkv_tokenizer(draft, draft.facts["vocabulary"])
     if isinstance(strategy := header.values.get("_strategy"), str):
         draft.details["converted"] = f"for the strategy {strategy[:100]!r}, and for no other"
         if device := re.search(r"cuda|dml|mps", strategy[:1000]):
             draft.details["needs"] = f"a graphics card ({device[0]}), as its strategy says"
         draft.facts["quantization"] = "int8" if "i8" in strategy else draft.facts["quantization"]
+
+
+def _find_rwkv_tokenizer(draft: Draft, rows: int) -> None:
+    """World's is in the package, that of Raven and Pile lies beside the model, of others nothing is known."""
+    if rows == 65536:
+        draft.facts["tokenizer"] = "world"
+        draft.details["tokenizer"] = "World, which the rwkv package brings along"
+    elif rows == 50277:
+        names = ("20B_tokenizer.json", "tokenizer.json")
+        draft.facts["tokenizer"] = next((name for name in names if draft.path.with_name(name).exists()), "")
+        draft.details["tokenizer"] = f"that of Raven and Pile ({draft.facts['tokenizer'] or names[0]})"
+        if not draft.facts["tokenizer"]:
+            remedy = f"put {names[0]} of BlinkDL/ChatRWKV beside it"
+            draft.say("warning", "there is no tokenizer beside it", remedy)
+    else:
+        draft.details["tokenizer"] = "neither World's nor that of Raven and Pile"
+        draft.say("warning", "its tokenizer is not known", "name its file by tokenizer: in bots.yaml")
 
 
 def _describe_parts(draft: Draft, name: str, within: str = "", group: str = "") -> Sizes | None:

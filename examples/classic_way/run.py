@@ -26,6 +26,7 @@ from torch.nn.functional import cross_entropy
 
 LENGTH, BATCH = 60, 16
 IGNORED = -100
+LEAST_STEPS = 20
 
 BOTS = """\
 models:
@@ -48,6 +49,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="of the first training; the second has as many")
     parser.add_argument("--questions", type=int, default=8, help="that are asked at the end")
     given = parser.parse_args()
+    everything = [pair for name in ANIMALS for pair in questions(name)]
+    if given.steps < LEAST_STEPS:
+        parser.error(f"--steps: {LEAST_STEPS} or more, of which a tenth warms up")
+    if not 1 <= given.questions <= len(everything):
+        parser.error(f"--questions: 1 to {len(everything)}")
     out: Path = given.out
     torch.manual_seed(1)
     llama, alpaca = out / "llama", out / "alpaca-lora"
@@ -76,7 +82,6 @@ def main() -> None:
     chatbridge("model", "plan", out / "animals-q4_0.gguf")
     (out / "bots.yaml").write_text(BOTS, encoding="utf-8")
     right = 0
-    everything = [pair for name in ANIMALS for pair in questions(name)]
     asked = everything[:: len(everything) // given.questions][: given.questions]
     for question, answer in asked:
         said = chatbridge("repl", "-c", out / "bots.yaml", "-p", question).strip()

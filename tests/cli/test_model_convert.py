@@ -14,7 +14,7 @@ import pytest
 
 from chatbridge import ModelDescription
 from chatbridge.cli import cli, main
-from chatbridge.cli.model.making import lacks, stoppable
+from chatbridge.cli.model.making import lacks, next_step, stoppable
 from chatbridge.model_files.inspect import inspect_model
 from chatbridge.plugins.manager import Plugins
 from chatbridge.testing import fixtures
@@ -45,9 +45,10 @@ def meta(tmp_path: Path) -> Path:
 
 
 def test_what_was_made_is_told_with_what_to_do_next(convert: Convert, meta: Path, tmp_path: Path) -> None:
+    install = "" if "transformers" in Plugins().backends else ", after pip install chatbridge-transformers"
     for source, target, more, told in (
         (meta, "f16", ("--template", "alpaca"), "Talk to it: chatbridge repl -m"),
-        (meta, "hf", ("--template", "alpaca"), "Talk to it: chatbridge repl -m"),
+        (meta, "hf", ("--template", "alpaca"), f"Talk to it{install}: chatbridge repl -m"),
         (LLAMA / "hf", "meta", ("--parts", 2), "Look at it: chatbridge model inspect"),
         (LLAMA / "alpaca-lora", "f32", ("--base", meta), "Look at it: chatbridge model inspect"),
     ):
@@ -174,6 +175,18 @@ def test_a_report_of_no_use_is_told_and_the_model_is_sound(convert: Convert, met
         assert any(told in problem.message for problem in found.problems)
 
 
+def test_a_backend_that_is_missing_is_installed_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatbridge.plugins.manager.entry_points", lambda group: [])
+    path = LLAMA / "hf"
+    assert next_step(path) == (
+        "Talk to it by the template that it was trained with (`chatbridge templates` lists them), "
+        f"after pip install chatbridge-transformers: chatbridge repl -m {path} -t NAME"
+    )
+    assert next_step(path, "qwen2.5-0.5b", "llama_cpp") == (
+        "Talk to it, after pip install chatbridge-llama-cpp: chatbridge repl -m qwen2.5-0.5b"
+    )
+
+
 # --- what is wanted yet ----------------------------------------------------------------------------------------------
 
 
@@ -181,11 +194,14 @@ def test_what_was_made_without_a_tokenizer_is_told_with_the_file_that_is_missing
     found = ModelDescription(Path("m"), "glm-130b", backends=("glm",))
     assert "needs its tokenizer, which is not beside it: put ice_text.model into the folder" in lacks(found)
     assert lacks(replace(found, tokens=150_000)) == ""
+    raven = ModelDescription(Path("raven.pth"), "rwkv", backends=("rwkv",))
+    assert "put 20B_tokenizer.json of BlinkDL/ChatRWKV beside it" in lacks(raven)
+    assert lacks(replace(raven, tokenizer="20B_tokenizer.json")) == ""
 
 
 def test_a_strategy_for_a_card_wants_one(monkeypatch: pytest.MonkeyPatch) -> None:
     needs = {"needs": "a graphics card (cuda), as its strategy says"}
-    found = ModelDescription(Path("m.pth"), "rwkv", backends=("rwkv",), details=needs)
+    found = ModelDescription(Path("m.pth"), "rwkv", backends=("rwkv",), tokenizer="world", details=needs)
     monkeypatch.setattr("chatbridge.model_tools.planning.machine.output_of", lambda *command: "")
     assert lacks(found) == "It needs a graphics card (cuda), as its strategy says; none is seen on this machine."
     card = "0, GPU-1, 40000, A100\n"

@@ -8,8 +8,9 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from random import Random
 from typing import Literal
 
 import click
@@ -98,20 +99,28 @@ def test_an_adapters_place_is_named_once(told: Told, tmp_path: Path, keys: dict[
 
 
 def test_what_was_decrypted_and_is_no_model_ends_with_1(told: Told, tmp_path: Path) -> None:
-    source, key = encrypted_config(tmp_path)
+    source, key = encrypted(tmp_path, {"config.json": b'{"model_type": "llama"}'})
     code, words = told("decrypt", source, key, "-o", tmp_path / "out")
     assert "is made, with the hashes that were published" in words
     assert "error: there are no weights here" in words
     assert code == 1
 
 
-def encrypted_config(folder: Path) -> tuple[Path, Path]:
-    """A folder whose only encrypted file is a config.json, which is no model without weights."""
-    plain, key = b'{"model_type": "llama"}', bytes(range(1, 24))
-    digest = hashlib.sha256(plain).hexdigest()
+def test_what_was_decrypted_and_is_a_model_can_be_talked_to(told: Told, tmp_path: Path) -> None:
+    source, key = encrypted(tmp_path, {file.name: file.read_bytes() for file in (LLAMA / "hf").iterdir()})
+    code, words = told("decrypt", source, key, "-o", tmp_path / "out")
+    assert code == 0, words
+    assert re.search(rf"^Talk to it.* chatbridge repl -m {re.escape(str(tmp_path / 'out'))} -t NAME$", words, re.M)
+
+
+def encrypted(folder: Path, files: Mapping[str, bytes]) -> tuple[Path, Path]:
+    """A folder with these files as BELLE would publish them, and the key."""
+    key = Random(1).randbytes(max(map(len, files.values())))
     (folder / "enc").mkdir()
-    body = bytes(a ^ b for a, b in zip(plain, key, strict=True))
-    (folder / "enc" / f"config.json.{digest}.enc").write_bytes(bytes.fromhex(digest) + body)
+    for name, plain in files.items():
+        digest = hashlib.sha256(plain).hexdigest()
+        body = bytes(a ^ b for a, b in zip(plain, key, strict=False))
+        (folder / "enc" / f"{name}.{digest}.enc").write_bytes(bytes.fromhex(digest) + body)
     (folder / "key").write_bytes(key)
     return folder / "enc", folder / "key"
 

@@ -18,6 +18,7 @@ import pytest
 from chatbridge import guide_path
 from chatbridge.cli import main
 from chatbridge.model_tools.fetching.catalogue import catalogue
+from chatbridge.plugins.manager import Plugins
 from chatbridge.testing import default_signals
 from tests.model_tools.server import Server, serving
 
@@ -79,7 +80,7 @@ def test_sizes_come_first_and_then_what_it_is(program: Program, server: Server, 
         rf"into {re.escape(str(tmp_path / 'models' / 'guide'))}, whose disk has [\d.]+ [GM]iB free", into
     )
     assert last == f"{tmp_path / 'models' / 'guide'} is fetched"
-    assert done.stdout == f"talk to it: chatbridge repl -m {tmp_path / 'models' / 'guide'}\n"
+    assert done.stdout == f"Talk to it: chatbridge repl -m {tmp_path / 'models' / 'guide'}\n"
     assert "secret" not in done.stdout + done.stderr
     again = program("model", "pull", server.url("/guide.gguf"))
     assert again.stderr.splitlines()[-1].endswith("is there already, and each file has its checksum")
@@ -137,8 +138,9 @@ def test_a_name_of_the_catalogue_is_fetched_and_listed(program: Program, server:
     assert {one["name"]: one["path"] for one in before}[NAME] is None
     done = program("model", "pull", NAME)
     assert done.returncode == 0, done.stderr
-    assert "; 1 other files are left out" in done.stderr
-    assert done.stdout == f"talk to it: chatbridge repl -m {NAME}\n"
+    assert "; 1 other file is left out" in done.stderr
+    install = "" if "llama_cpp" in Plugins().backends else ", after pip install chatbridge-llama-cpp"
+    assert done.stdout == f"Talk to it{install}: chatbridge repl -m {NAME}\n"
     folder = tmp_path / "models" / NAME
     assert {path.name for path in folder.iterdir()} == {catalogue()[NAME].run, "chatbridge-report.json"}
     after = json.loads(program("model", "list", "--json").stdout)

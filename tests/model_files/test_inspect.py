@@ -224,7 +224,20 @@ def test_each_version_of_rwkv_is_told_apart(tmp_path: Path, version: int) -> Non
     found = inspect_model(path)
     assert (found.family, found.layers, found.width, found.heads) == (f"RWKV-{version}", 1, 8, 0 if version == 4 else 2)
     assert (found.context, found.preset, found.details["tokenizer"][:5]) == (4096, "rwkv-world", "World")
-    assert (found.backends, found.sound) == (("rwkv",), True)
+    assert (found.backends, found.sound, told(found)) == (("rwkv",), True, "")
+
+
+def test_a_raven_wants_its_tokenizer_beside_it(tmp_path: Path) -> None:
+    shapes = {**rwkv(4), "emb.weight": (50277, 8), "head.weight": (50277, 8)}
+    path = write_torch(tmp_path / "raven.pth", shapes)
+    assert told(inspect_model(path)).startswith("warning: there is no tokenizer beside it; put 20B_tokenizer.json")
+    (tmp_path / "20B_tokenizer.json").touch()
+    found = inspect_model(path)
+    assert (found.tokenizer, told(found)) == ("20B_tokenizer.json", "")
+    other = inspect_model(there("rwkv/rwkv4-tiny.pth"))
+    assert (other.tokenizer, told(other)) == (
+        "", "warning: its tokenizer is not known; name its file by tokenizer: in bots.yaml",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["ggml", "ggmf 1", "ggjt 1", "ggjt 2", "ggjt 3"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from chatbridge.cli.model.making import PLACE, command_line, stoppable, word
+from chatbridge.cli.model.making import PLACE, command_line, next_step, stoppable
 from chatbridge.cli.output import echo, echo_problem
 
 
@@ -44,4 +44,4 @@ def _say_what_is_wrong(output: Path) -> None:
     for problem in found.problems:
         echo_problem(problem)
     if found.sound:
-        echo(f"Look at it: chatbridge model inspect {word(output)}")
+        echo(next_step(output))

@@ -67,25 +67,37 @@ def carried_template(found: ModelDescription, given: str = "") -> str:
     return given or ("" if found.preset == "model" else found.preset)
 
 
-def next_step(made: Path) -> str:
-    """What to do with it: talk to what runs by itself, look at anything else."""
-    from chatbridge.model_files.inspect import inspect_model
+def next_step(made: Path, name: str = "", backend: str = "") -> str:
+    """What to do with it: talk to what runs by itself, once its backend is installed, and look at anything else.
 
-    found, where = inspect_model(made), word(made)
+    `name`: what it is called for `repl -m`, unless by its path; `backend`: what runs it by that name.
+    """
+    from chatbridge.model_files.inspect import inspect_model
+    from chatbridge.model_files.running import chosen_backend
+    from chatbridge.plugins.manager import Plugins, install_command
+
+    installed = Plugins().backends
+    runs = {one.name: one.runs for one in installed.values() if one.runs}
+    found, look = inspect_model(made, runs), f"Look at it: chatbridge model inspect {word(made)}"
     if lacking := lacks(found):
-        return f"{lacking} Look at it: chatbridge model inspect {where}"
-    if not found.backends or found.layout in ("peft", "gguf-adapter"):
-        return f"Look at it: chatbridge model inspect {where}"
-    if not found.preset:
-        return f"Talk to it by the template that it was trained with: chatbridge repl -m {where} -t NAME"
-    return f"Talk to it: chatbridge repl -m {where}"
+        return f"{lacking} {look}"
+    if not found.sound or not found.backends or found.layout in ("peft", "gguf-adapter", "ptuning"):
+        return look
+    backend = backend or chosen_backend(found, installed)
+    install = "" if backend in installed else install_command("backend", backend)
+    after = f", after {install}" if install else ""
+    talk = f"chatbridge repl -m {word(Path(name)) if name else word(made)}"
+    if not found.preset and not name:
+        listed = "`chatbridge templates` lists them"
+        return f"Talk to it by the template that it was trained with ({listed}){after}: {talk} -t NAME"
+    return f"Talk to it{after}: {talk}"
 
 
 def lacks(found: ModelDescription) -> str:
     """What is wanted yet before it can be talked to, in a sentence; "" for nothing."""
     from chatbridge.model_tools.planning.machine import this_machine
 
-    if found.layout in _TOKENIZERS and not found.tokens:
+    if found.layout in _TOKENIZERS and not (found.tokens or found.tokenizer):
         return f"To be talked to it needs its tokenizer, which is not beside it: {_TOKENIZERS[found.layout]}."
     if needs := found.details.get("needs"):
         elsewhere = any(name in needs and sys.platform != system for name, system in _SYSTEMS.items())
@@ -101,6 +113,8 @@ _TOKENIZERS = {
     "glm-130b": "put ice_text.model into the folder; the package icetk brings it",
     "chatglm": "put ice_text.model into the folder, from THUDM/chatglm-6b on Hugging Face",
     "huggingface": "put tokenizer.json or tokenizer.model into the folder, from where the model was published",
+    "rwkv": "put 20B_tokenizer.json of BlinkDL/ChatRWKV beside it for a Raven or Pile model, or name another file by "
+    "tokenizer: in bots.yaml",
 }
 """What the tokenizer's file is called and where it comes from, by the form of a model."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chatbridge.cli.model.making import PLACE, word
+from chatbridge.cli.model.making import PLACE, next_step
 from chatbridge.cli.output import echo, echo_error, echo_problem
 from chatbridge.errors import ModelLoadError
 
@@ -134,7 +134,8 @@ def _plan(work: Pull) -> str:
     size = "of a size that the server does not say" if work.size is None else hardware.size(work.size)
     there = f", {hardware.size(work.there)} of it from an earlier run" if work.there else ""
     where = f" at {work.remote.revision[:12]}" if work.remote.revision else ""
-    left = f"; {len(work.remote.left_out)} other files are left out" if work.remote.left_out else ""
+    others = len(work.remote.left_out)
+    left = f"; {others} other file{' is' if others == 1 else 's are'} left out" if others else ""
     return (
         f"{work.remote.source}{where}: {what}, {size}{there}{left}\n"
         f"into {work.folder}, whose disk has {hardware.size(work.free)} free"
@@ -159,6 +160,6 @@ def _tell_what_it_is(source: str, folder: Path, output: Path | None, *, parts: b
     for problem in found.problems:
         severity = "note" if parts and problem.severity == "error" else problem.severity
         echo_problem(replace(problem, severity=severity, message=at(found.path, problem.message)))
-    if found.sound and found.backends:
+    if found.sound:
         known = named(source) if output is None else None
-        echo(f"talk to it: chatbridge repl -m {known.name if known is not None else word(folder)}")
+        echo(next_step(folder, known.name, known.backend) if known else next_step(folder))

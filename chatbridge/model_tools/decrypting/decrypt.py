@@ -86,7 +86,9 @@ def decrypt(
     report = report or Report(f"model decrypt {source} {key} -o {output}")
     check_output(output)
     if _is_encrypted(key) and not _is_encrypted(source):
-        raise ModelLoadError(f"{source}: this is no file of BELLE's, but {key} is: give that first, and the key after it")
+        raise ModelLoadError(
+            f"{source}: this is no file of BELLE's, but {key} is: give that first, and the key after it"
+        )
     files = encrypted_files(source)
     work = _Work(_fitting(keys_at(key), files), originals, progress or Silent(), report)
     _take_key(work, files)

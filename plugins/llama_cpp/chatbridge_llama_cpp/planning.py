@@ -146,8 +146,14 @@ def _reckoned(files: Sequence[GgufHeader], chosen: Plan, shares: tuple[DevicePla
             f"gpu_layers: {chosen.gpu_layers} of {len(needs.layers) + 1}",
             f"a conversation of full length takes {memory.size(needs.cache(chosen.context_length, 1))}",
         ),
-        otherwise="take a smaller model, or one with fewer bits a weight (q4_0 takes about half of q8_0)",
+        otherwise=f"take a smaller model{_in_vain(files)}",
     )
+
+
+def _in_vain(files: Sequence[GgufHeader]) -> str:
+    """What is said of smaller types where nothing fits: each of them was planned as well."""
+    *_, least = _SMALLER
+    return f": types down to {least} were tried" if _bits(_plain(least)) < _bits(_most(files)) else ""
 
 
 def _shares(options: LlamaOptions, chosen: Plan, machine: Machine) -> tuple[DevicePlan, ...]:

@@ -68,6 +68,11 @@ def test_every_type_is_tried_by_size_and_what_is_lost_below_four_bits_is_said() 
                             "a GGUF file in q2_k (answers are much worse)"]  # fmt: skip
 
 
+def test_fewer_bits_are_advised_only_where_they_were_not_tried() -> None:
+    assert planned("llama-7b", "cpu-2G", "f16").advice() == "take a smaller model: types down to q2_k were tried"
+    assert planned("llama-7b", "cpu-2G", "q2_k").advice() == "take a smaller model"
+
+
 def test_a_card_that_can_not_be_asked_is_not_forbidden() -> None:
     (card, main) = planned("llama-7b", "cpu-16G", "q4_0", 1, gpu_layers="all").devices
     assert (card.device, card.free, card.fits) == ("gpu", None, True)
