@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chatbridge.cli.model.making import named_place
 from chatbridge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     "-m",
     "--model",
     metavar="NAME|FILE|FOLDER",
+    callback=named_place,
     help="The model to talk to: a name in bots.yaml, a file or folder, or a name of `chatbridge model list`.",
 )
 @click.option("-t", "--template", help="The prompt template to use.")
@@ -62,10 +64,6 @@ def command(
 
     plugins = Plugins()
     source = _source(config, plugins)
-    if model == "":
-        raise click.BadParameter(
-            "there is no name here, only an empty word; is a variable not set?", param_hint="--model"
-        )
     if model is not None:
         from chatbridge.cli.named_model import find_model
 

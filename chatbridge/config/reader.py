@@ -29,8 +29,8 @@ from chatbridge.config.settings import (
 )
 from chatbridge.config.values import Values, file_keys
 from chatbridge.errors import ConfigError, PluginError
+from chatbridge.model_files.template_notes import REPORT
 from chatbridge.model_tools.fetching.catalogue import catalogue, named
-from chatbridge.model_tools.report import IN_FOLDER
 from chatbridge.operations.folders import models_folder
 from chatbridge.plugins.manager import Plugins
 from chatbridge.prompts.guard import gaps_of, unguarded
@@ -163,7 +163,7 @@ class _Reader:
         models = models_folder(self._environment)
         path = found.path(models) if found and models else None
         if found and models:
-            self.files.add(models / found.name / IN_FOLDER)  # it may come while the program runs
+            self.files.add(models / found.name / REPORT)  # it may come while the program runs
         if key_path in self.document.failed:
             return None
         if found is None:

@@ -224,6 +224,7 @@ class BackendType:
     `load` is to refuse by the same plan (`chatbridge.refuse_what_does_not_fit`).
     `runs`: forms of models that it runs, as `ModelDescription.layout` calls them ("gguf"), or form and architecture
     ("gguf/llama"); by it `chatbridge model inspect` names the backend.
+    `cards`: whether it can compute on graphics cards; a plan for some is refused where it can't, and another could.
     `variables`: what the worker's environment has unless the user has set it, for what a library reads when it is
     loaded. How threads of OpenMP and OpenBLAS wait for one another is seen to without it.
     """
@@ -237,6 +238,7 @@ class BackendType:
     variables: Mapping[str, str] = field(default_factory=dict)
     runs: tuple[str, ...] = ()
     plan: Callable[[Any, Machine, PlanRequest], MemoryPlan] | None = None
+    cards: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.runs, str):

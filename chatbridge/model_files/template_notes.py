@@ -13,7 +13,7 @@ KEY = "chatbridge.template"
 """Of a GGUF file's metadata; llama.cpp's quantiser takes it along."""
 
 REPORT = "chatbridge-report.json"
-"""What the report of a folder is called."""
+"""What the report of a folder is called; that of a file has the file's name before it: `NAME.report.json`."""
 
 OWN = "its own chat template"
 GUESSED = "by its name and tokens"

@@ -17,13 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from chatbridge.errors import ModelLoadError
-from chatbridge.model_files.template_notes import REPORT, report_of
+from chatbridge.model_files.template_notes import report_of
 from chatbridge.model_tools.output import cant_write
 from chatbridge.model_tools.progress import Silent, WorkProgress
 from chatbridge.operations.printable import as_json
-
-IN_FOLDER = REPORT
-"""What the report of a folder is called; that of a file has the file's name before it: `NAME.report.json`."""
 
 NOTE = "note"
 """The step that tells people of something which they should know; its fact has the same name."""

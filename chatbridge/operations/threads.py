@@ -125,7 +125,7 @@ def cores_of_windows(records: bytes) -> DefaultThreads:
         if kind == 0:
             classes.append(records[9])
         records = records[max(size, 8) :]
-    largest = sum(one == max(classes) for one in classes)
+    largest = classes.count(max(classes, default=0))
     why = "one for each core" if largest == len(classes) else "one for each performance core"
     return DefaultThreads(max(1, largest), why)
 

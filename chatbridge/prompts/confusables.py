@@ -161,7 +161,7 @@ def _folded(char: str) -> str:
     if char in _LINE_ENDS:
         return "\n"
     if char.isascii():
-        return "" if char < "!" or char == "\x7f" else _ascii(char)
+        return "" if char <= " " or char == "\x7f" else _ascii(char)
     name = unicodedata.name(char, "")
     if (named := _NAMED_LETTER.fullmatch(name)) and name.startswith("PARENTHESIZED"):
         return _ascii(named[1])

@@ -49,7 +49,7 @@ def diagnose(template: Template, info: ModelInfo, renderer: JinjaRenderer | None
     except TemplateError as error:
         return [Finding("error", f"the template {template.name!r} can't be used with {info.name!r}: {error}", remedy)]
     return [
-        *(Finding("warning", *unguarded(gap).rpartition("; ")[::2]) for gap in gaps_of(template)),
+        *(Finding("warning", *unguarded(gap).rsplit("; ", 1)) for gap in gaps_of(template)),
         *_beginning(template, info, rendered.prompt),
         *_controls(info, rendered, remedy),
         *_plain_controls(template, info, rendered.prompt),

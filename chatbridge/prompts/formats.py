@@ -44,7 +44,7 @@ def parse(source: str) -> tuple[FormatPart, ...]:
         end = match.end()
         found = match[0]
         if found in ("{{", "}}"):
-            parts.append(found[:1])
+            parts.append(found[0])
         elif match["token"]:
             parts.append(Control(match["token"]))
         elif match["name"] in CONTROLS:

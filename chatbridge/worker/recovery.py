@@ -73,7 +73,6 @@ class Recovery:
 
     def __init__(self) -> None:
         self._jobs: dict[Job, None] = {}
-        self._suspects: set[Job] = set()
         self._on_trial: Job | None = None
         self._innocents_until = -math.inf
 
@@ -86,7 +85,7 @@ class Recovery:
     @property
     def suspects(self) -> int:
         """How many jobs have still to show that they are harmless."""
-        return len(self._suspects)
+        return sum(job.suspect for job in self._jobs)
 
     @property
     def sent(self) -> bool:
@@ -96,13 +95,10 @@ class Recovery:
     def add(self, job: Job) -> None:
         """Take a new job in."""
         self._jobs[job] = None
-        if job.suspect:
-            self._suspects.add(job)
 
     def remove(self, job: Job) -> None:
         """Forget a job that has ended, however it did."""
         self._jobs.pop(job, None)
-        self._suspects.discard(job)
         if self._on_trial is job:
             self._on_trial = None
 
@@ -122,7 +118,6 @@ class Recovery:
         # Where nothing explains it, anything that the worker had may have been it: a loop of deaths has to end.
         involved = involved or [job for job in self._jobs if job.sent]
         failed = [job for job in involved if job.died(alone=len(involved) == 1)]
-        self._suspects.update(involved)
         for job in self._jobs:
             job.sent = job.pausing = job.waiting = False
         self._on_trial = None
@@ -154,7 +149,6 @@ class Recovery:
         if len(job.tokens) < job.cleared_at:
             return False
         job.suspect = False
-        self._suspects.discard(job)
         job.alone = 0
         self._on_trial = None
         return True

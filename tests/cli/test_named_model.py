@@ -17,8 +17,8 @@ from chatbridge.config import ConfigPath, Settings, default_settings
 from chatbridge.config.settings import ModelSettings
 from chatbridge.config.source import SettingsSource
 from chatbridge.model_files.inspect import inspect_model
+from chatbridge.model_files.template_notes import REPORT
 from chatbridge.model_tools.fetching.catalogue import catalogue
-from chatbridge.model_tools.report import IN_FOLDER
 from chatbridge.testing import fixtures
 
 Find = Callable[..., ModelSettings]
@@ -66,7 +66,7 @@ def put_in_catalogues_place(name: str, folder: Path, file: Path) -> Path:
     """Let a model look as one that `model pull` has fetched."""
     here = folder / "models" / name
     here.mkdir(parents=True, exist_ok=True)
-    (here / IN_FOLDER).write_text("{}")
+    (here / REPORT).write_text("{}")
     return Path(shutil.copy(file, here / catalogue()[name].run))
 
 

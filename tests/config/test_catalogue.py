@@ -9,8 +9,8 @@ import pytest
 
 from chatbridge import Backend, BackendType, ConfigError, Options, Plugins, Settings, hookimpl
 from chatbridge.config import ConfigPath, json_schema, load
+from chatbridge.model_files.template_notes import REPORT
 from chatbridge.model_tools.fetching.catalogue import catalogue
-from chatbridge.model_tools.report import IN_FOLDER
 
 NAME = "qwen3-0.6b"
 FILE = catalogue()[NAME].run
@@ -46,7 +46,7 @@ def read(text: str, folder: Path, plugins: Plugins, looked_at: set[Path] | None 
 def put(folder: Path) -> Path:
     here = folder / "models" / NAME
     here.mkdir(parents=True)
-    (here / IN_FOLDER).write_text("{}")
+    (here / REPORT).write_text("{}")
     (here / FILE).write_bytes(b"GGUF")
     return here / FILE
 
@@ -65,7 +65,7 @@ def test_what_was_not_fetched_is_a_mistake_that_names_the_command(tmp_path: Path
     with pytest.raises(ConfigError, match=told):
         read(f"models: {{m: {{catalogue: {NAME}}}}}", tmp_path, plugins, looked_at)
     file = put(tmp_path)
-    assert file.with_name(IN_FOLDER) in looked_at  # so that a running program takes it up once it is there
+    assert file.with_name(REPORT) in looked_at  # so that a running program takes it up once it is there
 
 
 @pytest.mark.parametrize(

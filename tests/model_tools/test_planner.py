@@ -19,9 +19,9 @@ from chatbridge import (
     device_plan,
     guide_path,
 )  # fmt: skip
+from chatbridge.model_files.template_notes import REPORT
 from chatbridge.model_tools.fetching.catalogue import catalogue
 from chatbridge.model_tools.planning.planner import Wish, plan_place
-from chatbridge.model_tools.report import IN_FOLDER
 
 
 class Paths(Options):
@@ -94,7 +94,7 @@ def test_a_name_of_the_catalogue_is_planned_once_it_was_fetched(
         plan_place("smollm2-135m", BACKENDS, Machine(0), Wish())
     folder = tmp_path / "smollm2-135m"
     folder.mkdir()
-    (folder / IN_FOLDER).write_text("{}", encoding="utf-8")
+    (folder / REPORT).write_text("{}", encoding="utf-8")
     shutil.copy(guide_path(), folder / catalogue()["smollm2-135m"].run.replace("*", "x"))
     assert plan_place("smollm2-135m", BACKENDS, Machine(0), Wish()).model.startswith(str(folder))
     with pytest.raises(ModelLoadError, match="did you mean 'smollm2-135m'"):

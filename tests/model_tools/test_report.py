@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from chatbridge.errors import ModelLoadError
-from chatbridge.model_tools.report import IN_FOLDER, Report, Source, hashed, versions
+from chatbridge.model_files.template_notes import REPORT
+from chatbridge.model_tools.report import Report, Source, hashed, versions
 
 
 class Told:
@@ -65,7 +66,7 @@ def test_a_report_is_json_of_all_that_was_told(tmp_path: Path) -> None:
     report = Report("make ü", [Source("p", 3, "ab", 7)])
     report.step("convert", tensors=5)
     path = report.write(tmp_path, ["numpy", "no-such-package"])
-    assert path == tmp_path / IN_FOLDER
+    assert path == tmp_path / REPORT
     text = path.read_text(encoding="utf-8")
     assert text.startswith('{\n  "made": "20')
     assert "make ü" in text
@@ -73,7 +74,7 @@ def test_a_report_is_json_of_all_that_was_told(tmp_path: Path) -> None:
     assert told["sources"] == [{"path": "p", "size": 3, "sha256": "ab"}]
     assert told["steps"] == [{"step": "convert", "tensors": 5}]
     assert told["versions"].keys() == {"python", "chatbridge", "numpy"}
-    assert [file.name for file in tmp_path.iterdir()] == [IN_FOLDER]
+    assert [file.name for file in tmp_path.iterdir()] == [REPORT]
     assert versions(["no-such-package"]) == {}
     assert len(told["made"]) == len("2026-11-30T12:00:00+00:00")
 

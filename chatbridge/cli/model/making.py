@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from chatbridge.model_files.description import ModelDescription
 
 
-def named_place(context: click.Context | None, option: click.Parameter | None, name: str) -> str:
+def named_place(context: click.Context | None, option: click.Parameter | None, name: str | None) -> str | None:
     """What may be a path or another name: an empty word, as of a variable that is not set, is none, and a path of it
     would be the folder at hand."""
-    if not name:
+    if name == "":
         words = "there is no path or name here, only an empty word; is a variable not set?"
         raise click.BadParameter(words, context, option)
     return name

@@ -19,6 +19,7 @@ import numpy as np
 from chatbridge.errors import ModelLoadError
 from chatbridge.model_files.kinds import encrypted_name, kind_of
 from chatbridge.model_files.reading import files_in
+from chatbridge.model_files.template_notes import REPORT
 from chatbridge.model_tools.decrypting.llama_keys import (
     ORIGINALS,
     Original,
@@ -30,7 +31,7 @@ from chatbridge.model_tools.decrypting.llama_keys import (
 )
 from chatbridge.model_tools.output import alone_with, check_output, check_space, output_folder, partial_name
 from chatbridge.model_tools.progress import Silent, WorkProgress
-from chatbridge.model_tools.report import IN_FOLDER, Report, Source
+from chatbridge.model_tools.report import Report, Source
 
 CHUNK = 10 << 20
 """Bytes that the original takes at a time. Part of the format: after the key's last chunk, a short one that is repeated
@@ -132,7 +133,7 @@ def _encrypted(path: Path) -> Encrypted:
         )
     if kind != "xor":
         raise ModelLoadError(f"{path}: it does not begin with the hash that its name says; download it again")
-    if name in (".", "..") or name.endswith(".partial") or name == IN_FOLDER:
+    if name in (".", "..") or name.endswith(".partial") or name == REPORT:
         raise ModelLoadError(f"{path}: {name!r} is no name for a file of a model")
     if (nbytes := path.stat().st_size - _HASH) < 1:
         raise ModelLoadError(f"{path}: there is nothing behind its hash: only a part was downloaded; download it again")
@@ -207,7 +208,7 @@ def _beside(source: Path) -> Iterator[Path]:
     """What is published as it is: a tokenizer, settings, a licence."""
     for file in files_in(source):
         named = file.suffix in _BESIDE or file.stem.upper().startswith("LICENSE")
-        if named and file.name != IN_FOLDER and file.is_file() and file.stat().st_size <= _MAX_BESIDE:
+        if named and file.name != REPORT and file.is_file() and file.stat().st_size <= _MAX_BESIDE:
             yield file
 
 

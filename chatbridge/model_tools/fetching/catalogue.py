@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from chatbridge.errors import ModelLoadError
-from chatbridge.model_tools.report import IN_FOLDER
+from chatbridge.model_files.template_notes import REPORT
 from chatbridge.suggest import did_you_mean, meant
 
 
@@ -64,7 +64,7 @@ class CatalogueEntry:
     def path(self, models: Path) -> Path | None:
         """What the backend is to be given, once it was fetched into the folder of models; None before."""
         folder = models / self.name
-        if not (folder / IN_FOLDER).is_file():
+        if not (folder / REPORT).is_file():
             return None
         if not self.run:
             return folder

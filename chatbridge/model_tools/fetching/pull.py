@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from chatbridge.errors import ModelLoadError
+from chatbridge.model_files.template_notes import REPORT
 from chatbridge.model_tools.fetching.download import MARGIN, PART, Attempt, download
 from chatbridge.model_tools.fetching.http import TIMEOUT, Client, Interrupted
 from chatbridge.model_tools.fetching.patience import Patience
 from chatbridge.model_tools.fetching.remote import HubSource, Remote, RemoteFile, UrlSource
 from chatbridge.model_tools.output import partial_name
 from chatbridge.model_tools.progress import Silent, WorkProgress
-from chatbridge.model_tools.report import IN_FOLDER, Report, Source, hashed
+from chatbridge.model_tools.report import Report, Source, hashed
 from chatbridge.operations.file_locks import try_lock
 from chatbridge.operations.hardware import size as in_words
 
@@ -227,7 +228,7 @@ def _is_there(work: Pull, progress: WorkProgress) -> bool:
 def read_report(folder: Path) -> tuple[dict[str, Any] | None, list[Source]]:
     """What the report in a folder says of a fetch: its step, and the files; None and nothing where it says none."""
     try:
-        told = json.loads((folder / IN_FOLDER).read_text(encoding="utf-8"))
+        told = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         step = next(one for one in told["steps"] if one["step"] == "fetched")
         return step, [Source(str(one["path"]), int(one["size"]), str(one["sha256"])) for one in told["sources"]]
     except (OSError, ValueError, LookupError, TypeError, StopIteration):

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from chatbridge.config.settings import ModelSettings
     from chatbridge.engine.backend import BackendType
 
-_IN_MAIN_ALONE = ("numpy",)
-"""Backends of ours that compute without cards."""
-
 _ADAPTERS = ("peft", "gguf-adapter", "ptuning")
 
 
@@ -75,7 +72,8 @@ def plan_place(place: str, backends: Mapping[str, BackendType], machine: Machine
     refused: ChatbridgeError | None = None
     for name in there:
         try:
-            return _with_idle(_planned(backends[name], place, model, machine, wish), machine, wish)
+            plan = _planned(backends[name], place, model, machine, wish)
+            return _with_idle(plan, machine, wish, cards=backends[name].cards)
         except ModelLoadError as error:  # another backend may have the weights in what is asked for
             refused = refused or error
             if not wish.quantization:
@@ -86,29 +84,27 @@ def plan_place(place: str, backends: Mapping[str, BackendType], machine: Machine
 
 def _refuse_without_cards(place: str, chosen: Sequence[str], backends: Mapping[str, BackendType]) -> None:
     """Raise ModelLoadError where the backend that would use the cards is not installed, and what is there uses none."""
-    missing = [name for name in chosen if name not in backends and name not in _IN_MAIN_ALONE]
+    from chatbridge.plugins.manager import install_command
+
+    missing = [name for name in chosen if name not in backends]
     there = [name for name in chosen if name in backends]
-    if missing and all(name in _IN_MAIN_ALONE for name in there):
-        named = " or ".join(f"{name}{_how(name)}" for name in missing)
-        left = f"; --backend {there[0]} plans it in main memory alone" if there else ""
+    if there and missing and not any(backends[name].cards for name in there):
+        ways = {name: install_command("backend", name) for name in missing}
+        words = " or ".join(f"{name} ({way})" if way else name for name, way in ways.items())
         none = "which is not" if len(missing) == 1 else "of which none is"
-        raise ModelLoadError(f"{place}: a plan for these cards needs the backend {named}, {none} installed{left}")
+        raise ModelLoadError(
+            f"{place}: a plan for these cards needs the backend {words}, {none} installed; --backend {there[0]} plans "
+            f"it in main memory alone"
+        )
 
 
-def _how(name: str) -> str:
-    from chatbridge.plugins.manager import FIRST_PARTY
-
-    package = FIRST_PARTY["backend"].get(name)
-    return f" (pip install {package})" if package else ""
-
-
-def _with_idle(plan: MemoryPlan, machine: Machine, wish: Wish) -> MemoryPlan:
+def _with_idle(plan: MemoryPlan, machine: Machine, wish: Wish, *, cards: bool) -> MemoryPlan:
     """The plan, with a note of devices that were named and hold nothing."""
     idle = [f"cuda:{n} {card.name}" for n, card in enumerate(machine.cards) if not _holds_something(plan, n)]
     if not wish.devices or not idle:
         return plan
     which = "the cards that --devices names hold" if len(idle) == len(machine.cards) else f"{', '.join(idle)} holds"
-    why = "uses no card" if plan.backend in _IN_MAIN_ALONE else "puts nothing there by its settings"
+    why = "puts nothing there by its settings" if cards else "uses no card"
     return replace(plan, notes=(*plan.notes, f"{which} nothing of it: the {plan.backend} backend {why}"))
 
 

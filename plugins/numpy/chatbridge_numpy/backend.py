@@ -65,4 +65,5 @@ numpy = BackendType(
     load=load,
     build_info=build_info,
     plan=plan,
+    cards=False,
 )

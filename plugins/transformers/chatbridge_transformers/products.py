@@ -20,7 +20,7 @@ class FewRows(nn.Linear):  # type: ignore[misc]
 
     MKL reads a matrix slowly where two to eight rows are multiplied by it, and so the whole step of a few
     conversations. How many times as fast the other order is, in time of one thread of an AMD EPYC (AVX2), torch 2.13,
-    float32, weights that no cache holds, by the number of rows:
+    float32, weights that no cache holds, by the number of rows; other processors were not measured:
 
         out x in         2     4     8     16
         49,152 x 576    2.0   2.4   2.0   1.2
