@@ -145,10 +145,12 @@ class _Worker:
         self._send(Loaded(engine.model.info))
         while self._handle_inbox(engine):
             self._step = (time.monotonic(), 0)
-            self._tell(engine.step())
+            events = engine.step()
+            # Before the events are told: whoever has an answer's end must not hear that its step goes on.
+            self._step, self._first = None, False
+            self._tell(events)
             if engine.idle:
                 self._tell_all()
-            self._step, self._first = None, False
         for request in self._requests:
             engine.cancel(request)
         self._tell(engine.step())

@@ -17,7 +17,7 @@ def test_a_model_goes_all_the_way(tmp_path: Path) -> None:
     for module in ("torch", "sentencepiece", "chatbridge_llama_cpp"):
         pytest.importorskip(module)
     out = str(tmp_path / "out")
-    command = [sys.executable, str(HERE / "run.py"), "--out", out, "--steps", "12", "--questions", "1"]
+    command = [sys.executable, str(HERE / "run.py"), "--out", out, "--steps", "20", "--questions", "1"]
     # One thread: those of torch wait by spinning, which takes a busy machine for minutes.
     one = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=one, check=False)
