@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
+from pydantic import BaseModel
 
 from chatbridge.cli.output import echo
 from chatbridge.errors import ConfigError
@@ -31,8 +33,13 @@ def command(file: Path | None, config: Path | None) -> None:
         settings = load(file, plugins)
     except ConfigError as error:
         echo(str(error))
-        count = len(str(error).splitlines())
-        echo(f"{count} {'mistake' if count == 1 else 'mistakes'} in {file}", err=True)
+        echo(_count(len(str(error).splitlines()), file), err=True)
+        sys.exit(1)
+    missing = [place for model in settings.models.values() for place in _missing(f"models.{model.name}", model.options)]
+    for place, path in missing:
+        echo(f"{file}: there is nothing at `{place}`, {path}; put the model there, or name another place")
+    if missing:
+        echo(_count(len(missing), file), err=True)
         sys.exit(1)
     from chatbridge.model_tools.planning.machine import this_machine
     from chatbridge.model_tools.planning.planner import too_large
@@ -40,4 +47,27 @@ def command(file: Path | None, config: Path | None) -> None:
     for name, plan in too_large(settings.models.values(), plugins.backends, this_machine()):
         echo(f"{file}: the model {name} will not fit: {plan.shortage()}; {plan.advice()}", err=True)
     models, bots = len(settings.models), len(settings.bots)
-    echo(f"{file}: good; {models} model{'s' * (models != 1)}, {bots} bot{'s' * (bots != 1)}")
+    more = "" if bots else "; a bot is written under `bots`, and `chatbridge repl` talks without one"
+    echo(f"{file}: good; {models} model{'s' * (models != 1)}, {bots} bot{'s' * (bots != 1)}{more}")
+
+
+def _count(mistakes: int, file: Path) -> str:
+    return f"{mistakes} {'mistake' if mistakes == 1 else 'mistakes'} in {file}"
+
+
+def _missing(at: str, options: object) -> Iterator[tuple[str, Path]]:
+    """Keys called `path` in a model's options, also in lists, that name what is not there."""
+    if isinstance(options, list | tuple):
+        for n, one in enumerate(options):
+            yield from _missing(f"{at}[{n}]", one)
+    elif isinstance(options, Mapping):
+        for name, one in options.items():
+            yield from _missing(f"{at}.{name}", one)
+    elif isinstance(options, BaseModel):
+        for key in type(options).model_fields:
+            value = getattr(options, key)
+            if key == "path" and isinstance(value, Path):
+                if not value.exists():
+                    yield f"{at}.path", value
+            else:
+                yield from _missing(f"{at}.{key}", value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 
-from chatbridge.sampling import Sampling
+from chatbridge.config.keys import home
 from chatbridge.suggest import did_you_mean
 
 _NEEDS = {
@@ -80,7 +81,10 @@ def in_words(
     else:
         choices = [word for error in errors if error["type"] in ("literal_error", "enum") for word in _choices(error)]
         secret = any(text in str(value) for text in hidden)
-        yield f"`{key}` has to be {need}" + ("" if secret else did_you_mean(str(value), choices))
+        meant = "" if secret else did_you_mean(str(value), choices)
+        if re.fullmatch(r"\d+,\d+", str(value)) and "number" in need:
+            meant = "; decimals are written with a point"
+        yield f"`{key}` has to be {need}{meant}"
 
 
 def _sentence(
@@ -116,9 +120,8 @@ def no_key(
     free = [name for name in (*known, *also) if name not in taken]
     if key.endswith("_file") and key.removesuffix("_file") in free:  # it takes no text, and so no text from a file
         free = [key.removesuffix("_file")]
-    hint = did_you_mean(key, free)
-    if "sampling" in known and key in Sampling.model_fields:
-        hint = "; it belongs under `sampling`"
+    belongs = home(key, known)
+    hint = f"; it belongs {belongs}" if belongs else did_you_mean(key, free)
     if not hint and known:
         hint = f" (known: {', '.join(known)})"
     return f"there is no key {shown!r} {where}{hint}"

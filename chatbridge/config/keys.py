@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -145,3 +146,18 @@ class TopKeys(BaseModel):
         Field(ge=128, le=65_536, description="Memory that it may have, in MiB, where the system has such a limit."),
     ] = 512
     load_mib: Annotated[int, Field(ge=1, le=2048, description="MiB that a file for /load may have.")] = 32
+
+
+def home(key: str, known: Collection[str]) -> str:
+    """Where a key belongs that is none of the `known` ones of its place, such as "under `defaults`"; empty if unsaid."""
+    if {key, f"{key}s", key.removesuffix("s")} & set(known):  # `model` for `models` is another mistake
+        return ""
+    if key in Sampling.model_fields and not {"sampling", "defaults"}.isdisjoint(known):
+        return "under `sampling`" if "sampling" in known else "under `sampling` in `defaults`"
+    if key in ChannelSettings.model_fields:
+        return "under `defaults`" if "defaults" in known else "under `defaults`, of the file or of a bot"
+    if key in BotKeys.model_fields or key == "token":  # as frontends call what a service knows a bot by
+        return "to a bot, under `bots`"
+    if key in ModelKeys.model_fields or key == "path":  # as backends call the file
+        return "to a model, under `models`"
+    return "at the top of the file" if key in TopKeys.model_fields else ""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
+from chatbridge.config import mistypings
 from chatbridge.config.scalars import AmbiguousScalar, plain_value
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # seven times as fast where libyaml is there
@@ -50,6 +51,7 @@ class Document:
     `failed`: values that can't be made out; an error has been reported for each.
     `substituted`: values that came, in part, from the environment. They may be secret and are never repeated; nor is
     anything in `secrets`. `variables`: the names of those that were read.
+    `lines`: the file as it stands.
     """
 
     value: Any = None
@@ -60,6 +62,7 @@ class Document:
     substituted: set[KeyPath] = field(default_factory=set)
     secrets: set[str] = field(default_factory=set)
     variables: set[str] = field(default_factory=set)
+    lines: list[str] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
 
     def at(self, key_path: KeyPath) -> SourceLocation:
@@ -79,6 +82,16 @@ class Document:
             around = around[step]
         around[key_path[-1]] = value
 
+    def told(self) -> list[Diagnostic]:
+        """The errors in their order; the first of a line says, too, what is mistyped there."""
+        told: list[Diagnostic] = []
+        for one in sorted(set(self.diagnostics)):
+            first = not told or told[-1].location.line != one.location.line
+            mistyped = mistypings.advice(self.lines[one.location.line - 1]) if first and self.lines else None
+            more = f"; {mistyped[1]}" if mistyped and mistyped[1] not in one.message else ""
+            told.append(Diagnostic(one.location, one.message + more))
+        return told
+
     def report(self, location: SourceLocation, message: str) -> None:
         """Add an error to `diagnostics`; `message` says what is wrong and what to do."""
         # On one line, and without codes that a terminal would obey: names may hold anything.
@@ -96,6 +109,7 @@ def parse(data: bytes, environment: Mapping[str, str]) -> Document:
         document.report(_Lines(before).location(len(before)), "this byte is no UTF-8; save the file as UTF-8")
         return document
     lines = _Lines(text)
+    document.lines = _LINE_END.split(text)
     if strange := _STRANGE.search(text):
         what = f"the character U+{ord(strange[0]):04X} can't stand in YAML; remove it"
         document.report(lines.location(strange.start()), what)
@@ -106,13 +120,7 @@ def parse(data: bytes, environment: Mapping[str, str]) -> Document:
             if root is not None:
                 document.value = _Reader(document, lines, environment).value(root, (), ())
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        index = mark.index if mark else 0
-        words = ", ".join(part for part in (error.context, error.problem) if part)
-        advice = _advice(words, text[index : index + 1])
-        # libyaml has a limit of its own, far beyond ours, and may come upon it first, since it looks ahead.
-        nested = f"nested more than {MAX_DEPTH} deep" if "maximum nesting depth" in words else ""
-        document.report(lines.location(index), nested or f"this is not YAML: {words}{advice}")
+        document.report(*_parser_error(error, document.lines, lines))
     except _TooLarge:
         document.report(
             SourceLocation(), f"there are more than {MAX_NODES} values, those of aliases counted; make do with less"
@@ -120,6 +128,21 @@ def parse(data: bytes, environment: Mapping[str, str]) -> Document:
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # without libyaml any number is a character's
         document.report(SourceLocation(), f"this is not YAML: {error}")
     return document
+
+
+def _parser_error(error: yaml.MarkedYAMLError, text: Sequence[str], lines: _Lines) -> tuple[SourceLocation, str]:
+    mark = error.problem_mark or error.context_mark
+    index = mark.index if mark else 0
+    location = lines.location(index)
+    words = ", ".join(part for part in (error.context, error.problem) if part)
+    # libyaml has a limit of its own, far beyond ours, and may come upon it first, since it looks ahead.
+    if "maximum nesting depth" in words:
+        return location, f"nested more than {MAX_DEPTH} deep"
+    context = lines.location(error.context_mark.index).line if error.context_mark else None
+    if found := mistypings.of_parser(text, location.line, context, words):
+        line, column, advice = found
+        return SourceLocation(line, column), advice
+    return location, f"this is not YAML: {words}{_advice(words)}"
 
 
 _STRANGE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -182,6 +205,9 @@ class _Reader:
             if not key:
                 self._document.report(location, "a key has to be a word or a number")
                 continue
+            if mistyped := mistypings.invisible(key):
+                self._document.report(location, mistyped)
+                continue
             if key in result:
                 first = self._document.keys[*key_path, key].line
                 self._document.report(location, f"the key {key!r} is here twice, first in line {first}; remove one")
@@ -214,6 +240,10 @@ class _Reader:
         text: str = node.value
         if "${" in text:
             return self._substituted(text, key_path, self._location(node))
+        if _OTHER_VARIABLE.fullmatch(text):
+            self._document.report(self._location(node), "a variable of the environment is written ${NAME}")
+            self._document.failed.add(key_path)
+            return ""
         if node.style:  # in quotes, or a block
             return text
         value, ambiguous = plain_value(text)
@@ -255,25 +285,29 @@ def _key_text(key: yaml.Node) -> str | None:
     return str(key.value) if isinstance(key, yaml.ScalarNode) else None
 
 
+_OTHER_VARIABLE = re.compile(r"\$\(?(?:env:)?[A-Z_][A-Z0-9_]+\)?|%[A-Z_][A-Z0-9_]+%")
+"""As shells write variables. Nobody means such a text to the letter."""
+
 _MERGE = "tag:yaml.org,2002:merge"
 _VARIABLE = re.compile(r"(?P<escaped>\$\$\{)|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})?")
+
+
+_LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 class _Lines:
     """Lines as editors count them; YAML ends a line at some more characters."""
 
     def __init__(self, text: str) -> None:
-        self._starts = [0, *(match.end() for match in re.finditer(r"\r\n|\n|\r", text))]
+        self._starts = [0, *(match.end() for match in _LINE_END.finditer(text))]
 
     def location(self, index: int) -> SourceLocation:
         line = bisect_right(self._starts, index)
         return SourceLocation(line, index - self._starts[line - 1] + 1)
 
 
-def _advice(words: str, character: str) -> str:
-    """What to do about one of the parser's errors, given the character it stumbled over."""
-    if character == "\t":
-        return "; indent by blanks, not by tabs"
+def _advice(words: str) -> str:
+    """What to do about one of the parser's errors."""
     return next((f"; {advice}" for sign, advice in _ADVICE.items() if sign in words), "")
 
 
@@ -286,5 +320,7 @@ _ADVICE = {
     "did not find expected key": "look at the indentation of this line and of the one before",
     "did not find expected '-' indicator": "look at the indentation of this line and of the one before",
     "could not find expected ':'": "a key is followed by ': ' and its value",
+    "scanning an alias": "put text in quotes that begins with *",
+    "escape c": 'a \\ inside "…" begins a code; write a path with / or inside \'…\'',
     "undefined alias": "define it by & before using it by *",
 }

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from chatbridge.config.diagnostics import no_key
 from chatbridge.config.files import read_file
 from chatbridge.config.keys import BotKeys, ModelKeys, TopKeys
-from chatbridge.config.nodes import Document, KeyPath, parse
+from chatbridge.config.nodes import Document, KeyPath, SourceLocation, parse
 from chatbridge.config.settings import (
     Access,
     Admins,
@@ -71,7 +71,7 @@ def load(
     reader = _Reader(parse(data, environment), path, plugins, environment)
     settings = reader.settings()
     looked_at |= reader.files
-    if diagnostics := sorted(set(reader.document.diagnostics)):
+    if diagnostics := reader.document.told():
         lines = (f"{path}:{one.location.line}:{one.location.column}: {one.message}" for one in diagnostics)
         raise ConfigError("\n".join(lines))
     return settings
@@ -103,6 +103,9 @@ class _Reader:
 
     def settings(self) -> Settings:
         top = self._mapping((), self.document.value)
+        if self.document.value is None and not self.document.diagnostics:
+            message = "this file is empty; `chatbridge repl` needs none, and bots are written under `bots`"
+            self.document.report(SourceLocation(), message)
         self._keys((), top, TopKeys.model_fields)
         models = dict(self._entries("models", top, self._model))
         templates = self._templates(top)
@@ -110,6 +113,7 @@ class _Reader:
         bots = dict(self._entries("bots", top, self._bot))
         if not top.get("models"):
             models = self._default_models()
+        self._check_tokens(bots)
         self._check_names(models, templates)
         self._check_channels(models, defaults, bots)
         plain = ("store", "drain", "monitor", "template_seconds", "template_mib", "load_mib")
@@ -377,6 +381,19 @@ class _Reader:
                             self.document.at(key_path), f"{shown} is no id of {frontend.name}: {wrong}"
                         )
 
+    def _check_tokens(self, bots: Mapping[str, BotSettings]) -> None:
+        """Check that no two bots have one required secret, by which a service knows them."""
+        first: dict[tuple[str, str, str], str] = {}
+        for name, bot in bots.items():
+            for key, field in type(bot.options).model_fields.items():
+                value = getattr(bot.options, key)
+                at = ("bots", name, key)
+                if isinstance(value, SecretStr) and field.is_required() and at not in self.document.failed:
+                    other = first.setdefault((bot.frontend, key, value.get_secret_value()), name)
+                    if other != name:
+                        message = f"the bot {other!r} has this {key}, too; each bot needs one of its own"
+                        self.document.report(self.document.at(at), message)
+
     def _check_admins(self, at: KeyPath, admins: Admins, keys: BotKeys) -> None:
         """Check that `pairing` has admins who can let people in, and that each of `admin_commands` exists."""
         if keys.pairing and admins == Admins() and (*at, "admins") not in self.document.failed:
@@ -410,7 +427,10 @@ class _Reader:
             return value
         if value is not None and at not in self.document.failed:
             what = f"`{at[-1]}`" if at else "the file"
-            self.document.report(self.document.at(at), f"{what} has to be keys with values, as `key: value`")
+            named = isinstance(value, list) and at[-1:] in (("models",), ("bots",), ("templates",), ("channels",))
+            instead = "; in place of a list, write `NAME:` for each, with what belongs to it indented below"
+            message = f"{what} has to be keys with values, as `key: value`{instead if named else ''}"
+            self.document.report(self.document.at(at), message)
         return {}
 
     def _keys(
@@ -419,9 +439,15 @@ class _Reader:
         """Report keys of `entry` that are neither `known` nor allowed besides (`also`)."""
         known, also = list(known), list(also)
         where = where or (f"under `{at[-1]}`" if at else "at the top of the file")
-        for key in entry:
+        before = None
+        for key, value in entry.items():
             if key not in known and key not in also:
-                self.document.report(self.document.at_key((*at, key)), no_key(key, where, known, also, entry))
+                message = no_key(key, where, known, also, entry)
+                if before in known and entry[before] is None and isinstance(value, dict):
+                    message = f"there is no key {key!r} {where}; indent it to have it under `{before}`, which is empty"
+                self.document.report(self.document.at_key((*at, key)), message)
+            else:
+                before = key
 
 
 def _one_of(key: str, known: Iterable[str]) -> str:

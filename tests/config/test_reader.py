@@ -119,7 +119,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, plugins: Plugins, name: str)
 
 def test_a_broken_core_backend_is_told_of_where_it_is_needed(tmp_path: Path) -> None:
     path = tmp_path / "bots.yaml"
-    path.write_text("", encoding="utf-8")
+    path.write_text("bots: {}", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"1:1: there are no models, and there is no backend 'numpy' \(inst"):
         load(path, Plugins(discover=False))
 

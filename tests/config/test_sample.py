@@ -112,11 +112,8 @@ def test_keys_are_text_whatever_they_look_like(read: Read) -> None:
     assert list(read(text).bots["b"].channels) == ids
 
 
-def test_empty_files_and_sections_are_good(read: Read, plugins: Plugins) -> None:
+def test_empty_sections_are_good(read: Read, plugins: Plugins) -> None:
     for text in (
-        "",
-        "# nothing\n",
-        "---\n",
         "models:\nbots:\ntemplates:\ndefaults:\n",
         "bots: {b: {frontend: open, allow: }}",
     ):

@@ -62,7 +62,6 @@ def test_it_accepts_the_good_sample(validator: Any) -> None:
 
 
 GOOD_ONES = [
-    "",
     "models:\nbots:\ntemplates:\ndefaults:\n",
     "models: {m: {backend: engine, path: x, threads: auto}}",
     "models: {m: {backend: engine, path: x, threads: '${THREADS}', precision: '${P:-half}', verbose: '${VERBOSE}'}}",
@@ -130,12 +129,13 @@ def test_it_rejects_what_the_reader_rejects(diagnostics: Diagnostics, validator:
 
 
 # What a schema can't know: which names there are, what is in files and variables, how a word was written.
-BEYOND = ("a key twice", "a trap", "YAML", "a variable", "names", "ids", "a text from a file", "codes", "a template")
+BEYOND = ("a key twice", "a trap", "YAML", "a variable", "names", "ids", "a text from a file", "codes", "a template", "mistyped", "one token")
 BEYOND_ONE_BY_ONE = {
     "values: validators",
     "people: nobody could let anybody in",
     "values: store of nobody",
     "values: store",
+    "an empty file",
     "values: store with a zero",
     "sampling: logit_bias {five: 1}",
 }
