@@ -149,7 +149,7 @@ class TopKeys(BaseModel):
 
 
 def home(key: str, known: Collection[str]) -> str:
-    """Where a key belongs that is none of the `known` ones of its place, such as "under `defaults`"; empty if unsaid."""
+    """Where a key belongs that is not among the `known` ones of its place: "under `defaults`", say; or nothing."""
     if {key, f"{key}s", key.removesuffix("s")} & set(known):  # `model` for `models` is another mistake
         return ""
     if key in Sampling.model_fields and not {"sampling", "defaults"}.isdisjoint(known):

@@ -33,7 +33,7 @@ _SIGNS = (
 
 _FORMS = (
     (r"\s*```", "remove this line: ``` belongs to the page that the file was copied from"),
-    (r"\[+[\w. -]+\]+\s*$", "a section begins by `name:`, with what belongs to it indented below; [name] is INI or TOML"),
+    (r"\[+[\w. -]+\]+\s*$", "a section begins by `name:`, with its keys indented below; [name] is INI or TOML"),
     (_KEY + r"[ \t]*=", "write `{key}:` and a blank in place of ="),
     (r" *\t", "indent by blanks, not by tabs"),
     (_KEY + r":[ \t]+(?:\$\w|%\w+%|\$\(|\{\{)", "a variable of the environment is written ${{NAME}}"),
@@ -89,10 +89,14 @@ def of_parser(lines: Sequence[str], problem: int, context: int | None, words: st
     for n in near:
         if n <= len(lines) and (found := advice(lines[n - 1])):
             return n, *found
-    if context is not None and (found := _APOSTROPHE.match(lines[context - 1])):
+    if context is not None and (apostrophe := _APOSTROPHE.match(lines[context - 1])):
         what = "write an apostrophe twice inside '…', or put the text in \"…\""
-        return context, found.start("sign") + 2, what
-    if problem <= len(lines) and _indent(lines[problem - 1]) > _indent(lines[before - 1]) and _has_value(lines[before - 1]):
+        return context, apostrophe.start("sign") + 2, what
+    if (
+        problem <= len(lines)
+        and _indent(lines[problem - 1]) > _indent(lines[before - 1])
+        and _has_value(lines[before - 1])
+    ):
         what = "this line is indented deeper than the one before, which has its value already; indent both alike"
         return problem, _indent(lines[problem - 1]) + 1, what
     return _unclosed(lines, context) if "expected ',' or" in words and context is not None else None

@@ -321,6 +321,6 @@ _ADVICE = {
     "did not find expected '-' indicator": "look at the indentation of this line and of the one before",
     "could not find expected ':'": "a key is followed by ': ' and its value",
     "scanning an alias": "put text in quotes that begins with *",
-    "escape c": 'a \\ inside "…" begins a code; write a path with / or inside \'…\'',
+    "escape c": "a \\ inside \"…\" begins a code; write a path with / or inside '…'",
     "undefined alias": "define it by & before using it by *",
 }

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from chatbridge.config.diagnostics import no_key
 from chatbridge.config.files import read_file
 from chatbridge.config.keys import BotKeys, ModelKeys, TopKeys
 from chatbridge.config.nodes import Document, KeyPath, SourceLocation, parse
+from chatbridge.config.secrets import shared_secrets
 from chatbridge.config.settings import (
     Access,
     Admins,
@@ -113,7 +114,9 @@ class _Reader:
         bots = dict(self._entries("bots", top, self._bot))
         if not top.get("models"):
             models = self._default_models()
-        self._check_tokens(bots)
+        for key_path, message in shared_secrets(bots):
+            if key_path not in self.document.failed:
+                self.document.report(self.document.at(key_path), message)
         self._check_names(models, templates)
         self._check_channels(models, defaults, bots)
         plain = ("store", "drain", "monitor", "template_seconds", "template_mib", "load_mib")
@@ -381,19 +384,6 @@ class _Reader:
                             self.document.at(key_path), f"{shown} is no id of {frontend.name}: {wrong}"
                         )
 
-    def _check_tokens(self, bots: Mapping[str, BotSettings]) -> None:
-        """Check that no two bots have one required secret, by which a service knows them."""
-        first: dict[tuple[str, str, str], str] = {}
-        for name, bot in bots.items():
-            for key, field in type(bot.options).model_fields.items():
-                value = getattr(bot.options, key)
-                at = ("bots", name, key)
-                if isinstance(value, SecretStr) and field.is_required() and at not in self.document.failed:
-                    other = first.setdefault((bot.frontend, key, value.get_secret_value()), name)
-                    if other != name:
-                        message = f"the bot {other!r} has this {key}, too; each bot needs one of its own"
-                        self.document.report(self.document.at(at), message)
-
     def _check_admins(self, at: KeyPath, admins: Admins, keys: BotKeys) -> None:
         """Check that `pairing` has admins who can let people in, and that each of `admin_commands` exists."""
         if keys.pairing and admins == Admins() and (*at, "admins") not in self.document.failed:
@@ -439,7 +429,7 @@ class _Reader:
         """Report keys of `entry` that are neither `known` nor allowed besides (`also`)."""
         known, also = list(known), list(also)
         where = where or (f"under `{at[-1]}`" if at else "at the top of the file")
-        before = None
+        before = ""
         for key, value in entry.items():
             if key not in known and key not in also:
                 message = no_key(key, where, known, also, entry)

@@ -234,6 +234,7 @@ def test_a_model_that_will_not_fit_is_warned_of(
     acme(install, body=GOOD.replace("3 << 30", "1 << 60"))
     config = tmp_path / "bots.yaml"
     config.write_text("models: {big: {backend: acme, path: m}}\n", encoding="utf-8")
+    (tmp_path / "m").touch()
     with pytest.raises(SystemExit):
         main((command, "-c", str(config)))
     printed = capsys.readouterr()
@@ -249,9 +250,27 @@ def test_check_leaves_what_can_not_be_planned_to_the_load(
 ) -> None:
     acme(install, body="raise ZeroDivisionError('no bytes')")
     config = tmp_path / "bots.yaml"
-    config.write_text("models: {a: {backend: acme, path: m}, b: {backend: numpy, path: gone.gguf}}\n", encoding="utf-8")
+    config.write_text("models: {a: {backend: acme, path: m}, b: {backend: numpy, path: b.gguf}}\n", encoding="utf-8")
+    (tmp_path / "m").touch()
+    (tmp_path / "b.gguf").touch()
     with pytest.raises(SystemExit) as ended:
         main(("check", "-c", str(config)))
     assert ended.value.code == 0
     printed = capsys.readouterr()
-    assert (printed.err, printed.out) == ("", f"{config}: good; 2 models, 0 bots\n")
+    told = "a bot is written under `bots`, and `chatbridge repl` talks without one"
+    assert (printed.err, printed.out) == ("", f"{config}: good; 2 models, 0 bots; {told}\n")
+
+
+def test_check_tells_of_models_that_are_not_there(
+    capsys: pytest.CaptureFixture[str], install: Install, tmp_path: Path
+) -> None:
+    config = tmp_path / "bots.yaml"
+    (tmp_path / "here.gguf").touch()
+    models = "a: {backend: numpy, path: here.gguf}, b: {backend: numpy, path: gone.gguf}, c: {backend: numpy}"
+    config.write_text(f"models: {{{models}}}\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        main(("check", "-c", str(config)))
+    assert ended.value.code == 1
+    printed = capsys.readouterr()
+    told = f"{config}: there is nothing at `models.b.path`, {tmp_path / 'gone.gguf'}; put the model there, or name"
+    assert (printed.out, printed.err) == (f"{told} another place\n", f"1 mistake in {config}\n")

@@ -129,7 +129,19 @@ def test_it_rejects_what_the_reader_rejects(diagnostics: Diagnostics, validator:
 
 
 # What a schema can't know: which names there are, what is in files and variables, how a word was written.
-BEYOND = ("a key twice", "a trap", "YAML", "a variable", "names", "ids", "a text from a file", "codes", "a template", "mistyped", "one token")
+BEYOND = (
+    "a key twice",
+    "a trap",
+    "YAML",
+    "a variable",
+    "names",
+    "ids",
+    "a text from a file",
+    "codes",
+    "a template",
+    "mistyped",
+    "one token",
+)
 BEYOND_ONE_BY_ONE = {
     "values: validators",
     "people: nobody could let anybody in",
