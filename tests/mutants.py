@@ -28,7 +28,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -181,13 +181,14 @@ def noticed_in_forks(drawn: Sequence[Mutant], contexts: Path, end: float) -> set
     return found
 
 
-def passes(tests: Sequence[str], seconds: float) -> bool | None:
-    """Whether the tests pass, or are none; None if they don't end in time."""
+def passes(tests: Sequence[str], seconds: float, output: IO[bytes] | None = None) -> bool | None:
+    """Whether the tests pass, or are none; None if they don't end in time. `output`: gets what they print."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False, encoding="utf-8") as names:
         names.write("\n".join(tests))  # more than a command line may have on some systems
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"@{names.name}"]
     silent = subprocess.DEVNULL
-    program = subprocess.Popen(command, cwd=ROOT, stdin=silent, stdout=silent, stderr=silent, start_new_session=True)
+    printed = silent if output is None else output
+    program = subprocess.Popen(command, cwd=ROOT, stdin=silent, stdout=printed, stderr=silent, start_new_session=True)
     try:
         return program.wait(seconds) in (0, pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED)
     except subprocess.TimeoutExpired:
@@ -238,8 +239,11 @@ def survives(mutant: Mutant, contexts: Path | None, limits: dict[str, float]) ->
     tests = tests_of(mutant.file)
     if (key := " ".join(tests)) not in limits:
         begun = time.monotonic()
-        if not passes(tests, 1800):
-            sys.exit(f"these tests fail on the code as it is: {key}")
+        with tempfile.TemporaryFile() as output:
+            if not passes(tests, 1800, output):
+                output.seek(0)
+                told = output.read().decode(errors="replace")[-4000:]
+                sys.exit(f"{told}\nthese tests fail on the code as it is: {key}")
         limits[key] = 30 + 3 * (time.monotonic() - begun)
     return bool(_changed(mutant, tests, limits[key]))
 
