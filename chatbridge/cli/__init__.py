@@ -84,7 +84,7 @@ class _Group(LazyGroup):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="chatbridge", message="%(prog)s %(version)s")
+@click.version_option(package_name="chatbridge-core", message="%(prog)s %(version)s")
 def cli() -> None:
     """Put local language models into chat rooms: Discord, Telegram and this terminal."""
 

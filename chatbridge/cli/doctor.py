@@ -67,7 +67,7 @@ def _machine() -> Iterator[Check]:
     from chatbridge.operations import hardware
     from chatbridge.operations.threads import default_threads
 
-    yield Check("chatbridge", __version__)
+    yield _own_package(__version__)
     yield Check("python", f"{platform.python_version()} ({sys.executable})")
     yield Check("system", f"{platform.system()} {platform.release()} {platform.machine()}")
     yield Check("processor", hardware.processor())
@@ -90,6 +90,19 @@ def _machine() -> Iterator[Check]:
         yield Check("gpu", ", ".join(part for part in parts if part))
     if not cards:
         yield Check("gpu", "none seen; models run on the processor")
+
+
+def _own_package(version: str) -> Check:
+    """Which chatbridge runs: of another project's package with a folder of the same name, nothing else would tell."""
+    from chatbridge.plugins.packages import CORE, OTHERS, replaced_by, stale
+
+    if other := replaced_by():
+        what = f"{version}, with another project called {OTHERS} {other}, which puts its files in place of ours"
+        return Check("chatbridge", what, "error", f"pip uninstall {OTHERS}, and install {CORE} again")
+    if place := stale():
+        what = f"{version}, from {Path(__file__).parents[1]}, while another one is installed in {place}"
+        return Check("chatbridge", what, "warning", "start it from another folder, or uninstall one of the two")
+    return Check("chatbridge", version)
 
 
 def _plugins(plugins: Plugins) -> Iterator[Check]:

@@ -14,6 +14,9 @@ from collections.abc import Sequence
 _KEY = r"[ \t]*(?:- +)?(?P<key>[\w.-]+)"
 _QUOTED = re.compile(r"""(?<![^\s,:\[{-])(?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')""")
 
+_LONGEST = 1000
+"""Characters of a line that are looked at: nobody types more, and the patterns may take the square of its time."""
+
 _BLANKS = "\u00a0\u2002\u2003\u2007\u2009\u202f\u3000"
 _INVISIBLE = re.compile("[\u200b\u200c\u200d\u2060\ufeff]")
 _ODD_BLANK = re.compile(rf"^\s*[{_BLANKS}]|[:：]\s*[{_BLANKS}]")
@@ -56,6 +59,7 @@ def invisible(text: str) -> str:
 
 def advice(line: str) -> tuple[int, str] | None:
     """The column, counted from 1, of the first thing that is mistyped in a line, and what to do; None for none."""
+    line = line[:_LONGEST]
     if found := _INVISIBLE.search(line):
         return found.start() + 1, invisible(line)
     if found := _ODD_BLANK.search(line):
@@ -89,7 +93,7 @@ def of_parser(lines: Sequence[str], problem: int, context: int | None, words: st
     for n in near:
         if n <= len(lines) and (found := advice(lines[n - 1])):
             return n, *found
-    if context is not None and (apostrophe := _APOSTROPHE.match(lines[context - 1])):
+    if context is not None and (apostrophe := _APOSTROPHE.match(lines[context - 1][:_LONGEST])):
         what = "write an apostrophe twice inside '…', or put the text in \"…\""
         return context, apostrophe.start("sign") + 2, what
     if (
@@ -105,7 +109,7 @@ def of_parser(lines: Sequence[str], problem: int, context: int | None, words: st
 def _unclosed(lines: Sequence[str], line: int) -> tuple[int, int, str] | None:
     """The last bracket of a line that nothing in it closes."""
     opened: list[tuple[int, str]] = []
-    bare = _QUOTED.sub(lambda quoted: " " * len(quoted[0]), lines[line - 1])
+    bare = _QUOTED.sub(lambda quoted: " " * len(quoted[0]), lines[line - 1][:_LONGEST])
     for at, sign in enumerate(bare, 1):
         if sign in "[{":
             opened.append((at, sign))

@@ -21,6 +21,7 @@ from chatbridge.model_files.template_notes import report_of
 from chatbridge.model_tools.output import cant_write
 from chatbridge.model_tools.progress import Silent, WorkProgress
 from chatbridge.operations.printable import as_json
+from chatbridge.plugins.packages import CORE
 
 NOTE = "note"
 """The step that tells people of something which they should know; its fact has the same name."""
@@ -80,7 +81,7 @@ class Report:
             **named,
             "sources": [{"path": s.path, "size": s.size, "sha256": s.sha256} for s in self.sources],
             "steps": self.steps,
-            "versions": {"python": platform.python_version(), **versions(("chatbridge", *packages))},
+            "versions": {"python": platform.python_version(), **versions((CORE, *packages))},
         }
         whole = path.with_name(f"{path.name}.partial")
         try:

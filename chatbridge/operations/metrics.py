@@ -1,6 +1,6 @@
 """What Prometheus gets to read: queues, calls, answers and their speed, what was cached, the event loop's lag.
 
-Knows bridges and prometheus-client, which is optional: `pip install 'chatbridge[metrics]'`.
+Knows bridges and prometheus-client, which is optional: the extra `metrics`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from chatbridge.errors import PluginError
 from chatbridge.hookspecs import hookimpl
+from chatbridge.plugins.packages import install_extra
 
 if TYPE_CHECKING:
     from chatbridge.bots.reply import FinishedReply
@@ -32,7 +33,7 @@ class Metrics:
         try:
             from prometheus_client import CollectorRegistry, Counter, Histogram
         except ImportError as error:
-            raise PluginError("metrics need prometheus-client: pip install 'chatbridge[metrics]'") from error
+            raise PluginError(f"metrics need prometheus-client: {install_extra('metrics')}") from error
         self.bridge: Bridge | None = None
         self._lag = lag
         self._registry = CollectorRegistry()

@@ -19,6 +19,7 @@ import pluggy
 from chatbridge import hookspecs
 from chatbridge.errors import PluginError
 from chatbridge.plugins import builtin, checks
+from chatbridge.plugins.packages import CORE, FIRST_PARTY, install_command
 from chatbridge.suggest import closest, did_you_mean
 
 if TYPE_CHECKING:
@@ -35,20 +36,6 @@ log = logging.getLogger(__name__)
 GROUP = "chatbridge"
 """The entry-point group that plugin packages register under."""
 
-FIRST_PARTY = {
-    "backend": {
-        "llama_cpp": "chatbridge-llama-cpp",
-        "transformers": "chatbridge-transformers",
-        "glm": "chatbridge-glm",
-        "rwkv": "chatbridge-rwkv",
-    },
-    "frontend": {
-        "discord": "chatbridge-discord",
-        "telegram": "chatbridge-telegram",
-    },
-}
-"""Backends and frontends that have a package of their own: what to install where one is missing."""
-
 
 @dataclass(slots=True)
 class PluginRecord:
@@ -59,12 +46,6 @@ class PluginRecord:
     offers: dict[str, list[str]] = field(default_factory=dict)
     reason: str = ""
     remedy: str = ""
-
-
-def install_command(kind: str, name: str) -> str:
-    """What installs a plugin of ours that offers it, as "pip install chatbridge-glm"; "" for none of ours."""
-    package = FIRST_PARTY[kind].get(name)
-    return f"pip install {package}" if package else ""
 
 
 class Plugins:
@@ -280,7 +261,7 @@ def _distribution(entry: EntryPoint) -> tuple[str, str]:
 
 def _ours_first(entry: EntryPoint) -> tuple[bool, str]:
     """Sort key: the core's own plugins win a clash of names, then the alphabet decides, not the disk's order."""
-    return (_distribution(entry)[0] != "chatbridge", entry.name)
+    return (_distribution(entry)[0] != CORE, entry.name)
 
 
 def _remedy(plugin: str, error: BaseException) -> str:

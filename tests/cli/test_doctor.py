@@ -104,7 +104,7 @@ def test_settings_are_summed_up(look: Look, tmp_path: Path) -> None:
     ("text", "what"),
     [
         ("stor: x", "bots.yaml:1:1: there is no key 'stor'"),
-        ("\tx", "bots.yaml:1:1: this is not YAML"),
+        ("\tx", "bots.yaml:1:1: indent by blanks"),
     ],
 )
 def test_a_broken_bots_yaml_is_an_error(look: Look, tmp_path: Path, text: str, what: str) -> None:

@@ -19,6 +19,7 @@ from chatbridge.cli.progress import ProgressBar
 from chatbridge.cli.queue import describe
 from chatbridge.model_files.description import AdapterDescription, Problem
 from chatbridge.model_tools.planning.memory_plan import Change, DevicePlan, Part, gib
+from chatbridge.plugins.packages import install_command
 from chatbridge.store.queue import Entry
 
 from .test_quantize import PLAN
@@ -150,7 +151,7 @@ def test_sizes_and_vocabulary_are_told_as_far_as_they_are_known() -> None:
 
 def test_a_backend_that_is_not_there_is_told_with_its_package() -> None:
     assert facts(layout="x", backends=["rwkv", "acme"])["backend"] == (
-        "rwkv (not installed: pip install chatbridge-rwkv), acme"
+        f"rwkv (not installed: {install_command('backend', 'rwkv')}), acme"
     )
 
 

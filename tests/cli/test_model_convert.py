@@ -17,6 +17,7 @@ from chatbridge.cli import cli, main
 from chatbridge.cli.model.making import lacks, next_step, stoppable
 from chatbridge.model_files.inspect import inspect_model
 from chatbridge.plugins.manager import Plugins
+from chatbridge.plugins.packages import install_command
 from chatbridge.testing import fixtures
 
 LLAMA = fixtures() / "llama"
@@ -45,7 +46,7 @@ def meta(tmp_path: Path) -> Path:
 
 
 def test_what_was_made_is_told_with_what_to_do_next(convert: Convert, meta: Path, tmp_path: Path) -> None:
-    install = "" if "transformers" in Plugins().backends else ", after pip install chatbridge-transformers"
+    install = "" if "transformers" in Plugins().backends else f", after {install_command('backend', 'transformers')}"
     for source, target, more, told in (
         (meta, "f16", ("--template", "alpaca"), "Talk to it: chatbridge repl -m"),
         (meta, "hf", ("--template", "alpaca"), f"Talk to it{install}: chatbridge repl -m"),
@@ -180,10 +181,10 @@ def test_a_backend_that_is_missing_is_installed_before(monkeypatch: pytest.Monke
     path = LLAMA / "hf"
     assert next_step(path) == (
         "Talk to it by the template that it was trained with (`chatbridge templates` lists them), "
-        f"after pip install chatbridge-transformers: chatbridge repl -m {path} -t NAME"
+        f"after {install_command('backend', 'transformers')}: chatbridge repl -m {path} -t NAME"
     )
     assert next_step(path, "qwen2.5-0.5b", "llama_cpp") == (
-        "Talk to it, after pip install chatbridge-llama-cpp: chatbridge repl -m qwen2.5-0.5b"
+        f"Talk to it, after {install_command('backend', 'llama_cpp')}: chatbridge repl -m qwen2.5-0.5b"
     )
 
 

@@ -19,6 +19,7 @@ from chatbridge import guide_path
 from chatbridge.cli import main
 from chatbridge.model_tools.fetching.catalogue import catalogue
 from chatbridge.plugins.manager import Plugins
+from chatbridge.plugins.packages import install_command
 from chatbridge.testing import default_signals
 from tests.model_tools.server import Server, serving
 
@@ -139,7 +140,7 @@ def test_a_name_of_the_catalogue_is_fetched_and_listed(program: Program, server:
     done = program("model", "pull", NAME)
     assert done.returncode == 0, done.stderr
     assert "; 1 other file is left out" in done.stderr
-    install = "" if "llama_cpp" in Plugins().backends else ", after pip install chatbridge-llama-cpp"
+    install = "" if "llama_cpp" in Plugins().backends else f", after {install_command('backend', 'llama_cpp')}"
     assert done.stdout == f"Talk to it{install}: chatbridge repl -m {NAME}\n"
     folder = tmp_path / "models" / NAME
     assert {path.name for path in folder.iterdir()} == {catalogue()[NAME].run, "chatbridge-report.json"}

@@ -73,7 +73,7 @@ def test_a_report_is_json_of_all_that_was_told(tmp_path: Path) -> None:
     told = json.loads(text)
     assert told["sources"] == [{"path": "p", "size": 3, "sha256": "ab"}]
     assert told["steps"] == [{"step": "convert", "tensors": 5}]
-    assert told["versions"].keys() == {"python", "chatbridge", "numpy"}
+    assert told["versions"].keys() == {"python", "chatbridge-core", "numpy"}
     assert [file.name for file in tmp_path.iterdir()] == [REPORT]
     assert versions(["no-such-package"]) == {}
     assert len(told["made"]) == len("2026-11-30T12:00:00+00:00")

@@ -20,6 +20,7 @@ from chatbridge.operations.lag import INTERVAL, KEPT, LINGER, QUIET, LoopLag
 from chatbridge.operations.metrics import Metrics
 from chatbridge.operations.monitor import Page, serving
 from chatbridge.operations.service import _health, _metrics
+from chatbridge.plugins.packages import install_extra
 from chatbridge.testing import (
     FakeService,
     Fault,
@@ -329,7 +330,7 @@ async def test_health_tells_in_numbers_how_it_is(tmp_path: Path) -> None:
 def test_without_the_library_of_metrics_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     metrics, missing = _metrics(LoopLag())
-    assert (metrics, missing) == (None, "metrics need prometheus-client: pip install 'chatbridge[metrics]'")
+    assert (metrics, missing) == (None, f"metrics need prometheus-client: {install_extra('metrics')}")
     monkeypatch.undo()
     metrics, missing = _metrics(LoopLag())
     assert (metrics is None, missing) == (False, "")

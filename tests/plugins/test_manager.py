@@ -32,7 +32,7 @@ from chatbridge import (
     hookimpl,
     hookspecs,
 )
-from chatbridge.plugins.manager import FIRST_PARTY
+from chatbridge.plugins.packages import FIRST_PARTY, install_command
 from chatbridge.testing import ScriptedBackend, bridge_with, plugin_of, scripted
 
 Install = Callable[..., Path]
@@ -45,7 +45,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def test_a_missing_plugin_of_ours_says_how_to_get_it(kind: str, name: str) -> None:
     with pytest.raises(PluginError) as caught:
         getattr(Plugins(discover=False), f"require_{kind}")(name)
-    assert str(caught.value) == f"{kind} {name!r} needs its plugin: pip install {FIRST_PARTY[kind][name]}"
+    assert str(caught.value) == f"{kind} {name!r} needs its plugin: {install_command(kind, name)}"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_missing_plugin_of_ours_says_how_to_get_it(kind: str, name: str) -> No
             "frontend",
             "telegramm",
             "there is no frontend 'telegramm'; did you mean 'telegram'? "
-            "It needs its plugin: pip install chatbridge-telegram (installed: repl)",
+            f"It needs its plugin: {install_command('frontend', 'telegram')} (installed: repl)",
         ),
     ],
 )

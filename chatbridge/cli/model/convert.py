@@ -10,6 +10,7 @@ import click
 from chatbridge.cli.model.making import PLACE, carried_template, command_line, next_step, stoppable, template_option
 from chatbridge.cli.output import echo
 from chatbridge.errors import ModelLoadError
+from chatbridge.plugins.packages import FIRST_PARTY, install_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -75,7 +76,8 @@ def _chosen(found: ModelDescription, target: str, known: Iterable[Converter]) ->
             return converter
     what = f"{found.path}: this is {found.family or found.format or 'a model'} ({found.layout})"
     if not fitting:
-        other = ELSEWHERE.get(found.layout, "`chatbridge model inspect` says what runs it")
+        installs = {name: install_command("backend", name) for name in FIRST_PARTY["backend"]}
+        other = ELSEWHERE.get(found.layout, "`chatbridge model inspect` says what runs it").format_map(installs)
         raise ModelLoadError(f"{what}, which nothing here converts; {other}")
     words = ", ".join(dict.fromkeys(word for converter in fitting for word in converter.spoken or converter.makes))
     packed = ""
@@ -87,12 +89,12 @@ def _chosen(found: ModelDescription, target: str, known: Iterable[Converter]) ->
 ELSEWHERE = {
     "huggingface": "llama.cpp's convert_hf_to_gguf.py may make a GGUF file of it",
     "chatglm2": "llama.cpp's convert_hf_to_gguf.py makes a GGUF file of it",
-    "chatglm": "the plugin does: pip install chatbridge-glm",
-    "glm-130b": "the plugin does: pip install chatbridge-glm",
-    "gguf": "the plugin packs it in other types: pip install chatbridge-llama-cpp",
-    "rwkv": "the plugin does, for the rwkv package: pip install chatbridge-rwkv; for GGUF, give the model in Hugging "
+    "chatglm": "the plugin does: {glm}",
+    "glm-130b": "the plugin does: {glm}",
+    "gguf": "the plugin packs it in other types: {llama_cpp}",
+    "rwkv": "the plugin does, for the rwkv package: {rwkv}; for GGUF, give the model in Hugging "
     "Face's form to llama.cpp's convert_hf_to_gguf.py",
     "xor": "decrypt it first: `chatbridge model decrypt`",
     "safetensors": "give the folder with its config.json and tokenizer",
 }
-"""Who converts forms that nothing here does."""
+"""Who converts forms that nothing here does, with what installs a plugin in place of its name."""

@@ -127,7 +127,7 @@ def _adapter(adapter: AdapterDescription) -> str:
 
 
 def _backends(found: ModelDescription, plugins: Plugins) -> str:
-    from chatbridge.plugins.manager import install_command
+    from chatbridge.plugins.packages import install_command
 
     named = []
     for name in found.backends:
@@ -139,7 +139,7 @@ def _backends(found: ModelDescription, plugins: Plugins) -> str:
 def excerpt(found: ModelDescription, plugins: Plugins) -> Iterator[str]:
     """How bots.yaml says it, for a backend that is installed if one is; else with what installs the best one."""
     from chatbridge.model_files.running import chosen_backend, example_for
-    from chatbridge.plugins.manager import install_command
+    from chatbridge.plugins.packages import install_command
 
     backend = chosen_backend(found, plugins.backends)
     install = "" if backend in plugins.backends else install_command("backend", backend)

@@ -74,7 +74,8 @@ def next_step(made: Path, name: str = "", backend: str = "") -> str:
     """
     from chatbridge.model_files.inspect import inspect_model
     from chatbridge.model_files.running import chosen_backend
-    from chatbridge.plugins.manager import Plugins, install_command
+    from chatbridge.plugins.manager import Plugins
+    from chatbridge.plugins.packages import install_command
 
     installed = Plugins().backends
     runs = {one.name: one.runs for one in installed.values() if one.runs}

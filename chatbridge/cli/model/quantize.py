@@ -12,6 +12,7 @@ import click
 from chatbridge.cli.model.making import PLACE, carried_template, command_line, next_step, stoppable, word
 from chatbridge.cli.output import echo, styled
 from chatbridge.errors import ModelLoadError
+from chatbridge.plugins.packages import install_command
 from chatbridge.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def llama_converter(plugins: Plugins) -> Converter:
     if (found := plugins.converters.get(_PLUGIN)) is not None:
         return found
     plugins.require_backend(_PLUGIN)
-    raise ModelLoadError("quantising needs llama.cpp: pip install -U chatbridge-llama-cpp llama-cpp-python")
+    raise ModelLoadError(f"quantising needs a newer llama.cpp: {install_command('backend', _PLUGIN)}")
 
 
 def plan_lines(plan: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

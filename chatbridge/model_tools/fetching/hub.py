@@ -1,6 +1,6 @@
 """What a repository on Hugging Face has: its files with sizes and checksums at one commit, and which are wanted.
 
-Asks by huggingface_hub, an extra (`pip install 'chatbridge[hub]'`), which knows the endpoint, the token and how the hub
+Asks by huggingface_hub, an extra (`hub`), which knows the endpoint, the token and how the hub
 says no. It lists alone: the bytes come by `download.py`, since from version 2 on huggingface_hub throws away what has
 come when a download ends early, and a model is fetched for hours.
 """
@@ -142,8 +142,10 @@ class _Hub:
         try:
             from huggingface_hub import HfApi, get_token
         except ImportError as error:
+            from chatbridge.plugins.packages import install_extra
+
             raise ModelLoadError(
-                f"{source.repository}: to fetch from Hugging Face, pip install 'chatbridge[hub]'; "
+                f"{source.repository}: fetching from Hugging Face needs an extra, {install_extra('hub')}; "
                 f"the address of one file is fetched without it ({error})"
             ) from error
         self._source, self._patience = source, patience

@@ -84,7 +84,7 @@ def plan_place(place: str, backends: Mapping[str, BackendType], machine: Machine
 
 def _refuse_without_cards(place: str, chosen: Sequence[str], backends: Mapping[str, BackendType]) -> None:
     """Raise ModelLoadError where the backend that would use the cards is not installed, and what is there uses none."""
-    from chatbridge.plugins.manager import install_command
+    from chatbridge.plugins.packages import install_command
 
     missing = [name for name in chosen if name not in backends]
     there = [name for name in chosen if name in backends]
@@ -182,7 +182,7 @@ def _backends_of_files(path: Path, backends: Mapping[str, BackendType]) -> tuple
 
 
 def _not_installed(names: list[str]) -> str:
-    from chatbridge.plugins.manager import install_command
+    from chatbridge.plugins.packages import install_command
 
     commands = [command for name in names if (command := install_command("backend", name))]
     what = " or ".join(names)

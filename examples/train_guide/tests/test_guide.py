@@ -16,7 +16,7 @@ from chatbridge.bots.commands import BUILTIN
 from chatbridge.cli import COMMANDS
 from chatbridge.config.keys import BotKeys, ModelKeys, TopKeys
 from chatbridge.config.settings import Access, ChannelSettings
-from chatbridge.plugins.manager import FIRST_PARTY
+from chatbridge.plugins.packages import FIRST_PARTY
 from chatbridge.prompts import Template, presets
 
 ANSWERS = load_answers()

@@ -127,7 +127,7 @@ def _downloaded(repo: str, file: str, progress: Callable[[float, str], None]) ->
     except ImportError:
         raise ModelLoadError(
             f"path: {repo}:{file} is on Hugging Face, which needs another package: pip install "
-            f"'chatbridge-llama-cpp[hub]'; or download the file and give its path"
+            f"huggingface_hub; or download the file and give its path"
         ) from None
     cached = try_to_load_from_cache(repo, file)
     if isinstance(cached, str):

@@ -50,8 +50,8 @@ def plan(job: Facts, tell: Tell) -> Facts:
     size, missing = file_size(job["sources"], types, numbers)
     if missing:
         raise ModelLoadError(
-            f"this llama-cpp-python does not say what becomes of {missing[0]}; take the version that the plugin asks "
-            f"for: pip install -U chatbridge-llama-cpp"
+            f"this llama-cpp-python does not say what becomes of {missing[0]}; take one that this plugin was made "
+            f"for: pip install 'llama-cpp-python>=0.3.36,<0.4'"
         )
     fallbacks = [
         {"tensor": name, "columns": int(columns), "block": int(block), "asked": asked.upper(), "made": made.upper()}

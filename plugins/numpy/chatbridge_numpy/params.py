@@ -88,8 +88,8 @@ def read_params(metadata: Mapping[str, Any], path: Path) -> Params:
     architecture = metadata.get("general.architecture")
     if architecture != "llama":
         raise ModelLoadError(
-            f"{path}: the architecture is {architecture!r}, and the numpy backend runs only 'llama'; use backend: "
-            f"llama_cpp (pip install chatbridge-llama-cpp)"
+            f"{path}: the architecture is {architecture!r}, and the numpy backend runs only 'llama'; the plugin "
+            f"llama_cpp runs others"
         )
     if metadata.get("general.type") == "adapter":
         raise ModelLoadError(f"{path}: this is an adapter, not a model; give it as lora: beside the path: of its model")

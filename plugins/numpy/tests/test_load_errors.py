@@ -133,7 +133,7 @@ def test_metadata_that_cannot_be_run(write: Write, metadata: dict[str, Any], phr
 
 def test_another_architecture(tmp_path: Path, meta_metadata: dict[str, Any], meta_arrays: Arrays) -> None:
     path = write_gguf(tmp_path / "qwen.gguf", meta_metadata, meta_arrays, architecture="qwen2")
-    refused(path, "architecture is 'qwen2'", "only 'llama'", "pip install chatbridge-llama-cpp")
+    refused(path, "architecture is 'qwen2'", "only 'llama'", "the plugin llama_cpp runs others")
 
 
 @pytest.mark.parametrize("name", ["token_embd.weight", "blk.1.ffn_down.weight", "output_norm.weight"])

@@ -44,7 +44,7 @@ def folder() -> Path:
     """Where the package lies, with its vocabulary; found without importing it."""
     spec = importlib.util.find_spec("rwkv")
     if spec is None or not spec.submodule_search_locations:
-        raise ModelLoadError("the package rwkv is missing: pip install chatbridge-rwkv")
+        raise ModelLoadError("the package rwkv is missing: pip install 'rwkv>=0.8.32,<0.9'")
     return Path(next(iter(spec.submodule_search_locations)))
 
 

@@ -90,8 +90,7 @@ def _check_options(options: TransformersOptions) -> None:
         raise ModelLoadError("device: mps: this is no Apple GPU, or this torch can't use it; write cpu")
     if options.quantization is not None and importlib.util.find_spec("bitsandbytes") is None:
         raise ModelLoadError(
-            f"quantization: {options.quantization} needs another package: pip install "
-            f"'chatbridge-transformers[quantization]'"
+            f"quantization: {options.quantization} needs another package: pip install 'bitsandbytes>=0.46'"
         )
     if options.device == "xpu" and not torch.xpu.is_available():
         raise ModelLoadError("device: xpu: there is no Intel GPU that this torch can use; write cpu")
