@@ -128,6 +128,13 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
     assert grid([[""]]).strip("\n") in ("", "─")
 
 
+@pytest.mark.parametrize(("length", "second"), [(2121, "──┼──"), (2122, "x │ y")])
+def test_columns_are_given_up_where_blanks_would_be_most_of_a_table(length: int, second: str) -> None:
+    """Five rows of `length` + 7 characters, and four times the `length` + 39 of their words and 2,000 more."""
+    table = grid([["x", "y" * length], *[["x", "y"]] * 4])
+    assert table.splitlines()[1][:5] == second
+
+
 # --- what a message holds --------------------------------------------------------------------------------------------
 
 

@@ -191,3 +191,26 @@ async def test_once_its_id_is_known_a_message_is_remembered_and_in_doubt_no_more
     assert (remembered[0], streamed.uncertain_nonce) == (streamed.message_ids[:1], "")
     assert remembered[-1] == streamed.message_ids
     assert len(remembered) == chat.calls.count("send") > 1
+
+
+async def test_an_answer_is_shown_by_its_messages_and_by_the_draft_that_was_made_of_it() -> None:
+    streamed = StreamedMessage(Limits(100), message_ids=["7"])
+    assert [streamed.is_shown_by(id) for id in ("7", "8", str(streamed._draft_id))] == [True, False, False]
+    drafted = StreamedMessage(Limits(100, previews="draft"))
+    drafted.feed(Chunk("word"))
+    await drafted.step(PlainChat())
+    assert [drafted.is_shown_by(id) for id in ("8", str(drafted._draft_id))] == [False, True]
+
+
+async def test_a_step_tells_whether_messages_behind_its_own_are_to_change() -> None:
+    streamed = StreamedMessage(Limits(100))
+    chat = PlainChat()
+    streamed.feed(Chunk("word " * 50))
+    while await streamed.step(chat):
+        pass
+    assert len(streamed.message_ids) == 3
+    streamed._shown[0] = None
+    assert await streamed.step(chat) is False
+    streamed._shown[0] = streamed._shown[1] = None
+    assert await streamed.step(chat) is True
+    assert await streamed.step(chat) is False

@@ -414,3 +414,10 @@ def test_a_file_that_is_damaged_within_is_told_from_another_key(
     known = (Original("7B", hashlib.sha256(key.read_bytes()).hexdigest()),)
     said = refused(tmp_path / source.name, key, tmp_path / "out", known)
     assert said.startswith(f"{tmp_path / source.name}: decrypted with {known[0]}, it has the sha256")
+
+
+def test_the_two_places_in_the_wrong_order_are_told_as_that(tmp_path: Path) -> None:
+    for files in (XOR / "enc", next((XOR / "enc").glob("blob.bin.*"))):
+        with pytest.raises(ModelLoadError, match=r"give that first, and the key after it"):
+            decrypt(KEY, files, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

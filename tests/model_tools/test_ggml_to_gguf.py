@@ -231,6 +231,7 @@ def test_sizes_are_those_of_the_shapes_and_the_rest_by_age(
     convert(path, tmp_path / "out.gguf", "gguf", {})
     found = GgufHeader(tmp_path / "out.gguf", reader="this test").metadata
     assert found["llama.attention.layer_norm_rms_epsilon"] == pytest.approx(epsilon)
+    assert found.get("llama.rope.freq_base", 10000.0) == 10000.0
     numbers = {"block_count": 1, "embedding_length": 64, "feed_forward_length": 192, "attention.head_count": 4,
                "attention.head_count_kv": 4, "rope.dimension_count": 16, "context_length": 2048}  # fmt: skip
     assert {key: found[f"llama.{key}"] for key in numbers} == numbers

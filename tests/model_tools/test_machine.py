@@ -25,6 +25,8 @@ GIB = 1 << 30
         ("CPU-512MiB, RTX 2080 Ti-11GB", Machine(512 << 20, (Card("RTX 2080 Ti", 11 * GIB),))),
         ("A100-SXM4-40g , 2 × V100-32Gib", Machine(0, (Card("A100-SXM4", 40 * GIB), *(Card("V100", 32 * GIB),) * 2))),
         ("cpu-1.5T", Machine(3 << 39)),
+        ("64xA-1G", Machine(0, (Card("A", GIB),) * 64)),
+        ("40xA-1G,24xB-1G", Machine(0, (*(Card("A", GIB),) * 40, *(Card("B", GIB),) * 24))),
     ],
 )  # fmt: skip
 def test_a_machine_is_written_in_a_line(text: str, machine: Machine) -> None:
@@ -41,6 +43,7 @@ def test_a_machine_is_written_in_a_line(text: str, machine: Machine) -> None:
         ("-40G", "'-40G' is no device"),
         ("99999999xA-1G", "99,999,999 cards; a machine has 64 of them at most"),
         ("60xA-1G,60xB-1G", "120 cards"),
+        ("65xA-1G", "65 cards"),
         ("8xA100-0G", "a device without memory"),
         ("8xA100-0.000000G", "a device without memory"),
         ("A-999999999T", "no device has so much memory; the most is 1,024 TiB"),

@@ -58,6 +58,11 @@ def test_nothing_is_suggested_where_nothing_is_known() -> None:
     assert said(presets()["alpaca"], info("weights")) == ""
 
 
+def test_where_no_other_preset_fits_none_is_proposed() -> None:
+    lacking = "error: the model has no control token '<|im_start|>', which the template uses -> "
+    assert f"{lacking}choose or write a template that fits" in said(presets()["chatml"], info("weights"))
+
+
 def test_control_tokens_that_the_model_lacks() -> None:
     words = said(presets()["chatml"], info("alpaca-7b"))
     assert (
