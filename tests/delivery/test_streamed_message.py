@@ -208,7 +208,7 @@ async def test_a_step_tells_whether_messages_behind_its_own_are_to_change() -> N
     streamed.feed(Chunk("word " * 50))
     while await streamed.step(chat):
         pass
-    assert len(streamed.message_ids) == 3
+    assert len(streamed.message_ids) > 2
     streamed._shown[0] = None
     assert await streamed.step(chat) is False
     streamed._shown[0] = streamed._shown[1] = None
