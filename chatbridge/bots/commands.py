@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from chatbridge.bots.reply import ReplyStream
     from chatbridge.store import Pairing
 
+DEFAULT = "default"
+"""What takes back a value that a conversation has set for itself, as in `/set KEY default`."""
+
 
 async def _help(context: CommandContext, argument: str) -> str:
     bot, kind = context.dialogue.bot, context.message.channel.kind
@@ -85,8 +88,8 @@ async def _branches(context: CommandContext) -> str:
     conversation = await dialogue.conversation()
     lines = [context.say("branches")]
     for leaf in await dialogue.store.leaves(conversation.id):
-        mark = "*" if leaf.id == conversation.head else "-"
-        lines.append(f"{mark} {leaf.id}: {_short(leaf.text)}")
+        here = context.say("branch_here") if leaf.id == conversation.head else ""
+        lines.append(f"- {leaf.id}: {_short(leaf.text)}{here}")
     others = await dialogue.store.conversations(dialogue.bot.name, dialogue.key)
     # One whose only message was taken back has no head, and still has that message.
     earlier = [other for other in others if other.id != conversation.id and (other.head is not None or other.title)]
@@ -101,6 +104,8 @@ async def _model(context: CommandContext, argument: str) -> str:
     settings = await context.dialogue.settings()
     if not argument:
         return context.say("model_now", name=settings.model, known=", ".join(models))
+    if argument == DEFAULT and argument not in models:
+        return await _as_the_channel_says(context, "model")
     _known(context, "model", argument, models)
     conversation = await context.dialogue.conversation()
     changed = {**conversation.overrides, "model": argument}
@@ -117,6 +122,8 @@ async def _template(context: CommandContext, argument: str) -> str:
     settings = await context.dialogue.settings()
     if not argument:
         return context.say("template_now", name=settings.template or "-", known=", ".join(templates))
+    if argument == DEFAULT and argument not in templates:
+        return await _as_the_channel_says(context, "template")
     _known(context, "template", argument, templates)
     await context.dialogue.override("template", argument)
     return context.say("template_set", name=argument)
@@ -125,6 +132,8 @@ async def _template(context: CommandContext, argument: str) -> str:
 async def _system(context: CommandContext, argument: str) -> str:
     from chatbridge.config.settings import MAX_SYSTEM
 
+    if argument == DEFAULT:
+        return await _as_the_channel_says(context, "system")
     if argument:
         if len(argument) > MAX_SYSTEM:
             raise context.error("system_long", limit=MAX_SYSTEM)
@@ -132,6 +141,12 @@ async def _system(context: CommandContext, argument: str) -> str:
         return context.say("system_set")
     settings = await context.dialogue.settings()
     return context.say("system_now", text=settings.system) if settings.system else context.say("system_none")
+
+
+async def _as_the_channel_says(context: CommandContext, what: str) -> str:
+    """Take back what the conversation has set for itself."""
+    await context.dialogue.override(what, None)
+    return context.say("default_again", what=context.say(what))
 
 
 async def _set(context: CommandContext, argument: str) -> str:
@@ -204,7 +219,8 @@ async def _load(context: CommandContext, argument: str) -> str:
     except OSError as error:
         raise context.error("file_fails", path=typed, why=error.strerror or error) from error
     except (ValueError, RecursionError) as error:
-        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        words = {RecursionError: "nested_deep", json.JSONDecodeError: "no_json", UnicodeDecodeError: "no_json"}
+        why = context.say(words[type(error)]) if type(error) in words else error
         raise context.error("no_conversation", path=typed, why=why) from error
     dialogue = context.dialogue
     left_out: list[str] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,20 @@ OWN = ("adapter", "speaker_names", "language", "thinking", "history")
 """Keys of a channel that a conversation may set; model, template and system have commands of their own."""
 
 KEYS = (*Sampling.model_fields, *OWN)
+
+_KINDS = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "need_int"),
+    **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "need_number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "need_bool"),
+    "greater_than_equal": "need_at_least",
+    "greater_than": "need_more",
+    "less_than_equal": "need_at_most",
+    "less_than": "need_less",
+    "literal_error": "need_one_of",
+    "string_too_long": "need_short",
+    "too_long": "need_few",
+}
+"""pydantic's kinds of errors, and what we say of them."""
 
 _SHOWN = 80
 """Characters of a value that a refusal repeats."""
@@ -44,7 +57,7 @@ def override(context: CommandContext, overrides: Mapping[str, Any], key: str, va
     try:
         settings = ChannelSettings.model_validate(changed)
     except ValidationError as error:
-        raise context.error("set_bad", key=key, value=_short(value), why=_why(error)) from error
+        raise context.error("set_bad", key=key, value=_short(value), why=_why(context, error)) from error
     if key == "adapter":
         _check_adapter(context, changed)
     # As JSON, since that is how conversations keep it.
@@ -136,9 +149,12 @@ def _check_biases(context: CommandContext, settings: ChannelSettings, info: Mode
         raise context.error("bias_control", token=forging[0])
 
 
-def _why(error: ValidationError) -> str:
-    """The first thing that is wrong, as what follows "it should": a bound is in it."""
-    return re.sub(r"^\w+ should ", "", error.errors()[0]["msg"]).removeprefix("Value error, ")
+def _why(context: CommandContext, error: ValidationError) -> str:
+    """The first thing that is wrong, in the person's language: what the value has to be, with its bound."""
+    first = error.errors(include_url=False)[0]
+    bounds = {name: f"{value:g}" if isinstance(value, float) else value for name, value in first.get("ctx", {}).items()}
+    kind = _KINDS.get(first["type"])
+    return context.say(kind, **bounds) if kind else first["msg"].removeprefix("Value error, ")
 
 
 def _short(value: str) -> str:

@@ -96,9 +96,10 @@ class ConversationTree:
         )
 
     async def override(self, key: str, value: Any) -> None:
-        """Set one of the channel's settings for the current conversation alone."""
+        """Set one of the channel's settings for the current conversation alone; by None, have the channel's again."""
         conversation = await self.conversation()
-        await self.store.set_overrides(conversation.id, {**conversation.overrides, key: value})
+        changed = {**conversation.overrides, key: value}
+        await self.store.set_overrides(conversation.id, {name: one for name, one in changed.items() if one is not None})
 
     async def last_message(self, missing: str, language: str) -> Node:
         """The last message of a person. Raises CommandError with the text called `missing` where there is none."""

@@ -54,7 +54,7 @@ async def test_whatever_is_said_is_set_within_bounds_or_refused_in_words(bot: Bo
         ("max_tokens " + "9" * 26, str(MAX_TOKENS)),
         ("top_k 2000000000", str(MAX_TOKENS)),
         ("stop " + "x" * 257, "256 characters"),
-        ("logit_bias " + " ".join(f"{n}:-1" for n in range(301)), "300 items"),
+        ("logit_bias " + " ".join(f"{n}:-1" for n in range(301)), "300 entries"),
         ("logit_bias 5:-1001", "-1000"),
         ("adapter " + "x" * 201, "200 characters"),
     ],
@@ -162,7 +162,7 @@ async def test_a_file_sets_what_commands_could_set_and_no_more(bot: Bot, tmp_pat
     [
         ("[" * 100_000, "nested too deeply"),
         ('{"chatbridge": 1, "x": ' + "9" * 5000 + "}", "digits"),
-        ("\x00", "Expecting value"),
+        ("\x00", "it is no JSON"),
         ('{"chatbridge": 1, "head": null, "nodes": {}}', "nodes"),
     ],
 )

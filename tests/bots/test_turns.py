@@ -180,7 +180,7 @@ async def test_ten_earlier_conversations_are_listed_and_gone_back_to(bot: Bot, s
     listed = await command(bot, "/branch")
     assert isinstance(listed, Notice)
     _, current, _, *earlier = listed.text.splitlines()
-    assert current.startswith("* ")
+    assert current.endswith(" (you are here)")
     assert [line.rpartition(": ")[2] for line in earlier] == [f"talk {number}" for number in range(11, 1, -1)]
     oldest = earlier[-1].removeprefix("- ").partition(":")[0]
     assert await command(bot, f"/branch {oldest}") == Notice(text_of("en", "branch_taken", id=oldest))
@@ -197,7 +197,7 @@ async def test_each_answer_to_a_message_is_a_branch_to_go_to(bot: Bot, say: Say)
     listed = await command(bot, "/branch")
     assert isinstance(listed, Notice)
     _, other, current = listed.text.splitlines()
-    assert (other[:2], current[:2]) == ("- ", "* ")
+    assert [line.endswith(" (you are here)") for line in (other, current)] == [False, True]
     id = other[2:].partition(":")[0]
     assert await command(bot, f"/branch {id}") == Notice(text_of("en", "branch_taken", id=id))
     assert await said(bot) == first
@@ -214,7 +214,8 @@ async def test_a_conversation_whose_only_message_was_taken_back_is_listed_as_wel
     await command(bot, "/branch " + earlier.removeprefix("- ").partition(":")[0])
     back = await command(bot, "/branch")
     assert isinstance(back, Notice)
-    assert "one" in back.text
+    assert [line[:2] for line in back.text.splitlines()[1:]] == ["- "]
+    assert "you are here" not in back.text
 
 
 @pytest.mark.parametrize("text", ["/regenerate", "/continue", "/edit x", "/undo", "/edit", "/branch 99", "/model nope"])
@@ -362,6 +363,20 @@ async def test_models_and_templates_are_changed_for_one_conversation(bot: Bot, s
     assert (await bot.dialogue(ALONE).settings()).template == "alpaca"
     await say("hello", ROOM)
     assert plugin.turns[-1].model == "toy"
+
+
+async def test_by_default_a_conversation_goes_back_to_what_the_channel_says(
+    bot: Bot, say: Say, plugin: ToyPlugin
+) -> None:
+    before = (await bot.dialogue(ALONE).settings()).model_dump()
+    for command_, value in (("system", "Be brief."), ("template", "alpaca"), ("model", "short")):
+        await command(bot, f"/{command_} {value}")
+        assert (await bot.dialogue(ALONE).settings()).model_dump()[command_] == value
+        said = await command(bot, f"/{command_} default")
+        assert isinstance(said, Notice)
+        assert said.text.endswith("is the channel's again.")
+    assert (await bot.dialogue(ALONE).settings()).model_dump() == before
+    assert (await bot.dialogue(ALONE).conversation()).overrides == {}
 
 
 async def test_system_text_is_part_of_the_prompt(bot: Bot, say: Say) -> None:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, aclosing
 from typing import Protocol
 from uuid import uuid4
 
-from chatbridge import Author, Bot, Channel, Chunk, Message, Notice, ReplyStream, StoreError
+from chatbridge import Attachment, Author, Bot, Channel, Chunk, Message, Notice, ReplyStream, StoreError
 from chatbridge_repl.texts import say
 
 Ask = Callable[[str], Awaitable[bool]]
@@ -78,14 +78,14 @@ class Session:
         for command in commands:
             await self._bot.receive(self._message(command))
 
-    async def send(self, text: str) -> None:
-        """Pass one message on and show what comes back.
+    async def send(self, text: str, files: tuple[Attachment, ...] = ()) -> None:
+        """Pass one message on and show what comes back. `files`: what comes with it.
 
         Raises: ChatbridgeError with a text for the person.
         """
         # Another terminal may have begun a conversation since; this one stays with its own.
         await self._bot.services.store.make_current(self._conversation)
-        result = await self._bot.receive(self._message(text), ask=self.ask)
+        result = await self._bot.receive(self._message(text, files), ask=self.ask)
         if isinstance(result, ReplyStream):
             await self._stream(result)
         elif isinstance(result, Notice):
@@ -110,11 +110,18 @@ class Session:
         """The name of the model that answers next."""
         return (await self._bot.dialogue(CHANNEL).settings()).model
 
-    def _message(self, text: str) -> Message:
+    def _message(self, text: str, files: tuple[Attachment, ...] = ()) -> Message:
         # English is what a Chinese speaker's terminal often is set to, so it decides nothing; the script does.
         language = self.language if self.language == "zh" else ""
         return Message(
-            uuid4().hex, CHANNEL, self._author, text, sent_at=time.time(), mentions_bot=True, language=language
+            uuid4().hex,
+            CHANNEL,
+            self._author,
+            text,
+            attachments=files,
+            sent_at=time.time(),
+            mentions_bot=True,
+            language=language,
         )
 
     async def _stream(self, turn: ReplyStream) -> None:

@@ -10,6 +10,7 @@ import getpass
 import io
 import logging
 import os
+import stat
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Protocol
 
 import click
 
-from chatbridge import Author, Bot, ChatbridgeError, printable
+from chatbridge import Attachment, Author, Bot, ChatbridgeError, printable
 from chatbridge_repl.interrupts import on_interrupt, without_echo
 from chatbridge_repl.logs import logs_shown
 from chatbridge_repl.options import ReplOptions
@@ -26,9 +27,12 @@ from chatbridge_repl.session import CHANNEL, Session, View
 from chatbridge_repl.texts import say, terminal_language
 from chatbridge_repl.waiting import Waiting
 
+MAX_PIPED = 16 << 20
+"""Bytes that a pipe may give to one message; of what is less, the model reads as much as `max_text` lets it."""
+
 log = logging.getLogger(__name__)
 
-LEAVE = ("/exit", "/quit")
+LEAVE = ("/exit", "/quit", "/bye")
 """What people type who don't know of Ctrl-D; no chat commands, since other places have no way out."""
 
 
@@ -53,7 +57,7 @@ async def run(options: ReplOptions, bot: Bot) -> None:
     with logs_shown(partial(_above_the_prompt, view) if interactive else view.notice):
         await session.begin(options.resume, options.commands)
         if options.prompt is not None:
-            await session.send(options.prompt)
+            await session.send(options.prompt, await _piped(options.prompt))
         elif interactive:
             with without_echo():
                 session.ask = partial(_ask, language)
@@ -109,9 +113,24 @@ async def _answer(session: Session, view: View, text: str) -> None:
         view.notice(say(session.language, "given_up"))
 
 
+async def _piped(prompt: str) -> tuple[Attachment, ...]:
+    """What a pipe or a file gives to the one message, as a file that comes with it; commands read none."""
+    if prompt.startswith("/") or sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+        return ()
+    kind = os.fstat(sys.stdin.fileno()).st_mode
+    if not (stat.S_ISFIFO(kind) or stat.S_ISREG(kind)):
+        return ()
+    data = await asyncio.to_thread(sys.stdin.buffer.read, MAX_PIPED + 1)
+    if len(data) > MAX_PIPED:
+        raise ChatbridgeError(say(terminal_language(os.environ), "piped_long", limit=MAX_PIPED >> 20))
+    return (Attachment("stdin", "text/plain", data),) if data.strip() else ()
+
+
 async def _answer_lines(session: Session, view: View) -> None:
     count = failed = 0
     async for line in lines(sys.stdin):
+        if line.strip() in LEAVE:
+            break
         count += 1
         try:
             await session.send(line)

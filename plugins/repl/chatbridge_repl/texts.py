@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 _TEXTS: dict[str, tuple[str, str]] = {
     "welcome": (
-        "You are talking to {model}. /help lists the commands, Alt-Enter breaks a line, Ctrl-D leaves.",
-        "正在与 {model} 对话。输入 /help 查看命令，Alt-Enter 换行，Ctrl-D 退出。",
+        "You are talking to {model}. /help lists the commands, Alt-Enter breaks a line, /exit or Ctrl-D leaves.",
+        "正在与 {model} 对话。输入 /help 查看命令，Alt-Enter 换行，/exit 或 Ctrl-D 退出。",
     ),
     "resumed": ("Going on with conversation {id}: {title}", "继续对话 {id}：{title}"),
     "not_here": (
@@ -16,6 +16,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "对话 {id} 不属于这里，可用 /branch 查看已有的对话",
     ),
     "no_id": ("{id!r} is no conversation; /branch lists them with their ids", "{id!r} 不是对话编号，可用 /branch 查看"),
+    "piped_long": (
+        "the pipe gives more than {limit} MiB, which is more than a question's text; give the part that matters",
+        "管道内容超过 {limit} MiB，作为提问的文本太长；请只给出需要的部分",
+    ),
     "leave": ("Ctrl-D leaves.", "按 Ctrl-D 退出。"),
     "silent": (
         "This bot answers nothing here; see reply_to, allow and deny in bots.yaml.",

@@ -81,8 +81,27 @@ def test_an_input_that_can_not_be_read_is_told_in_a_line(
 
 
 def test_one_message_is_answered_as_it_is(repl: Repl) -> None:
-    done = repl("-p", "say one\\n\\n    two\\n", stdin="never read\n")
+    done = repl("-p", "say one\\n\\n    two\\n")
     assert (done.stdout, done.stderr, done.returncode) == ("one\n\n    two\n", "", 0)
+
+
+def test_what_a_pipe_gives_comes_with_the_one_message_as_a_file(repl: Repl) -> None:
+    done = repl("-p", "say it", stdin="first\nsecond\n")
+    assert (done.stdout, done.returncode) == ("it\n\n[stdin]\nfirst\nsecond\n", 0)
+    assert repl("-p", "say it", stdin=" \n").stdout == "it\n"
+    assert repl("-p", "/model", stdin="a command reads none").stdout == repl("-p", "/model").stdout != ""
+
+
+def test_a_pipe_that_gives_more_than_anybody_asks_about_is_refused(repl: Repl) -> None:
+    done = repl("-p", "say it", stdin="x" * (16 << 20) + "x")
+    assert (done.stdout, done.returncode) == ("", 1)
+    assert "the pipe gives more than 16 MiB" in done.stderr
+
+
+def test_words_that_leave_a_terminal_end_a_pipe_as_well(repl: Repl) -> None:
+    for word in ("/exit", "/quit", " /bye "):
+        done = repl(stdin=f"say one\n{word}\nsay two\n")
+        assert (done.stdout, done.stderr, done.returncode) == ("one\n", "", 0)
 
 
 def test_what_could_steer_a_terminal_is_left_out(repl: Repl) -> None:
