@@ -56,7 +56,7 @@ class FakeService:
     calls: list[ServiceCall] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     messages: dict[str, dict[str, MessageContent]] = field(default_factory=dict)
-    _penalties: list[tuple[int, float, Scope, str, Route]] = field(default_factory=list)
+    _penalties: list[tuple[int, float, float, Scope, str, Route]] = field(default_factory=list)
     _nonces: dict[tuple[str, str], str] = field(default_factory=dict)
     _sent: int = 0
 
@@ -87,8 +87,9 @@ class FakeService:
 
     def _handle(self, call: ServiceCall, fault: Fault, act: Callable[[], None]) -> None:
         at = self.calls.index(call)
-        for known_at, until, scope, chat, route in self._penalties:
-            here = scope == "global" or chat == call.chat
+        for known_at, since, until, scope, chat, route in self._penalties:
+            # A call from another chat at the same moment crosses the answer that told of the penalty.
+            here = chat == call.chat or (scope == "global" and call.time > since)
             if at >= known_at and call.time < until and here and (scope != "route" or route == call.route):
                 self.violations.append(f"{call.route} in {call.chat} at {call.time:g}, in a penalty until {until:g}")
                 raise self._penalize(call, Fault("penalty", 2 * (until - call.time) + 1, scope))
@@ -114,7 +115,7 @@ class FakeService:
         # One that does not say how long it lasts is over after the shortest wait that a client may guess.
         seconds = 4.0 if fault.seconds is None else fault.seconds
         until = self.clock.time() + seconds
-        self._penalties.append((len(self.calls), until, fault.scope, call.chat, call.route))
+        self._penalties.append((len(self.calls), self.clock.time(), until, fault.scope, call.chat, call.route))
         return RateLimited(fault.seconds, fault.scope)
 
     def _check(self, call: ServiceCall) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from chatbridge import Author, Channel, Message
@@ -122,6 +122,13 @@ def check(outcome: Outcome, messages: list[Message]) -> None:
     max_examples=EXAMPLES,
     suppress_health_check=[HealthCheck.too_slow],
     deadline=None,
+)
+@example(  # two chats whose calls cross the answers that tell of a penalty
+    faults=[*[None] * 10, Fault("penalty", scope="global"), Fault("penalty", scope="global")],
+    plan=[*[("x", 0.0, 1)] * 4, ("y", 0.0, 10)],
+    seed=0,
+    idempotent=False,
+    previews="edit",
 )
 @given(
     faults=faults,
