@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 @click.option("--system", metavar="TEXT", help="The system text to use.")
 @click.option("-p", "--prompt", help="Answer this one message and exit.")
 @click.option("-n", "--max-tokens", type=click.IntRange(min=1), help="The longest answer, in tokens.")
+@click.option("--temperature", type=click.FloatRange(min=0), help="0 always takes the likeliest token.")
+@click.option("--seed", type=click.IntRange(min=0), help="Equal seeds repeat an answer exactly.")
 @click.option(
     "--resume",
     metavar="[ID]",
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     help="Go on with the latest conversation, or with that of this id.",
 )
 @click.option("--color", type=click.Choice(["auto", "always", "never"]), help="Whether to use colours.")
+@click.option("--no-color", "color", flag_value="never", help="The same as --color never.")
 def command(
     config: Path | None,
     model: str | None,
@@ -52,6 +55,8 @@ def command(
     system: str | None,
     prompt: str | None,
     max_tokens: int | None,
+    temperature: float | None,
+    seed: int | None,
     resume: str | None,
     color: str | None,
 ) -> None:
@@ -77,8 +82,8 @@ def command(
             raise click.BadParameter("there is no text", param_hint=f"--{name}")
     words = {"model": model, "template": template, "system": system}
     commands = [f"/{name} {value}" for name, value in words.items() if value]
-    if max_tokens is not None:
-        commands.append(f"/set max_tokens {max_tokens}")
+    numbers = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    commands += [f"/set {name} {value}" for name, value in numbers.items() if value is not None]
     given = {"prompt": prompt, "resume": resume, "color": color, "commands": tuple(commands) or None}
     try:
         asyncio.run(_talk(source, plugins, {key: value for key, value in given.items() if value is not None}))

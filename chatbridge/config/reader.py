@@ -67,7 +67,10 @@ def load(
     try:
         data = read_file(path)
     except OSError as error:
-        raise ConfigError(f"{path}:1:1: this file can't be read: {error.strerror}; name another one") from error
+        instead = "name another one" + (
+            ", or write one by `chatbridge init`" if isinstance(error, FileNotFoundError) else ""
+        )
+        raise ConfigError(f"{path}:1:1: this file can't be read: {error.strerror}; {instead}") from error
     environment = os.environ if environment is None else environment
     reader = _Reader(parse(data, environment), path, plugins, environment)
     settings = reader.settings()

@@ -142,7 +142,11 @@ def test_a_wrong_command_line_ends_with_2(capsys: pytest.CaptureFixture[str], ar
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["run"], "chatbridge: bots.yaml:1:1: this file can't be read: No such file or directory; name another one\n"),
+        (
+            ["run"],
+            "chatbridge: bots.yaml:1:1: this file can't be read: No such file or directory; name another one, "
+            "or write one by `chatbridge init`\n",
+        ),
         (["run", "-c", "other.yaml"], "chatbridge: other.yaml:1:1: this file can't be read"),
         (["templates", "-c", "other.yaml"], "chatbridge: other.yaml:1:1: this file can't be read"),
         (["templates", "show", "alpacca"], "chatbridge: there is no template 'alpacca'; did you mean 'alpaca'? `chatb"),

@@ -112,9 +112,12 @@ def test_the_reader_tells_which_files_count(folder: Path, plugins: Plugins) -> N
     assert missing == {path, folder / "nowhere.txt"}
 
 
-@pytest.mark.parametrize("name", ["nowhere.yaml", "."])
-def test_a_file_that_cannot_be_read(tmp_path: Path, plugins: Plugins, name: str) -> None:
-    with pytest.raises(ConfigError, match=r":1:1: this file can't be read: .*; name another one$"):
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [("nowhere.yaml", "name another one, or write one by `chatbridge init`"), (".", "name another one")],
+)
+def test_a_file_that_cannot_be_read(tmp_path: Path, plugins: Plugins, name: str, instead: str) -> None:
+    with pytest.raises(ConfigError, match=rf":1:1: this file can't be read: .*; {instead}$"):
         load(tmp_path / name, plugins)
 
 

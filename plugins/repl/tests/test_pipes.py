@@ -154,6 +154,11 @@ def test_options_are_settings_of_this_conversation(repl: Repl) -> None:
     assert said[:2] == ["Be brief.", "one two"]
     assert "other" in said[2].split(".")[0]
     assert "alpaca-lora" in said[3].split(".")[0]
+    (values,) = repl("--seed", "7", "--temperature", "0.5", "--no-color", stdin="/set\n").stdout.splitlines()
+    assert {"temperature 0.5", "seed 7"} <= set(values.partition("Now: ")[2].split(", "))
+    assert repl("--temperature", "99", "-p", "x").stderr == (
+        "chatbridge: temperature can't be '99.0': it has to be at most 10.\n"
+    )
 
 
 def test_resume_goes_on_with_what_was_said(repl: Repl) -> None:
