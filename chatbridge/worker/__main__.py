@@ -19,9 +19,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from chatbridge.engine.backend import Request
+from chatbridge.engine.backend import LocalModel, Request
 from chatbridge.errors import ChatbridgeError, ModelLoadError
 from chatbridge.prompts.cache import ByteLru, weight
 from chatbridge.prompts.segments import Prompt, Special
@@ -43,8 +44,10 @@ from chatbridge.worker.protocol import (
     Query,
     QueryResult,
     RequestEvent,
+    StatesStored,
     Step,
     StepEvents,
+    StoreStates,
     ToWorker,
     from_worker,
     read_to_worker,
@@ -53,6 +56,7 @@ from chatbridge.worker.tokenizing import TokenizerThreads
 from chatbridge.worker.untold import Untold
 
 if TYPE_CHECKING:
+    from chatbridge.engine.disk_cache import DiskCache
     from chatbridge.engine.engine import Engine, Event
 
 KEY_VARIABLE = "CHATBRIDGE_WORKER_KEY"
@@ -120,6 +124,7 @@ class _Worker:
         self._threads = TokenizerThreads()
         self._tokenized: ByteLru[Prompt, tuple[int, ...]] = ByteLru(TOKENIZED_BYTES, _size, largest=LARGEST_TOKENIZED)
         self._engine: Engine | None = None
+        self._disk_cache: DiskCache | None = None
         self._requests: set[str] = set()
         self._early: dict[str, Cancel | Pause | None] = {}
         self._told_step: tuple[str, ...] = ()
@@ -162,7 +167,15 @@ class _Worker:
         # Imported last: a backend may have to set variables before NumPy is first imported.
         from chatbridge.engine.engine import Engine
 
-        return Engine(model, max_batch=load.max_batch, cache_bytes=load.kept_states, on_step=self._on_step)
+        if load.states_folder is not None:
+            self._disk_cache = _disk_cache(model, load.states_folder)
+        return Engine(
+            model,
+            max_batch=load.max_batch,
+            cache_bytes=load.kept_states,
+            disk_cache=self._disk_cache,
+            on_step=self._on_step,
+        )
 
     def _on_step(self, ids: tuple[str, ...], tokens: int) -> None:
         """Tell what is begun: were this process to die of it, one of these would be why."""
@@ -195,7 +208,17 @@ class _Worker:
                 self._send(Paused(message.id))
             elif isinstance(message, Query):
                 self._send(QueryResult(message.id, engine.stats()))
+            elif isinstance(message, StoreStates):
+                self._send(self._store_states(engine, message))
         return True
+
+    def _store_states(self, engine: Engine, message: StoreStates) -> StatesStored:
+        try:
+            self._disk_cache = self._disk_cache or _disk_cache(engine.model, message.folder)
+            there, missing = engine.store_states(self._disk_cache)
+        except Exception as error:  # without them histories are read again, which is no reason to die
+            return StatesStored(message.id, failure=Failure.of(error))
+        return StatesStored(message.id, there, missing)
 
     def _submit(self, engine: Engine, tokenized: _Tokenized) -> None:
         early = self._early.pop(tokenized.request.id)
@@ -270,6 +293,18 @@ class _Worker:
 
 def _size(prompt: Prompt, ids: tuple[int, ...]) -> int:
     return weight(["", *(part.text for part in prompt if not isinstance(part, Special))]) + _ID_BYTES * len(ids)
+
+
+def _disk_cache(model: LocalModel, folder: str) -> DiskCache | None:
+    """For a model that has none of its own. Raises ModelLoadError where the folder can't be used."""
+    if getattr(model, "disk_cache", None) is not None:
+        return None
+    from chatbridge.engine.disk_cache import DiskCache
+
+    try:
+        return DiskCache(Path(folder), model.info.fingerprint)
+    except OSError as error:
+        raise ModelLoadError(f"idle_minutes: the folder {folder} can't be used: {error.strerror or error}") from error
 
 
 def _out_of_memory(limit: int | None, error: Exception) -> str:
