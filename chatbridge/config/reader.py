@@ -48,6 +48,9 @@ P = TypeVar("P", Access, Admins, Keep, Quota, Strangers)
 STORE = "chatbridge.sqlite3"
 """The database's name beside bots.yaml, unless `store` says otherwise."""
 
+IDLE_STATES = "idle-states"
+"""The folder beside bots.yaml for what models that are unloaded have read, where their options name no other."""
+
 
 def load(
     path: Path,
@@ -154,6 +157,8 @@ class _Reader:
             keys.hang_timeout,
             keys.memory_limit,
             keys.kept_states,
+            keys.idle_minutes,
+            _states_folder(options, self._base),
         )
 
     def _of_catalogue(self, at: KeyPath, entry: dict[str, Any]) -> dict[str, Any] | None:
@@ -422,6 +427,14 @@ class _Reader:
         for key in entry:
             if key not in known and key not in also:
                 self.document.report(self.document.at_key((*at, key)), no_key(key, where, known, also, entry))
+
+
+def _states_folder(options: BaseModel, base: Path) -> Path | None:
+    """Where a model's states go when it is unloaded: the folder that its options have for them, if they have one."""
+    own = getattr(options, "keep_states", None)
+    if own is False:
+        return None
+    return own if isinstance(own, Path) else base / IDLE_STATES
 
 
 def _one_of(key: str, known: Iterable[str]) -> str:

@@ -203,7 +203,7 @@ class WorkerBackend:
         """Have what was read of conversations put on disk; how many states are there now, and how many are not.
 
         `folder`: for a model that has no place for it yet. None is there, and none missing, where no process runs.
-        Raises: BackendError where the process dies meanwhile or has failed to.
+        Raises: ChatbridgeError where the process dies meanwhile, or can't write there.
         """
         if self._worker is None:
             return 0, 0
