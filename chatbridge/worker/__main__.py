@@ -304,7 +304,10 @@ def _disk_cache(model: LocalModel, folder: str) -> DiskCache | None:
     try:
         return DiskCache(Path(folder), model.info.fingerprint)
     except OSError as error:
-        raise ModelLoadError(f"idle_minutes: the folder {folder} can't be used: {error.strerror or error}") from error
+        why = error.strerror or error
+        raise ModelLoadError(
+            f"idle_minutes: the folder {folder} can't be used: {why}; make room for it, or leave idle_minutes out"
+        ) from error
 
 
 def _out_of_memory(limit: int | None, error: Exception) -> str:
