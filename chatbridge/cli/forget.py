@@ -41,7 +41,7 @@ def command(id: str, config: Path, yes: bool, as_json: bool) -> None:
     if not yes:
         click.confirm(f"Delete for good what is kept of {id!r} in {settings.store}?", abort=True, err=True)
     forgotten = asyncio.run(_forget(settings, id, str(config)))
-    states = delete_states(settings, config.absolute().parent)
+    states = delete_states(settings)
     if as_json:
         echo_json({**asdict(forgotten), "kept_states": states})
         return
@@ -65,16 +65,16 @@ async def _forget(settings: Settings, id: str, config: str) -> Forgotten:
         await store.aclose()
 
 
-def delete_states(settings: Settings, beside: Path) -> int:
+def delete_states(settings: Settings) -> int:
     """All that are kept: the tokens in them are of many chats, and no state says of which.
 
-    `beside`: the folder of bots.yaml, where states may lie of models that are no longer unloaded.
+    Also those of models that were unloaded once, whatever bots.yaml says of them now.
     """
     from chatbridge.config.reader import IDLE_STATES
     from chatbridge.engine.disk_cache import DiskCache
 
     folders = {getattr(model.options, "keep_states", None) for model in settings.models.values()}
-    folders.add(beside / IDLE_STATES)
+    folders.add(settings.store.parent / IDLE_STATES)
     return sum(DiskCache.clear(folder) for folder in folders if isinstance(folder, Path) and folder.is_dir())
 
 

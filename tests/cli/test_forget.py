@@ -109,6 +109,6 @@ def test_kept_states_go_with_it(tmp_path: Path) -> None:
         "two": ModelSettings("two", "x", Keeping(keep_states=tmp_path / "states")),
         "three": ModelSettings("three", "x", Keeping()),
     }
-    assert delete_states(Settings(models, {}, tmp_path / "store"), tmp_path) == 4
+    assert delete_states(Settings(models, {}, tmp_path / "store")) == 4
     assert [*(tmp_path / "idle-states").iterdir()] == []
     assert [file.name for file in (tmp_path / "states").iterdir()] == ["other.txt"]

@@ -60,13 +60,19 @@ def test_it_stays_loaded_unless_a_time_is_set(tmp_path: Path, keys: str, minutes
         ("backend: keeping, keep_states: false", None),
     ],
 )
-def test_what_it_has_read_goes_where_its_own_options_say_or_beside_bots_yaml(
+def test_what_it_has_read_goes_where_its_own_options_say_or_beside_the_database(
     tmp_path: Path, keys: str, folder: str | None
 ) -> None:
     found = model(tmp_path, f"{keys}, idle_minutes: 5")
     assert found.states_folder == (None if folder is None else tmp_path / folder)
     where = "stays in " + str(tmp_path / folder) if folder else "histories are read again then, since its keep_states"
     assert where in found.when_idle
+
+
+def test_the_database_is_where_files_can_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "bots.yaml"
+    file.write_text("store: data/chats.sqlite3\nmodels: {m: {backend: plain, idle_minutes: 5}}\n", encoding="utf-8")
+    assert load(file, PLUGINS, {}).models["m"].states_folder == tmp_path / "data" / "idle-states"
 
 
 def test_a_model_is_the_same_one_however_long_it_stays(tmp_path: Path) -> None:
