@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from chatbridge.engine.backend import Backend, BackendType
 from chatbridge.engine.disk_cache import UNLOAD_SECONDS
-from chatbridge.errors import ChatbridgeError, ModelLoadError, ModelUnavailable
+from chatbridge.errors import ModelLoadError, ModelUnavailable
 from chatbridge.worker.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -229,9 +229,8 @@ class ModelPool:
         name = loaded.settings.name
         stored = await self._store_states(loaded)
         async with self._locks[name]:
-            # From here on, who wants it waits for the lock, and then has it loaded again.
-            if self._loaded.get(name) is not loaded:
-                return
+            # From here on, who wants it waits for the lock, and then has it loaded again. Whoever had it before, or has
+            # closed it, has cancelled this.
             del self._loaded[name]
             if not loaded.gone:
                 self._unloaded[name] = loaded.unused_since
@@ -256,10 +255,10 @@ class ModelPool:
         try:
             async with asyncio.timeout(2 * UNLOAD_SECONDS):
                 there, missing = await store(folder)
-        except (ChatbridgeError, TimeoutError) as error:
+        except Exception as error:  # whatever it is, the memory is to be freed
             log.warning(
                 "what the model %s has read could not be put into %s, and will be read again: %s",
-                *(loaded.settings.name, folder, str(error) or "it took too long"),
+                *(loaded.settings.name, folder, "it took too long" if isinstance(error, TimeoutError) else error),
             )
             return "histories will be read again"
         if missing:

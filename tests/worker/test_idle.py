@@ -31,7 +31,7 @@ class Time:
     def __init__(self) -> None:
         self.waiting: asyncio.Queue[tuple[float, asyncio.Event]] = asyncio.Queue()
 
-    async def sleep(self, seconds: float) -> None:
+    async def pass_slowly(self, seconds: float) -> None:
         self.waiting.put_nowait((seconds, over := asyncio.Event()))
         await over.wait()
 
@@ -49,7 +49,7 @@ class Talk:
 
     def __init__(self, folder: Path | None, *, idle_minutes: int = 30, **options: object) -> None:
         self.time = Time()
-        self.pool = ModelPool({"toy": toy_backend}.__getitem__, clock=lambda: 0.0, sleep=self.time.sleep)
+        self.pool = ModelPool({"toy": toy_backend}.__getitem__, clock=lambda: 0.0, sleep=self.time.pass_slowly)
         self.settings = self.with_idle(folder, idle_minutes, **options)
         self.said: list[Text | Tokens | Special] = [Special("bos")]
 

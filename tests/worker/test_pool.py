@@ -15,7 +15,7 @@ from chatbridge.config.options import Options
 from chatbridge.delivery.clock import LoopClock
 from chatbridge.engine.backend import Backend, BackendType
 from chatbridge.engine.disk_cache import UNLOAD_SECONDS
-from chatbridge.errors import BackendError, ChatbridgeError, ModelLoadError
+from chatbridge.errors import BackendError, ModelLoadError
 from chatbridge.testing import ScriptedBackend, run_virtually
 from chatbridge.worker.backoff import MOST
 from chatbridge.worker.pool import ModelPool
@@ -55,7 +55,7 @@ class Shelf:
         self.made: list[Model] = []
         self.told: list[str] = []
         self.stored = (3, 0)
-        self.trouble: ChatbridgeError | None = None
+        self.trouble: Exception | None = None
         self.broken: ModelLoadError | None = None
         self.storing, self.closing = asyncio.Event(), asyncio.Event()
         self.may_store, self.may_close = asyncio.Event(), asyncio.Event()
@@ -210,6 +210,35 @@ def test_a_changed_time_holds_at_once_and_reloads_nothing(minutes: int, gone_aft
     virtually(test)
 
 
+def test_the_time_of_who_used_it_last_holds() -> None:
+    async def test() -> None:
+        shelf = Shelf()
+        await shelf.use()
+        shelf.settings = replace(shelf.settings, idle_minutes=3)
+        await shelf.use()
+        await sleep(3 * MINUTE + 1)
+        assert not shelf.loaded
+        assert len(shelf.made) == 1
+        await shelf.pool.aclose()
+
+    virtually(test)
+
+
+def test_a_clock_that_is_put_back_keeps_nothing_loaded_for_longer() -> None:
+    async def test() -> None:
+        shelf = Shelf()
+        now, back = asyncio.get_running_loop().time, 0.0
+        shelf.pool.clock = lambda: now() - back
+        await shelf.use()
+        back = 24 * 60 * MINUTE
+        shelf.follow(idle_minutes=5)
+        await sleep(5 * MINUTE + 1)
+        assert not shelf.loaded
+        await shelf.pool.aclose()
+
+    virtually(test)
+
+
 def test_a_time_that_is_set_later_holds_for_what_is_loaded_already() -> None:
     async def test() -> None:
         shelf = Shelf(idle_minutes=0)
@@ -287,14 +316,15 @@ def test_one_that_can_not_be_loaded_again_is_in_trouble_and_not_idle() -> None:
     virtually(test)
 
 
-@pytest.mark.parametrize("what", ["it says why", "it never ends"])
+@pytest.mark.parametrize("what", ["it says why", "it never ends", "it has a mistake in it"])
 def test_states_that_can_not_be_written_keep_no_memory(what: str, caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         shelf = Shelf()
-        if what == "it says why":
-            shelf.trouble = BackendError("the disk is full")
-        else:
-            shelf.may_store.clear()
+        shelf.trouble = {
+            "it says why": BackendError("the disk is full"),
+            "it has a mistake in it": ZeroDivisionError("the disk is full"),
+        }.get(what)
+        shelf.may_store.clear()
         await shelf.use()
         await sleep(10 * MINUTE + 2 * UNLOAD_SECONDS + 1)
         assert shelf.told[-1] == "0 is closed"
@@ -302,7 +332,7 @@ def test_states_that_can_not_be_written_keep_no_memory(what: str, caplog: pytest
 
     caplog.set_level(logging.INFO, "chatbridge.worker.pool")
     virtually(test)
-    why = "the disk is full" if what == "it says why" else "it took too long"
+    why = "it took too long" if what == "it never ends" else "the disk is full"
     [warned] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warned == f"what the model m has read could not be put into states, and will be read again: {why}"
     assert "nobody has used it for 10 min; histories will be read again" in caplog.text
