@@ -139,17 +139,21 @@ class DiskCache:
         return True
 
     def put_all(
-        self, kept: Iterable[tuple[Sequence[int], ModelState, str]], seconds: float = CLOSE_SECONDS
+        self,
+        kept: Iterable[tuple[Sequence[int], ModelState, str]],
+        seconds: float = CLOSE_SECONDS,
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> tuple[int, int]:
         """Keep these ids, states and adapters, the most wanted first, as many as there is time for.
 
-        Returns how many are there, and how many are not: for want of time or of room. Short ones count as neither.
+        `interrupted`: asked before each, whether there is something better to do. Returns how many are there, and how
+        many are not: for want of time or of room. Short ones count as neither.
         """
         end, there, missing = self.clock() + seconds, 0, 0
         for tokens, state, adapter in kept:
             if len(tokens) < MIN_TOKENS:
                 continue
-            if self.clock() < end and self.put(tokens, state, adapter):
+            if self.clock() < end and not interrupted() and self.put(tokens, state, adapter):
                 there += 1
             else:
                 missing += 1

@@ -163,12 +163,18 @@ class Engine:
             "cache_evictions": cache.evictions,
         }
 
-    def store_states(self, disk_cache: DiskCache | None = None, seconds: float = UNLOAD_SECONDS) -> tuple[int, int]:
+    def store_states(
+        self,
+        disk_cache: DiskCache | None = None,
+        seconds: float = UNLOAD_SECONDS,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> tuple[int, int]:
         """Put copies of what was read for finished requests on disk; how many are there, and how many are not.
 
-        `disk_cache`: where they go if the engine has had none so far. `seconds`: how long it may take.
+        `disk_cache`: where they go if the engine has had none so far. `seconds`: how long it may take. `interrupted`:
+        asked before each, whether there is something better to do.
         """
-        return self._states.store(disk_cache, seconds)
+        return self._states.store(disk_cache, seconds, interrupted)
 
     def close(self) -> None:
         """Release every state and the model; requests under way are dropped."""

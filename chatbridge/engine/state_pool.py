@@ -10,7 +10,7 @@ beginning of a stop string, which is no part of the reply.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from chatbridge.engine.backend import LocalModel, ModelState, Row
@@ -124,13 +124,15 @@ class StatePool:
         self._release_before_stop(request)
         request.model_state.release()
 
-    def store(self, disk_cache: DiskCache | None, seconds: float) -> tuple[int, int]:
+    def store(
+        self, disk_cache: DiskCache | None, seconds: float, interrupted: Callable[[], bool] = lambda: False
+    ) -> tuple[int, int]:
         """Put a copy of what is kept into the disk cache, or into this one where there is none; see `put_all`."""
         self._disk_cache = self._disk_cache or disk_cache
         if self._disk_cache is None:
             return 0, len(self.cache)
         kept = ((entry.tokens, entry.state, self._digest(entry.adapter)) for entry in self.cache.newest())
-        return self._disk_cache.put_all(kept, seconds)
+        return self._disk_cache.put_all(kept, seconds, interrupted)
 
     def close(self) -> None:
         """Release what is kept, and put into the disk cache as much of it as there is time for."""

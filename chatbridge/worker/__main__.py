@@ -126,6 +126,8 @@ class _Worker:
         self._engine: Engine | None = None
         self._disk_cache: DiskCache | None = None
         self._requests: set[str] = set()
+        # Requests that were read, by the thread that reads, and those of them that the main thread knows of.
+        self._read_requests = self._known_requests = 0
         self._early: dict[str, Cancel | Pause | None] = {}
         self._told_step: tuple[str, ...] = ()
         self._untold = Untold()
@@ -192,6 +194,7 @@ class _Worker:
             if isinstance(message, Close):
                 return False
             if isinstance(message, Generate):
+                self._known_requests += 1
                 self._early[message.request.id] = None
                 length = sum(len(part.text) for part in message.request.prompt if not isinstance(part, Special))
                 self._threads.put(length, partial(self._tokenize_request, engine, message.request))
@@ -215,7 +218,10 @@ class _Worker:
     def _store_states(self, engine: Engine, message: StoreStates) -> StatesStored:
         try:
             self._disk_cache = self._disk_cache or _disk_cache(engine.model, message.folder)
-            there, missing = engine.store_states(self._disk_cache)
+            # Who asks now is answered now: nothing is unloaded then.
+            there, missing = engine.store_states(
+                self._disk_cache, interrupted=lambda: self._read_requests > self._known_requests
+            )
         except Exception as error:  # without them histories are read again, which is no reason to die
             return StatesStored(message.id, failure=Failure.of(error))
         return StatesStored(message.id, there, missing)
@@ -254,6 +260,7 @@ class _Worker:
                 length = sum(len(part.text) for part in message.prompt if not isinstance(part, Special))
                 self._threads.put(length, partial(self._tokenize, message))
             else:
+                self._read_requests += isinstance(message, Generate)
                 self._inbox.put(message)
         os._exit(0)  # the parent is gone; the main thread may be deep in native code, so no goodbyes
 

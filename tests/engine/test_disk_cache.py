@@ -332,6 +332,12 @@ def test_it_is_told_which_states_are_there_and_which_are_not(tmp_path: Path) -> 
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_who_has_something_better_to_do_interrupts_it(tmp_path: Path) -> None:
+    model, asked = ToyModel(), iter([False, True, True])
+    several = [([first, *IDS], state_of(model, [first, *IDS]), "") for first in (1, 2, 3)]
+    assert disk_cache(tmp_path).put_all(several, 10.0, lambda: next(asked)) == (1, 2)  # type: ignore[arg-type]
+
+
 def test_what_has_no_room_is_missing(tmp_path: Path) -> None:
     kept, model = disk_cache(tmp_path / "states"), ToyModel()
     states = [([1, *IDS], state_of(model, [1, *IDS]), "")]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from chatbridge.testing.toy import ToyOptions, toy_backend
 from chatbridge.types import Finish
 from chatbridge.worker.backend import WorkerBackend
 from chatbridge.worker.pool import ModelPool
+from tests.worker.saving import SavingOptions, saving
 
 from .dying import FakeProcess, Machine
 
@@ -157,3 +160,36 @@ def test_a_process_that_dies_while_it_writes_is_said_to() -> None:
         assert len(processes) == 1, "none is started to write what it has not read"
 
     run_virtually(main())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="named pipes are POSIX's")
+async def test_a_request_that_comes_while_states_are_written_waits_for_one_of_them_and_not_for_all(
+    tmp_path: Path,
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    backend = WorkerBackend(saving, SavingOptions(pipe=pipe))
+    await backend.start()
+    try:
+        for beginning in "abc":
+            await answered(backend, beginning * 100)
+        storing = asyncio.create_task(backend.store_states(tmp_path / "states"))
+        await asyncio.sleep(0)
+        asking = asyncio.create_task(answered(backend, "d" * 100))
+        await asyncio.sleep(0)
+        assert await backend.count_tokens((Text("so"),)) == 2, "what was sent before has been read by now"
+        await asyncio.to_thread(pipe.write_bytes, b"go")
+        assert await storing == (1, 2)
+        assert (await asking).usage.generated
+    finally:
+        await asyncio.to_thread(pipe.unlink)
+        await asyncio.to_thread(pipe.write_bytes, b"a file, for which nobody waits")
+        await backend.aclose()
+
+
+async def answered(backend: WorkerBackend, text: str) -> Finish:
+    finish = None
+    async for chunk in backend.generate(Request((Text(text),), sampling=Sampling(seed=1, max_tokens=5))):
+        finish = chunk.finish
+    assert finish is not None
+    return finish
