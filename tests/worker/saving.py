@@ -1,4 +1,4 @@
-"""A toy model whose states are saved one at a time, as often as a test opens a named pipe; to be named to a worker."""
+"""A toy model whose states wait while they are saved, each until a test closes a named pipe; named to a worker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class SavingOptions(Options):
 
 
 class SavingState(ToyState):
-    """A state whose `save` waits until somebody writes into the pipe."""
+    """A state whose `save` waits until somebody has opened the pipe and closed it."""
 
     def fork(self) -> ToyState:
         return SavingState(self.model, list(super().fork().digests))

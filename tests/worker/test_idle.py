@@ -174,11 +174,11 @@ async def test_a_request_that_comes_while_states_are_written_waits_for_one_of_th
         for beginning in "abc":
             await answered(backend, beginning * 100)
         storing = asyncio.create_task(backend.store_states(tmp_path / "states"))
-        await asyncio.sleep(0)
+        saving_one = await asyncio.to_thread(pipe.open, "wb")  # which waits until the worker reads
         asking = asyncio.create_task(answered(backend, "d" * 100))
         await asyncio.sleep(0)
         assert await backend.count_tokens((Text("so"),)) == 2, "what was sent before has been read by now"
-        await asyncio.to_thread(pipe.write_bytes, b"go")
+        await asyncio.to_thread(saving_one.close)
         assert await storing == (1, 2)
         assert (await asking).usage.generated
     finally:
