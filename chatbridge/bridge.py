@@ -58,7 +58,8 @@ class Bridge:
     ) -> None:
         self.source = source
         self.plugins = plugins
-        self.models = ModelPool(plugins.require_backend, on_progress, lambda: source.current.variables)
+        self.models = ModelPool(plugins.require_backend, on_progress, lambda: source.current.variables, clock)
+        source.on_change(lambda: self.models.follow(source.current.models))
         self.states: dict[str, str] = {}
         """Each bot's: "running", "failing" while its frontend waits to be started again, "stopped" where only a person
         can mend what is wrong, or "ended"."""

@@ -131,6 +131,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "{model}：提示 {prompt} 个 token（缓存 {cached}，新读 {read}），回答 {generated} 个 token，"
         "每秒 {speed:.1f} 个，首个 token 用时 {first:.2f} 秒。",
     ),
+    "stats_unloaded": (
+        "The model {model} is unloaded, since nobody has used it for {wait}; your next message loads it again.",
+        "模型 {model} 已卸载（{wait}无人使用），您的下一条消息会重新载入它。",
+    ),
     "stats_history": ("History: {count} messages.", "历史：{count} 条消息。"),
     "trouble": ("Sorry, I can't answer right now.", "抱歉，现在无法回答。"),
     "trouble_config": (
@@ -213,6 +217,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "You have changed a message that was answered already. Shall I answer it again?",
         "您修改了一条已经回答过的消息，要重新回答吗？",
     ),
+    "loading": ("Loading the model …", "正在载入模型……"),
     "waiting": ("Waiting: number {place} in line.", "排队中：第 {place} 位。"),
     "waiting_for": (
         "Waiting: number {place} in line, about {wait}.",

@@ -229,9 +229,11 @@ class Chunk:
     """A piece of an answer. `text` is complete UTF-8 to append; the last chunk, and only it, has `finish`.
 
     `waiting`: the model has others to answer first; chunks without text tell so as often as the place changes.
+    `loading`: the model is not loaded yet, or no longer, and is now; the next chunk comes when it is.
     """
 
     text: str = ""
     thinking: bool = False
     finish: Finish | None = None
     waiting: Waiting | None = None
+    loading: bool = False

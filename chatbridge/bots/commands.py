@@ -14,6 +14,7 @@ from chatbridge.bots.attachments import content_of, unread_of, with_attachments
 from chatbridge.bots.command import ChatCommand, CommandContext, in_a_list, parse
 from chatbridge.bots.quotas import day_of
 from chatbridge.operations.printable import in_one_line
+from chatbridge.texts import duration
 
 if TYPE_CHECKING:
     from chatbridge.bots.reply import ReplyStream
@@ -170,6 +171,10 @@ async def _stop(context: CommandContext, argument: str) -> str:
 async def _stats(context: CommandContext, argument: str) -> str:
     dialogue = context.dialogue
     lines = [context.say("stats_history", count=len(await dialogue.path()))]
+    services, model = dialogue.bot.services, (await dialogue.settings()).model
+    if (since := services.models.unloaded().get(model)) is not None:
+        wait = duration(services.clock() - since, context.language)
+        lines.append(context.say("stats_unloaded", model=model, wait=wait))
     if dialogue.last is None or dialogue.last.finish is None:
         return "\n".join([*lines, context.say("stats_none")])
     usage = dialogue.last.finish.usage
@@ -185,7 +190,7 @@ async def _stats(context: CommandContext, argument: str) -> str:
             first=usage.first_token_seconds,
         )
     )
-    backend = dialogue.bot.services.models.loaded().get(dialogue.last.model)
+    backend = services.models.loaded().get(dialogue.last.model)
     if backend is not None:
         details, all_of_them = backend.info.details.items(), _may_see_paths(context)
         lines += [f"- {key}: {value}" for key, value in details if all_of_them or not set("/\\~") & set(str(value))]

@@ -267,7 +267,11 @@ class Dialogue(ConversationTree):
                 conversation = await self.store.get(target.asked.conversation)  # whatever has become current meanwhile
             settings = self._settings_for(state.context, conversation)
             model = settings.model
+            if loading := not self.bot.services.models.is_loaded(self.bot.model(settings)):
+                yield Chunk(loading=True)
             async with self.bot.services.models.use(self.bot.model(settings)) as backend:
+                if loading:
+                    yield Chunk()
                 built = await self._build(conversation, target, settings, backend)
                 if built is None:
                     if not state.superseded:

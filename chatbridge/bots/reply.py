@@ -116,7 +116,7 @@ class ReplyStream:
 
     @property
     def notices(self) -> Sequence[str]:
-        """Lines for the person, complete with the first chunk."""
+        """Lines for the person, complete with the first chunk that is not `loading`."""
         return self._state.notices
 
     @property

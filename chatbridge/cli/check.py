@@ -20,7 +20,8 @@ def command(file: Path | None, config: Path | None) -> None:
     """Check FILE (bots.yaml unless given) and list every complaint.
 
     Exits 0 where there is none, else 1. Says which models will not fit into this machine's memory, by their files'
-    headers; that ends with 0 all the same. Loads no model and calls no chat service.
+    headers; that ends with 0 all the same. Tells which models are unloaded while nobody asks (`idle_minutes`). Loads no
+    model and calls no chat service.
     """
     if file is not None and config is not None:
         raise click.UsageError("give one file: FILE and -c are the same")
@@ -46,6 +47,9 @@ def command(file: Path | None, config: Path | None) -> None:
 
     for name, plan in too_large(settings.models.values(), plugins.backends, this_machine()):
         echo(f"{file}: the model {name} will not fit: {plan.shortage()}; {plan.advice()}", err=True)
+    for model in settings.models.values():
+        if model.when_idle:
+            echo(f"{file}: the model {model.name} is {model.when_idle}")
     models, bots = len(settings.models), len(settings.bots)
     more = "" if bots else "; a bot is written under `bots`, and `chatbridge repl` talks without one"
     echo(f"{file}: good; {models} model{'s' * (models != 1)}, {bots} bot{'s' * (bots != 1)}{more}")

@@ -146,6 +146,9 @@ def _settings(config: Path | None, plugins: Plugins, load_models: bool) -> Itera
     except ChatbridgeError as error:
         yield Check("settings", str(error), "error", "mend the lines above; `chatbridge check` looks again")
         return
+    for one in settings.models.values():
+        if one.when_idle:
+            yield Check("model", f"{one.name}: {one.when_idle}")
     yield from _disk(settings)
     if load_models:
         for model in settings.models.values():

@@ -66,10 +66,15 @@ async def _forget(settings: Settings, id: str, config: str) -> Forgotten:
 
 
 def delete_states(settings: Settings) -> int:
-    """All that are kept: the tokens in them are of many chats, and no state says of which."""
+    """All that are kept: the tokens in them are of many chats, and no state says of which.
+
+    Also those of models that were unloaded once, whatever bots.yaml says of them now.
+    """
+    from chatbridge.config.reader import IDLE_STATES
     from chatbridge.engine.disk_cache import DiskCache
 
     folders = {getattr(model.options, "keep_states", None) for model in settings.models.values()}
+    folders.add(settings.store.parent / IDLE_STATES)
     return sum(DiskCache.clear(folder) for folder in folders if isinstance(folder, Path) and folder.is_dir())
 
 

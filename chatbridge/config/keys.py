@@ -84,6 +84,15 @@ class ModelKeys(BaseModel):
         ),
         WithJsonSchema({"anyOf": [{"type": "string", "pattern": _BYTES.pattern}, {"type": "integer"}]}),
     ] = KEPT_STATES
+    idle_minutes: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10_080,
+            description="Minutes without a question after which the model's process ends and its memory is free; what "
+            "it has read of conversations stays on disk, and the next question loads it again. 0: never.",
+        ),
+    ] = 0
 
 
 class BotKeys(BaseModel):

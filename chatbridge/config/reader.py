@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -48,6 +49,9 @@ P = TypeVar("P", Access, Admins, Keep, Quota, Strangers)
 
 STORE = "chatbridge.sqlite3"
 """The database's name beside bots.yaml, unless `store` says otherwise."""
+
+IDLE_STATES = "idle-states"
+"""The folder beside the database for what models that are unloaded have read, where their options name no other."""
 
 
 def load(
@@ -127,10 +131,11 @@ class _Reader:
         checked = self._values.validated((), TopKeys, own) or TopKeys()
         keep = self._part(("keep",), top.get("keep"), Keep)
         variables = frozenset(self.document.variables)
-        store = self._base / STORE if checked.store is None else checked.store
+        store = Path(self._base / STORE if checked.store is None else checked.store)
+        models = {name: replace(one, states_folder=_states_folder(one, store)) for name, one in models.items()}
         limits = JinjaLimits(checked.template_seconds, checked.template_mib)
         more = (checked.drain, checked.monitor, limits, checked.load_mib, variables, keep)
-        return Settings(models, templates, Path(store), defaults, bots, *more)
+        return Settings(models, templates, store, defaults, bots, *more)
 
     # --- the parts of the file ---------------------------------------------------------------------------------
 
@@ -164,6 +169,7 @@ class _Reader:
             keys.hang_timeout,
             keys.memory_limit,
             keys.kept_states,
+            keys.idle_minutes,
         )
 
     def _of_catalogue(self, at: KeyPath, entry: dict[str, Any]) -> dict[str, Any] | None:
@@ -441,6 +447,14 @@ class _Reader:
                 self.document.report(self.document.at_key((*at, key)), message)
             else:
                 before = key
+
+
+def _states_folder(model: ModelSettings, store: Path) -> Path | None:
+    """Where a model's states go when it is unloaded: the folder that its options have for them, if they have one."""
+    own = getattr(model.options, "keep_states", None)
+    if own is False:
+        return None
+    return own if isinstance(own, Path) else store.parent / IDLE_STATES
 
 
 def _one_of(key: str, known: Iterable[str]) -> str:

@@ -277,7 +277,11 @@ class Keep(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """One entry of `models`. `options` is an instance of the backend's own options."""
+    """One entry of `models`. `options` is an instance of the backend's own options.
+
+    `idle_minutes`: after how many without a question it is unloaded; 0 for never. `states_folder`: where what it has
+    read of conversations goes then; None where its options forbid that.
+    """
 
     name: str
     backend: str
@@ -288,6 +292,8 @@ class ModelSettings:
     hang_timeout: float = HANG_TIMEOUT
     memory_limit: int | None = None
     kept_states: int = KEPT_STATES
+    idle_minutes: int = 0
+    states_folder: Path | None = None
 
     @property
     def adapters(self) -> frozenset[str]:
@@ -295,8 +301,21 @@ class ModelSettings:
         found = getattr(self.options, "adapters", None)
         return frozenset(found) if isinstance(found, Mapping) else frozenset()
 
+    @property
+    def when_idle(self) -> str:
+        """What becomes of it while nobody asks, in words; "" where it stays loaded."""
+        if not self.idle_minutes:
+            return ""
+        read = "histories are read again then, since its keep_states is false"
+        if self.states_folder is not None:
+            read = f"what it has read of conversations stays in {self.states_folder}"
+        return f"unloaded after {self.idle_minutes} min in which nobody asks; {read}"
+
     def loads_like(self, other: ModelSettings) -> bool:
-        """Whether a model loaded by the other settings is the very one that these ask for."""
+        """Whether a model loaded by the other settings is the very one that these ask for.
+
+        How long it stays loaded is not part of what it is.
+        """
         return self._loading() == other._loading()
 
     def _loading(self) -> tuple[object, ...]:

@@ -10,7 +10,7 @@ from chatbridge.delivery.sender import ChatSender
 from chatbridge.delivery.streamed_message import StreamedMessage
 from chatbridge.delivery.trouble import report_error
 from chatbridge.texts import duration, say
-from chatbridge.types import Chunk, Finish, Waiting
+from chatbridge.types import Chunk, Finish
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,7 @@ async def stream(
     try:
         async for chunk in reply:
             streamed.feed(chunk)
-            if chunk.waiting is not None:
-                streamed.status = _status(chunk.waiting, streamed.language)
+            streamed.status = _status(chunk, streamed.language)
             sender.touch(streamed)
     except Exception as error:
         trouble = report_error(error, streamed.language, log, "chat %s: an answer failed", sender.limiter.chat)
@@ -63,7 +62,13 @@ async def stream(
             sender.forget(streamed)
 
 
-def _status(waiting: Waiting, language: str) -> str:
+def _status(chunk: Chunk, language: str) -> str:
+    """What people see until the first word comes, where there is something to say."""
+    waiting = chunk.waiting
+    if chunk.loading:
+        return say(language, "loading")
+    if waiting is None:
+        return ""
     if waiting.seconds is None:
         return say(language, "waiting", place=waiting.place)
     return say(language, "waiting_for", place=waiting.place, wait=duration(waiting.seconds, language))

@@ -24,8 +24,11 @@ from chatbridge.errors import ModelLoadError
 MIN_TOKENS = 64
 """Tokens that are worth a file; fewer are read again as fast."""
 
-CLOSE_SECONDS = 3.0
-"""Seconds that a model which is being closed may take for putting its states away."""
+CLOSE_SECONDS, UNLOAD_SECONDS = 3.0, 30.0
+"""Seconds that a model may take for putting its states away: one that is being closed, and one that nobody uses."""
+
+MAX_BYTES = 8 << 30
+"""What a folder may hold unless somebody says more or less."""
 
 _MAGIC = b"chatbridge-state-2\n"
 _NO_ADAPTER = bytes(8)
@@ -74,7 +77,7 @@ class DiskCache:
 
     folder: Path
     fingerprint: str
-    max_bytes: int
+    max_bytes: int = MAX_BYTES
     clock: Callable[[], float] = time.monotonic
     _stored: dict[Path, StoredState] = field(default_factory=dict)
     _written: int = 0
@@ -110,19 +113,19 @@ class DiskCache:
             file.unlink(missing_ok=True)
         return len(files)
 
-    def put(self, tokens: Sequence[int], state: ModelState, adapter: str = "") -> None:
+    def put(self, tokens: Sequence[int], state: ModelState, adapter: str = "") -> bool:
         """Keep a copy of `state`, which has consumed `tokens` with `adapter` (its digest in `ModelInfo.adapters`).
 
-        What can't be written is left out.
+        Returns whether it is there: what can't be written is left out, and what is too short to be worth a file.
         """
         if len(tokens) < MIN_TOKENS:
-            return
+            return False
         packed = struct.pack(f"<{len(tokens)}I", *tokens)
         digest = _adapter_digest(adapter)
         name = f"{self._model_digest()}-{blake2b(digest + packed, digest_size=_NAME_BYTES).hexdigest()}"
         path = self.folder / f"{name}{_SUFFIX}"
         if path in self._stored:
-            return
+            return True
         partial = self.folder / f"{name}.{os.getpid()}.part"
         try:
             with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
@@ -130,17 +133,31 @@ class DiskCache:
             partial.replace(path)
         except OSError:
             partial.unlink(missing_ok=True)
-            return
+            return False
         self._stored[path] = StoredState(tuple(tokens), path, digest)
         self._shrink(written)
+        return True
 
-    def put_all(self, kept: Iterable[tuple[Sequence[int], ModelState, str]]) -> None:
-        """Keep these ids, states and adapters, the most wanted first, as many as there is time for."""
-        end = self.clock() + CLOSE_SECONDS
+    def put_all(
+        self,
+        kept: Iterable[tuple[Sequence[int], ModelState, str]],
+        seconds: float = CLOSE_SECONDS,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> tuple[int, int]:
+        """Keep these ids, states and adapters, the most wanted first, as many as there is time for.
+
+        `interrupted`: asked before each, whether there is something better to do. Returns how many are there, and how
+        many are not: for want of time or of room. Short ones count as neither.
+        """
+        end, there, missing = self.clock() + seconds, 0, 0
         for tokens, state, adapter in kept:
-            if self.clock() >= end:
-                return
-            self.put(tokens, state, adapter)
+            if len(tokens) < MIN_TOKENS:
+                continue
+            if self.clock() < end and not interrupted() and self.put(tokens, state, adapter):
+                there += 1
+            else:
+                missing += 1
+        return there, missing
 
     def longest(
         self, prompt: Sequence[int], *, whole: bool, adapter: str = "", until: int | None = None

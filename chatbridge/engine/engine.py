@@ -13,6 +13,7 @@ from typing import Any
 from chatbridge.config.bounds import KEPT_STATES
 from chatbridge.engine.backend import LocalModel, Request
 from chatbridge.engine.detokenizer import TextDelta
+from chatbridge.engine.disk_cache import UNLOAD_SECONDS, DiskCache
 from chatbridge.engine.generation import Generation, prepare, prompt_ids
 from chatbridge.engine.prefill import PrefillLimit
 from chatbridge.engine.scheduler import Scheduler
@@ -40,9 +41,9 @@ class Engine:
 
     `token_budget`: how many tokens one step reads at most, over all requests (the model's own batch may be less).
     `max_batch`: requests that run at once, if fewer than the model takes. `cache_bytes`: memory for states of finished
-    requests; 0 keeps none. `prefill_limit`: how long reading may hold up those who are being answered. `on_step(ids,
-    tokens)` is called before the model does something: for which requests, and how many tokens they read. `clock` gives
-    seconds.
+    requests; 0 keeps none. `disk_cache`: for a model that has none of its own. `prefill_limit`: how long reading may
+    hold up those who are being answered. `on_step(ids, tokens)` is called before the model does something: for which
+    requests, and how many tokens they read. `clock` gives seconds.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Engine:
         token_budget: int = 512,
         max_batch: int | None = None,
         cache_bytes: int = KEPT_STATES,
+        disk_cache: DiskCache | None = None,
         prefill_limit: PrefillLimit | None = None,
         on_step: Callable[[tuple[str, ...], int], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -67,7 +69,7 @@ class Engine:
         self._events: list[Event] = []
         self._told_positions: dict[str, int] = {}
         self._average_seconds: float | None = None  # of the last answers, without their time in the queue
-        self._states = StatePool(model, rows, cache_bytes, getattr(model, "disk_cache", None))
+        self._states = StatePool(model, rows, cache_bytes, getattr(model, "disk_cache", None) or disk_cache)
         # Counts of tokens (of prompts: read ones, and those that a state had read before) and of steps.
         self._generated = self._read = self._reused = self._steps = 0
 
@@ -160,6 +162,19 @@ class Engine:
             "cache_hits": cache.hits,
             "cache_evictions": cache.evictions,
         }
+
+    def store_states(
+        self,
+        disk_cache: DiskCache | None = None,
+        seconds: float = UNLOAD_SECONDS,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> tuple[int, int]:
+        """Put copies of what was read for finished requests on disk; how many are there, and how many are not.
+
+        `disk_cache`: where they go if the engine has had none so far. `seconds`: how long it may take. `interrupted`:
+        asked before each, whether there is something better to do.
+        """
+        return self._states.store(disk_cache, seconds, interrupted)
 
     def close(self) -> None:
         """Release every state and the model; requests under way are dropped."""

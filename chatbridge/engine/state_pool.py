@@ -10,11 +10,11 @@ beginning of a stop string, which is no part of the reply.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from chatbridge.engine.backend import LocalModel, ModelState, Row
-from chatbridge.engine.disk_cache import DiskCache, StoredState
+from chatbridge.engine.disk_cache import CLOSE_SECONDS, DiskCache, StoredState
 from chatbridge.engine.prefix_cache import BLOCK, CacheEntry, PrefixCache, reusable
 from chatbridge.errors import BackendError
 
@@ -61,8 +61,7 @@ class StatePool:
         self._max_before_stop = self._max_states - rows
         self._running: dict[RequestState, None] = {}
         self._disk_cache = disk_cache
-        on_evicted = None if disk_cache is None else self._put_on_disk
-        self.cache = PrefixCache(info.can_trim, cache_bytes, self._max_states, on_evicted, self._until)
+        self.cache = PrefixCache(info.can_trim, cache_bytes, self._max_states, self._put_on_disk, self._until)
 
     def acquire(self, tokens: list[int], prompt_length: int, adapter: str = "") -> RequestState:
         """The state for a request that begins with `tokens`: as many of them consumed as in any state there is."""
@@ -125,12 +124,19 @@ class StatePool:
         self._release_before_stop(request)
         request.model_state.release()
 
+    def store(
+        self, disk_cache: DiskCache | None, seconds: float, interrupted: Callable[[], bool] = lambda: False
+    ) -> tuple[int, int]:
+        """Put a copy of what is kept into the disk cache, or into this one where there is none; see `put_all`."""
+        self._disk_cache = self._disk_cache or disk_cache
+        if self._disk_cache is None:
+            return 0, len(self.cache)
+        kept = ((entry.tokens, entry.state, self._digest(entry.adapter)) for entry in self.cache.newest())
+        return self._disk_cache.put_all(kept, seconds, interrupted)
+
     def close(self) -> None:
         """Release what is kept, and put into the disk cache as much of it as there is time for."""
-        if self._disk_cache is not None:
-            self._disk_cache.put_all(
-                (entry.tokens, entry.state, self._digest(entry.adapter)) for entry in self.cache.newest()
-            )
+        self.store(None, CLOSE_SECONDS)
         self.cache.clear()
 
     def check_model(self) -> None:
@@ -176,8 +182,8 @@ class StatePool:
         return self._model.info.adapters.get(adapter, "")
 
     def _put_on_disk(self, entry: CacheEntry) -> None:
-        assert self._disk_cache is not None
-        self._disk_cache.put(entry.tokens, entry.state, self._digest(entry.adapter))
+        if self._disk_cache is not None:
+            self._disk_cache.put(entry.tokens, entry.state, self._digest(entry.adapter))
 
     def _longest_on_disk(self, tokens: Sequence[int], adapter: str) -> tuple[StoredState | None, int]:
         if self._disk_cache is None:

@@ -6,9 +6,10 @@ Knows bridges and prometheus-client, which is optional: the extra `metrics`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from chatbridge.errors import PluginError
+from chatbridge.errors import ChatbridgeError, PluginError
 from chatbridge.hookspecs import hookimpl
 from chatbridge.plugins.packages import install_extra
 
@@ -86,7 +87,8 @@ class Metrics:
             for name, backend in self.bridge.models.loaded().items():
                 stats = getattr(backend, "stats", None)  # only models in our own workers have these
                 if stats is not None:
-                    self._models[name] = await stats()
+                    with suppress(ChatbridgeError):  # it ends just now, and is told of as one that is not loaded
+                        self._models[name] = await stats()
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Any]:
@@ -112,6 +114,20 @@ class Metrics:
             requests.add_metric((name, "running"), stats["running"])
             requests.add_metric((name, "waiting"), stats["waiting"])
             kept.add_metric((name,), stats["kept_bytes"])
+        loaded = GaugeMetricFamily(
+            "chatbridge_model_loaded", "Whether a model of bots.yaml is loaded: 1, or 0.", labels=("model",)
+        )
+        idle = GaugeMetricFamily(
+            "chatbridge_model_idle_since_timestamp_seconds",
+            "Since when nobody has used a model that was unloaded for that, in seconds since 1970.",
+            labels=("model",),
+        )
+        if self.bridge is not None:
+            there = self.bridge.models.loaded()
+            for name in self.bridge.settings.models:
+                loaded.add_metric((name,), int(name in there))
+            for name, since in self.bridge.models.unloaded().items():
+                idle.add_metric((name,), since)
         lag = GaugeMetricFamily(
             "chatbridge_event_loop_lag_seconds", "The event loop's lag in the last minute.", labels=("of",)
         )
@@ -122,4 +138,4 @@ class Metrics:
         )
         if self.bridge is not None:
             damaged.add_metric((), self.bridge.store.damaged_rows)
-        yield from (depth, calls, requests, kept, lag, damaged)
+        yield from (depth, calls, requests, kept, loaded, idle, lag, damaged)

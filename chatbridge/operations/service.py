@@ -79,14 +79,14 @@ def _metrics(lag: LoopLag) -> tuple[Metrics | None, str]:
 
 
 def _health(bridge: Bridge, lag: LoopLag) -> Page:
-    """200 while every bot is served and every model that was asked for runs, else 503.
+    """200 while every bot is served and every model that was asked for runs, or is idle and unloaded; else 503.
 
     Tells nothing that a stranger should not know.
     """
     states = dict(bridge.states)
     models = bridge.models.states()
     good = all(state in ("running", "ended") for state in states.values())
-    good = good and all(state == "running" for state in models.values())
+    good = good and all(state == "running" for name, state in models.items() if name not in bridge.models.unloaded())
     told = {
         "status": "ok" if good else "failing",
         "bots": states,

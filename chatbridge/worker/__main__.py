@@ -19,9 +19,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from chatbridge.engine.backend import Request
+from chatbridge.engine.backend import LocalModel, Request
 from chatbridge.errors import ChatbridgeError, ModelLoadError
 from chatbridge.prompts.cache import ByteLru, weight
 from chatbridge.prompts.segments import Prompt, Special
@@ -43,8 +44,10 @@ from chatbridge.worker.protocol import (
     Query,
     QueryResult,
     RequestEvent,
+    StatesStored,
     Step,
     StepEvents,
+    StoreStates,
     ToWorker,
     from_worker,
     read_to_worker,
@@ -53,6 +56,7 @@ from chatbridge.worker.tokenizing import TokenizerThreads
 from chatbridge.worker.untold import Untold
 
 if TYPE_CHECKING:
+    from chatbridge.engine.disk_cache import DiskCache
     from chatbridge.engine.engine import Engine, Event
 
 KEY_VARIABLE = "CHATBRIDGE_WORKER_KEY"
@@ -120,7 +124,10 @@ class _Worker:
         self._threads = TokenizerThreads()
         self._tokenized: ByteLru[Prompt, tuple[int, ...]] = ByteLru(TOKENIZED_BYTES, _size, largest=LARGEST_TOKENIZED)
         self._engine: Engine | None = None
+        self._disk_cache: DiskCache | None = None
         self._requests: set[str] = set()
+        # Requests that were read, by the thread that reads, and those of them that the main thread knows of.
+        self._read_requests = self._known_requests = 0
         self._early: dict[str, Cancel | Pause | None] = {}
         self._told_step: tuple[str, ...] = ()
         self._untold = Untold()
@@ -164,7 +171,15 @@ class _Worker:
         # Imported last: a backend may have to set variables before NumPy is first imported.
         from chatbridge.engine.engine import Engine
 
-        return Engine(model, max_batch=load.max_batch, cache_bytes=load.kept_states, on_step=self._on_step)
+        if load.states_folder is not None:
+            self._disk_cache = _disk_cache(model, load.states_folder)
+        return Engine(
+            model,
+            max_batch=load.max_batch,
+            cache_bytes=load.kept_states,
+            disk_cache=self._disk_cache,
+            on_step=self._on_step,
+        )
 
     def _on_step(self, ids: tuple[str, ...], tokens: int) -> None:
         """Tell what is begun: were this process to die of it, one of these would be why."""
@@ -181,6 +196,7 @@ class _Worker:
             if isinstance(message, Close):
                 return False
             if isinstance(message, Generate):
+                self._known_requests += 1
                 self._early[message.request.id] = None
                 length = sum(len(part.text) for part in message.request.prompt if not isinstance(part, Special))
                 self._threads.put(length, partial(self._tokenize_request, engine, message.request))
@@ -197,7 +213,20 @@ class _Worker:
                 self._send(Paused(message.id))
             elif isinstance(message, Query):
                 self._send(QueryResult(message.id, engine.stats()))
+            elif isinstance(message, StoreStates):
+                self._send(self._store_states(engine, message))
         return True
+
+    def _store_states(self, engine: Engine, message: StoreStates) -> StatesStored:
+        try:
+            self._disk_cache = self._disk_cache or _disk_cache(engine.model, message.folder)
+            # Who asks now is answered now: nothing is unloaded then.
+            there, missing = engine.store_states(
+                self._disk_cache, interrupted=lambda: self._read_requests > self._known_requests
+            )
+        except Exception as error:  # without them histories are read again, which is no reason to die
+            return StatesStored(message.id, failure=Failure.of(error))
+        return StatesStored(message.id, there, missing)
 
     def _submit(self, engine: Engine, tokenized: _Tokenized) -> None:
         early = self._early.pop(tokenized.request.id)
@@ -233,6 +262,7 @@ class _Worker:
                 length = sum(len(part.text) for part in message.prompt if not isinstance(part, Special))
                 self._threads.put(length, partial(self._tokenize, message))
             else:
+                self._read_requests += isinstance(message, Generate)
                 self._inbox.put(message)
         os._exit(0)  # the parent is gone; the main thread may be deep in native code, so no goodbyes
 
@@ -272,6 +302,21 @@ class _Worker:
 
 def _size(prompt: Prompt, ids: tuple[int, ...]) -> int:
     return weight(["", *(part.text for part in prompt if not isinstance(part, Special))]) + _ID_BYTES * len(ids)
+
+
+def _disk_cache(model: LocalModel, folder: str) -> DiskCache | None:
+    """For a model that has none of its own. Raises ModelLoadError where the folder can't be used."""
+    if getattr(model, "disk_cache", None) is not None:
+        return None
+    from chatbridge.engine.disk_cache import DiskCache
+
+    try:
+        return DiskCache(Path(folder), model.info.fingerprint)
+    except OSError as error:
+        why = error.strerror or error
+        raise ModelLoadError(
+            f"idle_minutes: the folder {folder} can't be used: {why}; make room for it, or leave idle_minutes out"
+        ) from error
 
 
 def _out_of_memory(limit: int | None, error: Exception) -> str:

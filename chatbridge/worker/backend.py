@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
-from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -22,7 +21,6 @@ from chatbridge.errors import (
     BackendError,
     ChatbridgeError,
     InvalidRequest,
-    ModelLoadError,
     ModelUnavailable,
     WorkerDied,
 )
@@ -30,25 +28,24 @@ from chatbridge.prompts.segments import Prompt
 from chatbridge.types import Chunk, ModelInfo
 from chatbridge.worker.backoff import Backoff
 from chatbridge.worker.jobs import Answer, Question
+from chatbridge.worker.loading import DiedLoading, load_message, load_model
 from chatbridge.worker.process import Process, WorkerProcess
 from chatbridge.worker.protocol import (
     Cancel,
     Close,
+    Failure,
     FromWorker,
-    Load,
-    Loaded,
-    LoadFailed,
-    Loading,
     Pause,
     Paused,
     Ping,
     Pong,
     QueryResult,
     RequestEvent,
+    StatesStored,
     Step,
     StepEvents,
+    StoreStates,
     ToWorker,
-    plain_options,
 )
 from chatbridge.worker.recovery import Job, Recovery
 from chatbridge.worker.watchdog import LOAD_SHARES, Watchdog
@@ -67,16 +64,13 @@ _LOADS = 4
 _StartProcess = Callable[[], Coroutine[Any, Any, Process]]
 
 
-class _DiedLoading(ModelLoadError):
-    """The process ended, or hung, while the model loaded."""
-
-
 class WorkerBackend:
     """A `Backend` whose `LocalModel` lives in a process; `start` it first.
 
     `on_progress(share, doing)` is called while the model loads. `hang_timeout`: see `Watchdog`. `memory_limit`: bytes
-    that the process may have; `kept_states`: bytes for states of conversations that are not being answered. `hidden`:
-    names of variables that it is not to have. `start_process`: what starts it.
+    that the process may have; `kept_states`: bytes for states of conversations that are not being answered.
+    `states_folder`: where these go on disk, for a model that keeps none by itself. `hidden`: names of variables that
+    it is not to have. `start_process`: what starts it.
     """
 
     def __init__(
@@ -90,19 +84,15 @@ class WorkerBackend:
         hang_timeout: float = HANG_TIMEOUT,
         memory_limit: int | None = None,
         kept_states: int = KEPT_STATES,
+        states_folder: Path | None = None,
         hidden: frozenset[str] = frozenset(),
         backoff: Backoff | None = None,
         start_process: _StartProcess | None = None,
     ) -> None:
-        assert kind.load is not None, f"backend {kind.name!r} has no load="
-        self._kind = kind
-        self._options = options
+        self._load = partial(load_message, kind, options, max_batch, memory_limit, kept_states, states_folder)
         self._name = name or kind.name
-        self._max_batch = max_batch
         self._on_progress = on_progress
         self._hang_timeout = hang_timeout
-        self._memory_limit = memory_limit
-        self._kept_states = kept_states
         self._backoff = backoff or Backoff()
         self._start_process: Callable[[], Coroutine[Any, Any, Process]] = start_process or partial(
             WorkerProcess.start, hidden=hidden, variables=kind.variables
@@ -115,6 +105,7 @@ class WorkerBackend:
         self._jobs = Recovery()
         self._answers: dict[str, Answer] = {}
         self._questions: dict[int, Question] = {}
+        self._storing: dict[int, asyncio.Future[StatesStored]] = {}
         self._running: tuple[str, ...] = ()
         self._has_work = asyncio.Event()
         self._next_question = 0
@@ -151,7 +142,8 @@ class WorkerBackend:
                 return
             worker = await self._start_process()
             try:
-                self._info = await self._load(worker)
+                limit = LOAD_SHARES * self._hang_timeout
+                self._info = await load_model(worker, self._load(), self._name, self._on_progress, limit)
             except BaseException:
                 await worker.end()
                 raise
@@ -206,6 +198,26 @@ class WorkerBackend:
     async def stats(self) -> dict[str, Any]:
         """The engine's counts; see `Engine.stats`."""
         return dict(await self._ask(None, count=False))
+
+    async def store_states(self, folder: Path) -> tuple[int, int]:
+        """Have what was read of conversations put on disk; how many states are there now, and how many are not.
+
+        `folder`: for a model that has no place for it yet. None is there, and none missing, where no process runs.
+        Raises: ChatbridgeError where the process dies meanwhile, or can't write there.
+        """
+        if self._worker is None:
+            return 0, 0
+        self._next_question += 1
+        number = self._next_question
+        stored = self._storing[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._send(StoreStates(number, str(folder)))
+            result = await stored
+        finally:
+            del self._storing[number]
+        if result.failure is not None:
+            raise result.failure.error()
+        return result.there, result.missing
 
     async def aclose(self) -> None:
         """See `Backend.aclose`. The process is gone afterwards."""
@@ -295,42 +307,6 @@ class WorkerBackend:
 
     # --- the worker's life -------------------------------------------------------------------------------------
 
-    async def _load(self, worker: Process) -> ModelInfo:
-        function = self._kind.load
-        assert function is not None
-        worker.send(
-            Load(
-                module=function.__module__,
-                function=function.__qualname__,
-                options_module=type(self._options).__module__,
-                options_class=type(self._options).__qualname__,
-                options=plain_options(self._options),
-                max_batch=self._max_batch,
-                paths=sys.path,
-                memory_limit=self._memory_limit,
-                kept_states=self._kept_states,
-            )
-        )
-        while (message := await self._receive_loading(worker)) is not None:
-            if isinstance(message, Loaded):
-                return replace(message.info, name=self._name)
-            if isinstance(message, LoadFailed):
-                error = message.failure.error()
-                raise error if isinstance(error, ModelLoadError) else ModelLoadError(f"{self._name}: {error}")
-            if isinstance(message, Loading) and self._on_progress is not None:
-                self._on_progress(message.share, message.doing)
-        raise _DiedLoading(f"the model {self._name!r} could not be loaded: {await worker.exit_reason()}")
-
-    async def _receive_loading(self, worker: Process) -> FromWorker | None:
-        limit = LOAD_SHARES * self._hang_timeout
-        try:
-            return await asyncio.wait_for(worker.receive(), limit)
-        except TimeoutError:
-            raise _DiedLoading(
-                f"the model {self._name!r} could not be loaded: nothing has come of it for {limit:g} s; raise its "
-                f"hang_timeout if it needs longer"
-            ) from None
-
     async def _watch(self, worker: Process) -> None:
         """Hand out what the worker says, until it ends; then see to what it leaves behind."""
         dog = asyncio.create_task(self._watch_for_hangs(worker))
@@ -338,6 +314,9 @@ class WorkerBackend:
             self._watchdog.heard()
             self._take(message, worker)
         dog.cancel()
+        for number, stored in self._storing.items():
+            if not stored.done():
+                stored.set_result(StatesStored(number, failure=Failure("WorkerDied", "its process has ended")))
         reason = await worker.exit_reason()
         if self._worker is not worker:
             return
@@ -391,6 +370,9 @@ class WorkerBackend:
         elif isinstance(message, Pong):
             if why := self._watchdog.pong(message):
                 self._kill(worker, why)
+        elif isinstance(message, StatesStored) and (stored := self._storing.get(message.id)) is not None:
+            if not stored.done():
+                stored.set_result(message)
         elif isinstance(message, QueryResult) and (question := self._questions.get(message.id)) is not None:
             if message.failure is not None:
                 question.fail(message.failure.error())
@@ -441,7 +423,7 @@ class WorkerBackend:
                 except ChatbridgeError as error:
                     self._backoff.failed(str(error))
                     log.error("the model %s could not be started again: %s", self._name, error)
-                    if not left or not isinstance(error, _DiedLoading):
+                    if not left or not isinstance(error, DiedLoading):
                         self._fail(error, self._jobs)
                         break
         finally:

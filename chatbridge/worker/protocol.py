@@ -38,6 +38,7 @@ class Load:
     paths: list[str]
     memory_limit: int | None = None
     kept_states: int = KEPT_STATES
+    states_folder: str | None = None
     kind: Literal["load"] = "load"
 
 
@@ -83,6 +84,15 @@ class Query:
     prompt: Prompt | None = None
     count: bool = False
     kind: Literal["query"] = "query"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStates:
+    """Put what was read of conversations on disk: in `folder`, unless the model has a place for it already."""
+
+    id: int
+    folder: str
+    kind: Literal["store_states"] = "store_states"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +176,17 @@ class QueryResult:
 
 
 @dataclass(frozen=True, slots=True)
+class StatesStored:
+    """What came of the `StoreStates` with this id: how many states are on disk, how many are not, or a failure."""
+
+    id: int
+    there: int = 0
+    missing: int = 0
+    failure: Failure | None = None
+    kind: Literal["states_stored"] = "states_stored"
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """From now on, until the next one, the model works for these requests."""
 
@@ -195,8 +216,8 @@ class Pong:
     kind: Literal["pong"] = "pong"
 
 
-ToWorker = Load | Generate | Cancel | Pause | Ping | Query | Close
-FromWorker = Loading | Loaded | LoadFailed | Step | StepEvents | Paused | Pong | QueryResult
+ToWorker = Load | Generate | Cancel | Pause | Ping | Query | StoreStates | Close
+FromWorker = Loading | Loaded | LoadFailed | Step | StepEvents | Paused | Pong | QueryResult | StatesStored
 
 _to_worker: TypeAdapter[ToWorker] = TypeAdapter(Annotated[ToWorker, Field(discriminator="kind")])
 _from_worker: TypeAdapter[FromWorker] = TypeAdapter(Annotated[FromWorker, Field(discriminator="kind")])

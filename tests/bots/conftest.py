@@ -15,6 +15,7 @@ from chatbridge import (
     Bridge,
     Channel,
     ChannelSettings,
+    Chunk,
     FinishedReply,
     Message,
     Plugins,
@@ -123,6 +124,13 @@ async def drained(turn: object) -> tuple[str, Finish | None]:
         text += chunk.text
         finish = chunk.finish
     return text, finish
+
+
+async def first_words(chunks: AsyncIterator[Chunk]) -> str:
+    """What the model says first; chunks before that tell that it is being loaded."""
+    while not (chunk := await anext(chunks)).text:
+        assert chunk.finish is None, "it said nothing"
+    return chunk.text
 
 
 async def command(bot: Bot, text: str, channel: Channel = ALONE, make: Make | None = None) -> object:

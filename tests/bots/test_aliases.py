@@ -104,8 +104,9 @@ async def test_stopping_stops_what_is_aside_as_well(bot: Bot, message: Make) -> 
     began = asyncio.Event()
 
     async def listen() -> None:
-        async for _ in turn:
-            began.set()
+        async for chunk in turn:
+            if chunk.text:
+                began.set()
 
     listening = asyncio.create_task(listen())
     await began.wait()

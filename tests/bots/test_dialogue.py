@@ -13,7 +13,7 @@ from chatbridge.testing import ScriptedBackend, bridge_with, channel_settings, s
 from chatbridge.texts import say as text_of
 from chatbridge.types import Press
 
-from .conftest import ALONE, ROOM, Make, Say, command, drained, said
+from .conftest import ALONE, ROOM, Make, Say, command, drained, first_words, said
 from .served import ANN, BOB, GROUP, serving
 
 
@@ -25,7 +25,7 @@ async def test_what_is_on_its_way_can_be_stopped_and_it_is_told_whether_there_wa
     turn = await bot.receive(message("talk"))
     assert isinstance(turn, ReplyStream)
     chunks = aiter(turn)
-    await anext(chunks)
+    await first_words(chunks)
     assert dialogue.stop()
     assert [chunk.finish.reason for chunk in [chunk async for chunk in chunks] if chunk.finish] == ["cancelled"]
     assert not dialogue.stop()

@@ -38,6 +38,8 @@ from chatbridge.store import Store, UsageLog
 from chatbridge.testing import EchoBackend, ScriptedBackend, bridge_with, channel_settings, scripted
 from chatbridge.texts import say
 
+from .conftest import first_words
+
 ANN = Author("a", "Ann")
 NOON = datetime(2026, 5, 4, 12, 0, 0).timestamp()
 DAY = 86_400.0
@@ -87,7 +89,7 @@ async def test_what_a_long_conversation_adds_is_reserved_as_soon_as_it_is_known(
         stream = await ask(bot, "c")
         assert bot.permissions.quotas.reserved(ANN) < 100
         async with aclosing(aiter(stream)) as chunks:
-            await anext(chunks)
+            await first_words(chunks)
             assert bot.permissions.quotas.reserved(ANN) > 1000
 
 
@@ -105,7 +107,7 @@ async def test_what_comes_to_nothing_is_given_back(tmp_path: Path, end: str) -> 
             assert await said(stream) == ""
         elif end == "is given up":
             async with aclosing(aiter(stream)) as chunks:
-                await anext(chunks)
+                await first_words(chunks)
         del stream
         assert bot.permissions.quotas.reserved(ANN) == 0
 

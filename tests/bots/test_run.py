@@ -29,7 +29,7 @@ from chatbridge.config import Access, BotSettings, ModelSettings, Settings, Sett
 from chatbridge.delivery.clock import LoopClock
 from chatbridge.testing import ToyOptions, plugin_of, run_virtually, toy_backend
 
-from .conftest import ALONE, ROOM
+from .conftest import ALONE, ROOM, first_words
 
 
 async def _wait(options: Options, bot: Bot) -> None:
@@ -248,7 +248,7 @@ async def test_a_changed_model_is_loaded_anew_and_the_old_one_finishes_its_answe
         turn = await bridge.bot("b").receive(message(ALONE))
         assert isinstance(turn, ReplyStream)
         chunks = aiter(turn)
-        await anext(chunks)
+        await first_words(chunks)
         old = bridge.models.loaded()["toy"]
         source.current = settings_of(tmp_path, plugins, bot, ToyOptions(eos_every=3))
         other = await bridge.bot("b").receive(message(ROOM, id="2"))

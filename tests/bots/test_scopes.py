@@ -14,6 +14,8 @@ from chatbridge.bots.bot import MAX_DIALOGUES
 from chatbridge.bots.scopes import SIDE, moved_key, owner_of
 from chatbridge.testing import ScriptedBackend, bridge_with, scripted
 
+from .conftest import first_words
+
 HALL = Channel("hall", kind="group")
 THREAD = Channel("thread", kind="group", parent="hall")
 ANN, BOB = Author("a", "Ann"), Author("b", "Bob")
@@ -122,7 +124,7 @@ async def test_of_idle_conversations_one_that_is_answered_in_stays(tmp_path: Pat
         reply = await talk.bot.receive(Message("1", HALL, ANN, "one", mentions_bot=True))
         assert isinstance(reply, ReplyStream)
         chunks = aiter(reply)
-        await anext(chunks)
+        await first_words(chunks)
         for i in range(MAX_DIALOGUES + 5):
             talk.bot.dialogue(Channel(str(i)))
         assert talk.bot.uses(HALL.id)

@@ -29,7 +29,7 @@ from chatbridge.store import Store
 from chatbridge.testing import ScriptedBackend, bridge_with, scripted
 from chatbridge.worker.pool import ModelPool
 
-from .conftest import ALONE, Make
+from .conftest import ALONE, Make, first_words
 
 
 def asked(text: str) -> Message:
@@ -120,7 +120,7 @@ async def test_a_conversation_is_in_use_while_something_is_answered_in_it(
     assert isinstance(reply, ReplyStream)
     assert not bot.uses(ALONE.id)
     chunks = aiter(reply)
-    await anext(chunks)
+    await first_words(chunks)
     assert bot.uses(ALONE.id)
     assert bridge._in_use(bot.name, ALONE.id)
     assert not bridge._in_use("another bot", ALONE.id)

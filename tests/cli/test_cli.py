@@ -188,6 +188,18 @@ def test_check_says_that_a_file_is_good(chatbridge: Run, tmp_path: Path) -> None
     assert (done.returncode, done.stdout, done.stderr) == (0, "bots.yaml: good; 1 model, 1 bot\n", "")
 
 
+def test_check_says_which_models_are_unloaded_while_nobody_asks(chatbridge: Run, tmp_path: Path) -> None:
+    text = (
+        "models: {a: {backend: numpy, idle_minutes: 30}, b: {backend: numpy, idle_minutes: 0}, c: {backend: numpy}}\n"
+    )
+    (tmp_path / "bots.yaml").write_text(text, encoding="utf-8")
+    assert chatbridge("check").stdout.splitlines() == [
+        "bots.yaml: the model a is unloaded after 30 min in which nobody asks; what it has read of conversations stays "
+        f"in {tmp_path / 'idle-states'}",
+        "bots.yaml: good; 2 models, 0 bots",
+    ]
+
+
 def test_check_takes_its_file_as_other_commands_do(chatbridge: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("models: {", "utf-8")
     assert chatbridge("check", "-c", "mine.yaml").stdout == chatbridge("check", "mine.yaml").stdout != ""

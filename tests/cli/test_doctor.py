@@ -91,6 +91,14 @@ def test_each_model_says_what_is_in_use_once_it_is_loaded(look: Look, tmp_path: 
     assert bad["remedy"] == "mend the entry of absent in `models`"
 
 
+def test_what_becomes_of_a_model_that_nobody_asks_is_told(look: Look, tmp_path: Path) -> None:
+    text = "models: {g: {backend: numpy}, idle: {backend: numpy, idle_minutes: 45}}\n"
+    (tmp_path / "bots.yaml").write_text(text, encoding="utf-8")
+    [told] = about(look()[1], "model")
+    assert told["state"] == "good"
+    assert told["what"].startswith("idle: unloaded after 45 min in which nobody asks; what it has read")
+
+
 def test_settings_are_summed_up(look: Look, tmp_path: Path) -> None:
     text = "models: {g: {backend: numpy}}\nbots: {t: {frontend: repl}}\n"
     (tmp_path / "other.yaml").write_text(text, encoding="utf-8")

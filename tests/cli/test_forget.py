@@ -102,10 +102,13 @@ def test_kept_states_go_with_it(tmp_path: Path) -> None:
     (tmp_path / "states").mkdir()
     for name in ("a.state", "b.state", "c.1.part", "other.txt"):
         (tmp_path / "states" / name).write_text("what somebody said")
+    (tmp_path / "idle-states").mkdir()
+    (tmp_path / "idle-states" / "d.state").write_text("what somebody said before a model was unloaded")
     models = {
         "one": ModelSettings("one", "x", Keeping(keep_states=tmp_path / "states")),
         "two": ModelSettings("two", "x", Keeping(keep_states=tmp_path / "states")),
         "three": ModelSettings("three", "x", Keeping()),
     }
-    assert delete_states(Settings(models, {}, tmp_path / "store")) == 3
+    assert delete_states(Settings(models, {}, tmp_path / "store")) == 4
+    assert [*(tmp_path / "idle-states").iterdir()] == []
     assert [file.name for file in (tmp_path / "states").iterdir()] == ["other.txt"]

@@ -322,6 +322,62 @@ def test_closing_takes_no_longer_than_it_may(tmp_path: Path) -> None:
     assert kept.longest([1, *IDS, 5], whole=True)[1]
 
 
+def test_it_is_told_which_states_are_there_and_which_are_not(tmp_path: Path) -> None:
+    now = iter([0.0, 1.0, 2.0, 50.0])
+    kept = DiskCache(tmp_path, "one", clock=lambda: next(now))
+    model = ToyModel()
+    short = [7] * (MIN_TOKENS - 1)
+    several = [(ids, state_of(model, ids), "") for ids in ([1, *IDS], short, [2, *IDS], [3, *IDS])]
+    assert kept.put_all(several, 10.0) == (2, 1)  # type: ignore[arg-type]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_who_has_something_better_to_do_interrupts_it(tmp_path: Path) -> None:
+    model, asked = ToyModel(), iter([False, True, True])
+    several = [([first, *IDS], state_of(model, [first, *IDS]), "") for first in (1, 2, 3)]
+    assert disk_cache(tmp_path).put_all(several, 10.0, lambda: next(asked)) == (1, 2)  # type: ignore[arg-type]
+
+
+def test_what_has_no_room_is_missing(tmp_path: Path) -> None:
+    kept, model = disk_cache(tmp_path / "states"), ToyModel()
+    states = [([1, *IDS], state_of(model, [1, *IDS]), "")]
+    (tmp_path / "states").rmdir()
+    assert kept.put_all(states) == (0, 1)  # type: ignore[arg-type]
+    (tmp_path / "states").mkdir()
+    assert kept.put_all(states) == kept.put_all(states) == (1, 0)  # type: ignore[arg-type]
+
+
+def test_a_model_without_a_disk_cache_is_given_one_while_it_runs(tmp_path: Path) -> None:
+    first = Engine(ToyModel())
+    prompt: Prompt = (Text("a long story " * 20),)
+    before = ask(first, prompt)
+    assert first.store_states() == (0, 1), "there is no place for it"
+    assert first.store_states(disk_cache(tmp_path, first.model.info.fingerprint)) == (1, 0)
+    longer: Prompt = (*prompt, Tokens(before.reply.tokens), Text("and then?"))
+    stayed = ask(first, longer)
+    first.close()
+    again = Engine(ToyModel(), disk_cache=disk_cache(tmp_path, first.model.info.fingerprint))
+    back = ask(again, (*longer, Tokens(stayed.reply.tokens), Text("why?")))
+    assert back.usage.cached == stayed.usage.prompt + stayed.usage.generated - 1
+    again.close()
+
+
+def test_a_models_own_disk_cache_goes_before_another(tmp_path: Path) -> None:
+    own = engine(tmp_path / "own")
+    ask(own, (Text("a long story " * 20),))
+    assert own.store_states(disk_cache(tmp_path / "other", own.model.info.fingerprint)) == (1, 0)
+    own.close()
+    assert [len(list((tmp_path / name).glob("*.state"))) for name in ("own", "other")] == [1, 0]
+
+
+def test_what_is_evicted_after_that_goes_there_too(tmp_path: Path) -> None:
+    small = Engine(ToyModel(), cache_bytes=0)
+    small.store_states(disk_cache(tmp_path, small.model.info.fingerprint))
+    ask(small, (Text("a long story " * 20),))
+    assert list(tmp_path.glob("*.state"))
+    small.close()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps rights otherwise")
 def test_only_the_owner_may_read_what_people_wrote(tmp_path: Path) -> None:
     folder = tmp_path / "states"

@@ -192,6 +192,25 @@ async def test_the_lag_is_told_at_its_worst_and_as_nearly_all_samples_were() -> 
     assert found['chatbridge_event_loop_lag_seconds{of="p99"}'] == pytest.approx(0.2)
 
 
+class Ending(ScriptedBackend):
+    """A backend that is closed while it is asked for its counts."""
+
+    async def stats(self) -> dict[str, int]:
+        raise BackendError("the model was closed")
+
+
+async def test_a_model_that_ends_just_now_takes_no_other_number_along(tmp_path: Path) -> None:
+    metrics = Metrics(LoopLag())
+    async with bridge_with(scripted(Ending("Yes.")), tmp_path / "db", plugins=[metrics]) as bridge:
+        metrics.bridge = bridge
+        turn = await bridge.bot("bot").receive(Message("1", Channel("c"), ANN, "hello"))
+        async for _ in turn:  # type: ignore[union-attr]
+            pass
+        found = await numbers(metrics)
+    assert found['chatbridge_answers_total{bot="bot",model="model",reason="end"}'] == 1
+    assert not any("model_requests" in name for name in found)
+
+
 async def test_models_in_workers_tell_what_they_do(tmp_path: Path) -> None:
     metrics = Metrics(LoopLag())
     async with bridge_with(toy_backend, tmp_path / "db", plugins=[metrics]) as bridge:

@@ -134,7 +134,7 @@ class Session:
                 shown = 0
                 async with aclosing(aiter(turn)) as chunks:
                     async for chunk in chunks:
-                        self._came = True
+                        self._came = self._came or not chunk.loading
                         shown = self._notices(turn, shown)
                         stream.feed(chunk)
                 self._notices(turn, shown)
