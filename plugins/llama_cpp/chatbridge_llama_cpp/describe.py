@@ -101,6 +101,8 @@ def describe(
         can_trim=_append_only(loaded, options),
         specials=tokenizer.specials,
         controls=tokenizer.controls,
+        lstrip=tokenizer.lstrip,
+        rstrip=tokenizer.rstrip,
         adapters=adapters.fingerprints,
         chat_template=template.decode("utf-8", "replace") if template else None,
         details=_details(loaded, options, tokenizer, adapters),
