@@ -34,7 +34,7 @@ _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 _CONTROL_KEYS = ("bos_token_id", *_END_KEYS, "padding_token_id", "seperator_token_id")  # sic
 _LOOKS_LIKE_CONTROL = re.compile(r"<\|[^|<>]*\|>|<｜[^｜<>]*｜>|</?s>")
 _BYTE_PIECE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
-_PRE_TOKENIZERS_WITH_BOS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "tekken")
+_PRE_TOKENIZERS_WITH_BOS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "midm-2.0", "tekken")
 
 
 @dataclass(frozen=True, slots=True)
