@@ -1,8 +1,9 @@
 """How byte-level tokenizers cut a text into words, by the names that GGUF files give it. A table; cuts nothing.
 
-The patterns are those of the models' own tokenizer.json, the names llama.cpp's (src/llama-vocab.cpp). Where llama.cpp
-simplifies a pattern, as it does with the digits of Falcon and Deepseek, the words differ and the ids don't: such a
-vocabulary has no token that crosses the border.
+The patterns are those of the models' own tokenizer.json, the names llama.cpp's (src/llama-vocab.cpp). Falcon's file
+also cuts numbers from what stands before them: it was trained so, and has no token for both. llama.cpp differs in one
+place: it puts a vertical tab for each blank beyond ASCII before it runs Deepseek's patterns, so that U+3000 is none of
+the signs that they list it among. Ours is the original's way.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ PRE_TOKENIZERS = {
     "deepseek-llm": PreTokenizer((r"[\r\n]", rf"\s?[{_LETTERS}]+", rf"\s?[{_SIGNS}]+", r"\s+$", _HAN, r"\p{N}")),
     "deepseek-coder": PreTokenizer((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _HAN, r"\p{N}")),
     "deepseek-v3": PreTokenizer((r"\p{N}{1,3}", r"[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", _DEEPSEEK3)),
-    "falcon": PreTokenizer((r"(?:\p{P}|[\$\+<=>\^`\|~])+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),
+    "falcon": PreTokenizer((r"(?:\p{P}|[\$\+<=>\^`\|~])+", _GPT2, r"[0-9][0-9][0-9]")),
     "bloom": PreTokenizer((r" ?[^(\s|.,!?…。，、।۔،)]+",)),
 }
 ALIASES = {
