@@ -15,6 +15,7 @@ _MARK = re.compile(
     # Gemma's, Mistral's, GLM's
 )
 _IN_BRACKETS = re.compile(r"[<\[〈][^\s<>\[\]]{1,64}[>\]〉]")
+_IN_LINE = re.compile(f"{_MARK.pattern}|{_IN_BRACKETS.pattern}")
 _CONTENT = re.compile(r"<\|(?:blank_\d+|tab)\|>|<n>")
 """What ChatGLM's family writes for blanks: honest text, however it looks."""
 _SPOKEN = re.compile(r"think|thought|reason|tool|func|image|audio|video|code|answer", re.IGNORECASE)
@@ -31,3 +32,9 @@ def is_mark(text: str, template: str = "") -> bool:
     if _MARK.fullmatch(text):
         return True
     return bool(_IN_BRACKETS.fullmatch(text)) and text in template and not _SPOKEN.search(text)
+
+
+def marks_in(line: str) -> list[str]:
+    """The marks in a line that a chat template writes, in their order."""
+    found = [match[0] for match in _IN_LINE.finditer(line)]
+    return [mark for mark in found if not _CONTENT.fullmatch(mark) and not _SPOKEN.search(mark)]
