@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from chatbridge.prompts.confusables import looks_of, skeleton
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
-from chatbridge.prompts.marks import marks_in
+from chatbridge.prompts.marks import marks_in, without_marks
 
 MAX_HEADER = 64
 """Characters that a line has at most to be a header where nobody's text is next to it; longer ones are prose."""
@@ -158,9 +158,11 @@ def _marks(piece: _Piece) -> list[Header]:
     """
     text = piece.text.strip()
     marks = marks_in(text)
-    names_role = text[-1:].isalnum() and not piece.goes_on
-    fits = piece.near or len(skeleton(text)) <= MAX_HEADER
-    return [Header(skeleton(mark), inline=True) for mark in marks] if fits and (names_role or len(marks) > 1) else []
+    besides = without_marks(text)
+    names_role = besides[-1:].isalnum() and not piece.goes_on
+    if not marks or (besides and not names_role and len(marks) == 1) or (len(text) > MAX_HEADER and not piece.near):
+        return []
+    return [Header(skeleton(mark), inline=True) for mark in marks]
 
 
 def _of_signs(piece: _Piece) -> Header:
