@@ -83,5 +83,7 @@ class Vocabulary:
         It then writes of each what it is not. To the reference's `ByteLevel` such a token is what it reads: Command-R
         has 1,403 of them, emoji and signs.
         """
-        text = self.text(token) if _NO_BYTE in piece else b""
-        return text if text and _NO_BYTE not in text else piece
+        if _NO_BYTE not in piece:
+            return piece
+        text = self.text(token)
+        return text if piece.count(_NO_BYTE) > text.count(_NO_BYTE) else piece
