@@ -1,9 +1,9 @@
 """Published vocabularies in both backends that read GGUF files, a line each: how much of their ids is equal to whose.
 
-`recorded`: texts with the ids that the original tokenizers gave, in llama_cpp and in numpy. `llama.cpp`: mixed texts to
-which the backend gives the ids that llama.cpp gives by itself; they differ where a family's tokenizer normalises, and
-of those that are no byte pairs where llama.cpp's copy is not exact. `both`: mixed texts with equal ids in both backends.
-`microseconds`: of a token, in llama_cpp and in numpy.
+`recorded`: texts with the ids that the original tokenizers gave, in llama_cpp and `in numpy`. `llama.cpp`: mixed texts
+to which the backend gives the ids that llama.cpp gives by itself; they differ where a family's tokenizer normalises,
+and for kinds of which llama.cpp's copy is not exact. `both`: mixed texts with equal ids in both backends. Microseconds
+are those of a token, in llama_cpp and in numpy.
 
     CHATBRIDGE_VOCABULARIES=FOLDER python benchmarks/vocabularies.py [--texts 3000]
 """
@@ -77,12 +77,9 @@ def row(path: Path, texts: Sequence[str]) -> tuple[str, ...]:
     if numpy is not None:
         others, spent = timed(numpy, texts)
         both, numpy_cost = f"{sum(map(list.__eq__, ids, others))}/{len(texts)}", f"{spent:.1f}"
+    name, counts = path.stem.removeprefix("ggml-vocab-"), (right(ours, recorded), right(numpy, recorded))
     lib.llama_model_free(model)
-    name = path.stem.removeprefix("ggml-vocab-")
-    return (
-        name, right(ours, recorded), right(numpy, recorded), f"{same}/{len(texts)}", both, f"{cost:.1f}", numpy_cost,
-        ours.kind,
-    )  # fmt: skip
+    return name, *counts, f"{same}/{len(texts)}", both, f"{cost:.1f}", numpy_cost, ours.kind
 
 
 def main() -> None:

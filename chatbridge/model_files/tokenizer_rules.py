@@ -1,7 +1,8 @@
-"""What a model's original tokenizer does to texts that its GGUF file doesn't say. A table by family; encodes nothing.
+"""What a model's original tokenizer does to texts beside cutting them: by keys of its file, or by a table.
 
-A GGUF file holds neither the `normalizer` nor the `lstrip` and `rstrip` of a tokenizer.json, and llama.cpp follows
-neither but for Phi-3's. What is not in the table is not guessed: such a text is cut as it is written.
+llama.cpp's keys tell neither the `normalizer` nor the `lstrip` and `rstrip` of a tokenizer.json, and it follows neither
+but for Phi-3's. Files that chatbridge has made say so by keys of ours; for others there is a table of families. What is
+in neither is not guessed: such a text is cut as it is written. Encodes nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from chatbridge.model_files.gguf import GgufStrings
+
+NFC, LSTRIP, RSTRIP = (f"chatbridge.tokenizer.{name}" for name in ("nfc", "lstrip", "rstrip"))
+"""Keys of GGUF files that chatbridge makes: a bool, and texts of control tokens. See `TokenizerRules`."""
+
+_OWN = "its own files"
 
 _NFC: Mapping[str, str] = {
     "qwen2": "transformers' Qwen2Tokenizer",
@@ -70,9 +78,21 @@ def tokenizer_rules(metadata: Mapping[str, Any], controls: Iterable[str]) -> Tok
     nfc = _NFC.get(pre, "")
     fitting = (one for one in _STRIPPING if one.model == model and one.pre in ("", pre) and one.known_by <= names)
     strips = next(fitting, None)
+    told, own = metadata.get(NFC), (_texts(metadata, LSTRIP), _texts(metadata, RSTRIP))
+    if isinstance(told, bool):
+        nfc = _OWN if told else ""
+    if isinstance(told, bool) or any(own):
+        strips = _Stripping("", "", frozenset(), *own, _OWN) if any(own) else None
     lstrip = strips.lstrip & names if strips else frozenset[str]()
     rstrip = strips.rstrip & names if strips else frozenset[str]()
     words = [f"texts in NFC, as in {nfc}"] if nfc else []
     if strips:
         words.append(f"{len(lstrip | rstrip)} control tokens take in the blanks beside them, as in {strips.source}")
     return TokenizerRules(bool(nfc), lstrip, rstrip, "; ".join(words))
+
+
+def _texts(metadata: Mapping[str, Any], key: str) -> frozenset[str]:
+    found = metadata.get(key)
+    return (
+        frozenset(text.decode("utf-8", "replace") for text in found) if isinstance(found, GgufStrings) else frozenset()
+    )

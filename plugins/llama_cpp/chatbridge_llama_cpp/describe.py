@@ -71,7 +71,7 @@ def fingerprint(loaded: Loaded, options: LlamaOptions, adapters: Adapters) -> st
 def vocabulary_fingerprint(metadata: Mapping[str, Any]) -> str:
     """A hash of everything in `metadata` that decides how text is cut."""
     digest = blake2b(digest_size=16)
-    for key in sorted(key for key in metadata if key.startswith("tokenizer.ggml.")):
+    for key in sorted(key for key in metadata if key.startswith(("tokenizer.ggml.", "chatbridge.tokenizer."))):
         value = metadata[key]
         if isinstance(value, GgufStrings):
             value = value.raw

@@ -138,12 +138,14 @@ def numbers(metadata: Mapping[str, Any], key: str, size: int, path: Path) -> lis
 
 def _fingerprint(metadata: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
-    for key in ("model", "pre", "add_space_prefix", "tokens", "scores", "token_type", "merges"):
-        value = metadata.get(f"tokenizer.ggml.{key}")
+    keys = ("model", "pre", "add_space_prefix", "tokens", "scores", "token_type", "merges")
+    rules = sorted(key for key in metadata if key.startswith("chatbridge.tokenizer."))
+    for key in (*(f"tokenizer.ggml.{key}" for key in keys), *rules):
+        value = metadata.get(key)
         if isinstance(value, GgufStrings):
             value = b"".join(len(item).to_bytes(4, "little") + item for item in value)
         elif isinstance(value, np.ndarray):
             value = value.tobytes()
-        digest.update(f"{key}:".encode())
+        digest.update(f"{key.removeprefix('tokenizer.ggml.')}:".encode())
         digest.update(value if isinstance(value, bytes) else repr(value).encode())
     return f"gguf-{digest.hexdigest()[:32]}"
