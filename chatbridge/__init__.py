@@ -91,6 +91,8 @@ if TYPE_CHECKING:
     from chatbridge.model_files.reading import weight_files as weight_files
     from chatbridge.model_files.tensors import TensorFile as TensorFile
     from chatbridge.model_files.tensors import TensorInfo as TensorInfo
+    from chatbridge.model_files.tokenizer_rules import TokenizerRules as TokenizerRules
+    from chatbridge.model_files.tokenizer_rules import tokenizer_rules as tokenizer_rules
     from chatbridge.model_tools.converter import Conversion as Conversion
     from chatbridge.model_tools.converter import Converter as Converter
     from chatbridge.model_tools.output import NewTensor as NewTensor
@@ -195,6 +197,7 @@ _HOME = {
     "model_files.inspect": ("inspect_model",),
     "model_files.reading": ("check_model_file", "read_json_object", "read_tensors", "weight_files"),
     "model_files.tensors": ("TensorFile", "TensorInfo"),
+    "model_files.tokenizer_rules": ("TokenizerRules", "tokenizer_rules"),
     "model_tools.planning.known_models": ("KnownModel", "known_model"),
     "model_tools.converter": ("Conversion", "Converter"),
     "model_tools.output": ("NewTensor", "check_space", "output_file", "output_folder", "write_tensors"),

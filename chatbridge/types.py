@@ -143,6 +143,8 @@ class ModelInfo:
     fingerprints compute equal states from equal tokens. `vocabulary`: tokenizers with equal ones give equal ids.
     `eos`: every id that ends a reply. `bos`: the id that a prompt begins with, None if this model wants none.
     `specials`: control tokens by their text; `controls`: the ids of any others, as of a second one of the same text.
+    `lstrip`, `rstrip`: ids of control tokens that take in the blanks before and behind them, as an `AddedToken` of
+    Hugging Face's tokenizers may: Phi-3's `<|user|>` and the line end behind it are one token.
     `bidirectional_until`: the id of a control token (GLM's `<sop>`) that ends the part of a prompt which is read in
     both directions: each token there sees all of them, so this part and the token itself come in one row, and a state
     serves only prompts with the very same part. None: every token sees only those before it.
@@ -165,6 +167,8 @@ class ModelInfo:
     can_trim: bool = True
     specials: Mapping[str, int] = field(default_factory=dict)
     controls: frozenset[int] = frozenset()
+    lstrip: frozenset[int] = frozenset()
+    rstrip: frozenset[int] = frozenset()
     bidirectional_until: int | None = None
     adapters: Mapping[str, str] = field(default_factory=dict)
     chat_template: str | None = None

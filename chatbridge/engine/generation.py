@@ -101,7 +101,8 @@ def prompt_ids(prompt: Prompt, model: LocalModel) -> list[int]:
     kept = [segment.ids for segment in prompt if isinstance(segment, Tokens)]
     if kept and (found := info.control_ids.intersection(chain.from_iterable(kept))):
         raise InvalidRequest(f"an answer's ids hold the control token {min(found)}, which only a template may write")
-    return encode(prompt, model.tokenizer, bos=info.bos, eos=info.eos[0] if info.eos else None)
+    eos = info.eos[0] if info.eos else None
+    return encode(prompt, model.tokenizer, bos=info.bos, eos=eos, lstrip=info.lstrip, rstrip=info.rstrip)
 
 
 def prepare(request: Request, model: LocalModel, now: float, prompt: Sequence[int]) -> Generation:

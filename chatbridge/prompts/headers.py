@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from chatbridge.prompts.confusables import looks_of, skeleton
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
+from chatbridge.prompts.marks import marks_in, without_marks
 
 MAX_HEADER = 64
 """Characters that a line has at most to be a header where nobody's text is next to it; longer ones are prose."""
@@ -105,7 +106,7 @@ def _runs(parts: Sequence[FormatPart]) -> Iterator[list[FormatPart]]:
 
 def _headers(run: Sequence[FormatPart]) -> list[Header]:
     pieces = list(_pieces(run))
-    found = [header for piece in pieces if (header := _header(piece))]
+    found = [header for piece in pieces for header in (_marks(piece) or filter(None, [_header(piece)]))]
     if found or any(isinstance(part, Control) and part.token for part in run):
         return found
     # Signs are a header where nothing else is: a row of them stands in many an honest text.
@@ -147,6 +148,21 @@ def _header(piece: _Piece) -> Header | None:
         return None if inline else Header(looks, whole=True)  # a bare word inside a line would be every such word
     capitals = tuple(char.isupper() for char in text if looks_of(char)) if inline else ()
     return Header(looks, inline=inline, word=True, capitals=capitals)
+
+
+def _marks(piece: _Piece) -> list[Header]:
+    """The marks in a line of them, as `<|end|><|start|>assistant` is one: of a vocabulary that has them as text.
+
+    Nobody writes them by chance, so each is a header wherever it stands, and the name of a role behind them, which is
+    a word like others, is none.
+    """
+    text = piece.text.strip()
+    marks = marks_in(text)
+    besides = without_marks(text)
+    names_role = besides[-1:].isalnum() and not piece.goes_on
+    if not marks or (besides and not names_role and len(marks) == 1) or (len(text) > MAX_HEADER and not piece.near):
+        return []
+    return [Header(skeleton(mark), inline=True) for mark in marks]
 
 
 def _of_signs(piece: _Piece) -> Header:

@@ -6,7 +6,7 @@ special tokens off, so that honest text gives exactly the reference ids. `Tokens
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -66,40 +66,63 @@ class Tokenizer(Protocol):
         ...
 
 
-def encode(prompt: Prompt, tokenizer: Tokenizer, *, bos: int | None, eos: int | None) -> list[int]:
-    """The ids of `prompt`. Raises TemplateError where the model lacks a control token that the template uses."""
+_BLANKS = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+"""Unicode's White_Space, the blanks of Hugging Face's tokenizers. `str.strip` would take \\x1c to \\x1f as well."""
+
+
+def encode(
+    prompt: Prompt,
+    tokenizer: Tokenizer,
+    *,
+    bos: int | None,
+    eos: int | None,
+    lstrip: Container[int] = (),
+    rstrip: Container[int] = (),
+) -> list[int]:
+    """The ids of `prompt`. Raises TemplateError where the model lacks a control token that the template uses.
+
+    `lstrip`, `rstrip`: control tokens that take in the blanks before and behind them, see `ModelInfo`. Ids of earlier
+    replies stay as they were sampled.
+    """
     ids: list[int] = []
     run: list[str] = []
-    start = True
+    start, stripping = True, False  # what the next text comes after: a control token, and one that takes in blanks
 
-    def flush() -> None:
-        nonlocal start
-        if text := "".join(run):
-            ids.extend(tokenizer.encode(text, start=start))
-            start = False
+    def flush(*, before: int | None = None) -> None:
+        nonlocal start, stripping
+        text = "".join(run)
         run.clear()
+        text = text.lstrip(_BLANKS) if stripping else text
+        text = text.rstrip(_BLANKS) if before in lstrip else text
+        if text:
+            ids.extend(tokenizer.encode(text, start=start))
+            start = stripping = False
 
     for segment in prompt:
         if isinstance(segment, Text):
             run.append(segment.text)
         elif isinstance(segment, Special):
-            flush()
-            ids.extend(_special(segment.token, tokenizer, bos, eos))
+            found = _special(segment.token, tokenizer, bos, eos)
+            flush(before=found)
+            if found is not None:
+                ids.append(found)
+                stripping = found in rstrip
             start = True
         elif segment.ids:
             flush()
             ids.extend(segment.ids)
-            start = False
+            start = stripping = False
     flush()
     return ids
 
 
-def _special(token: str, tokenizer: Tokenizer, bos: int | None, eos: int | None) -> list[int]:
+def _special(token: str, tokenizer: Tokenizer, bos: int | None, eos: int | None) -> int | None:
+    """The id of a control token; None for a border, and for the bos of a model that wants none."""
     if not token:
-        return []
+        return None
     if token == "bos":
-        return [] if bos is None else [bos]
+        return bos
     found = eos if token == "eos" else tokenizer.special(token)
     if found is None:
         raise TemplateError(f"the template uses the control token {token!r}, which this model does not have")
-    return [found]
+    return found

@@ -62,6 +62,9 @@ if TYPE_CHECKING:
     from chatbridge.testing.models import LocalModelContract as LocalModelContract
     from chatbridge.testing.programs import default_signals as default_signals
     from chatbridge.testing.programs import start_program as start_program
+    from chatbridge.testing.published import OpenVocabulary as OpenVocabulary
+    from chatbridge.testing.published import mixed_texts as mixed_texts
+    from chatbridge.testing.published import published_vocabularies as published_vocabularies
     from chatbridge.testing.readme_contract import ReadmeContract as ReadmeContract
     from chatbridge.testing.records import fixtures as fixtures
     from chatbridge.testing.script import ScriptedBackend as ScriptedBackend
@@ -75,6 +78,7 @@ if TYPE_CHECKING:
     from chatbridge.testing.toy import toy_backend as toy_backend
     from chatbridge.testing.virtual import HurriedClock as HurriedClock
     from chatbridge.testing.virtual import run_virtually as run_virtually
+    from chatbridge.testing.vocabulary_contract import PublishedVocabulariesContract as PublishedVocabulariesContract
 
 # Loaded on first use: the toy model is run by workers, which need neither pytest nor the contracts. No module is
 # called as a public name is: importing it would put the module in the name's place.
@@ -101,6 +105,7 @@ _HOME = {
     "model_work": ("CountedProgress", "KilledWork", "plan_known", "run_converter"),
     "models": ("LocalModelContract",),
     "programs": ("default_signals", "start_program"),
+    "published": ("OpenVocabulary", "mixed_texts", "published_vocabularies"),
     "readme_contract": ("ReadmeContract",),
     "records": ("fixtures",),
     "script": ("ScriptedBackend", "scripted"),
@@ -108,6 +113,7 @@ _HOME = {
     "telegram.server": ("TelegramServer",),
     "toy": ("ToyModel", "ToyOptions", "toy_backend"),
     "virtual": ("HurriedClock", "run_virtually"),
+    "vocabulary_contract": ("PublishedVocabulariesContract",),
 }  # fmt: skip
 __all__, _load = lazy_names(__name__, _HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -21,7 +21,7 @@ def read(model: object = MODEL, **more: object) -> BytePairs:
 
 
 def test_a_former_sentencepiece_model_is_read() -> None:
-    assert read() == BytePairs(MODEL["vocab"], ["a b"], space_prefix=False, notes=[])
+    assert read() == BytePairs(MODEL["vocab"], ["a b"], space_prefix=False, notes=[], nfc=False)
     found = read({**MODEL, "unk_token": "<unk>", "merges": [["a", "b"], ["a b", "c"]]})
     assert (found.unknown, found.merges) == ("<unk>", ["a b", "a\u0120b c"])
 
@@ -112,7 +112,7 @@ def test_a_blank_is_put_before_a_text_where_one_of_its_steps_does(written: dict[
 
 
 def test_changes_of_texts_that_llama_cpp_does_not_make_are_told() -> None:
-    assert read(normalizer={"type": "NFC"}).notes == []
+    assert (read(normalizer={"type": "NFC"}).notes, read(normalizer={"type": "NFC"}).nfc) == ([], True)
     both = {"normalizers": [{"type": "Strip"}, {"type": "Lowercase"}, {"type": "NFC"}]}
     wanted = "it changes texts by Lowercase, Strip before it cuts them, which llama.cpp does not"
     assert read(normalizer=both).notes == [wanted]
@@ -162,5 +162,6 @@ def test_other_ways_to_put_a_token_together_are_counted(length: int, told: bool)
 def test_a_byte_level_tokenizer_has_llama_cpps_name_for_how_it_cuts() -> None:
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
     found = read({**MODEL, "byte_fallback": False}, pre_tokenizer=byte_level, post_processor={"type": "ByteLevel"})
-    assert found == BytePairs(MODEL["vocab"], ["a b"], found.pre, {"bos": False, "eos": False}, {}, False, notes=[])
+    adds = {"bos": False, "eos": False}
+    assert found == BytePairs(MODEL["vocab"], ["a b"], found.pre, adds, {}, False, notes=[], nfc=False)
     assert found.pre

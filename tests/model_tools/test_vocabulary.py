@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+from chatbridge.model_files.tokenizer_rules import TokenizerRules, tokenizer_rules
 from chatbridge.model_tools.gguf import byte_pairs
 from chatbridge.testing import hub_arrays, hub_config, write_hub
 
@@ -109,6 +110,30 @@ def test_a_sentencepiece_model_that_became_a_tokenizer_json_cuts_as_before(tmp_p
     assert sorted(merged, key=lambda i: -ours[i]) == sorted(merged, key=lambda i: -theirs[i])
     assert header.metadata["tokenizer.ggml.add_space_prefix"] is True
     assert header.metadata["tokenizer.ggml.add_bos_token"] is True
+
+
+def test_what_else_a_tokenizer_does_to_texts_is_told_by_keys_of_the_file(tmp_path: Path) -> None:
+    folder = qwen2(tmp_path / "hub")
+    assert tokenizer_rules(made(folder, tmp_path).metadata, ["<|endoftext|>"]) == TokenizerRules(), "of its own files"
+    written = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    written["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "NFC"}]}
+    written["added_tokens"][-1] |= {"lstrip": True, "rstrip": True}
+    written["added_tokens"][-2]["rstrip"] = True  # a text's own token, which is none of a template's
+    (folder / "tokenizer.json").write_text(json.dumps(written), encoding="utf-8")
+    header = made(folder, tmp_path, "f32")
+    rules = tokenizer_rules(header.metadata, ["<|endoftext|>", "<pad>"])
+    assert (rules.nfc, rules.lstrip, rules.rstrip) == (True, {"<|endoftext|>"}, {"<|endoftext|>"})
+    assert rules.words == (
+        "texts in NFC, as in its own files; 1 control tokens take in the blanks beside them, as in its own files"
+    )
+
+
+def test_a_sentencepiece_models_added_tokens_tell_which_blanks_are_theirs(tmp_path: Path) -> None:
+    folder = chinese(tmp_path / "hub")
+    decoder = {"691": {"content": "[PAD]", "special": True, "lstrip": True}}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": decoder}), encoding="utf-8")
+    rules = tokenizer_rules(made(folder, tmp_path).metadata, ["[PAD]", "<s>"])
+    assert (rules.nfc, rules.lstrip, rules.rstrip) == (False, {"[PAD]"}, frozenset())
 
 
 def test_a_text_that_two_ids_have_is_left_to_the_one_that_was_added(tmp_path: Path) -> None:

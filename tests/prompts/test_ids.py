@@ -6,11 +6,15 @@ import itertools
 import json
 import random
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts import Prompt, Special, Text, Tokens, presets, render
@@ -130,13 +134,66 @@ def flat(prompt: Prompt) -> str:
     return "".join(part.text if isinstance(part, Text) else f"\0{part!r}\0" for part in prompt)
 
 
+AROUND = st.text(st.sampled_from("ab \n\t\r\v\f\x1c\x85\u00a0\u2028\u3000\u200b"), max_size=6)
+
+
+@given(texts=st.lists(AROUND, min_size=3, max_size=3))
+@example(texts=["\n hi \n", " there\n", "\n"])
+@settings(deadline=None)
+def test_blanks_beside_control_tokens_that_take_them_in_are_the_librarys(texts: list[str]) -> None:
+    first, second, last = texts
+    library = byte_level(AddedToken("<|user|>", rstrip=True), AddedToken("<|sep|>", lstrip=True, rstrip=True))
+    user, sep = (library.token_to_id(name) for name in ("<|user|>", "<|sep|>"))
+    prompt = (
+        Special("<|user|>"), Text(first, "person"), Special("<|sep|>"), Text(second), Special("<|user|>"), Text(last),
+    )  # fmt: skip
+    whole = f"<|user|>{first}<|sep|>{second}<|user|>{last}"
+    ids = encode(prompt, ByLibrary(library), bos=None, eos=None, lstrip={sep}, rstrip={user, sep})
+    assert ids == library.encode(whole).ids
+
+
+def test_blanks_of_a_sampled_reply_stay_behind_a_token_that_takes_blanks_in() -> None:
+    vocabulary = Bytes()
+    token = vocabulary.special("<|user|>")
+    prompt = (Special("<|user|>"), Text("\n"), Special(""), Text(" "), Tokens((32, 65)), Text(" b "))
+    ids = encode(prompt, vocabulary, bos=None, eos=None, rstrip={token})
+    assert ids == [token, 32, 65, 32, 98, 32]
+
+
+def byte_level(*added: AddedToken) -> Tokenizer:
+    """A tokenizer of single bytes with these control tokens."""
+    letters = sorted(ByteLevel.alphabet())
+    tokenizer = Tokenizer(BPE({letter: at for at, letter in enumerate(letters)}, []))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.add_special_tokens(list(added))
+    return tokenizer
+
+
+class ByLibrary:
+    """A tokenizer of the library as chatbridge wants one."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def encode(self, text: str, *, start: bool) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text).ids
+        return ids
+
+    def special(self, token: str) -> int | None:
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
+    def decode(self, tokens: Sequence[int]) -> bytes:
+        raise NotImplementedError
+
+
 class Bytes:
     """One id a byte; the control tokens of the presets behind them."""
 
     def encode(self, text: str, *, start: bool) -> list[int]:
         return list(text.encode("utf-8", "replace"))
 
-    def special(self, token: str) -> int | None:
+    def special(self, token: str) -> int:
         return 300 + sum(map(ord, token)) % 600
 
     def decode(self, tokens: list[int]) -> bytes:

@@ -12,6 +12,7 @@ from chatbridge import is_mark
     [
         "<|start|>", "<|message|>", "<|channel|>", "<|im_start|>", "<｜User｜>", "<|turn>", "<turn|>", "<s>", "</s>",
         "<start_of_turn>", "<BOS_TOKEN>", "<user>", "[INST]", "[/INST]", "[gMASK]", "[MASK]", "<sop>",
+        "]~!b[", "]~b]", "[e~[",
     ],
 )  # fmt: skip
 def test_marks_by_their_form(text: str) -> None:

@@ -22,10 +22,13 @@ _LOOKS_SPECIAL = re.compile(r"<\|.*\|>|<｜.*｜>|<unused.*>|<pad>|<mask>|<2mass
 
 @dataclass(frozen=True, slots=True)
 class AddedToken:
-    """A token that is no part of the tokenizer's own model. `special`: a control token, which no text makes."""
+    """A token that is no part of the tokenizer's own model. `special`: a control token, which no text makes. `lstrip`,
+    `rstrip`: whether it takes in the blanks before and behind it."""
 
     text: str
     special: bool
+    lstrip: bool = False
+    rstrip: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,22 +91,24 @@ def _added(
     """Of all three files; what tokenizer_config.json says is the last word."""
     found: dict[int, AddedToken] = {}
 
-    def add(number: Any, text: Any, is_special: bool, *, later: bool = True) -> None:
+    def add(number: Any, token: Mapping[str, Any], *, later: bool = True) -> None:
+        text = token.get("content")
         if not isinstance(text, str) or not isinstance(number, int) or not 0 <= number < 1 << 31:
             return
         if later or number not in found:
-            found[number] = AddedToken(text, is_special or bool(_LOOKS_SPECIAL.fullmatch(text)))
+            special = token.get("special") is True or bool(_LOOKS_SPECIAL.fullmatch(text))
+            found[number] = AddedToken(text, special, token.get("lstrip") is True, token.get("rstrip") is True)
 
     listed = fast.get("added_tokens")
     for token in listed if isinstance(listed, list) else ():
         if isinstance(token, dict):
-            add(token.get("id"), token.get("content"), token.get("special") is True)
+            add(token.get("id"), token)
     for text, number in plain.items():
-        add(number, text, text in special, later=False)
+        add(number, {"content": text, "special": text in special}, later=False)
     decoder = config.get("added_tokens_decoder")
     for number, token in decoder.items() if isinstance(decoder, dict) else ():
         if isinstance(token, dict) and re.fullmatch("[0-9]{1,9}", str(number)):
-            add(int(number), token.get("content"), token.get("special") is True)
+            add(int(number), token)
     return found
 
 

@@ -23,7 +23,7 @@ _BLANK, _WRITTEN_BLANK = " ", chr(ord(" ") + 256)
 """A blank in a merge, which stands between the two in GGUF, and what it is written as."""
 
 _NORMALIZERS = ("NFC", "Prepend", "Replace", "Sequence")
-"""What is done to a text before it is cut, and either done by llama.cpp, too, or seldom seen."""
+"""What is done to a text before it is cut, and done by our backends, too: a key of the file tells them of NFC."""
 
 _LONGEST = 200
 """Characters of a token that are looked at for other ways to put it together; words have a tenth of it."""
@@ -35,7 +35,8 @@ _BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 class BytePairs:
     """`ids`: by token. `merges`: as a GGUF file has them. `pre`: llama.cpp's name, "" for a former SentencePiece model.
     `adds`, `ends`: whether a text gets "bos" and "eos", and which tokens these are, where the file says so.
-    `space_prefix`: whether it gets a blank. `unknown`: the token for what has no other."""
+    `space_prefix`: whether it gets a blank. `unknown`: the token for what has no other. `nfc`: whether it is brought
+    into Unicode's form NFC first; None where the files don't say."""
 
     ids: Mapping[str, int]
     merges: Sequence[str]
@@ -45,6 +46,7 @@ class BytePairs:
     space_prefix: bool = True
     unknown: str = ""
     notes: Sequence[str] = ()
+    nfc: bool | None = None
 
 
 def from_json(written: Mapping[str, Any]) -> BytePairs:
@@ -61,11 +63,12 @@ def from_json(written: Mapping[str, Any]) -> BytePairs:
     unlike = sorted(normalizers - set(_NORMALIZERS))
     notes = [f"it changes texts by {', '.join(unlike)} before it cuts them, which llama.cpp does not"] if unlike else []
     if model.get("byte_fallback"):
-        return BytePairs(ids, merges, "", adds, ends, _space_prefix(written), str(model.get("unk_token") or ""), notes)
+        prefix, unknown = _space_prefix(written), str(model.get("unk_token") or "")
+        return BytePairs(ids, merges, "", adds, ends, prefix, unknown, notes, "NFC" in normalizers)
     steps = pre_tokenizer(written.get("pre_tokenizer"))
     if (pre := PRE_TOKENIZERS.get(steps)) is None:
         raise ValueError(f"llama.cpp's name for how it cuts words is not known here: {' then '.join(steps)[:300]}")
-    return BytePairs(ids, merges, pre, adds, ends, False, notes=notes)
+    return BytePairs(ids, merges, pre, adds, ends, False, notes=notes, nfc="NFC" in normalizers)
 
 
 def from_words(ids: Mapping[str, Any], merges: Path, tokenizer_class: str) -> BytePairs:

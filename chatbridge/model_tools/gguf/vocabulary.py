@@ -18,6 +18,7 @@ from chatbridge.model_files.kinds import kind_of
 from chatbridge.model_files.reading import read_json_object
 from chatbridge.model_files.sentencepiece_files import BPE, CONTROL, NORMAL, UNUSED, USER_DEFINED, read_sentencepiece
 from chatbridge.model_files.tokenizer_files import chat_template_in
+from chatbridge.model_files.tokenizer_rules import LSTRIP, NFC, RSTRIP
 from chatbridge.model_tools.gguf import byte_pairs
 from chatbridge.model_tools.gguf.added_tokens import Beside
 
@@ -47,7 +48,7 @@ UPSTREAM = "llama.cpp's convert_hf_to_gguf.py"
 class Vocabulary:
     """`kind`: "llama" for SentencePiece's, "gpt2" for byte-level ones. `pre`: how words are cut. `tokens`, `kinds`,
     `scores`: by id; `ids`: of "bos", "eos" and others; `adds`: which of them a text gets. `space_prefix`: whether it
-    gets a blank. `notes`: what people should know of how it was made."""
+    gets a blank. `nfc`, `lstrip`, `rstrip`: as in `TokenizerRules`. `notes`: what people should know of all this."""
 
     kind: str
     pre: str
@@ -59,6 +60,9 @@ class Vocabulary:
     adds: Mapping[str, bool] = field(default_factory=dict)
     space_prefix: bool | None = None
     template: str = ""
+    nfc: bool | None = None
+    lstrip: tuple[str, ...] = ()
+    rstrip: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def write(self, writer: gguf.GGUFWriter) -> None:
@@ -79,6 +83,11 @@ class Vocabulary:
             writer.add_add_space_prefix(self.space_prefix)
         if self.template:
             writer.add_chat_template(self.template)
+        if self.nfc is not None:
+            writer.add_bool(NFC, self.nfc)
+        for key, texts in ((LSTRIP, self.lstrip), (RSTRIP, self.rstrip)):
+            if texts:
+                writer.add_array(key, list(texts))
 
     @property
     def unused(self) -> int:
@@ -137,12 +146,12 @@ def _of_json(path: Path, beside: Beside, rows: int, config: Mapping[str, Any]) -
         pieces = {number: (text, 0.0, NORMAL) for text, number in found.ids.items()}
         return _whole(
             path, "gpt2", found.pre, pieces, beside, rows, config,
-            merges=found.merges, adds=adds, notes=found.notes,
+            merges=found.merges, adds=adds, notes=found.notes, nfc=found.nfc,
         )  # fmt: skip
     pieces, notes = byte_pairs.scored(found, PADDING)
     return _whole(
         path, "llama", "default", pieces, beside, rows, config,
-        notes=[*found.notes, *notes], adds=adds, space_prefix=found.space_prefix,
+        notes=[*found.notes, *notes], adds=adds, space_prefix=found.space_prefix, nfc=found.nfc,
     )  # fmt: skip
 
 
@@ -164,7 +173,7 @@ def _of_words(path: Path, beside: Beside, rows: int, config: Mapping[str, Any]) 
 def _whole(
     path: Path, kind: str, pre: str, pieces: dict[int, Piece], beside: Beside, rows: int, config: Mapping[str, Any],
     *, known: Mapping[str, int] | None = None, merges: Sequence[str] = (), notes: Sequence[str] = (),
-    adds: Mapping[str, bool], space_prefix: bool | None = None,
+    adds: Mapping[str, bool], space_prefix: bool | None = None, nfc: bool | None = None,
 ) -> Vocabulary:  # fmt: skip
     """With added tokens, filled up to `rows`. `known`: special ids that the tokenizer itself tells."""
     _add(pieces, beside)
@@ -192,6 +201,9 @@ def _whole(
         dict(adds),
         space_prefix,
         chat_template_in(path.parent),
+        nfc,
+        tuple(token.text for token in beside.added.values() if token.special and token.lstrip),
+        tuple(token.text for token in beside.added.values() if token.special and token.rstrip),
         (*notes, *more),
     )
 

@@ -71,7 +71,7 @@ def fingerprint(loaded: Loaded, options: LlamaOptions, adapters: Adapters) -> st
 def vocabulary_fingerprint(metadata: Mapping[str, Any]) -> str:
     """A hash of everything in `metadata` that decides how text is cut."""
     digest = blake2b(digest_size=16)
-    for key in sorted(key for key in metadata if key.startswith("tokenizer.ggml.")):
+    for key in sorted(key for key in metadata if key.startswith(("tokenizer.ggml.", "chatbridge.tokenizer."))):
         value = metadata[key]
         if isinstance(value, GgufStrings):
             value = value.raw
@@ -101,6 +101,8 @@ def describe(
         can_trim=_append_only(loaded, options),
         specials=tokenizer.specials,
         controls=tokenizer.controls,
+        lstrip=tokenizer.lstrip,
+        rstrip=tokenizer.rstrip,
         adapters=adapters.fingerprints,
         chat_template=template.decode("utf-8", "replace") if template else None,
         details=_details(loaded, options, tokenizer, adapters),

@@ -5,10 +5,11 @@ Knows one loaded vocabulary and the metadata of its file; knows no template and 
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from chatbridge import is_mark
+from chatbridge import is_mark, tokenizer_rules
 from chatbridge_llama_cpp.encoding import CONTROL, UNKNOWN, USER_DEFINED, Encoder
 from chatbridge_llama_cpp.greedy import Greedy
 from chatbridge_llama_cpp.native import lib
@@ -30,7 +31,7 @@ _UNKNOWN = {_WPM: 100, _UGM: 2}  # where the file doesn't say
 
 
 class LlamaTokenizer:
-    """A `Tokenizer`, safe to call from any thread.
+    """A `Tokenizer`, safe to call from any thread. `lstrip`, `rstrip`: as in `ModelInfo`.
 
     `metadata`: of the file. llama.cpp must have loaded the vocabulary with add_space_prefix off, since it would put a
     blank before every text and after every user-defined token; here it comes before a text that starts.
@@ -39,7 +40,6 @@ class LlamaTokenizer:
     def __init__(self, vocabulary: Any, metadata: Mapping[str, Any]) -> None:
         self._native = vocabulary
         self._vocabulary = own = Vocabulary(vocabulary)
-        self.kind = _KINDS.get(own.kind, f"of type {own.kind}")
         self.size = own.size
         unknown = _unknown(own, metadata)
         # llama.cpp calls some marks of templates user-defined tokens, as it does with gpt-oss's, and converters do.
@@ -53,10 +53,17 @@ class LlamaTokenizer:
         names = {i: own.text(i).decode("utf-8", "replace") for i in control}
         # Of twins the first, which comes last here.
         self.specials: Mapping[str, int] = {name: i for i, name in reversed(names.items()) if name}
+        rules = tokenizer_rules(metadata, self.specials)
+        self._nfc = rules.nfc
+        self.lstrip = frozenset(i for i, name in names.items() if name in rules.lstrip)
+        self.rstrip = frozenset(i for i, name in names.items() if name in rules.rstrip)
+        kind = _KINDS.get(own.kind, f"of type {own.kind}")
+        self.kind = f"{kind}; {rules.words}" if rules.words else kind
 
     def encode(self, text: str, *, start: bool) -> list[int]:
         """The ids of plain text, never a control token's. Half characters (lone surrogates) become "?"."""
-        return self._encoder.encode(text.encode("utf-8", "replace").decode(), start=start)
+        text = text.encode("utf-8", "replace").decode()
+        return self._encoder.encode(unicodedata.normalize("NFC", text) if self._nfc else text, start=start)
 
     def special(self, token: str) -> int | None:
         """The id of a control token by its text."""

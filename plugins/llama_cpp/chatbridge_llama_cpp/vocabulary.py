@@ -10,6 +10,9 @@ from typing import Any
 from chatbridge_llama_cpp.encoding import CONTROL, VocabularyEntry
 from chatbridge_llama_cpp.native import lib
 
+_NO_BYTE = b"[UNK_BYTE_0x"
+"""What llama.cpp writes for a letter that stands for no byte (`llama_decode_text`)."""
+
 
 class Vocabulary:
     """`native`: llama.cpp's pointer; `kind`: its number of the type (`llama_vocab_type`); `size`: how many tokens."""
@@ -71,5 +74,16 @@ class Vocabulary:
             buffer = ctypes.create_string_buffer(room)
             size = lib.llama_token_to_piece(self.native, token, buffer, room, 0, False)
             if size >= 0:
-                return buffer.raw[:size]
+                return self._spelled(token, buffer.raw[:size])
             room = -size
+
+    def _spelled(self, token: int, piece: bytes) -> bytes:
+        """The piece, or the token's own text where llama.cpp found letters in it that stand for no byte.
+
+        It then writes of each what it is not. To the reference's `ByteLevel` such a token is what it reads: Command-R
+        has 1,403 of them, emoji and signs.
+        """
+        if _NO_BYTE not in piece:
+            return piece
+        text = self.text(token)
+        return text if piece.count(_NO_BYTE) > text.count(_NO_BYTE) else piece

@@ -1,13 +1,11 @@
 """Byte-level byte-pair encoding, as GPT-2, Llama 3 and Qwen use it: text cut by a pattern, bytes joined by rank.
 
-References: github.com/openai/gpt-2, encoder.py; the patterns are those of the models' own tokenizer.json. Knows
-one vocabulary; knows no control tokens.
+Reference: github.com/openai/gpt-2, encoder.py. Knows one vocabulary; knows no control tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import regex
 
 from chatbridge import ModelLoadError
 from chatbridge_numpy.merging import merge
+from chatbridge_numpy.pre_tokenizers import ALIASES, PRE_TOKENIZERS, pre_tokenizer
 from chatbridge_numpy.vocabulary import NORMAL, USER_DEFINED, Vocabulary
 
 _MAX_CACHED_WORDS = 1 << 15
@@ -23,62 +22,16 @@ _NEEDED = frozenset(b"\n" + bytes(range(32, 127)))
 """A vocabulary without one of these was not made by training."""
 
 
-@dataclass(frozen=True, slots=True)
-class PreTokenizer:
-    """How text is cut into words: by each pattern in turn. What lies between its matches is a word as well.
-
-    `whole_words`: a word that is a token itself is taken as it is (`ignore_merges` in tokenizer.json).
-    """
-
-    patterns: tuple[str, ...]
-    whole_words: bool = False
-
-
-_GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_LLAMA3 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-_TEKKEN = (
-    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*"
-    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-PRE_TOKENIZERS = {
-    # What llama.cpp does with files whose converter named no pattern.
-    "default": PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),
-    "gpt-2": PreTokenizer((_GPT2,)),
-    "llama-bpe": PreTokenizer((_LLAMA3,), whole_words=True),
-    "qwen2": PreTokenizer((_LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}"),)),
-    "smollm": PreTokenizer((r"\p{N}", _GPT2)),
-    "tekken": PreTokenizer((_TEKKEN,), whole_words=True),
-    "bloom": PreTokenizer((r" ?[^(\s|.,!?…。，、।۔،)]+",)),
-}
-_ALIASES = {
-    "llama3": "llama-bpe",
-    "llama-v3": "llama-bpe",
-    "falcon3": "llama-bpe",
-    "gpt2": "gpt-2",
-    "mpt": "gpt-2",
-    "olmo": "gpt-2",
-    "phi-2": "gpt-2",
-    "stablelm2": "qwen2",
-    "deepseek-r1-qwen": "qwen2",
-    "command-r": "smollm",
-    "refact": "smollm",
-    "starcoder": "smollm",
-}
-
-
 class BpeEncoder:
     """Cuts text into the ids that the model's own tokenizer gives. `merges`: "left right", best first."""
 
     def __init__(self, vocabulary: Vocabulary, merges: Iterable[bytes], pre: str, path: Path) -> None:
         self._ids = vocabulary.of_kind(NORMAL, USER_DEFINED)
-        name = _ALIASES.get(pre, pre)
-        if name not in PRE_TOKENIZERS:
+        found = pre_tokenizer(pre)
+        if found is None:
             raise ModelLoadError(
                 f"{path}: the tokenizer cuts words as {pre!r}, which the numpy backend doesn't know (it knows "
-                f"{', '.join(sorted(PRE_TOKENIZERS | _ALIASES))}); use backend: llama_cpp"
+                f"{', '.join(sorted(PRE_TOKENIZERS | ALIASES))}); use backend: llama_cpp"
             )
         self.missing = frozenset(byte for byte, letter in enumerate(LETTERS) if letter not in self._ids)
         """The bytes that the vocabulary has no token for, as training never saw them; the model's own code leaves them
@@ -88,8 +41,8 @@ class BpeEncoder:
                 f"{path}: the vocabulary lacks {len(self.missing)} of the 256 single bytes, letters among them; it was "
                 f"converted wrongly"
             )
-        self._whole_words = PRE_TOKENIZERS[name].whole_words
-        self._patterns = [regex.compile(pattern) for pattern in PRE_TOKENIZERS[name].patterns]
+        self._whole_words = found.whole_words
+        self._patterns = [regex.compile(pattern) for pattern in found.patterns]
         pairs = (line.decode("utf-8", "replace").partition(" ") for line in merges)
         self._ranks = {(left, right): float(i) for i, (left, _, right) in enumerate(pairs)}
         self._cached = lru_cache(_MAX_CACHED_WORDS)(self._encode_word)

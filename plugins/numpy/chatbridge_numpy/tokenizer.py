@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,7 +33,7 @@ class GgufTokenizer:
 
     def __init__(self, vocabulary: Vocabulary, encoder: Encoder, bytes_of: Sequence[bytes], kind: str) -> None:
         self.vocabulary = vocabulary
-        self.kind = kind
+        self.kind = f"{kind}; {vocabulary.rules.words}" if vocabulary.rules.words else kind
         self._encoder = encoder
         self._bytes_of = bytes_of
         self._user_defined = vocabulary.of_kind(USER_DEFINED)
@@ -41,7 +42,9 @@ class GgufTokenizer:
 
     def encode(self, text: str, *, start: bool) -> list[int]:
         """The ids of plain text, never a control token's. Half characters (lone surrogates) become "?"."""
-        text = self._encoder.prepare(text.encode("utf-8", "replace").decode(), start=start)
+        text = text.encode("utf-8", "replace").decode()
+        text = unicodedata.normalize("NFC", text) if self.vocabulary.rules.nfc else text
+        text = self._encoder.prepare(text, start=start)
         if self._user_defined_pattern is None:
             return self._encoder.encode(text)
         ids: list[int] = []

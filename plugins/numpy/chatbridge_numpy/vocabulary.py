@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from chatbridge import GgufStrings, ModelLoadError, is_mark
+from chatbridge import GgufStrings, ModelLoadError, TokenizerRules, is_mark, tokenizer_rules
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
@@ -34,7 +34,7 @@ _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 _CONTROL_KEYS = ("bos_token_id", *_END_KEYS, "padding_token_id", "seperator_token_id")  # sic
 _LOOKS_LIKE_CONTROL = re.compile(r"<\|[^|<>]*\|>|<｜[^｜<>]*｜>|</?s>")
 _BYTE_PIECE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
-_PRE_TOKENIZERS_WITH_BOS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "tekken")
+_PRE_TOKENIZERS_WITH_BOS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "midm-2.0", "tekken")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Vocabulary:
     """The tokens of a file. `pieces`: each id's text as the file has it. `kinds`: one of the constants above for each.
 
     `specials`: control tokens by text; `controls`: the ids of all of them, which no text ever becomes. `bos`: the id
-    that a prompt begins with, if one does; `eos`: those that end a reply. `fingerprint`: equal for two vocabularies
-    only if they cut text alike.
+    that a prompt begins with, if one does; `eos`: those that end a reply. `rules`: what the original tokenizer does to
+    texts besides. `fingerprint`: equal for two vocabularies only if they cut text alike.
     """
 
     pieces: tuple[str, ...]
@@ -53,11 +53,16 @@ class Vocabulary:
     bos: int | None
     eos: tuple[int, ...]
     chat_template: str | None
+    rules: TokenizerRules
     fingerprint: str
 
     @property
     def size(self) -> int:
         return len(self.pieces)
+
+    def named(self, texts: Collection[str]) -> frozenset[int]:
+        """The ids of the control tokens of these texts."""
+        return frozenset(i for i in self.controls if self.pieces[i] in texts)
 
     def of_kind(self, *kinds: int) -> dict[str, int]:
         """Ids by text, without the control tokens."""
@@ -94,6 +99,7 @@ def read_vocabulary(metadata: Mapping[str, Any], path: Path) -> Vocabulary:
         bos=named["bos_token_id"] if _wants_bos(metadata) else None,
         eos=tuple(dict.fromkeys(i for i in ends if i is not None)),
         chat_template=source or None,
+        rules=tokenizer_rules(metadata, specials),
         fingerprint=_fingerprint(metadata),
     )
 
@@ -132,12 +138,14 @@ def numbers(metadata: Mapping[str, Any], key: str, size: int, path: Path) -> lis
 
 def _fingerprint(metadata: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
-    for key in ("model", "pre", "add_space_prefix", "tokens", "scores", "token_type", "merges"):
-        value = metadata.get(f"tokenizer.ggml.{key}")
+    keys = ("model", "pre", "add_space_prefix", "tokens", "scores", "token_type", "merges")
+    rules = sorted(key for key in metadata if key.startswith("chatbridge.tokenizer."))
+    for key in (*(f"tokenizer.ggml.{key}" for key in keys), *rules):
+        value = metadata.get(key)
         if isinstance(value, GgufStrings):
             value = b"".join(len(item).to_bytes(4, "little") + item for item in value)
         elif isinstance(value, np.ndarray):
             value = value.tobytes()
-        digest.update(f"{key}:".encode())
+        digest.update(f"{key.removeprefix('tokenizer.ggml.')}:".encode())
         digest.update(value if isinstance(value, bytes) else repr(value).encode())
     return f"gguf-{digest.hexdigest()[:32]}"

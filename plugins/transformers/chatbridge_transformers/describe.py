@@ -77,6 +77,8 @@ def describe(
         can_trim=chosen.can_trim,
         specials=tokenizer.specials,
         controls=tokenizer.controls,
+        lstrip=tokenizer.lstrip,
+        rstrip=tokenizer.rstrip,
         adapters=adapters.fingerprints,
         chat_template=found.template,
         sampling=_recommended(loaded.folder.generation),

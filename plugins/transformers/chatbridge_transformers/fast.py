@@ -51,7 +51,10 @@ def read(text: str, path: Path, named: Mapping[str, str], *, add_bos: bool | Non
         add_bos = bool(begins) and (bos is None or begins[0] == bos)
         bos = begins[0] if add_bos else None
     eos = vocabulary.get(named.get("eos_token", ""))
-    return kind, encode, Pieces(text_of, special, others, bos if add_bos else None, () if eos is None else (eos,))
+    lstrip = frozenset(number for number, token in added.items() if token.lstrip)
+    rstrip = frozenset(number for number, token in added.items() if token.rstrip)
+    ends = () if eos is None else (eos,)
+    return kind, encode, Pieces(text_of, special, others, bos if add_bos else None, ends, lstrip, rstrip)
 
 
 def _without_prefix(written: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,8 @@ class Pieces:
     """What ids stand for. `text`: the bytes of each. `special`: control tokens by their text.
 
     `added`: tokens by their text that were put in beside the vocabulary and are not called special. `bos`: what a
-    prompt begins with; None for nothing. `ends`: what ends a reply, the vocabulary's own first.
+    prompt begins with; None for nothing. `ends`: what ends a reply, the vocabulary's own first. `lstrip`, `rstrip`: ids
+    of tokens that take in the blanks before and behind them.
     """
 
     text: Mapping[int, bytes]
@@ -41,12 +42,14 @@ class Pieces:
     added: Mapping[str, int]
     bos: int | None
     ends: tuple[int, ...]
+    lstrip: frozenset[int] = frozenset()
+    rstrip: frozenset[int] = frozenset()
 
 
 class TransformersTokenizer:
     """A `Tokenizer`, safe to call from any thread. `kind`: what it is, in words. `template`: the model's own, if any.
 
-    `controls`: ids of control tokens that `specials` has no name for.
+    `controls`: ids of control tokens that `specials` has no name for. `lstrip`, `rstrip`: as in `ModelInfo`.
     """
 
     def __init__(self, kind: str, encode: Encode, pieces: Pieces, template: str = "") -> None:
@@ -64,6 +67,7 @@ class TransformersTokenizer:
         names = sorted({*self.specials, *tags}, key=len, reverse=True)
         self._names = re.compile(f"(?={'|'.join(map(re.escape, names))})") if names else None
         control = frozenset((*self.specials.values(), *self.controls))
+        self.lstrip, self.rstrip = pieces.lstrip & control, pieces.rstrip & control
         self._bytes = {token: b"" if token in control else raw for token, raw in pieces.text.items()}
         self._plain = encode
         self._remembered = lru_cache(_KEPT)(self._encode)

@@ -102,6 +102,17 @@ def byte_level(folder: Path) -> Path:
     return write(folder, tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", chat_template="{{ x }}")
 
 
+def test_which_control_tokens_take_in_the_blanks_beside_them_is_told(tmp_path: Path) -> None:
+    folder = byte_level(tmp_path / "m")
+    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    library.add_special_tokens([AddedToken("<|sep|>", lstrip=True, rstrip=True), AddedToken("<|end|>", rstrip=True)])
+    library.add_tokens([AddedToken("<tool_response>", rstrip=True)])  # an answer's own: it stays in its text
+    library.save(str(folder / "tokenizer.json"))
+    tokenizer = read(folder).tokenizer
+    sep, end = tokenizer.special("<|sep|>"), tokenizer.special("<|end|>")
+    assert (tokenizer.lstrip, tokenizer.rstrip) == ({sep}, {sep, end})
+
+
 def byte_fallback(folder: Path) -> Path:
     """As Llama 2's tokenizer.json: a blank before the text by a normalizer, bytes for what is unknown."""
     pieces = {"<unk>": 0, "<s>": 1, "</s>": 2, **{f"<0x{byte:02X}>": 3 + byte for byte in range(256)}}
