@@ -45,9 +45,9 @@ _LETTERS = (
 )
 """Deepseek's letters that are capital or small, as its files list them: those of an older Unicode."""
 _SIGNS = r"!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002"
+_LAST_BLANKS = r"(?<!\s)\s++$"
+"""What `\\s+$` finds, looked for once in each run of blanks and not once at each blank."""
 _HAN = r"[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
-_END = r"(?<!\s)\s++$"
-"""Deepseek's `\\s+$`, tried once for a run of blanks and not from each of them."""
 _PUNCTUATION = r"[!-/:-@\[-`{-~]"
 _DEEPSEEK3 = (
     _PUNCTUATION + r"[A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"
@@ -65,7 +65,7 @@ PRE_TOKENIZERS = {
     "gpt-4o": PreTokenizer((_GPT4O,)),
     "smollm": PreTokenizer((r"\p{N}", _GPT2)),
     "tekken": PreTokenizer((_TEKKEN,), whole_words=True),
-    "deepseek-llm": PreTokenizer((r"[\r\n]", rf"\s?[{_LETTERS}]+", rf"\s?[{_SIGNS}]+", _END, _HAN, r"\p{N}")),
+    "deepseek-llm": PreTokenizer((r"[\r\n]", rf"\s?[{_LETTERS}]+", rf"\s?[{_SIGNS}]+", _LAST_BLANKS, _HAN, r"\p{N}")),
     "deepseek-coder": PreTokenizer((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _HAN, r"\p{N}")),
     "deepseek-v3": PreTokenizer((r"\p{N}{1,3}", r"[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", _DEEPSEEK3)),
     "falcon": PreTokenizer((r"(?:\p{P}|[\$\+<=>\^`\|~])+", _GPT2, r"[0-9][0-9][0-9]")),

@@ -63,7 +63,8 @@ PATTERNS = {
 }
 PATTERNS["dbrx"] = PATTERNS["llama-bpe"]
 # The list of letters is one of facts: the same for the library, which runs it by another engine.
-PATTERNS["deepseek-llm"] = list(PRE_TOKENIZERS["deepseek-llm"].patterns)
+_FIRST, _LETTERS, _SIGNS, _, _HAN, _DIGIT = PRE_TOKENIZERS["deepseek-llm"].patterns
+PATTERNS["deepseek-llm"] = [_FIRST, _LETTERS, _SIGNS, r"\s+$", _HAN, _DIGIT]
 NORMALISED = {"qwen2", "mpt", "command-r"}
 WHOLE_WORDS = {"llama-bpe", "tekken"}
 SPECIALS = ["<|begin_of_text|>", "<|end_of_text|>", "<|im_start|>", "<|im_end|>"]

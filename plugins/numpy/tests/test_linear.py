@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import regex
 import sentencepiece
-from chatbridge_numpy.bpe import PRE_TOKENIZERS, words
+from chatbridge_numpy.bpe import words
+from chatbridge_numpy.pre_tokenizers import PRE_TOKENIZERS
 from chatbridge_numpy.tokenizer import GgufTokenizer
 
 from chatbridge.testing import LONG_RUNS, byte_pair_metadata, fixtures, growth, sentencepiece_metadata
