@@ -141,7 +141,8 @@ class ModelInfo:
     `context_length`: tokens per conversation, prompt and reply together. `max_batch`: rows that one step takes.
     `max_states`: how many states may exist at once (None: as memory allows). `fingerprint`: models with equal
     fingerprints compute equal states from equal tokens. `vocabulary`: tokenizers with equal ones give equal ids.
-    `eos`: every id that ends a reply. `bos`: the id that a prompt begins with, None if this model wants none.
+    `eos`: every id that ends a reply. `bos`: the id that stands for the beginning, None if this model has none;
+    `add_bos`: each prompt begins with it. Where it is not added, templates that write it by themselves still may.
     `specials`: control tokens by their text; `controls`: the ids of any others, as of a second one of the same text.
     `bidirectional_until`: the id of a control token (GLM's `<sop>`) that ends the part of a prompt which is read in
     both directions: each token there sees all of them, so this part and the token itself come in one row, and a state
@@ -160,6 +161,7 @@ class ModelInfo:
     vocabulary: str
     eos: tuple[int, ...]
     bos: int | None = None
+    add_bos: bool = True
     max_batch: int = 16
     max_states: int | None = None
     can_trim: bool = True

@@ -142,7 +142,8 @@ def test_the_processes_of_templates_that_were_used_last_are_kept(renderer: Jinja
     ("source", "written"),
     [
         ("a{% generation %}{{ x[0] }}{% endgeneration %}b", "a1b"),
-        ("{% for one in x %}{% generation %}{% if one == 3 %}{% break %}{% endif %}{{ one }}{% endgeneration %}{% endfor %}", "12"),
+        ("{% for i in x %}{% generation %}{{ i }}{% if i == 2 %}{% break %}{% endif %}{% endgeneration %}{% endfor %}",
+         "12"),
         ("{%- generation -%} {% set y = 1 %}{{ y }}{%- endgeneration -%} {{ y }}", "1"),
     ],
 )  # fmt: skip
