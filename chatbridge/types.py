@@ -174,6 +174,11 @@ class ModelInfo:
     details: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def added_bos(self) -> int | None:
+        """The id that each prompt begins with, whatever the template writes; None for none."""
+        return self.bos if self.add_bos else None
+
+    @property
     def control_ids(self) -> frozenset[int]:
         """The ids of all control tokens: no text becomes one, and no answer puts one into a prompt."""
         bos = () if self.bos is None else (self.bos,)

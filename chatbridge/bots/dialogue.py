@@ -352,6 +352,7 @@ class Dialogue(ConversationTree):
         except PromptTooLong as error:
             self._too_long = (target.asked.id, asked_of, str(error))
             raise
+        self.bot.services.note(template, backend.info, built.notes)
         if grown:  # less is left out than before, and people were told of that
             built = replace(built, newly_dropped=0, trim_moved=True)
         if built.newly_dropped:

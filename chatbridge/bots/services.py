@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -95,11 +95,19 @@ class Services:
     renderer: JinjaRenderer = field(default_factory=shared_renderer)
     """What runs the models' own chat templates."""
     _diagnosed: set[tuple[str, str]] = field(default_factory=set)
+    _noted: set[tuple[str, str, str]] = field(default_factory=set)
 
     @property
     def settings(self) -> Settings:
         """What bots.yaml says now."""
         return self.source.current
+
+    def note(self, template: Template, info: ModelInfo, notes: Iterable[str]) -> None:
+        """Log what a template does otherwise than it was asked to, once for each template and model."""
+        for text in notes:
+            if (key := (template.name, info.fingerprint, text)) not in self._noted:
+                self._noted.add(key)
+                log.warning("model %s, template %s: %s", info.name, template.name, text)
 
     async def look_over(self, template: Template, info: ModelInfo) -> None:
         """`diagnose`, off the event loop where a model's own template is rendered."""

@@ -111,7 +111,7 @@ class _Reader:
         if not top.get("models"):
             models = self._default_models()
         self._check_names(models, templates)
-        self._check_channels(models, defaults, bots)
+        self._check_channels(models, templates, defaults, bots)
         plain = ("store", "drain", "monitor", "template_seconds", "template_mib", "load_mib")
         own: dict[str, Any] = {key: top[key] for key in plain if key in top}
         checked = self._values.validated((), TopKeys, own) or TopKeys()
@@ -154,6 +154,7 @@ class _Reader:
             keys.hang_timeout,
             keys.memory_limit,
             keys.kept_states,
+            keys.template_options,
         )
 
     def _of_catalogue(self, at: KeyPath, entry: dict[str, Any]) -> dict[str, Any] | None:
@@ -295,16 +296,35 @@ class _Reader:
                 self._report_name(key_path, f"there is no {key_path[-1]} {name!r}{have}", names)
 
     def _check_channels(
-        self, models: Mapping[str, ModelSettings], defaults: ChannelSettings, bots: Mapping[str, BotSettings]
+        self,
+        models: Mapping[str, ModelSettings],
+        templates: Mapping[str, Template],
+        defaults: ChannelSettings,
+        bots: Mapping[str, BotSettings],
     ) -> None:
-        """Check that adapters that are named belong to the model that is used there, and aliases stand for commands."""
+        """Check that adapters and options belong to the model and template there, and aliases stand for commands."""
+        for name, model in models.items():
+            self._check_options(("models", name), model.template_options, model.template, templates)
         top = ChannelSettings(model=next(iter(models), "")).merged(defaults)
-        self._check_channel(("defaults",), defaults, top, models)
+        places: list[tuple[KeyPath, ChannelSettings, ChannelSettings]] = [(("defaults",), defaults, top)]
         for name, bot in bots.items():
             own = top.merged(bot.defaults)
-            self._check_channel(("bots", name, "defaults"), bot.defaults, own, models)
+            places.append((("bots", name, "defaults"), bot.defaults, own))
             for id, channel in bot.channels.items():
-                self._check_channel(("bots", name, "channels", id), channel, own.merged(channel), models)
+                places.append((("bots", name, "channels", id), channel, own.merged(channel)))
+        for at, written, merged in places:
+            self._check_channel(at, written, merged, models)
+            used = models.get(merged.model)
+            template = merged.template or (used.template if used else None)
+            self._check_options(at, written.template_options, template, templates)
+
+    def _check_options(
+        self, at: KeyPath, options: Mapping[str, Any], name: str | None, templates: Mapping[str, Template]
+    ) -> None:
+        """Check that a template with options is one that has variables: a Jinja template."""
+        if options and name in templates and templates[name].jinja is None:
+            message = f"the template {name!r} has no variables; only Jinja templates have, such as `template: model`"
+            self.document.report(self.document.at_key((*at, "template_options")), message)
 
     def _check_channel(
         self, at: KeyPath, written: ChannelSettings, merged: ChannelSettings, models: Mapping[str, ModelSettings]

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from chatbridge.errors import TemplateError
-from chatbridge.prompts.builtin import presets, suggest_preset
+from chatbridge.prompts.builtin import nearest_preset, presets, suggest_preset
 from chatbridge.prompts.guard import gaps_of, guard_of, unguarded
 from chatbridge.prompts.rendered import RenderedPrompt
 from chatbridge.prompts.rendering import render
@@ -43,7 +43,8 @@ class Finding:
 def diagnose(template: Template, info: ModelInfo, renderer: JinjaRenderer | None = None) -> list[Finding]:
     """Everything that is wrong between a template and a model; nothing where they fit. `renderer`: see `render`."""
     fits = suggest_preset(info)
-    remedy = f"set template: {fits}" if fits and fits != template.name else "choose or write a template that fits"
+    better = nearest_preset(info) if fits == template.name else fits
+    remedy = f"set template: {better}" if better else "choose or write a template that fits"
     try:
         rendered = render(template, SAMPLE, info=info, renderer=renderer)
     except TemplateError as error:
@@ -62,7 +63,7 @@ def _beginning(template: Template, info: ModelInfo, prompt: Prompt) -> Iterator[
     for first, second in pairwise(prompt):
         if first == second == Special("bos"):
             yield Finding("error", "a prompt has two BOS in a row", "leave {bos} out of `begin` or of `user`")
-    if info.bos is not None and prompt[:1] != (Special("bos"),) and _published(template) is None:
+    if info.added_bos is not None and prompt[:1] != (Special("bos"),) and _published(template) is None:
         yield Finding("warning", "prompts do not begin with the BOS that the model wants", 'set begin: "{bos}"')
 
 

@@ -116,15 +116,16 @@ class _Vocabulary:
     """The part of a ModelInfo that a template can see; unlike that, it can be a key."""
 
     bos: int | None
+    add_bos: bool
     eos: tuple[int, ...]
     specials: tuple[tuple[str, int], ...]
 
     @classmethod
     def of(cls, info: ModelInfo) -> _Vocabulary:
-        return cls(info.bos, info.eos, tuple(info.specials.items()))
+        return cls(info.bos, info.add_bos, info.eos, tuple(info.specials.items()))
 
     def info(self) -> ModelInfo:
-        return replace(_NO_MODEL, eos=self.eos, bos=self.bos, specials=dict(self.specials))
+        return replace(_NO_MODEL, eos=self.eos, bos=self.bos, add_bos=self.add_bos, specials=dict(self.specials))
 
 
 _Key = tuple[str, _Vocabulary, tuple[str, ...], str]
@@ -188,7 +189,7 @@ def _starts_line(segments: Sequence[Segment]) -> bool:
 def _one_bos(segments: Sequence[Segment], info: ModelInfo) -> Prompt:
     """The prompt with one BOS at its beginning, where the model adds one; else as many as the template writes."""
     prompt = tidied(segments)
-    if info.bos is None or not info.add_bos:
+    if info.added_bos is None:
         return prompt
     while prompt[:1] == (Special("bos"),):
         prompt = prompt[1:]

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from chatbridge.errors import TemplateError
 from chatbridge.prompts import formats
 from chatbridge.prompts.bodies import Body, BodyWriter
-from chatbridge.prompts.builtin import for_model
+from chatbridge.prompts.builtin import for_model, nearest_preset
 from chatbridge.prompts.confusables import LINE_END
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
 from chatbridge.prompts.guard import Guard, guard_of
 from chatbridge.prompts.rendered import RenderedPrompt, tidied
 from chatbridge.prompts.reply_ids import ReplyIds
 from chatbridge.prompts.segments import Segment, Special, Text
-from chatbridge.prompts.template import Template
+from chatbridge.prompts.template import OWN, Template
 from chatbridge.types import ModelInfo, Role, Turn
 
 if TYPE_CHECKING:
@@ -58,7 +58,14 @@ def render(
     if template.jinja is not None:
         from chatbridge.prompts.jinja import render_jinja
 
-        return render_jinja(template, system, spoken, info, variables or {}, continue_last, renderer, options, silent)
+        try:
+            return render_jinja(
+                template, system, spoken, info, variables or {}, continue_last, renderer, options, silent
+            )
+        except TemplateError as error:
+            if template.jinja != OWN or (near := nearest_preset(info)) is None:
+                raise
+            raise type(error)(f"{error}; `template: {near}` comes nearest to what it writes") from error
     if options:
         raise TemplateError(
             f"the template {template.name!r} has no variables for `template_options`; only Jinja templates have, such "

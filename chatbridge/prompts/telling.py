@@ -54,8 +54,6 @@ def check_options(options: Options, source: str, renderer: JinjaRenderer) -> Non
         return
     known = sorted(renderer.variables(source) - set(GIVEN))
     for name in options:
-        if name in GIVEN:
-            raise TemplateError(f"`template_options` has {name!r}, which is for chatbridge to give; take it out")
         if name not in known:
             have = did_you_mean(name, known) or f" (it has: {', '.join(known) or 'none'})"
             raise TemplateError(f"the chat template has no variable {name!r} for `template_options`{have}")

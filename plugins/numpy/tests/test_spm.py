@@ -204,12 +204,14 @@ def test_control_tokens_that_a_converter_marked_as_plain_stay_control(tokenizer_
     assert end not in tokenizer.encode("<|im_end|>", start=True)
 
 
-@pytest.mark.parametrize(("wanted", "bos"), [({}, 1), ({"add_bos_token": True}, 1), ({"add_bos_token": False}, None)])
-def test_bos_is_wanted_unless_the_file_says_no(
-    tokenizer_of: Make, words: Processor, wanted: dict[str, Any], bos: int | None
+@pytest.mark.parametrize(
+    ("wanted", "added"), [({}, True), ({"add_bos_token": True}, True), ({"add_bos_token": False}, False)]
+)
+def test_bos_is_added_unless_the_file_says_no(
+    tokenizer_of: Make, words: Processor, wanted: dict[str, Any], added: bool
 ) -> None:
     vocabulary = tokenizer_of(sentencepiece_metadata(words, **wanted)).vocabulary
-    assert vocabulary.bos == bos
+    assert (vocabulary.bos, vocabulary.add_bos) == (1, added)
     assert vocabulary.eos == (2,)
 
 

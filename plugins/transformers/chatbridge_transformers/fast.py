@@ -49,9 +49,9 @@ def read(text: str, path: Path, named: Mapping[str, str], *, add_bos: bool | Non
     begins = first.encode("", add_special_tokens=True).ids[:1]
     if add_bos is None:
         add_bos = bool(begins) and (bos is None or begins[0] == bos)
-        bos = begins[0] if add_bos else None
+        bos = begins[0] if add_bos else bos
     eos = vocabulary.get(named.get("eos_token", ""))
-    return kind, encode, Pieces(text_of, special, others, bos if add_bos else None, () if eos is None else (eos,))
+    return kind, encode, Pieces(text_of, special, others, bos, () if eos is None else (eos,), add_bos)
 
 
 def _without_prefix(written: dict[str, Any]) -> dict[str, Any]:
