@@ -92,7 +92,8 @@ def nearest_preset(info: ModelInfo) -> str | None:
         if preset.jinja or not tokens <= info.specials.keys() or not marks.isdisjoint(info.specials):
             continue
         system = set[str]().union(*_marks(preset.system_turn))
-        length = sum(map(len, tokens | marks | (system if all(mark in source for mark in system) else set())))
+        # Two that are equal but for the system text differ by that.
+        length = sum(map(len, tokens | marks)) + sum(len(mark) if mark in source else -1 for mark in system)
         if length > most and all(mark in source for mark in tokens | marks):
             best, most = name, length
     return best

@@ -229,3 +229,11 @@ def test_vocabularies_are_equal_only_where_they_cut_alike(
     )
     assert one == same
     assert len({one, other, spaceless}) == 3
+
+
+def test_of_several_chat_templates_the_default_one_is_used(tokenizer_of: Make, words: Processor) -> None:
+    key = "tokenizer.chat_template"
+    metadata = sentencepiece_metadata(words) | {f"{key}.tool_use": "{{ tools }}", f"{key}.chat": "{{ x }}"}
+    assert tokenizer_of(metadata).vocabulary.chat_template == "{{ x }}"
+    assert tokenizer_of(metadata | {key: "{{ d }}"}).vocabulary.chat_template == "{{ d }}"
+    assert tokenizer_of(sentencepiece_metadata(words)).vocabulary.chat_template is None
