@@ -322,7 +322,7 @@ class _Reader:
         self, at: KeyPath, options: Mapping[str, Any], name: str | None, templates: Mapping[str, Template]
     ) -> None:
         """Check that a template with options is one that has variables: a Jinja template."""
-        if options and name in templates and templates[name].jinja is None:
+        if options and (found := templates.get(name or "")) is not None and found.jinja is None:
             message = f"the template {name!r} has no variables; only Jinja templates have, such as `template: model`"
             self.document.report(self.document.at_key((*at, "template_options")), message)
 
