@@ -316,7 +316,7 @@ class Dialogue(ConversationTree):
     ) -> BuiltRequest | None:
         """The request for an answer, None where its question was deleted. Where its prompt begins is stored."""
         template = choose_template(self.bot.templates, settings, backend.info)
-        await self.bot.services.look_over(template, backend.info)
+        await self.bot.services.look_over(template, backend.info, settings.template_options)
         path, room = [target.asked], room_for(settings, backend.info)
         # What was left out for less room than there is now (another model, another context_length) may fit again.
         grown = conversation.trim is not None and conversation.trim_room is not None and room > conversation.trim_room

@@ -94,7 +94,7 @@ class Services:
     """Set whenever a chat brings something; who watches the program clears it, and sleeps until then."""
     renderer: JinjaRenderer = field(default_factory=shared_renderer)
     """What runs the models' own chat templates."""
-    _diagnosed: set[tuple[str, str]] = field(default_factory=set)
+    _diagnosed: set[tuple[str, str, str]] = field(default_factory=set)
     _noted: set[tuple[str, str, str]] = field(default_factory=set)
 
     @property
@@ -109,21 +109,21 @@ class Services:
                 self._noted.add(key)
                 log.warning("model %s, template %s: %s", info.name, template.name, text)
 
-    async def look_over(self, template: Template, info: ModelInfo) -> None:
+    async def look_over(self, template: Template, info: ModelInfo, options: Mapping[str, Any] | None = None) -> None:
         """`diagnose`, off the event loop where a model's own template is rendered."""
-        if (template.name, info.fingerprint) in self._diagnosed:
+        if (template.name, info.fingerprint, repr(options or {})) in self._diagnosed:
             return
         if template.jinja is None and not info.chat_template:
-            self.diagnose(template, info)
+            self.diagnose(template, info, options)
         else:
-            await self.renderer.off_loop(self.diagnose, template, info)
+            await self.renderer.off_loop(self.diagnose, template, info, options)
 
-    def diagnose(self, template: Template, info: ModelInfo) -> None:
-        """Log what is wrong between a template and a model, once for each pair."""
-        pair = (template.name, info.fingerprint)
-        if pair in self._diagnosed:
+    def diagnose(self, template: Template, info: ModelInfo, options: Mapping[str, Any] | None = None) -> None:
+        """Log what is wrong between a template with its options and a model, once for each of them."""
+        key = (template.name, info.fingerprint, repr(options or {}))
+        if key in self._diagnosed:
             return
-        self._diagnosed.add(pair)
-        for finding in diagnose(template, info, self.renderer):
+        self._diagnosed.add(key)
+        for finding in diagnose(template, info, self.renderer, options=options):
             level = logging.ERROR if finding.severity == "error" else logging.WARNING
             log.log(level, "model %s, template %s: %s; %s", info.name, template.name, finding.message, finding.remedy)

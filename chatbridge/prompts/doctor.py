@@ -5,10 +5,10 @@ Knows what models say about themselves, no tokenizer and no file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts.builtin import nearest_preset, presets, suggest_preset
@@ -40,13 +40,22 @@ class Finding:
     remedy: str
 
 
-def diagnose(template: Template, info: ModelInfo, renderer: JinjaRenderer | None = None) -> list[Finding]:
-    """Everything that is wrong between a template and a model; nothing where they fit. `renderer`: see `render`."""
+def diagnose(
+    template: Template,
+    info: ModelInfo,
+    renderer: JinjaRenderer | None = None,
+    *,
+    options: Mapping[str, Any] | None = None,
+) -> list[Finding]:
+    """Everything that is wrong between a template and a model; nothing where they fit.
+
+    `renderer`, `options`: see `render`.
+    """
     fits = suggest_preset(info)
     better = nearest_preset(info) if fits == template.name else fits
     remedy = f"set template: {better}" if better else "choose or write a template that fits"
     try:
-        rendered = render(template, SAMPLE, info=info, renderer=renderer)
+        rendered = render(template, SAMPLE, info=info, renderer=renderer, options=options)
     except TemplateError as error:
         return [Finding("error", f"the template {template.name!r} can't be used with {info.name!r}: {error}", remedy)]
     return [

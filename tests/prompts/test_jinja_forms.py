@@ -301,3 +301,6 @@ def test_a_variable_that_is_missing_can_be_given() -> None:
     with pytest.raises(TemplateError, match="without its variable 'functions'; give it by `template_options`"):
         rendered(source, HI)
     assert written(source, HI, options={"functions": " none "}) == "none<user>Hi"
+    model = presets()["model"]
+    assert [one.severity for one in diagnose(model, info(source))] == ["error"]
+    assert diagnose(model, info(source), options={"functions": "none"}) == []
