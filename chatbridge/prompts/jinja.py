@@ -8,7 +8,7 @@ between is the template's own text, see `jinja_chat`. The template itself runs i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise, product
@@ -19,7 +19,7 @@ from chatbridge.prompts.cache import ByteLru, weight
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
 from chatbridge.prompts.guard import Guard, guard_against
 from chatbridge.prompts.jinja_chat import Chat, Content, Message, Part, Shown, first_that_works, plans_for
-from chatbridge.prompts.jinja_probe import told_of
+from chatbridge.prompts.jinja_probe import Told, told_of
 from chatbridge.prompts.jinja_renderer import JinjaRenderer, TemplateLimitError, shared_renderer
 from chatbridge.prompts.rendered import RenderedPrompt, tidied
 from chatbridge.prompts.reply_ids import ReplyIds
@@ -28,8 +28,8 @@ from chatbridge.prompts.telling import Options, check_options
 from chatbridge.prompts.template import OWN, Template
 from chatbridge.types import ModelInfo, Role, Turn
 
-LONG_DEFAULT = 500
-"""Characters of a system text of the template's own from which on it is worth a word."""
+LONG_TEXT = 500
+"""Characters that a template says unasked from which on they are worth a word."""
 
 
 def render_jinja(
@@ -53,7 +53,7 @@ def render_jinja(
     shown = Shown.of(len(spoken), bodies.system_pieces(system))
     chat = Chat(source, info, renderer, told.form, options, _moment(variables), shown)
     plans = plans_for([role for role, _ in spoken], bool(system))
-    if silent and told.default_system:
+    if silent and told.can_omit:
         plans = [replace(plan, messages=(Message("system", ()), *plan.messages)) for plan in plans] + plans
     parts, note = first_that_works(chat, plans, generate=not continue_last)
     if continue_last:
@@ -77,12 +77,23 @@ def render_jinja(
                 written = write(body, line_start=start)
             segments += _stripped(written, part)
     notes = [note] if note else []
-    if not system and not silent and told.default_system >= LONG_DEFAULT:
-        notes.append(
-            f"no `system` is set, so the model's chat template writes a text of its own of {told.default_system:,} "
-            'characters; set one, or `system: ""` for none'
-        )
+    notes += _unasked(told, bool(system), silent)
     return RenderedPrompt(_one_bos(segments, info), template.stop, (*template.stop_tokens, *stop_tokens), tuple(notes))
+
+
+def _unasked(told: Told, given: bool, silent: bool) -> Iterator[str]:
+    """What the template says unasked, in words. `given`: there is a system text; `silent`: there is to be none."""
+    if not given and told.default >= LONG_TEXT and not (silent and told.can_omit):
+        remedy = 'set one, or `system: ""` for none' if told.can_omit else "set one; an empty one does not leave it out"
+        yield (
+            "there is no system text, so the model's chat template writes one of its own of "
+            f"{told.default:,} characters; {remedy}"
+        )
+    if told.always >= LONG_TEXT:
+        yield (
+            f"the model's chat template begins every prompt with {told.always:,} characters of its own; a "
+            "preset, set by `template:`, writes none"
+        )
 
 
 def _moment(variables: Mapping[str, str]) -> str:

@@ -102,7 +102,7 @@ async def test_what_a_template_does_unasked_is_logged_once(tmp_path: Path, caplo
             assert isinstance(reply, ReplyStream)
             assert "".join([chunk.text async for chunk in reply]) == "Yes?"
     told = [
-        record.getMessage() for record in caplog.records if "text of its own of 1,199 characters" in record.getMessage()
+        record.getMessage() for record in caplog.records if "one of its own of 1,199 characters" in record.getMessage()
     ]
     assert len(told) == 1
 

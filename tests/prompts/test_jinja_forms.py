@@ -233,12 +233,27 @@ def test_a_long_text_that_nobody_asked_for_is_told_and_can_be_left_out() -> None
     made = rendered(ADDS, HI)
     assert flat(made) == f"<sys>{DEFAULT}</sys><user>Hi"
     (note,) = made.notes
-    assert "writes a text of its own of 600 characters" in note
+    assert "writes one of its own of 600 characters" in note
     assert 'set one, or `system: ""` for none' in note
     empty = rendered(ADDS, system(""), HI)
     assert (flat(empty), empty.notes) == ("<sys></sys><user>Hi", ())
     assert rendered(ADDS, system("Be kind."), HI).notes == ()
     assert rendered(ADDS.replace(DEFAULT, "Hello."), HI).notes == (), "a short one is not worth a word"
+
+
+def test_a_text_that_can_t_be_left_out_is_told_as_such() -> None:
+    stubborn = ADDS.replace("messages[0].role == 'system'", "messages[0].role == 'system' and messages[0].content")
+    for turns in ((HI,), (system(""), HI)):
+        made = rendered(stubborn, *turns)
+        assert flat(made) == f"<sys>{DEFAULT}</sys><user>Hi"
+        assert "set one; an empty one does not leave it out" in made.notes[0]
+    assert rendered(stubborn, system("Be kind."), HI).notes == ()
+
+
+def test_a_long_text_before_every_prompt_is_told() -> None:
+    made = rendered(DEFAULT + TURNS, system("Be kind."), HI)
+    assert "begins every prompt with 614 characters of its own" in made.notes[0]
+    assert rendered(DEFAULT[:400] + TURNS, system("Be kind."), HI).notes == ()
 
 
 def test_no_system_text_writes_nothing_where_the_template_adds_nothing() -> None:
