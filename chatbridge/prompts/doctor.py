@@ -16,6 +16,7 @@ from chatbridge.prompts.guard import gaps_of, guard_of, unguarded
 from chatbridge.prompts.rendered import RenderedPrompt
 from chatbridge.prompts.rendering import render
 from chatbridge.prompts.segments import Prompt, Special, Text
+from chatbridge.prompts.telling import OptionsError
 from chatbridge.prompts.template import FORMATS, Template
 from chatbridge.types import ModelInfo, Turn
 
@@ -56,6 +57,8 @@ def diagnose(
     remedy = f"set template: {better}" if better else "choose or write a template that fits"
     try:
         rendered = render(template, SAMPLE, info=info, renderer=renderer, options=options)
+    except OptionsError as error:
+        return [Finding("error", str(error), "correct `template_options`")]
     except TemplateError as error:
         return [Finding("error", f"the template {template.name!r} can't be used with {info.name!r}: {error}", remedy)]
     return [

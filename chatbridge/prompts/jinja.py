@@ -1,8 +1,8 @@
 """Renders by a Jinja chat template, as models bring them, without letting it see what people wrote.
 
-The template gets a unique sentinel in the place of each content, and its output is cut at the sentinels. What lies
-between is the template's own text, see `jinja_chat`. The template itself runs in a limited process of its own, see
-`jinja_renderer`.
+The template gets a unique sentinel in the place of each content, but for a system text that the configuration wrote,
+and its output is cut at the sentinels. What lies between is the template's own text, see `jinja_chat`. The template
+itself runs in a limited process of its own, see `jinja_renderer`.
 """
 
 from __future__ import annotations

@@ -181,9 +181,8 @@ class Chat:
         return [self._control(part) if at % 2 else part for at, part in enumerate(split) if part]
 
     def _control(self, token: str) -> Special:
-        # Where one token both begins and ends, and none is added, what a template writes out is the end.
-        known = self.info.bos if self.info.add_bos or self.info.bos not in self.info.eos else None
-        bos = token == _BOS or (known is not None and self.info.specials.get(token) == known)
+        added = self.info.added_bos
+        bos = token == _BOS or (added is not None and self.info.specials.get(token) == added)
         return Special("bos" if bos else "eos" if token == _EOS else token)
 
 

@@ -20,6 +20,7 @@ from chatbridge.prompts.guard import Guard, guard_of
 from chatbridge.prompts.rendered import RenderedPrompt, tidied
 from chatbridge.prompts.reply_ids import ReplyIds
 from chatbridge.prompts.segments import Segment, Special, Text
+from chatbridge.prompts.telling import OptionsError
 from chatbridge.prompts.template import OWN, Template
 from chatbridge.types import ModelInfo, Role, Turn
 
@@ -63,11 +64,12 @@ def render(
                 template, system, spoken, info, variables or {}, continue_last, renderer, options, silent
             )
         except TemplateError as error:
-            if template.jinja != OWN or (near := nearest_preset(info)) is None:
+            wrong_options = isinstance(error, OptionsError)
+            if wrong_options or template.jinja != OWN or (near := nearest_preset(info)) is None:
                 raise
             raise type(error)(f"{error}; `template: {near}` comes nearest to what it writes") from error
     if options:
-        raise TemplateError(
+        raise OptionsError(
             f"the template {template.name!r} has no variables for `template_options`; only Jinja templates have, such "
             "as `template: model`"
         )

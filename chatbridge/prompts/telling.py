@@ -16,6 +16,11 @@ from chatbridge.suggest import did_you_mean
 if TYPE_CHECKING:
     from chatbridge.prompts.jinja_renderer import JinjaRenderer
 
+
+class OptionsError(TemplateError):
+    """The options are wrong, and the template may be right."""
+
+
 Options = Mapping[str, Any]
 """Values of a template's own variables, by their names; what JSON can say."""
 
@@ -49,11 +54,11 @@ FORMS = tuple(Form(parts, nothing) for parts in (False, True) for nothing in ("n
 
 
 def check_options(options: Options, source: str, renderer: JinjaRenderer) -> None:
-    """Raise TemplateError for an option that the template does not look up."""
+    """Raise OptionsError for an option that the template does not look up."""
     if not options:
         return
     known = sorted(renderer.variables(source) - set(GIVEN))
     for name in options:
         if name not in known:
             have = did_you_mean(name, known) or f" (it has: {', '.join(known) or 'none'})"
-            raise TemplateError(f"the chat template has no variable {name!r} for `template_options`{have}")
+            raise OptionsError(f"the chat template has no variable {name!r} for `template_options`{have}")

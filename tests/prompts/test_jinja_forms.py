@@ -85,7 +85,7 @@ def test_no_tools_are_said_as_the_template_can_take_it(use: str, shown: str) -> 
 
 def test_a_bos_that_is_not_added_is_there_where_the_template_writes_it() -> None:
     model = presets()["model"]
-    for source, token in (("{{ bos_token }}" + TURNS, "⟨bos⟩"), ("<s>" + TURNS, "⟨bos⟩"), (TURNS, "")):
+    for source, token in (("{{ bos_token }}" + TURNS, "⟨bos⟩"), ("<s>" + TURNS, "⟨<s>⟩"), (TURNS, "")):
         quiet = info(source, bos=1, add_bos=False)
         assert flat(render(model, [HI], info=quiet)) == f"{token}<user>Hi"
         assert flat(render(model, [HI], info=replace(quiet, add_bos=True))) == "⟨bos⟩<user>Hi"
@@ -130,6 +130,15 @@ def test_options_are_what_the_template_s_variables_are() -> None:
 def test_an_option_that_the_template_does_not_look_up_is_an_error(name: str, words: str) -> None:
     with pytest.raises(TemplateError, match=words):
         rendered(SWITCH, HI, options={name: 1})
+
+
+def test_a_wrong_option_is_no_fault_of_the_template() -> None:
+    source = "{{ '<|im_start|>' }}{{ effort }}{{ '<|im_end|>' }}" + TURNS
+    with pytest.raises(TemplateError, match=r"\(it has: effort\)$"):
+        rendered(source, HI, options={"zzz": 1})
+    for template in ("model", "chatml"):
+        (finding,) = diagnose(presets()[template], info(source), options={"zzz": 1})
+        assert (finding.severity, finding.remedy) == ("error", "correct `template_options`")
 
 
 def test_a_template_of_formats_has_no_options() -> None:

@@ -77,7 +77,8 @@ class LlamaTokenizer:
         """The id that stands for the beginning, if this model has one."""
         bos: int = lib.llama_vocab_bos(self._native)
         # Where the file names none, llama.cpp still has a number, which is any token.
-        return bos if (self.adds_begin or self._names_begin) and 0 <= bos < self.size else None
+        known = self.adds_begin or (self._names_begin and bos in self.controls)
+        return bos if known and 0 <= bos < self.size else None
 
     @property
     def adds_begin(self) -> bool:
