@@ -76,6 +76,9 @@ if TYPE_CHECKING:
     from chatbridge.hookspecs import hookimpl as hookimpl
     from chatbridge.model_files.arrays import StoredTensor as StoredTensor
     from chatbridge.model_files.arrays import Weights as Weights
+    from chatbridge.model_files.chat_templates import ChatTemplate as ChatTemplate
+    from chatbridge.model_files.chat_templates import chat_template_from as chat_template_from
+    from chatbridge.model_files.chat_templates import chat_template_of as chat_template_of
     from chatbridge.model_files.config_values import check_adapter_config as check_adapter_config
     from chatbridge.model_files.description import AdapterDescription as AdapterDescription
     from chatbridge.model_files.description import ModelDescription as ModelDescription
@@ -192,6 +195,7 @@ _HOME = {
     "plugins.frontend": ("FrontendType",),
     "hookspecs": ("hookimpl",),
     "model_files.config_values": ("check_adapter_config",),
+    "model_files.chat_templates": ("ChatTemplate", "chat_template_from", "chat_template_of"),
     "model_files.gguf": ("GgufHeader", "GgufStrings", "GgufTensor", "damaged_gguf"),
     "model_files.description": ("AdapterDescription", "ModelDescription", "Problem"),
     "model_files.inspect": ("inspect_model",),

@@ -141,7 +141,8 @@ class ModelInfo:
     `context_length`: tokens per conversation, prompt and reply together. `max_batch`: rows that one step takes.
     `max_states`: how many states may exist at once (None: as memory allows). `fingerprint`: models with equal
     fingerprints compute equal states from equal tokens. `vocabulary`: tokenizers with equal ones give equal ids.
-    `eos`: every id that ends a reply. `bos`: the id that a prompt begins with, None if this model wants none.
+    `eos`: every id that ends a reply. `bos`: the id that stands for the beginning, None if this model has none;
+    `add_bos`: each prompt begins with it. Where it is not added, templates that write it by themselves still may.
     `specials`: control tokens by their text; `controls`: the ids of any others, as of a second one of the same text.
     `lstrip`, `rstrip`: ids of control tokens that take in the blanks before and behind them, as an `AddedToken` of
     Hugging Face's tokenizers may: Phi-3's `<|user|>` and the line end behind it are one token.
@@ -162,6 +163,7 @@ class ModelInfo:
     vocabulary: str
     eos: tuple[int, ...]
     bos: int | None = None
+    add_bos: bool = True
     max_batch: int = 16
     max_states: int | None = None
     can_trim: bool = True
@@ -174,6 +176,11 @@ class ModelInfo:
     chat_template: str | None = None
     sampling: Sampling | None = None
     details: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def added_bos(self) -> int | None:
+        """The id that each prompt begins with, whatever the template writes; None for none."""
+        return self.bos if self.add_bos else None
 
     @property
     def control_ids(self) -> frozenset[int]:

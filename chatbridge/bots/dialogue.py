@@ -320,7 +320,7 @@ class Dialogue(ConversationTree):
     ) -> BuiltRequest | None:
         """The request for an answer, None where its question was deleted. Where its prompt begins is stored."""
         template = choose_template(self.bot.templates, settings, backend.info)
-        await self.bot.services.look_over(template, backend.info)
+        await self.bot.services.look_over(template, backend.info, settings.template_options)
         path, room = [target.asked], room_for(settings, backend.info)
         # What was left out for less room than there is now (another model, another context_length) may fit again.
         grown = conversation.trim is not None and conversation.trim_room is not None and room > conversation.trim_room
@@ -356,6 +356,7 @@ class Dialogue(ConversationTree):
         except PromptTooLong as error:
             self._too_long = (target.asked.id, asked_of, str(error))
             raise
+        self.bot.services.note(template, backend.info, built.notes)
         if grown:  # less is left out than before, and people were told of that
             built = replace(built, newly_dropped=0, trim_moved=True)
         if built.newly_dropped:

@@ -54,7 +54,8 @@ class BuiltRequest:
 
     `before`: the text of an unfinished answer that the reply goes on with, where its ids can't be used. `trim`: the
     node that prompts begin at from now on, None for the conversation's first; `trim_moved`: it was another before.
-    `clean_up`: what is put right in the answer, see `Template`.
+    `clean_up`: what is put right in the answer, see `Template`. `notes`: what the template could not say as it was
+    asked to, or says unasked, for the log.
     """
 
     request: Request
@@ -64,6 +65,7 @@ class BuiltRequest:
     trim: int | None = None
     trim_moved: bool = False
     clean_up: str = ""
+    notes: tuple[str, ...] = ()
 
     def notices(self, language: str) -> list[str]:
         """What the person should be told before the answer."""
@@ -96,7 +98,7 @@ async def build_request(
     system = _system(settings, trusted=system_trusted)
     renderer = renderer or shared_renderer()
     apart = template.jinja is not None  # such a template may take its time
-    guard = partial(guard_for, template, info, renderer)
+    guard = partial(guard_for, template, info, renderer, settings.template_options)
     resume: tuple[int, ...] = ()
     before = ""
     if target.unfinished is not None:
@@ -113,7 +115,9 @@ async def build_request(
             variables=_variables(start, channel, bot),
             continue_last=bool(before),
             renderer=renderer,
+            options=settings.template_options,
         )
+        notes[:] = made.notes
         return Request(
             made.prompt,
             turns=tuple(turns),
@@ -125,6 +129,7 @@ async def build_request(
         )
 
     request: Request | None = None
+    notes: list[str] = []
     room = room_for(settings, info)
 
     async def count(turns: list[Turn]) -> int:
@@ -162,6 +167,7 @@ async def build_request(
         trim=ids[start] if start else None,
         trim_moved=start != trimmed,
         clean_up=template.clean_up,
+        notes=tuple(notes),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -94,28 +94,36 @@ class Services:
     """Set whenever a chat brings something; who watches the program clears it, and sleeps until then."""
     renderer: JinjaRenderer = field(default_factory=shared_renderer)
     """What runs the models' own chat templates."""
-    _diagnosed: set[tuple[str, str]] = field(default_factory=set)
+    _diagnosed: set[tuple[str, str, str]] = field(default_factory=set)
+    _noted: set[tuple[str, str, str]] = field(default_factory=set)
 
     @property
     def settings(self) -> Settings:
         """What bots.yaml says now."""
         return self.source.current
 
-    async def look_over(self, template: Template, info: ModelInfo) -> None:
+    def note(self, template: Template, info: ModelInfo, notes: Iterable[str]) -> None:
+        """Log what a template does otherwise than it was asked to, once for each template and model."""
+        for text in notes:
+            if (key := (template.name, info.fingerprint, text)) not in self._noted:
+                self._noted.add(key)
+                log.warning("model %s, template %s: %s", info.name, template.name, text)
+
+    async def look_over(self, template: Template, info: ModelInfo, options: Mapping[str, Any] | None = None) -> None:
         """`diagnose`, off the event loop where a model's own template is rendered."""
-        if (template.name, info.fingerprint) in self._diagnosed:
+        if (template.name, info.fingerprint, repr(options or {})) in self._diagnosed:
             return
         if template.jinja is None and not info.chat_template:
-            self.diagnose(template, info)
+            self.diagnose(template, info, options)
         else:
-            await self.renderer.off_loop(self.diagnose, template, info)
+            await self.renderer.off_loop(self.diagnose, template, info, options)
 
-    def diagnose(self, template: Template, info: ModelInfo) -> None:
-        """Log what is wrong between a template and a model, once for each pair."""
-        pair = (template.name, info.fingerprint)
-        if pair in self._diagnosed:
+    def diagnose(self, template: Template, info: ModelInfo, options: Mapping[str, Any] | None = None) -> None:
+        """Log what is wrong between a template with its options and a model, once for each of them."""
+        key = (template.name, info.fingerprint, repr(options or {}))
+        if key in self._diagnosed:
             return
-        self._diagnosed.add(pair)
-        for finding in diagnose(template, info, self.renderer):
+        self._diagnosed.add(key)
+        for finding in diagnose(template, info, self.renderer, options=options):
             level = logging.ERROR if finding.severity == "error" else logging.WARNING
             log.log(level, "model %s, template %s: %s; %s", info.name, template.name, finding.message, finding.remedy)

@@ -190,7 +190,7 @@ def _template(info: ModelInfo) -> str:
     from chatbridge.prompts.builtin import suggest_preset
 
     found = suggest_preset(info)
-    return f"{'its own' if info.chat_template else 'none of its own'}; fitting preset: {found or 'none known'}"
+    return f"{'its own' if found == 'model' else 'none of its own'}; fitting preset: {found or 'none known'}"
 
 
 def _disk(settings: Settings) -> Iterator[Check]:

@@ -17,6 +17,7 @@ from chatbridge.config.settings import (
     Keep,
     Quota,
     Strangers,
+    TemplateOptions,
 )
 from chatbridge.prompts.template import Template
 from chatbridge.sampling import Sampling
@@ -52,6 +53,7 @@ class ModelKeys(BaseModel):
         Field(description="A name of `chatbridge model list`, in place of `backend` and `path`, once it was fetched."),
     ] = None
     template: Annotated[str | None, Field(description="The template for this model, unless a channel sets one.")] = None
+    template_options: TemplateOptions = {}
     sampling: Annotated[Sampling, Field(description="How its answers are sampled, below a channel's.")] = Sampling()
     max_batch: Annotated[
         int | None, Field(ge=1, le=4096, description="Answers at a time; as many as the backend can unless set.")

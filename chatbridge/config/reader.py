@@ -17,6 +17,7 @@ from chatbridge.config.diagnostics import no_key
 from chatbridge.config.files import read_file
 from chatbridge.config.keys import BotKeys, ModelKeys, TopKeys
 from chatbridge.config.nodes import Document, KeyPath, SourceLocation, parse
+from chatbridge.config.references import References, mapping_at, one_of, report_name
 from chatbridge.config.secrets import shared_secrets
 from chatbridge.config.settings import (
     Access,
@@ -124,8 +125,7 @@ class _Reader:
         for key_path, message in shared_secrets(bots):
             if key_path not in self.document.failed:
                 self.document.report(self.document.at(key_path), message)
-        self._check_names(models, templates)
-        self._check_channels(models, defaults, bots)
+        References(self.document, self._plugins, models, templates).check(defaults, bots)
         plain = ("store", "drain", "monitor", "template_seconds", "template_mib", "load_mib")
         own: dict[str, Any] = {key: top[key] for key in plain if key in top}
         checked = self._values.validated((), TopKeys, own) or TopKeys()
@@ -170,6 +170,7 @@ class _Reader:
             keys.memory_limit,
             keys.kept_states,
             keys.idle_minutes,
+            template_options=keys.template_options,
         )
 
     def _of_catalogue(self, at: KeyPath, entry: dict[str, Any]) -> dict[str, Any] | None:
@@ -184,7 +185,7 @@ class _Reader:
             return None
         if found is None:
             message = f"there is no model {name!r} in the catalogue{did_you_mean(str(name), catalogue())}"
-            self._report_name(key_path, message, catalogue())
+            report_name(self.document, key_path, message, catalogue())
         elif "path" in entry:
             message = "`catalogue` is given, too; keep one of `catalogue` and `path`"
             self.document.report(self.document.at_key((*at, "path")), message)
@@ -249,7 +250,7 @@ class _Reader:
 
     def _templates(self, top: dict[str, Any]) -> dict[str, Template]:
         written = dict(self._entries("templates", top, self._template))
-        failed = self._raw("templates").keys() - written.keys()
+        failed = mapping_at(self.document, "templates").keys() - written.keys()
         presets = self._plugins.templates
         resolved: dict[str, Template] = {}
 
@@ -261,7 +262,7 @@ class _Reader:
             if base in above and not (base == name and name in presets):
                 way = " > ".join((*above[above.index(base) :], base))
                 key_path = ("templates", name, "extends")
-                self._report_name(key_path, f"template {name!r} extends itself: {way}", presets)
+                report_name(self.document, key_path, f"template {name!r} extends itself: {way}", presets)
                 failed.add(name)
                 return
             if base in written and base not in (name, *resolved, *failed):
@@ -283,7 +284,7 @@ class _Reader:
             others = sorted(known.keys() - {name})
             have = did_you_mean(template.extends, others) or f" (known: {', '.join(others)})"
             message = f"there is no template {template.extends!r}{have}"
-            self._report_name(("templates", name, "extends"), message, others)
+            report_name(self.document, ("templates", name, "extends"), message, others)
             return None
         try:
             made = resolve(name, template, known)
@@ -299,63 +300,7 @@ class _Reader:
         self._keys(at, entry, known)
         return self._values.validated(at, Template, {key: entry[key] for key in entry if key in known})
 
-    # --- what refers to something else -------------------------------------------------------------------------
-
-    def _check_names(self, models: Mapping[str, Any], templates: Mapping[str, Any]) -> None:
-        """Check that each model and template that is named anywhere exists."""
-        known = {"model": {**self._raw("models"), **models}, "template": {**self._raw("templates"), **templates}}
-        for key_path in self._key_paths_of_names():
-            name, names = self._raw(*key_path[:-1]).get(key_path[-1]), known[str(key_path[-1])]
-            if isinstance(name, str) and name not in names and key_path not in self.document.failed:
-                have = did_you_mean(name, names) or f" (known: {', '.join(sorted(names))})"
-                self._report_name(key_path, f"there is no {key_path[-1]} {name!r}{have}", names)
-
-    def _check_channels(
-        self, models: Mapping[str, ModelSettings], defaults: ChannelSettings, bots: Mapping[str, BotSettings]
-    ) -> None:
-        """Check that adapters that are named belong to the model that is used there, and aliases stand for commands."""
-        top = ChannelSettings(model=next(iter(models), "")).merged(defaults)
-        self._check_channel(("defaults",), defaults, top, models)
-        for name, bot in bots.items():
-            own = top.merged(bot.defaults)
-            self._check_channel(("bots", name, "defaults"), bot.defaults, own, models)
-            for id, channel in bot.channels.items():
-                self._check_channel(("bots", name, "channels", id), channel, own.merged(channel), models)
-
-    def _check_channel(
-        self, at: KeyPath, written: ChannelSettings, merged: ChannelSettings, models: Mapping[str, ModelSettings]
-    ) -> None:
-        commands = self._plugins.chat_commands
-        for alias, command in written.aliases.items():
-            name = command[1:].partition(" ")[0].lower()
-            if name not in commands:
-                message = f"there is no command {name!r}{did_you_mean(name, commands)}"
-                self._report_name((*at, "aliases", alias), message, commands)
-        model = models.get(merged.model)
-        if written.adapter is None or model is None:
-            return
-        known = model.adapters
-        if written.adapter not in known:
-            message = f"the model {model.name!r} has no adapter {written.adapter!r}"
-            have = did_you_mean(written.adapter, known) or f" (it has: {', '.join(sorted(known)) or 'none'})"
-            self._report_name((*at, "adapter"), message + have, known)
-
-    def _key_paths_of_names(self) -> Iterator[tuple[str, ...]]:
-        for name in self._raw("models"):
-            yield ("models", name, "template")
-        settings: list[tuple[str, ...]] = [("defaults",)]
-        for bot in self._raw("bots"):
-            settings.append(("bots", bot, "defaults"))
-            settings += [("bots", bot, "channels", id) for id in self._raw("bots", bot, "channels")]
-        for at in settings:
-            yield (*at, "model")
-            yield (*at, "template")
-
-    def _raw(self, *key_path: str | int) -> dict[str, Any]:
-        value = self.document.value
-        for key in key_path:
-            value = value.get(key) if isinstance(value, dict) else None
-        return value if isinstance(value, dict) else {}
+    # --- plugins and people ---------------------------------------------------------------------------------------
 
     def _plugin(self, at: KeyPath, entry: dict[str, Any], kind: str, known: Mapping[str, K], require: Any) -> K | None:
         name, key_path = entry.get(kind), (*at, kind)
@@ -364,24 +309,19 @@ class _Reader:
                 found: K = require(name)
                 return found
             except PluginError as error:
-                self._report_name(key_path, str(error), known)
+                report_name(self.document, key_path, str(error), known)
         elif key_path not in self.document.failed:
             location = self.document.at(key_path) if kind in entry else self.document.at_key(at)
-            self.document.report(location, _one_of(kind, known))
+            self.document.report(location, one_of(kind, known))
         return None
 
-    def _report_name(self, key_path: KeyPath, message: str, known: Iterable[str]) -> None:
-        """Report a wrong name. `message` repeats it, and so is left out where a variable, maybe a secret, gave it."""
-        secret = key_path in self.document.substituted
-        self.document.report(self.document.at(key_path), _one_of(str(key_path[-1]), known) if secret else message)
-
     def _check_ids(self, frontend: FrontendType, at: KeyPath) -> None:
-        for id in self._raw(*at, "channels"):
+        for id in mapping_at(self.document, *at, "channels"):
             if wrong := frontend.check_id(id):
                 location = self.document.at_key((*at, "channels", id))
                 self.document.report(location, f"{id!r} is no id of {frontend.name}: {wrong}")
         for kind in ("allow", "deny", "admins"):
-            for key, ids in self._raw(*at, kind).items():
+            for key, ids in mapping_at(self.document, *at, kind).items():
                 for n, id in enumerate(ids if isinstance(ids, list) else ()):
                     key_path = (*at, kind, key, n)
                     text = str(id).lower() if isinstance(id, bool) else str(id)
@@ -399,7 +339,7 @@ class _Reader:
             message = "`pairing` needs `admins`: else nobody could let anybody in"
             self.document.report(self.document.at_key((*at, "pairing")), message)
         known = self._plugins.chat_commands
-        for n, name in enumerate(self._raw(*at)["admin_commands"] if keys.admin_commands else ()):
+        for n, name in enumerate(mapping_at(self.document, *at)["admin_commands"] if keys.admin_commands else ()):
             key_path = (*at, "admin_commands", n)
             if name not in known:
                 secret = key_path in self.document.substituted
@@ -455,7 +395,3 @@ def _states_folder(model: ModelSettings, store: Path) -> Path | None:
     if own is False:
         return None
     return own if isinstance(own, Path) else store.parent / IDLE_STATES
-
-
-def _one_of(key: str, known: Iterable[str]) -> str:
-    return f"`{key}` has to name one of: {', '.join(sorted(known)) or 'none is there'}"

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
 from chatbridge.config.bounds import HANG_TIMEOUT, KEPT_STATES
 from chatbridge.config.pattern import Pattern
 from chatbridge.prompts.jinja_renderer import JinjaLimits
+from chatbridge.prompts.telling import GIVEN
 from chatbridge.prompts.template import Template
 from chatbridge.sampling import Sampling
 from chatbridge.types import Author, Channel
@@ -35,6 +36,19 @@ MAX_NAME = 200
 
 MAX_SYSTEM = 100_000
 """Characters that a system text may have: more than any model that runs here reads."""
+
+
+def _options(options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if given := sorted(options.keys() & set(GIVEN)):
+        raise ValueError(f"{given[0]!r} is given to the template by chatbridge itself; take it out")
+    return options
+
+
+TemplateOptions = Annotated[
+    dict[str, JsonValue],
+    AfterValidator(_options),
+    Field(description="Values of the chat template's own variables, by name, as `enable_thinking: false`."),
+]
 
 
 def _pattern(pattern: str | None) -> str | None:
@@ -63,12 +77,14 @@ class ChannelSettings(BaseModel):
         str | None,
         Field(max_length=MAX_NAME, description="A preset or a name under `templates`; the model's own unless set."),
     ] = None
+    template_options: TemplateOptions = {}
     adapter: Annotated[
         str | None,
         Field(max_length=MAX_NAME, description="A name under the model's `adapters`; the model as it is unless set."),
     ] = None
     system: Annotated[
-        str | None, Field(max_length=MAX_SYSTEM, description="The system text; the template's own unless set.")
+        str | None,
+        Field(max_length=MAX_SYSTEM, description='The system text; the template\'s own unless set, and "" for none.'),
     ] = None
     sampling: Annotated[Sampling, Field(description="How answers are sampled.")] = Sampling()
     reply_to: Annotated[
@@ -138,7 +154,7 @@ class ChannelSettings(BaseModel):
         """These settings with what `over` sets explicitly on top.
 
         Where `over` names another model and no template or adapter, these are that model's own: what was chosen for the
-        model before would not fit.
+        model before would not fit. So it is with `template_options`, where it names another model or template.
         """
         changes = {name: getattr(over, name) for name in over.model_fields_set}
         if "sampling" in changes:
@@ -146,6 +162,11 @@ class ChannelSettings(BaseModel):
         if changes.get("model", self.model) != self.model:
             changes.setdefault("template", None)
             changes.setdefault("adapter", None)
+            changes.setdefault("template_options", {})
+        elif changes.get("template", self.template) != self.template:
+            changes.setdefault("template_options", {})
+        elif "template_options" in changes:
+            changes["template_options"] = {**self.template_options, **over.template_options}
         return self.model_copy(update=changes)
 
 
@@ -294,6 +315,7 @@ class ModelSettings:
     kept_states: int = KEPT_STATES
     idle_minutes: int = 0
     states_folder: Path | None = None
+    template_options: Mapping[str, JsonValue] = field(default_factory=dict, repr=False)
 
     @property
     def adapters(self) -> frozenset[str]:
@@ -392,9 +414,11 @@ class Settings:
             result = result.merged(level)
         if (model := self.models.get(result.model)) is None:
             return result
+        own_options = model.template_options if result.template in (None, model.template) else {}
         return result.model_copy(
             update={
                 "template": result.template or model.template,
+                "template_options": {**own_options, **result.template_options},
                 "sampling": model.sampling.merged(result.sampling),
             }
         )

@@ -13,6 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chatbridge.model_files.chat_templates import chat_template_of
 from chatbridge.model_files.description import disagreement
 from chatbridge.model_files.drafts import AGAIN, Draft
 from chatbridge.model_files.families import LLAMA_ROWS
@@ -226,7 +227,7 @@ def _vocabulary(draft: Draft, headers: list[GgufHeader]) -> None:
     if rows and tokens.count > rows:
         told = disagreement("vocabulary", ("the tokenizer", tokens.count), ("the weights", rows))
         draft.say("error", told, "convert it again, with the tokenizer of these weights")
-    draft.template = _word(metadata, "tokenizer.chat_template")
+    draft.template = chat_template_of(metadata).source
     draft.facts["chat_template"] = bool(draft.template)
     kinds: Any = metadata.get("tokenizer.ggml.token_type")
     if getattr(kinds, "ndim", 0) == 1 and len(kinds) == tokens.count:

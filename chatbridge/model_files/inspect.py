@@ -56,6 +56,8 @@ def inspect_model(path: Path, others: Mapping[str, Collection[str]] | None = Non
     backends = backends_for(found, others or {})
     if not backends and found.layout in REMEDIES:
         draft.say("warning", *REMEDIES[found.layout])
+    if _named(draft):
+        draft.facts["chat_template"] = False  # a name of one is none
     preset, source = _preset(found, draft)
     found = replace(draft.done(), preset=preset, preset_source=source, backends=backends)
     if found.sound and found.backends:
@@ -178,7 +180,7 @@ def _preset(found: ModelDescription, draft: Draft) -> tuple[str, str]:
     if found.layout in ("", "xor", "ptuning"):
         return "", ""
     for name, where in _noted(draft):
-        if name == "model" and draft.template:
+        if name == "model" and draft.facts.get("chat_template"):
             return name, OWN
         if name in presets() and name != "model":
             return name, f"as {where} says"
@@ -199,6 +201,13 @@ def _preset(found: ModelDescription, draft: Draft) -> tuple[str, str]:
     )
     fits = suggest_preset(info) or suggest_preset(replace(info, name=" ".join(draft.aliases)[:500])) or ""
     return fits, OWN if fits == "model" else GUESSED if fits else ""
+
+
+def _named(draft: Draft) -> bool:
+    """Whether there is only a name where a chat template should be, as `rwkv-world`."""
+    from chatbridge.prompts.builtin import named_preset
+
+    return bool(draft.template) and named_preset(draft.template) is not None
 
 
 def _noted(draft: Draft) -> list[tuple[str, str]]:

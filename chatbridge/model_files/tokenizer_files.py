@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from chatbridge.errors import ModelLoadError
+from chatbridge.model_files.chat_templates import chat_template_from
 from chatbridge.model_files.kinds import refuse_stand_ins
 from chatbridge.model_files.reading import read_json_object
 from chatbridge.model_files.sentencepiece_files import count_pieces
@@ -49,14 +50,9 @@ def chat_template_in(folder: Path) -> str:
             raw = file.read(MAX_TEMPLATE + 1)
         return _template(beside, raw.decode("utf-8", "surrogateescape"))
     for name in ("tokenizer_config.json", "chat_template.json"):
-        if (folder / name).is_file():
-            value = read_json_object(folder / name).get("chat_template")
-            if isinstance(value, list):  # several by name
-                named = {one.get("name"): one.get("template") for one in value if isinstance(one, dict)
-                         and isinstance(one.get("name"), str)}  # fmt: skip
-                value = named.get("default")
-            if isinstance(value, str) and value:
-                return _template(folder / name, value)
+        told = read_json_object(folder / name) if (folder / name).is_file() else {}
+        if found := chat_template_from(told.get("chat_template")).source:
+            return _template(folder / name, found)
     return ""
 
 

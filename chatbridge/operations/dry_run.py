@@ -55,7 +55,7 @@ def _channel_line(settings: Settings, channel: ChannelSettings, infos: dict[str,
         template = choose_template(settings.templates, channel, info)
     except ChatbridgeError as error:
         return f"model {channel.model}: FAILS: {error}"
-    findings = [f"{one.severity}: {one.message}" for one in diagnose(template, info)]
+    findings = [f"{one.severity}: {one.message}" for one in diagnose(template, info, options=channel.template_options)]
     line = f"model {channel.model}, template {template.name}, answers {_answered_messages(channel)}"
     return "; ".join([line, *findings])
 

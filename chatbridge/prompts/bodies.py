@@ -85,6 +85,10 @@ class BodyWriter:
 
     def system(self, turns: Iterable[Turn], *, line_start: bool) -> list[Segment]:
         """The system text. Variables in trusted text are filled in, and their values guarded: people chose them."""
+        return [*guarded(self.system_pieces(turns), self.guard, line_start=line_start)]
+
+    def system_pieces(self, turns: Iterable[Turn]) -> list[Text]:
+        """The system text before the guard has seen it: trusted text has the origin "template"."""
         pieces: list[Text] = []
         for turn in turns:
             if pieces:
@@ -93,7 +97,7 @@ class BodyWriter:
                 pieces.extend(self._filled(turn.text))
             else:
                 pieces.append(Text(self.tidy(clean(turn.text)), "person"))
-        return [*guarded(pieces, self.guard, line_start=line_start)]
+        return pieces
 
     def tidy(self, text: str) -> str:
         """`text` with blanks and empty lines as the template's `blanks` says."""

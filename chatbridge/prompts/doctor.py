@@ -5,17 +5,18 @@ Knows what models say about themselves, no tokenizer and no file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from chatbridge.errors import TemplateError
-from chatbridge.prompts.builtin import presets, suggest_preset
+from chatbridge.prompts.builtin import nearest_preset, presets, suggest_preset
 from chatbridge.prompts.guard import gaps_of, guard_of, unguarded
 from chatbridge.prompts.rendered import RenderedPrompt
 from chatbridge.prompts.rendering import render
 from chatbridge.prompts.segments import Prompt, Special, Text
+from chatbridge.prompts.telling import OptionsError
 from chatbridge.prompts.template import FORMATS, Template
 from chatbridge.types import ModelInfo, Turn
 
@@ -40,12 +41,24 @@ class Finding:
     remedy: str
 
 
-def diagnose(template: Template, info: ModelInfo, renderer: JinjaRenderer | None = None) -> list[Finding]:
-    """Everything that is wrong between a template and a model; nothing where they fit. `renderer`: see `render`."""
+def diagnose(
+    template: Template,
+    info: ModelInfo,
+    renderer: JinjaRenderer | None = None,
+    *,
+    options: Mapping[str, Any] | None = None,
+) -> list[Finding]:
+    """Everything that is wrong between a template and a model; nothing where they fit.
+
+    `renderer`, `options`: see `render`.
+    """
     fits = suggest_preset(info)
-    remedy = f"set template: {fits}" if fits and fits != template.name else "choose or write a template that fits"
+    better = nearest_preset(info) if fits == template.name else fits
+    remedy = f"set template: {better}" if better else "choose or write a template that fits"
     try:
-        rendered = render(template, SAMPLE, info=info, renderer=renderer)
+        rendered = render(template, SAMPLE, info=info, renderer=renderer, options=options)
+    except OptionsError as error:
+        return [Finding("error", str(error), "correct `template_options`")]
     except TemplateError as error:
         return [Finding("error", f"the template {template.name!r} can't be used with {info.name!r}: {error}", remedy)]
     return [
@@ -62,7 +75,7 @@ def _beginning(template: Template, info: ModelInfo, prompt: Prompt) -> Iterator[
     for first, second in pairwise(prompt):
         if first == second == Special("bos"):
             yield Finding("error", "a prompt has two BOS in a row", "leave {bos} out of `begin` or of `user`")
-    if info.bos is not None and prompt[:1] != (Special("bos"),) and _published(template) is None:
+    if info.added_bos is not None and prompt[:1] != (Special("bos"),) and _published(template) is None:
         yield Finding("warning", "prompts do not begin with the BOS that the model wants", 'set begin: "{bos}"')
 
 

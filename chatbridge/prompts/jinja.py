@@ -1,116 +1,35 @@
 """Renders by a Jinja chat template, as models bring them, without letting it see what people wrote.
 
-The template gets a unique sentinel in the place of each content, and its output is cut at the sentinels. What lies
-between is the template's own text, in which the model's control tokens are looked for. The template itself runs in
-a limited process of its own, see `jinja_renderer`.
+The template gets a unique sentinel in the place of each content, but for a system text that the configuration wrote,
+and its output is cut at the sentinels. What lies between is the template's own text, see `jinja_chat`. The template
+itself runs in a limited process of its own, see `jinja_renderer`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import pairwise, product
 
 from chatbridge.errors import TemplateError
-from chatbridge.prompts.bodies import Body, BodyWriter
+from chatbridge.prompts.bodies import Body, BodyWriter, guarded
 from chatbridge.prompts.cache import ByteLru, weight
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
 from chatbridge.prompts.guard import Guard, guard_against
+from chatbridge.prompts.jinja_chat import Chat, Content, Message, Part, Shown, first_that_works, plans_for
+from chatbridge.prompts.jinja_probe import Told, told_of
 from chatbridge.prompts.jinja_renderer import JinjaRenderer, TemplateLimitError, shared_renderer
 from chatbridge.prompts.rendered import RenderedPrompt, tidied
 from chatbridge.prompts.reply_ids import ReplyIds
 from chatbridge.prompts.segments import Prompt, Segment, Special, Text
+from chatbridge.prompts.telling import Options, check_options
 from chatbridge.prompts.template import OWN, Template
 from chatbridge.types import ModelInfo, Role, Turn
 
-# Private-use characters have no upper case; the blanks around tell whether the template strips its contents; and
-# the backslash does not survive quoting as JSON, whose quotes a person could otherwise close.
-_SENTINEL = "\u2003\ue000{}\\\ue001\u2003"
-_SENTINELS = re.compile("(\u2003?)\ue000([\ue100-\uf8ff]+)\\\\\ue001(\u2003?)")
-_BOS, _EOS = "\ue002", "\ue003"
-_JOINT = "\n"
-
-
-@dataclass(frozen=True, slots=True)
-class _Message:
-    """One entry for the template: its role, and which contents it is made of."""
-
-    role: Role
-    contents: tuple[int, ...]
-
-    def __or__(self, other: _Message) -> _Message:
-        return _Message(other.role, (*self.contents, *other.contents))
-
-
-@dataclass(frozen=True, slots=True)
-class _Content:
-    """A sentinel found in the output: which content goes there, and whether the template strips it left or right."""
-
-    index: int
-    lstrip: bool
-    rstrip: bool
-
-
-_Part = str | Special | _Content
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """Messages that tell the template of the conversation. `note`: what is other than asked for, in words."""
-
-    messages: tuple[_Message, ...]
-    note: str = ""
-
-
-@dataclass(slots=True)
-class _Chat:
-    """A chat template, for one model."""
-
-    source: str
-    info: ModelInfo
-    renderer: JinjaRenderer
-
-    def write(self, messages: Sequence[_Message], *, generate: bool) -> list[_Part]:
-        """The pieces of the prompt. Raises TemplateError unless every content is there exactly once."""
-        told = [{"role": entry.role, "content": _JOINT.join(map(_sentinel, entry.contents))} for entry in messages]
-        values = {
-            "messages": told,
-            "add_generation_prompt": generate,
-            "bos_token": _BOS if self.info.bos is not None else "",
-            "eos_token": _EOS if self.info.eos else "",
-            "tools": None,
-            "documents": None,
-        }
-        output = self.renderer.output(self.source, values)
-        parts = self._cut(output)
-        found = sorted(part.index for part in parts if isinstance(part, _Content))
-        wanted = sorted(index for message in messages for index in message.contents)
-        if found != wanted:
-            lost = next(entry.role for entry in messages if any(found.count(i) != 1 for i in entry.contents))
-            raise TemplateError(
-                f"the model's chat template does not give the text of a {lost} turn back exactly once; choose "
-                "another template with `template:` (chatbridge templates lists them)"
-            )
-        return parts
-
-    def _cut(self, output: str) -> list[_Part]:
-        parts: list[_Part] = []
-        end = 0
-        for match in _SENTINELS.finditer(output):
-            parts += [*self._controls(output[end : match.start()]), _content(match)]
-            end = match.end()
-        return [*parts, *self._controls(output[end:])]
-
-    def _controls(self, text: str) -> list[_Part]:
-        """The template's own text, with its control tokens told apart, the longest first."""
-        names = sorted((name for name in self.info.specials if name and name in text), key=len, reverse=True)
-        split = re.split("(" + "|".join(map(re.escape, (_BOS, _EOS, *names))) + ")", text)
-        return [self._control(part) if at % 2 else part for at, part in enumerate(split) if part]
-
-    def _control(self, token: str) -> Special:
-        bos = token == _BOS or (self.info.bos is not None and self.info.specials.get(token) == self.info.bos)
-        return Special("bos" if bos else "eos" if token == _EOS else token)
+LONG_TEXT = 500
+"""Characters that a template says unasked from which on they are worth a word."""
 
 
 def render_jinja(
@@ -121,17 +40,24 @@ def render_jinja(
     variables: Mapping[str, str],
     continue_last: bool,
     renderer: JinjaRenderer | None = None,
+    options: Options | None = None,
+    silent: bool = False,
 ) -> RenderedPrompt:
-    """See `chatbridge.prompts.rendering.render`."""
+    """See `chatbridge.prompts.rendering.render`. `silent`: the settings want no system text, not even a default."""
     renderer = renderer or shared_renderer()
-    source = source_of(template, info)
-    chat = _Chat(source, info, renderer)
-    plans = _plans([role for role, _ in spoken], bool(system))
-    parts, note = _first_that_works(chat, plans, generate=not continue_last)
-    guard, stop_tokens = learn(source, info, (*template.headers, *template.stop), renderer)
+    source, options = source_of(template, info), options or {}
+    check_options(options, source, renderer)
+    guard, stop_tokens = learn(source, info, (*template.headers, *template.stop), renderer, options)
+    told = told_of(source, info, renderer, options)
     bodies = BodyWriter(template, guard, variables, ReplyIds.for_model(info))
+    shown = Shown.of(len(spoken), bodies.system_pieces(system))
+    chat = Chat(source, info, renderer, told.form, options, _moment(variables), shown)
+    plans = plans_for([role for role, _ in spoken], bool(system))
+    if silent and told.can_omit:
+        plans = [replace(plan, messages=(Message("system", ()), *plan.messages)) for plan in plans] + plans
+    parts, note = first_that_works(chat, plans, generate=not continue_last)
     if continue_last:
-        last = max(at for at, part in enumerate(parts) if isinstance(part, _Content))
+        last = max(at for at, part in enumerate(parts) if isinstance(part, Content))
         parts = parts[: last + 1]
     segments: list[Segment] = []
     for part in parts:
@@ -141,37 +67,58 @@ def render_jinja(
             segments.append(part)
         elif part.index >= 0:
             start = _starts_line(segments)
-            if part.index == len(spoken):
+            if part.shown is not None and shown is not None:
+                written: list[Segment] = [*guarded(shown.texts(part), guard, line_start=start)]
+            elif part.index == len(spoken):
                 written = bodies.system(system, line_start=start)
             else:
                 role, body = spoken[part.index]
                 write = bodies.assistant if role == "assistant" else bodies.user
                 written = write(body, line_start=start)
             segments += _stripped(written, part)
-    notes = (note,) if note else ()
-    return RenderedPrompt(_one_bos(segments, info), template.stop, (*template.stop_tokens, *stop_tokens), notes)
+    notes = [note] if note else []
+    notes += _unasked(told, bool(system), silent)
+    return RenderedPrompt(_one_bos(segments, info), template.stop, (*template.stop_tokens, *stop_tokens), tuple(notes))
+
+
+def _unasked(told: Told, given: bool, silent: bool) -> Iterator[str]:
+    """What the template says unasked, in words. `given`: there is a system text; `silent`: there is to be none."""
+    if not given and told.default >= LONG_TEXT and not (silent and told.can_omit):
+        remedy = 'set one, or `system: ""` for none' if told.can_omit else "set one; an empty one does not leave it out"
+        yield (
+            "there is no system text, so the model's chat template writes one of its own of "
+            f"{told.default:,} characters; {remedy}"
+        )
+    if told.always >= LONG_TEXT:
+        yield (
+            f"the model's chat template begins every prompt with {told.always:,} characters of its own; a "
+            "preset, set by `template:`, writes none"
+        )
+
+
+def _moment(variables: Mapping[str, str]) -> str:
+    """The time that the template's clock shows, in ISO format: that of {date} and {time} in system texts."""
+    try:
+        return datetime.fromisoformat(f"{variables['date']}T{variables['time']}").isoformat()
+    except (KeyError, ValueError):
+        return ""
 
 
 def source_of(template: Template, info: ModelInfo) -> str:
-    """The Jinja source. Raises TemplateError if it should be the model's own and the model has none."""
-    if template.jinja != OWN:
-        return template.jinja or ""
-    if not info.chat_template:
-        from chatbridge.prompts.builtin import suggest_preset
-
-        fits = suggest_preset(info)
-        hint = f"template: {fits} fits it" if fits else "set `template:` (chatbridge templates lists them)"
-        raise TemplateError(f"the model {info.name!r} brings no chat template of its own; {hint}")
-    return info.chat_template
+    """The Jinja source of a template as `for_model` gives it."""
+    return (info.chat_template if template.jinja == OWN else template.jinja) or ""
 
 
 def learn(
-    source: str, info: ModelInfo, headers: Sequence[str] = (), renderer: JinjaRenderer | None = None
+    source: str,
+    info: ModelInfo,
+    headers: Sequence[str] = (),
+    renderer: JinjaRenderer | None = None,
+    options: Options | None = None,
 ) -> tuple[Guard, tuple[str, ...]]:
     """Renders samples: the guard against the headers that the template writes, and the tokens that end its answers."""
-    vocabulary = _Vocabulary(info.bos, info.eos, tuple(info.specials.items()))
     # The renderer is no part of the key: it would be kept alive, and all that its limits are asked of.
-    key = (source, vocabulary, tuple(headers))
+    key = (source, _Vocabulary.of(info), tuple(headers), json.dumps(options or {}, sort_keys=True))
     return _LEARNED.get(key, lambda: _learn(*key, renderer or shared_renderer()))
 
 
@@ -180,92 +127,62 @@ class _Vocabulary:
     """The part of a ModelInfo that a template can see; unlike that, it can be a key."""
 
     bos: int | None
+    add_bos: bool
     eos: tuple[int, ...]
     specials: tuple[tuple[str, int], ...]
 
+    @classmethod
+    def of(cls, info: ModelInfo) -> _Vocabulary:
+        return cls(info.bos, info.add_bos, info.eos, tuple(info.specials.items()))
 
+    def info(self) -> ModelInfo:
+        return replace(_NO_MODEL, eos=self.eos, bos=self.bos, add_bos=self.add_bos, specials=dict(self.specials))
+
+
+_Key = tuple[str, _Vocabulary, tuple[str, ...], str]
 _Learned = tuple[Guard, tuple[str, ...]]
 _NO_MODEL = ModelInfo("", "", 0, 0, "", "", ())
 
 
-def _size(key: tuple[str, _Vocabulary, tuple[str, ...]], learned: _Learned) -> int:
-    source, vocabulary, headers = key
+def _size(key: _Key, learned: _Learned) -> int:
+    source, vocabulary, headers, options = key
     names = (name for name, _ in vocabulary.specials)
-    return weight((source, *headers, *names, *(header.looks for header in learned[0].headers)))
+    return weight((source, *headers, options, *names, *(header.looks for header in learned[0].headers)))
 
 
-_LEARNED: ByteLru[tuple[str, _Vocabulary, tuple[str, ...]], _Learned] = ByteLru(8 << 20, _size, largest=1 / 2)
+_LEARNED: ByteLru[_Key, _Learned] = ByteLru(8 << 20, _size, largest=1 / 2)
 
 
-def _learn(source: str, vocabulary: _Vocabulary, headers: tuple[str, ...], renderer: JinjaRenderer) -> _Learned:
-    info = replace(_NO_MODEL, eos=vocabulary.eos, bos=vocabulary.bos, specials=dict(vocabulary.specials))
-    chat = _Chat(source, info, renderer)
+def _learn(
+    source: str, vocabulary: _Vocabulary, headers: tuple[str, ...], options: str, renderer: JinjaRenderer
+) -> _Learned:
+    info, given = vocabulary.info(), json.loads(options)
+    chat = Chat(source, info, renderer, told_of(source, info, renderer, given).form, given)
     written: list[list[FormatPart]] = []
     ends: dict[str, None] = {}
     samples: tuple[list[Role], ...] = (["user", "assistant", "user", "assistant", "user"], ["user"])
     for system, roles in product((True, False), samples):
         try:
-            parts, _ = _first_that_works(chat, _plans(roles, system), generate=True)
+            parts, _ = first_that_works(chat, plans_for(roles, system), generate=True)
         except TemplateLimitError:
             raise
         except TemplateError:
             continue  # a template for one message, or without system text: the other samples tell
         written.append([_as_part(part) for part in parts])
         for part, after in pairwise(parts):
-            answered = isinstance(part, _Content) and [*roles, "system"][part.index] == "assistant"
+            answered = isinstance(part, Content) and [*roles, "system"][part.index] == "assistant"
             if answered and isinstance(after, Special) and after.token in info.specials:
                 ends[after.token] = None
     return guard_against(written, headers), tuple(ends)
 
 
-def _as_part(part: _Part) -> FormatPart:
+def _as_part(part: Part) -> FormatPart:
     if isinstance(part, Special):
         return Control(part.token)
     return part if isinstance(part, str) else Placeholder("text")
 
 
-def _plans(roles: Sequence[Role], system: bool) -> list[_Plan]:
-    """Ways to tell the conversation, the plain one first. The system text has the index after the turns'."""
-    turns = [_Message(role, (at,)) for at, role in enumerate(roles)]
-    plans = []
-    if system:
-        text = _Message("system", (len(turns),))
-        plans.append(_Plan((text, *turns)))
-        note = "the model's chat template takes no system text: it stands before the first message instead"
-        if turns and turns[0].role == "user":
-            plans.append(_Plan((text | turns[0], *turns[1:]), note))
-        else:
-            plans.append(_Plan((_Message("user", text.contents), *turns), note))
-    else:
-        plans.append(_Plan(tuple(turns)))
-        if turns and turns[0].role == "assistant":
-            note = "the model's chat template wants a message first: an empty one stands before the answer"
-            plans.append(_Plan((_Message("user", (-1,)), *turns), note))
-    return plans
-
-
-def _first_that_works(chat: _Chat, plans: Sequence[_Plan], *, generate: bool) -> tuple[list[_Part], str]:
-    failed: TemplateError | None = None
-    for plan in plans:
-        try:
-            return chat.write(plan.messages, generate=generate), plan.note
-        except TemplateLimitError:
-            raise
-        except TemplateError as error:
-            failed = failed or error
-    raise failed or TemplateError("there is nothing to render")
-
-
-def _sentinel(index: int) -> str:
-    return _SENTINEL.format("".join(chr(0xE100 + int(digit)) for digit in str(index + 1)))
-
-
-def _content(match: re.Match[str]) -> _Content:
-    index = int("".join(str(ord(char) - 0xE100) for char in match[2])) - 1
-    return _Content(index, lstrip=not match[1], rstrip=not match[3])
-
-
-def _stripped(written: list[Segment], content: _Content) -> list[Segment]:
+def _stripped(written: list[Segment], content: Content) -> list[Segment]:
     """The content without its outer blanks, where the template strips them. Sampled ids stay as they are."""
     written = list(tidied(written))
     if written and content.lstrip and isinstance(written[0], Text):
@@ -281,8 +198,10 @@ def _starts_line(segments: Sequence[Segment]) -> bool:
 
 
 def _one_bos(segments: Sequence[Segment], info: ModelInfo) -> Prompt:
-    """The prompt with one BOS at its beginning, if the model wants one."""
+    """The prompt with one BOS at its beginning, where the model adds one; else as many as the template writes."""
     prompt = tidied(segments)
+    if info.added_bos is None:
+        return prompt
     while prompt[:1] == (Special("bos"),):
         prompt = prompt[1:]
-    return prompt if info.bos is None else (Special("bos"), *prompt)
+    return (Special("bos"), *prompt)

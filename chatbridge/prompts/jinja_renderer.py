@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
@@ -71,12 +72,21 @@ class JinjaRenderer:
         self._outputs: ByteLru[tuple[str, str], str] = ByteLru(cache_size, lambda key, out: len(key[1]) + len(out))
         self._threads = ThreadPoolExecutor(_THREADS, "template")
 
-    def output(self, source: str, values: Mapping[str, Any]) -> str:
-        """What the template `source` writes for `values`. Raises TemplateError."""
-        job = json.dumps(values)
-        # A template's clock has hours, not seconds: else each prompt would begin otherwise.
-        key = (source, f"{time.time() // 3600} {job}" if "strftime_now" in source else job)
-        return self._outputs.get(key, lambda: self._child(source).render(job))
+    def output(self, source: str, values: Mapping[str, Any], *, now: str = "") -> str:
+        """What the template `source` writes for `values`. Raises TemplateError.
+
+        `now`: the time that its clock stands at, in ISO format; the hour that it is unless given.
+        """
+        if "strftime_now" not in source:
+            now = ""
+        elif not now:
+            # A clock with seconds would begin each prompt otherwise.
+            now = datetime.now().replace(minute=0, second=0, microsecond=0).isoformat()
+        return self._done(source, json.dumps({"values": values, "now": now}))
+
+    def variables(self, source: str) -> frozenset[str]:
+        """The variables that the template `source` looks up. Raises TemplateError for one that can't be read."""
+        return frozenset(self._done(source, "{}").split())
 
     async def off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do what renders in a thread; where it is cancelled, it is left to its time limit."""
@@ -89,6 +99,9 @@ class JinjaRenderer:
             self._children.clear()
         for child in children:
             child.close()
+
+    def _done(self, source: str, job: str) -> str:
+        return self._outputs.get((source, job), lambda: self._child(source).render(job))
 
     def _child(self, source: str) -> _Child:
         with self._lock:
@@ -133,6 +146,10 @@ class _Child:
             raise TemplateError(f"the chat template can't be read: {answer['unreadable']}")
         if "refused" in answer:
             raise TemplateError(f"the model's chat template refuses this conversation: {answer['refused']}")
+        if "missing" in answer:
+            raise TemplateError(
+                f"the chat template can't do without its variable {answer['missing']!r}; give it by `template_options`"
+            )
         raise TemplateError(f"the model's chat template fails: {answer.get('failed', 'it says nothing')}")
 
     def close(self) -> None:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts import formats
 from chatbridge.prompts.bodies import Body, BodyWriter
+from chatbridge.prompts.builtin import for_model, nearest_preset
 from chatbridge.prompts.confusables import LINE_END
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
 from chatbridge.prompts.guard import Guard, guard_of
 from chatbridge.prompts.rendered import RenderedPrompt, tidied
 from chatbridge.prompts.reply_ids import ReplyIds
 from chatbridge.prompts.segments import Segment, Special, Text
-from chatbridge.prompts.template import Template
+from chatbridge.prompts.telling import OptionsError
+from chatbridge.prompts.template import OWN, Template
 from chatbridge.types import ModelInfo, Role, Turn
 
 if TYPE_CHECKING:
@@ -34,38 +36,63 @@ def render(
     variables: Mapping[str, str] | None = None,
     continue_last: bool = False,
     renderer: JinjaRenderer | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> RenderedPrompt:
     """The prompt after which the model answers `turns`.
 
-    System turns go first; without any, the template's own `system` does. Neighbouring turns of a role are joined.
+    System turns go first; without any, the template's own `system` does, and an empty one is none at all. Neighbouring
+    turns of a role are joined.
     `variables`: values for {user} {channel} {bot} {date} {time} in trusted system text. `continue_last`: the last
     turn is an unfinished answer, and the model goes on right behind it. `renderer`: what runs Jinja templates; its
-    limits apply, and it blocks, so an event loop calls this by `JinjaRenderer.off_loop`.
-    Raises: TemplateError where the template can't express the conversation.
+    limits apply, and it blocks, so an event loop calls this by `JinjaRenderer.off_loop`. `options`: values for
+    variables of a Jinja template, as `enable_thinking`.
+    Raises: TemplateError where the template can't express the conversation, or has no such variable.
     """
+    template = for_model(template, info)
     if continue_last and (not turns or turns[-1].role != "assistant"):
         raise TemplateError("only an answer can be continued, and the conversation does not end with one")
     system = [turn for turn in turns if turn.role == "system" and turn.text.strip()]
-    if not system and template.system:
+    silent = not system and any(turn.role == "system" for turn in turns)
+    if not system and not silent and template.system:
         system = [Turn("system", template.system, trusted=True)]
     spoken = joined([turn for turn in turns if turn.role != "system"])
     if template.jinja is not None:
         from chatbridge.prompts.jinja import render_jinja
 
-        return render_jinja(template, system, spoken, info, variables or {}, continue_last, renderer)
+        try:
+            return render_jinja(
+                template, system, spoken, info, variables or {}, continue_last, renderer, options, silent
+            )
+        except TemplateError as error:
+            wrong_options = isinstance(error, OptionsError)
+            if wrong_options or template.jinja != OWN or (near := nearest_preset(info)) is None:
+                raise
+            raise type(error)(f"{error}; `template: {near}` comes nearest to what it writes") from error
+    if options:
+        raise OptionsError(
+            f"the template {template.name!r} has no variables for `template_options`; only Jinja templates have, such "
+            "as `template: model`"
+        )
     words = BodyWriter(template, guard_of(template), variables or {}, ReplyIds.for_model(info))
     writer = _Writer(words, system)
     writer.conversation(spoken, continue_last)
-    return RenderedPrompt(tidied(writer.segments), template.stop, template.stop_tokens)
+    prompt = tidied(part for part in writer.segments if info.add_bos or part != Special("bos"))
+    return RenderedPrompt(prompt, template.stop, template.stop_tokens)
 
 
-def guard_for(template: Template, info: ModelInfo, renderer: JinjaRenderer | None = None) -> Guard:
+def guard_for(
+    template: Template,
+    info: ModelInfo,
+    renderer: JinjaRenderer | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Guard:
     """What keeps text from passing for a header of the template, or of the model's own one."""
+    template = for_model(template, info)
     if template.jinja is None:
         return guard_of(template)
     from chatbridge.prompts.jinja import learn, source_of
 
-    return learn(source_of(template, info), info, (*template.headers, *template.stop), renderer)[0]
+    return learn(source_of(template, info), info, (*template.headers, *template.stop), renderer, options)[0]
 
 
 def joined(turns: Iterable[Turn]) -> list[tuple[Role, Body]]:

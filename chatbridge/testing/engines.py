@@ -66,7 +66,7 @@ def greedy_ids(
     model: LocalModel, prompts: Sequence[Sequence[int]], *, max_tokens: int, **sampling: Any
 ) -> list[list[int]]:
     """The likeliest ids after each prompt, all prompts together."""
-    given = {"max_tokens": max_tokens, "bos": model.info.bos, **sampling}
+    given = {"max_tokens": max_tokens, "bos": model.info.added_bos, **sampling}
     asked = [greedy_request(ids, name=str(i), **given) for i, ids in enumerate(prompts)]
     ended = finish_all(Engine(model), asked)
     return [list(ended[request.id].reply.tokens) for request in asked]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, ParamSpec, TypeVar
 
 import pytest
@@ -40,12 +41,13 @@ async def build(
     channel: Channel | None = None,
     trim: int | None = None,
     system_trusted: bool = True,
+    template: Template = VICUNA,
 ) -> BuiltRequest:
     return await build_request(
         target or AnswerTarget(path[-1]),
         path,
         settings,
-        VICUNA,
+        template,
         info,
         letters,
         bot="bot",
@@ -162,7 +164,7 @@ class Aside(JinjaRenderer):
         self.aside += 1
         return await super().off_loop(work, *args, **kwargs)
 
-    def output(self, source: str, values: Mapping[str, Any]) -> str:
+    def output(self, source: str, values: Mapping[str, Any], *, now: str = "") -> str:
         return "".join(f"<{message['role']}> {message['content']}\n" for message in values["messages"])
 
 
@@ -183,3 +185,32 @@ async def test_however_long_a_prompt_is_it_is_the_same_wherever_it_is_rendered(m
     path = (replace(PATH[0], text="x" * (LONG + more)),)
     built = await build(path, info=replace(INFO, context_length=20_000))
     assert path[0].text in text(built)
+
+
+OWN = (
+    "{{ strftime_now('%Y-%m-%d %H:%M') }} {{ 'off' if enable_thinking is false else 'on' }}"
+    "{% if messages[0].role != 'system' %}" + "A long text. " * 60 + "{% endif %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+)
+
+
+async def test_a_template_gets_its_options_and_the_time_of_the_first_message() -> None:
+    at = datetime(2024, 2, 29, 23, 58)
+    path = tuple(replace(node, created=at.timestamp() + 86_400 * number) for number, node in enumerate(PATH[:3]))
+    model = replace(INFO, context_length=4000, chat_template=OWN)
+    settings = ChannelSettings(template="model", system="Be kind.", template_options={"enable_thinking": False})
+    built = await build(path, settings, model, template=presets()["model"])
+    assert text(built).startswith("2024-02-29 23:58 off<system>Be kind.<user>asked 0")
+    assert built.notes == ()
+    with pytest.raises(TemplateError, match="no variable 'effort'"):
+        await build(
+            path, settings.merged(ChannelSettings(template_options={"effort": 1})), model, template=presets()["model"]
+        )
+
+
+async def test_a_long_text_that_nobody_asked_for_is_noted_unless_it_is_left_out() -> None:
+    model = replace(INFO, context_length=4000, chat_template=OWN)
+    for system, notes in ((None, 1), ("", 0), ("Be kind.", 0)):
+        settings = ChannelSettings(template="model", system=system)
+        built = await build(PATH[:1], settings, model, template=presets()["model"])
+        assert (len(built.notes), "A long text" in text(built)) == (notes, bool(notes))

@@ -89,6 +89,24 @@ async def test_what_is_wrong_between_a_template_and_a_model_is_logged_once(
     await store.aclose()
 
 
+async def test_what_a_template_does_unasked_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "chatbridge.bots.services")
+    backend = ScriptedBackend("Yes?", "Yes?", "Yes?")
+    own = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    own = "{{ 'Long. ' * 200 if messages[0].role != 'system' }}" + own
+    backend.info = replace(backend.info, chat_template=own)
+    defaults = ChannelSettings(reply_to="always", language="en")
+    async with bridge_with(scripted(backend), tmp_path / "db", template="model", defaults=defaults) as bridge:
+        for text in ("one", "two", "three"):
+            reply = await bridge.bot("b").receive(asked(text))
+            assert isinstance(reply, ReplyStream)
+            assert "".join([chunk.text async for chunk in reply]) == "Yes?"
+    told = [
+        record.getMessage() for record in caplog.records if "one of its own of 1,199 characters" in record.getMessage()
+    ]
+    assert len(told) == 1
+
+
 async def test_a_queued_message_is_answered_by_what_bots_yaml_says_then(tmp_path: Path) -> None:
     replies = ScriptedBackend("Yes?")
     backend = scripted(replies)

@@ -121,3 +121,17 @@ def test_a_model_that_cannot_be_loaded_says_why(chatbridge: Run, install: Callab
     assert done.returncode == 1
     assert "no letters left" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_template_is_shown_with_the_model_s_options(
+    chatbridge: Run, install: Callable[..., Path], tmp_path: Path
+) -> None:
+    install("toyland", TOY)
+    (tmp_path / "bots.yaml").write_text(
+        "models: {t: {backend: toy, template: own, template_options: {effort: high}}}\n"
+        "templates: {own: {jinja: '{{ effort }}{% for m in messages %}/{{ m.role }} {{ m.content }}{% endfor %}'}}\n",
+        encoding="utf-8",
+    )
+    assert "'high/user '" in chatbridge("templates", "show", "own", "--model", "t").stdout
+    plain = chatbridge("templates", "show", "chatml", "--model", "t")
+    assert plain.returncode == 0, "they are its own template's"

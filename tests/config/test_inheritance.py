@@ -32,7 +32,14 @@ def make(
     """Settings with one bot, `b`; each level as bots.yaml would say it."""
     models = models or {"one": {"template": "alpaca"}, "two": {"template": "vicuna"}, "three": {}}
     loaded = {
-        name: ModelSettings(name, "x", Options(), model.get("template"), Sampling(**model.get("sampling", {})))
+        name: ModelSettings(
+            name,
+            "x",
+            Options(),
+            model.get("template"),
+            Sampling(**model.get("sampling", {})),
+            template_options=model.get("template_options", {}),
+        )
         for name, model in models.items()
     }
     levels = {id: ChannelSettings.model_validate(level) for id, level in (channels or {}).items()}
@@ -214,3 +221,40 @@ def test_it_agrees_with_the_reference(
         sampling = expected.pop("sampling")
         assert {key: getattr(found, key) for key in expected} == expected
         assert {key: getattr(found.sampling, key) for key in sampling} == {**sampling, "stop": tuple(sampling["stop"])}
+
+
+def options(settings: Settings, channel: Channel = ROOM, **overrides: Any) -> dict[str, Any]:
+    return dict(settings.channel("b", channel, overrides=overrides).template_options)
+
+
+def test_template_options_are_merged_one_by_one() -> None:
+    settings = make(
+        models={"one": {"template": "model", "template_options": {"a": "model", "b": "model", "c": "model"}}},
+        file={"template_options": {"b": "file", "d": "file"}},
+        bot={"template_options": {"d": "bot"}},
+        channels={"room": {"template_options": {"c": None}}},
+    )
+    assert options(settings) == {"a": "model", "b": "file", "c": None, "d": "bot"}
+    assert options(settings, Channel("x")) == {"a": "model", "b": "file", "c": "model", "d": "bot"}
+
+
+def test_template_options_go_with_the_model_and_the_template_that_they_were_chosen_for() -> None:
+    settings = make(
+        models={
+            "one": {"template": "model", "template_options": {"of": "one"}},
+            "two": {"template": "model", "template_options": {"of": "two"}},
+        },
+        file={"template_options": {"from": "file"}},
+        channels={
+            "model": {"model": "two"},
+            "template": {"template": "chatml"},
+            "same": {"template": "model"},
+            "own": {"template": "librarian", "template_options": {"from": "own"}},
+        },
+    )
+    assert options(settings) == {"of": "one", "from": "file"}
+    assert options(settings, Channel("model")) == {"of": "two"}
+    assert options(settings, Channel("template")) == {}
+    assert options(settings, Channel("same")) == {"of": "one"}
+    assert options(settings, Channel("own")) == {"from": "own"}
+    assert options(settings, template="chatml") == {}

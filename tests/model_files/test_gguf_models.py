@@ -286,3 +286,11 @@ def test_an_old_file_that_lacks_layers(tmp_path: Path) -> None:
     raw = path.read_bytes()
     path.write_bytes(raw[:20] + struct.pack("<i", 3) + raw[24:])
     assert told(inspect_model(path))[0] == "error: layers: the header says 3, and the tensors 2"
+
+
+def test_the_name_of_a_chat_template_is_none_and_gives_the_preset(tmp_path: Path) -> None:
+    named = (*WHOLE, word("tokenizer.chat_template", "rwkv-world"))
+    found = inspect_model(model(tmp_path / "m.gguf", named, EMBEDDING, LAYER))
+    assert (found.chat_template, found.preset) == (False, "rwkv-world")
+    others = (*WHOLE, word("tokenizer.chat_template.tool_use", "{{ tools }}"))
+    assert inspect_model(model(tmp_path / "m.gguf", others, EMBEDDING, LAYER)).preset == "model"

@@ -24,6 +24,8 @@ LINES = {
     "rwkv-raven-alice": ["Bob:", "Alice:"],
     "rwkv-instruct": ["# Instruction:", "# Response:"],
     "rwkv-world": ["User:", "Assistant:"],
+    "deepseek-coder": ["### Instruction:", "### Response:"],
+    "zephyr": ["<|system|>", "<|user|>", "<|assistant|>"],
 }
 INLINE = {
     "llama-2": r"\[\s*/?\s*inst\s*\]|<\s*<\s*/?\s*sys\s*>\s*>",

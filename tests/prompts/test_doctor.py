@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from chatbridge.prompts import Template, diagnose, presets, resolve, suggest_preset
+from chatbridge.prompts.builtin import nearest_preset
 from chatbridge.types import ModelInfo
 
 LLAMA = {"<unk>": 0, "<s>": 1, "</s>": 2}
@@ -23,6 +24,10 @@ def info(name: str = "toy", specials: dict[str, int] = LLAMA, **options: Any) ->
 
 def said(template: Template, model: ModelInfo) -> str:
     return "\n".join(f"{one.severity}: {one.message} -> {one.remedy}" for one in diagnose(template, model))
+
+
+def tokens(*names: str) -> dict[str, int]:
+    return {**LLAMA, **{name: 3 + at for at, name in enumerate(names)}}
 
 
 LLAMA_3 = {"<|start_header_id|>": 3, "<|end_header_id|>": 4, "<|eot_id|>": 5}
@@ -42,12 +47,40 @@ FITTING = [
     ("llama-3", info("x", LLAMA_3)),
     ("vicuna", info("vicuna-13b-v1.5")),
     ("chatml", info("qwen", CHATML)),
+    ("llama-4", info("x", tokens("<|header_start|>", "<|header_end|>", "<|eot|>"))),
+    ("phi-4", info("x", tokens("<|im_start|>", "<|im_sep|>", "<|im_end|>"))),
+    ("glm-4", info("x", tokens("[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|system|>"), bos=None)),
+    ("gemma", info("x", tokens("<start_of_turn>", "<end_of_turn>"))),
+    (
+        "command-r",
+        info(
+            "x",
+            tokens(
+                "<|START_OF_TURN_TOKEN|>",
+                "<|END_OF_TURN_TOKEN|>",
+                "<|CHATBOT_TOKEN|>",
+                "<|USER_TOKEN|>",
+                "<|SYSTEM_TOKEN|>",
+            ),
+        ),
+    ),
+    ("deepseek", info("x", tokens("<｜User｜>", "<｜Assistant｜>"))),
+    ("granite", info("x", tokens("<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>"))),
+    ("phi-3", info("x", tokens("<|user|>", "<|assistant|>", "<|end|>", "<|system|>"))),
+    ("mistral-v3", info("x", tokens("[INST]", "[/INST]"), vocab_size=32768)),
+    ("mistral-v3-tekken", info("x", tokens("[INST]", "[/INST]"), vocab_size=131072)),
+    ("mistral-v7-tekken", info("x", tokens("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"))),
+    ("zephyr", info("zephyr-7b-beta")),
+    ("zephyr", info("TinyLlama-1.1B-Chat")),
+    ("rwkv-world", info("x", {}, bos=None, chat_template="rwkv-world")),
+    ("gemma", info("x", tokens("<start_of_turn>", "<end_of_turn>"), chat_template="gemma")),
+    ("chatml", info("x", CHATML, chat_template="some-name")),
     ("mistral", info("Mistral-7B-Instruct-v0.1")),
     ("model", info("x", CHATML, chat_template=OWN)),
 ]
 
 
-@pytest.mark.parametrize(("preset", "model"), FITTING, ids=[preset for preset, _ in FITTING])
+@pytest.mark.parametrize(("preset", "model"), FITTING, ids=[f"{preset}-{model.name}" for preset, model in FITTING])
 def test_the_preset_that_fits_is_suggested_and_sound(preset: str, model: ModelInfo) -> None:
     assert suggest_preset(model) == preset
     assert said(presets()[preset], model) == ""
@@ -177,6 +210,24 @@ def test_world_models_of_rwkv_are_known_by_their_vocabulary_or_name(name: str, r
 
 def test_the_models_own_template_goes_before_all_and_its_tokens_before_its_name() -> None:
     assert suggest_preset(info("alpaca", CHATML)) == "chatml"
-    assert suggest_preset(info("alpaca", CHATML, chat_template="x")) == "model"
+    assert suggest_preset(info("alpaca", CHATML, chat_template="{{ x }}")) == "model"
     assert suggest_preset(info("alpaca", {"<|im_start|>": 1})) == "alpaca", "one of two tokens says nothing"
     assert suggest_preset(info("GLM_130B", GLM)) == "glm-130b"
+
+
+@pytest.mark.parametrize(
+    ("source", "names", "preset"),
+    [
+        ("{{ '<|im_start|>' }}{{ '<|im_end|>' }}", ("<|im_start|>", "<|im_end|>"), "chatml"),
+        ("{{ '<|im_start|>' }}{{ '<|im_end|>' }}", (), None),  # the tokens that it needs are not there
+        ("[INST] {{ x }} [/INST]", (), "mistral"),
+        ("<<SYS>> [INST] {{ x }} [/INST]", (), "llama-2"),
+        ("[INST]{{ x }}[/INST]", ("[INST]", "[/INST]"), "mistral-v3"),
+        ("[SYSTEM_PROMPT][/SYSTEM_PROMPT][INST][/INST]",
+         ("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"), "mistral-v7-tekken"),
+        ("### Instruction:\n### Response:", (), "alpaca"),
+        ("{{ x }}", ("<|im_start|>", "<|im_end|>"), None),
+    ],
+)  # fmt: skip
+def test_the_nearest_preset_writes_what_the_template_writes(source: str, names: tuple[str, ...], preset: str) -> None:
+    assert nearest_preset(info("x", tokens(*names), chat_template=source)) == preset

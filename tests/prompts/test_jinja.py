@@ -203,8 +203,8 @@ def test_the_token_behind_a_system_text_or_a_message_ends_no_answer() -> None:
 
 
 def test_the_room_that_learned_templates_take_is_known() -> None:
-    vocabulary = _Vocabulary(None, (), (("<a>", 1), ("<b>", 2)))
-    size = _size(("x" * 1000, vocabulary, ("y" * 500,)), (Guard((Header("z" * 100),)), ()))
+    vocabulary = _Vocabulary(None, True, (), (("<a>", 1), ("<b>", 2)))
+    size = _size(("x" * 1000, vocabulary, ("y" * 500,), "{}"), (Guard((Header("z" * 100),)), ()))
     assert 4 * 1600 < size < 4 * 1600 + 2000
 
 

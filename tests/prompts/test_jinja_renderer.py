@@ -136,3 +136,50 @@ def test_the_processes_of_templates_that_were_used_last_are_kept(renderer: Jinja
     for name in "abcdaefa":
         renderer._child(name)
     assert list(renderer._children) == ["d", "e", "f", "a"]
+
+
+@pytest.mark.parametrize(
+    ("source", "written"),
+    [
+        ("a{% generation %}{{ x[0] }}{% endgeneration %}b", "a1b"),
+        ("{% for i in x %}{% generation %}{{ i }}{% if i == 2 %}{% break %}{% endif %}{% endgeneration %}{% endfor %}",
+         "12"),
+        ("{%- generation -%} {% set y = 1 %}{{ y }}{%- endgeneration -%} {{ y }}", "1"),
+    ],
+)  # fmt: skip
+def test_what_trainers_are_told_by_the_tag_generation_is_written_as_it_stands(
+    renderer: JinjaRenderer, source: str, written: str
+) -> None:
+    assert renderer.output(source, {"x": [1, 2, 3]}) == written
+
+
+def test_tojson_takes_all_that_the_function_behind_it_takes(renderer: JinjaRenderer) -> None:
+    source = "{{ x | tojson(ensure_ascii=%s, separators=(',', ':'), sort_keys=True) }}"
+    told = {"x": {"b": "é", "a": 1}}
+    assert renderer.output(source % "True", told) == '{"a":1,"b":"\\u00e9"}'
+    assert renderer.output(source % "False", told) == '{"a":1,"b":"é"}'
+
+
+def test_the_clock_of_a_template_stands_at_the_time_that_is_given(renderer: JinjaRenderer) -> None:
+    source = "{{ strftime_now('%Y-%m-%d %H:%M:%S') }}"
+    assert renderer.output(source, {}, now="2024-02-29T12:34") == "2024-02-29 12:34:00"
+    assert renderer.output(source, {}, now="2024-03-01T00:01") == "2024-03-01 00:01:00"
+    assert renderer.output(source, {})[-5:] == "00:00", "else each prompt would begin otherwise"
+
+
+def test_the_variables_of_a_template_are_those_that_it_does_not_make_itself(renderer: JinjaRenderer) -> None:
+    source = (
+        "{% if not effort is defined %}{% set effort = 'low' %}{% endif %}{% set mine = 1 %}{{ effort }}{{ mine }}"
+        "{% macro f(given) %}{{ given }}{{ inside | default('') }}{% endmacro %}{% for m in messages %}{{ f(m) }}"
+        "{% endfor %}{{ strftime_now('%Y') }}{{ range(3) }}{{ raise_exception('x') if thinking is true }}"
+    )
+    assert renderer.variables(source) == {"effort", "inside", "messages", "thinking"}
+    with pytest.raises(TemplateError, match="can't be read: line 1"):
+        renderer.variables("{% for %}")
+
+
+def test_a_variable_that_a_template_needs_is_named(renderer: JinjaRenderer) -> None:
+    with pytest.raises(TemplateError, match="without its variable 'functions'; give it by `template_options`"):
+        renderer.output("{{ functions.x }}", {})
+    with pytest.raises(TemplateError, match=r"fails: UndefinedError: .* no attribute 'foo'"):
+        renderer.output("{{ x.foo.bar }}", {"x": []})

@@ -45,7 +45,9 @@ def test_all_presets_are_there() -> None:
     assert set(presets()) == {
         "alpaca", "alpaca-lora", "chinese-alpaca", "belle-bloom", "belle-llama-ext", "chatglm-6b", "glm-130b",
         "rwkv-raven", "rwkv-raven-zh", "rwkv-raven-qa", "rwkv-raven-alice", "rwkv-instruct", "rwkv-world",
-        "llama-2", "llama-3", "vicuna", "chatml", "mistral", "model",
+        "llama-2", "llama-3", "llama-4", "vicuna", "chatml", "mistral", "mistral-v3", "mistral-v3-tekken",
+        "mistral-v7-tekken", "gemma", "phi-3", "phi-4", "deepseek", "deepseek-coder", "command-r", "glm-4", "granite",
+        "zephyr", "model",
     }  # fmt: skip
     assert all(template.name == name and template.summary for name, template in presets().items())
 
@@ -195,3 +197,45 @@ def test_vicuna_and_mistral() -> None:
     mistral = write("mistral", Turn("system", "S", trusted=True), *chat([["a", "b"]], "c"))
     assert mistral == "[INST] S\n\na [/INST] b[INST] c [/INST]"
     assert controls_of("mistral", *chat([["a", "b"]], "c")) == ["bos", "eos"]
+
+
+# As the models' own chat templates write this conversation; control tokens stand in angle brackets.
+TALK = (Turn("system", "Be kind.", trusted=True), user("Hi"), Turn("assistant", "Yes?"), user("Bye"))
+PUBLISHED = {
+    "mistral-v3": "⟨bos⟩⟨[INST]⟩ Be kind.\n\nHi⟨[/INST]⟩ Yes?⟨eos⟩⟨[INST]⟩ Bye⟨[/INST]⟩",
+    "mistral-v3-tekken": "⟨bos⟩⟨[INST]⟩Be kind.\n\nHi⟨[/INST]⟩Yes?⟨eos⟩⟨[INST]⟩Bye⟨[/INST]⟩",
+    "mistral-v7-tekken": "⟨bos⟩⟨[SYSTEM_PROMPT]⟩Be kind.⟨[/SYSTEM_PROMPT]⟩"
+    "⟨[INST]⟩Hi⟨[/INST]⟩Yes?⟨eos⟩⟨[INST]⟩Bye⟨[/INST]⟩",
+    "gemma": "⟨bos⟩⟨<start_of_turn>⟩user\nBe kind.\n\nHi⟨<end_of_turn>⟩\n⟨<start_of_turn>⟩model\nYes?⟨<end_of_turn>⟩\n"
+    "⟨<start_of_turn>⟩user\nBye⟨<end_of_turn>⟩\n⟨<start_of_turn>⟩model\n",
+    "phi-3": "⟨bos⟩⟨<|system|>⟩\nBe kind.⟨<|end|>⟩\n⟨<|user|>⟩\nHi⟨<|end|>⟩\n⟨<|assistant|>⟩\nYes?⟨<|end|>⟩\n"
+    "⟨<|user|>⟩\nBye⟨<|end|>⟩\n⟨<|assistant|>⟩\n",
+    "phi-4": "⟨bos⟩⟨<|im_start|>⟩system⟨<|im_sep|>⟩Be kind.⟨<|im_end|>⟩⟨<|im_start|>⟩user⟨<|im_sep|>⟩Hi⟨<|im_end|>⟩"
+    "⟨<|im_start|>⟩assistant⟨<|im_sep|>⟩Yes?⟨<|im_end|>⟩⟨<|im_start|>⟩user⟨<|im_sep|>⟩Bye⟨<|im_end|>⟩"
+    "⟨<|im_start|>⟩assistant⟨<|im_sep|>⟩",
+    "deepseek": "⟨bos⟩Be kind.⟨<｜User｜>⟩Hi⟨<｜Assistant｜>⟩Yes?⟨eos⟩⟨<｜User｜>⟩Bye⟨<｜Assistant｜>⟩",
+    "deepseek-coder": "⟨bos⟩Be kind.\n### Instruction:\nHi\n### Response:\nYes?\n⟨<|EOT|>⟩\n"
+    "### Instruction:\nBye\n### Response:\n",
+    "command-r": "⟨bos⟩⟨<|START_OF_TURN_TOKEN|>⟩⟨<|SYSTEM_TOKEN|>⟩Be kind.⟨<|END_OF_TURN_TOKEN|>⟩"
+    "⟨<|START_OF_TURN_TOKEN|>⟩⟨<|USER_TOKEN|>⟩Hi⟨<|END_OF_TURN_TOKEN|>⟩"
+    "⟨<|START_OF_TURN_TOKEN|>⟩⟨<|CHATBOT_TOKEN|>⟩Yes?⟨<|END_OF_TURN_TOKEN|>⟩"
+    "⟨<|START_OF_TURN_TOKEN|>⟩⟨<|USER_TOKEN|>⟩Bye⟨<|END_OF_TURN_TOKEN|>⟩⟨<|START_OF_TURN_TOKEN|>⟩⟨<|CHATBOT_TOKEN|>⟩",
+    "glm-4": "⟨[gMASK]⟩⟨<sop>⟩⟨<|system|>⟩\nBe kind.⟨<|user|>⟩\nHi⟨<|assistant|>⟩\nYes?⟨<|user|>⟩\nBye"
+    "⟨<|assistant|>⟩\n",
+    "granite": "⟨bos⟩⟨<|start_of_role|>⟩system⟨<|end_of_role|>⟩Be kind.⟨<|end_of_text|>⟩\n"
+    "⟨<|start_of_role|>⟩user⟨<|end_of_role|>⟩Hi⟨<|end_of_text|>⟩\n"
+    "⟨<|start_of_role|>⟩assistant⟨<|end_of_role|>⟩Yes?⟨<|end_of_text|>⟩\n"
+    "⟨<|start_of_role|>⟩user⟨<|end_of_role|>⟩Bye⟨<|end_of_text|>⟩\n⟨<|start_of_role|>⟩assistant⟨<|end_of_role|>⟩",
+    "llama-4": "⟨bos⟩⟨<|header_start|>⟩system⟨<|header_end|>⟩\n\nBe kind.⟨<|eot|>⟩"
+    "⟨<|header_start|>⟩user⟨<|header_end|>⟩\n\nHi⟨<|eot|>⟩⟨<|header_start|>⟩assistant⟨<|header_end|>⟩\n\nYes?⟨<|eot|>⟩"
+    "⟨<|header_start|>⟩user⟨<|header_end|>⟩\n\nBye⟨<|eot|>⟩⟨<|header_start|>⟩assistant⟨<|header_end|>⟩\n\n",
+    "zephyr": "⟨bos⟩<|system|>\nBe kind.⟨eos⟩\n<|user|>\nHi⟨eos⟩\n<|assistant|>\nYes?⟨eos⟩\n<|user|>\nBye⟨eos⟩\n"
+    "<|assistant|>\n",
+}
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_presets_of_families_write_what_their_own_templates_write(preset: str) -> None:
+    prompt = render(presets()[preset], TALK, info=INFO).prompt
+    shown = (f"⟨{part.token}⟩" if isinstance(part, Special) else getattr(part, "text", "") for part in prompt)
+    assert "".join(shown) == PUBLISHED[preset]

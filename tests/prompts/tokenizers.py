@@ -23,7 +23,11 @@ from chatbridge.types import ModelInfo
 FIXTURES = fixtures()
 PRESET_CONTROLS = (
     "[gMASK]", "<sop>", "<eop>", "[MASK]", "[sMASK]", "</s>", "<s>", "<|im_start|>", "<|im_end|>", "<|eot_id|>",
-    "<|start_header_id|>", "<|end_header_id|>", "<|begin_of_text|>", "<|endoftext|>",
+    "<|start_header_id|>", "<|end_header_id|>", "<|begin_of_text|>", "<|endoftext|>", "[INST]", "[/INST]",
+    "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "<start_of_turn>", "<end_of_turn>", "<|system|>", "<|user|>",
+    "<|assistant|>", "<|end|>", "<|im_sep|>", "<｜User｜>", "<｜Assistant｜>", "<|EOT|>", "<|START_OF_TURN_TOKEN|>",
+    "<|END_OF_TURN_TOKEN|>", "<|SYSTEM_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>", "<|start_of_role|>",
+    "<|end_of_role|>", "<|end_of_text|>", "<|header_start|>", "<|header_end|>", "<|eot|>",
 )  # fmt: skip
 
 

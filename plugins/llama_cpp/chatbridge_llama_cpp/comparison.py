@@ -130,7 +130,7 @@ def compare(job: Facts, tell: Tell) -> Facts:
         with _Opened(job, "source", length) as model:
             ids = model.tokenizer.encode(text, start=True)
             read = _fitting(job, ids, model.info.vocab_size)
-            pieces = windows(read, model.info.bos, length)
+            pieces = windows(read, model.info.added_bos, length)
             total = sum(len(piece) - 1 for piece in pieces)
             nbytes = 4 * model.info.vocab_size * total
             tell({"begin": ["computing with the source", nbytes]})

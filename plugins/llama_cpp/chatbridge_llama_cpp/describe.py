@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from chatbridge import GgufStrings, ModelInfo, default_threads, thread_waiting
+from chatbridge import GgufStrings, ModelInfo, chat_template_of, default_threads, thread_waiting
 from chatbridge_llama_cpp.adapters import Adapters
 from chatbridge_llama_cpp.loading import Loaded
 from chatbridge_llama_cpp.memory import size
@@ -86,8 +86,7 @@ def describe(
     loaded: Loaded, options: LlamaOptions, tokenizer: LlamaTokenizer, adapters: Adapters, fingerprint: str
 ) -> ModelInfo:
     """What `LlamaModel.info` tells. `fingerprint`: as `fingerprint` gives it."""
-    metadata, model = loaded.files[0].metadata, loaded.model
-    template = lib.llama_model_chat_template(model, None)
+    metadata = loaded.files[0].metadata
     return ModelInfo(
         name=str(metadata.get("general.name") or loaded.files[0].path.stem),
         architecture=loaded.files[0].architecture,
@@ -97,6 +96,7 @@ def describe(
         vocabulary=vocabulary_fingerprint(metadata),
         eos=tokenizer.ends(),
         bos=tokenizer.begin(),
+        add_bos=tokenizer.adds_begin,
         max_batch=loaded.plan.sequences,
         can_trim=_append_only(loaded, options),
         specials=tokenizer.specials,
@@ -104,7 +104,7 @@ def describe(
         lstrip=tokenizer.lstrip,
         rstrip=tokenizer.rstrip,
         adapters=adapters.fingerprints,
-        chat_template=template.decode("utf-8", "replace") if template else None,
+        chat_template=chat_template_of(metadata).source or None,
         details=_details(loaded, options, tokenizer, adapters),
     )
 
@@ -114,6 +114,7 @@ def _details(loaded: Loaded, options: LlamaOptions, tokenizer: LlamaTokenizer, a
     parameters = lib.llama_model_n_params(model)
     kind = lib.llama_ftype_name(lib.llama_model_ftype(model)).decode()
     details = {
+        **chat_template_of(loaded.files[0].metadata).details,
         "file": str(loaded.files[0].path) + (f" and {len(loaded.files) - 1} more" if len(loaded.files) > 1 else ""),
         "quantisation": kind.removeprefix("(guessed) "),
         "parameters": f"{parameters / 1e6:,.1f} M" if parameters < 1e9 else f"{parameters / 1e9:,.2f} B",

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from chatbridge import is_mark, tokenizer_rules
+from chatbridge import chat_template_of, is_mark, tokenizer_rules
 from chatbridge_llama_cpp.encoding import CONTROL, UNKNOWN, USER_DEFINED, Encoder
 from chatbridge_llama_cpp.greedy import Greedy
 from chatbridge_llama_cpp.native import lib
@@ -39,11 +39,12 @@ class LlamaTokenizer:
 
     def __init__(self, vocabulary: Any, metadata: Mapping[str, Any]) -> None:
         self._native = vocabulary
+        self._names_begin = "tokenizer.ggml.bos_token_id" in metadata
         self._vocabulary = own = Vocabulary(vocabulary)
         self.size = own.size
         unknown = _unknown(own, metadata)
         # llama.cpp calls some marks of templates user-defined tokens, as it does with gpt-oss's, and converters do.
-        source = str(metadata.get("tokenizer.chat_template") or "")
+        source = chat_template_of(metadata).source
         marks = [i for i in own.with_attr(USER_DEFINED) if is_mark(own.text(i).decode("utf-8", "replace"), source)]
         own.hide(marks)
         self._encoder = _encoder(own, metadata, unknown)
@@ -80,9 +81,16 @@ class LlamaTokenizer:
         return tuple(dict.fromkeys(i for i in (*first, *others) if 0 <= i < self.size))
 
     def begin(self) -> int | None:
-        """The id that a prompt begins with, if this model wants one."""
+        """The id that stands for the beginning, if this model has one."""
         bos: int = lib.llama_vocab_bos(self._native)
-        return bos if lib.llama_vocab_get_add_bos(self._native) and 0 <= bos < self.size else None
+        # Where the file names none, llama.cpp still has a number, which is any token.
+        known = self.adds_begin or (self._names_begin and bos in self.controls)
+        return bos if known and 0 <= bos < self.size else None
+
+    @property
+    def adds_begin(self) -> bool:
+        """Whether prompts begin with it."""
+        return bool(lib.llama_vocab_get_add_bos(self._native))
 
 
 def _encoder(vocabulary: Vocabulary, metadata: Mapping[str, Any], unknown: int | None) -> Encoder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from chatbridge_llama_cpp.model import LlamaModel
@@ -172,3 +173,37 @@ def test_a_long_text_is_cut_where_that_changes_nothing(forgeable: LlamaModel, te
     parts = list(encoder._pieces(whole))
     assert "".join(parts) == whole
     assert encoder.encode(whole, start=False) == NativeEncoder.encode(encoder, whole, start=False)
+
+
+@pytest.mark.parametrize("added", [True, False])
+def test_the_token_that_begins_is_known_whether_or_not_it_is_added(
+    tmp_path: Path, words: SentencePieceProcessor, added: bool
+) -> None:
+    model = model_with(tmp_path, sentencepiece_metadata(words, add_bos_token=added))
+    try:
+        assert (model.info.bos, model.info.add_bos) == (1, added)
+    finally:
+        model.close()
+
+
+def test_a_token_that_no_file_names_begins_nothing(tmp_path: Path) -> None:
+    content = (fixtures() / "belle-bloom" / "hf" / "tokenizer.json").read_text(encoding="utf-8")
+    metadata = byte_pair_metadata(content, "bloom")
+    metadata.pop("tokenizer.ggml.bos_token_id", None)
+    model = model_with(tmp_path, metadata)
+    try:
+        assert (model.info.bos, model.info.add_bos) == (None, False)
+    finally:
+        model.close()
+
+
+def test_of_several_chat_templates_the_default_one_is_used(tmp_path: Path, words: SentencePieceProcessor) -> None:
+    key = "tokenizer.chat_template"
+    metadata = sentencepiece_metadata(words) | {f"{key}.tool_use": "{{ tools }}", f"{key}.chat": "{{ x }}"}
+    for more, source in (({}, "{{ x }}"), ({key: "{{ d }}"}, "{{ d }}")):
+        model = model_with(tmp_path, metadata | more)
+        try:
+            assert model.info.chat_template == source
+            assert "tool_use" in model.info.details["chat templates"]
+        finally:
+            model.close()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from chatbridge import ModelInfo, Sampling
+from chatbridge import ModelInfo, Sampling, chat_template_of
 from chatbridge_numpy.gguf_file import GgufFile
 from chatbridge_numpy.lora import Lora
 from chatbridge_numpy.params import Params
@@ -44,6 +44,7 @@ def describe(
         "threads": os.environ.get("OPENBLAS_NUM_THREADS", "as the BLAS library chooses"),
         "blas": blas(),
         "tokenizer": tokenizer.kind,
+        **chat_template_of(file.metadata).details,
     }
     if lora is not None:
         details["lora"] = str(lora)
@@ -58,6 +59,7 @@ def describe(
         vocabulary=vocabulary.fingerprint,
         eos=vocabulary.eos,
         bos=vocabulary.bos,
+        add_bos=vocabulary.add_bos,
         max_batch=MAX_BATCH,
         specials=vocabulary.specials,
         controls=vocabulary.controls,

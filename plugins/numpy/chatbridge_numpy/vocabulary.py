@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from chatbridge import GgufStrings, ModelLoadError, TokenizerRules, is_mark, tokenizer_rules
+from chatbridge import GgufStrings, ModelLoadError, TokenizerRules, chat_template_of, is_mark, tokenizer_rules
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
@@ -42,8 +42,9 @@ class Vocabulary:
     """The tokens of a file. `pieces`: each id's text as the file has it. `kinds`: one of the constants above for each.
 
     `specials`: control tokens by text; `controls`: the ids of all of them, which no text ever becomes. `bos`: the id
-    that a prompt begins with, if one does; `eos`: those that end a reply. `rules`: what the original tokenizer does to
-    texts besides. `fingerprint`: equal for two vocabularies only if they cut text alike.
+    that stands for the beginning, if there is one; `add_bos`: prompts begin with it; `eos`: those that end a reply.
+    `rules`: what the original tokenizer does to texts besides. `fingerprint`: equal for two vocabularies only if they
+    cut text alike.
     """
 
     pieces: tuple[str, ...]
@@ -51,6 +52,7 @@ class Vocabulary:
     specials: Mapping[str, int]
     controls: frozenset[int]
     bos: int | None
+    add_bos: bool
     eos: tuple[int, ...]
     chat_template: str | None
     rules: TokenizerRules
@@ -86,7 +88,7 @@ def read_vocabulary(metadata: Mapping[str, Any], path: Path) -> Vocabulary:
     controls = {i for i in named.values() if i is not None}
     controls |= {i for i, kind in enumerate(kinds) if kind == CONTROL}
     # Converters have marked control tokens as plain ones; a person who types such a text must not forge a turn.
-    source = template if isinstance(template := metadata.get("tokenizer.chat_template"), str) else ""
+    source = chat_template_of(metadata).source
     controls |= {i for i, piece in enumerate(pieces) if _LOOKS_LIKE_CONTROL.fullmatch(piece)}
     controls |= {i for i, kind in enumerate(kinds) if kind == USER_DEFINED and is_mark(pieces[i], source)}
     specials = {pieces[i]: i for i in sorted(controls, reverse=True)}  # of equal texts the first
@@ -96,7 +98,8 @@ def read_vocabulary(metadata: Mapping[str, Any], path: Path) -> Vocabulary:
         kinds=kinds,
         specials=specials,
         controls=frozenset(controls),
-        bos=named["bos_token_id"] if _wants_bos(metadata) else None,
+        bos=named["bos_token_id"],
+        add_bos=_wants_bos(metadata),
         eos=tuple(dict.fromkeys(i for i in ends if i is not None)),
         chat_template=source or None,
         rules=tokenizer_rules(metadata, specials),

@@ -224,7 +224,7 @@ def test_only_llama_3_and_models_like_it_want_a_bos(tokenizer_of: Make) -> None:
     for pre, wanted in (("llama-bpe", True), ("llama3", True), ("tekken", True), ("qwen2", False), ("gpt-2", False)):
         metadata = byte_pair_metadata(content, pre)
         metadata["tokenizer.ggml.bos_token_id"] = metadata["tokenizer.ggml.tokens"].index("<|begin_of_text|>")
-        assert (tokenizer_of(metadata).vocabulary.bos is not None) is wanted
+        assert tokenizer_of(metadata).vocabulary.add_bos is wanted
 
 
 @given(text=TEXTS)

@@ -204,12 +204,14 @@ def test_control_tokens_that_a_converter_marked_as_plain_stay_control(tokenizer_
     assert end not in tokenizer.encode("<|im_end|>", start=True)
 
 
-@pytest.mark.parametrize(("wanted", "bos"), [({}, 1), ({"add_bos_token": True}, 1), ({"add_bos_token": False}, None)])
-def test_bos_is_wanted_unless_the_file_says_no(
-    tokenizer_of: Make, words: Processor, wanted: dict[str, Any], bos: int | None
+@pytest.mark.parametrize(
+    ("wanted", "added"), [({}, True), ({"add_bos_token": True}, True), ({"add_bos_token": False}, False)]
+)
+def test_bos_is_added_unless_the_file_says_no(
+    tokenizer_of: Make, words: Processor, wanted: dict[str, Any], added: bool
 ) -> None:
     vocabulary = tokenizer_of(sentencepiece_metadata(words, **wanted)).vocabulary
-    assert vocabulary.bos == bos
+    assert (vocabulary.bos, vocabulary.add_bos) == (1, added)
     assert vocabulary.eos == (2,)
 
 
@@ -227,3 +229,11 @@ def test_vocabularies_are_equal_only_where_they_cut_alike(
     )
     assert one == same
     assert len({one, other, spaceless}) == 3
+
+
+def test_of_several_chat_templates_the_default_one_is_used(tokenizer_of: Make, words: Processor) -> None:
+    key = "tokenizer.chat_template"
+    metadata = sentencepiece_metadata(words) | {f"{key}.tool_use": "{{ tools }}", f"{key}.chat": "{{ x }}"}
+    assert tokenizer_of(metadata).vocabulary.chat_template == "{{ x }}"
+    assert tokenizer_of(metadata | {key: "{{ d }}"}).vocabulary.chat_template == "{{ d }}"
+    assert tokenizer_of(sentencepiece_metadata(words)).vocabulary.chat_template is None

@@ -49,12 +49,12 @@ def read(text: str, path: Path, named: Mapping[str, str], *, add_bos: bool | Non
     begins = first.encode("", add_special_tokens=True).ids[:1]
     if add_bos is None:
         add_bos = bool(begins) and (bos is None or begins[0] == bos)
-        bos = begins[0] if add_bos else None
+        bos = begins[0] if add_bos else bos
     eos = vocabulary.get(named.get("eos_token", ""))
     lstrip = frozenset(number for number, token in added.items() if token.lstrip)
     rstrip = frozenset(number for number, token in added.items() if token.rstrip)
     ends = () if eos is None else (eos,)
-    return kind, encode, Pieces(text_of, special, others, bos if add_bos else None, ends, lstrip, rstrip)
+    return kind, encode, Pieces(text_of, special, others, bos, ends, add_bos, lstrip, rstrip)
 
 
 def _without_prefix(written: dict[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def read(path: Path, added: Mapping[str, int], named: Collection[str], *, add_bo
 
     bos, eos = first.bos_id(), first.eos_id()
     ends = (eos,) if eos >= 0 else ()
-    return encode, Pieces(text_of, special, others, bos if add_bos and bos >= 0 else None, ends)
+    return encode, Pieces(text_of, special, others, bos if bos >= 0 else None, ends, add_bos)
 
 
 def _user_defined(first: SentencePieceProcessor, later: SentencePieceProcessor, size: int) -> list[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chatbridge import ModelLoadError, check_model_file, read_json_object
+from chatbridge import ChatTemplate, ModelLoadError, chat_template_from, check_model_file, read_json_object
 from chatbridge_transformers import fast, sentences
 from chatbridge_transformers.folder import TOKENIZERS, Folder
 from chatbridge_transformers.vocabulary import TransformersTokenizer
@@ -25,7 +25,7 @@ class Found:
 
     tokenizer: TransformersTokenizer
     file: Path
-    template: str | None
+    template: ChatTemplate
 
 
 def has_tokenizer(path: Path) -> bool:
@@ -50,7 +50,7 @@ def read(path: Path, *, trust_remote_code: bool = False) -> Found:
         check_model_file(model)
         added, special = _added(folder, config)
         encode, pieces = sentences.read(model, added, special, add_bos=config.get("add_bos_token") is not False)
-        return Found(TransformersTokenizer("SentencePiece", encode, pieces, template or ""), model, template)
+        return Found(TransformersTokenizer("SentencePiece", encode, pieces, template.source), model, template)
     named = _named(folder, config)
     add_bos = config.get("add_bos_token")
     add_bos = add_bos if isinstance(add_bos, bool) else None
@@ -60,18 +60,19 @@ def read(path: Path, *, trust_remote_code: bool = False) -> Found:
     else:
         table, text = folder, _converted(folder, str(config.get("tokenizer_class") or ""), trust_remote_code)
     name, encode, pieces = fast.read(text, table, named, add_bos=add_bos)
-    return Found(TransformersTokenizer(name, encode, pieces, template or ""), table, template)
+    return Found(TransformersTokenizer(name, encode, pieces, template.source), table, template)
 
 
 def special_ids(
     tokenizer: TransformersTokenizer, model: Folder, rows: int
 ) -> tuple[int | None, tuple[int, ...], list[str]]:
-    """What a prompt begins with, what ends a reply, and in words which ids of the model's configuration are wrong.
+    """What stands for the beginning, what ends a reply, and in words which ids of the model's configuration are wrong.
 
     `rows`: ids that the model has. Raises ModelLoadError where an id is outside of these, or where an answer would end
     at a plain word and nothing better is known.
     """
     wrong = []
+    begins = tokenizer.bos if tokenizer.add_bos else None
     ends = list(tokenizer.ends)
     for name, config in (("generation_config.json", model.generation), ("config.json", model.config)):
         for key in ("bos_token_id", "eos_token_id"):
@@ -83,11 +84,11 @@ def special_ids(
                         f"(the vocabulary's own is {_own(tokenizer, key)})"
                     )
                 if key == "bos_token_id":
-                    if tokenizer.bos is not None and token != tokenizer.bos:
-                        wrong.append(f"{where} is {_said(tokenizer, token)}, and {tokenizer.bos} is used")
+                    if begins is not None and token != begins:
+                        wrong.append(f"{where} is {_said(tokenizer, token)}, and {begins} is used")
                 elif token in ends:
                     continue
-                elif token in tokenizer.specials.values() and token not in (tokenizer.bos, 0):
+                elif token in tokenizer.specials.values() and token not in (begins, 0):
                     ends.append(token)
                 elif ends:
                     wrong.append(f"{where} is {_said(tokenizer, token)}, and {ends[0]} is used")
@@ -123,19 +124,15 @@ def _existing(
     return next((folder / name for name in names if (folder / name).exists()), None)
 
 
-def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
+def _template(folder: Path, config: Mapping[str, Any]) -> ChatTemplate:
     """The chat template, from where the different versions of transformers have put it."""
     if (beside := folder / "chat_template.jinja").exists():
         check_model_file(beside)
-        return beside.read_text(encoding="utf-8", errors="replace")
+        return chat_template_from(beside.read_text(encoding="utf-8", errors="replace"))
     found = config.get("chat_template")
     if found is None and (beside := folder / "chat_template.json").exists():
         found = read_json_object(beside).get("chat_template")
-    if isinstance(found, list):  # several by name
-        found = next(
-            (one.get("template") for one in found if isinstance(one, dict) and one.get("name") == "default"), None
-        )
-    return found if isinstance(found, str) and found else None
+    return chat_template_from(found)
 
 
 def _text(value: Any) -> str:

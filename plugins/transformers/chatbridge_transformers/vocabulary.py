@@ -32,9 +32,9 @@ Encode = Callable[[str, bool], list[int]]
 class Pieces:
     """What ids stand for. `text`: the bytes of each. `special`: control tokens by their text.
 
-    `added`: tokens by their text that were put in beside the vocabulary and are not called special. `bos`: what a
-    prompt begins with; None for nothing. `ends`: what ends a reply, the vocabulary's own first. `lstrip`, `rstrip`: ids
-    of tokens that take in the blanks before and behind them.
+    `added`: tokens by their text that were put in beside the vocabulary and are not called special. `bos`: what
+    stands for the beginning, None for nothing; `add_bos`: prompts begin with it. `ends`: what ends a reply, the
+    vocabulary's own first. `lstrip`, `rstrip`: ids of tokens that take in the blanks before and behind them.
     """
 
     text: Mapping[int, bytes]
@@ -42,6 +42,7 @@ class Pieces:
     added: Mapping[str, int]
     bos: int | None
     ends: tuple[int, ...]
+    add_bos: bool = False
     lstrip: frozenset[int] = frozenset()
     rstrip: frozenset[int] = frozenset()
 
@@ -55,6 +56,7 @@ class TransformersTokenizer:
     def __init__(self, kind: str, encode: Encode, pieces: Pieces, template: str = "") -> None:
         self.kind = kind
         self.bos = pieces.bos
+        self.add_bos = pieces.add_bos
         self.ends = pieces.ends
         self.size = max(pieces.text, default=-1) + 1
         marks = {text: token for text, token in pieces.added.items() if is_mark(text, template)}
@@ -107,5 +109,5 @@ class TransformersTokenizer:
         digest = blake2b(self.kind.encode(), digest_size=16)
         for token, raw in sorted(self._bytes.items()):
             digest.update(f"{token} {len(raw)} ".encode() + raw)
-        digest.update(repr((sorted(self.specials.items()), self.bos, self.ends)).encode())
+        digest.update(repr((sorted(self.specials.items()), self.bos if self.add_bos else None, self.ends)).encode())
         return f"transformers-{digest.hexdigest()}"

@@ -44,7 +44,7 @@ def test_byte_level_ids_are_the_recorded_ones() -> None:
     for case in recorded(BLOOM / "reference_hf.json")["tokenizer"]:
         assert tokenizer.encode(case["text"], start=True) == case["ids"], case["text"]
         assert tokenizer.decode(case["ids"]).decode() == case["decoded"]
-    assert (tokenizer.bos, tokenizer.ends) == (None, (2,))
+    assert (tokenizer.add_bos, tokenizer.ends) == (False, (2,))
 
 
 @pytest.mark.parametrize("folder", [*FOLDERS.values(), BLOOM / "hf"], ids=lambda path: path.name)
@@ -60,7 +60,7 @@ def test_the_answer_to_what_a_prompt_begins_with_is_in_the_configuration(tmp_pat
     folder = Path(shutil.copytree(LLAMA / "hf", tmp_path / "m"))
     assert read(folder).tokenizer.bos == 1
     change(folder / "tokenizer_config.json", add_bos_token=False)
-    assert read(folder).tokenizer.bos is None
+    assert (read(folder).tokenizer.bos, read(folder).tokenizer.add_bos) == (1, False)
 
 
 def test_half_characters_become_question_marks() -> None:
@@ -174,10 +174,10 @@ def test_added_text_is_read_as_the_original_reads_it(make: Any, tmp_path: Path) 
 def test_what_begins_a_prompt_and_ends_a_reply(tmp_path: Path) -> None:
     for make, bos, ends in ((byte_level, "<|im_start|>", "<|im_end|>"), (byte_fallback, "<s>", "</s>")):
         found = read(make(tmp_path / make.__name__))
-        assert found.tokenizer.bos == found.tokenizer.special(bos)
+        assert (found.tokenizer.bos, found.tokenizer.add_bos) == (found.tokenizer.special(bos), True)
         assert found.tokenizer.ends == (found.tokenizer.special(ends),)
-    assert read(tmp_path / "byte_level").template == "{{ x }}"
-    assert read(unigram(tmp_path / "u")).tokenizer.bos is None
+    assert read(tmp_path / "byte_level").template.source == "{{ x }}"
+    assert not read(unigram(tmp_path / "u")).tokenizer.add_bos
 
 
 @pytest.mark.parametrize("make", [byte_level, byte_fallback, unigram])
