@@ -21,9 +21,6 @@ from typing import Any
 
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
 
-from chatbridge_llama_cpp.native import lib, log
-from chatbridge_llama_cpp.tokenizer import LlamaTokenizer
-from chatbridge_llama_cpp.vocabulary import Vocabulary
 from chatbridge_numpy.tokenizer import GgufTokenizer, read_tokenizer
 
 from chatbridge import GgufHeader, ModelLoadError, Tokenizer
@@ -33,6 +30,8 @@ from chatbridge.testing.published import VARIABLE, recorded_ids
 
 def opened(path: Path) -> Any:
     """llama.cpp's vocabulary of a file, without its dummy blank."""
+    from chatbridge_llama_cpp.native import lib, log
+
     log()
     params = lib.llama_model_default_params()
     params.vocab_only = True
@@ -66,6 +65,10 @@ def timed(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[list[list[int]], 
 
 def row(path: Path, texts: Sequence[str]) -> tuple[str, ...]:
     """One line of the table."""
+    from chatbridge_llama_cpp.native import lib
+    from chatbridge_llama_cpp.tokenizer import LlamaTokenizer
+    from chatbridge_llama_cpp.vocabulary import Vocabulary
+
     header = GgufHeader(path, reader="this program")
     model = opened(path)
     native = lib.llama_model_get_vocab(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,8 @@ def test_empty_sections_are_good(read: Read, plugins: Plugins) -> None:
     ):
         settings = read(text)
         assert list(settings.models) == ["guide"]
-        assert settings.models["guide"] == default_settings(plugins, Path("x")).models["guide"]
+        guide = default_settings(plugins, Path("x")).models["guide"]
+        assert replace(settings.models["guide"], states_folder=None) == guide
 
 
 def test_a_variable_or_a_file_may_be_the_users_own_folder(
