@@ -44,7 +44,7 @@ def _fragments(source: str, limits: Limits) -> list[Fragment]:
     except Exception:
         log.exception("an answer can't be rendered; it is shown as it is")
         rendered = as_text(_without_mentions(source))
-    fragments = split(rendered, limits.length - note, limits.count, limits.max_messages)
+    fragments = split(rendered, limits.length - note, limits.count, limits.max_messages, limits.max_entities)
     return [fragment for fragment in fragments if fragment.text.strip()]
 
 
