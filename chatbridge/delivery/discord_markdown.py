@@ -48,9 +48,7 @@ def as_markdown(source: str, *, mentions: bool = False) -> Rendered:
     A fence that the source leaves open (it may still be being written) is closed.
     """
     writer = _Writer(mentions)
-    blocks = parse_markdown(source)
-    if blocks is not None:
-        writer.blocks(blocks)
+    writer.blocks(parse_markdown(source))
     rendered = writer.rendered()
     if not rendered.text.strip():
         lines = "\n".join(escaped(line, at_line_start=True) for line in unified(source).strip().split("\n"))

@@ -48,13 +48,19 @@ class MarkdownNode:
     apart: bool = False
 
 
-def parse_markdown(source: str) -> tuple[MarkdownNode, ...] | None:
-    """The blocks of a text. None where they lie so deep in each other that the parser has left some out."""
+def parse_markdown(source: str) -> tuple[MarkdownNode, ...]:
+    """The blocks of a text. One that has others so deep in it that the parser leaves some out is shown as written."""
     source = unified(source)
-    tokens = _parser().parse(source)
-    if any(token.level + token.nesting >= MAX_DEPTH for token in tokens if token.type != "inline"):
-        return None
-    return _tree(tokens, source.split("\n"))
+    lines = source.split("\n")
+    blocks: list[MarkdownNode] = []
+    block: list[Token] = []
+    for token in _parser().parse(source):
+        block.append(token)
+        if token.level == 0 and token.nesting <= 0:
+            too_deep = any(one.level + one.nesting >= MAX_DEPTH for one in block)
+            blocks += [_as_written(block[0], lines)] if too_deep else _tree(block, lines)
+            block = []
+    return tuple(blocks)
 
 
 def split_markdown(source: str) -> list[str]:
@@ -183,6 +189,12 @@ def _tree(tokens: Sequence[Token], lines: Sequence[str]) -> tuple[MarkdownNode, 
             info = token.info if kind == "code_block" else ""
             found.append(MarkdownNode(kind, text=token.content, data=info, apart=_is_apart(token, lines)))
     return tuple(found)
+
+
+def _as_written(token: Token, lines: Sequence[str]) -> MarkdownNode:
+    first, after = token.map or (0, len(lines))
+    words = [node for line in lines[first:after] for node in (MarkdownNode("break"), MarkdownNode("text", text=line))]
+    return MarkdownNode("paragraph", tuple(words[1:]), apart=_is_apart(token, lines))
 
 
 def _in_cell(token: Token) -> Token:

@@ -32,9 +32,7 @@ _BULLETS = "•◦▪"
 def as_entities(source: str, *, mentions: bool = False) -> Rendered:
     """The source as text and formats. Unless `mentions` are wanted, nobody is mentioned by it."""
     writer = _Writer(mentions)
-    blocks = parse_markdown(source)
-    if blocks is not None:
-        writer.blocks(blocks)
+    writer.blocks(parse_markdown(source))
     rendered = writer.out.rendered()
     if not rendered.text.strip():
         return Rendered(source.strip() if mentions else without_mentions(source.strip()))
