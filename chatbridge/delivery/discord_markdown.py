@@ -218,7 +218,7 @@ class _Writer:
         start = self._out.write(f"{TICKS}{language}") - len(prefix)
         opening = f"{prefix}{TICKS}{language}\n"
         # Many blank lines in a row could fill a message, and a block of nothing else is none.
-        code = _MANY_LINES.sub(lambda match: " ".join(match[0]), content.rstrip("\n"))
+        code = _MANY_LINES.sub(lambda match: " ".join(match[0]), content.rstrip())
         code = in_fence(code)
         begun = first = 0
         for at, line in enumerate(code.split("\n")):

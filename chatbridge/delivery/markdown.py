@@ -15,7 +15,7 @@ from typing import Literal
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from chatbridge.delivery.markdown_rules import add_rules
+from chatbridge.delivery.markdown_rules import add_rules, open_marks
 
 BlockKind = Literal[
     "paragraph", "heading", "code_block", "formula_block", "table", "row", "cell", "quote", "bullet_list",
@@ -70,6 +70,11 @@ def split_markdown(source: str) -> list[str]:
     edges = [0, *starts[1:], len(lines)]
     pieces = ["\n".join(lines[start:end]) for start, end in pairwise(edges)]
     return [piece + "\n" for piece in pieces[:-1]] + pieces[-1:]
+
+
+def closing_marks(paragraph: str) -> str:
+    """What would close the formats that a paragraph leaves open."""
+    return open_marks(paragraph, _parser())
 
 
 def unified(source: str) -> str:

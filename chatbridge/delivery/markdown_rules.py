@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from markdown_it.common.utils import isMdAsciiPunct, isPunctChar, isWhiteSpace
 from markdown_it.parser_inline import ParserInline
 from markdown_it.rules_block import StateBlock
-from markdown_it.rules_inline import StateInline
+from markdown_it.rules_inline import StateInline, link_pairs
 from markdown_it.rules_inline.state_inline import Delimiter, Scanned
 from markdown_it.token import Token
 from markdown_it.utils import EnvType
@@ -219,3 +219,19 @@ def _pair_spoilers(state: StateInline) -> None:
                     token.type = "spoiler_open" if nesting == 1 else "spoiler_close"
                     token.nesting = 1 if nesting == 1 else -1
                     token.content, token.markup = "", "||"
+
+
+def open_marks(source: str, parser: MarkdownIt) -> str:
+    """What would close the formats that a paragraph opens and does not close, the inner ones first."""
+    state = _State(source, parser, {}, [])
+    parser.inline.tokenize(state)
+    link_pairs(state)
+    closed = {one.end for one in state.delimiters}
+    # One within a word, as in 2*x, is as likely to be none.
+    still_open = [
+        one
+        for at, one in enumerate(state.delimiters)
+        if one.open and not one.close and one.end < 0 and at not in closed
+    ]
+    # Emphasis has one delimiter for each sign, the others one for two.
+    return "".join(chr(one.marker) * (1 if chr(one.marker) in "*_" else 2) for one in reversed(still_open))

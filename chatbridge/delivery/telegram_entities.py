@@ -105,7 +105,7 @@ class _Writer:
                 self._inline(node.children)
 
     def _code_block(self, code: str, language: str = "") -> None:
-        code = code.rstrip("\n")
+        code = code.rstrip()
         if code.strip():  # a block of nothing is no format for Telegram
             with self._style("pre", language):
                 self._write(code, code=True)
