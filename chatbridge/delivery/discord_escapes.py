@@ -17,6 +17,7 @@ _ACTIVE = re.compile(
     r"|(?<!\s)\*|\*(?!\s)"  # between blanks it is a multiplication
     r"|_{2,}|(?<![A-Za-z0-9])_|_\Z"  # in a word, one alone is none
     r"|~{2,}|\A~|~\Z|\|{2,}|\A\||\|\Z|`"
+    r"|\[(?![^\[\]\n]*\](?!\())"  # could be a link's, whose end Discord looks for up to the end of the message
     r"|(?<=\])\("  # "[words](address)" that is no link
     r"|(?<=[A-Za-z0-9:]):(?=(?!\d\d?:)[\w+-]+:)"  # the name of an emoji, as in std::heart:
 )

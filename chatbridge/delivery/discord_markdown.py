@@ -25,6 +25,7 @@ from chatbridge.delivery.rendered import (
     HEADING_HOLD,
     RULE,
     TICKS,
+    ZERO_WIDTH,
     Gap,
     Hold,
     Rendered,
@@ -167,7 +168,7 @@ class _Writer:
             self._at_line_start = False
             self._inline(node.children, one_line=True)
             if self._out.last == "#":  # Discord would take it for a mark that closes the heading
-                self._out.write("\u200b")
+                self._out.write(ZERO_WIDTH)
         else:
             self._format(MarkdownNode("bold", node.children), "", one_line=True)
         self._out.holds += [
@@ -270,7 +271,7 @@ class _Writer:
 
     def _open_format(self, kind: str, mark: str) -> None:
         if self._out.last == mark[0]:
-            self._out.write("\u200b")  # two marks of one kind in a row would be read as another one
+            self._out.write(ZERO_WIDTH)  # two marks of one kind in a row would be read as another one
         start = self._out.write(mark)
         self._out.holds.append(Hold(start, start + len(mark) + 1, hard=True))
         self._formats.append((kind, mark, self._out.length))
@@ -321,6 +322,8 @@ class _Writer:
             self._whole(f"<{address}>", "link")
 
     def _whole(self, text: str, kind: str) -> None:
+        if kind == "code" and self._out.last == "`":
+            self._out.write(ZERO_WIDTH)
         with self._held():
             start = self._out.write(text)
         if kind == "code":

@@ -156,13 +156,14 @@ class _Writer:
         """
         start = self._begin()
         words = plain_text(node.children)
-        within = any(style.kind == "text_link" for style in self._styles)
-        if within or not _ADDRESS.fullmatch(node.data) or (_PERSON.match(node.data) and not self._mentions):
-            self._inline(node.children)
+        if any(style.kind == "text_link" for style in self._styles):
+            self._words(node.children)  # within the words of another one, its own are enough
             if not words.strip():
                 self._write(node.data)
-            elif node.data and not within and not is_shown_by(words, node.data):
-                self._write(f" ({node.data})")
+        elif not _ADDRESS.fullmatch(node.data) or (_PERSON.match(node.data) and not self._mentions):
+            self._inline(node.children)
+            if node.data and not is_shown_by(words, node.data):
+                self._write(f" ({node.data})" if words.strip() else node.data)
         else:
             with self._style("text_link", node.data):
                 if words.strip():

@@ -135,30 +135,27 @@ class _Screen:
         self._append(found, nodes, self.console.get_style(style))
         return found
 
-    def _append(self, text: Text, nodes: Sequence[MarkdownNode], style: Style, *, in_link: bool = False) -> None:
+    def _append(self, text: Text, nodes: Sequence[MarkdownNode], style: Style) -> None:
         for node in nodes:
             own = style + self.console.get_style(_STYLES[node.kind]) if node.kind in _STYLES else style
             if node.kind == "break":
                 text.append("\n")
             elif node.kind in ("link", "image"):
-                self._append_link(text, node, style, in_link=in_link)
+                self._append_link(text, node, style)
             elif node.children:
-                self._append(text, node.children, own, in_link=in_link)
+                self._append(text, node.children, own)
             else:
                 text.append(node.text, own)
 
-    def _append_link(self, text: Text, node: MarkdownNode, style: Style, *, in_link: bool) -> None:
-        """A link or a picture: its words, and its address behind them, unless that is what they say.
-
-        Within the words of another link its own are enough.
-        """
+    def _append_link(self, text: Text, node: MarkdownNode, style: Style) -> None:
+        """A link or a picture: its words, and its address behind them, unless that is what they say."""
         start = len(text)
-        self._append(text, node.children, style + self.console.get_style("markdown.link"), in_link=True)
+        self._append(text, node.children, style + self.console.get_style("markdown.link"))
         words = text.plain[start:]
         address = self.console.get_style("markdown.link_url")
         if not words.strip():
             text.append(node.data, style + address)
-        elif not in_link and node.data and node.data not in (words, f"mailto:{words}"):
+        elif node.data and node.data not in (words, f"mailto:{words}"):
             text.append(" (", style)
             text.append(node.data, style + address)
             text.append(")", style)

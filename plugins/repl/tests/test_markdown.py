@@ -149,7 +149,7 @@ def test_an_answer_of_marks_alone_is_shown_as_typed(text: str) -> None:
 def test_a_picture_stays_where_it_is_and_tells_its_address() -> None:
     assert whole("Before ![a cat](cat.png) after") == ["Before a cat (cat.png) after"]
     assert whole("![](cat.png)") == ["cat.png"]
-    assert whole("[![a cat](cat.png)](http://b.c)") == ["a cat (http://b.c)"]
+    assert whole("[![a cat](cat.png)](http://b.c)") == ["a cat (cat.png) (http://b.c)"]
 
 
 def test_items_of_nothing_have_their_marks() -> None:
