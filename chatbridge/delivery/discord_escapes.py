@@ -19,11 +19,12 @@ _ACTIVE = re.compile(
     r"|~{2,}|\A~|~\Z|\|{2,}|\A\||\|\Z|`"
     r"|\[(?![^\[\]\n]*\](?!\())"  # could be a link's, whose end Discord looks for up to the end of the message
     r"|(?<=\])\("  # "[words](address)" that is no link
+    r"|(?:(?<=http)|(?<=https)):(?=//)"  # of an address that is none
     r"|(?<=[A-Za-z0-9:]):(?=(?!\d\d?:)[\w+-]+:)"  # the name of an emoji, as in std::heart:
 )
 _ALL_UNDERLINES = re.compile(_ACTIVE.pattern + "|_")
-_AT_LINE_START = re.compile(r"[-+*](?=\s)|-(?=#\s)|#(?=#{0,2}\s)|>(?=\s|>>\s)|(?<=\d)[.)](?=\s)")
-_NUMBER = re.compile(r"\d{1,9}(?=[.)]\s)")
+_AT_LINE_START = re.compile(r"(?:[-+*]|-(?=#)|#{1,3}|>(?:>>)?|(?<=\d)[.)])(?=[#\s]|\Z)")
+_NUMBER = re.compile(r"\d+(?=[.)](?:\s|\Z))")
 _NO_ADDRESS_FOLLOWS = re.compile(r"[.,:;\"'\]]*(?:\s|\Z)")
 
 
@@ -34,7 +35,7 @@ def escaped(text: str, before: str = "", *, at_line_start: bool = False, within_
         number = _NUMBER.match(text)
         sign = _AT_LINE_START.match(text, number.end() if number else 0)
         if sign is not None:
-            head, text = text[: sign.start()] + "\\" + sign[0], text[sign.end() :]
+            head, text = text[: sign.start()] + "\\" + sign[0][0], text[sign.start() + 1 :]
     if not head and text.startswith("(") and before == "]":
         head, text = "\\(", text[1:]
     active = _ALL_UNDERLINES if within_underlines else _ACTIVE
@@ -46,20 +47,23 @@ def without_mentions(text: str) -> str:
     return _MENTION.sub(f"@{ZERO_WIDTH}", text)
 
 
-def ends_address(following: str) -> bool:
-    """Whether Discord sees for itself that an address ends before this text."""
-    return _NO_ADDRESS_FOLLOWS.match(following) is not None
+def ends_address(following: MarkdownNode | None) -> bool:
+    """Whether Discord sees for itself that an address ends before what follows."""
+    if following is None or following.kind == "break":
+        return True
+    return following.kind == "text" and _NO_ADDRESS_FOLLOWS.match(following.text) is not None
 
 
 def in_ticks(code: str) -> str:
     """Code within a line between one tick or two, since three begin a block.
 
-    Only code that holds one tick alone and two in a row has something invisible put between these.
+    Only code that holds three in a row, or both one alone and two, has something invisible put between them.
     """
     runs = {len(run) for run in re.findall(r"`+", code)}
-    ticks = "`" if 1 not in runs else "``"
-    if len(ticks) in runs or any(run > 2 for run in runs):
+    if max(runs, default=0) > 2 or runs == {1, 2}:
         code = re.sub(r"`{2,}", lambda match: ZERO_WIDTH.join(match[0]), code)
+        runs = {1}
+    ticks = "``" if 1 in runs else "`"
     blank = " " if code.startswith("`") or code.endswith("`") else ""
     return f"{ticks}{blank}{code}{blank}{ticks}"
 

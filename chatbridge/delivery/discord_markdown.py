@@ -170,7 +170,7 @@ class _Writer:
             if self._out.last == "#":  # Discord would take it for a mark that closes the heading
                 self._out.write(ZERO_WIDTH)
         else:
-            self._format(MarkdownNode("bold", node.children), "", one_line=True)
+            self._format(MarkdownNode("bold", node.children), None, one_line=True)
         self._out.holds += [
             Hold(start, start + node.number + 2, hard=True),
             Hold(start, self._out.length + HEADING_HOLD),
@@ -240,17 +240,20 @@ class _Writer:
 
     # --- within a line -------------------------------------------------------------------------------------------
 
-    def _inline(self, nodes: Sequence[MarkdownNode], *, one_line: bool = False) -> None:
-        for node, following in zip_longest(nodes, nodes[1:]):
-            after = _first_char(following)
+    def _inline(
+        self, nodes: Sequence[MarkdownNode], *, one_line: bool = False, then: MarkdownNode | None = None
+    ) -> None:
+        """What is within lines; `then` follows it, with no mark in between."""
+        for node, following in zip_longest(nodes, nodes[1:], fillvalue=then):
+            assert node is not None
             if node.kind == "break":
                 self._out.write(" ") if one_line else self._break()
             elif node.kind in ("code", "formula"):
                 self._whole(in_ticks(node.text), "code")
             elif node.kind in _FORMATS:
-                self._format(node, after, one_line=one_line)
+                self._format(node, following, one_line=one_line)
             elif node.kind in ("link", "image"):
-                self._link(node)
+                self._link(node, following)
             elif node.kind == "address":
                 self._address(node.text, following)
             else:
@@ -258,11 +261,12 @@ class _Writer:
             if node.kind != "break":
                 self._at_line_start = False
 
-    def _format(self, node: MarkdownNode, after: str, *, one_line: bool) -> None:
+    def _format(self, node: MarkdownNode, following: MarkdownNode | None, *, one_line: bool) -> None:
         is_open = any(kind == node.kind for kind, *_ in self._formats)
+        after = following.text[:1] if following is not None else ""
         mark = "" if is_open or not plain_text(node.children).strip() else usable_marks(node, self._out.last, after)
         if not mark:
-            self._inline(node.children, one_line=one_line)
+            self._inline(node.children, one_line=one_line, then=following)
             return
         depth = len(self._formats)
         self._open_format(node.kind, mark)
@@ -286,16 +290,17 @@ class _Writer:
         del self._formats[depth:]
         return closed
 
-    def _link(self, node: MarkdownNode) -> None:
+    def _link(self, node: MarkdownNode, following: MarkdownNode | None) -> None:
         """A link where Discord takes one; else the address is written behind the words, unless that is what it says."""
         words, address = plain_text(node.children), node.data
         if self._in_link or not address:  # within the words of another one, its own are enough
-            self._inline(node.children, one_line=True)
+            self._inline(node.children, one_line=True, then=following)
             if not words.strip():
                 self._text(address)
         elif not re.match(r"https?://\S+\Z", address):
-            self._inline(node.children, one_line=True)
-            if not is_shown_by(words, address):
+            is_shown = is_shown_by(words, address)
+            self._inline(node.children, one_line=True, then=following if is_shown else None)
+            if not is_shown:
                 self._text(f" ({address})" if words.strip() else address)
         elif not words.strip() or is_shown_by(words, address):
             self._whole(f"<{address}>" if ">" not in address else address, "link")
@@ -316,7 +321,7 @@ class _Writer:
     def _address(self, address: str, following: MarkdownNode | None) -> None:
         if not re.match(r"https?://", address, re.IGNORECASE):
             self._text(address)
-        elif following is None or following.kind == "break" or ends_address(following.text):
+        elif ends_address(following) and not self._out.last.isalnum():
             self._whole(address, "link")
         else:  # Discord takes all up to a blank for an address, and a Chinese sentence has none
             self._whole(f"<{address}>", "link")
@@ -346,10 +351,6 @@ class _Writer:
         underlines = any(mark == "_" for _, mark, _ in self._formats)
         shown = escaped(text, self._out.last, at_line_start=self._at_line_start, within_underlines=underlines)
         self._out.write(shown if self._mentions else without_mentions(shown))
-
-
-def _first_char(node: MarkdownNode | None) -> str:
-    return node.text[:1] if node is not None else ""
 
 
 def _link_target(address: str) -> str:

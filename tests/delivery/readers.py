@@ -61,9 +61,9 @@ def illegal(fragment: Fragment) -> Iterator[str]:
         for other in fragment.entities[at + 1 :]:
             if _overlap(one, other) and not (_within(one, other) or _within(other, one)):
                 yield f"{one} and {other} overlap"
-            if _overlap(one, other) and {"pre", "code"} & {one.kind, other.kind}:
-                if not any("quote" in entity.kind for entity in (one, other)):
-                    yield f"{one} and {other}: code carries no other format"
+            kinds = {one.kind, other.kind}
+            if _overlap(one, other) and {"pre", "code"} & kinds and not any("quote" in kind for kind in kinds):
+                yield f"{one} and {other}: code carries no other format"
 
 
 def _overlap(one: Entity, other: Entity) -> bool:
