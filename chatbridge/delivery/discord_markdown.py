@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count, zip_longest
 
 from chatbridge.delivery.discord_escapes import (
@@ -48,13 +49,18 @@ def as_markdown(source: str, *, mentions: bool = False) -> Rendered:
 
     A fence that the source leaves open (it may still be being written) is closed.
     """
-    writer = _Writer(mentions)
-    writer.blocks(parse_markdown(source))
-    rendered = writer.rendered()
+    rendered = write_markdown(parse_markdown(source), mentions=mentions)
     if not rendered.text.strip():
         lines = "\n".join(escaped(line, at_line_start=True) for line in unified(source).strip().split("\n"))
         return Rendered(lines if mentions else without_mentions(lines))
     return rendered
+
+
+def write_markdown(blocks: Sequence[MarkdownNode], *, mentions: bool = False) -> Rendered:
+    """The same for a tree. What is in a quote that is "folded" is hidden until somebody presses it."""
+    writer = _Writer(mentions)
+    writer.blocks(blocks)
+    return writer.rendered()
 
 
 class _Writer:
@@ -103,7 +109,7 @@ class _Writer:
         self._begun = True
         if self._quote_depth:
             start = self._out.write(_QUOTE)
-            self._out.holds.append(Hold(start, start + len(_QUOTE) + 1, hard=True))
+            self._out.holds.append(Hold(start, start + len(_QUOTE) + len(self._indent) + 1, hard=True))
             self._quoted = self._out.length
         self._out.write(self._indent)
         self._at_line_start = True
@@ -177,11 +183,11 @@ class _Writer:
         ]
 
     def _quote(self, node: MarkdownNode) -> None:
-        """A quote, of one level: Discord knows no deeper ones. One that is folded is hidden until it is pressed."""
+        """A quote, of one level: Discord knows no deeper ones."""
         self._begin_below_quote()
         outer, self._indent = self._indent, ""
         self._quote_depth += 1
-        self.blocks(node.children)
+        self.blocks([_hidden(child) for child in node.children] if node.data == "folded" else node.children)
         self._quote_depth -= 1
         if not self._quote_depth:
             self._end_quoted_line()
@@ -249,7 +255,7 @@ class _Writer:
             if node.kind == "break":
                 self._out.write(" ") if one_line else self._break()
             elif node.kind in ("code", "formula"):
-                self._whole(in_ticks(node.text), "code")
+                self._whole(in_ticks(node.text.replace("\n", " ")), "code")
             elif node.kind in _FORMATS:
                 self._format(node, following, one_line=one_line)
             elif node.kind in ("link", "image"):
@@ -351,6 +357,13 @@ class _Writer:
         underlines = any(mark == "_" for _, mark, _ in self._formats)
         shown = escaped(text, self._out.last, at_line_start=self._at_line_start, within_underlines=underlines)
         self._out.write(shown if self._mentions else without_mentions(shown))
+
+
+def _hidden(node: MarkdownNode) -> MarkdownNode:
+    """A block with its words as spoilers, but for its code."""
+    if node.kind in ("paragraph", "heading"):
+        return replace(node, children=(MarkdownNode("spoiler", node.children),))
+    return replace(node, children=tuple(_hidden(child) for child in node.children)) if node.kind != "table" else node
 
 
 def _link_target(address: str) -> str:

@@ -50,7 +50,7 @@ def _without_half_code(source: str, block: Token) -> str:
     """Without the beginning of a block that has no words yet, and without half of the fence that ends one."""
     assert block.map is not None
     lines = source.split("\n")
-    if not block.content.strip():
+    if block.content.strip() in ("", "$$", "\\["):
         return "\n".join(lines[: block.map[0]])
     last = lines[-1].strip(" >\t")
     half = block.type == "fence" and bool(last) and set(last) == {block.markup[0]} and len(last) < len(block.markup)
@@ -76,7 +76,7 @@ def _without_half_format(source: str, paragraph: Token) -> tuple[str, str]:
         return source[: len(source) - len(half[0])], ""
     before, verbatim = _before_open_code(words)
     if verbatim:
-        return source, verbatim + closing_marks(before)
+        return source, verbatim + closing_marks(f"{before}x")  # code is a word to the marks before it
     if words[-1:] not in _MARKS or not words:
         return source, closing_marks(words)
     ends_well = closing_marks(words) == "" and closing_marks(words.rstrip(_MARKS)) != ""

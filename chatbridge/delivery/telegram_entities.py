@@ -31,12 +31,17 @@ _BULLETS = "•◦▪"
 
 def as_entities(source: str, *, mentions: bool = False) -> Rendered:
     """The source as text and formats. Unless `mentions` are wanted, nobody is mentioned by it."""
-    writer = _Writer(mentions)
-    writer.blocks(parse_markdown(source))
-    rendered = writer.out.rendered()
+    rendered = write_entities(parse_markdown(source), mentions=mentions)
     if not rendered.text.strip():
         return Rendered(source.strip() if mentions else without_mentions(source.strip()))
     return rendered
+
+
+def write_entities(blocks: Sequence[MarkdownNode], *, mentions: bool = False) -> Rendered:
+    """The same for a tree. A quote that is "folded" shows its first lines until somebody opens it."""
+    writer = _Writer(mentions)
+    writer.blocks(blocks)
+    return writer.out.rendered()
 
 
 def without_mentions(text: str) -> str:

@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
-from chatbridge import Attachment, Limits, MessageContent
+from chatbridge import Attachment, Limits, MarkdownNode, MessageContent, parse_markdown
 from chatbridge.delivery.chat import Button, Entity
 from chatbridge.delivery.content_json import from_json, to_json
 from chatbridge.delivery.contents import split_answer
-from chatbridge.delivery.discord_markdown import as_markdown
+from chatbridge.delivery.discord_markdown import as_markdown, write_markdown
 from chatbridge.delivery.rendered import Hold, Rendered, Span, utf16_length
 from chatbridge.delivery.splitting import Fragment, split
 from chatbridge.delivery.tables import grid
-from chatbridge.delivery.telegram_entities import WORD_JOINER, as_entities
+from chatbridge.delivery.telegram_entities import WORD_JOINER, as_entities, write_entities
 
 RENDERERS = pytest.mark.parametrize("render", [as_markdown, as_entities])
 
@@ -167,6 +167,48 @@ def test_what_lies_too_deep_to_be_read_is_shown_as_it_is_and_calls_nobody() -> N
 @RENDERERS
 def test_a_rule_is_a_line_of_its_own(render: Callable[[str], Rendered]) -> None:
     assert render("a\n\n---\n\nb").text == "a\n\n──────────\n\nb"
+
+
+def test_a_quote_can_be_folded() -> None:
+    tree = (MarkdownNode("quote", parse_markdown("one *two*\nthree\n\n- four\n\n```\nfive\n```"), data="folded"),)
+    telegram = write_entities(tree)
+    assert [span for span in telegram.spans if "quote" in span.kind] == [
+        Span(0, len(telegram.text), "expandable_blockquote")
+    ]
+    shown = "> ||one *two*||\n> ||three||\n> \n> - ||four||\n> \n> ```\n> five\n> ```"
+    assert write_markdown(tree).text == shown
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("\\-# x", "\\-# x"),
+        ("-# x", "\\-# x"),
+        ("\\>>> x", "\\>>> x"),
+        ("\\# x", "\\# x"),
+        ("#tag", "#tag"),
+        ("1986\\. x", "1986\\. x"),
+        ("a || b || c", "a \\|\\| b \\|\\| c"),
+        ("std::heart:x", "std::heart:x".replace("::h", ":\\:h")),
+        ("10:30:45", "10:30:45"),
+        ("snake_case_name", "snake_case_name"),
+        ("C:\\Users\\x", "C:\\Users\\x"),
+        ("5 * 3 * 2", "5 * 3 * 2"),
+        ("a[0] \\[x", "a[0] \\[x"),
+        ("&amp; &lt;b&gt;", "& <b>"),
+        ("__x__", "**x**"),
+        ("> a\n>b\n>\n>c", "> a\n> b\n> \n> c"),
+        ("[a](b.md) ![c](d.png)", "a (b.md) c (d.png)"),
+        ("[https://x.org](https://x.org)", "<https://x.org>"),
+        ("见https://x.org/a_b_。后", "见<https://x.org/a_b_>。后"),
+        ("a\\\nb", "a\nb"),
+        ("`` a`b ``", "``a`b``"),
+        ("`a` `@everyone`", "`a` `@everyone`"),
+        ("***a** b*", "_**a** b_"),
+    ],
+)
+def test_discord_reads_what_was_meant(source: str, shown: str) -> None:
+    assert as_markdown(source).text == shown
 
 
 def test_it_is_known_where_each_format_lies_to_the_character() -> None:
