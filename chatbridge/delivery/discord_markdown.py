@@ -37,6 +37,7 @@ from chatbridge.delivery.rendered import (
 from chatbridge.delivery.tables import grid
 
 _MANY_LINES = re.compile(r"\n{10,}")
+_LAST_HASH = re.compile(r"#(?=\s|\Z)")
 _FORMATS = ("bold", "italic", "strikethrough", "spoiler")
 _BELOW_MARK = ("code_block", "formula_block", "table", "quote")
 """What can't stand behind the mark of an item, in its line."""
@@ -78,6 +79,7 @@ class _Writer:
         """The kinds and marks that are open, and where the words behind each begin."""
         self._at_line_start = True
         self._in_link = False
+        self._in_heading = False
         self._gap: str = ""
         """Between this block and the next: "" for nothing, else line ends."""
         self._begun = False
@@ -170,11 +172,14 @@ class _Writer:
         self._begin_line()
         start = self._out.length
         if node.number <= DEEPEST_HEADING:
-            self._out.write("#" * node.number + " ")
-            self._at_line_start = False
+            mark = "#" * node.number + " "
+            self._out.write(mark)
+            self._at_line_start, self._in_heading = False, True
             self._inline(node.children, one_line=True)
-            if self._out.last == "#":  # Discord would take it for a mark that closes the heading
+            self._in_heading = False
+            if self._out.last == "#":
                 self._out.write(ZERO_WIDTH)
+            self._out.spans.append(Span(start + len(mark), self._out.length, "heading", "", mark, ""))
         else:
             self._format(MarkdownNode("bold", node.children), None, one_line=True)
         self._out.holds += [
@@ -354,6 +359,8 @@ class _Writer:
         self._out.holds.append(Hold(start, self._out.length))
 
     def _text(self, text: str) -> None:
+        if self._in_heading:  # Discord takes those at the end for marks that close it
+            text = _LAST_HASH.sub(f"#{ZERO_WIDTH}", text)
         underlines = any(mark == "_" for _, mark, _ in self._formats)
         shown = escaped(text, self._out.last, at_line_start=self._at_line_start, within_underlines=underlines)
         self._out.write(shown if self._mentions else without_mentions(shown))

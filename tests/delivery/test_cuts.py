@@ -46,6 +46,13 @@ def test_a_heading_among_headings_ends_no_message_but_goes_with_a_paragraph(serv
         assert not text.split("\n")[-1].lstrip("# ").startswith("Heading")
 
 
+def test_each_part_of_a_heading_is_a_heading_and_keeps_its_signs() -> None:
+    found = parts("## " + "C# or F# " * 40, "discord", 100)
+    assert len(found) > 3
+    assert all(text.startswith("## ") for text in found)
+    assert "".join(text[3:] for text in found).count("#\u200b") == 80
+
+
 def test_each_part_of_a_quote_is_a_quote_and_its_marks_are_closed() -> None:
     for text in parts(
         "> **long words\n> " + "long words " * 60 + "end**\n>\n> " + "*long words* " * 30, "discord", 150
