@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from small_terminal import Terminal
 
-from chatbridge import split_markdown
+from chatbridge import MarkdownNode, parse_markdown, split_markdown
 
 LINES = [
     "", "", "", "A line of words.", "another line", "中文的一行，够长的话会折行。", "**bold** and `code`", "# Heading",
@@ -144,6 +144,48 @@ def test_what_is_no_markdown_is_shown_as_typed(text: str) -> None:
 @pytest.mark.parametrize("text", ["```\n```", ">", "[]()", "#"])
 def test_an_answer_of_marks_alone_is_shown_as_typed(text: str) -> None:
     assert whole(text) == text.split("\n")
+
+
+def told(nodes: Iterable[MarkdownNode]) -> str:
+    """All that a tree says, in its order, with the addresses of links."""
+    return "".join(_told(node) for node in nodes)
+
+
+def _told(node: MarkdownNode) -> str:
+    if node.kind == "code_block" and not node.text.strip():
+        return ""
+    words = node.text + told(node.children)
+    if node.kind == "ordered_list":
+        return "".join(f"{number}.{_told(item)}" for number, item in enumerate(node.children, node.number))
+    if node.kind == "item":
+        return {"todo": "☐", "done": "☑"}.get(node.data, "") + words
+    if node.kind in ("link", "image") and node.data not in (words, f"mailto:{words}"):
+        return f"{words} ({node.data})" if words.strip() else node.data
+    return words
+
+
+def letters(text: str) -> str:
+    """Without blanks, and without what is drawn: lines, bars, bullets."""
+    return re.sub(r"[\s─│▌•]", "", text)
+
+
+@settings(deadline=None)
+@given(text=markdown, width=st.sampled_from([60, 24, 9]))
+@example(text="> " * 20 + "deep", width=9)
+@example(text="| a | b | c | d |\n|-|-|-|-|\n| long-words | in | narrow | [x](http://b.c) |", width=9)
+def test_every_letter_is_shown_however_narrow_the_screen_is(text: str, width: int) -> None:
+    tree = parse_markdown(text)
+    if any(node.kind == "table" for node in _within(tree)) and width > 9:
+        width = 60  # cells beside each other that are folded are read column by column
+    lines = rendered(Console(file=io.StringIO(), width=width), text)
+    shown = "\n".join("".join(segment.text for segment in line) for line in lines)
+    assert letters(shown) == letters(told(tree))
+
+
+def _within(nodes: Iterable[MarkdownNode]) -> Iterator[MarkdownNode]:
+    for node in nodes:
+        yield node
+        yield from _within(node.children)
 
 
 def test_a_picture_stays_where_it_is_and_tells_its_address() -> None:
