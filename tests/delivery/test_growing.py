@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chatbridge import Limits, MessageContent, as_entities, as_markdown, utf16_length
@@ -107,6 +107,8 @@ class Recorder:
 @pytest.mark.parametrize("service", LIMITS)
 @settings(deadline=None)
 @given(source=nasty.sources, sizes=st.lists(st.integers(1, 7), min_size=1, max_size=20))
+@example(source="    a\n      b", sizes=[3])
+@example(source="\n  \n\tcode", sizes=[1])
 async def test_an_answer_in_pieces_ends_as_the_whole_one(service: str, source: str, sizes: list[int]) -> None:
     limits, chat = LIMITS[service], Recorder()
     streamed = StreamedMessage(limits)
