@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from chatbridge.delivery.errors import OutcomeUnknown as OutcomeUnknown
     from chatbridge.delivery.errors import RateLimited as RateLimited
     from chatbridge.delivery.errors import Unreachable as Unreachable
+    from chatbridge.delivery.markdown import MarkdownNode as MarkdownNode
+    from chatbridge.delivery.markdown import parse_markdown as parse_markdown
+    from chatbridge.delivery.markdown import split_markdown as split_markdown
+    from chatbridge.delivery.rendered import Gap as Gap
     from chatbridge.delivery.rendered import Hold as Hold
     from chatbridge.delivery.rendered import Rendered as Rendered
     from chatbridge.delivery.rendered import Span as Span
@@ -180,7 +184,8 @@ _HOME = {
     "delivery.telegram_entities": ("as_entities",),
     "delivery.discord_markdown": ("as_markdown",),
     "delivery.contents": ("split_answer",),
-    "delivery.rendered": ("Hold", "Rendered", "Span", "as_text", "utf16_length"),
+    "delivery.markdown": ("MarkdownNode", "parse_markdown", "split_markdown"),
+    "delivery.rendered": ("Gap", "Hold", "Rendered", "Span", "as_text", "utf16_length"),
     "bots.reply": ("Notice", "FinishedReply", "ReplyStream"),
     "engine.backend": (
         "Backend", "BackendType", "LocalModel", "ModelState", "Progress", "Request", "Row", "check_rows",

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 
 from chatbridge.delivery.chat import Button, Limits, MessageContent
+from chatbridge.delivery.growing import settled
 from chatbridge.delivery.rendered import as_text
 from chatbridge.delivery.splitting import Fragment, split
 from chatbridge.texts import LANGUAGES, say
@@ -32,7 +33,9 @@ def split_answer(
 
 
 def split_preview(source: str, limits: Limits, buttons: tuple[Button, ...] = ()) -> tuple[MessageContent, ...]:
-    """The messages of an answer that is still being written."""
+    """The messages of an answer that is still being written; none while there is nothing of it to be shown."""
+    if limits.render is not as_text:
+        source = settled(source)
     contents = [_content(fragment) for fragment in _fragments(source, limits)[: limits.max_messages]]
     return (*contents[:-1], replace(contents[-1], preview=True, buttons=buttons)) if contents else ()
 
@@ -44,7 +47,7 @@ def _fragments(source: str, limits: Limits) -> list[Fragment]:
     except Exception:
         log.exception("an answer can't be rendered; it is shown as it is")
         rendered = as_text(_without_mentions(source))
-    fragments = split(rendered, limits.length - note, limits.count, limits.max_messages)
+    fragments = split(rendered, limits.length - note, limits.count, limits.max_messages, limits.max_entities)
     return [fragment for fragment in fragments if fragment.text.strip()]
 
 

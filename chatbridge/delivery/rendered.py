@@ -6,9 +6,14 @@ Positions are indices of a Python string (code points).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 TICKS = "```"
+RULE = "──────────"
+HEADING_HOLD = 3
+"""Characters behind a heading before which a message had better not end: its last line should be no heading."""
+BOXES = {"todo": "☐ ", "done": "☑ "}
+"""What stands before the items of a task list."""
 ZERO_WIDTH = "\u200b"
 
 
@@ -39,12 +44,49 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """`text[start:end]` only stands between two blocks: a cut at its end is a good one, and leaves it out."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rendered:
     """A whole answer as its readers see it, still in one piece."""
 
     text: str
     spans: tuple[Span, ...] = ()
     holds: tuple[Hold, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+
+
+class RenderedWriter:
+    """A `Rendered` that is being written, from its first character to its last."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.last = ""
+        """The last character, "" where there is none."""
+        self.spans: list[Span] = []
+        self.holds: list[Hold] = []
+        self.gaps: list[Gap] = []
+        self._pieces: list[str] = []
+
+    def write(self, text: str) -> int:
+        """Append, and say where it begins."""
+        start = self.length
+        if text:
+            self._pieces.append(text)
+            self.length += len(text)
+            self.last = text[-1]
+        return start
+
+    def rendered(self) -> Rendered:
+        """What was written, without blanks at its end."""
+        text = "".join(self._pieces).rstrip()
+        spans = (replace(span, end=min(span.end, len(text))) for span in self.spans if span.start < len(text))
+        return Rendered(text, tuple(spans), tuple(self.holds), tuple(self.gaps))
 
 
 def as_text(source: str) -> Rendered:

@@ -16,7 +16,9 @@ import regex
 from chatbridge.delivery.chat import Entity
 from chatbridge.delivery.rendered import Rendered, Span
 
-ANYWHERE, GRAPHEME, WORD, SENTENCE, LINE, PARAGRAPH = range(6)
+ANYWHERE, GRAPHEME, HELD_WORD, HELD_SENTENCE, HELD_LINE, HELD_PARAGRAPH, WORD, SENTENCE, LINE, PARAGRAPH = range(10)
+"""How good a place for a cut is. What is held together is cut where nothing else helps, and then at its best place."""
+_HELD = WORD - HELD_WORD
 
 _AFTER = {
     WORD: regex.compile(r"\s+|[，、；：]"),
@@ -44,16 +46,21 @@ class Fragment:
 
 
 def split(
-    rendered: Rendered, limit: int, count: Callable[[str], int] = len, at_most: int | None = None
+    rendered: Rendered,
+    limit: int,
+    count: Callable[[str], int] = len,
+    at_most: int | None = None,
+    max_entities: int | None = None,
 ) -> list[Fragment]:
     """The messages for a text. None of them counts more than `limit`; blank ones are left to the caller.
 
-    `at_most`: all that comes after so many messages that are not blank is one more, of any length. Takes a time that
-    grows with the text. Raises: ValueError where the limit leaves no room for the text between its markup.
+    `at_most`: all that comes after so many messages that are not blank is one more, of any length. `max_entities`: no
+    message but that one has more formats beside its text. Takes a time that grows with the text.
+    Raises: ValueError where the limit leaves no room for the text between its markup.
     """
     if not rendered.text:
         return []
-    cutter = _Cutter(rendered, limit, count)
+    cutter = _Cutter(rendered, limit, count, max_entities)
     fragments: list[Fragment] = []
     start = shown = 0
     while start < len(rendered.text):
@@ -67,7 +74,7 @@ def split(
 class _Cutter:
     """To be asked for the messages from the first to the last."""
 
-    def __init__(self, rendered: Rendered, limit: int, count: Callable[[str], int]) -> None:
+    def __init__(self, rendered: Rendered, limit: int, count: Callable[[str], int], max_entities: int | None) -> None:
         self.text = rendered.text
         spans = sorted(rendered.spans, key=lambda span: (span.start, -span.end))
         self.cut_open = _OpenSpans([span for span in spans if span.before])
@@ -77,11 +84,19 @@ class _Cutter:
         self.going_on: list[Span] = []
         self.limit = limit
         self.count = count
+        self.max_entities = max_entities
         self.units = [0, *accumulate(map(count, self.text))]
         """The length of each beginning of the text, as the service counts."""
         self.written = [0, *accumulate(char != "\n" for char in self.text)]
         """How many characters of each beginning are no line ends."""
-        ends = (0 if char.isspace() else at for at, char in enumerate(self.text, 1))
+        self.blank = bytearray(char.isspace() for char in self.text)
+        """Which characters are not sent at the ends of a message."""
+        for gap in rendered.gaps:
+            self.blank[gap.start : gap.end] = b"\1" * (min(gap.end, len(self.text)) - gap.start)
+        self.verbatim = [span for span in spans if span.kind in ("pre", "code")]
+        """Code, whose blanks are sent; the first `passed` pieces of it were."""
+        self.passed = 0
+        ends = (0 if blank else at for at, blank in enumerate(self.blank, 1))
         self.stops = [0, *accumulate(ends, max)]
         """Where each beginning ends without the blanks at its end."""
         self.ranks = _ranks(rendered)
@@ -91,14 +106,17 @@ class _Cutter:
         last = len(self.text)
         room = self.limit - self.count(self._head(start))
         furthest = max(bisect_right(self.units, self.units[start] + room) - 1, start)
-        while furthest < last and self.text[furthest].isspace():
+        while furthest < last and self.blank[furthest]:
             furthest += 1  # blanks at the end of a message cost nothing: they are not sent
+        furthest = min(furthest, self._end_of_entities(start))
         if furthest == last and self._fits(start, last, room):
             return last
         # A good place in the second half is better than the best one in the first, which would leave a stub.
         half = max(bisect_left(self.units, self.units[start] + room // 2), start)
-        well = [(rank, half) for rank in (PARAGRAPH, LINE, SENTENCE, WORD)]
-        for rank, floor in (*well, *((rank, start) for rank in (WORD, GRAPHEME, ANYWHERE))):
+        well = [(rank, half) for rank in range(PARAGRAPH, WORD - 1, -1)]
+        held = [(rank, half) for rank in range(HELD_PARAGRAPH, HELD_WORD - 1, -1)]
+        rest = [(rank, start) for rank in (HELD_WORD, GRAPHEME, ANYWHERE)]
+        for rank, floor in (*well, (WORD, start), *held, *rest):
             for end in range(furthest, floor, -1):
                 if self.ranks[end] >= rank and self._fits(start, end, room):
                     return end
@@ -106,16 +124,45 @@ class _Cutter:
 
     def fragment(self, start: int, end: int) -> Fragment:
         head, tail, stop = self._head(start), self._tail(end), self._stop(start, end)
+        first_sent = start if head else self._first_sent(start, stop)
         while self.told < len(self.beside) and self.beside[self.told].start < stop:
             self.going_on.append(self.beside[self.told])
             self.told += 1
-        entities = [
-            Entity(span.kind, self.units[first] - self.units[start], self.units[after] - self.units[first], span.data)
-            for span in self.going_on
-            if (first := max(span.start, start)) < (after := min(span.end, stop))
-        ]
+        entities = []
+        for span in self.going_on:
+            first, after = self._trimmed(span, max(span.start, first_sent), min(span.end, stop))
+            if first < after:
+                offset, length = self.units[first] - self.units[first_sent], self.units[after] - self.units[first]
+                entities.append(Entity(span.kind, offset, length, span.data))
         self.going_on = [span for span in self.going_on if span.end > stop]
-        return Fragment(self.text[start:end], head + self.text[start:stop] + tail, head, tuple(entities))
+        return Fragment(self.text[start:end], head + self.text[first_sent:stop] + tail, head, tuple(entities))
+
+    def _end_of_entities(self, start: int) -> int:
+        """How far a message can go before it has more formats than it may."""
+        if self.max_entities is None:
+            return len(self.text)
+        going_on = sum(span.end > start for span in self.going_on)
+        next_one = self.told + max(0, self.max_entities - going_on)
+        return max(self.beside[next_one].start, start + 1) if next_one < len(self.beside) else len(self.text)
+
+    def _first_sent(self, start: int, stop: int) -> int:
+        """Where the text of a message begins: behind blanks, unless they are code."""
+        first = start
+        while first < stop and self.blank[first]:
+            first += 1
+        while self.passed < len(self.verbatim) and self.verbatim[self.passed].end <= start:
+            self.passed += 1
+        begins = self.verbatim[self.passed].start if self.passed < len(self.verbatim) else first
+        return min(first, max(start, begins))
+
+    def _trimmed(self, span: Span, first: int, after: int) -> tuple[int, int]:
+        """What a format covers of a message: no blanks at its ends, unless it is code."""
+        if span.kind not in ("pre", "code"):
+            while first < after and self.text[first].isspace():
+                first += 1
+            while first < after and self.text[after - 1].isspace():
+                after -= 1
+        return first, after
 
     def _fits(self, start: int, end: int, room: int) -> bool:
         tail = self._tail(end)
@@ -167,9 +214,16 @@ def _ranks(rendered: Rendered) -> bytearray:
         if span.kind == "pre":  # what looks like a sentence there is none, and a paragraph is but a line
             for at in range(span.start + 1, span.end):
                 ranks[at] = {SENTENCE: WORD, PARAGRAPH: LINE}.get(ranks[at], ranks[at])
+    for gap in rendered.gaps:
+        ranks[gap.start + 1 : gap.end] = bytes(max(0, min(gap.end, len(ranks)) - gap.start - 1))
+        if gap.end < len(ranks):
+            ranks[gap.end] = PARAGRAPH
     for hold in rendered.holds:
         for at in range(hold.start + 1, min(hold.end, len(ranks))):
-            ranks[at] = 0 if hold.hard else min(ranks[at], GRAPHEME)
+            if hold.hard:
+                ranks[at] = 0
+            elif ranks[at] >= WORD:
+                ranks[at] -= _HELD
     return ranks
 
 

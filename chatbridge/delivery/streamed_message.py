@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from zlib import crc32
@@ -18,6 +19,7 @@ from chatbridge.types import Chunk
 log = logging.getLogger(__name__)
 
 PLACEHOLDER = "…"
+_BLANK_LINES = re.compile(r"\A\s*\n")
 MAX_RENDERINGS = 64
 """So many times an answer's length is rendered for all of its previews together. Each preview renders all that came so
 far; long answers are shown in larger steps, so that it does not come to the square of their length."""
@@ -92,8 +94,8 @@ class StreamedMessage:
 
     @property
     def text(self) -> str:
-        """The answer so far, without what stands around it."""
-        return "".join(self._words).strip()
+        """The answer so far, without what stands around it. The blanks before its first line may indent code."""
+        return _BLANK_LINES.sub("", "".join(self._words)).rstrip()
 
     @property
     def source(self) -> str:

@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
-from chatbridge import Attachment, Limits, MessageContent
+from chatbridge import Attachment, Limits, MarkdownNode, MessageContent, parse_markdown
 from chatbridge.delivery.chat import Button, Entity
 from chatbridge.delivery.content_json import from_json, to_json
 from chatbridge.delivery.contents import split_answer
-from chatbridge.delivery.discord_markdown import as_markdown
+from chatbridge.delivery.discord_markdown import as_markdown, write_markdown
 from chatbridge.delivery.rendered import Hold, Rendered, Span, utf16_length
 from chatbridge.delivery.splitting import Fragment, split
 from chatbridge.delivery.tables import grid
-from chatbridge.delivery.telegram_entities import WORD_JOINER, as_entities
+from chatbridge.delivery.telegram_entities import WORD_JOINER, as_entities, write_entities
 
 RENDERERS = pytest.mark.parametrize("render", [as_markdown, as_entities])
 
@@ -53,7 +53,8 @@ def test_formats_that_begin_together_are_closed_and_opened_as_they_lie_in_each_o
 
 def test_what_is_held_is_cut_only_where_nothing_else_helps() -> None:
     text = "one two six ten"
-    assert texts(Rendered(text, (), (Hold(4, 15),)), 10) == ["one", "two six te", "n"]
+    assert texts(Rendered(text, (), (Hold(4, 11),)), 10) == ["one", "two six", "ten"]
+    assert texts(Rendered(text, (), (Hold(4, 15),)), 10) == ["one", "two six", "ten"], "and there at its best place"
     assert texts(Rendered(text, (), (Hold(2, 9, hard=True),)), 7) == ["on", "e two s", "ix ten"]
 
 
@@ -88,11 +89,18 @@ def test_a_heading_stays_with_what_follows_it(render: Callable[[str], Rendered])
 
 
 @pytest.mark.parametrize(
-    "source",
-    ["- one\n\n  | a |\n  |---|\n  | b |", "> ##### head\n> words", "- one\n\n      code", "1. one\n\n   ---"],
+    ("source", "shown"),
+    [
+        ("- one\n\n  | a |\n  |---|\n  | b |", "- one\n\n```\na\n─\nb\n```"),
+        ("> ##### head\n> words", "> **head**\n> words"),
+        ("> | a |\n> |-|", "> ```\n> a\n> ─\n> ```"),
+        ("- one\n\n      code", "- one\n\n```\ncode\n```"),
+        ("1. one\n\n   ---", "1. one\n\n   ──────────"),
+        ("- > quote\n  > more", "-\n> quote\n> more"),
+    ],
 )
-def test_what_lies_in_a_list_or_a_quote_is_left_to_a_service_that_reads_markdown(source: str) -> None:
-    assert as_markdown(source).text == source
+def test_what_discord_does_not_know_is_replaced_within_lists_and_quotes_too(source: str, shown: str) -> None:
+    assert as_markdown(source).text == shown
 
 
 def test_a_block_of_code_in_a_list_stands_below_the_mark_of_its_item() -> None:
@@ -101,7 +109,7 @@ def test_a_block_of_code_in_a_list_stands_below_the_mark_of_its_item() -> None:
 
 def test_what_a_list_indents_ends_with_it() -> None:
     assert as_entities("- one\n  two\n\nafter\nthat").text == "• one\n   two\n\nafter\nthat"
-    assert as_entities("9. one\n10. two\n    - a\n      b").text == "9. one\n10. two\n    • a\n       b"
+    assert as_entities("9. one\n10. two\n    - a\n      b").text == "9. one\n10. two\n    ◦ a\n       b"
 
 
 def test_code_and_tables_call_nobody_and_so_are_left_as_they_are() -> None:
@@ -168,11 +176,53 @@ def test_a_rule_is_a_line_of_its_own(render: Callable[[str], Rendered]) -> None:
     assert render("a\n\n---\n\nb").text == "a\n\n──────────\n\nb"
 
 
+def test_a_quote_can_be_folded() -> None:
+    tree = (MarkdownNode("quote", parse_markdown("one *two*\nthree\n\n- four\n\n```\nfive\n```"), data="folded"),)
+    telegram = write_entities(tree)
+    assert [span for span in telegram.spans if "quote" in span.kind] == [
+        Span(0, len(telegram.text), "expandable_blockquote")
+    ]
+    shown = "> ||one *two*||\n> ||three||\n> \n> - ||four||\n> \n> ```\n> five\n> ```"
+    assert write_markdown(tree).text == shown
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("\\-# x", "\\-# x"),
+        ("-# x", "\\-# x"),
+        ("\\>>> x", "\\>>> x"),
+        ("\\# x", "\\# x"),
+        ("#tag", "#tag"),
+        ("1986\\. x", "1986\\. x"),
+        ("a || b || c", "a \\|\\| b \\|\\| c"),
+        ("std::heart:x", "std::heart:x".replace("::h", ":\\:h")),
+        ("10:30:45", "10:30:45"),
+        ("snake_case_name", "snake_case_name"),
+        ("C:\\Users\\x", "C:\\Users\\x"),
+        ("5 * 3 * 2", "5 * 3 * 2"),
+        ("a[0] \\[x", "a[0] \\[x"),
+        ("&amp; &lt;b&gt;", "& <b>"),
+        ("__x__", "**x**"),
+        ("> a\n>b\n>\n>c", "> a\n> b\n> \n> c"),
+        ("[a](b.md) ![c](d.png)", "a (b.md) c (d.png)"),
+        ("[https://x.org](https://x.org)", "<https://x.org>"),
+        ("见https://x.org/a_b_。后", "见<https://x.org/a_b_>。后"),
+        ("a\\\nb", "a\nb"),
+        ("`` a`b ``", "``a`b``"),
+        ("`a` `@everyone`", "`a` `@everyone`"),
+        ("***a** b*", "_**a** b_"),
+    ],
+)
+def test_discord_reads_what_was_meant(source: str, shown: str) -> None:
+    assert as_markdown(source).text == shown
+
+
 def test_it_is_known_where_each_format_lies_to_the_character() -> None:
     rendered = as_markdown("a `b` **c**\n\n```py\nd\n```")
     assert rendered.text == "a `b` **c**\n\n```py\nd\n```"
     assert [(rendered.text[span.start : span.end], span.kind) for span in rendered.spans] == [
         ("b", "code"),
-        ("c", "marked"),
+        ("c", "bold"),
         ("d", "pre"),
     ]

@@ -11,27 +11,15 @@ import time
 
 from rich.console import Console
 from rich.live import Live
-from rich.markdown import Markdown
-from rich.segment import Segment, SegmentLines
+from rich.segment import SegmentLines
 from rich.text import Text
 
-from chatbridge_repl.blocks import Blocks, split
+from chatbridge import split_markdown
+from chatbridge_repl.blocks import Blocks
+from chatbridge_repl.rendering import Lines, as_typed, rendered
 
 INTERVAL = 1 / 15
 """Seconds between two drawings, at least."""
-
-Lines = list[list[Segment]]
-
-
-class ChatMarkdown(Markdown):
-    """Markdown as people and models use it in chats: a line break is one, and link addresses are written out."""
-
-    def __init__(self, markup: str, style: str = "none") -> None:
-        super().__init__(markup, hyperlinks=False, style=style)
-        for token in self.parsed:
-            for inline in token.children or ():
-                if inline.type == "softbreak":
-                    inline.type = "hardbreak"
 
 
 class MarkdownWriter:
@@ -47,6 +35,8 @@ class MarkdownWriter:
         self._blocks = Blocks()
         self._unread = ""
         self._written = False
+        self._unseen = ""
+        """What has come before anything was written: marks that format nothing are shown as they are."""
         self._live: Live | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._earliest = 0.0
@@ -67,7 +57,10 @@ class MarkdownWriter:
             if self._live is not None:
                 self._live.update(Text())
                 self._live.stop()
-            self._write(split(self._blocks.rest))
+            self._write(split_markdown(self._blocks.rest))
+            if not self._written and self._unseen.strip():
+                lines = as_typed(self._console, self._unseen.strip(), self._style)
+                self._console.print(SegmentLines(lines, new_lines=True), end="")
 
     def _draw(self) -> None:
         started = time.perf_counter()
@@ -83,6 +76,8 @@ class MarkdownWriter:
 
     def _write(self, blocks: list[str]) -> None:
         for block in blocks:
+            if not self._written:
+                self._unseen += block
             if lines := self._rendered(block):
                 self._console.print(SegmentLines(lines, new_lines=True), end="")
                 self._written = True
@@ -104,27 +99,3 @@ class MarkdownWriter:
     def _rendered(self, block: str) -> Lines:
         lines = rendered(self._console, block, self._style)
         return [[], *lines] if lines and self._written else lines
-
-
-def rendered(console: Console, markup: str, style: str = "none") -> Lines:
-    """Markdown as lines, without blank ones around it and blanks behind them."""
-    try:
-        lines = console.render_lines(ChatMarkdown(markup, style), pad=False)
-    except Exception:  # rich stumbles over some inline HTML, as a </kbd> that nothing opened
-        lines = console.render_lines(Text(markup, style), pad=False)
-    lines = [_without_end(line) for line in lines]
-    while lines and not lines[0]:
-        del lines[0]
-    while lines and not lines[-1]:
-        del lines[-1]
-    return lines
-
-
-def _without_end(line: list[Segment]) -> list[Segment]:
-    """The line without the blanks that fill it up; those with a background are part of what is seen."""
-    line = list(line)
-    while line and (line[-1].style is None or line[-1].style.bgcolor is None):
-        text, style, control = line.pop()
-        if text.rstrip():
-            return [*line, Segment(text.rstrip(), style, control)]
-    return line

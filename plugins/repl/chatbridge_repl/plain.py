@@ -74,13 +74,13 @@ class PlainStream:
     def feed(self, chunk: Chunk) -> None:
         text = self._held + printable(chunk.text)
         if chunk.text and self._begun and chunk.thinking != self._thinking:
-            text = f"\n{text.lstrip()}"
-        if not self._begun:
-            text = text.lstrip()
+            text = f"\n{_without_blanks_before(text)}"
         said = text.rstrip()
         self._held = text[len(said) :]
         if not said:
             return
+        if not self._begun:
+            said = _without_blanks_before(said)
         if self._squeeze:
             said = _squeezed(said)
         self._waiting.stop()
@@ -92,6 +92,13 @@ class PlainStream:
         if self._begun:
             self._out.write("\n")
             self._out.flush()
+
+
+def _without_blanks_before(text: str) -> str:
+    """The text without blanks before its first word; but those stay that indent code (four, as in Markdown)."""
+    words = text.lstrip()
+    line = text[text.rfind("\n", 0, len(text) - len(words)) + 1 :]
+    return line if len(line) - len(words) >= 4 or line.startswith("\t") else words
 
 
 def _squeezed(text: str) -> str:

@@ -80,6 +80,7 @@ class ScreenStream:
         self._waiting = waiting
         self._writer: MarkdownWriter | None = None
         self._thinking = False
+        self._blanks = ""
 
     def loading(self, model: str, share: float, doing: str) -> None:
         self._waiting.loading(model, share, doing)
@@ -91,9 +92,12 @@ class ScreenStream:
             self.close()
             self._console.print()
         if self._writer is None:
-            text = text.lstrip()  # blanks before an answer would make code of it
-            if not text:
+            self._blanks += text
+            if not self._blanks.strip():
                 return
+            # Lines of nothing are left out; blanks before the first word may indent code.
+            text = self._blanks[self._blanks.rfind("\n", 0, len(self._blanks) - len(self._blanks.lstrip())) + 1 :]
+            self._blanks = ""
             self._waiting.stop()
             self._thinking = chunk.thinking
             self._writer = MarkdownWriter(self._console, THOUGHT if chunk.thinking else "none")

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from chatbridge_repl.markdown import rendered
 from chatbridge_repl.plain import PlainStream
+from chatbridge_repl.rendering import rendered
 from chatbridge_repl.waiting import Waiting
 from hypothesis import given
 from hypothesis import strategies as st

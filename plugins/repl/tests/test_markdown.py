@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from chatbridge_repl.blocks import Blocks, split
-from chatbridge_repl.markdown import INTERVAL, ChatMarkdown, MarkdownWriter, rendered
+from chatbridge_repl.blocks import Blocks
+from chatbridge_repl.markdown import INTERVAL, MarkdownWriter, rendered
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from small_terminal import Terminal
+
+from chatbridge import MarkdownNode, parse_markdown, split_markdown
 
 LINES = [
     "", "", "", "A line of words.", "another line", "中文的一行，够长的话会折行。", "**bold** and `code`", "# Heading",
@@ -24,6 +26,7 @@ LINES = [
     "a | b",
     "---|---", "| 名 | 数 |", "|:-|-:|", "| 甲 | 1 |", "<div>", "</div>", "</kbd>", "<!-- note", "-->", "***", "\\", "[a](http://b.c)",
     "| one", "-", "+", "&amp;", "`", "``` x", "\t", "![i](u.png)", "\tcode",
+    "$$", "\\[", "x = 1 \\]", "[a]: http://b.c", "- [ ] to do", "||hidden||", "||", "**重点：**后面", "$a_1$",
 ]  # fmt: skip
 
 markdown = st.lists(st.sampled_from(LINES), max_size=14).map("\n".join)
@@ -83,8 +86,8 @@ def whole(text: str, width: int = 40) -> list[str]:
 def test_blocks_do_not_depend_on_how_the_text_came(text: str, cuts: list[int]) -> None:
     blocks = Blocks()
     finished = [block for piece in pieces(text, cuts) for block in blocks.feed(piece)]
-    assert [*finished, *split(blocks.rest)] == split(text)
-    assert "".join(split(text)) == text
+    assert [*finished, *split_markdown(blocks.rest)] == split_markdown(text)
+    assert "".join(split_markdown(text)) == text
 
 
 def test_a_block_is_finished_by_the_next_one_and_not_before() -> None:
@@ -113,20 +116,98 @@ def test_the_screen_ends_as_if_all_had_come_at_once(text: str, cuts: list[int], 
 
 @settings(deadline=None)
 @given(text=markdown)
-def test_blocks_look_as_rich_shows_the_whole_text(text: str) -> None:
-    file = io.StringIO()
-    console = Console(file=file, width=40)
-    try:
-        console.print(ChatMarkdown(text))
-    except IndexError:
-        return  # rich fails at a </kbd> that nothing opened; the test below is about that
-    # But for the number of blank lines between blocks, in which rich is not consistent itself.
-    expected = [line.rstrip() for line in file.getvalue().splitlines() if line.strip()]
-    assert [line for line in whole(text) if line.strip()] == expected
+def test_blocks_look_as_in_the_whole_text(text: str) -> None:
+    lines = rendered(Console(file=io.StringIO(), width=40), text)
+    expected = ["".join(segment.text for segment in line).rstrip() for line in lines]
+    while expected and not expected[-1]:
+        expected.pop()
+    assert whole(text) == expected or not expected
 
 
-def test_what_rich_cannot_show_is_shown_as_typed() -> None:
-    assert whole("press </kbd></kbd>\n\n*then*") == ["press </kbd></kbd>", "", "then"]
+@pytest.mark.parametrize(
+    "text",
+    [
+        "press </kbd></kbd>\n\nthen",
+        "Use List<String> and Map<K, V> here.",
+        "Put it into a <div> or <head>.",
+        "chatbridge repl -p <text>",
+        "[a]: http://b.c",
+        "[^1]: a note",
+        "See https://example.com/api/_v1_/users now",
+        "www.example.org/__init__/*a*",
+    ],
+)
+def test_what_is_no_markdown_is_shown_as_typed(text: str) -> None:
+    assert whole(text, width=80) == text.split("\n")
+
+
+@pytest.mark.parametrize("text", ["```\n```", ">", "[]()", "#"])
+def test_an_answer_of_marks_alone_is_shown_as_typed(text: str) -> None:
+    assert whole(text) == text.split("\n")
+
+
+def told(nodes: Iterable[MarkdownNode]) -> str:
+    """All that a tree says, in its order, with the addresses of links."""
+    return "".join(_told(node) for node in nodes)
+
+
+def _told(node: MarkdownNode) -> str:
+    if node.kind == "code_block" and not node.text.strip():
+        return ""
+    words = node.text + told(node.children)
+    if node.kind == "ordered_list":
+        return "".join(f"{number}.{_told(item)}" for number, item in enumerate(node.children, node.number))
+    if node.kind == "item":
+        return {"todo": "☐", "done": "☑"}.get(node.data, "") + words
+    if node.kind in ("link", "image") and node.data not in (words, f"mailto:{words}"):
+        return f"{words} ({node.data})" if words.strip() else node.data
+    return words
+
+
+def letters(text: str) -> str:
+    """Without blanks, and without what is drawn: lines, bars, bullets."""
+    return re.sub(r"[\s─│▌•]", "", text)
+
+
+@settings(deadline=None)
+@given(text=markdown, width=st.sampled_from([60, 24, 9]))
+@example(text="> " * 20 + "deep", width=9)
+@example(text="| a | b | c | d |\n|-|-|-|-|\n| long-words | in | narrow | [x](http://b.c) |", width=9)
+def test_every_letter_is_shown_however_narrow_the_screen_is(text: str, width: int) -> None:
+    tree = parse_markdown(text)
+    if any(node.kind == "table" for node in _within(tree)) and width > 9:
+        width = 60  # cells beside each other that are folded are read column by column
+    lines = rendered(Console(file=io.StringIO(), width=width), text)
+    shown = "\n".join("".join(segment.text for segment in line) for line in lines)
+    assert letters(shown) == letters(told(tree))
+
+
+def _within(nodes: Iterable[MarkdownNode]) -> Iterator[MarkdownNode]:
+    for node in nodes:
+        yield node
+        yield from _within(node.children)
+
+
+def test_a_picture_stays_where_it_is_and_tells_its_address() -> None:
+    assert whole("Before ![a cat](cat.png) after") == ["Before a cat (cat.png) after"]
+    assert whole("![](cat.png)") == ["cat.png"]
+    assert whole("[![a cat](cat.png)](http://b.c)") == ["a cat (cat.png) (http://b.c)"]
+
+
+def test_items_of_nothing_have_their_marks() -> None:
+    assert whole("- a\n-\n- [x] b") == [" • a", " •", " • ☑ b"]
+    assert whole("9. a\n10. b\n    - c") == ["  9. a", " 10. b", "      • c"]
+
+
+@pytest.mark.parametrize("width", [14, 20, 40])
+def test_a_table_that_is_too_wide_is_folded_and_loses_nothing(width: int) -> None:
+    shown = "".join(
+        "".join(whole("| one | two |\n|-|-|\n| a-very-long-word | [x](http://example.org/long) |", width)).split()
+    )
+    for word in ("one", "two"):
+        assert word in shown
+    letters = "a-very-long-wordx(http://example.org/long)"
+    assert sorted(letter for letter in shown if letter not in "─│") == sorted("onetwo" + letters)
 
 
 def test_blocks_are_separated_by_one_blank_line_whatever_they_are() -> None:
@@ -203,6 +284,6 @@ def test_without_a_terminal_nothing_is_taken_back() -> None:
     assert "\x1b[1m" in file.getvalue(), "forced colours are there"
 
 
-@pytest.mark.parametrize("markup", ["", "\n\n", "<div></div>"])
+@pytest.mark.parametrize("markup", ["", "\n\n", "```\n```"])
 def test_nothing_shows_as_nothing(markup: str) -> None:
     assert rendered(Console(file=io.StringIO()), markup) == []

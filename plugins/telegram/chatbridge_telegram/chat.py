@@ -16,6 +16,8 @@ from chatbridge_telegram.options import TelegramOptions
 T = TypeVar("T")
 
 MAX_TEXT = 4096
+MAX_ENTITIES = 100
+"""Telegram passes over the formats of a message from then on."""
 THINKING = "…"
 """What delivery shows before the first word; an empty draft says it in the person's own language."""
 
@@ -32,6 +34,7 @@ def limits_of(place: ChatAddress, options: TelegramOptions) -> Limits:
         MAX_TEXT,
         count=utf16_length,
         render=as_entities,
+        max_entities=MAX_ENTITIES,
         max_messages=options.max_parts,
         previews="draft" if drafts else "edit",
         preview_every=1.0 if place.private else 5.0,
