@@ -92,6 +92,8 @@ if TYPE_CHECKING:
     from chatbridge.model_files.gguf import GgufTensor as GgufTensor
     from chatbridge.model_files.gguf import damaged_gguf as damaged_gguf
     from chatbridge.model_files.inspect import inspect_model as inspect_model
+    from chatbridge.model_files.normal_forms import nfc as nfc
+    from chatbridge.model_files.normal_forms import nfd as nfd
     from chatbridge.model_files.reading import check_model_file as check_model_file
     from chatbridge.model_files.reading import read_json_object as read_json_object
     from chatbridge.model_files.reading import read_tensors as read_tensors
@@ -204,6 +206,7 @@ _HOME = {
     "model_files.gguf": ("GgufHeader", "GgufStrings", "GgufTensor", "damaged_gguf"),
     "model_files.description": ("AdapterDescription", "ModelDescription", "Problem"),
     "model_files.inspect": ("inspect_model",),
+    "model_files.normal_forms": ("nfc", "nfd"),
     "model_files.reading": ("check_model_file", "read_json_object", "read_tensors", "weight_files"),
     "model_files.tensors": ("TensorFile", "TensorInfo"),
     "model_files.tokenizer_rules": ("TokenizerRules", "tokenizer_rules"),

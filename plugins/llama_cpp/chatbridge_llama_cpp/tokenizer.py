@@ -5,11 +5,10 @@ Knows one loaded vocabulary and the metadata of its file; knows no template and 
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from chatbridge import chat_template_of, is_mark, tokenizer_rules
+from chatbridge import chat_template_of, is_mark, nfc, tokenizer_rules
 from chatbridge_llama_cpp.encoding import CONTROL, UNKNOWN, USER_DEFINED, Encoder
 from chatbridge_llama_cpp.greedy import Greedy
 from chatbridge_llama_cpp.native import lib
@@ -64,7 +63,7 @@ class LlamaTokenizer:
     def encode(self, text: str, *, start: bool) -> list[int]:
         """The ids of plain text, never a control token's. Half characters (lone surrogates) become "?"."""
         text = text.encode("utf-8", "replace").decode()
-        return self._encoder.encode(unicodedata.normalize("NFC", text) if self._nfc else text, start=start)
+        return self._encoder.encode(nfc(text) if self._nfc else text, start=start)
 
     def special(self, token: str) -> int | None:
         """The id of a control token by its text."""

@@ -6,19 +6,15 @@ WordPiece. llama.cpp's own differs in what it takes for an accent, a symbol, or 
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 
+from chatbridge import nfd
 from chatbridge_llama_cpp.encoding import VocabularyEntry
 
 _BEGIN = "▁"  # stands before a piece that begins a word
 _MAX_WORD = 100
 """Characters of a word; a longer one is unknown."""
-
-_MANY_MARKS = re.compile(r"[^\w\s\x00-\x7f]{64}")
-"""Marks are neither letters nor blanks."""
 
 _CHINESE = (
     (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
@@ -63,7 +59,7 @@ class WordPiece:
     def _cleaned(self, text: str) -> str:
         text = "".join(map(_clean, text))
         if self._strip_accents:
-            text = "".join(c for c in _decomposed(text) if unicodedata.category(c) != "Mn")
+            text = "".join(c for c in nfd(text) if unicodedata.category(c) != "Mn")
         # One by one, since what Σ becomes would depend on its neighbours.
         return "".join(map(str.lower, text)) if self._lowercase else text
 
@@ -81,15 +77,6 @@ class WordPiece:
             ids.append(known[word[at:end]])
             at, known = end, self._later
         return ids
-
-
-def _decomposed(text: str) -> str:
-    """The text in NFD. Python sorts the marks of a character by insertion: for thousands of them it takes minutes."""
-    if _MANY_MARKS.search(text) is None:
-        return unicodedata.normalize("NFD", text)
-    characters = "".join(unicodedata.normalize("NFD", character) for character in text)
-    classes = groupby(characters, key=lambda character: unicodedata.combining(character) > 0)
-    return "".join("".join(sorted(run, key=unicodedata.combining) if marks else run) for marks, run in classes)
 
 
 def _clean(character: str) -> str:

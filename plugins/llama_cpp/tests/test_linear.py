@@ -23,11 +23,13 @@ def models(tmp_path_factory: pytest.TempPathFactory, random_model: LlamaModel) -
     """Vocabularies that llama.cpp itself cuts text for, with our corrections."""
     content = (fixtures() / "belle-bloom" / "hf" / "tokenizer.json").read_text(encoding="utf-8")
     byte_pairs = model_with(tmp_path_factory.mktemp("bpe"), byte_pair_metadata(content, "bloom"))
-    yield {"byte pairs": byte_pairs, "SentencePiece": random_model}
+    normalised = model_with(tmp_path_factory.mktemp("nfc"), byte_pair_metadata(content, "qwen2"))
+    yield {"byte pairs": byte_pairs, "normalised": normalised, "SentencePiece": random_model}
     byte_pairs.close()
+    normalised.close()
 
 
-@pytest.mark.parametrize("name", ["byte pairs", "SentencePiece"])
+@pytest.mark.parametrize("name", ["byte pairs", "normalised", "SentencePiece"])
 @pytest.mark.parametrize("run", LONG_RUNS)
 def test_a_longer_text_takes_no_more_for_each_character(models: dict[str, LlamaModel], name: str, run: str) -> None:
     assert growth(lambda text: models[name].tokenizer.encode(text, start=True), LONG_RUNS[run]) < 2.7

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from chatbridge import GgufStrings, ModelLoadError
+from chatbridge import GgufStrings, ModelLoadError, nfc
 from chatbridge_numpy.bpe import LETTERS, BpeEncoder
 from chatbridge_numpy.spm import SPACE, SpmEncoder
 from chatbridge_numpy.vocabulary import BYTE, UNKNOWN, USER_DEFINED, Vocabulary, numbers, read_vocabulary
@@ -43,7 +42,7 @@ class GgufTokenizer:
     def encode(self, text: str, *, start: bool) -> list[int]:
         """The ids of plain text, never a control token's. Half characters (lone surrogates) become "?"."""
         text = text.encode("utf-8", "replace").decode()
-        text = unicodedata.normalize("NFC", text) if self.vocabulary.rules.nfc else text
+        text = nfc(text) if self.vocabulary.rules.nfc else text
         text = self._encoder.prepare(text, start=start)
         if self._user_defined_pattern is None:
             return self._encoder.encode(text)

@@ -21,16 +21,17 @@ Make = Callable[[Mapping[str, Any]], GgufTokenizer]
 def tokenizers(
     tokenizer_of: Make, words: sentencepiece.SentencePieceProcessor, chinese: sentencepiece.SentencePieceProcessor
 ) -> dict[str, GgufTokenizer]:
-    """A byte-level one, and two of SentencePiece's."""
+    """Two byte-level ones, of which one normalises, and two of SentencePiece's."""
     content = (fixtures() / "belle-bloom" / "hf" / "tokenizer.json").read_text(encoding="utf-8")
     return {
         "byte pairs": tokenizer_of(byte_pair_metadata(content, "bloom")),
+        "normalised": tokenizer_of(byte_pair_metadata(content, "qwen2")),
         "llama": tokenizer_of(sentencepiece_metadata(words)),
         "chinese": tokenizer_of(sentencepiece_metadata(chinese)),
     }
 
 
-@pytest.mark.parametrize("name", ["byte pairs", "llama", "chinese"])
+@pytest.mark.parametrize("name", ["byte pairs", "normalised", "llama", "chinese"])
 @pytest.mark.parametrize("run", LONG_RUNS)
 def test_a_longer_text_takes_no_more_for_each_character(
     tokenizers: dict[str, GgufTokenizer], name: str, run: str
