@@ -120,6 +120,7 @@ async def build_request(
             sampling=sampling,
             stop=made.stop,
             stop_tokens=made.stop_tokens,
+            answer=made.answer,
             show_thinking=settings.thinking == "show",
             adapter=settings.adapter or "",
         )

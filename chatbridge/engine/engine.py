@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chatbridge.config.bounds import KEPT_STATES
+from chatbridge.engine.answer_splitter import TextDelta
 from chatbridge.engine.backend import LocalModel, Request
-from chatbridge.engine.detokenizer import TextDelta
 from chatbridge.engine.generation import Generation, prepare, prompt_ids
 from chatbridge.engine.prefill import PrefillLimit
 from chatbridge.engine.scheduler import Scheduler

@@ -6,12 +6,13 @@ Knows the request and the text; knows nothing of other requests, and of states o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
+from chatbridge.engine.answer_splitter import TextDelta
 from chatbridge.engine.backend import LocalModel, Request, Row
-from chatbridge.engine.detokenizer import StreamingDetokenizer, TextDelta, opens_thinking
+from chatbridge.engine.detokenizer import StreamingDetokenizer, opens_thinking
 from chatbridge.engine.scheduler import TokenSequence
 from chatbridge.engine.state_pool import RequestState
 from chatbridge.errors import InvalidRequest, PromptTooLong, TemplateError
@@ -24,9 +25,10 @@ from chatbridge.types import FinishReason, ModelInfo, Usage
 class Generation(TokenSequence):
     """The sequence of a request, with all that belongs to its answer.
 
-    `end_tokens`: ids that end it. `max_length`: tokens that prompt and answer may have together. `unreported`: sampled
-    ids that no event has told yet. `state` and `sampler` are there while the request runs. `submitted`, `started` and
-    `first_token` are seconds of the engine's clock. `cached`: tokens of the prompt that a state had read before.
+    `end_tokens`: ids that end it; `closing_tokens`: those that only end a thought while there is one. `max_length`:
+    tokens that prompt and answer may have together. `unreported`: sampled ids that no event has told yet. `state` and
+    `sampler` are there while the request runs. `submitted`, `started` and `first_token` are seconds of the engine's
+    clock. `cached`: tokens of the prompt that a state had read before.
     """
 
     request: Request
@@ -37,6 +39,7 @@ class Generation(TokenSequence):
     submitted: float
     started: float | None = None
     first_token: float | None = None
+    closing_tokens: frozenset[int] = frozenset()
     cached: int = 0
     state: RequestState | None = None
     sampler: Any = None
@@ -72,7 +75,7 @@ class Generation(TokenSequence):
         deltas: list[TextDelta] = []
         for token in sampled:
             self.tokens.append(token)
-            if token in self.end_tokens:
+            if token in self.end_tokens and not (token in self.closing_tokens and self.detokenizer.thinking):
                 return "end", deltas
             deltas += self.detokenizer.push(token)
             self.unreported.append(token)
@@ -131,14 +134,26 @@ def prepare(request: Request, model: LocalModel, now: float, prompt: Sequence[in
             "else's turn; only tokens that end answers may be made likelier, and any less likely"
         )
     stop = (*request.stop, *request.sampling.stop)
-    thinking = opens_thinking(request.prompt, tokenizer.decode)
+    answer = request.answer
+    opened = opens_thinking(request.prompt, tokenizer.decode, answer)
+    if opened is not None:  # first, and so the one that is known to be open
+        answer = replace(answer, thinking=(opened, *(marks for marks in answer.thinking if marks != opened)))
+    marks = {id: name for name in answer.controls(info.specials) if (id := tokenizer.special(name)) is not None}
+    closings = {marks.closing for marks in answer.thinking}
     generation = Generation(
         id=request.id,
         tokens=[*prompt, *request.resume],
         whole=whole,
         request=request,
-        detokenizer=StreamingDetokenizer(tokenizer.decode, stop, thinking=thinking),
+        detokenizer=StreamingDetokenizer(
+            tokenizer.decode,
+            stop,
+            thinking=True if opened is not None else None if answer.unsure else False,
+            answer=answer,
+            marks=marks,
+        ),
         end_tokens=end_tokens,
+        closing_tokens=frozenset(id for id, name in marks.items() if name in closings),
         prompt_length=len(prompt),
         max_length=min(len(prompt) + request.sampling.max_tokens, info.context_length),
         submitted=now,

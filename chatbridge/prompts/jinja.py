@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
 from chatbridge.errors import TemplateError
+from chatbridge.prompts.answer_format import opens_unseen
 from chatbridge.prompts.bodies import Body, BodyWriter
 from chatbridge.prompts.cache import ByteLru, weight
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
 from chatbridge.prompts.guard import Guard, guard_against
 from chatbridge.prompts.jinja_renderer import JinjaRenderer, TemplateLimitError, shared_renderer
+from chatbridge.prompts.probing import Probed, probe
 from chatbridge.prompts.rendered import RenderedPrompt, tidied
 from chatbridge.prompts.reply_ids import ReplyIds
 from chatbridge.prompts.segments import Prompt, Segment, Special, Text
@@ -74,16 +76,7 @@ class _Chat:
     def write(self, messages: Sequence[_Message], *, generate: bool) -> list[_Part]:
         """The pieces of the prompt. Raises TemplateError unless every content is there exactly once."""
         told = [{"role": entry.role, "content": _JOINT.join(map(_sentinel, entry.contents))} for entry in messages]
-        values = {
-            "messages": told,
-            "add_generation_prompt": generate,
-            "bos_token": _BOS if self.info.bos is not None else "",
-            "eos_token": _EOS if self.info.eos else "",
-            "tools": None,
-            "documents": None,
-        }
-        output = self.renderer.output(self.source, values)
-        parts = self._cut(output)
+        parts = self._cut(self.output(told, generate))
         found = sorted(part.index for part in parts if isinstance(part, _Content))
         wanted = sorted(index for message in messages for index in message.contents)
         if found != wanted:
@@ -93,6 +86,23 @@ class _Chat:
                 "another template with `template:` (chatbridge templates lists them)"
             )
         return parts
+
+    def output(self, messages: Sequence[Mapping[str, str]], generate: bool) -> str:
+        """What the template writes, with marks for BOS and EOS."""
+        values = {
+            "messages": messages,
+            "add_generation_prompt": generate,
+            "bos_token": _BOS if self.info.bos is not None else "",
+            "eos_token": _EOS if self.info.eos else "",
+            "tools": None,
+            "documents": None,
+        }
+        return self.renderer.output(self.source, values)
+
+    def named(self, messages: Sequence[Mapping[str, str]], generate: bool) -> str:
+        """The same with the end token by its name, and without BOS."""
+        end = next((name for name, id in self.info.specials.items() if id in self.info.eos[:1]), "")
+        return self.output(messages, generate).replace(_BOS, "").replace(_EOS, end)
 
     def _cut(self, output: str) -> list[_Part]:
         parts: list[_Part] = []
@@ -149,7 +159,11 @@ def render_jinja(
                 written = write(body, line_start=start)
             segments += _stripped(written, part)
     notes = (note,) if note else ()
-    return RenderedPrompt(_one_bos(segments, info), template.stop, (*template.stop_tokens, *stop_tokens), notes)
+    ends = (*template.stop_tokens, *stop_tokens)
+    answer = probed(source, info, renderer).answer
+    if template.jinja != OWN and opens_unseen(info.chat_template):
+        answer = replace(answer, unsure=True)
+    return RenderedPrompt(_one_bos(segments, info), template.stop, ends, notes, answer)
 
 
 def source_of(template: Template, info: ModelInfo) -> str:
@@ -163,6 +177,14 @@ def source_of(template: Template, info: ModelInfo) -> str:
         hint = f"template: {fits} fits it" if fits else "set `template:` (chatbridge templates lists them)"
         raise TemplateError(f"the model {info.name!r} brings no chat template of its own; {hint}")
     return info.chat_template
+
+
+def probed(source: str, info: ModelInfo, renderer: JinjaRenderer | None = None) -> Probed:
+    """How answers to the template's prompts are written."""
+    vocabulary = _Vocabulary(info.bos, info.eos, tuple(info.specials.items()))
+    return _PROBED.get(
+        (source, vocabulary), lambda: probe(source, _Chat(source, info, renderer or shared_renderer()).named)
+    )
 
 
 def learn(
@@ -194,6 +216,11 @@ def _size(key: tuple[str, _Vocabulary, tuple[str, ...]], learned: _Learned) -> i
     return weight((source, *headers, *names, *(header.looks for header in learned[0].headers)))
 
 
+def _probed_size(key: tuple[str, _Vocabulary], found: Probed) -> int:
+    return weight((key[0], *(name for name, _ in key[1].specials), *found.answer.texts))
+
+
+_PROBED: ByteLru[tuple[str, _Vocabulary], Probed] = ByteLru(8 << 20, _probed_size, largest=1 / 2)
 _LEARNED: ByteLru[tuple[str, _Vocabulary, tuple[str, ...]], _Learned] = ByteLru(8 << 20, _size, largest=1 / 2)
 
 

@@ -7,11 +7,13 @@ What people wrote is never parsed, neither for control tokens nor for braces; it
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts import formats
+from chatbridge.prompts.answer_format import PLAIN, opens_unseen
 from chatbridge.prompts.bodies import Body, BodyWriter
 from chatbridge.prompts.confusables import LINE_END
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
@@ -56,7 +58,8 @@ def render(
     words = BodyWriter(template, guard_of(template), variables or {}, ReplyIds.for_model(info))
     writer = _Writer(words, system)
     writer.conversation(spoken, continue_last)
-    return RenderedPrompt(tidied(writer.segments), template.stop, template.stop_tokens)
+    answer = replace(PLAIN, unsure=opens_unseen(info.chat_template))
+    return RenderedPrompt(tidied(writer.segments), template.stop, template.stop_tokens, answer=answer)
 
 
 def guard_for(template: Template, info: ModelInfo, renderer: JinjaRenderer | None = None) -> Guard:
