@@ -196,7 +196,9 @@ class Engine:
         else:
             self._on_step((generation.id,), 0)
             generation.sampler = self._new_sampler(generation)
-            state = self._states.acquire(generation.tokens, generation.prompt_length, generation.request.adapter)
+            state = self._states.acquire(
+                generation.tokens, generation.prompt_length, generation.request.adapter, generation.settled
+            )
             generation.state = state
             generation.consumed = state.model_state.length
             generation.cached = min(generation.consumed, generation.prompt_length)

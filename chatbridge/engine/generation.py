@@ -13,10 +13,11 @@ from typing import Any
 from chatbridge.engine.answer_splitter import TextDelta
 from chatbridge.engine.backend import LocalModel, Request, Row
 from chatbridge.engine.detokenizer import StreamingDetokenizer, opens_thinking
+from chatbridge.engine.prefix_cache import common_prefix
 from chatbridge.engine.scheduler import TokenSequence
 from chatbridge.engine.state_pool import RequestState
 from chatbridge.errors import InvalidRequest, PromptTooLong, TemplateError
-from chatbridge.prompts.segments import Prompt, Tokenizer, Tokens, encode
+from chatbridge.prompts.segments import Prompt, Text, Tokenizer, Tokens, encode
 from chatbridge.sampling import forging_biases
 from chatbridge.types import FinishReason, ModelInfo, Usage
 
@@ -28,7 +29,8 @@ class Generation(TokenSequence):
     `end_tokens`: ids that end it; `closing_tokens`: those that only end a thought while there is one. `max_length`:
     tokens that prompt and answer may have together. `unreported`: sampled ids that no event has told yet. `state` and
     `sampler` are there while the request runs. `submitted`, `started` and `first_token` are seconds of the engine's
-    clock. `cached`: tokens of the prompt that a state had read before.
+    clock. `cached`: tokens of the prompt that a state had read before; `settled`: those that any later prompt has, too,
+    where states can't be trimmed to them, else 0.
     """
 
     request: Request
@@ -41,6 +43,7 @@ class Generation(TokenSequence):
     first_token: float | None = None
     closing_tokens: frozenset[int] = frozenset()
     cached: int = 0
+    settled: int = 0
     state: RequestState | None = None
     sampler: Any = None
     unreported: list[int] = field(default_factory=list)
@@ -107,6 +110,18 @@ def prompt_ids(prompt: Prompt, model: LocalModel) -> list[int]:
     return encode(prompt, model.tokenizer, bos=info.bos, eos=info.eos[0] if info.eos else None)
 
 
+def settled(prompt: Prompt, tokens: Sequence[int], tokenizer: Tokenizer, info: ModelInfo) -> int:
+    """How many of a prompt's `tokens` any later one of the conversation begins with, however its answer is written.
+
+    Those up to the end of what a person has said last: what follows may be the generation prompt's alone.
+    """
+    last = max((at for at, part in enumerate(prompt) if isinstance(part, Text) and part.origin == "person"), default=-1)
+    if last < 0:
+        return 0
+    begun = encode(prompt[: last + 1], tokenizer, bos=info.bos, eos=info.eos[0] if info.eos else None)
+    return common_prefix(begun, tokens)  # the last characters may become other tokens together with what follows
+
+
 def prepare(request: Request, model: LocalModel, now: float, prompt: Sequence[int]) -> Generation:
     """The answer to `request` as it is before its first step; `prompt`: the ids of its prompt.
 
@@ -157,6 +172,7 @@ def prepare(request: Request, model: LocalModel, now: float, prompt: Sequence[in
         prompt_length=len(prompt),
         max_length=min(len(prompt) + request.sampling.max_tokens, info.context_length),
         submitted=now,
+        settled=0 if info.can_trim else settled(request.prompt, prompt, tokenizer, info),
     )
     for token in request.resume:
         generation.detokenizer.push(token)

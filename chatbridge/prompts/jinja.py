@@ -8,9 +8,9 @@ a limited process of its own, see `jinja_renderer`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise, product
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise, product, takewhile
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts.answer_format import opens_unseen
@@ -21,7 +21,7 @@ from chatbridge.prompts.guard import Guard, guard_against
 from chatbridge.prompts.jinja_renderer import JinjaRenderer, TemplateLimitError, shared_renderer
 from chatbridge.prompts.probing import Probed, probe
 from chatbridge.prompts.rendered import RenderedPrompt, tidied
-from chatbridge.prompts.reply_ids import ReplyIds
+from chatbridge.prompts.reply_ids import THOUGHT, ReplyIds, is_as_sampled
 from chatbridge.prompts.segments import Prompt, Segment, Special, Text
 from chatbridge.prompts.template import OWN, Template
 from chatbridge.types import ModelInfo, Role, Turn
@@ -36,13 +36,24 @@ _JOINT = "\n"
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """One entry for the template: its role, and which contents it is made of."""
+    """One entry for the template: its role, which contents it is made of, and which one is its thought, if any."""
 
     role: Role
     contents: tuple[int, ...]
+    thought: int | None = None
 
     def __or__(self, other: _Message) -> _Message:
         return _Message(other.role, (*self.contents, *other.contents))
+
+    def told(self, probed: Probed) -> dict[str, str]:
+        """As the template gets it: the thought by its key, or within the content where the template knows no key."""
+        content = _JOINT.join(map(_sentinel, self.contents))
+        if self.thought is None:
+            return {"role": self.role, "content": content}
+        thought, marks = _sentinel(self.thought), probed.answer.thinking[0]
+        if probed.key:
+            return {"role": self.role, "content": content, probed.key: thought}
+        return {"role": self.role, "content": f"{marks.opening}\n{thought}\n{marks.closing}\n\n{content}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,16 @@ class _Plan:
     messages: tuple[_Message, ...]
     note: str = ""
 
+    def thinking(self, turns: Collection[int], first: int) -> _Plan:
+        """The same with the thoughts of these turns, whose indices begin at `first`."""
+        messages = (
+            replace(entry, thought=first + entry.contents[0])
+            if entry.role == "assistant" and entry.contents[0] in turns
+            else entry
+            for entry in self.messages
+        )
+        return _Plan(tuple(messages), self.note)
+
 
 @dataclass(slots=True)
 class _Chat:
@@ -72,12 +93,16 @@ class _Chat:
     source: str
     info: ModelInfo
     renderer: JinjaRenderer
+    probed: Probed = field(default_factory=Probed)
 
     def write(self, messages: Sequence[_Message], *, generate: bool) -> list[_Part]:
-        """The pieces of the prompt. Raises TemplateError unless every content is there exactly once."""
-        told = [{"role": entry.role, "content": _JOINT.join(map(_sentinel, entry.contents))} for entry in messages]
-        parts = self._cut(self.output(told, generate))
+        """The pieces of the prompt. Raises TemplateError unless every content is there once, and no thought twice."""
+        parts = self.cut(self.output([entry.told(self.probed) for entry in messages], generate))
         found = sorted(part.index for part in parts if isinstance(part, _Content))
+        thoughts = [entry.thought for entry in messages if entry.thought is not None]
+        if any(found.count(thought) > 1 for thought in thoughts):
+            raise TemplateError("the model's chat template writes the thought of an answer twice")
+        found = [index for index in found if index not in thoughts]
         wanted = sorted(index for message in messages for index in message.contents)
         if found != wanted:
             lost = next(entry.role for entry in messages if any(found.count(i) != 1 for i in entry.contents))
@@ -104,7 +129,7 @@ class _Chat:
         end = next((name for name, id in self.info.specials.items() if id in self.info.eos[:1]), "")
         return self.output(messages, generate).replace(_BOS, "").replace(_EOS, end)
 
-    def _cut(self, output: str) -> list[_Part]:
+    def cut(self, output: str) -> list[_Part]:
         parts: list[_Part] = []
         end = 0
         for match in _SENTINELS.finditer(output):
@@ -135,35 +160,100 @@ def render_jinja(
     """See `chatbridge.prompts.rendering.render`."""
     renderer = renderer or shared_renderer()
     source = source_of(template, info)
-    chat = _Chat(source, info, renderer)
+    found = probed(source, info, renderer)
+    chat = _Chat(source, info, renderer, found)
     plans = _plans([role for role, _ in spoken], bool(system))
+    if thoughts := _thoughts(spoken):
+        plans = [*(plan.thinking(thoughts, len(spoken) + 1) for plan in plans), *plans]
     parts, note = _first_that_works(chat, plans, generate=not continue_last)
     guard, stop_tokens = learn(source, info, (*template.headers, *template.stop), renderer)
-    bodies = BodyWriter(template, guard, variables, ReplyIds.for_model(info))
-    if continue_last:
-        last = max(at for at, part in enumerate(parts) if isinstance(part, _Content))
-        parts = parts[: last + 1]
-    segments: list[Segment] = []
-    for part in parts:
-        if isinstance(part, str):
-            segments.append(Text(part))
-        elif isinstance(part, Special):
-            segments.append(part)
-        elif part.index >= 0:
-            start = _starts_line(segments)
-            if part.index == len(spoken):
-                written = bodies.system(system, line_start=start)
+    answer = replace(found.answer, unsure=template.jinja != OWN and opens_unseen(info.chat_template))
+    bodies = BodyWriter(template, guard, variables, ReplyIds.for_model(info, answer))
+    last = max((at for at, part in enumerate(parts) if isinstance(part, _Content)), default=len(parts) - 1)
+    generation = chat.cut(found.generation_prompt) if continue_last else parts[last + 1 :]
+    writer = _Writer(bodies, system, spoken, generation)
+    writer.write(parts[: last + 1] if continue_last else parts)
+    return RenderedPrompt(
+        _one_bos(writer.segments, info),
+        template.stop,
+        (*template.stop_tokens, *stop_tokens),
+        (note,) if note else (),
+        answer,
+        writer.rewritten,
+    )
+
+
+def _thoughts(spoken: Sequence[tuple[Role, Body]]) -> frozenset[int]:
+    """Which turns are one answer that had a thought."""
+    answers = {at: body.turns[0].reply for at, (role, body) in enumerate(spoken) if len(body.turns) == 1}
+    return frozenset(at for at, reply in answers.items() if reply is not None and reply.thoughts)
+
+
+class _Writer:
+    """Puts a conversation in the places that a template has left for it."""
+
+    def __init__(
+        self,
+        bodies: BodyWriter,
+        system: Sequence[Turn],
+        spoken: Sequence[tuple[Role, Body]],
+        generation: Sequence[_Part],
+    ) -> None:
+        self.segments: list[Segment] = []
+        self.rewritten = 0
+        self._bodies, self._system, self._spoken = bodies, system, spoken
+        self._generation = [Text(part) if isinstance(part, str) else part for part in generation]
+        self._turn = 0  # where the segments of this turn begin, and what it says so far
+        self._said = ""
+
+    def write(self, parts: Sequence[_Part]) -> None:
+        for at, part in enumerate(parts):
+            if not isinstance(part, _Content):
+                self.segments.append(Text(part) if isinstance(part, str) else part)
+                self._said += part if isinstance(part, str) else part.token
+            elif part.index > len(self._spoken):
+                reply = self._spoken[part.index - len(self._spoken) - 1][1].turns[0].reply
+                assert reply is not None, "a thought is told of answers that had one"
+                self._put(self._bodies.thought(reply.thoughts or "", line_start=_starts_line(self.segments)), part)
+                self._said += THOUGHT
             else:
-                role, body = spoken[part.index]
-                write = bodies.assistant if role == "assistant" else bodies.user
-                written = write(body, line_start=start)
-            segments += _stripped(written, part)
-    notes = (note,) if note else ()
-    ends = (*template.stop_tokens, *stop_tokens)
-    answer = probed(source, info, renderer).answer
-    if template.jinja != OWN and opens_unseen(info.chat_template):
-        answer = replace(answer, unsure=True)
-    return RenderedPrompt(_one_bos(segments, info), template.stop, ends, notes, answer)
+                self._content(part, _said(takewhile(lambda part: not isinstance(part, _Content), parts[at + 1 :])))
+                self._turn, self._said = len(self.segments), ""
+
+    def _content(self, part: _Content, behind: str) -> None:
+        start = _starts_line(self.segments)
+        if part.index == len(self._spoken):
+            self._put(self._bodies.system(self._system, line_start=start), part)
+        elif part.index >= 0:
+            role, body = self._spoken[part.index]
+            if role == "assistant":
+                self._answer(body, part, behind)
+            else:
+                self._put(self._bodies.user(body, line_start=start), part)
+
+    def _answer(self, body: Body, part: _Content, behind: str) -> None:
+        generation = _said(self._generation)
+        known = [turn.reply for turn in body.turns if turn.reply is not None]
+        same = all(is_as_sampled(reply, self._said, generation, behind) for reply in known)
+        if same and self._bodies.has_ids(body.turns[0], line_start=_starts_line(self._generation)):
+            self.segments[self._turn :] = self._generation
+        else:
+            self.rewritten += sum(map(self._bodies.ids.knows, known))
+            same = False
+        start = _starts_line(self.segments)
+        self._put(self._bodies.assistant(body, line_start=start, as_sampled=same), part)
+
+    def _put(self, written: list[Segment], part: _Content) -> None:
+        self.segments += _stripped(written, part)
+
+
+def _said(parts: Iterable[_Part | Segment]) -> str:
+    """The template's own text of a row of parts, control tokens by their names."""
+    return "".join(
+        part if isinstance(part, str) else part.text if isinstance(part, Text) else part.token
+        for part in parts
+        if isinstance(part, str | Text | Special)
+    )
 
 
 def source_of(template: Template, info: ModelInfo) -> str:

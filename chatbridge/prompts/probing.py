@@ -21,6 +21,7 @@ from chatbridge.prompts.answer_format import (
     first_mark,
     untold,
 )
+from chatbridge.prompts.jinja_renderer import TemplateLimitError
 
 Write = Callable[[Sequence[Mapping[str, str]], bool], str]
 """`write(messages, generate)`: the template's output, control tokens by their names. Raises TemplateError."""
@@ -199,6 +200,8 @@ def _assistant(content: str = _ANSWER, **more: str) -> dict[str, str]:
 def _try(write: Write, messages: Sequence[Mapping[str, str]], *, generate: bool) -> str | None:
     try:
         return write(messages, generate)
+    except TemplateLimitError:
+        raise
     except TemplateError:
         return None
 

@@ -14,6 +14,7 @@ class RenderedPrompt:
     """A prompt, and what ends the answer to it.
 
     `notes`: what the template could not say as it was asked to. `answer`: how the answer to it is written.
+    `rewritten`: how many answers go back as text, since the template writes them otherwise than they were sampled.
     """
 
     prompt: Prompt
@@ -21,6 +22,7 @@ class RenderedPrompt:
     stop_tokens: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     answer: AnswerFormat = PLAIN
+    rewritten: int = 0
 
 
 def tidied(segments: Iterable[Segment]) -> Prompt:

@@ -19,7 +19,7 @@ from chatbridge.prompts.confusables import LINE_END
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
 from chatbridge.prompts.guard import Guard, guard_of
 from chatbridge.prompts.rendered import RenderedPrompt, tidied
-from chatbridge.prompts.reply_ids import ReplyIds
+from chatbridge.prompts.reply_ids import ReplyIds, is_as_sampled
 from chatbridge.prompts.segments import Segment, Special, Text
 from chatbridge.prompts.template import Template
 from chatbridge.types import ModelInfo, Role, Turn
@@ -59,7 +59,8 @@ def render(
     writer = _Writer(words, system)
     writer.conversation(spoken, continue_last)
     answer = replace(PLAIN, unsure=opens_unseen(info.chat_template))
-    return RenderedPrompt(tidied(writer.segments), template.stop, template.stop_tokens, answer=answer)
+    prompt = tidied(writer.segments)
+    return RenderedPrompt(prompt, template.stop, template.stop_tokens, answer=answer, rewritten=writer.rewritten)
 
 
 def guard_for(template: Template, info: ModelInfo, renderer: JinjaRenderer | None = None) -> Guard:
@@ -81,6 +82,7 @@ class _Writer:
 
     def __init__(self, words: BodyWriter, system: Sequence[Turn]) -> None:
         self.segments: list[Segment] = []
+        self.rewritten = 0
         self._bodies = words
         self._template = words.template
         self._system = system
@@ -141,8 +143,13 @@ class _Writer:
         self._system = ()
 
     def _body(self, role: Role, body: Body) -> None:
-        say = self._bodies.user if role == "user" else self._bodies.assistant
-        self._write(*say(body, line_start=self._line_start()))
+        if role == "user":
+            self._write(*self._bodies.user(body, line_start=self._line_start()))
+            return
+        # Such a template knows no thoughts: an answer that had one goes back without it.
+        same = all(turn.reply is None or is_as_sampled(turn.reply, "") for turn in body.turns)
+        self.rewritten += sum(self._bodies.ids.knows(turn.reply) for turn in body.turns) if not same else 0
+        self._write(*self._bodies.assistant(body, line_start=self._line_start(), as_sampled=same))
 
     def _write(self, *segments: Segment) -> None:
         self.segments.extend(segment for segment in segments if not isinstance(segment, Text) or segment.text)
