@@ -17,7 +17,7 @@ from chatbridge.errors import TemplateError
 from chatbridge.prompts.builtin import suggest_preset
 from chatbridge.prompts.fitting import fit, max_tokens
 from chatbridge.prompts.jinja_renderer import JinjaRenderer, shared_renderer
-from chatbridge.prompts.rendering import guard_for, render
+from chatbridge.prompts.rendering import answer_of, guard_for, render
 from chatbridge.prompts.reply_ids import ReplyIds
 from chatbridge.prompts.segments import Prompt
 from chatbridge.prompts.template import Template
@@ -28,6 +28,7 @@ from chatbridge.types import Channel, ModelInfo, Turn
 
 if TYPE_CHECKING:
     from chatbridge.config.settings import ChannelSettings
+    from chatbridge.prompts.answer_format import AnswerFormat
     from chatbridge.prompts.guard import Guard
     from chatbridge.store import Conversation, Node
 
@@ -100,7 +101,11 @@ async def build_request(
     resume: tuple[int, ...] = ()
     before = ""
     if target.unfinished is not None:
-        resume, before = _unfinished(target.unfinished, await renderer.off_loop(guard) if apart else guard(), info)
+        if apart:
+            known = await renderer.off_loop(guard), await renderer.off_loop(answer_of, template, info, renderer)
+        else:
+            known = guard(), answer_of(template, info)
+        resume, before = _unfinished(target.unfinished, *known, info)
     if before:
         spoken.append(Turn("assistant", before))
 
@@ -212,10 +217,10 @@ def _system(settings: ChannelSettings, *, trusted: bool) -> list[Turn]:
     return [Turn("system", settings.system.encode("utf-8", "replace").decode(), trusted=trusted)]
 
 
-def _unfinished(node: Node, guard: Guard, info: ModelInfo) -> tuple[tuple[int, ...], str]:
+def _unfinished(node: Node, guard: Guard, answer: AnswerFormat, info: ModelInfo) -> tuple[tuple[int, ...], str]:
     """An unfinished answer: its ids where this model can go on behind them, or else its text."""
     reply = node.reply
-    ids = ReplyIds.for_model(info).of(reply, node.text, guard, line_start=True) if reply is not None else None
+    ids = ReplyIds.for_model(info, answer).of(reply, node.text, guard, line_start=True) if reply is not None else None
     return (ids, "") if ids else ((), node.text)
 
 

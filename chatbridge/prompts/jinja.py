@@ -8,7 +8,7 @@ a limited process of its own, see `jinja_renderer`.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise, product, takewhile
 
@@ -36,11 +36,15 @@ _JOINT = "\n"
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """One entry for the template: its role, which contents it is made of, and which one is its thought, if any."""
+    """One entry for the template: its role, which contents it is made of, and which one is its thought, if any.
+
+    `wrapped`: the answer behind the thought had marks of its own.
+    """
 
     role: Role
     contents: tuple[int, ...]
     thought: int | None = None
+    wrapped: bool = False
 
     def __or__(self, other: _Message) -> _Message:
         return _Message(other.role, (*self.contents, *other.contents))
@@ -50,9 +54,12 @@ class _Message:
         content = _JOINT.join(map(_sentinel, self.contents))
         if self.thought is None:
             return {"role": self.role, "content": content}
-        thought, marks = _sentinel(self.thought), probed.answer.thinking[0]
+        thought, answer = _sentinel(self.thought), probed.answer
         if probed.key:
             return {"role": self.role, "content": content, probed.key: thought}
+        marks = answer.thinking[0]
+        if self.wrapped:
+            content = f"{answer.between}\n{content}\n{answer.end}"
         return {"role": self.role, "content": f"{marks.opening}\n{thought}\n{marks.closing}\n\n{content}"}
 
 
@@ -75,10 +82,10 @@ class _Plan:
     messages: tuple[_Message, ...]
     note: str = ""
 
-    def thinking(self, turns: Collection[int], first: int) -> _Plan:
-        """The same with the thoughts of these turns, whose indices begin at `first`."""
+    def thinking(self, turns: Mapping[int, bool], first: int) -> _Plan:
+        """The same with the thoughts of these turns, whose indices begin at `first`; which answers were wrapped."""
         messages = (
-            replace(entry, thought=first + entry.contents[0])
+            replace(entry, thought=first + entry.contents[0], wrapped=turns[entry.contents[0]])
             if entry.role == "assistant" and entry.contents[0] in turns
             else entry
             for entry in self.messages
@@ -171,7 +178,7 @@ def render_jinja(
     bodies = BodyWriter(template, guard, variables, ReplyIds.for_model(info, answer))
     last = max((at for at, part in enumerate(parts) if isinstance(part, _Content)), default=len(parts) - 1)
     generation = chat.cut(found.generation_prompt) if continue_last else parts[last + 1 :]
-    writer = _Writer(bodies, system, spoken, generation)
+    writer = _Writer(bodies, system, spoken, generation, answer.end)
     writer.write(parts[: last + 1] if continue_last else parts)
     return RenderedPrompt(
         _one_bos(writer.segments, info),
@@ -183,10 +190,14 @@ def render_jinja(
     )
 
 
-def _thoughts(spoken: Sequence[tuple[Role, Body]]) -> frozenset[int]:
-    """Which turns are one answer that had a thought."""
+def _thoughts(spoken: Sequence[tuple[Role, Body]]) -> dict[int, bool]:
+    """Which turns are one answer that had a thought, and whether the answer itself was in marks."""
     answers = {at: body.turns[0].reply for at, (role, body) in enumerate(spoken) if len(body.turns) == 1}
-    return frozenset(at for at, reply in answers.items() if reply is not None and reply.thoughts)
+    return {
+        at: bool(reply.frame) and not reply.frame.endswith(" ")
+        for at, reply in answers.items()
+        if reply is not None and reply.thoughts
+    }
 
 
 class _Writer:
@@ -198,19 +209,21 @@ class _Writer:
         system: Sequence[Turn],
         spoken: Sequence[tuple[Role, Body]],
         generation: Sequence[_Part],
+        end: str,
     ) -> None:
         self.segments: list[Segment] = []
         self.rewritten = 0
         self._bodies, self._system, self._spoken = bodies, system, spoken
         self._generation = [Text(part) if isinstance(part, str) else part for part in generation]
+        self._end = end
         self._turn = 0  # where the segments of this turn begin, and what it says so far
         self._said = ""
+        self._sampled = ""  # the mark that the latest answer's ids end with
 
     def write(self, parts: Sequence[_Part]) -> None:
         for at, part in enumerate(parts):
             if not isinstance(part, _Content):
-                self.segments.append(Text(part) if isinstance(part, str) else part)
-                self._said += part if isinstance(part, str) else part.token
+                self._own(part)
             elif part.index > len(self._spoken):
                 reply = self._spoken[part.index - len(self._spoken) - 1][1].turns[0].reply
                 assert reply is not None, "a thought is told of answers that had one"
@@ -219,6 +232,15 @@ class _Writer:
             else:
                 self._content(part, _said(takewhile(lambda part: not isinstance(part, _Content), parts[at + 1 :])))
                 self._turn, self._said = len(self.segments), ""
+
+    def _own(self, part: str | Special) -> None:
+        """The template's own text, but for what an answer's ids have said already."""
+        text = part if isinstance(part, str) else part.token
+        if self._sampled and text.strip():
+            text, self._sampled = text.lstrip().removeprefix(self._sampled), ""
+            part = text if isinstance(part, str) or not text else part
+        self.segments.append(Text(part) if isinstance(part, str) else part)
+        self._said += text
 
     def _content(self, part: _Content, behind: str) -> None:
         start = _starts_line(self.segments)
@@ -237,6 +259,7 @@ class _Writer:
         same = all(is_as_sampled(reply, self._said, generation, behind) for reply in known)
         if same and self._bodies.has_ids(body.turns[0], line_start=_starts_line(self._generation)):
             self.segments[self._turn :] = self._generation
+            self._sampled = self._end if (known[-1].frame or " ")[-1] != " " else ""
         else:
             self.rewritten += sum(map(self._bodies.ids.knows, known))
             same = False

@@ -117,8 +117,9 @@ def _inside(source: str, write: Write) -> _Thinking | None:
         old = _try(write, [_user(_ASKED), {"role": "assistant", "content": content}, _user(_NEXT)], generate=True)
         if old is None or _ANSWER not in old:
             continue
-        # A template may take a thought by its key, and write it nowhere but between calls of tools.
-        key = next((key for key in KEYS if re.search(rf"""[.'"]{key}\b""", source)), "")
+        # A template may take a thought by its key, and write it nowhere but between calls of tools. A part of a content
+        # is called "thinking" as well.
+        key = next((key for key in KEYS if key != "thinking" and re.search(rf"""[.'"]{key}\b""", source)), "")
         return marks, key, _THOUGHT in old and not key, ""
     return None
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts import formats
-from chatbridge.prompts.answer_format import PLAIN, opens_unseen
+from chatbridge.prompts.answer_format import PLAIN, AnswerFormat, opens_unseen
 from chatbridge.prompts.bodies import Body, BodyWriter
 from chatbridge.prompts.confusables import LINE_END
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
@@ -21,7 +21,7 @@ from chatbridge.prompts.guard import Guard, guard_of
 from chatbridge.prompts.rendered import RenderedPrompt, tidied
 from chatbridge.prompts.reply_ids import ReplyIds, is_as_sampled
 from chatbridge.prompts.segments import Segment, Special, Text
-from chatbridge.prompts.template import Template
+from chatbridge.prompts.template import OWN, Template
 from chatbridge.types import ModelInfo, Role, Turn
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def render(
     words = BodyWriter(template, guard_of(template), variables or {}, ReplyIds.for_model(info))
     writer = _Writer(words, system)
     writer.conversation(spoken, continue_last)
-    answer = replace(PLAIN, unsure=opens_unseen(info.chat_template))
+    answer = answer_of(template, info)
     prompt = tidied(writer.segments)
     return RenderedPrompt(prompt, template.stop, template.stop_tokens, answer=answer, rewritten=writer.rewritten)
 
@@ -70,6 +70,16 @@ def guard_for(template: Template, info: ModelInfo, renderer: JinjaRenderer | Non
     from chatbridge.prompts.jinja import learn, source_of
 
     return learn(source_of(template, info), info, (*template.headers, *template.stop), renderer)[0]
+
+
+def answer_of(template: Template, info: ModelInfo, renderer: JinjaRenderer | None = None) -> AnswerFormat:
+    """How answers to the template's prompts are written."""
+    if template.jinja is None:
+        return replace(PLAIN, unsure=opens_unseen(info.chat_template))
+    from chatbridge.prompts.jinja import probed, source_of
+
+    found = probed(source_of(template, info), info, renderer).answer
+    return replace(found, unsure=template.jinja != OWN and opens_unseen(info.chat_template))
 
 
 def joined(turns: Iterable[Turn]) -> list[tuple[Role, Body]]:
