@@ -40,7 +40,7 @@ class Probed:
     `keeps`: thoughts of older turns stay in the prompt. `opens`: the generation prompt opens a thought.
     `generation_prompt`: all that stands behind the last message where an answer is wanted. `turn_end`: what follows an
     answer. `extends`: an older answer without a thought is written as the generation prompt and the answer, so that
-    prompts go on as they began; `extends_thinking`: one with a thought.
+    prompts go on as they began; `extends_thinking`: one with a thought. `thinks`: the template knows thoughts.
     """
 
     answer: AnswerFormat = PLAIN
@@ -51,6 +51,12 @@ class Probed:
     turn_end: str = ""
     extends: bool = True
     extends_thinking: bool = False
+    thinks: bool = False
+
+    @property
+    def breaks(self) -> bool:
+        """Whether the template itself writes older answers otherwise than they were sampled."""
+        return not self.extends or (self.thinks and not self.extends_thinking)
 
 
 def probe(source: str, write: Write) -> Probed:
@@ -79,6 +85,7 @@ def probe(source: str, write: Write) -> Probed:
         answer=answer,
         key=key,
         keeps=keeps,
+        thinks=True,
         opens=bool(marks.opening) and (generation or "").rstrip().endswith(marks.opening.rstrip()),
         extends_thinking=keeps and _extends(write, key, marks, generation or ""),
     )
