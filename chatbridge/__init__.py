@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from chatbridge.delivery.contents import split_answer as split_answer
     from chatbridge.delivery.delivery import Delivery as Delivery
     from chatbridge.delivery.discord_markdown import as_markdown as as_markdown
+    from chatbridge.delivery.discord_markdown import small_text as small_text
     from chatbridge.delivery.errors import ChatError as ChatError
     from chatbridge.delivery.errors import ContentRejected as ContentRejected
     from chatbridge.delivery.errors import NotFound as NotFound
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from chatbridge.delivery.rendered import as_text as as_text
     from chatbridge.delivery.rendered import utf16_length as utf16_length
     from chatbridge.delivery.telegram_entities import as_entities as as_entities
+    from chatbridge.delivery.telegram_entities import folded as folded
     from chatbridge.delivery.trouble import report_error as report_error
     from chatbridge.engine.backend import Backend as Backend
     from chatbridge.engine.backend import BackendType as BackendType
@@ -172,8 +174,8 @@ _HOME = {
         "ChatError", "ContentRejected", "NotFound", "OutcomeUnknown", "RateLimited", "Unreachable",
     ),
     "delivery.delivery": ("Delivery",),
-    "delivery.telegram_entities": ("as_entities",),
-    "delivery.discord_markdown": ("as_markdown",),
+    "delivery.telegram_entities": ("as_entities", "folded"),
+    "delivery.discord_markdown": ("as_markdown", "small_text"),
     "delivery.contents": ("split_answer",),
     "delivery.rendered": ("Hold", "Rendered", "Span", "as_text", "utf16_length"),
     "bots.reply": ("Notice", "FinishedReply", "ReplyStream"),

@@ -176,6 +176,15 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "I could not fetch that file from {service}; please send it again.",
         "没能从 {service} 取到文件，请再发一次。",
     ),
+    "thought_only": (
+        "(The model thought, and then said nothing; /regenerate asks it again.)",
+        "（模型只进行了思考，没有给出回答；可用 /regenerate 再问一次。）",
+    ),
+    "thought_to_limit": (
+        "(The model used all of its {count} tokens before it said anything, as by thinking; /continue lets it go on, "
+        "and a larger max_tokens gives it room.)",
+        "（模型在作答之前已用完全部 {count} 个 token，多半用于思考；可用 /continue 让它继续，或调大 max_tokens。）",
+    ),
     "said_nothing": ("(The model had nothing to say.)", "（模型没有给出内容。）"),
     "question_deleted": ("The message that this would answer was deleted.", "要回答的消息已被删除。"),
     "not_permitted": ("You may not use this bot here.", "您不能在这里使用本机器人。"),

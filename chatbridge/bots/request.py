@@ -126,7 +126,8 @@ async def build_request(
             stop=made.stop,
             stop_tokens=made.stop_tokens,
             answer=made.answer,
-            show_thinking=settings.thinking == "show",
+            speakers=made.speakers if settings.end_at_speakers else (),
+            show_thinking=settings.thinking != "hide",
             adapter=settings.adapter or "",
         )
 

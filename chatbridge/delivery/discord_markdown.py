@@ -58,6 +58,11 @@ def as_markdown(source: str, *, mentions: bool = False) -> Rendered:
     return writer.rendered()
 
 
+def small_text(thought: str) -> str:
+    """A thought in small letters, in Discord's Markdown."""
+    return "\n".join(f"-# {line}" if line.strip() else "" for line in thought.split("\n"))
+
+
 def _closing(tokens: list[Token], at: int) -> int:
     return next(i for i in range(at, len(tokens)) if tokens[i].type == "table_close")
 

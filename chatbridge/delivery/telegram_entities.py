@@ -19,11 +19,15 @@ from chatbridge.delivery.tables import grid
 WORD_JOINER = "\u2060"
 """Between an @ and a name: invisible, and nobody is called."""
 
+FOLDED = "\u2063"
+"""The first paragraph of a quotation that can be expanded: an invisible separator, and nothing else."""
+
 _MENTION = re.compile(r"(?<!\w)@(?=\w)")
 _ADDRESS = re.compile(r"(?:https?://|tg://|mailto:)\S+")
 _PERSON = re.compile(r"tg:(?://)?user(?:[/?#%]|$)", re.IGNORECASE)
 """A link that Telegram takes for a mention: it notifies that person. One of the kinds `tg://resolve` and
 `https://t.me/name` only opens a profile."""
+_QUOTES = {"blockquote", "expandable_blockquote"}
 _INLINE = {"strong": "bold", "em": "italic", "s": "strikethrough"}
 
 
@@ -39,6 +43,11 @@ def as_entities(source: str, *, mentions: bool = False) -> Rendered:
     text = text.rstrip()
     spans = (replace(span, end=min(span.end, len(text))) for span in writer.spans)
     return Rendered(text, tuple(spans), tuple(writer.holds))
+
+
+def folded(thought: str) -> str:
+    """A thought as a quotation that is folded until somebody expands it, in Markdown for `as_entities`."""
+    return "\n".join(f"> {line}" for line in (FOLDED, "", *thought.split("\n")))
 
 
 def without_mentions(text: str) -> str:
@@ -90,8 +99,10 @@ class _Writer:
                 self._inline(node.children)
             self.holds.append(Hold(start, self._length + HEADING_HOLD))
         elif node.type == "blockquote":
-            with self._style("blockquote"):
-                self.blocks(node.children, "\n\n")
+            children = node.children
+            fold = len(children) > 1 and [inline.content for inline in children[0].children] == [FOLDED]
+            with self._style("expandable_blockquote" if fold else "blockquote"):
+                self.blocks(children[1:] if fold else children, "\n\n")
         elif node.type in ("bullet_list", "ordered_list"):
             self._list(node)
         elif node.type == "hr":
@@ -162,12 +173,12 @@ class _Writer:
         self._length += len(text)
         for style in self._styles:
             # Code carries no other format but a quote around it.
-            if not code or style.kind in ("pre", "code", "blockquote"):
+            if not code or style.kind in ("pre", "code", *_QUOTES):
                 style.extend(start, self._length)
 
     @contextmanager
     def _style(self, kind: str, data: str = "") -> Iterator[None]:
-        if any(style.kind == kind for style in self._styles):
+        if any(style.kind == kind or {style.kind, kind} <= _QUOTES for style in self._styles):
             yield  # a quote in a quote, bold in bold: once is enough
             return
         style = _Style(kind, data)

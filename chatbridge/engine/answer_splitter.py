@@ -20,18 +20,20 @@ class TextDelta:
     thinking: bool = False
 
 
-_State = Literal["head", "thinking", "unsure", "answer", "over"]
+_State = Literal["head", "thinking", "unsure", "name", "answer", "over"]
 
 
 class AnswerSplitter:
     """One answer in pieces.
 
     `thinking`: the prompt has opened a thought, by the first marks of `answer`; None where that is not known: then all
-    is held back until a mark comes that tells, and what stands before one that only closes was a thought.
+    is held back until a mark comes that tells, and what stands before one that only closes was a thought. `own_head`:
+    the bot's own name as a speaker's, which an answer may begin with, and which nobody wants to read.
     """
 
-    def __init__(self, answer: AnswerFormat, thinking: bool | None = False) -> None:
+    def __init__(self, answer: AnswerFormat, thinking: bool | None = False, own_head: str = "") -> None:
         self._answer = answer
+        self._own_head = own_head
         self._marks = answer.thinking[0] if answer.thinking else ThinkingMarks("", "")
         self._state: _State = "thinking" if thinking else "unsure" if thinking is None else "head"
         self._next = False  # whether the head is not the answer's first
@@ -73,6 +75,8 @@ class AnswerSplitter:
             return self._until(self._marks.closing, deltas, thinking=True)
         if self._state == "unsure":
             return self._unsure(deltas)
+        if self._state == "name":
+            return self._name()
         if self._state == "answer":
             return self._until(self._answer.end, deltas, thinking=False)
         self._buffer = ""
@@ -108,9 +112,24 @@ class AnswerSplitter:
 
     def _enter(self, marks: ThinkingMarks | None, head: str, rest: str) -> None:
         self._written[1 if self._next else 0] += head
-        self._state, self._buffer = "answer" if marks is None else "thinking", rest
+        self._state, self._buffer = self._answering if marks is None else "thinking", rest
         if marks is not None:
             self._marks, self._thoughts = marks, self._thoughts + 1
+
+    @property
+    def _answering(self) -> _State:
+        return "name" if self._own_head else "answer"
+
+    def _name(self) -> bool:
+        """Where the answer itself begins: without the bot's own name."""
+        text = self._buffer.lstrip()
+        if text.startswith(self._own_head):
+            self._written[1 if self._next else 0] += self._own_head
+            self._buffer = text[len(self._own_head) :]
+        elif self._own_head.startswith(text):
+            return False
+        self._state = "answer"
+        return True
 
     def _until(self, mark: str, deltas: list[TextDelta], *, thinking: bool) -> bool:
         text, found, rest = self._buffer.partition(mark) if mark else (self._buffer, "", "")
@@ -147,7 +166,7 @@ class AnswerSplitter:
     def _close(self, mark: str) -> None:
         self._written[1] += mark
         self._next = True
-        self._state = "head" if self._answer.between else "answer"
+        self._state = "head" if self._answer.between else self._answering
 
 
 def _begun(text: str, mark: str) -> int:

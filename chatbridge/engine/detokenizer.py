@@ -22,6 +22,7 @@ class StreamingDetokenizer:
     `decode` gives the bytes of ids. `stop`: strings that end the reply; they are never shown, not even in part.
     `thinking`: the prompt has opened a thought already, by the first marks of `answer`; None where nobody knows.
     `answer`: how this model writes answers. `marks`: the names of control tokens that are part of that, by id.
+    `speakers`: see `Request`.
     `stopped` is set once a stop string is complete. The texts of all deltas that are no thoughts, put together, are
     always exactly `reply(...).text`.
     """
@@ -34,16 +35,18 @@ class StreamingDetokenizer:
         thinking: bool | None = False,
         answer: AnswerFormat = PLAIN,
         marks: Mapping[int, str] | None = None,
+        speakers: Sequence[str] = (),
     ) -> None:
         self.stopped = False
         self._decode = decode
         self._marks = marks or {}
         self._stop = StopTexts(stop)
+        self._speakers = StopTexts([f"\n{head}" for head in speakers])
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._tokens: list[int] = []
         self._raw = ""
         self._ends: list[int | None] = []  # len(_raw) after each token; None inside a character
-        self._splitter = AnswerSplitter(answer, thinking)
+        self._splitter = AnswerSplitter(answer, thinking, own_head=speakers[0] if speakers else "")
         self._emitted = 0  # how much of _raw was handed to the splitter
         self._answer = _Trimmed()
         self._thoughts = _Trimmed()
@@ -56,7 +59,12 @@ class StreamingDetokenizer:
     @property
     def in_partial_stop(self) -> bool:
         """Whether the last token may be the beginning of a stop string: part of its text, or of a character."""
-        return bool(self._utf8.getstate()[0]) or self._stop.begun > 0
+        return bool(self._utf8.getstate()[0]) or self._begun > 0
+
+    @property
+    def _begun(self) -> int:
+        """How much may be the beginning of what ends the reply."""
+        return max(self._stop.begun, self._speakers.begun)
 
     def push(self, token: int) -> list[TextDelta]:
         """Take in one more token and return what can be shown now. Sets `stopped` at a stop string."""
@@ -67,15 +75,22 @@ class StreamingDetokenizer:
         self._raw += self._utf8.decode(self._decode([token]))
         whole = not self._utf8.getstate()[0]
         self._ends.append(len(self._raw) if whole else None)
-        if (cut := self._stop.find(self._raw[before:])) is not None:
-            self._raw = self._raw[: before + cut]
+        new = self._raw[before:]
+        ends = [self._stop.find(new), None if self.thinking else self._speakers.find(new)]
+        cuts = [cut for cut in ends if cut is not None]
+        if cuts:
+            self._raw = self._raw[: before + min(cuts)]
             self.stopped = True
-        return self._emit(withheld=self._stop.begun)
+        deltas = self._emit(withheld=0 if cuts else self._begun)
+        if self.thinking:  # there a line may begin with anybody's name
+            self._speakers.forget()
+        return deltas
 
     def _push_mark(self, mark: str) -> list[TextDelta]:
         """A control token, which has no text; no stop string goes on behind it."""
         self._raw += self._utf8.decode(b"", final=True) + mark
         self._stop.forget()
+        self._speakers.forget()
         self._ends.append(len(self._raw))
         return self._emit(withheld=0)
 

@@ -166,6 +166,7 @@ def prepare(request: Request, model: LocalModel, now: float, prompt: Sequence[in
             thinking=True if opened is not None else None if answer.unsure else False,
             answer=answer,
             marks=marks,
+            speakers=request.speakers,
         ),
         end_tokens=end_tokens,
         closing_tokens=frozenset(id for id, name in marks.items() if name in closings),

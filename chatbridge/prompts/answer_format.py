@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _MARK = re.compile(r"</?[^<>\s]{1,64}>|\[/?[^\[\]\n]{1,64}\]|[^\s<\[]+")
 
@@ -36,6 +36,10 @@ class AnswerFormat:
     between: str = ""
     end: str = ""
     unsure: bool = False
+
+    def doubted(self, unsure: bool) -> AnswerFormat:
+        """The same, or, where `unsure`, as of a model that may begin within a thought."""
+        return replace(self, unsure=True) if unsure else self
 
     @property
     def block_head(self) -> str:

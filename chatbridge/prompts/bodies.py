@@ -48,6 +48,11 @@ class BodyWriter:
         speakers = Speakers(self.template.name_format, self.variables.get("bot", ""))
         object.__setattr__(self, "_speakers", speakers)
 
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """See `RenderedPrompt.speakers`."""
+        return self._speakers.heads()
+
     def user(self, body: Body, *, line_start: bool) -> list[Segment]:
         """Turns of people, each on a line of its own, with the speaker's name where it has one."""
         written: list[Segment] = []

@@ -174,7 +174,7 @@ def render_jinja(
         plans = [*(plan.thinking(thoughts, len(spoken) + 1) for plan in plans), *plans]
     parts, note = _first_that_works(chat, plans, generate=not continue_last)
     guard, stop_tokens = learn(source, info, (*template.headers, *template.stop), renderer)
-    answer = replace(found.answer, unsure=template.jinja != OWN and opens_unseen(info.chat_template))
+    answer = found.answer.doubted(template.jinja != OWN and opens_unseen(info.chat_template))
     bodies = BodyWriter(template, guard, variables, ReplyIds.for_model(info, answer))
     last = max((at for at, part in enumerate(parts) if isinstance(part, _Content)), default=len(parts) - 1)
     generation = chat.cut(found.generation_prompt) if continue_last else parts[last + 1 :]
@@ -187,6 +187,7 @@ def render_jinja(
         (note,) if note else (),
         answer,
         writer.rewritten,
+        bodies.speakers,
     )
 
 

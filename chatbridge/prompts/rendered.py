@@ -15,6 +15,7 @@ class RenderedPrompt:
 
     `notes`: what the template could not say as it was asked to. `answer`: how the answer to it is written.
     `rewritten`: how many answers go back as text, since the template writes them otherwise than they were sampled.
+    `speakers`: how lines of those begin who are named in it, the bot's own first; () where nobody is.
     """
 
     prompt: Prompt
@@ -23,6 +24,7 @@ class RenderedPrompt:
     notes: tuple[str, ...] = ()
     answer: AnswerFormat = PLAIN
     rewritten: int = 0
+    speakers: tuple[str, ...] = ()
 
 
 def tidied(segments: Iterable[Segment]) -> Prompt:

@@ -7,7 +7,6 @@ What people wrote is never parsed, neither for control tokens nor for braces; it
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -60,7 +59,14 @@ def render(
     writer.conversation(spoken, continue_last)
     answer = answer_of(template, info)
     prompt = tidied(writer.segments)
-    return RenderedPrompt(prompt, template.stop, template.stop_tokens, answer=answer, rewritten=writer.rewritten)
+    return RenderedPrompt(
+        prompt,
+        template.stop,
+        template.stop_tokens,
+        answer=answer,
+        rewritten=writer.rewritten,
+        speakers=words.speakers,
+    )
 
 
 def guard_for(template: Template, info: ModelInfo, renderer: JinjaRenderer | None = None) -> Guard:
@@ -75,11 +81,11 @@ def guard_for(template: Template, info: ModelInfo, renderer: JinjaRenderer | Non
 def answer_of(template: Template, info: ModelInfo, renderer: JinjaRenderer | None = None) -> AnswerFormat:
     """How answers to the template's prompts are written."""
     if template.jinja is None:
-        return replace(PLAIN, unsure=opens_unseen(info.chat_template))
+        return PLAIN.doubted(opens_unseen(info.chat_template))
     from chatbridge.prompts.jinja import probed, source_of
 
     found = probed(source_of(template, info), info, renderer).answer
-    return replace(found, unsure=template.jinja != OWN and opens_unseen(info.chat_template))
+    return found.doubted(template.jinja != OWN and opens_unseen(info.chat_template))
 
 
 def joined(turns: Iterable[Turn]) -> list[tuple[Role, Body]]:
