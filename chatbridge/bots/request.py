@@ -101,11 +101,11 @@ async def build_request(
     resume: tuple[int, ...] = ()
     before = ""
     if target.unfinished is not None:
-        if apart:
-            known = await renderer.off_loop(guard), await renderer.off_loop(answer_of, template, info, renderer)
-        else:
-            known = guard(), answer_of(template, info)
-        resume, before = _unfinished(target.unfinished, *known, info)
+
+        def known() -> tuple[Guard, AnswerFormat]:
+            return guard(), answer_of(template, info, renderer)
+
+        resume, before = _unfinished(target.unfinished, *(await renderer.off_loop(known) if apart else known()), info)
     if before:
         spoken.append(Turn("assistant", before))
 

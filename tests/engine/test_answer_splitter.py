@@ -110,3 +110,50 @@ def test_what_ends_a_thought_does_not_end_the_answer_and_ends_it_behind_the_thou
 def test_the_marks_among_control_tokens_are_those_of_the_format() -> None:
     info = ModelInfo("toy", "x", 9, 9, "f", "v", (1,), specials={"<|end|>": 1, "<|call|>": 2, "": 3, "<|channel|>": 4})
     assert HARMONY.controls(info.specials) == ("<|end|>", "<|channel|>")
+
+
+NAMES = ("bot: ", "Alice: ", "Bob: ")
+
+
+def spoken(text: str, thinking: bool | None = False) -> tuple[str, str, str, int]:
+    """What comes of an answer in a group, byte by byte: thought, text, tail, and how many of its tokens are kept."""
+    detokenizer = StreamingDetokenizer(bytes, speakers=NAMES, thinking=thinking)
+    for byte in text.encode():
+        detokenizer.push(byte)
+        if detokenizer.stopped:
+            break
+    detokenizer.finish()
+    reply = detokenizer.reply("")
+    return reply.thoughts or "", reply.text, reply.tail, len(reply.tokens)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Hi Alice!\nAlice: thanks, and Bob?\nbot: He is fine.", "Hi Alice!"),
+        ("Hi!\nbot: And you?", "Hi!"),
+        ("bot: Hi Alice!\nBob: me, too", "Hi Alice!"),
+        ("Hi!\nAlicia: no", "Hi!\nAlicia: no"),
+        ("Ask Alice: she knows.", "Ask Alice: she knows."),
+        ("Alice: is who asks", "Alice: is who asks"),
+        ("bo", "bo"),
+    ],
+)
+def test_an_answer_in_a_group_ends_where_it_goes_on_as_a_speaker_and_loses_its_own_name(text: str, shown: str) -> None:
+    assert spoken(text)[1] == shown
+
+
+def test_in_a_thought_anybody_may_be_quoted() -> None:
+    thought = "<think>They said:\nAlice: hello\nSo I greet.</think>"
+    assert spoken(f"{thought}bot: Hello!\nAlice: hi")[:2] == ("They said:\nAlice: hello\nSo I greet.", "Hello!")
+
+
+def test_the_ids_of_another_speaker_s_line_are_no_part_of_the_answer() -> None:
+    assert spoken("Hi!\nAlice: thanks") == ("", "Hi!", "", 3)
+
+
+def test_an_answer_that_lost_its_own_name_is_not_as_it_was_sampled() -> None:
+    detokenizer = StreamingDetokenizer(bytes, speakers=NAMES)
+    for byte in b"bot: Hi":
+        detokenizer.push(byte)
+    assert detokenizer.reply("").frame == "bot:  "
