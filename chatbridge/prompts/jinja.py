@@ -195,9 +195,7 @@ def _thoughts(spoken: Sequence[tuple[Role, Body]]) -> dict[int, bool]:
     """Which turns are one answer that had a thought, and whether the answer itself was in marks."""
     answers = {at: body.turns[0].reply for at, (role, body) in enumerate(spoken) if len(body.turns) == 1}
     return {
-        at: bool(reply.frame) and not reply.frame.endswith(" ")
-        for at, reply in answers.items()
-        if reply is not None and reply.thoughts
+        at: (reply.frame or " ")[-1] != " " for at, reply in answers.items() if reply is not None and reply.thoughts
     }
 
 
@@ -215,7 +213,9 @@ class _Writer:
         self.segments: list[Segment] = []
         self.rewritten = 0
         self._bodies, self._system, self._spoken = bodies, system, spoken
-        self._generation = [Text(part) if isinstance(part, str) else part for part in generation]
+        self._generation: list[Segment] = [
+            Text(part) if isinstance(part, str) else part for part in generation if not isinstance(part, _Content)
+        ]
         self._end = end
         self._turn = 0  # where the segments of this turn begin, and what it says so far
         self._said = ""
