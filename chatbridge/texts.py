@@ -116,6 +116,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "{model}：提示 {prompt} 个 token（缓存 {cached}，新读 {read}），回答 {generated} 个 token，"
         "每秒 {speed:.1f} 个，首个 token 用时 {first:.2f} 秒。",
     ),
+    "stats_rewritten": (
+        "Earlier answers in the prompt as the template writes them, not as they were sampled: {count}.",
+        "提示中按模板写法（而非采样原样）放回的先前回答：{count} 条。",
+    ),
     "stats_history": ("History: {count} messages.", "历史：{count} 条消息。"),
     "trouble": ("Sorry, I can't answer right now.", "抱歉，现在无法回答。"),
     "trouble_config": (

@@ -55,7 +55,8 @@ class BuiltRequest:
 
     `before`: the text of an unfinished answer that the reply goes on with, where its ids can't be used. `trim`: the
     node that prompts begin at from now on, None for the conversation's first; `trim_moved`: it was another before.
-    `clean_up`: what is put right in the answer, see `Template`.
+    `clean_up`: what is put right in the answer, see `Template`. `rewritten`: earlier answers that are in the prompt as the
+    template writes them, and not as they were sampled.
     """
 
     request: Request
@@ -65,6 +66,7 @@ class BuiltRequest:
     trim: int | None = None
     trim_moved: bool = False
     clean_up: str = ""
+    rewritten: int = 0
 
     def notices(self, language: str) -> list[str]:
         """What the person should be told before the answer."""
@@ -109,7 +111,10 @@ async def build_request(
     if before:
         spoken.append(Turn("assistant", before))
 
+    rewritten = 0
+
     def rendered(turns: Sequence[Turn]) -> Request:
+        nonlocal rewritten
         start = path[max(0, len(path) + bool(before) - sum(turn.role != "system" for turn in turns))]
         made = render(
             template,
@@ -119,6 +124,7 @@ async def build_request(
             continue_last=bool(before),
             renderer=renderer,
         )
+        rewritten = made.rewritten
         return Request(
             made.prompt,
             turns=tuple(turns),
@@ -169,6 +175,7 @@ async def build_request(
         trim=ids[start] if start else None,
         trim_moved=start != trimmed,
         clean_up=template.clean_up,
+        rewritten=rewritten,
     )
 
 

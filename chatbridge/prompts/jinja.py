@@ -352,7 +352,8 @@ def _learn(source: str, vocabulary: _Vocabulary, headers: tuple[str, ...], rende
         except TemplateError:
             continue  # a template for one message, or without system text: the other samples tell
         written.append([_as_part(part) for part in parts])
-        for part, after in pairwise(parts):
+        seen = [part for part in parts if not isinstance(part, str) or part.strip()]
+        for part, after in pairwise(seen):
             answered = isinstance(part, _Content) and [*roles, "system"][part.index] == "assistant"
             if answered and isinstance(after, Special) and after.token in info.specials:
                 ends[after.token] = None

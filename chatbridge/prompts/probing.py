@@ -56,7 +56,7 @@ class Probed:
     @property
     def breaks(self) -> bool:
         """Whether the template itself writes older answers otherwise than they were sampled."""
-        return not self.extends or (self.thinks and not self.extends_thinking)
+        return not (self.extends_thinking if self.thinks else self.extends)
 
 
 def probe(source: str, write: Write) -> Probed:
@@ -74,7 +74,8 @@ def probe(source: str, write: Write) -> Probed:
     thinking = _by_key(write, generation or "", head) or _inside(source, write)
     if thinking is None:
         lead = found.answer.lead or _lead(head, generation or "", found.answer.thinking, "")
-        return replace(found, answer=replace(found.answer, lead=lead))
+        extends = found.extends or _same(head, (generation or "") + lead)
+        return replace(found, answer=replace(found.answer, lead=lead), extends=extends)
     marks, key, keeps, between = thinking
     known = found.answer
     pairs = tuple(dict.fromkeys((marks, *known.thinking)))
