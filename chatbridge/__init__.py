@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from chatbridge.delivery.errors import RateLimited as RateLimited
     from chatbridge.delivery.errors import Unreachable as Unreachable
     from chatbridge.delivery.markdown import MarkdownNode as MarkdownNode
+    from chatbridge.delivery.markdown import folded as folded
     from chatbridge.delivery.markdown import parse_markdown as parse_markdown
     from chatbridge.delivery.markdown import split_markdown as split_markdown
     from chatbridge.delivery.rendered import Gap as Gap
@@ -186,7 +187,7 @@ _HOME = {
     "delivery.telegram_entities": ("as_entities",),
     "delivery.discord_markdown": ("as_markdown",),
     "delivery.contents": ("split_answer",),
-    "delivery.markdown": ("MarkdownNode", "parse_markdown", "split_markdown"),
+    "delivery.markdown": ("MarkdownNode", "folded", "parse_markdown", "split_markdown"),
     "delivery.rendered": ("Gap", "Hold", "Rendered", "Span", "as_text", "utf16_length"),
     "bots.reply": ("Notice", "FinishedReply", "ReplyStream"),
     "engine.backend": (

@@ -135,6 +135,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "The model {model} is unloaded, since nobody has used it for {wait}; your next message loads it again.",
         "模型 {model} 已卸载（{wait}无人使用），您的下一条消息会重新载入它。",
     ),
+    "stats_rewritten": (
+        "Earlier answers in the prompt as the template writes them, not as they were sampled: {count}.",
+        "提示中按模板写法（而非采样原样）放回的先前回答：{count} 条。",
+    ),
     "stats_history": ("History: {count} messages.", "历史：{count} 条消息。"),
     "trouble": ("Sorry, I can't answer right now.", "抱歉，现在无法回答。"),
     "trouble_config": (
@@ -194,6 +198,15 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "file_lost": (
         "I could not fetch that file from {service}; please send it again.",
         "没能从 {service} 取到文件，请再发一次。",
+    ),
+    "thought_only": (
+        "(The model thought, and then said nothing; /regenerate asks it again.)",
+        "（模型只进行了思考，没有给出回答；可用 /regenerate 再问一次。）",
+    ),
+    "thought_to_limit": (
+        "(The model used all of its {count} tokens before it said anything, as by thinking; /continue lets it go on, "
+        "and a larger max_tokens gives it room.)",
+        "（模型在作答之前已用完全部 {count} 个 token，多半用于思考；可用 /continue 让它继续，或调大 max_tokens。）",
     ),
     "said_nothing": ("(The model had nothing to say.)", "（模型没有给出内容。）"),
     "question_deleted": ("The message that this would answer was deleted.", "要回答的消息已被删除。"),

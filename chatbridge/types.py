@@ -108,6 +108,9 @@ class Reply:
     cut in two. `text` is what was shown (no hidden thinking, no blanks around it), `thoughts` what stood in its
     think block, hidden or not; None where that is not known, and then only `text` is used. `vocabulary` names the
     tokenizer (`ModelInfo.vocabulary`) that `tokens` belong to; with any other model only `text` is used, too.
+    `frame`: the marks that the answer was written with, control tokens by their names and without blanks: those before
+    the thought, between it and the text, and behind that, with a blank between each; "" for none, None where it is not
+    known.
     """
 
     text: str
@@ -115,6 +118,7 @@ class Reply:
     tail: str = ""
     vocabulary: str = ""
     thoughts: str | None = ""
+    frame: str | None = ""
 
 
 @dataclass(frozen=True, slots=True)

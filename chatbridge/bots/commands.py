@@ -190,6 +190,8 @@ async def _stats(context: CommandContext, argument: str) -> str:
             first=usage.first_token_seconds,
         )
     )
+    if dialogue.last.rewritten:
+        lines.append(context.say("stats_rewritten", count=dialogue.last.rewritten))
     backend = services.models.loaded().get(dialogue.last.model)
     if backend is not None:
         details, all_of_them = backend.info.details.items(), _may_see_paths(context)

@@ -260,7 +260,7 @@ class Dialogue(ConversationTree):
 
     async def _answer(self, state: ReplyState, target: AnswerTarget) -> AsyncGenerator[Chunk, None]:
         """Ask the model and keep its answer, however it ends."""
-        model = ""
+        model, rewritten = "", 0
         try:
             conversation = target.conversation
             if conversation is None:
@@ -277,6 +277,7 @@ class Dialogue(ConversationTree):
                     if not state.superseded:
                         state.notices.append(say(state.language, "question_deleted"))
                     return
+                rewritten = built.rewritten
                 state.notices += built.notices(state.language)
                 state.running = (backend, built.request.id)
                 if state.reservation is not None:
@@ -306,7 +307,10 @@ class Dialogue(ConversationTree):
             self._report(FinishedReply(self.bot.name, self.channel, model, None, str(error), state.author))
             raise
         if state.finish is not None:
-            self._report(FinishedReply(self.bot.name, self.channel, model, state.finish, author=state.author))
+            done = FinishedReply(
+                self.bot.name, self.channel, model, state.finish, author=state.author, rewritten=rewritten
+            )
+            self._report(done)
 
     def _settings_for(self, context: ReplyContext | None, conversation: Conversation) -> ChannelSettings:
         """Those that were merged when the message came, unless something has been changed on top or beneath since."""

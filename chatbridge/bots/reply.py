@@ -40,7 +40,10 @@ class ReplyContext:
 
 @dataclass(frozen=True, slots=True)
 class FinishedReply:
-    """A reply that ended, as observers see it: `finish` is set, or, where it failed, `error`."""
+    """A reply that ended, as observers see it: `finish` is set, or, where it failed, `error`.
+
+    `rewritten`: earlier answers that its prompt had as the template writes them, and not as they were sampled.
+    """
 
     bot: str
     channel: Channel
@@ -48,6 +51,7 @@ class FinishedReply:
     finish: Finish | None
     error: str = ""
     author: Author | None = None
+    rewritten: int = 0
 
 
 @dataclass(slots=True, eq=False)

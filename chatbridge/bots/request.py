@@ -17,7 +17,7 @@ from chatbridge.errors import TemplateError
 from chatbridge.prompts.builtin import suggest_preset
 from chatbridge.prompts.fitting import fit, max_tokens
 from chatbridge.prompts.jinja_renderer import JinjaRenderer, shared_renderer
-from chatbridge.prompts.rendering import guard_for, render
+from chatbridge.prompts.rendering import answer_of, guard_for, render
 from chatbridge.prompts.reply_ids import ReplyIds
 from chatbridge.prompts.segments import Prompt
 from chatbridge.prompts.template import Template
@@ -28,6 +28,7 @@ from chatbridge.types import Channel, ModelInfo, Turn
 
 if TYPE_CHECKING:
     from chatbridge.config.settings import ChannelSettings
+    from chatbridge.prompts.answer_format import AnswerFormat
     from chatbridge.prompts.guard import Guard
     from chatbridge.store import Conversation, Node
 
@@ -55,7 +56,8 @@ class BuiltRequest:
     `before`: the text of an unfinished answer that the reply goes on with, where its ids can't be used. `trim`: the
     node that prompts begin at from now on, None for the conversation's first; `trim_moved`: it was another before.
     `clean_up`: what is put right in the answer, see `Template`. `notes`: what the template could not say as it was
-    asked to, or says unasked, for the log.
+    asked to, or says unasked, for the log. `rewritten`: earlier answers that are in the prompt as the template writes
+    them, and not as they were sampled.
     """
 
     request: Request
@@ -66,6 +68,7 @@ class BuiltRequest:
     trim_moved: bool = False
     clean_up: str = ""
     notes: tuple[str, ...] = ()
+    rewritten: int = 0
 
     def notices(self, language: str) -> list[str]:
         """What the person should be told before the answer."""
@@ -102,11 +105,18 @@ async def build_request(
     resume: tuple[int, ...] = ()
     before = ""
     if target.unfinished is not None:
-        resume, before = _unfinished(target.unfinished, await renderer.off_loop(guard) if apart else guard(), info)
+
+        def known() -> tuple[Guard, AnswerFormat]:
+            return guard(), answer_of(template, info, renderer)
+
+        resume, before = _unfinished(target.unfinished, *(await renderer.off_loop(known) if apart else known()), info)
     if before:
         spoken.append(Turn("assistant", before))
 
+    rewritten = 0
+
     def rendered(turns: Sequence[Turn]) -> Request:
+        nonlocal rewritten
         start = path[max(0, len(path) + bool(before) - sum(turn.role != "system" for turn in turns))]
         made = render(
             template,
@@ -118,13 +128,16 @@ async def build_request(
             options=settings.template_options,
         )
         notes[:] = made.notes
+        rewritten = made.rewritten
         return Request(
             made.prompt,
             turns=tuple(turns),
             sampling=sampling,
             stop=made.stop,
             stop_tokens=made.stop_tokens,
-            show_thinking=settings.thinking == "show",
+            answer=made.answer,
+            speakers=made.speakers if settings.end_at_speakers else (),
+            show_thinking=settings.thinking != "hide",
             adapter=settings.adapter or "",
         )
 
@@ -168,6 +181,7 @@ async def build_request(
         trim_moved=start != trimmed,
         clean_up=template.clean_up,
         notes=tuple(notes),
+        rewritten=rewritten,
     )
 
 
@@ -217,10 +231,10 @@ def _system(settings: ChannelSettings, *, trusted: bool) -> list[Turn]:
     return [Turn("system", settings.system.encode("utf-8", "replace").decode(), trusted=trusted)]
 
 
-def _unfinished(node: Node, guard: Guard, info: ModelInfo) -> tuple[tuple[int, ...], str]:
+def _unfinished(node: Node, guard: Guard, answer: AnswerFormat, info: ModelInfo) -> tuple[tuple[int, ...], str]:
     """An unfinished answer: its ids where this model can go on behind them, or else its text."""
     reply = node.reply
-    ids = ReplyIds.for_model(info).of(reply, node.text, guard, line_start=True) if reply is not None else None
+    ids = ReplyIds.for_model(info, answer).of(reply, node.text, guard, line_start=True) if reply is not None else None
     return (ids, "") if ids else ((), node.text)
 
 

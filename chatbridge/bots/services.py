@@ -125,5 +125,5 @@ class Services:
             return
         self._diagnosed.add(key)
         for finding in diagnose(template, info, self.renderer, options=options):
-            level = logging.ERROR if finding.severity == "error" else logging.WARNING
+            level = {"error": logging.ERROR, "warning": logging.WARNING, "note": logging.INFO}[finding.severity]
             log.log(level, "model %s, template %s: %s; %s", info.name, template.name, finding.message, finding.remedy)

@@ -133,8 +133,15 @@ class ChannelSettings(BaseModel):
         Literal["auto", "en", "zh"], Field(description="What chatbridge's own lines are written in.")
     ] = "auto"
     thinking: Annotated[
-        Literal["hide", "show"], Field(description="Whether people see what is between <think> tags.")
+        Literal["hide", "show", "fold"],
+        Field(
+            description="Whether people see what a model says to itself before it answers; fold: as Telegram's "
+            "expandable quotation, in Discord's small letters, dim in a terminal."
+        ),
     ] = "hide"
+    end_at_speakers: Annotated[
+        bool, Field(description="An answer in a group ends where it goes on in the name of a speaker.")
+    ] = True
     history: Annotated[bool, Field(description="false: each message is answered by itself.")] = True
     max_text: Annotated[
         int,

@@ -14,6 +14,11 @@ from chatbridge.delivery.rendered import Rendered, as_text
 from chatbridge.types import Action, Attachment
 
 
+def quoted(thought: str) -> str:
+    """What a model says to itself, as a quotation in Markdown."""
+    return "\n".join(f"> {line}" for line in thought.split("\n"))
+
+
 @dataclass(frozen=True, slots=True)
 class Entity:
     """A format beside the text. `offset` and `length` in the service's unit; `data`: a language or an address.
@@ -80,6 +85,7 @@ class Limits:
     length, count: the longest text of a message, as `count` counts; `count` must be the sum over the characters.
     render: turns Markdown into what the service shows.
     max_entities: how many formats beside its text a message may have; None for any number.
+    fold: turns a thought into Markdown that `render` shows folded, or small; a quotation where the service has neither.
     max_messages: how many messages one answer may have; the rest comes as a file.
     previews: an answer that is being written is shown by editing messages, by drafts, or not at all.
     first_preview: an answer that ends sooner than this is shown once, finished.
@@ -96,6 +102,7 @@ class Limits:
     count: Callable[[str], int] = len
     render: Callable[[str], Rendered] = as_text
     max_entities: int | None = None
+    fold: Callable[[str], str] = quoted
     max_messages: int = 10
     previews: Literal["edit", "draft", "none"] = "edit"
     first_preview: float = 1.0

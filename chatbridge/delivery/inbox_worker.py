@@ -281,6 +281,7 @@ class InboxWorker:
             remember=remember,
             text_before=text_before,
             buttons=self.buttons(context, "stop"),
+            fold=context.settings.thinking == "fold",
         )
 
     @staticmethod

@@ -25,6 +25,9 @@ InlineKind = Literal[
     "text", "break", "code", "formula", "address", "bold", "italic", "strikethrough", "spoiler", "link", "image"
 ]
 
+FOLDED = "\u2063"
+"""What the first paragraph of a quote that is to be folded says: an invisible separator, and nothing else."""
+
 MAX_DEPTH = 100
 """How deep blocks may lie in each other."""
 
@@ -99,6 +102,11 @@ def _plain(node: MarkdownNode) -> str:
 def is_shown_by(words: str, address: str) -> bool:
     """Whether a link's words are its address."""
     return words == address or f"mailto:{words}" == address
+
+
+def folded(thought: str) -> str:
+    """A thought as a quote that is folded until somebody opens it, in Markdown: its first paragraph is `FOLDED`."""
+    return "\n".join(f"> {line}" for line in (FOLDED, "", *thought.split("\n")))
 
 
 # --- the parser --------------------------------------------------------------------------------------------------
@@ -210,6 +218,8 @@ def _in_cell(token: Token) -> Token:
 def _container(opening: Token, children: tuple[MarkdownNode, ...], lines: Sequence[str]) -> MarkdownNode:
     kind = _CONTAINERS[opening.type]
     node = MarkdownNode(kind, children, apart=_is_apart(opening, lines))
+    if kind == "quote" and len(children) > 1 and plain_text(children[0].children) == FOLDED:
+        return replace(node, children=children[1:], data="folded")
     if kind == "heading":
         return replace(node, number=int(opening.tag[1:]))
     if kind == "ordered_list":

@@ -55,11 +55,20 @@ async def stream(
     async with sender.order:
         try:
             await sender.close(streamed)
-            if not streamed.source and not trouble and reply.finish is not None and not reply.superseded:
-                trouble = say(streamed.language, "said_nothing")
+            if not trouble and reply.finish is not None and not reply.superseded and not streamed.text:
+                trouble = _silence(reply.finish, streamed)
             return await finish("\n\n".join(filter(None, (streamed.source, trouble))))
         finally:
             sender.forget(streamed)
+
+
+def _silence(finish: Finish, streamed: StreamedMessage) -> str:
+    """What to say of an answer without a word."""
+    if finish.reason == "length":
+        return say(streamed.language, "thought_to_limit", count=finish.usage.generated)
+    if finish.reply.thoughts:
+        return say(streamed.language, "thought_only") if finish.reason != "cancelled" else ""
+    return "" if streamed.source else say(streamed.language, "said_nothing")
 
 
 def _status(chunk: Chunk, language: str) -> str:

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from zlib import crc32
 
-from chatbridge.delivery.chat import Button, Chat, Limits, MessageContent
+from chatbridge.delivery.chat import Button, Chat, Limits, MessageContent, quoted
 from chatbridge.delivery.contents import split_preview
 from chatbridge.delivery.errors import ContentRejected, NotFound, OutcomeUnknown
 from chatbridge.delivery.rate_limiter import Route
@@ -37,6 +37,7 @@ class StreamedMessage:
     message_ids: the messages that show it, in order; "" stands for one that somebody deleted.
     remember: is told of each new one. buttons: under what is shown. text_before: how the answer begins.
     key: short, and the same after a crash, so that an `idempotent` service knows again what was sent for this answer.
+    fold: thoughts are shown folded, not as a quotation.
     redelivered: an earlier run of the program may have sent one message more than `message_ids` has.
     `status` is shown until the first word comes. `withdrawn`: the answer is not wanted any more, and what shows it is
     to be deleted.
@@ -54,6 +55,7 @@ class StreamedMessage:
         remember: Callable[[Sequence[str]], Awaitable[None]] | None = None,
         text_before: str = "",
         buttons: tuple[Button, ...] = (),
+        fold: bool = False,
     ) -> None:
         self.limits = limits
         self.language = language
@@ -78,6 +80,7 @@ class StreamedMessage:
         self._wanted: tuple[str, tuple[MessageContent, ...]] = ("", ())
         self._remember = remember
         self._thoughts: list[str] = []
+        self._quoted = limits.fold if fold else quoted
         self._words = [text_before] if text_before else []
         self._shown: list[MessageContent | None] = [None] * len(self.message_ids)
         self._draft_id = crc32(self.key.encode()) % 2**31 or 1
@@ -99,10 +102,10 @@ class StreamedMessage:
 
     @property
     def source(self) -> str:
-        """All that is to be shown: notices, thoughts as a quote, and the answer, in Markdown."""
+        """All that is to be shown: notices, thoughts apart from the answer, and the answer, in Markdown."""
         thoughts = "".join(self._thoughts).strip()
-        quoted = "\n".join(f"> {line}" for line in thoughts.split("\n")) if thoughts else ""
-        return "\n\n".join(filter(None, ("\n".join(self.notices), quoted, self.text)))
+        apart = self._quoted(thoughts) if thoughts else ""
+        return "\n\n".join(filter(None, ("\n".join(self.notices), apart, self.text)))
 
     async def step(self, chat: Chat) -> bool:
         """Make one call that brings what is shown nearer to the answer so far. Returns whether more are needed.

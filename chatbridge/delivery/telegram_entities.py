@@ -23,7 +23,8 @@ _PERSON = re.compile(r"tg:(?://)?user(?:[/?#%]|$)", re.IGNORECASE)
 """A link that Telegram takes for a mention: it notifies that person. One of the kinds `tg://resolve` and
 `https://t.me/name` only opens a profile."""
 _STYLES = {"bold": "bold", "italic": "italic", "strikethrough": "strikethrough", "spoiler": "spoiler"}
-_AROUND_CODE = ("pre", "code", "blockquote", "expandable_blockquote")
+_QUOTES = {"blockquote", "expandable_blockquote"}
+_AROUND_CODE = ("pre", "code", *_QUOTES)
 """What may lie around code, which carries no other format."""
 _BULLETS = "•◦▪"
 """By depth, which is to be seen where a message begins within a list: blanks at its head are not sent."""
@@ -220,7 +221,7 @@ class _Writer:
 
     @contextmanager
     def _style(self, kind: str, data: str = "") -> Iterator[None]:
-        if not kind or any(style.kind == kind for style in self._styles):
+        if not kind or any(style.kind == kind or {style.kind, kind} <= _QUOTES for style in self._styles):
             yield  # a quote in a quote, bold in bold: once is enough
             return
         style = _Style(kind, data)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
+from chatbridge.prompts.answer_format import PLAIN, AnswerFormat
 from chatbridge.prompts.segments import Prompt, Tokenizer
 from chatbridge.sampling import Sampling
 from chatbridge.types import Chunk, ModelInfo, Turn
@@ -29,8 +30,11 @@ class Request:
 
     `prompt` holds the rendered segments; `turns` is the same conversation before any template, for servers that
     take messages only. `stop` are the template's stop strings and the person's; `stop_tokens` are control tokens
-    (by text) that end the reply besides the model's own. `show_thinking` streams `<think>` blocks as chunks with
-    `thinking=True`; hidden ones are kept in the reply's tokens all the same. `resume` are ids already generated
+    (by text) that end the reply besides the model's own. `answer`: how thoughts and answers are marked.
+    `speakers`: what lines of a group's people begin with, the bot's own first: an answer ends before such a line, but
+    for a thought, and what it begins with itself is left out.
+    `show_thinking` streams thoughts as chunks with `thinking=True`; hidden ones are kept in the reply all the same.
+    `resume` are ids already generated
     for this answer, by a worker that died: they count as generated and their text is not sent again. `adapter` is one
     of `ModelInfo.adapters`, or empty for the model as it is. `id` is unique among the requests under way.
     """
@@ -41,6 +45,8 @@ class Request:
     sampling: Sampling = Sampling()
     stop: tuple[str, ...] = ()
     stop_tokens: tuple[str, ...] = ()
+    answer: AnswerFormat = PLAIN
+    speakers: tuple[str, ...] = ()
     show_thinking: bool = False
     resume: tuple[int, ...] = ()
     adapter: str = ""

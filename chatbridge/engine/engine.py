@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chatbridge.config.bounds import KEPT_STATES
+from chatbridge.engine.answer_splitter import TextDelta
 from chatbridge.engine.backend import LocalModel, Request
-from chatbridge.engine.detokenizer import TextDelta
 from chatbridge.engine.disk_cache import UNLOAD_SECONDS, DiskCache
 from chatbridge.engine.generation import Generation, prepare, prompt_ids
 from chatbridge.engine.prefill import PrefillLimit
@@ -211,7 +211,9 @@ class Engine:
         else:
             self._on_step((generation.id,), 0)
             generation.sampler = self._new_sampler(generation)
-            state = self._states.acquire(generation.tokens, generation.prompt_length, generation.request.adapter)
+            state = self._states.acquire(
+                generation.tokens, generation.prompt_length, generation.request.adapter, generation.settled
+            )
             generation.state = state
             generation.consumed = state.model_state.length
             generation.cached = min(generation.consumed, generation.prompt_length)

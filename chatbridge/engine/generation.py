@@ -6,16 +6,18 @@ Knows the request and the text; knows nothing of other requests, and of states o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
+from chatbridge.engine.answer_splitter import TextDelta
 from chatbridge.engine.backend import LocalModel, Request, Row
-from chatbridge.engine.detokenizer import StreamingDetokenizer, TextDelta, opens_thinking
+from chatbridge.engine.detokenizer import StreamingDetokenizer, opens_thinking
+from chatbridge.engine.prefix_cache import common_prefix
 from chatbridge.engine.scheduler import TokenSequence
 from chatbridge.engine.state_pool import RequestState
 from chatbridge.errors import InvalidRequest, PromptTooLong, TemplateError
-from chatbridge.prompts.segments import Prompt, Tokenizer, Tokens, encode
+from chatbridge.prompts.segments import Prompt, Text, Tokenizer, Tokens, encode
 from chatbridge.sampling import forging_biases
 from chatbridge.types import FinishReason, ModelInfo, Usage
 
@@ -24,9 +26,11 @@ from chatbridge.types import FinishReason, ModelInfo, Usage
 class Generation(TokenSequence):
     """The sequence of a request, with all that belongs to its answer.
 
-    `end_tokens`: ids that end it. `max_length`: tokens that prompt and answer may have together. `unreported`: sampled
-    ids that no event has told yet. `state` and `sampler` are there while the request runs. `submitted`, `started` and
-    `first_token` are seconds of the engine's clock. `cached`: tokens of the prompt that a state had read before.
+    `end_tokens`: ids that end it; `closing_tokens`: those that only end a thought while there is one. `max_length`:
+    tokens that prompt and answer may have together. `unreported`: sampled ids that no event has told yet. `state` and
+    `sampler` are there while the request runs. `submitted`, `started` and `first_token` are seconds of the engine's
+    clock. `cached`: tokens of the prompt that a state had read before; `settled`: those that any later prompt has, too,
+    where states can't be trimmed to them, else 0.
     """
 
     request: Request
@@ -37,7 +41,9 @@ class Generation(TokenSequence):
     submitted: float
     started: float | None = None
     first_token: float | None = None
+    closing_tokens: frozenset[int] = frozenset()
     cached: int = 0
+    settled: int = 0
     state: RequestState | None = None
     sampler: Any = None
     unreported: list[int] = field(default_factory=list)
@@ -72,7 +78,7 @@ class Generation(TokenSequence):
         deltas: list[TextDelta] = []
         for token in sampled:
             self.tokens.append(token)
-            if token in self.end_tokens:
+            if token in self.end_tokens and not (token in self.closing_tokens and self.detokenizer.thinking):
                 return "end", deltas
             deltas += self.detokenizer.push(token)
             self.unreported.append(token)
@@ -105,6 +111,18 @@ def prompt_ids(prompt: Prompt, model: LocalModel) -> list[int]:
     return encode(prompt, model.tokenizer, bos=info.bos, eos=eos, lstrip=info.lstrip, rstrip=info.rstrip)
 
 
+def settled(prompt: Prompt, tokens: Sequence[int], tokenizer: Tokenizer, info: ModelInfo) -> int:
+    """How many of a prompt's `tokens` any later one of the conversation begins with, however its answer is written.
+
+    Those up to the end of what a person has said last: what follows may be the generation prompt's alone.
+    """
+    last = max((at for at, part in enumerate(prompt) if isinstance(part, Text) and part.origin == "person"), default=-1)
+    if last < 0:
+        return 0
+    begun = encode(prompt[: last + 1], tokenizer, bos=info.bos, eos=info.eos[0] if info.eos else None)
+    return common_prefix(begun, tokens)  # the last characters may become other tokens together with what follows
+
+
 def prepare(request: Request, model: LocalModel, now: float, prompt: Sequence[int]) -> Generation:
     """The answer to `request` as it is before its first step; `prompt`: the ids of its prompt.
 
@@ -132,17 +150,31 @@ def prepare(request: Request, model: LocalModel, now: float, prompt: Sequence[in
             "else's turn; only tokens that end answers may be made likelier, and any less likely"
         )
     stop = (*request.stop, *request.sampling.stop)
-    thinking = opens_thinking(request.prompt, tokenizer.decode)
+    answer = request.answer
+    opened = opens_thinking(request.prompt, tokenizer.decode, answer)
+    if opened is not None:  # first, and so the one that is known to be open
+        answer = replace(answer, thinking=(opened, *(marks for marks in answer.thinking if marks != opened)))
+    marks = {id: name for name in answer.controls(info.specials) if (id := tokenizer.special(name)) is not None}
+    closings = {marks.closing for marks in answer.thinking}
     generation = Generation(
         id=request.id,
         tokens=[*prompt, *request.resume],
         whole=whole,
         request=request,
-        detokenizer=StreamingDetokenizer(tokenizer.decode, stop, thinking=thinking),
+        detokenizer=StreamingDetokenizer(
+            tokenizer.decode,
+            stop,
+            thinking=True if opened is not None else None if answer.unsure else False,
+            answer=answer,
+            marks=marks,
+            speakers=request.speakers,
+        ),
         end_tokens=end_tokens,
+        closing_tokens=frozenset(id for id, name in marks.items() if name in closings),
         prompt_length=len(prompt),
         max_length=min(len(prompt) + request.sampling.max_tokens, info.context_length),
         submitted=now,
+        settled=0 if info.can_trim else settled(request.prompt, prompt, tokenizer, info),
     )
     for token in request.resume:
         generation.detokenizer.push(token)

@@ -3,9 +3,9 @@
 Sees to it that there are never more states than the model allows. Knows tokens; knows no text and no sampling.
 
 A state that can't trim serves only prompts that begin with all it has consumed. So checkpoints, copies of a state, are
-kept of where a later request will come back to: before the last token of a prompt (for a regeneration), where a prompt
-leaves what another one has said as well (a system text, a message that was edited), and before what may be the
-beginning of a stop string, which is no part of the reply.
+kept of where a later request will come back to: before the generation prompt (for an answer that goes back otherwise
+than it was sampled, or a regeneration), where a prompt leaves what another one has said as well (a system text, a
+message that was edited), and before what may be the beginning of a stop string, which is no part of the reply.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class RequestState:
     """What one running request holds of the model (llama.cpp: a slot).
 
     `tokens`: the request's own list of ids, which grows; `adapter`: what reads them. `model_state` has consumed the
-    first `model_state.length` of them, and the first `prompt_length` are the prompt. `checkpoints`: the lengths of the
+    first `model_state.length` of them, and the first `prompt_length` are the prompt, of which later prompts have the
+    first `settled`, too. `checkpoints`: the lengths of the
     state at which a copy is wanted, ascending. `before_stop`: a copy from before what may be the beginning of a stop
     string.
     """
@@ -38,6 +39,7 @@ class RequestState:
     model_state: ModelState
     checkpoints: tuple[int, ...] = ()
     before_stop: ModelState | None = None
+    settled: int = 0
 
     def up_to_checkpoint(self, count: int) -> int:
         """How many of the next `count` tokens may be consumed in one step, so that it ends at a checkpoint."""
@@ -63,7 +65,7 @@ class StatePool:
         self._disk_cache = disk_cache
         self.cache = PrefixCache(info.can_trim, cache_bytes, self._max_states, self._put_on_disk, self._until)
 
-    def acquire(self, tokens: list[int], prompt_length: int, adapter: str = "") -> RequestState:
+    def acquire(self, tokens: list[int], prompt_length: int, adapter: str = "", settled: int = 0) -> RequestState:
         """The state for a request that begins with `tokens`: as many of them consumed as in any state there is."""
         running, shared = self._closest_running(tokens, adapter)
         stored, length = self._longest_on_disk(tokens, adapter)
@@ -72,8 +74,8 @@ class StatePool:
             state = self._from_disk(stored, length, adapter)
         if state is None:
             state = self._new_state(adapter) if running is None else self._fork(running, shared)
-        checkpoints = self._checkpoints(tokens, prompt_length, adapter, state.length)
-        acquired = RequestState(tokens, prompt_length, adapter, state, checkpoints)
+        checkpoints = self._checkpoints(tokens, prompt_length, adapter, state.length, settled)
+        acquired = RequestState(tokens, prompt_length, adapter, state, checkpoints, settled=settled)
         self._running[acquired] = None
         return acquired
 
@@ -102,7 +104,7 @@ class StatePool:
         if request.model_state.length == length:
             return request
         self.discard(request)
-        return self.acquire(request.tokens, request.prompt_length, request.adapter)
+        return self.acquire(request.tokens, request.prompt_length, request.adapter, request.settled)
 
     def keep(self, request: RequestState, end: int) -> None:
         """Cache the state of a request that has ended; `end`: how many tokens its prompt and reply have."""
@@ -158,14 +160,21 @@ class StatePool:
                 best, longest = request.model_state, shared
         return best, longest
 
-    def _checkpoints(self, tokens: Sequence[int], prompt_length: int, adapter: str, length: int) -> tuple[int, ...]:
+    def _checkpoints(
+        self, tokens: Sequence[int], prompt_length: int, adapter: str, length: int, settled: int
+    ) -> tuple[int, ...]:
         """Where copies are wanted of a state that has consumed the first `length` of `tokens`."""
         if self._can_trim or self._until is not None:
             return ()
         end = prompt_length - 1
         branch = min(self.cache.shared(tokens, adapter), end)
         # A whole block more, or reading it again costs less than the copy.
-        return (branch, end) if length + BLOCK <= branch else (end,)
+        wanted = [branch] if length + BLOCK <= branch else []
+        if length < settled < end:
+            wanted.append(settled)
+        if not wanted or end - wanted[-1] >= BLOCK:
+            wanted.append(end)
+        return tuple(sorted(set(wanted)))
 
     def _fork(self, state: ModelState, length: int) -> ModelState:
         self.cache.shrink(self._room() - 1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from chatbridge.prompts.confusables import LINE_END
 from chatbridge.prompts.guard import Guard, clean, clean_name
 from chatbridge.prompts.reply_ids import ReplyIds
-from chatbridge.prompts.segments import Segment, Special, Text, Tokens
+from chatbridge.prompts.segments import Segment, Special, Text
 from chatbridge.prompts.speakers import Speakers
 from chatbridge.prompts.template import Template
 from chatbridge.types import Turn
@@ -48,6 +48,11 @@ class BodyWriter:
         speakers = Speakers(self.template.name_format, self.variables.get("bot", ""))
         object.__setattr__(self, "_speakers", speakers)
 
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """See `RenderedPrompt.speakers`."""
+        return self._speakers.heads()
+
     def user(self, body: Body, *, line_start: bool) -> list[Segment]:
         """Turns of people, each on a line of its own, with the speaker's name where it has one."""
         written: list[Segment] = []
@@ -64,17 +69,22 @@ class BodyWriter:
             written.append(Text(self.guard.apply(text, line_start=line_start), "person"))
         return written
 
-    def assistant(self, body: Body, *, line_start: bool) -> list[Segment]:
-        """Answers of the model: the ids as sampled if they are of this vocabulary and forge nothing, else the text."""
+    def assistant(self, body: Body, *, line_start: bool, as_sampled: bool = True) -> list[Segment]:
+        """Answers of the model: the ids as sampled if they are of this vocabulary and forge nothing, else the text.
+
+        `as_sampled`: the template's own text of the turn says what the ids do.
+        """
         written: list[Segment] = []
         for turn in body.turns:
             reply = turn.reply
             if written:
                 written.append(Text("\n"))
                 line_start = True
-            ids = self.ids.of(reply, turn.text, self.guard, line_start=line_start) if reply is not None else None
-            if reply is not None and ids is not None and (ids or reply.tail or not turn.text):
-                written.extend((Tokens(ids, reply.text), Text(reply.tail)))
+            kept = None
+            if reply is not None and as_sampled:
+                kept = self.ids.segments(reply, turn.text, self.guard, line_start=line_start)
+            if kept is not None:
+                written.extend(kept)
             elif text := self.tidy(clean(turn.text)):
                 written.append(Text(self.template.lead))
                 if turn.trusted:
@@ -82,6 +92,15 @@ class BodyWriter:
                 else:
                     written.append(Text(self.guard.apply(text, line_start=line_start), "person"))
         return written
+
+    def has_ids(self, turn: Turn, *, line_start: bool) -> bool:
+        """Whether an answer's ids may be used."""
+        reply = turn.reply
+        return reply is not None and self.ids.of(reply, turn.text, self.guard, line_start=line_start) is not None
+
+    def thought(self, text: str, *, line_start: bool) -> list[Segment]:
+        """What an answer's thought says, where the template writes it again."""
+        return [Text(self.guard.apply(self.tidy(clean(text)), line_start=line_start), "person")]
 
     def system(self, turns: Iterable[Turn], *, line_start: bool) -> list[Segment]:
         """The system text. Variables in trusted text are filled in, and their values guarded: people chose them."""

@@ -34,9 +34,12 @@ SAMPLE = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something about a template and a model. An `error` makes answers fail, a `warning` makes them worse."""
+    """Something about a template and a model.
 
-    severity: Literal["error", "warning"]
+    An `error` makes answers fail, a `warning` makes them worse, a `note` is what the template costs by itself.
+    """
+
+    severity: Literal["error", "warning", "note"]
     message: str
     remedy: str
 
@@ -68,6 +71,7 @@ def diagnose(
         *_plain_controls(template, info, rendered.prompt),
         *_endings(info, rendered),
         *_other_template(template, info, rendered.prompt, fits, renderer),
+        *_read_again(template, info, renderer),
     ]
 
 
@@ -137,6 +141,20 @@ def _other_template(
     if differs:
         message = f"the model looks like one for the template {fits!r}, and {template.name!r} is used"
         yield Finding("warning", message, f"set template: {fits}, unless the other form is meant")
+
+
+def _read_again(template: Template, info: ModelInfo, renderer: JinjaRenderer | None) -> Iterator[Finding]:
+    if template.jinja is None:
+        return
+    from chatbridge.prompts.jinja import probed, source_of
+
+    if probed(source_of(template, info), info, renderer).breaks:
+        yield Finding(
+            "note",
+            "the chat template writes an older answer otherwise than it was sampled, as without its thought: each "
+            "message reads the answer before it again",
+            "it is the template's own way, and nothing is wrong",
+        )
 
 
 def _shape(prompt: Prompt, info: ModelInfo) -> list[str]:

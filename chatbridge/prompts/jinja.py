@@ -14,16 +14,19 @@ from datetime import datetime
 from itertools import pairwise, product
 
 from chatbridge.errors import TemplateError
-from chatbridge.prompts.bodies import Body, BodyWriter, guarded
+from chatbridge.prompts.answer_format import opens_unseen
+from chatbridge.prompts.bodies import Body, BodyWriter
 from chatbridge.prompts.cache import ByteLru, weight
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
 from chatbridge.prompts.guard import Guard, guard_against
 from chatbridge.prompts.jinja_chat import Chat, Content, Message, Part, Shown, first_that_works, plans_for
 from chatbridge.prompts.jinja_probe import Told, told_of
 from chatbridge.prompts.jinja_renderer import JinjaRenderer, TemplateLimitError, shared_renderer
+from chatbridge.prompts.jinja_writer import ChatWriter
+from chatbridge.prompts.probing import Probed, probe
 from chatbridge.prompts.rendered import RenderedPrompt, tidied
 from chatbridge.prompts.reply_ids import ReplyIds
-from chatbridge.prompts.segments import Prompt, Segment, Special, Text
+from chatbridge.prompts.segments import Prompt, Segment, Special
 from chatbridge.prompts.telling import Options, check_options
 from chatbridge.prompts.template import OWN, Template
 from chatbridge.types import ModelInfo, Role, Turn
@@ -49,36 +52,39 @@ def render_jinja(
     check_options(options, source, renderer)
     guard, stop_tokens = learn(source, info, (*template.headers, *template.stop), renderer, options)
     told = told_of(source, info, renderer, options)
-    bodies = BodyWriter(template, guard, variables, ReplyIds.for_model(info))
+    found = probed(source, info, renderer, options)
+    answer = found.answer.doubted(template.jinja != OWN and opens_unseen(info.chat_template))
+    bodies = BodyWriter(template, guard, variables, ReplyIds.for_model(info, answer))
     shown = Shown.of(len(spoken), bodies.system_pieces(system))
-    chat = Chat(source, info, renderer, told.form, options, _moment(variables), shown)
+    chat = Chat(source, info, renderer, told.form, options, _moment(variables), shown, found)
     plans = plans_for([role for role, _ in spoken], bool(system))
+    first_thought = len(spoken) + 2 + (len(shown.pieces) if shown is not None else 0)
+    if thoughts := _thoughts(spoken):
+        plans = [*(plan.thinking(thoughts, first_thought) for plan in plans), *plans]
     if silent and told.can_omit:
         plans = [replace(plan, messages=(Message("system", ()), *plan.messages)) for plan in plans] + plans
     parts, note = first_that_works(chat, plans, generate=not continue_last)
-    if continue_last:
-        last = max(at for at, part in enumerate(parts) if isinstance(part, Content))
-        parts = parts[: last + 1]
-    segments: list[Segment] = []
-    for part in parts:
-        if isinstance(part, str):
-            segments.append(Text(part))
-        elif isinstance(part, Special):
-            segments.append(part)
-        elif part.index >= 0:
-            start = _starts_line(segments)
-            if part.shown is not None and shown is not None:
-                written: list[Segment] = [*guarded(shown.texts(part), guard, line_start=start)]
-            elif part.index == len(spoken):
-                written = bodies.system(system, line_start=start)
-            else:
-                role, body = spoken[part.index]
-                write = bodies.assistant if role == "assistant" else bodies.user
-                written = write(body, line_start=start)
-            segments += _stripped(written, part)
-    notes = [note] if note else []
-    notes += _unasked(told, bool(system), silent)
-    return RenderedPrompt(_one_bos(segments, info), template.stop, (*template.stop_tokens, *stop_tokens), tuple(notes))
+    last = max((at for at, part in enumerate(parts) if isinstance(part, Content)), default=len(parts) - 1)
+    generation = chat.cut(found.generation_prompt) if continue_last else parts[last + 1 :]
+    writer = ChatWriter(bodies, system, spoken, generation, answer.end, first_thought=first_thought, shown=shown)
+    writer.write(parts[: last + 1] if continue_last else parts)
+    return RenderedPrompt(
+        _one_bos(writer.segments, info),
+        template.stop,
+        (*template.stop_tokens, *stop_tokens),
+        (*((note,) if note else ()), *_unasked(told, bool(system), silent)),
+        answer,
+        writer.rewritten,
+        bodies.speakers,
+    )
+
+
+def _thoughts(spoken: Sequence[tuple[Role, Body]]) -> dict[int, bool]:
+    """Which turns are one answer that had a thought, and whether the answer itself was in marks."""
+    answers = {at: body.turns[0].reply for at, (role, body) in enumerate(spoken) if len(body.turns) == 1}
+    return {
+        at: (reply.frame or " ")[-1] != " " for at, reply in answers.items() if reply is not None and reply.thoughts
+    }
 
 
 def _unasked(told: Told, given: bool, silent: bool) -> Iterator[str]:
@@ -107,6 +113,19 @@ def _moment(variables: Mapping[str, str]) -> str:
 def source_of(template: Template, info: ModelInfo) -> str:
     """The Jinja source of a template as `for_model` gives it."""
     return (info.chat_template if template.jinja == OWN else template.jinja) or ""
+
+
+def probed(
+    source: str, info: ModelInfo, renderer: JinjaRenderer | None = None, options: Options | None = None
+) -> Probed:
+    """How answers to the template's prompts are written."""
+    given, renderer = options or {}, renderer or shared_renderer()
+
+    def found() -> Probed:
+        chat = Chat(source, info, renderer, told_of(source, info, renderer, given).form, given)
+        return probe(source, chat.named)
+
+    return _PROBED.get((source, _Vocabulary.of(info), json.dumps(given, sort_keys=True)), found)
 
 
 def learn(
@@ -150,6 +169,11 @@ def _size(key: _Key, learned: _Learned) -> int:
     return weight((source, *headers, options, *names, *(header.looks for header in learned[0].headers)))
 
 
+def _probed_size(key: tuple[str, _Vocabulary, str], found: Probed) -> int:
+    return weight((key[0], key[2], *(name for name, _ in key[1].specials), *found.answer.texts))
+
+
+_PROBED: ByteLru[tuple[str, _Vocabulary, str], Probed] = ByteLru(8 << 20, _probed_size, largest=1 / 2)
 _LEARNED: ByteLru[_Key, _Learned] = ByteLru(8 << 20, _size, largest=1 / 2)
 
 
@@ -169,7 +193,8 @@ def _learn(
         except TemplateError:
             continue  # a template for one message, or without system text: the other samples tell
         written.append([_as_part(part) for part in parts])
-        for part, after in pairwise(parts):
+        seen = [part for part in parts if not isinstance(part, str) or part.strip()]
+        for part, after in pairwise(seen):
             answered = isinstance(part, Content) and [*roles, "system"][part.index] == "assistant"
             if answered and isinstance(after, Special) and after.token in info.specials:
                 ends[after.token] = None
@@ -180,21 +205,6 @@ def _as_part(part: Part) -> FormatPart:
     if isinstance(part, Special):
         return Control(part.token)
     return part if isinstance(part, str) else Placeholder("text")
-
-
-def _stripped(written: list[Segment], content: Content) -> list[Segment]:
-    """The content without its outer blanks, where the template strips them. Sampled ids stay as they are."""
-    written = list(tidied(written))
-    if written and content.lstrip and isinstance(written[0], Text):
-        written[0] = Text(written[0].text.lstrip(), written[0].origin)
-    if written and content.rstrip and isinstance(written[-1], Text):
-        written[-1] = Text(written[-1].text.rstrip(), written[-1].origin)
-    return written
-
-
-def _starts_line(segments: Sequence[Segment]) -> bool:
-    last = segments[-1] if segments else None
-    return not isinstance(last, Text) or not last.text.rpartition("\n")[2].strip()
 
 
 def _one_bos(segments: Sequence[Segment], info: ModelInfo) -> Prompt:

@@ -7,11 +7,12 @@ turn, and what contents say, but for the configuration's own system text: templa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts.jinja_renderer import JinjaRenderer, TemplateLimitError
+from chatbridge.prompts.probing import Probed
 from chatbridge.prompts.segments import Special, Text
 from chatbridge.prompts.telling import FORMS, Form, Options
 from chatbridge.types import ModelInfo, Role
@@ -27,13 +28,31 @@ _JOINT = "\n"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One entry for the template: its role, and which contents it is made of."""
+    """One entry for the template: its role, which contents it is made of, and which one is its thought, if any.
+
+    `wrapped`: the answer behind the thought had marks of its own.
+    """
 
     role: Role
     contents: tuple[int, ...]
+    thought: int | None = None
+    wrapped: bool = False
 
     def __or__(self, other: Message) -> Message:
         return Message(other.role, (*self.contents, *other.contents))
+
+    def told(self, probed: Probed, text_of: Callable[[int], str]) -> dict[str, str]:
+        """As the template gets it: the thought by its key, or within the content where the template knows no key."""
+        content = _JOINT.join(map(text_of, self.contents))
+        if self.thought is None:
+            return {"role": self.role, "content": content}
+        thought, answer = text_of(self.thought), probed.answer
+        if probed.key:
+            return {"role": self.role, "content": content, probed.key: thought}
+        marks = answer.thinking[0]
+        if self.wrapped:
+            content = f"{answer.between}\n{content}\n{answer.end}"
+        return {"role": self.role, "content": f"{marks.opening}\n{thought}\n{marks.closing}\n\n{content}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +78,16 @@ class Plan:
 
     messages: tuple[Message, ...]
     note: str = ""
+
+    def thinking(self, turns: Mapping[int, bool], first: int) -> Plan:
+        """The same with the thoughts of these turns, whose indices begin at `first`; which answers were wrapped."""
+        messages = (
+            replace(entry, thought=first + entry.contents[0], wrapped=turns[entry.contents[0]])
+            if entry.role == "assistant" and entry.contents[0] in turns
+            else entry
+            for entry in self.messages
+        )
+        return Plan(tuple(messages), self.note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +145,10 @@ class Chat:
     options: Options = field(default_factory=dict)
     now: str = ""
     shown: Shown | None = None
+    probed: Probed = field(default_factory=Probed)
 
     def write(self, messages: Sequence[Message], *, generate: bool) -> list[Part]:
-        """The pieces of the prompt. Raises TemplateError unless every content is there exactly once."""
+        """The pieces of the prompt. Raises TemplateError unless every content is there once, and no thought twice."""
         shown = self.shown
         if shown is not None and any(shown.index in entry.contents for entry in messages):
             try:
@@ -139,15 +169,13 @@ class Chat:
         def told(index: int) -> str:
             return shown.told(bare=bare) if shown is not None and index == shown.index else _sentinel(index)
 
-        values = self.form.values(
-            [(entry.role, _JOINT.join(map(told, entry.contents))) for entry in messages],
-            generate=generate,
-            bos=_BOS if self.info.bos is not None else "",
-            eos=_EOS if self.info.eos else "",
-            options=self.options,
-        )
-        parts = self._cut(self.renderer.output(self.source, values, now=self.now), None if bare else shown)
+        output = self.output([entry.told(self.probed, told) for entry in messages], generate)
+        parts = self.cut(output, None if bare else shown)
         found = sorted(part.index for part in parts if isinstance(part, Content))
+        thoughts = [entry.thought for entry in messages if entry.thought is not None]
+        if any(found.count(thought) > 1 for thought in thoughts):
+            raise TemplateError("the model's chat template writes the thought of an answer twice")
+        found = [index for index in found if index not in thoughts]
         hidden = {shown.index} if shown is not None and bare else set()
         wanted = sorted(index for message in messages for index in message.contents if index not in hidden)
         if found != wanted:
@@ -158,7 +186,19 @@ class Chat:
             )
         return parts
 
-    def _cut(self, output: str, shown: Shown | None) -> list[Part]:
+    def output(self, messages: Sequence[Mapping[str, str]], generate: bool) -> str:
+        """What the template writes, with marks for BOS and EOS."""
+        bos, eos = _BOS if self.info.bos is not None else "", _EOS if self.info.eos else ""
+        values = self.form.values(messages, generate=generate, bos=bos, eos=eos, options=self.options)
+        return self.renderer.output(self.source, values, now=self.now)
+
+    def named(self, messages: Sequence[Mapping[str, str]], generate: bool) -> str:
+        """The same with the end token by its name, and without BOS."""
+        end = next((name for name, id in self.info.specials.items() if id in self.info.eos[:1]), "")
+        return self.output(messages, generate).replace(_BOS, "").replace(_EOS, end)
+
+    def cut(self, output: str, shown: Shown | None = None) -> list[Part]:
+        """An output in pieces: contents, control tokens, and the template's own text."""
         pieces: list[str | Content] = []
         end = 0
         for match in _SENTINELS.finditer(output):

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from chatbridge.errors import TemplateError
 from chatbridge.prompts import formats
+from chatbridge.prompts.answer_format import PLAIN, AnswerFormat, opens_unseen
 from chatbridge.prompts.bodies import Body, BodyWriter
 from chatbridge.prompts.builtin import for_model, nearest_preset
 from chatbridge.prompts.confusables import LINE_END
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
 from chatbridge.prompts.guard import Guard, guard_of
 from chatbridge.prompts.rendered import RenderedPrompt, tidied
-from chatbridge.prompts.reply_ids import ReplyIds
+from chatbridge.prompts.reply_ids import ReplyIds, is_as_sampled
 from chatbridge.prompts.segments import Segment, Special, Text
 from chatbridge.prompts.telling import OptionsError
 from chatbridge.prompts.template import OWN, Template
@@ -76,8 +77,16 @@ def render(
     words = BodyWriter(template, guard_of(template), variables or {}, ReplyIds.for_model(info))
     writer = _Writer(words, system)
     writer.conversation(spoken, continue_last)
+    answer = answer_of(template, info)
     prompt = tidied(part for part in writer.segments if info.add_bos or part != Special("bos"))
-    return RenderedPrompt(prompt, template.stop, template.stop_tokens)
+    return RenderedPrompt(
+        prompt,
+        template.stop,
+        template.stop_tokens,
+        answer=answer,
+        rewritten=writer.rewritten,
+        speakers=words.speakers,
+    )
 
 
 def guard_for(
@@ -95,6 +104,22 @@ def guard_for(
     return learn(source_of(template, info), info, (*template.headers, *template.stop), renderer, options)[0]
 
 
+def answer_of(
+    template: Template,
+    info: ModelInfo,
+    renderer: JinjaRenderer | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> AnswerFormat:
+    """How answers to the template's prompts are written. `renderer`, `options`: see `render`."""
+    template = for_model(template, info)
+    if template.jinja is None:
+        return PLAIN.doubted(opens_unseen(info.chat_template))
+    from chatbridge.prompts.jinja import probed, source_of
+
+    found = probed(source_of(template, info), info, renderer, options).answer
+    return found.doubted(template.jinja != OWN and opens_unseen(info.chat_template))
+
+
 def joined(turns: Iterable[Turn]) -> list[tuple[Role, Body]]:
     """The conversation with neighbouring turns of one role as one."""
     return [(role, Body(tuple(together))) for role, together in groupby(turns, lambda turn: turn.role)]
@@ -105,6 +130,7 @@ class _Writer:
 
     def __init__(self, words: BodyWriter, system: Sequence[Turn]) -> None:
         self.segments: list[Segment] = []
+        self.rewritten = 0
         self._bodies = words
         self._template = words.template
         self._system = system
@@ -165,8 +191,13 @@ class _Writer:
         self._system = ()
 
     def _body(self, role: Role, body: Body) -> None:
-        say = self._bodies.user if role == "user" else self._bodies.assistant
-        self._write(*say(body, line_start=self._line_start()))
+        if role == "user":
+            self._write(*self._bodies.user(body, line_start=self._line_start()))
+            return
+        # Such a template knows no thoughts: an answer that had one goes back without it.
+        same = all(turn.reply is None or is_as_sampled(turn.reply, "") for turn in body.turns)
+        self.rewritten += sum(self._bodies.ids.knows(turn.reply) for turn in body.turns) if not same else 0
+        self._write(*self._bodies.assistant(body, line_start=self._line_start(), as_sampled=same))
 
     def _write(self, *segments: Segment) -> None:
         self.segments.extend(segment for segment in segments if not isinstance(segment, Text) or segment.text)

@@ -1,5 +1,8 @@
 """Which of an earlier answer's ids a model may read again. Knows ids and guards, no template and no tokenizer.
 
+An answer goes back as its template writes it: as the very ids that were sampled, so that prompts go on as they began,
+where the template's own text of the turn says the same, marks of thoughts included; else as that text.
+
 The one place where kept ids become part of a prompt: whoever made an answer what it is (a model, somebody who had a
 bias set, a file, a row of the store), its ids bring no control token, and nothing that reads as a header, thoughts
 included.
@@ -7,22 +10,35 @@ included.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from chatbridge.prompts.answer_format import AnswerFormat
 from chatbridge.prompts.guard import Guard
+from chatbridge.prompts.segments import Segment, Special, Text, Tokens
 from chatbridge.types import ModelInfo, Reply
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyIds:
-    """For one model. `vocabulary`: its own; `controls`: the ids of its control tokens."""
+    """For one model.
+
+    `vocabulary`: its own; `controls`: the ids of its control tokens, and `marks` the names of those among them that its
+    answers are marked with.
+    """
 
     vocabulary: str
     controls: frozenset[int] = frozenset()
+    marks: Mapping[int, str] = field(default_factory=dict)
 
     @classmethod
-    def for_model(cls, info: ModelInfo) -> ReplyIds:
-        return cls(info.vocabulary, info.control_ids)
+    def for_model(cls, info: ModelInfo, answer: AnswerFormat | None = None) -> ReplyIds:
+        names = answer.controls(info.specials) if answer is not None else ()
+        return cls(info.vocabulary, info.control_ids, {info.specials[name]: name for name in names})
+
+    def knows(self, reply: Reply | None) -> bool:
+        """Whether there are ids of this vocabulary."""
+        return reply is not None and bool(reply.tokens) and reply.vocabulary == self.vocabulary
 
     def of(self, reply: Reply, text: str, guard: Guard, *, line_start: bool) -> tuple[int, ...] | None:
         """The ids, without those of control tokens; None where only the `text` of the turn may be used.
@@ -37,4 +53,40 @@ class ReplyIds:
             return None
         if self.controls.isdisjoint(reply.tokens):
             return reply.tokens
-        return tuple(token for token in reply.tokens if token not in self.controls)
+        return tuple(token for token in reply.tokens if token in self.marks or token not in self.controls)
+
+    def segments(self, reply: Reply, text: str, guard: Guard, *, line_start: bool) -> list[Segment] | None:
+        """The same as a part of a prompt, whose control tokens are the template's: it writes these marks there."""
+        ids = self.of(reply, text, guard, line_start=line_start)
+        if ids is None or not (ids or reply.tail or not text):
+            return None
+        written: list[Segment] = []
+        run: list[int] = []
+        for token in ids:
+            if token in self.marks:
+                written += (Tokens(tuple(run)), Special(self.marks[token]))
+                run = []
+            else:
+                run.append(token)
+        return [*written, Tokens(tuple(run), reply.text), Text(reply.tail)]
+
+
+THOUGHT = "\0"
+"""What stands for the thought in the text of a turn."""
+
+
+def is_as_sampled(reply: Reply, turn: str, generation: str = "", behind: str = "") -> bool:
+    """Whether a template's text of a turn says what the model was given, and what it sampled. Blanks don't count.
+
+    `turn`: what the template writes between the message before and the answer's text, with `THOUGHT` in the place of
+    the thought; `behind`: what follows the text. `generation`: what stood there when the answer was wanted.
+    """
+    if reply.thoughts is None or (reply.frame is None and reply.thoughts):
+        return False
+    before, between, after = (reply.frame or "  ").split(" ")
+    wanted = generation + before + (THOUGHT if reply.thoughts else "") + between
+    return _squeezed(turn) == _squeezed(wanted) and _squeezed(behind).startswith(after)
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())

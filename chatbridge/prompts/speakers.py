@@ -23,6 +23,10 @@ _REORDERS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 """Characters that turn the order of what follows around, so that a text can stand where a name does."""
 
 
+MAX_HEADS = 32
+"""Speakers in whose names an answer is kept from going on: each costs a look at every character."""
+
+
 @dataclass(frozen=True, slots=True)
 class _NameFormat:
     """What the format of names says. `border`: how the sign between a name and its text looks."""
@@ -58,8 +62,9 @@ class Speakers:
         self._numbers: dict[str, int] = {}
         self._taken: dict[str, None] = {}
         self._written: set[str] = set()
+        self._bot = self._cleaned(bot) if bot else ""
         if bot:
-            self._take(self._cleaned(bot))
+            self._take(self._bot)
 
     def write(self, name: str, text: str, speaker: str = "") -> str:
         """`text` as `name` says it. Lines in the name of anybody who is known by now are quoted.
@@ -80,6 +85,16 @@ class Speakers:
                 done = start
             self._written.add(head)
         return self._put(shown, "".join((*pieces, text[done:])))
+
+    def heads(self) -> tuple[str, ...]:
+        """What lines begin with in the names that were written, those of the latest speakers; the bot's own first.
+
+        () where nobody was named, and where nothing tells where a name ends.
+        """
+        names = list(dict.fromkeys(self._shown.values()))[-MAX_HEADS:]
+        if not names or not any(not char.isalnum() for char in self._border):
+            return ()
+        return tuple(self._put_before(name) for name in (self._bot, *names) if name)
 
     def _named(self, name: str, speaker: str) -> str:
         """How a speaker is called: as given, or with a number where that would read as somebody else."""

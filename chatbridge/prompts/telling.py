@@ -36,12 +36,12 @@ class Form:
     nothing: Literal["null", "absent", "empty"] = "null"
 
     def values(
-        self, messages: Sequence[tuple[str, str]], *, generate: bool, bos: str, eos: str, options: Options
+        self, messages: Sequence[Mapping[str, str]], *, generate: bool, bos: str, eos: str, options: Options
     ) -> dict[str, Any]:
-        """What the template gets. `messages`: roles and contents. `generate`: the prompt opens an answer."""
+        """What the template gets. `messages`: role, content and more. `generate`: the prompt opens an answer."""
         told = [
-            {"role": role, "content": [{"type": "text", "text": content}] if self.parts else content}
-            for role, content in messages
+            {**message, "content": [{"type": "text", "text": message["content"]}] if self.parts else message["content"]}
+            for message in messages
         ]
         values = {"messages": told, "add_generation_prompt": generate, "bos_token": bos, "eos_token": eos}
         if self.nothing != "absent":

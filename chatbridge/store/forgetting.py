@@ -190,7 +190,7 @@ class _Forgetting:
             self._damaged(db, leaving, of_chunk)
             db.executemany(
                 "UPDATE nodes SET removed = 1, text = '', name = '', author = '', tokens = NULL, tail = NULL, "
-                "vocabulary = NULL, thoughts = NULL, service_id = NULL WHERE id = ?",
+                "vocabulary = NULL, thoughts = NULL, frame = NULL, service_id = NULL WHERE id = ?",
                 ids,
             )
             blanked.update(of_chunk)

@@ -99,7 +99,7 @@ class MessageIndex:
                     removed |= {id for (id,) in answers}
             db.executemany(
                 "UPDATE nodes SET removed = 1, text = '', tokens = NULL, tail = NULL, vocabulary = NULL, "
-                "thoughts = NULL WHERE id = ?",
+                "thoughts = NULL, frame = NULL WHERE id = ?",
                 [(id,) for id in removed],
             )
             return True

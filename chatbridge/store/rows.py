@@ -29,7 +29,7 @@ SELECT_TITLED = SELECT_CONVERSATION.replace(
 )
 """With how it begins, for lists of them."""
 SELECT_NODE = (
-    "SELECT nodes.id, conversation, parent, role, text, name, trusted, tokens, tail, vocabulary, thoughts, "
+    "SELECT nodes.id, conversation, parent, role, text, name, trusted, tokens, tail, vocabulary, thoughts, frame, "
     "service_id, created, partial, author FROM nodes"
 )
 
@@ -87,6 +87,7 @@ def _node(row: tuple[Any, ...]) -> Node:
         tail,
         vocabulary,
         thoughts,
+        frame,
         service_id,
         created,
         partial,
@@ -105,12 +106,13 @@ def _node(row: tuple[Any, ...]) -> Node:
         and type(partial) is int
         and type(author) is str
         and (thoughts is None or type(thoughts) is str)
+        and (frame is None or type(frame) is str)
         and (tokens is None or (type(tokens) is bytes and type(tail) is str and type(vocabulary) is str))
     ):
         raise TypeError("it has a column of another type")
     reply = None
     if tokens is not None:
-        reply = Reply(text, tuple(array("I", tokens)), tail, vocabulary, thoughts)
+        reply = Reply(text, tuple(array("I", tokens)), tail, vocabulary, thoughts, frame)
     return Node(
         id_,
         conversation,
@@ -177,12 +179,13 @@ _COUNT_ABOVE = """
 """
 
 
-def packed(reply: Reply | None) -> tuple[bytes | None, str | None, str | None, str | None]:
+def packed(reply: Reply | None) -> tuple[bytes | None, str | None, str | None, str | None, str | None]:
     """What is kept of an answer's tokens, in the order of the columns."""
     if reply is None:
-        return None, None, None, None
+        return None, None, None, None, None
     thoughts = None if reply.thoughts is None else storable(reply.thoughts)
-    return array("I", reply.tokens).tobytes(), storable(reply.tail), reply.vocabulary, thoughts
+    frame = None if reply.frame is None else storable(reply.frame)
+    return array("I", reply.tokens).tobytes(), storable(reply.tail), reply.vocabulary, thoughts, frame
 
 
 def insert_node(
@@ -197,7 +200,8 @@ def insert_node(
     """A new message's id. `values`: from `role` on, in the order of the columns."""
     cursor = db.execute(
         "INSERT INTO nodes (conversation, parent, created, role, text, name, trusted, tokens, tail, vocabulary, "
-        "thoughts, service_id, partial, author, removed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "thoughts, frame, service_id, partial, author, removed) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (conversation_id, parent, created, *values, removed),
     )
     assert cursor.lastrowid is not None

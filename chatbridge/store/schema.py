@@ -154,6 +154,8 @@ MIGRATIONS = (
     """,
     # How many tokens a prompt could have when `trim` was chosen: with more room, more of the history fits again.
     "ALTER TABLE conversations ADD COLUMN trim_room INTEGER;",
+    # The marks that an answer was written with, see `Reply.frame`; of older answers they are not known.
+    "ALTER TABLE nodes ADD COLUMN frame TEXT;",
 )
 
 _VERSION_AT = 60

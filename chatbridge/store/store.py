@@ -204,8 +204,8 @@ class Store(Database):
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(
-                "UPDATE nodes SET text = ?, tokens = ?, tail = ?, vocabulary = ?, thoughts = ?, partial = ? "
-                "WHERE id = ? AND removed IS NOT 1",
+                "UPDATE nodes SET text = ?, tokens = ?, tail = ?, vocabulary = ?, thoughts = ?, frame = ?, "
+                "partial = ? WHERE id = ? AND removed IS NOT 1",
                 (storable(text), *packed(reply), partial, node_id),
             )
 

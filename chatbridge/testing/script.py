@@ -103,7 +103,8 @@ def _pieces(line: Line) -> list[str]:
 def _cut(pieces: list[str], request: Request) -> tuple[list[str], FinishReason]:
     """The pieces up to the request's first stop string, and no more of them than it wants tokens."""
     text = "".join(pieces)
-    stops = [at for stop in (*request.stop, *request.sampling.stop) if (at := text.find(stop)) >= 0]
+    ends = (*request.stop, *request.sampling.stop, *(f"\n{head}" for head in request.speakers))
+    stops = [at for stop in ends if (at := text.find(stop)) >= 0]
     if stops:
         return _pieces(text[: min(stops)]), "stop"
     limit = request.sampling.max_tokens

@@ -19,6 +19,7 @@ from chatbridge.store import Node
 
 P = ParamSpec("P")
 T = TypeVar("T")
+HOW = ("hide", "show", "fold")
 INFO = ModelInfo("m", "toy", context_length=400, vocab_size=256, fingerprint="f", vocabulary="v", eos=(0,))
 SETTINGS = ChannelSettings(template="vicuna", sampling=Sampling(max_tokens=50))
 VICUNA = presets()["vicuna"]
@@ -95,6 +96,19 @@ async def test_names_stand_in_groups_only_unless_the_settings_say_else() -> None
         settings = SETTINGS.model_copy(update={"speaker_names": names})
         built = await build(path, settings, channel=Channel("c", kind=kind))  # type: ignore[arg-type]
         assert ("Ann" in text(built)) == named, (names, kind)
+
+
+async def test_an_answer_in_a_group_ends_at_the_speakers_who_are_named_unless_the_settings_say_else() -> None:
+    path = (replace(PATH[0], name="Ann"),)
+    for ends, kind, speakers in ((True, "group", ("bot: ", "Ann: ")), (False, "group", ()), (True, "private", ())):
+        settings = SETTINGS.model_copy(update={"end_at_speakers": ends})
+        built = await build(path, settings, channel=Channel("c", kind=kind))  # type: ignore[arg-type]
+        assert built.request.speakers == speakers, (ends, kind)
+
+
+async def test_thoughts_are_streamed_unless_they_are_hidden() -> None:
+    shown = [(await build(settings=SETTINGS.model_copy(update={"thinking": how}))).request.show_thinking for how in HOW]
+    assert dict(zip(HOW, shown, strict=True)) == {"hide": False, "show": True, "fold": True}
 
 
 async def test_variables_are_filled_into_trusted_system_texts_alone() -> None:

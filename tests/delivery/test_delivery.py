@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -42,6 +42,7 @@ from chatbridge.testing import (
     run_virtually,
 )
 from chatbridge.texts import say
+from chatbridge.types import FinishReason
 
 from .echo import EchoBackend, echo
 from .harness import GROUP, PRIVATE, Harness, said, virtually
@@ -138,6 +139,41 @@ async def test_a_model_that_says_nothing_is_not_met_with_silence(harness: Harnes
     async with harness.program(ScriptedBackend([])) as delivery:
         await delivery.accept(said("one"))
     assert harness.shown() == [say("en", "said_nothing")]
+
+
+class ThoughtfulBackend(ScriptedBackend):
+    """Says nothing but to itself, and ends for a reason."""
+
+    def __init__(self, reason: FinishReason, thoughts: str) -> None:
+        super().__init__()
+        self._end = Finish(reason, Reply("", thoughts=thoughts), Usage(generated=512))
+
+    async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
+        if request.show_thinking and self._end.reply.thoughts:
+            yield Chunk(self._end.reply.thoughts, thinking=True)
+        yield Chunk(finish=self._end)
+
+
+@pytest.mark.parametrize("thinking", ["hide", "show", "fold"])
+@pytest.mark.parametrize(
+    ("reason", "thoughts", "told"),
+    [
+        ("length", "", say("en", "thought_to_limit", count=512)),
+        ("length", "hm", say("en", "thought_to_limit", count=512)),
+        ("end", "hm", say("en", "thought_only")),
+        ("end", "", say("en", "said_nothing")),
+    ],
+)
+def test_an_answer_of_thoughts_alone_says_so(
+    harness: Harness, thinking: str, reason: FinishReason, thoughts: str, told: str
+) -> None:
+    async def main() -> None:
+        async with harness.program(ThoughtfulBackend(reason, thoughts), settings={"thinking": thinking}) as delivery:
+            await delivery.accept(said("one"))
+
+    run_virtually(main())
+    shown = f"> {thoughts}\n\n" if thoughts and thinking != "hide" else ""
+    assert harness.shown() == [shown + told]
 
 
 @virtually

@@ -11,6 +11,7 @@ from chatbridge.delivery.chat import Button, Entity
 from chatbridge.delivery.content_json import from_json, to_json
 from chatbridge.delivery.contents import split_answer
 from chatbridge.delivery.discord_markdown import as_markdown, write_markdown
+from chatbridge.delivery.markdown import FOLDED, folded
 from chatbridge.delivery.rendered import Hold, Rendered, Span, utf16_length
 from chatbridge.delivery.splitting import Fragment, split
 from chatbridge.delivery.tables import grid
@@ -226,3 +227,33 @@ def test_it_is_known_where_each_format_lies_to_the_character() -> None:
         ("c", "bold"),
         ("d", "pre"),
     ]
+
+
+# --- thoughts --------------------------------------------------------------------------------------------------------
+
+
+def test_telegram_folds_a_thought_in_a_quotation_that_can_be_expanded_with_all_that_it_holds() -> None:
+    thought = "First **this**.\n\n> they said so\n\n- one\n- two\n\n```\ncode\n```"
+    rendered = as_entities(f"{folded(thought)}\n\nThe answer.\n\n> quoted")
+    assert rendered.text.startswith("First this.\n\nthey said so")
+    kinds = {span.kind: rendered.text[span.start : span.end] for span in rendered.spans}
+    assert kinds["expandable_blockquote"].endswith("code")
+    assert kinds["blockquote"] == "quoted"
+    assert (kinds["bold"], kinds["pre"]) == ("this", "code")
+
+
+def test_a_quotation_that_only_begins_with_the_sign_of_folding_is_an_ordinary_one() -> None:
+    rendered = as_entities(f"> {FOLDED} well\n\n> {FOLDED}")
+    assert {span.kind for span in rendered.spans} == {"blockquote"}
+
+
+def test_a_folded_thought_goes_on_folded_in_the_next_message() -> None:
+    limits = Limits(90, utf16_length, as_entities)
+    contents = split_answer(folded("word " * 30) + "\n\nyes", limits)
+    assert len(contents) > 2
+    assert all(content.entities[0].kind == "expandable_blockquote" for content in contents[:-1])
+
+
+def test_discord_hides_a_thought_line_by_line_until_somebody_presses_it() -> None:
+    rendered = as_markdown(folded("one **two**\n\nthree") + "\n\nThe answer.")
+    assert rendered.text == "> ||one **two**||\n> \n> ||three||\n\nThe answer."

@@ -176,6 +176,15 @@ def test_thoughts_stand_in_a_quote_above_the_words_and_notices_above_both() -> N
     assert (streamed.text, streamed.status, streamed.language) == ("so far", "", "zh")
 
 
+def test_folded_thoughts_are_written_as_the_service_folds_them() -> None:
+    limits = Limits(2000, fold=lambda thought: f"({thought})")
+    for fold, source in ((True, "(hm)\n\nyes"), (False, "> hm\n\nyes")):
+        streamed = StreamedMessage(limits, fold=fold)
+        for chunk in (Chunk("hm", thinking=True), Chunk("yes")):
+            streamed.feed(chunk)
+        assert streamed.source == source
+
+
 async def test_once_its_id_is_known_a_message_is_remembered_and_in_doubt_no_more() -> None:
     remembered: list[list[str]] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from chatbridge.engine.engine import Engine
 from chatbridge.errors import InvalidRequest
-from chatbridge.prompts.segments import Special, Text
+from chatbridge.prompts.segments import Segment, Special, Text
 from chatbridge.testing.toy import EOS, ToyModel, ToyTokenizer
 from chatbridge.types import Usage
 
@@ -232,3 +233,24 @@ def test_the_guess_of_the_waiting_time_follows_the_last_answers() -> None:
     assert [place.place for place in outputs["d"].places] == [3, 2, 1]
     guesses = [place.seconds for place in outputs["d"].places]
     assert guesses == [None, pytest.approx(2 * took[0]), pytest.approx(0.8 * took[0] + 0.2 * took[1])]
+
+
+def test_where_an_answer_goes_back_otherwise_a_state_that_can_not_trim_goes_on_before_the_generation_prompt() -> None:
+    engine = Engine(ToyModel(can_trim=False))
+    talk: tuple[Segment | str, ...] = ("the first thing that I ask you, at some length, so that it is worth keeping",)
+    opening = Text("\nBot: <think>\n")
+    for turn in range(4):
+        answer = answer_to(engine, ask(*talk, opening, id=f"{turn}", sampling={**GREEDY, "max_tokens": 60}))
+        usage = answer.end.usage
+        new = len("\nBot: an answer without its thought\nand now?" if turn else "") + len("\nBot: <think>\n")
+        assert turn == 0 or usage.read <= new + 1, "the thought and what stood before it are not read again"
+        talk = (*talk, Text("\nBot: an answer without its thought\n"), "and now?")
+
+
+def test_an_answer_given_anew_reads_no_more_than_the_generation_prompt_again() -> None:
+    engine = Engine(ToyModel(can_trim=False))
+    request = ask("a question that is long enough to be worth keeping by itself", Text("\nBot:"), id="a")
+    first = answer_to(engine, request)
+    again = answer_to(engine, replace(request, id="b"))
+    assert again.text == first.text
+    assert again.end.usage.read == len("\nBot:")

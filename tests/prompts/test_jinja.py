@@ -123,7 +123,7 @@ def test_replies_keep_their_ids_and_can_be_continued() -> None:
     reply = Turn("assistant", "Hi.", reply=Reply("Hi.", (40, 41), "x", "v"))
     prompt = prompt_of(STRICT, CHAT[0], reply, CHAT[2])
     assert prompt[:5] == (
-        Special("bos"), Text("[INST] "), Text("Hello", "person"), Text(" [/INST] "), Tokens((40, 41), "Hi."),
+        Special("bos"), Text("[INST] "), Text("Hello", "person"), Text(" [/INST]"), Tokens((40, 41), "Hi."),
     )  # fmt: skip
     going_on = prompt_of(CHATML, CHAT[0], reply, continue_last=True)
     assert going_on[-3:] == (Text("assistant\n"), Tokens((40, 41), "Hi."), Text("x"))

@@ -51,7 +51,16 @@ def test_twins_and_ends_without_a_name_are_control_tokens_too() -> None:
 )
 def test_an_answer_that_could_forge_a_turn_comes_back_as_text(reply: Reply) -> None:
     assert answered(reply, "alpaca") == []
-    assert answered(replace(reply, text="fine", thoughts="well", vocabulary=INFO.vocabulary), "alpaca")
+    assert answered(replace(reply, text="fine", thoughts="", vocabulary=INFO.vocabulary), "alpaca")
+
+
+def test_an_answer_that_had_a_thought_comes_back_without_it_where_the_template_knows_none() -> None:
+    thought = Reply("fine", (1, 2), "", INFO.vocabulary, thoughts="well", frame="<think> </think> ")
+    turns = [Turn("user", "a"), Turn("assistant", "fine", reply=thought), Turn("user", "b")]
+    made = render(presets()["alpaca"], turns, info=INFO)
+    assert answered(thought, "alpaca") == []
+    assert Text("fine", "person") in made.prompt
+    assert made.rewritten == 1
 
 
 def test_thoughts_and_what_follows_them_begin_a_line() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chatbridge.prompts.speakers import Speakers
+from chatbridge.prompts.speakers import MAX_HEADS, Speakers
 
 
 @pytest.mark.parametrize("name", ["Botty", "bоtty", "B\u200botty", "Ｂotty", "\u202eBotty", "Bot ty", "B0tty"])
@@ -93,3 +93,17 @@ def test_a_line_that_begins_with_a_longer_word_than_a_name_is_nobodys() -> None:
 def test_where_the_format_has_brackets_a_number_stands_without() -> None:
     speakers = Speakers("({name}) {text}")
     assert [speakers.write("Ann", "x", speaker) for speaker in "123"] == ["(Ann) x", "(Ann 2) x", "(Ann 3) x"]
+
+
+def test_what_lines_of_speakers_begin_with_is_known_the_bot_s_first_and_at_most_so_many() -> None:
+    speakers = Speakers("{name}: {text}", "Bo")
+    assert speakers.heads() == ()
+    for at in range(MAX_HEADS + 3):
+        speakers.write(f"P{at}", "hi", f"{at}")
+    assert speakers.heads() == ("Bo: ", *(f"P{at}: " for at in range(3, MAX_HEADS + 3)))
+
+
+def test_where_nothing_tells_where_a_name_ends_no_line_is_a_speaker_s() -> None:
+    speakers = Speakers("{name} {text}", "Bo")
+    speakers.write("Ada", "hi", "1")
+    assert speakers.heads() == ()

@@ -97,7 +97,7 @@ async def test_a_copy_is_what_was_said_and_of_whom_it_is(store: Store) -> None:
     talk = await store.conversation("bot", "room")
     rules = await store.append(talk.id, "system", "rules", parent=None, trusted=True)
     asked = await store.append(talk.id, "user", "hi", parent=rules.id, name="Ann", author="a", service_id="1")
-    reply = Reply("hello", (5, 6), "x", "v", "well")
+    reply = Reply("hello", (5, 6), "x", "v", "well", "<think> </think> ")
     answer = await store.append(talk.id, "assistant", "hello", parent=asked.id, reply=reply, partial=True)
     copied = await store.copy(answer.id, "room/b", "b")
     assert (await store.conversation("bot", "room/b")).head == copied.id

@@ -6,7 +6,16 @@ from collections import deque
 from functools import partial
 from typing import Any
 
-from chatbridge import Budget, ContentRejected, Limits, MessageContent, OutcomeUnknown, Unreachable, as_markdown
+from chatbridge import (
+    Budget,
+    ContentRejected,
+    Limits,
+    MessageContent,
+    OutcomeUnknown,
+    Unreachable,
+    as_markdown,
+    folded,
+)
 from chatbridge_discord.failures import UNREADABLE
 from chatbridge_discord.options import DiscordOptions
 from chatbridge_discord.rest import Rest
@@ -29,6 +38,7 @@ def limits_of(options: DiscordOptions) -> Limits:
     return Limits(
         MAX_COMPONENTS_TEXT if options.long_messages else MAX_TEXT,
         render=partial(as_markdown, mentions=bool(options.allowed_mentions)),
+        fold=folded,
         max_messages=options.max_parts,
         preview_every=1.2,
         typing_every=8.0,  # Discord shows it for ten seconds

@@ -75,9 +75,11 @@ class LlamaTokenizer:
 
     def ends(self) -> tuple[int, ...]:
         """Every id that ends a reply, the vocabulary's own first."""
-        first = [lib.llama_vocab_eos(self._native), lib.llama_vocab_eot(self._native)]
-        others = (i for i in range(self.size) if lib.llama_vocab_is_eog(self._native, i))
-        return tuple(dict.fromkeys(i for i in (*first, *others) if 0 <= i < self.size))
+        ends = [i for i in range(self.size) if lib.llama_vocab_is_eog(self._native, i)]
+        # llama.cpp may know an end of turns that ends no answer, as gpt-oss's `<|end|>`, which closes thoughts as well.
+        first = [lib.llama_vocab_eos(self._native)]
+        first += [eot for eot in (lib.llama_vocab_eot(self._native),) if eot in ends]
+        return tuple(dict.fromkeys(i for i in (*first, *ends) if 0 <= i < self.size))
 
     def begin(self) -> int | None:
         """The id that stands for the beginning, if this model has one."""

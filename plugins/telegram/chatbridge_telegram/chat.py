@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import telegram
 from telegram.error import ChatMigrated, TelegramError
 
-from chatbridge import Budget, Limits, MessageContent, as_entities, utf16_length
+from chatbridge import Budget, Limits, MessageContent, as_entities, folded, utf16_length
 from chatbridge_telegram.channels import ChatAddress
 from chatbridge_telegram.failures import NOT_MODIFIED, chat_error, says
 from chatbridge_telegram.options import TelegramOptions
@@ -35,6 +35,7 @@ def limits_of(place: ChatAddress, options: TelegramOptions) -> Limits:
         count=utf16_length,
         render=as_entities,
         max_entities=MAX_ENTITIES,
+        fold=folded,
         max_messages=options.max_parts,
         previews="draft" if drafts else "edit",
         preview_every=1.0 if place.private else 5.0,
