@@ -107,7 +107,7 @@ async def build_request(
     if target.unfinished is not None:
 
         def known() -> tuple[Guard, AnswerFormat]:
-            return guard(), answer_of(template, info, renderer)
+            return guard(), answer_of(template, info, renderer, settings.template_options)
 
         resume, before = _unfinished(target.unfinished, *(await renderer.off_loop(known) if apart else known()), info)
     if before:

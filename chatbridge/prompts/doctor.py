@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from chatbridge.errors import TemplateError
-from chatbridge.prompts.builtin import nearest_preset, presets, suggest_preset
+from chatbridge.prompts.builtin import for_model, nearest_preset, presets, suggest_preset
 from chatbridge.prompts.guard import gaps_of, guard_of, unguarded
 from chatbridge.prompts.rendered import RenderedPrompt
 from chatbridge.prompts.rendering import render
@@ -71,7 +71,7 @@ def diagnose(
         *_plain_controls(template, info, rendered.prompt),
         *_endings(info, rendered),
         *_other_template(template, info, rendered.prompt, fits, renderer),
-        *_read_again(template, info, renderer),
+        *_read_again(template, info, renderer, options),
     ]
 
 
@@ -143,12 +143,15 @@ def _other_template(
         yield Finding("warning", message, f"set template: {fits}, unless the other form is meant")
 
 
-def _read_again(template: Template, info: ModelInfo, renderer: JinjaRenderer | None) -> Iterator[Finding]:
+def _read_again(
+    template: Template, info: ModelInfo, renderer: JinjaRenderer | None, options: Mapping[str, Any] | None
+) -> Iterator[Finding]:
+    template = for_model(template, info)
     if template.jinja is None:
         return
     from chatbridge.prompts.jinja import probed, source_of
 
-    if probed(source_of(template, info), info, renderer).breaks:
+    if probed(source_of(template, info), info, renderer, options).breaks:
         yield Finding(
             "note",
             "the chat template writes an older answer otherwise than it was sampled, as without its thought: each "
