@@ -81,7 +81,7 @@ class _Writer:
         self._in_link = False
         self._in_heading = False
         self._gap: str = ""
-        """Between this block and the next: "" for nothing, else line ends."""
+        """To be written before the next block: a line end, two, or those of a quote's blank line, "\\n>\\n"."""
         self._begun = False
 
     def rendered(self) -> Rendered:
@@ -94,9 +94,8 @@ class _Writer:
         """Be at the start of a line: below the block before, if there was one."""
         if self._gap:
             self._end_quoted_line()
-            blank = len(self._gap) > 1
             start = self._out.write("\n")
-            if blank:
+            if self._gap != "\n":
                 # The blank line between two blocks of a quote is one of the quote.
                 self._out.write(_QUOTE if self._quote_depth and self._gap == "\n>\n" else "")
                 self._out.write("\n")
@@ -137,8 +136,7 @@ class _Writer:
         first = True
         for node in nodes:
             if not first:
-                joined = not node.apart
-                self._gap = "\n" if joined else "\n>\n" if self._quote_depth else "\n\n"
+                self._gap = "\n" if not node.apart else "\n>\n" if self._quote_depth else "\n\n"
             elif below_mark and node.kind in _BELOW_MARK:
                 self._gap = "\n"
             before = self._out.length
@@ -189,7 +187,6 @@ class _Writer:
 
     def _quote(self, node: MarkdownNode) -> None:
         """A quote, of one level: Discord knows no deeper ones."""
-        self._begin_below_quote()
         outer, self._indent = self._indent, ""
         self._quote_depth += 1
         self.blocks([_hidden(child) for child in node.children] if node.data == "folded" else node.children)
@@ -197,11 +194,6 @@ class _Writer:
         if not self._quote_depth:
             self._end_quoted_line()
         self._indent = outer
-
-    def _begin_below_quote(self) -> None:
-        """A quote behind another one, with nothing between them, would be one with it."""
-        if self._gap == "\n>\n" and not self._quote_depth:
-            self._gap = "\n\n"
 
     def _list(self, node: MarkdownNode) -> None:
         outer = self._indent
