@@ -54,7 +54,8 @@ def read(text: str, path: Path, named: Mapping[str, str], *, add_bos: bool | Non
     lstrip = frozenset(number for number, token in added.items() if token.lstrip)
     rstrip = frozenset(number for number, token in added.items() if token.rstrip)
     ends = () if eos is None else (eos,)
-    return kind, encode, Pieces(text_of, special, others, bos if add_bos else None, ends, lstrip, rstrip)
+    pieces = Pieces(text_of, special, others, bos if add_bos else None, ends, lstrip=lstrip, rstrip=rstrip)
+    return kind, encode, pieces
 
 
 def _without_prefix(written: dict[str, Any]) -> dict[str, Any]:
