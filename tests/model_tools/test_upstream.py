@@ -33,6 +33,7 @@ REASONS = {
     "size_label": "a head that is the embedding is not counted twice",
     "output.weight": "a head that is the embedding is not stored twice",
     "chatbridge.template": "the preset that fits the source, which theirs knows nothing of",
+    "chatbridge.tokenizer.nfc": "whether the tokenizer normalises texts, which theirs does not tell",
     "rope_freqs.weight": "is computed in 64 bits before it is rounded; the last bit may differ",
 }
 """Why a key or tensor may be another one, or only on one side."""
@@ -48,12 +49,13 @@ EXPECTED = {
         "size_label",
         "output.weight",
         "chatbridge.template",
+        "chatbridge.tokenizer.nfc",
     },
     "chinese": {"add_space_prefix", "unknown_token_id", "token_type"},
     "linear": {"unknown_token_id"},
-    "qwen2": {*SAID, "key_length", "value_length"},
-    "qwen3": {*SAID, "chatbridge.template"},
-    "llama3": {"add_eos_token", "add_sep_token", "rope_freqs.weight"},
+    "qwen2": {*SAID, "key_length", "value_length", "chatbridge.tokenizer.nfc"},
+    "qwen3": {*SAID, "chatbridge.template", "chatbridge.tokenizer.nfc"},
+    "llama3": {"add_eos_token", "add_sep_token", "rope_freqs.weight", "chatbridge.tokenizer.nfc"},
 }
 
 

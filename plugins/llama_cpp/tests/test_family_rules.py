@@ -92,6 +92,19 @@ def test_which_texts_are_normalised_is_told(korean: LlamaModel) -> None:
         assert decomposed == korean.tokenizer.encode("한국어", start=True)
 
 
+def test_a_file_of_ours_says_itself_what_its_tokenizer_does(tmp_path: Path, library: Tokenizer) -> None:
+    plain = with_tokens(byte_pair_metadata(library.to_str(), "qwen35"), {"<|im_start|>": 3})
+    told = {"chatbridge.tokenizer.nfc": True, "chatbridge.tokenizer.rstrip": ["<|im_start|>"]}
+    (tmp_path / "told").mkdir()
+    before, model = model_with(tmp_path, plain), model_with(tmp_path / "told", plain | told)
+    decomposed = unicodedata.normalize("NFD", KOREAN)
+    assert model.tokenizer.encode(decomposed, start=True) == library.encode(KOREAN).ids
+    assert model.info.rstrip == {model.info.specials["<|im_start|>"]}
+    assert model.info.vocabulary != before.info.vocabulary
+    before.close()
+    model.close()
+
+
 @pytest.fixture(scope="module")
 def command_r(tmp_path_factory: pytest.TempPathFactory, library: Tokenizer) -> Iterator[LlamaModel]:
     """As Command-R's file: emoji as they are, and its turns' marks user-defined."""

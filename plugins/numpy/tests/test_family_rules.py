@@ -46,6 +46,18 @@ def test_blanks_behind_phi_3s_control_tokens_are_theirs(
     model.close()
 
 
+def test_a_file_of_ours_says_itself_what_its_tokenizer_does(
+    tokenizer_of: Callable[[dict[str, Any]], GgufTokenizer], words: SentencePieceProcessor
+) -> None:
+    told = {"chatbridge.tokenizer.nfc": True, "chatbridge.tokenizer.lstrip": ["</s>"]}
+    before = tokenizer_of(sentencepiece_metadata(words))
+    ours = tokenizer_of(sentencepiece_metadata(words) | told)
+    assert ours.decode(ours.encode("e\u0301", start=False)).decode() == "\u00e9"
+    assert before.decode(before.encode("e\u0301", start=False)).decode() == "e\u0301"
+    assert ours.vocabulary.named(ours.vocabulary.rules.lstrip) == {2}
+    assert ours.vocabulary.fingerprint != before.vocabulary.fingerprint
+
+
 @pytest.fixture(scope="module")
 def turns(tokenizer_of: Callable[[dict[str, Any]], GgufTokenizer], words: SentencePieceProcessor) -> GgufTokenizer:
     """A vocabulary whose marks of turns are user-defined, as Command-R's are, beside what is honestly so."""
