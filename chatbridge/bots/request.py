@@ -55,8 +55,8 @@ class BuiltRequest:
 
     `before`: the text of an unfinished answer that the reply goes on with, where its ids can't be used. `trim`: the
     node that prompts begin at from now on, None for the conversation's first; `trim_moved`: it was another before.
-    `clean_up`: what is put right in the answer, see `Template`. `rewritten`: earlier answers that are in the prompt as the
-    template writes them, and not as they were sampled.
+    `clean_up`: what is put right in the answer, see `Template`. `rewritten`: earlier answers that are in the prompt as
+    the template writes them, and not as they were sampled.
     """
 
     request: Request
