@@ -157,3 +157,13 @@ def test_an_answer_that_lost_its_own_name_is_not_as_it_was_sampled() -> None:
     for byte in b"bot: Hi":
         detokenizer.push(byte)
     assert detokenizer.reply("").frame == "bot:  "
+
+
+def test_a_mark_within_the_answer_is_a_control_token_like_any_other_and_has_no_text() -> None:
+    names = {300: "<|channel|>", 301: "<|message|>", 302: "<|end|>", 303: "<|start|>"}
+    detokenizer = StreamingDetokenizer(lambda ids: bytes(id for id in ids if id < 256), answer=HARMONY, marks=names)
+    for id in [300, *b"final", 301, *b"Hel", 303, 300, *b"lo", 302]:
+        detokenizer.push(id)
+    detokenizer.finish()
+    reply = detokenizer.reply("v")
+    assert (reply.thoughts, reply.text, reply.frame) == ("", "Hello", "<|channel|>final<|message|>  ")
