@@ -167,3 +167,13 @@ def test_a_mark_within_the_answer_is_a_control_token_like_any_other_and_has_no_t
     detokenizer.finish()
     reply = detokenizer.reply("v")
     assert (reply.thoughts, reply.text, reply.frame) == ("", "Hello", "<|channel|>final<|message|>  ")
+
+
+def test_in_a_thought_a_line_of_somebody_may_come_as_one_token() -> None:
+    pieces = [b"<think>", b"They said", b"\nAlice: ", b"hello</think>", b"Hi!", b"\nAlice: ", b"hello"]
+    detokenizer = StreamingDetokenizer(lambda ids: b"".join(pieces[id] for id in ids), speakers=NAMES)
+    for id in range(6):
+        assert not detokenizer.stopped
+        detokenizer.push(id)
+    assert detokenizer.stopped
+    assert (detokenizer.reply("").thoughts, detokenizer.reply("").text) == ("They said\nAlice: hello", "Hi!")

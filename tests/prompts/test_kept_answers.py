@@ -31,6 +31,7 @@ TEMPLATES = {
     "writes empty marks": template(EMPTY_MARKS, "<|assistant|><think>"),
     "cuts them out of the content": template(SPLITS, "<|assistant|>\n<think>\n"),
     "has channels": template(CHANNELS, "<|assistant|>"),
+    "asks for marks around the answer": "{{ 'Put it after [BEGIN FINAL RESPONSE]. ' }}" + template(PLAIN_TURN),
 }
 
 
@@ -68,9 +69,8 @@ def think(info: ModelInfo, turns: Sequence[Turn], thought: str, answer: str) -> 
     made = render(presets()["model"], turns, info=info)
     opened = opens_thinking(made.prompt, bytes, made.answer)
     marks = opened or made.answer.thinking[0]
-    sampled = tokens(
-        ("" if opened else marks.opening) + f"{thought}{marks.closing}" + (made.answer.between or "\n\n") + answer
-    )
+    answer = (made.answer.between or "\n\n") + answer + made.answer.end
+    sampled = tokens(("" if opened else marks.opening) + thought + marks.closing + answer)
     names = {IDS[name]: name for name in made.answer.controls(IDS)}
     detokenizer = StreamingDetokenizer(
         lambda ids: bytes(id for id in ids if id < 256), thinking=opened is not None, answer=made.answer, marks=names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from chatbridge_llama_cpp.model import LlamaModel
@@ -172,3 +173,21 @@ def test_a_long_text_is_cut_where_that_changes_nothing(forgeable: LlamaModel, te
     parts = list(encoder._pieces(whole))
     assert "".join(parts) == whole
     assert encoder.encode(whole, start=False) == NativeEncoder.encode(encoder, whole, start=False)
+
+
+def test_an_end_of_turns_that_llama_cpp_takes_for_no_end_of_answers_ends_none(
+    tmp_path: Path, words: SentencePieceProcessor
+) -> None:
+    """As gpt-oss's `<|end|>`, which closes thoughts as well; other vocabularies' turns do end by it."""
+    names = ["<|return|>", "<|call|>", "<|end|>"]
+    for count, ends in ((3, ["<|call|>", "<|return|>"]), (1, ["<|end|>"])):
+        metadata = sentencepiece_metadata(words)
+        for at, name in enumerate(names[-count:], VOCABULARY - count):
+            metadata["tokenizer.ggml.tokens"][at] = name
+            metadata["tokenizer.ggml.token_type"][at] = 3
+        folder = tmp_path / f"{count}"
+        folder.mkdir()
+        model = model_with(folder, metadata)
+        found = {id: name for name, id in model.tokenizer.specials.items()}
+        assert sorted(found[id] for id in model.info.eos if found[id] in names) == ends
+        model.close()
