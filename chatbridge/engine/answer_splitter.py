@@ -46,6 +46,10 @@ class AnswerSplitter:
         """Whether what comes next belongs to a thought, as far as is known."""
         return self._state in ("thinking", "unsure")
 
+    def takes(self, mark: str) -> bool:
+        """Whether a control token may be a mark here; elsewhere it is none, and has no text."""
+        return self._state in ("head", "thinking", "unsure") or mark in self._answer.end
+
     @property
     def frame(self) -> str | None:
         """See `Reply.frame`: the marks that came; None for more than one thought, or where it is not known."""

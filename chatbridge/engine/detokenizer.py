@@ -88,7 +88,7 @@ class StreamingDetokenizer:
 
     def _push_mark(self, mark: str) -> list[TextDelta]:
         """A control token, which has no text; no stop string goes on behind it."""
-        self._raw += self._utf8.decode(b"", final=True) + mark
+        self._raw += self._utf8.decode(b"", final=True) + (mark if self._splitter.takes(mark) else "")
         self._stop.forget()
         self._speakers.forget()
         self._ends.append(len(self._raw))

@@ -96,7 +96,7 @@ class BodyWriter:
     def has_ids(self, turn: Turn, *, line_start: bool) -> bool:
         """Whether an answer's ids may be used."""
         reply = turn.reply
-        return reply is not None and self.ids.of(reply, turn.text, self.guard, line_start=line_start) is not None
+        return reply is not None and self.ids.segments(reply, turn.text, self.guard, line_start=line_start) is not None
 
     def thought(self, text: str, *, line_start: bool) -> list[Segment]:
         """What an answer's thought says, where the template writes it again."""

@@ -10,7 +10,8 @@ included.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from chatbridge.prompts.answer_format import AnswerFormat
@@ -58,7 +59,7 @@ class ReplyIds:
     def segments(self, reply: Reply, text: str, guard: Guard, *, line_start: bool) -> list[Segment] | None:
         """The same as a part of a prompt, whose control tokens are the template's: it writes these marks there."""
         ids = self.of(reply, text, guard, line_start=line_start)
-        if ids is None or not (ids or reply.tail or not text):
+        if ids is None or not (ids or reply.tail or not text) or not self._are_framed(ids, reply):
             return None
         written: list[Segment] = []
         run: list[int] = []
@@ -69,6 +70,13 @@ class ReplyIds:
             else:
                 run.append(token)
         return [*written, Tokens(tuple(run), reply.text), Text(reply.tail)]
+
+    def _are_framed(self, ids: Sequence[int], reply: Reply) -> bool:
+        """Whether the marks among the ids are those of the frame, one for one: the template writes no others."""
+        if not self.marks:
+            return True
+        names = "|".join(map(re.escape, sorted(self.marks.values(), key=len, reverse=True)))
+        return [self.marks[id] for id in ids if id in self.marks] == re.findall(names, reply.frame or "")
 
 
 THOUGHT = "\0"

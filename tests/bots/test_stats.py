@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from chatbridge import Author, Channel, Message, Notice, Options
+from chatbridge import Author, Channel, Chunk, Finish, Message, Notice, Options, Reply, Request, Usage
 from chatbridge.config import Admins, BotSettings
 from chatbridge.testing import ScriptedBackend, bridge_with, scripted
+from chatbridge.texts import say
 
 from .conftest import drained
 
@@ -40,3 +42,25 @@ async def test_where_files_are_is_for_those_who_run_the_bot(
     assert "threads: 4" in told.text
     shown = [value in told.text for value in DETAILS.values() if value != "4"]
     assert shown == [whole] * 3
+
+
+class Thinker(ScriptedBackend):
+    """Its answers have had a thought, which its template knows nothing of."""
+
+    async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
+        reply = Reply("yes", (1, 2), "", self.info.vocabulary, "hm", "<think> </think> ")
+        yield Chunk("yes")
+        yield Chunk(finish=Finish("end", reply, Usage(prompt=9, generated=2, seconds=1.0)))
+
+
+async def test_how_many_answers_went_back_otherwise_than_they_were_sampled_is_told(tmp_path: Path) -> None:
+    channel, author = Channel("c"), Author("1", "carol")
+    told = []
+    async with bridge_with(scripted(Thinker()), tmp_path / "store") as bridge:
+        bot = bridge.bot("bot")
+        for number in range(3):
+            await drained(await bot.receive(Message(f"{number}", channel, author, "hello")))
+            stats = await bot.receive(Message(f"s{number}", channel, author, "/stats"))
+            assert isinstance(stats, Notice)
+            told.append([count for count in (1, 2) if say("en", "stats_rewritten", count=count) in stats.text])
+    assert told == [[], [1], [2]]

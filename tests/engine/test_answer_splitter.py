@@ -157,3 +157,23 @@ def test_an_answer_that_lost_its_own_name_is_not_as_it_was_sampled() -> None:
     for byte in b"bot: Hi":
         detokenizer.push(byte)
     assert detokenizer.reply("").frame == "bot:  "
+
+
+def test_a_mark_within_the_answer_is_a_control_token_like_any_other_and_has_no_text() -> None:
+    names = {300: "<|channel|>", 301: "<|message|>", 302: "<|end|>", 303: "<|start|>"}
+    detokenizer = StreamingDetokenizer(lambda ids: bytes(id for id in ids if id < 256), answer=HARMONY, marks=names)
+    for id in [300, *b"final", 301, *b"Hel", 303, 300, *b"lo", 302]:
+        detokenizer.push(id)
+    detokenizer.finish()
+    reply = detokenizer.reply("v")
+    assert (reply.thoughts, reply.text, reply.frame) == ("", "Hello", "<|channel|>final<|message|>  ")
+
+
+def test_in_a_thought_a_line_of_somebody_may_come_as_one_token() -> None:
+    pieces = [b"<think>", b"They said", b"\nAlice: ", b"hello</think>", b"Hi!", b"\nAlice: ", b"hello"]
+    detokenizer = StreamingDetokenizer(lambda ids: b"".join(pieces[id] for id in ids), speakers=NAMES)
+    for id in range(6):
+        assert not detokenizer.stopped
+        detokenizer.push(id)
+    assert detokenizer.stopped
+    assert (detokenizer.reply("").thoughts, detokenizer.reply("").text) == ("They said\nAlice: hello", "Hi!")

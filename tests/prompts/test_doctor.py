@@ -30,6 +30,16 @@ def tokens(*names: str) -> dict[str, int]:
     return {**LLAMA, **{name: 3 + at for at, name in enumerate(names)}}
 
 
+DROPPING = OWN.replace("m.content", "m.content.split('</think>')[-1]")
+OPENING = OWN.replace("assistant\n'", "assistant\n<think>\n'")
+
+
+@pytest.mark.parametrize(("source", "noted"), [(OWN, False), (DROPPING, True), (OPENING, True)])
+def test_a_template_that_writes_older_answers_otherwise_is_noted(source: str, noted: bool) -> None:
+    words = said(presets()["model"], info(specials=CHATML, chat_template=source))
+    assert ("note: the chat template writes an older answer otherwise" in words) == noted
+
+
 LLAMA_3 = {"<|start_header_id|>": 3, "<|end_header_id|>": 4, "<|eot_id|>": 5}
 FITTING = [
     ("alpaca", info("alpaca-7b")),

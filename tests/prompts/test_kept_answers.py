@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chatbridge.engine.detokenizer import StreamingDetokenizer, opens_thinking
 from chatbridge.engine.prefix_cache import common_prefix
@@ -29,6 +31,7 @@ TEMPLATES = {
     "writes empty marks": template(EMPTY_MARKS, "<|assistant|><think>"),
     "cuts them out of the content": template(SPLITS, "<|assistant|>\n<think>\n"),
     "has channels": template(CHANNELS, "<|assistant|>"),
+    "asks for marks around the answer": "{{ 'Put it after [BEGIN FINAL RESPONSE]. ' }}" + template(PLAIN_TURN),
 }
 
 
@@ -66,9 +69,8 @@ def think(info: ModelInfo, turns: Sequence[Turn], thought: str, answer: str) -> 
     made = render(presets()["model"], turns, info=info)
     opened = opens_thinking(made.prompt, bytes, made.answer)
     marks = opened or made.answer.thinking[0]
-    sampled = tokens(
-        ("" if opened else marks.opening) + f"{thought}{marks.closing}" + (made.answer.between or "\n\n") + answer
-    )
+    answer = (made.answer.between or "\n\n") + answer + made.answer.end
+    sampled = tokens(("" if opened else marks.opening) + thought + marks.closing + answer)
     names = {IDS[name]: name for name in made.answer.controls(IDS)}
     detokenizer = StreamingDetokenizer(
         lambda ids: bytes(id for id in ids if id < 256), thinking=opened is not None, answer=made.answer, marks=names
@@ -175,3 +177,23 @@ def test_a_prompt_before_any_answer_is_the_same_text_with_and_without_persons() 
     made = render(presets()["model"], [Turn("user", "a", name="Ada", speaker="1")], info=info, variables={"bot": "Bo"})
     assert Text("Ada: a", "person") in made.prompt
     assert made.speakers == ("Bo: ", "Ada: ")
+
+
+@given(data=st.data(), name=st.sampled_from(["keeps them in control tokens", "has channels", "opens and keeps them"]))
+def test_whatever_ids_an_answer_has_the_control_tokens_of_the_prompt_are_the_template_s(
+    data: st.DataObject, name: str
+) -> None:
+    info = model(TEMPLATES[name])
+    asked = [Turn("user", "a")]
+    _, reply = think(info, asked, "so", "yes")
+    at = data.draw(st.integers(0, len(reply.tokens)))
+    more = data.draw(st.lists(st.sampled_from([*IDS.values(), 65]), max_size=4))
+    forged = replace(reply, tokens=(*reply.tokens[:at], *more, *reply.tokens[at:]))
+    prompts = []
+    for one in (forged, replace(reply, vocabulary="another")):
+        turns = [*asked, Turn("assistant", "yes", reply=one), Turn("user", "b")]
+        prompts.append(render(presets()["model"], turns, info=info).prompt)
+    controls = [[part for part in prompt if isinstance(part, Special)] for prompt in prompts]
+    assert controls[0] == controls[1]
+    kept = [id for part in prompts[0] if isinstance(part, Tokens) for id in part.ids]
+    assert not set(kept) & set(IDS.values())

@@ -151,3 +151,18 @@ def test_marks_are_bare_of_blanks_but_for_the_one_that_ends_a_word() -> None:
     assert [first_mark(text) for text in ("</think>\n", "[/THINK]a", "<|end|><|start|>b", "so it is")] == [
         "</think>", "[/THINK]", "<|end|>", "so",
     ]  # fmt: skip
+
+
+def test_a_part_of_a_content_that_is_called_thinking_is_no_key_of_a_message() -> None:
+    turn = (
+        "{% if m.content is string %}{{ '<|assistant|>\\n' + m.content + '<|end|>\\n' }}{% else %}"
+        "{{ '[THINK]' + m.content[0]['thinking'] + '[/THINK]' }}{% endif %}"
+    )
+    one = found(template(turn))
+    assert (one.key, one.keeps, one.answer.thinking[0]) == ("", True, ThinkingMarks("[THINK]", "[/THINK]"))
+
+
+def test_the_token_that_ends_an_answer_may_stand_on_the_next_line() -> None:
+    source = template("{{ '<|assistant|>\\n' + m.content + '\\n<|end|>\\n' }}")
+    info = ModelInfo("toy", "x", 99, 99, "f", "v", (9,), specials={"<|end|>": 1, "</s>": 9}, chat_template=source)
+    assert render(presets()["model"], (Turn("user", "hi"),), info=info).stop_tokens == ("<|end|>",)

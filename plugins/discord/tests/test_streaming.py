@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 
-from chatbridge.testing import DiscordServer, ScriptedBackend
+from chatbridge import Chunk, Finish, Reply, Request, Usage
+from chatbridge.testing import DiscordServer, ScriptedBackend, channel_settings
 
 from .conftest import names, talking, whole
 
@@ -167,3 +169,20 @@ async def test_links_have_no_previews_unless_they_are_wanted(roomy: DiscordServe
         async with talking(roomy, ScriptedBackend("See https://example.org"), tmp_path, embeds=wanted):
             await roomy.say(roomy.general, "where?")
             assert bool((await roomy.next_answer()).flags & 4) is not wanted
+
+
+class Thinker(ScriptedBackend):
+    """Thinks two lines, and answers one."""
+
+    async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
+        yield Chunk("Let me\nsee.", thinking=True)
+        yield Chunk("Four.")
+        yield Chunk(finish=Finish("end", Reply("Four.", thoughts="Let me\nsee."), Usage()))
+
+
+async def test_a_folded_thought_is_in_small_letters(roomy: DiscordServer, tmp_path: Path) -> None:
+    async with talking(roomy, Thinker(), tmp_path, defaults=channel_settings(thinking="fold")):
+        await roomy.say(roomy.general, "two and two?")
+        shown = await roomy.next_message()
+        await roomy.until_final(shown)
+    assert shown.text == "-# Let me\n-# see.\n\nFour."

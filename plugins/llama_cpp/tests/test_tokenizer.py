@@ -207,3 +207,21 @@ def test_of_several_chat_templates_the_default_one_is_used(tmp_path: Path, words
             assert "tool_use" in model.info.details["chat templates"]
         finally:
             model.close()
+
+
+def test_an_end_of_turns_that_llama_cpp_takes_for_no_end_of_answers_ends_none(
+    tmp_path: Path, words: SentencePieceProcessor
+) -> None:
+    """As gpt-oss's `<|end|>`, which closes thoughts as well; other vocabularies' turns do end by it."""
+    names = ["<|return|>", "<|call|>", "<|end|>"]
+    for count, ends in ((3, ["<|call|>", "<|return|>"]), (1, ["<|end|>"])):
+        metadata = sentencepiece_metadata(words)
+        for at, name in enumerate(names[-count:], VOCABULARY - count):
+            metadata["tokenizer.ggml.tokens"][at] = name
+            metadata["tokenizer.ggml.token_type"][at] = 3
+        folder = tmp_path / f"{count}"
+        folder.mkdir()
+        model = model_with(folder, metadata)
+        found = {id: name for name, id in model.tokenizer.specials.items()}
+        assert sorted(found[id] for id in model.info.eos if found[id] in names) == ends
+        model.close()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
-from chatbridge.testing import ScriptedBackend, TelegramServer
+from chatbridge import Chunk, Finish, Reply, Request, Usage
+from chatbridge.testing import ScriptedBackend, TelegramServer, channel_settings
 
 from .conftest import talking
 
@@ -87,3 +89,21 @@ async def test_drafts_can_be_switched_off(telegram: TelegramServer, tmp_path: Pa
         let.set()
         assert (await telegram.until_final(shown)).text == STORY
     assert telegram.calls.to("sendMessageDraft") == []
+
+
+class Thinker(ScriptedBackend):
+    """Thinks two lines, and answers one."""
+
+    async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
+        yield Chunk("Let me\nsee.", thinking=True)
+        yield Chunk("Four.")
+        yield Chunk(finish=Finish("end", Reply("Four.", thoughts="Let me\nsee."), Usage()))
+
+
+async def test_a_folded_thought_is_a_quotation_that_can_be_expanded(roomy: TelegramServer, tmp_path: Path) -> None:
+    async with talking(roomy, Thinker(), tmp_path, defaults=channel_settings(thinking="fold")):
+        await roomy.say(roomy.private(), "two and two?")
+        answer = await roomy.next_answer()
+    assert answer.text == "Let me\nsee.\n\nFour."
+    quoted = [(one["type"], one["offset"], one["length"]) for one in answer.entities]
+    assert quoted == [("expandable_blockquote", 0, len("Let me\nsee."))]
