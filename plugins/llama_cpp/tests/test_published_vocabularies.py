@@ -60,7 +60,7 @@ class Opened:
         one = self.tokenizer
         return ModelInfo(
             "toy", "toy", 4096, one.size, "f", "v", one.ends(), one.begin(), specials=one.specials,
-            controls=one.controls, lstrip=one.lstrip, rstrip=one.rstrip, chat_template=template,
+            controls=one.controls, lstrip=one.lstrip, rstrip=one.rstrip, chat_template=template, add_bos=one.adds_begin,
         )  # fmt: skip
 
     def parsed(self, text: str) -> list[int]:
