@@ -70,8 +70,9 @@ def _missing(at: str, options: object) -> Iterator[tuple[str, Path]]:
     elif isinstance(options, BaseModel):
         for key in type(options).model_fields:
             value = getattr(options, key)
-            if key == "path" and isinstance(value, Path):
-                if not value.exists():
-                    yield f"{at}.path", value
+            if key == "path" and isinstance(value, str | Path):
+                # A relative one is a name of a hub: paths in bots.yaml have been made absolute.
+                if Path(value).is_absolute() and not Path(value).exists():
+                    yield f"{at}.path", Path(value)
             else:
                 yield from _missing(f"{at}.{key}", value)

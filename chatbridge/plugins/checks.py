@@ -13,7 +13,7 @@ KINDS = ("backends", "frontends", "templates", "chat_commands", "converters")
 
 RESERVED = {
     "backends": (
-        "backend", "catalogue", "template", "sampling", "max_batch", "hang_timeout", "memory_limit", "kept_states",
+        "backend", "catalogue", "template", "template_options", "sampling", "max_batch", "hang_timeout", "memory_limit", "kept_states",
         "idle_minutes",
     ),
     "frontends": (

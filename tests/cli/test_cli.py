@@ -196,7 +196,7 @@ def test_check_says_which_models_are_unloaded_while_nobody_asks(chatbridge: Run,
     assert chatbridge("check").stdout.splitlines() == [
         "bots.yaml: the model a is unloaded after 30 min in which nobody asks; what it has read of conversations stays "
         f"in {tmp_path / 'idle-states'}",
-        "bots.yaml: good; 2 models, 0 bots",
+        "bots.yaml: good; 3 models, 0 bots; a bot is written under `bots`, and `chatbridge repl` talks without one",
     ]
 
 

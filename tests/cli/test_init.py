@@ -94,7 +94,7 @@ def test_who_sits_there_is_asked_and_may_try_again(init: Init, tmp_path: Path) -
     (bot,) = settings.bots.values()
     assert bot.admins.users == {"7", "8"}
     (model,) = settings.models.values()
-    assert model.options.path == guide_path()  # type: ignore[attr-defined]
+    assert Path(model.options.path) == guide_path()  # type: ignore[attr-defined]
     assert settings.defaults.model == model.name != "guide.gguf"
 
 
@@ -114,7 +114,7 @@ def test_a_path_beside_the_file_is_written_as_it_is_seen_from_there(init: Init, 
     assert init("-s", "repl", "-m", str(model))[0] == 0
     assert "models/mine: one.gguf" in (tmp_path / "bots.yaml").read_text(encoding="utf-8")
     (found,) = load(tmp_path / "bots.yaml", Plugins()).models.values()
-    assert found.options.path == model  # type: ignore[attr-defined]
+    assert Path(found.options.path) == model  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

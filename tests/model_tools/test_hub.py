@@ -203,7 +203,7 @@ def test_a_folder_of_a_repository_may_be_included(server: Server, fetch: Fetch, 
 
 def test_without_huggingface_hub_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ModelLoadError, match=r"pip install 'chatbridge\[hub\]'"):
+    with pytest.raises(ModelLoadError, match=r"pip install .*\[hub\]"):
         hub.list_hub(HubSource("a/b"))
 
 

@@ -49,7 +49,7 @@ def test_the_folder_is_complete_and_says_how_it_was_made(tmp_path: Path, model_o
     assert report["steps"][0] == {
         "step": "pack", "bits": 4, "matrices": 12, "embeddings": False, "nbytes": progress.stages[-1][1],
     }  # fmt: skip
-    assert {"torch", "numpy", "chatbridge"} <= report["versions"].keys()
+    assert {"torch", "numpy", "chatbridge-core"} <= report["versions"].keys()
     assert all(total == done for _, total, done in progress.stages)
     assert inspect_model(made).problems == ()
     given, own = model_of(made, tokenizer=None), model_of(source, quantization="int4")
