@@ -13,8 +13,8 @@ KINDS = ("backends", "frontends", "templates", "chat_commands", "converters")
 
 RESERVED = {
     "backends": (
-        "backend", "catalogue", "template", "template_options", "sampling", "max_batch", "hang_timeout", "memory_limit", "kept_states",
-        "idle_minutes",
+        "backend", "catalogue", "template", "template_options", "sampling", "max_batch", "hang_timeout",
+        "memory_limit", "kept_states", "idle_minutes",
     ),
     "frontends": (
         "frontend", "defaults", "channels", "allow", "deny", "admins", "admin_commands", "pairing", "limits",
