@@ -136,7 +136,7 @@ class ChannelSettings(BaseModel):
         Literal["hide", "show", "fold"],
         Field(
             description="Whether people see what a model says to itself before it answers; fold: as Telegram's "
-            "expandable quotation, in Discord's small letters, dim in a terminal."
+            "expandable quotation, hidden behind spoilers on Discord, dim in a terminal."
         ),
     ] = "hide"
     end_at_speakers: Annotated[

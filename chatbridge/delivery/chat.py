@@ -85,7 +85,7 @@ class Limits:
     length, count: the longest text of a message, as `count` counts; `count` must be the sum over the characters.
     render: turns Markdown into what the service shows.
     max_entities: how many formats beside its text a message may have; None for any number.
-    fold: turns a thought into Markdown that `render` shows folded, or small; a quotation where the service has neither.
+    fold: turns a thought into Markdown that `render` shows folded; a quotation where the service has neither.
     max_messages: how many messages one answer may have; the rest comes as a file.
     previews: an answer that is being written is shown by editing messages, by drafts, or not at all.
     first_preview: an answer that ends sooner than this is shown once, finished.
