@@ -180,9 +180,9 @@ class Thinker(ScriptedBackend):
         yield Chunk(finish=Finish("end", Reply("Four.", thoughts="Let me\nsee."), Usage()))
 
 
-async def test_a_folded_thought_is_in_small_letters(roomy: DiscordServer, tmp_path: Path) -> None:
+async def test_a_folded_thought_is_hidden_until_somebody_presses_it(roomy: DiscordServer, tmp_path: Path) -> None:
     async with talking(roomy, Thinker(), tmp_path, defaults=channel_settings(thinking="fold")):
         await roomy.say(roomy.general, "two and two?")
         shown = await roomy.next_message()
         await roomy.until_final(shown)
-    assert shown.text == "-# Let me\n-# see.\n\nFour."
+    assert shown.text == "> ||Let me||\n> ||see.||\n\nFour."
