@@ -59,7 +59,7 @@ def test_adapters_on_packed_weights_are_not_merged(model_of: Load) -> None:
 
 @pytest.mark.skipif(not NO_BITSANDBYTES, reason="bitsandbytes is installed")
 def test_packing_without_the_package_says_what_to_install() -> None:
-    with pytest.raises(ModelLoadError, match=r"pip install 'chatbridge-transformers\[quantization\]'"):
+    with pytest.raises(ModelLoadError, match=r"pip install 'bitsandbytes"):
         opened(LLAMA / "hf", quantization="nf4")
 
 
