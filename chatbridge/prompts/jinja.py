@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise, product, takewhile
 
 from chatbridge.errors import TemplateError
-from chatbridge.prompts.answer_format import opens_unseen
+from chatbridge.prompts.answer_format import frame_parts, opens_unseen
 from chatbridge.prompts.bodies import Body, BodyWriter
 from chatbridge.prompts.cache import ByteLru, weight
 from chatbridge.prompts.formats import Control, FormatPart, Placeholder
@@ -38,13 +38,13 @@ _JOINT = "\n"
 class _Message:
     """One entry for the template: its role, which contents it is made of, and which one is its thought, if any.
 
-    `wrapped`: the answer behind the thought had marks of its own.
+    `frame`: the marks that the answer was written with, see `Reply`.
     """
 
     role: Role
     contents: tuple[int, ...]
     thought: int | None = None
-    wrapped: bool = False
+    frame: str | None = None
 
     def __or__(self, other: _Message) -> _Message:
         return _Message(other.role, (*self.contents, *other.contents))
@@ -57,8 +57,8 @@ class _Message:
         thought, answer = _sentinel(self.thought), probed.answer
         if probed.key:
             return {"role": self.role, "content": content, probed.key: thought}
-        marks = answer.thinking[0]
-        if self.wrapped:
+        marks = answer.marks_of(self.frame)
+        if (frame_parts(self.frame) or ("", "", ""))[2]:
             content = f"{answer.between}\n{content}\n{answer.end}"
         return {"role": self.role, "content": f"{marks.opening}\n{thought}\n{marks.closing}\n\n{content}"}
 
@@ -82,10 +82,10 @@ class _Plan:
     messages: tuple[_Message, ...]
     note: str = ""
 
-    def thinking(self, turns: Mapping[int, bool], first: int) -> _Plan:
-        """The same with the thoughts of these turns, whose indices begin at `first`; which answers were wrapped."""
+    def thinking(self, turns: Mapping[int, str | None], first: int) -> _Plan:
+        """The same with the thoughts of these turns, whose indices begin at `first`; how each was framed."""
         messages = (
-            replace(entry, thought=first + entry.contents[0], wrapped=turns[entry.contents[0]])
+            replace(entry, thought=first + entry.contents[0], frame=turns[entry.contents[0]])
             if entry.role == "assistant" and entry.contents[0] in turns
             else entry
             for entry in self.messages
@@ -191,12 +191,10 @@ def render_jinja(
     )
 
 
-def _thoughts(spoken: Sequence[tuple[Role, Body]]) -> dict[int, bool]:
-    """Which turns are one answer that had a thought, and whether the answer itself was in marks."""
-    answers = {at: body.turns[0].reply for at, (role, body) in enumerate(spoken) if len(body.turns) == 1}
-    return {
-        at: (reply.frame or " ")[-1] != " " for at, reply in answers.items() if reply is not None and reply.thoughts
-    }
+def _thoughts(spoken: Sequence[tuple[Role, Body]]) -> dict[int, str | None]:
+    """Which turns are one answer that had a thought, and how it was framed."""
+    answers = {at: body.turns[0].reply for at, (_, body) in enumerate(spoken) if len(body.turns) == 1}
+    return {at: reply.frame for at, reply in answers.items() if reply is not None and reply.thoughts}
 
 
 class _Writer:
@@ -260,7 +258,7 @@ class _Writer:
         same = all(is_as_sampled(reply, self._said, generation, behind) for reply in known)
         if same and self._bodies.has_ids(body.turns[0], line_start=_starts_line(self._generation)):
             self.segments[self._turn :] = self._generation
-            self._sampled = self._end if (known[-1].frame or " ")[-1] != " " else ""
+            self._sampled = self._end if (frame_parts(known[-1].frame) or ("", "", ""))[2] else ""
         else:
             self.rewritten += sum(map(self._bodies.ids.knows, known))
             same = False
