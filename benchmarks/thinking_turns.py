@@ -5,7 +5,8 @@
 FOLDER holds `*.jinja` files, such as llama.cpp's `models/templates`. For each, a model that thinks as the template
 expects it answers a conversation, by bytes in the place of tokens. Printed are the tokens that are read again each turn
 (what the prompt before and the answer do not cover), the same for states that can't be trimmed, how many answers went
-back as text, and whether a thought's marks are alone or double where the template itself would not write them so.
+back as text, and whether a thought's marks are alone or double where the template itself would not write them so. Ends
+with 1 where anything is odd.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ def _squeezed(text: str) -> str:
     return "".join(text.split())
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--turns", type=int, default=8)
@@ -159,15 +160,18 @@ def main() -> None:
     options = parser.parse_args()
     print("| template | read again, turns 2 on | states that can't be trimmed | rewritten | odd |")
     print("|---|---|---|---|---|")
+    odd = False
     for path in sorted(path for path in options.folder.glob("*.jinja") if options.only in path.stem):
         try:
             one = measure(path.read_text(encoding="utf-8"), options.turns)
         except TemplateError as error:
             print(f"| {path.stem} | refused: {str(error)[:80]} | | | |")
             continue
+        odd |= bool(one.odd)
         rows = (" ".join(map(str, row[1:])) for row in (one.again, one.untrimmable))
         print(f"| {path.stem} | {' | '.join(rows)} | {one.rewritten} | {'; '.join(one.odd[:2]) or 'nothing'} |")
+    return int(odd)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

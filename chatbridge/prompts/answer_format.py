@@ -48,6 +48,15 @@ class AnswerFormat:
             return ""
         return self.between.removesuffix(self.lead) if self.between.endswith(self.lead) else ""
 
+    def marks_of(self, frame: str | None) -> ThinkingMarks:
+        """The marks that a thought was written with, by `Reply.frame`; the first where that says nothing of them."""
+        before, between, _ = frame_parts(frame) or ("", "", "")
+        for marks in self.thinking:
+            opening = "".join(marks.opening.split())
+            if between.startswith(marks.closing) and before in ("", opening):
+                return marks
+        return self.thinking[0]
+
     @property
     def texts(self) -> tuple[str, ...]:
         """All that is no text of the model's own where it stands in its place."""
@@ -56,7 +65,8 @@ class AnswerFormat:
 
     def controls(self, names: Iterable[str]) -> tuple[str, ...]:
         """Those of the control tokens `names` that are part of a mark."""
-        return tuple(name for name in names if name and any(name in text for text in self.texts))
+        marks = "\0".join(self.texts)
+        return tuple(name for name in names if name and name in marks)
 
 
 COMMON = (
@@ -94,6 +104,12 @@ _UNTOLD: tuple[tuple[tuple[str, ...], AnswerFormat], ...] = (
         AnswerFormat(COMMON, between="[BEGIN FINAL RESPONSE]", end="[END FINAL RESPONSE]"),
     ),
 )
+
+
+def frame_parts(frame: str | None) -> tuple[str, str, str] | None:
+    """The marks before a thought, behind it, and behind the answer, of a `Reply.frame`; None where it is not known."""
+    parts = tuple((frame or "  ").split(" ")) if frame is not None else ()
+    return (parts[0], parts[1], parts[2]) if len(parts) == 3 else None
 
 
 def untold(source: str) -> AnswerFormat:

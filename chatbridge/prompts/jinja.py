@@ -79,12 +79,10 @@ def render_jinja(
     )
 
 
-def _thoughts(spoken: Sequence[tuple[Role, Body]]) -> dict[int, bool]:
-    """Which turns are one answer that had a thought, and whether the answer itself was in marks."""
-    answers = {at: body.turns[0].reply for at, (role, body) in enumerate(spoken) if len(body.turns) == 1}
-    return {
-        at: (reply.frame or " ")[-1] != " " for at, reply in answers.items() if reply is not None and reply.thoughts
-    }
+def _thoughts(spoken: Sequence[tuple[Role, Body]]) -> dict[int, str | None]:
+    """Which turns are one answer that had a thought, and how it was framed."""
+    answers = {at: body.turns[0].reply for at, (_, body) in enumerate(spoken) if len(body.turns) == 1}
+    return {at: reply.frame for at, reply in answers.items() if reply is not None and reply.thoughts}
 
 
 def _unasked(told: Told, given: bool, silent: bool) -> Iterator[str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from chatbridge.errors import TemplateError
+from chatbridge.prompts.answer_format import frame_parts
 from chatbridge.prompts.jinja_renderer import JinjaRenderer, TemplateLimitError
 from chatbridge.prompts.probing import Probed
 from chatbridge.prompts.segments import Special, Text
@@ -30,13 +31,13 @@ _JOINT = "\n"
 class Message:
     """One entry for the template: its role, which contents it is made of, and which one is its thought, if any.
 
-    `wrapped`: the answer behind the thought had marks of its own.
+    `frame`: the marks that the answer was written with, see `Reply`.
     """
 
     role: Role
     contents: tuple[int, ...]
     thought: int | None = None
-    wrapped: bool = False
+    frame: str | None = None
 
     def __or__(self, other: Message) -> Message:
         return Message(other.role, (*self.contents, *other.contents))
@@ -49,8 +50,8 @@ class Message:
         thought, answer = text_of(self.thought), probed.answer
         if probed.key:
             return {"role": self.role, "content": content, probed.key: thought}
-        marks = answer.thinking[0]
-        if self.wrapped:
+        marks = answer.marks_of(self.frame)
+        if (frame_parts(self.frame) or ("", "", ""))[2]:
             content = f"{answer.between}\n{content}\n{answer.end}"
         return {"role": self.role, "content": f"{marks.opening}\n{thought}\n{marks.closing}\n\n{content}"}
 
@@ -79,10 +80,10 @@ class Plan:
     messages: tuple[Message, ...]
     note: str = ""
 
-    def thinking(self, turns: Mapping[int, bool], first: int) -> Plan:
-        """The same with the thoughts of these turns, whose indices begin at `first`; which answers were wrapped."""
+    def thinking(self, turns: Mapping[int, str | None], first: int) -> Plan:
+        """The same with the thoughts of these turns, whose indices begin at `first`; how each was framed."""
         messages = (
-            replace(entry, thought=first + entry.contents[0], wrapped=turns[entry.contents[0]])
+            replace(entry, thought=first + entry.contents[0], frame=turns[entry.contents[0]])
             if entry.role == "assistant" and entry.contents[0] in turns
             else entry
             for entry in self.messages

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
+from chatbridge.prompts.answer_format import frame_parts
 from chatbridge.prompts.bodies import Body, BodyWriter, guarded
 from chatbridge.prompts.jinja_chat import Content, Part, Shown
 from chatbridge.prompts.rendered import tidied
@@ -84,7 +85,7 @@ class ChatWriter:
         same = all(is_as_sampled(reply, self._said, generation, behind) for reply in known)
         if same and self._bodies.has_ids(body.turns[0], line_start=starts_line(self._generation)):
             self.segments[self._turn :] = self._generation
-            self._sampled = self._end if (known[-1].frame or " ")[-1] != " " else ""
+            self._sampled = self._end if (frame_parts(known[-1].frame) or ("", "", ""))[2] else ""
         else:
             self.rewritten += sum(map(self._bodies.ids.knows, known))
             same = False

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from chatbridge.prompts.answer_format import AnswerFormat
+from chatbridge.prompts.answer_format import AnswerFormat, frame_parts
 from chatbridge.prompts.guard import Guard
 from chatbridge.prompts.segments import Segment, Special, Text, Tokens
 from chatbridge.types import ModelInfo, Reply
@@ -89,9 +89,10 @@ def is_as_sampled(reply: Reply, turn: str, generation: str = "", behind: str = "
     `turn`: what the template writes between the message before and the answer's text, with `THOUGHT` in the place of
     the thought; `behind`: what follows the text. `generation`: what stood there when the answer was wanted.
     """
-    if reply.thoughts is None or (reply.frame is None and reply.thoughts):
+    parts = frame_parts(reply.frame if reply.thoughts else reply.frame or "")
+    if reply.thoughts is None or parts is None:
         return False
-    before, between, after = (reply.frame or "  ").split(" ")
+    before, between, after = parts
     wanted = generation + before + (THOUGHT if reply.thoughts else "") + between
     return _squeezed(turn) == _squeezed(wanted) and _squeezed(behind).startswith(after)
 

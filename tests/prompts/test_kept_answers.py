@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from chatbridge.engine.detokenizer import StreamingDetokenizer, opens_thinking
 from chatbridge.engine.prefix_cache import common_prefix
 from chatbridge.prompts import Prompt, Special, Text, Tokens, presets, render
+from chatbridge.prompts.answer_format import COMMON, ThinkingMarks
 from chatbridge.prompts.jinja import probed
 from chatbridge.prompts.reply_ids import THOUGHT, is_as_sampled
 from chatbridge.types import ModelInfo, Reply, Turn
@@ -159,11 +160,23 @@ def test_a_template_that_fails_over_a_thought_is_told_the_answer_alone() -> None
         (Reply("a", thoughts=None), "<bot>", False),
         (Reply("a", frame=None), "<bot>", True),
         (Reply("a", frame="all  "), "<bot>all\n", True),
+        (Reply("a", frame="all"), "<bot>all\n", False),
+        (Reply("a", thoughts="t", frame="a b c d"), f"<bot>{THOUGHT}", False),
         (Reply("a", frame="<r>  </r>"), "<bot><r>", False),
     ],
 )
 def test_a_turn_is_as_sampled_where_only_blanks_differ(reply: Reply, turn: str, same: bool) -> None:
     assert is_as_sampled(reply, turn, "<bot>\n") == same
+
+
+@pytest.mark.parametrize("frame", [None, "", "x", "<think> </think>", "a b c d", " </think> </r>"])
+def test_a_frame_that_says_nothing_of_use_costs_no_more_than_the_ids(frame: str | None) -> None:
+    reply = Reply("yes", (65,), "", "v", "so", frame)
+    turns = [Turn("user", "a"), Turn("assistant", "yes", reply=reply), Turn("user", "b")]
+    for name in TEMPLATES:
+        made = render(presets()["model"], turns, info=model(TEMPLATES[name]))
+        assert Tokens((65,), "yes") not in made.prompt
+        assert "yes" in text_of(made.prompt)
 
 
 def test_what_closes_an_answer_s_own_marks_has_to_follow_it() -> None:
@@ -197,3 +210,17 @@ def test_whatever_ids_an_answer_has_the_control_tokens_of_the_prompt_are_the_tem
     assert controls[0] == controls[1]
     kept = [id for part in prompts[0] if isinstance(part, Tokens) for id in part.ids]
     assert not set(kept) & set(IDS.values())
+
+
+@pytest.mark.parametrize("marks", COMMON, ids=lambda marks: marks.opening)
+def test_a_thought_in_any_marks_goes_back_in_these_where_the_template_says_nothing_of_thoughts(
+    marks: ThinkingMarks,
+) -> None:
+    info = model(TEMPLATES["says nothing of thoughts"])
+    raw = f"{marks.opening}\nso\n{marks.closing}\n\nyes"
+    frame = f"{''.join(marks.opening.split())} {marks.closing} "
+    reply = Reply("yes", tuple(tokens(raw)), "", "v", "so", frame)
+    turns = [Turn("user", "a"), Turn("assistant", "yes", reply=reply), Turn("user", "b")]
+    made = render(presets()["model"], turns, info=info)
+    assert raw in text_of(made.prompt)
+    assert made.rewritten == 0
