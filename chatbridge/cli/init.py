@@ -6,6 +6,7 @@ Knows no service: what a token and an id look like is asked of the frontend. Loa
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,7 +71,9 @@ def command(
     from chatbridge.config.reader import load
 
     load(file, plugins)  # what is written holds, or the error says why not
-    echo(f"{file} is written. `chatbridge check` looks it over; `chatbridge {'run' if secret else 'repl'}` starts it.")
+    of_file = "" if file == Path("bots.yaml") else f" -c {shlex.quote(str(file))}"
+    start = f"chatbridge {'run' if secret else 'repl'}{of_file}"
+    echo(f"{file} is written. `chatbridge check{of_file}` looks it over; `{start}` starts it.")
 
 
 def _frontend(service: str | None, plugins: Plugins, *, asking: bool) -> FrontendType:
