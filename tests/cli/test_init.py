@@ -102,7 +102,8 @@ def test_the_least_is_a_terminal_with_the_bundled_model(init: Init, tmp_path: Pa
     code, out, _ = init("here.yaml", "-s", "repl")
     assert (code, out) == (
         0,
-        "here.yaml is written. `chatbridge check -c here.yaml` looks it over; `chatbridge repl -c here.yaml` starts it.\n",
+        "here.yaml is written. `chatbridge check -c here.yaml` looks it over; "
+        "`chatbridge repl -c here.yaml` starts it.\n",
     )
     settings = load(tmp_path / "here.yaml", Plugins())
     assert [(bot.name, bot.frontend) for bot in settings.bots.values()] == [("repl", "repl")]
