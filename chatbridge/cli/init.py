@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import click
 
 from chatbridge.cli.output import echo
 from chatbridge.errors import ConfigError, PluginError
+from chatbridge.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from chatbridge.config.settings import ModelSettings
@@ -35,6 +37,7 @@ SECRETS = "secrets"
 @click.option(
     "-m", "--model", help="The model: a file, a folder or a name of `chatbridge model list`; the bundled guide."
 )
+@click.option("-t", "--template", help="The prompt template, for a model that does not say which one it wants.")
 @click.option("--admin", "admins", multiple=True, metavar="ID", help="Who may give admin commands; may be repeated.")
 @click.option("--language", type=click.Choice(["auto", "en", "zh"]), help="What the bot's own sentences are in.")
 def command(
@@ -42,6 +45,7 @@ def command(
     service: str | None,
     token_from: Any,
     model: str | None,
+    template: str | None,
     admins: tuple[str, ...],
     language: str | None,
 ) -> None:
@@ -53,13 +57,15 @@ def command(
     from chatbridge.plugins.manager import Plugins
 
     if file.exists():
-        raise ConfigError(f"{file} is there already; name another file, or change that one by hand")
+        raise ConfigError(
+            f"{file} is there already; name another file, as `chatbridge init my.yaml`, or change that one by hand"
+        )
     plugins = Plugins()
     asking = sys.stdin.isatty() and token_from is None
     frontend = _frontend(service, plugins, asking=asking)
     secret = _token_key(frontend)
     token = _token(frontend, secret, token_from, asking=asking) if secret else ""
-    found = _model(model, plugins, asking=asking)
+    found = _with_template(_model(model, plugins, asking=asking), template, plugins, asking=asking)
     if admins and not secret:
         raise click.BadParameter(f"{frontend.name} has no people but the one who sits there", param_hint="--admin")
     people = _admins(frontend, admins, asking=asking) if secret else ()
@@ -142,6 +148,29 @@ def _model(word: str | None, plugins: Plugins, *, asking: bool) -> ModelSettings
             if word is not None:
                 raise
             echo(f"  {error}", err=True)
+
+
+def _with_template(
+    model: ModelSettings | None, template: str | None, plugins: Plugins, *, asking: bool
+) -> ModelSettings | None:
+    """The model with a template: without one that fits, each message to it would fail."""
+    known = plugins.templates
+    while model is not None and (template or not model.template):
+        name = template
+        if name is None and asking:
+            question = (
+                f"{model.name} does not say which prompt template it wants. Which (`chatbridge templates` lists them)"
+            )
+            name = str(click.prompt(question, err=True)).strip()
+        if name is None:
+            raise click.UsageError(f"{model.name} does not say which prompt template it wants: give it by --template")
+        if name in known:
+            return replace(model, template=name)
+        wrong = f"there is no template {name!r}{did_you_mean(name, known)}"
+        if template is not None:
+            raise click.BadParameter(wrong, param_hint="--template")
+        echo(f"  {wrong}", err=True)
+    return model
 
 
 def _admins(frontend: FrontendType, given: Sequence[str], *, asking: bool) -> Sequence[str]:

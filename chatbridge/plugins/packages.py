@@ -1,14 +1,18 @@
-"""The names of our packages, and the lines that install them: from the folder that chatbridge is run from, since no
+"""The names of our packages, and the lines that install them: from the folder that chatbridge comes from, since no
 index has them. On the day that one has, `_line` is what changes. Knows no plugin but by the name of its package.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 CORE = "chatbridge-core"
 """What the core is called as a package. `chatbridge` is another project's name on the index."""
@@ -61,12 +65,29 @@ def stale() -> str:
 
 
 def _line(folder: str, extra: str = "") -> str:
-    source = _package().parent
-    if not (source / "plugins").is_dir():  # installed as a wheel: where its source lies is not known
-        return f"pip install {folder}{f'[{extra}]' if extra else ''} in the folder of chatbridge's source"
+    source = _source()
+    if source is None:
+        what = f"{folder}[{extra}]" if extra else folder
+        return f"{_pip()} install {shlex.quote(what)} (in the folder of chatbridge's source)"
     place = os.path.normpath(source / folder)
     near = os.path.relpath(place) if Path.cwd() == source or source in Path.cwd().parents else place
     return f"{_pip()} install {shlex.quote(f'{near}[{extra}]' if extra else near)}"
+
+
+def _source() -> Path | None:
+    """The folder that chatbridge is run from, or was installed from by `pip install .`; None where none is known."""
+    return next((source for source in (_package().parent, _installed_from()) if _has_plugins(source)), None)
+
+
+def _installed_from() -> Path | None:
+    with suppress(PackageNotFoundError, ValueError, TypeError, KeyError):  # no such record, or a damaged one
+        told = str(json.loads(distribution(CORE).read_text("direct_url.json") or "")["url"])
+        return Path(url2pathname(urlsplit(told).path)) if told.startswith("file:") else None
+    return None
+
+
+def _has_plugins(source: Path | None) -> bool:
+    return source is not None and (source / "plugins" / "llama_cpp").is_dir()
 
 
 def _pip() -> str:

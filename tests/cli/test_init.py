@@ -13,7 +13,9 @@ import pytest
 
 from chatbridge import Plugins, guide_path
 from chatbridge.cli import main
+from chatbridge.cli.model.convert import convert
 from chatbridge.config import load
+from chatbridge.testing import fixtures
 
 Install = Callable[..., Path]
 Init = Callable[..., tuple[object, str, str]]
@@ -140,6 +142,27 @@ def test_what_can_not_be_used_is_told_and_nothing_is_written(
     ended, _, err = init(*arguments, stdin=stdin)
     assert (ended, said in err) == (code, True), err
     assert [path.name for path in tmp_path.iterdir()] == ["site"]
+
+
+def test_a_model_that_does_not_say_its_template_needs_one(init: Init, tmp_path: Path) -> None:
+    (model := tmp_path / "plain").mkdir()
+    for file in (fixtures() / "llama" / "hf").iterdir():
+        (model / file.name).write_bytes(file.read_bytes())
+    assert main_makes_gguf(model, tmp_path / "plain.gguf")
+    path = str(tmp_path / "plain.gguf")
+    code, _, err = init("-s", "repl", "-m", path)
+    assert (code, "does not say which prompt template it wants: give it by --template" in err) == (2, True)
+    code, _, err = init("-s", "repl", "-m", path, "-t", "alpacca")
+    assert (code, "there is no template 'alpacca'; did you mean 'alpaca'?" in err) == (2, True)
+    code, _, err = init(answers=("repl", path, "alpacca", "alpaca"))
+    assert (code, "did you mean 'alpaca'?" in err) == (0, True), err
+    (found,) = load(tmp_path / "bots.yaml", Plugins()).models.values()
+    assert found.template == "alpaca"
+
+
+def main_makes_gguf(source: Path, target: Path) -> bool:
+    convert(source, target, "f16", {})
+    return target.exists()
 
 
 def test_what_is_there_is_never_written_over(init: Init, tmp_path: Path) -> None:

@@ -49,8 +49,29 @@ def test_what_others_offer_has_no_line() -> None:
 @pytest.mark.usefixtures("activated")
 def test_without_the_source_its_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(packages, "_package", lambda: tmp_path / "site-packages" / "chatbridge")
-    assert install_command("backend", "rwkv") == "pip install plugins/rwkv in the folder of chatbridge's source"
-    assert install_extra("hub") == "pip install .[hub] in the folder of chatbridge's source"
+    monkeypatch.setattr(packages, "_installed_from", lambda: tmp_path / "gone")
+    assert install_command("backend", "rwkv") == "pip install plugins/rwkv (in the folder of chatbridge's source)"
+    assert install_extra("hub") == "pip install '.[hub]' (in the folder of chatbridge's source)"
+
+
+@CLONE
+@pytest.mark.usefixtures("activated")
+def test_what_was_installed_from_its_source_remembers_where_that_lies(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(packages, "_package", lambda: tmp_path / "site-packages" / "chatbridge")
+    made = tmp_path / "chatbridge_core-0.0.2.dist-info"
+    made.mkdir()
+    (made / "METADATA").write_text("Metadata-Version: 2.1\nName: chatbridge-core\nVersion: 0.0.2\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(ROOT)
+    for told, line in (
+        (f'{{"url": "{ROOT.as_uri()}", "dir_info": {{}}}}', "pip install plugins/glm"),
+        ('{"url": "https://example.org/x.whl"}', "pip install plugins/glm (in the folder of chatbridge's source)"),
+        ("no JSON", "pip install plugins/glm (in the folder of chatbridge's source)"),
+    ):
+        (made / "direct_url.json").write_text(told, encoding="utf-8")
+        assert install_command("backend", "glm") == line
 
 
 @CLONE
