@@ -64,6 +64,15 @@ def write_markdown(blocks: Sequence[MarkdownNode], *, mentions: bool = False) ->
     return writer.rendered()
 
 
+def _begins_with_hash(node: MarkdownNode) -> bool:
+    """Whether the first words within a node are those of a text that begins with #."""
+    while node.children:
+        if node.kind not in ("heading", "link"):
+            return False  # its mark stands first
+        node = node.children[0]
+    return node.kind == "text" and node.text.lstrip().startswith("#")
+
+
 class _Writer:
     """Writes line by line: each begins with the quote's sign and the list's indentation, and has marks of its own, so
     that whatever line a message begins with, it looks as it did."""
@@ -172,6 +181,8 @@ class _Writer:
         if node.number <= DEEPEST_HEADING:
             mark = "#" * node.number + " "
             self._out.write(mark)
+            if _begins_with_hash(node):  # with which Discord takes the line for no heading
+                self._out.write("\\")
             self._at_line_start, self._in_heading = False, True
             self._inline(node.children, one_line=True)
             self._in_heading = False

@@ -195,6 +195,8 @@ def test_a_quote_can_be_folded() -> None:
         ("\\>>> x", "\\>>> x"),
         ("\\# x", "\\# x"),
         ("#tag", "#tag"),
+        ("#tag\n---", "## \\#tag"),
+        ("# *#a* #b", "# *#a* #b"),
         ("1986\\. x", "1986\\. x"),
         ("a || b || c", "a \\|\\| b \\|\\| c"),
         ("std::heart:x", "std::heart:x".replace("::h", ":\\:h")),

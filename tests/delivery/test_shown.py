@@ -67,6 +67,7 @@ def test_what_is_meant_is_read(source: str) -> None:
 
 
 @settings(deadline=None)
+@example("> [a]: https://x.org", "#word\n---")
 @given(nasty.sources, nasty.sources)
 def test_and_read_in_parts_as_well(one: str, other: str) -> None:
     check("\n\n".join([one, other] * 4), 150)
