@@ -95,6 +95,10 @@ class _Cutter:
             self.blank[gap.start : gap.end] = b"\1" * (min(gap.end, len(self.text)) - gap.start)
         self.verbatim = [span for span in spans if span.kind in ("pre", "code")]
         """Code, whose blanks are sent; the first `passed` pieces of it were."""
+        self.loose = bytearray(self.blank)
+        """Blanks that are not code."""
+        for span in self.verbatim:
+            self.loose[span.start : span.end] = bytes(span.end - span.start)
         self.passed = 0
         ends = (0 if blank else at for at, blank in enumerate(self.blank, 1))
         self.stops = [0, *accumulate(ends, max)]
@@ -158,9 +162,9 @@ class _Cutter:
     def _trimmed(self, span: Span, first: int, after: int) -> tuple[int, int]:
         """What a format covers of a message: no blanks at its ends, unless it is code."""
         if span.kind not in ("pre", "code"):
-            while first < after and self.text[first].isspace():
+            while first < after and self.loose[first]:
                 first += 1
-            while first < after and self.text[after - 1].isspace():
+            while first < after and self.loose[after - 1]:
                 after -= 1
         return first, after
 

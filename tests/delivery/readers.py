@@ -55,7 +55,9 @@ def illegal(fragment: Fragment) -> Iterator[str]:
         words = raw[2 * start : 2 * end].decode("utf-16-le")
         if not words.strip():
             yield f"{entity.kind} of blanks"
-        if entity.kind not in ("pre", "code") and words != words.strip():
+        code = any(one.kind == "pre" and one.offset == start for one in fragment.entities)
+        trimmed = words.rstrip() if code else words.strip()  # a quote may begin with the blanks of code
+        if entity.kind not in ("pre", "code") and words != trimmed:
             yield f"{entity.kind} with blanks at its ends: {words!r}"
     for at, one in enumerate(fragment.entities):
         for other in fragment.entities[at + 1 :]:

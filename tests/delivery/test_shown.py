@@ -60,6 +60,7 @@ def check(source: str, length: int) -> None:
 @example("> **two\n> lines**\n>\n> ```py\n> x\n> ```")
 @example("a *b \\* c* ~~`~~`~~ **`**`**")
 @example("[a](https://x.org)(b) \\[a](b)")
+@example("- word\n- > | <br> | word |\n  > |:--|--:|\n  > | word | word |")
 @example("- # -# not small\n- > q\n\n-# >>> ||a|| b || c")
 @example("[![a](b)](https://x.org) [`a`](https://x.org) # [x](y) std::heart:x")
 def test_what_is_meant_is_read(source: str) -> None:
