@@ -50,14 +50,17 @@ def on_telegram(fragment: Fragment) -> Read:
 def illegal(fragment: Fragment) -> Iterator[str]:
     """What Telegram would pass over, or refuse."""
     raw = fragment.text.encode("utf-16-le")
+    shown = bytearray(raw)  # blanks of code are shown, also at the ends of a quote
+    for entity in fragment.entities:
+        if entity.kind in ("pre", "code"):
+            shown[2 * entity.offset : 2 * (entity.offset + entity.length)] = b"x\0" * entity.length
     for entity in fragment.entities:
         start, end = entity.offset, entity.offset + entity.length
         words = raw[2 * start : 2 * end].decode("utf-16-le")
         if not words.strip():
             yield f"{entity.kind} of blanks"
-        code = any(one.kind == "pre" and one.offset == start for one in fragment.entities)
-        trimmed = words.rstrip() if code else words.strip()  # a quote may begin with the blanks of code
-        if entity.kind not in ("pre", "code") and words != trimmed:
+        outside = shown[2 * start : 2 * end].decode("utf-16-le")
+        if entity.kind not in ("pre", "code") and outside != outside.strip():
             yield f"{entity.kind} with blanks at its ends: {words!r}"
     for at, one in enumerate(fragment.entities):
         for other in fragment.entities[at + 1 :]:
